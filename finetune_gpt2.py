@@ -1,0 +1,112 @@
+"""python finetune_gpt2.py: go on training OpenAI's GPT-2 on a text, Shakespeare's by default.
+
+Shows what the model writes before and after. The weights come from the Hugging Face hub, or from --weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from main import EVAL_BATCHES, create_loaders, prepare_data
+from src.checkpoint import CHECKPOINTS, MADE_BY, file_sha256, load_model, save_checkpoint
+from src.cli import TrainingFlags, flag, parse, run
+from src.data.shakespeare import SHAKESPEARE_PATH
+from src.model.generate import TextGenerator
+from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.model.load_gpt2 import load_gpt2
+from src.runtime import choose_runtime
+from src.tokenizer import describe, load_gpt2_encoding
+from src.training.losses import language_model_loss
+from src.training.recipes import size_name
+from src.training.stage import Stage, run_stage
+
+MODEL = "gpt2-124M"
+BATCH_SIZE = 4
+CONTEXT_LENGTH = 256
+NUM_EPOCHS = 2
+MAX_LR = 5e-5
+MIN_LR = 5e-6
+WARMUP_STEPS = 20
+PROMPT = "Once upon a time"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainingFlags):
+    model: str = flag(MODEL, "gpt2-124M, gpt2-355M, gpt2-774M, gpt2-1558M, or the name of a GPT-2 on the hub")
+    weights: Path | None = flag(None, "Hugging Face directory or weights file to use instead of a download")
+    data: Path = flag(SHAKESPEARE_PATH, "text file in UTF-8; Shakespeare's works are fetched if they are not there")
+    epochs: int = flag(NUM_EPOCHS, "passes over the text")
+    batch_size: int = flag(BATCH_SIZE, "windows per micro-batch")
+    context_length: int = flag(CONTEXT_LENGTH, "tokens in a window")
+    max_lr: float = flag(MAX_LR, "highest learning rate, after the warm-up")
+    min_lr: float = flag(MIN_LR, "learning rate of the last step")
+    warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
+    out: Path = flag(CHECKPOINTS / "gpt2_shakespeare", "folder for best_model.pt and latest_model.pt")
+
+
+def pretrained_model(flags: Config) -> tuple[GPTModel, Path]:
+    """GPT-2 as converted, and the file that keeps it; a conversion of the same model is used again."""
+    kept, _ = MADE_BY["pretrained"]
+    if flags.weights is None and kept.is_file():
+        model, metadata = load_model(kept)
+        if metadata["source"] == flags.model:
+            print(f"weights: {flags.model} from {kept}")
+            return model, kept
+    model = load_gpt2(flags.weights or flags.model)
+    save_checkpoint(
+        kept,
+        {
+            "stage": "pretrained",
+            "source": str(flags.weights or flags.model),
+            "template": None,
+            "tokenizer": describe(load_gpt2_encoding()),
+            "config": asdict(model.config),
+            "model": model.state_dict(),
+        },
+    )
+    print(f"weights: {flags.weights or flags.model}, kept as {kept}")
+    return model, kept
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags, _ = parse(Config, argv, __doc__)
+    runtime = choose_runtime(flags.device, flags.precision)
+    encoding = load_gpt2_encoding()
+    model, kept = pretrained_model(flags)
+    if flags.context_length > model.config.context_length:
+        raise ValueError(f"--context-length {flags.context_length}: the model's is {model.config.context_length}")
+    model.set_dropout(flags.dropout)
+    train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction)
+    train_loader, val_loader = create_loaders(train_ids, val_ids, flags)
+    generator = TextGenerator(model, encoding, runtime.device)
+
+    def sample() -> str:
+        return PROMPT + generator.generate(PROMPT, 60, temperature=0.8, top_k=40, seed=flags.seed)
+
+    stage = Stage(
+        name="finetune",
+        title="Fine-tuning GPT-2",
+        loss_fn=language_model_loss,
+        loader=train_loader,
+        evaluation=(val_loader or train_loader).first(EVAL_BATCHES),
+        evaluated_on="val" if val_loader else "train",
+        sample=sample,
+        metadata={
+            "template": None,
+            "tokenizer": describe(encoding),
+            "parent": {"path": str(kept), "sha256": file_sha256(kept)},
+        },
+        facts={
+            "weights": f"{flags.weights or flags.model} ({size_name(asdict(model.config), GPT_CONFIGS) or 'own size'})",
+            "data": f"{flags.data}: {len(train_ids):,} tokens to train on, {len(val_ids):,} to validate on",
+        },
+        next_command="python instruction_tune.py",
+    )
+    print(f"before fine-tuning:\n{sample()}\n")
+    code = run_stage(stage, model, flags, runtime)
+    print(f"\nafter fine-tuning:\n{sample()}")
+    return code
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,100 @@
+"""python instruction_tune.py: teach a model to answer, from instruction and response pairs (SFT).
+
+The model reads the whole conversation and learns the response tokens and the end-of-text after them.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.checkpoint import CHECKPOINTS, load_base
+from src.cli import TrainingFlags, flag, parse, run
+from src.data.batching import Shuffled, StepLoader, pad_examples
+from src.data.examples import instruction_examples, show_mask, split_examples
+from src.data.instructions import load_conversations
+from src.data.prompts import TEMPLATE, render_conversation
+from src.model.generate import TextGenerator
+from src.model.gpt import GPT_CONFIGS
+from src.runtime import choose_runtime
+from src.tokenizer import describe, fingerprint, load_gpt2_encoding
+from src.training.losses import language_model_loss
+from src.training.recipes import fit_to_size, size_name
+from src.training.stage import NO_VALIDATION, Stage, run_stage
+
+# The defaults of the flags for GPT-2's sizes; micro and tiny have recipes of their own (src/training/recipes.py).
+DATA = Path("Data/instruction_data.json")
+BATCH_SIZE = 4
+CONTEXT_LENGTH = 256
+NUM_EPOCHS = 5
+MAX_LR = 2e-5
+MIN_LR = 2e-6
+WARMUP_STEPS = 20
+BASES = ("finetuned", "pretrained", "scratch")  # what --base auto takes, the first that is there
+SHOWN = 2  # samples printed after an evaluation, and by --show-mask
+SAMPLE_TOKENS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainingFlags):
+    base: str = flag("auto", f"model to start from: auto (the first of {', '.join(BASES)}), one of these, or a path")
+    show_mask: bool = flag(False, "print samples with the tokens that are learned marked, and stop")
+    data: Path = flag(DATA, "JSON or JSONL: instruction/response, Alpaca's instruction/input/output, or messages")
+    epochs: int = flag(NUM_EPOCHS, "passes over the data")
+    batch_size: int = flag(BATCH_SIZE, "conversations per micro-batch")
+    context_length: int = flag(CONTEXT_LENGTH, "longest conversation in tokens; longer ones are shortened")
+    max_lr: float = flag(MAX_LR, "highest learning rate, after the warm-up")
+    min_lr: float = flag(MIN_LR, "learning rate of the last step")
+    warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
+    out: Path = flag(CHECKPOINTS / "instruction_tuned", "folder for best_model.pt and latest_model.pt")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags, given = parse(Config, argv, __doc__)
+    conversations = load_conversations(flags.data)
+    encoding = load_gpt2_encoding()
+    if flags.show_mask:
+        for example in instruction_examples(conversations[:SHOWN], encoding, flags.context_length)[0]:
+            print(show_mask(example, encoding, colour=sys.stdout.isatty()), end="\n\n")
+        return 0
+    base = load_base(flags.base, BASES, fingerprint(encoding))
+    model = base.model
+    flags = fit_to_size(flags, "sft", size_name(base.metadata["config"], GPT_CONFIGS), given)
+    model.set_dropout(flags.dropout)
+    runtime = choose_runtime(flags.device, flags.precision)
+    context_length = min(flags.context_length, model.config.context_length)
+    examples, shortened = instruction_examples(conversations, encoding, context_length)
+    train_examples, val_examples = split_examples(examples, flags.val_fraction)
+    loader = StepLoader(Shuffled(train_examples, flags.seed), pad_examples, flags.batch_size, flags.grad_accum)
+    evaluation = StepLoader(Shuffled(val_examples or train_examples, flags.seed), pad_examples, flags.batch_size)
+    generator = TextGenerator(model, encoding, runtime.device)
+
+    def sample() -> str:
+        prompts = [render_conversation(c.turns[:-1], encoding)[0] for c in conversations[:SHOWN]]
+        answers = [generator.generate(prompt, SAMPLE_TOKENS, temperature=0) for prompt in prompts]
+        shown = zip(conversations[:SHOWN], answers, strict=True)
+        return "\n".join(f"{c.turns[-2].text}\n  -> {answer}" for c, answer in shown)
+
+    learned = sum(sum(mask) for _, mask in train_examples)
+    stage = Stage(
+        name="sft",
+        title="Instruction tuning (SFT)",
+        loss_fn=language_model_loss,
+        loader=loader,
+        evaluation=evaluation.first(evaluation.steps_per_epoch),
+        evaluated_on="val" if val_examples else "train",
+        sample=sample,
+        metadata={"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent},
+        facts={
+            "base": f"{base.path} ({base.why})",
+            "data": f"{flags.data}: {len(train_examples)} conversations to train on, {learned:,} tokens are learned; "
+            f"{shortened} shortened to {context_length} tokens",
+            "validation": f"{len(val_examples)} conversations" if val_examples else NO_VALIDATION,
+        },
+        next_command="python dpo_train.py",
+    )
+    return run_stage(stage, model, flags, runtime)
+
+
+if __name__ == "__main__":
+    run(main)

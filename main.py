@@ -1,0 +1,150 @@
+"""python main.py: train a GPT from scratch on a text, Shakespeare's by default.
+
+The functions here are also what one needs to train on anything else:
+prepare_data, create_dataloader, train and load_checkpoint.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.checkpoint import CHECKPOINTS, load_checkpoint
+from src.cli import TrainingFlags, flag, parse, run
+from src.data.batching import StepLoader, stack_windows
+from src.data.shakespeare import SHAKESPEARE_PATH, obtain_shakespeare
+from src.data.text import TextWindows, TokenArray, load_tokens, split_tokens
+from src.model.generate import TextGenerator
+from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.runtime import Runtime, choose_runtime, seed_step
+from src.tokenizer import Encoding, describe, fingerprint, load_gpt2_encoding
+from src.training.losses import language_model_loss
+from src.training.recipes import fit_to_size, size_name
+from src.training.stage import Stage, run_stage
+
+__all__ = ["create_dataloader", "load_checkpoint", "prepare_data", "train"]
+
+# The defaults of the flags. micro and tiny have recipes of their own (src/training/recipes.py), which give way to a
+# value that is changed here or given as a flag.
+GPT_CONFIG = {**GPT_CONFIGS["micro"], "vocab_size": 50257}
+BATCH_SIZE = 8
+CONTEXT_LENGTH = 128
+NUM_EPOCHS = 3
+MAX_LR = 3e-4
+MIN_LR = 3e-5
+WARMUP_STEPS = 20
+EVAL_BATCHES = 16  # validation batches in an evaluation, the same ones every time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainingFlags):
+    model: str | None = flag(None, f"size: {', '.join(GPT_CONFIGS)} (default: GPT_CONFIG in main.py)")
+    data: Path = flag(SHAKESPEARE_PATH, "text file in UTF-8; Shakespeare's works are fetched if they are not there")
+    epochs: int = flag(NUM_EPOCHS, "passes over the text")
+    batch_size: int = flag(BATCH_SIZE, "windows per micro-batch")
+    context_length: int = flag(CONTEXT_LENGTH, "tokens in a window, and the most that the model can look back")
+    max_lr: float = flag(MAX_LR, "highest learning rate, after the warm-up")
+    min_lr: float = flag(MIN_LR, "learning rate of the last step")
+    warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
+    out: Path = flag(CHECKPOINTS / "pretrained", "folder for best_model.pt and latest_model.pt")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model is not None and self.model not in GPT_CONFIGS:
+            raise ValueError(f"--model {self.model}: no such size; there are {', '.join(GPT_CONFIGS)}")
+
+
+def prepare_data(
+    path: str | Path = SHAKESPEARE_PATH, encoding: Encoding | None = None, val_fraction: float = 0.1
+) -> tuple[TokenArray, TokenArray]:
+    """(train, val) token arrays of a text: obtained if it is Shakespeare's, cleaned, tokenised, the end kept for val.
+
+    Raises FileNotFoundError or ValueError for a text that cannot be had or used.
+    """
+    encoding = encoding or load_gpt2_encoding()
+    if Path(path) == SHAKESPEARE_PATH:
+        obtain_shakespeare(Path(path))
+    tokens = load_tokens(Path(path), encoding, fingerprint(encoding))
+    return split_tokens(tokens, val_fraction) if val_fraction else (tokens, tokens[:0])
+
+
+def create_dataloader(
+    ids: TokenArray,
+    batch_size: int = BATCH_SIZE,
+    context_length: int = CONTEXT_LENGTH,
+    *,
+    grad_accum: int = 1,
+    seed: int = 1337,
+) -> StepLoader:
+    """A PyTorch DataLoader of (inputs, targets), int64 (batch_size, context_length), shuffled anew each epoch."""
+    return StepLoader(TextWindows(ids, context_length, seed), stack_windows, batch_size, grad_accum)
+
+
+def create_loaders(
+    train_ids: TokenArray, val_ids: TokenArray, flags: TrainingFlags
+) -> tuple[StepLoader, StepLoader | None]:
+    """The loaders of a split as the flags ask; None for a validation part without tokens."""
+    settings = {"grad_accum": flags.grad_accum, "seed": flags.seed}
+    loader = create_dataloader(train_ids, flags.batch_size, flags.context_length, **settings)
+    if not len(val_ids):
+        return loader, None
+    return loader, create_dataloader(val_ids, flags.batch_size, flags.context_length, seed=flags.seed)
+
+
+def train(
+    model: GPTModel,
+    train_loader: StepLoader,
+    val_loader: StepLoader | None,
+    device: torch.device | str = "cpu",
+    config: Config | Mapping[str, Any] | None = None,
+    *,
+    runtime: Runtime | None = None,
+    facts: Mapping[str, str] | None = None,
+) -> int:
+    """Train a model on loaders of `create_dataloader` and return the exit code: 0 done, 130 interrupted after saving.
+
+    config: a Config, or its fields by name. Without a val_loader the best model is that of the lowest training loss.
+    Raises ValueError where training breaks down, or where latest_model.pt is an unfinished run with other settings.
+    """
+    config = config if isinstance(config, Config) else Config(**(config or {}))
+    runtime = runtime or choose_runtime(torch.device(device).type, config.precision)
+    encoding = load_gpt2_encoding()
+    generator = TextGenerator(model, encoding, runtime.device)
+    beginning = train_loader.dataset[0][0][:8].tolist()
+
+    def sample() -> str:
+        new = generator.generate(beginning, 80, temperature=0.8, top_k=40, seed=config.seed)
+        return encoding.decode(beginning) + new
+
+    stage = Stage(
+        name="pretrain",
+        title="Training from scratch",
+        loss_fn=language_model_loss,
+        loader=train_loader,
+        evaluation=(val_loader or train_loader).first(EVAL_BATCHES),
+        evaluated_on="val" if val_loader else "train",
+        sample=sample,
+        metadata={"template": None, "parent": None, "tokenizer": describe(encoding)},
+        facts=facts or {},
+        next_command="python instruction_tune.py",
+    )
+    return run_stage(stage, model, config, runtime)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags, given = parse(Config, argv, __doc__)
+    size = {**GPT_CONFIGS[flags.model], "vocab_size": GPT_CONFIG["vocab_size"]} if flags.model else GPT_CONFIG
+    flags = fit_to_size(flags, "pretrain", size_name(size, GPT_CONFIGS), given)
+    runtime = choose_runtime(flags.device, flags.precision)
+    train_ids, val_ids = prepare_data(flags.data, val_fraction=flags.val_fraction)
+    train_loader, val_loader = create_loaders(train_ids, val_ids, flags)
+    seed_step(flags.seed, 0)
+    model = GPTModel({**size, "context_length": flags.context_length, "dropout": flags.dropout})
+    facts = {"data": f"{flags.data}: {len(train_ids):,} tokens to train on, {len(val_ids):,} to validate on"}
+    return train(model, train_loader, val_loader, runtime.device, flags, runtime=runtime, facts=facts)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,213 @@
+"""Checkpoint files: tensors and plain values that describe themselves, written whole or not at all."""
+
+import hashlib
+import os
+import pickle
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.model.config import GPTConfig
+from src.model.gpt import GPTModel
+from src.model.load_gpt2 import load_gpt2
+
+FORMAT = "gpt2-pipeline 1"
+CHECKPOINTS = Path("checkpoints")
+BEST, LATEST = "best_model.pt", "latest_model.pt"
+WEIGHTS = (".safetensors", ".bin")  # Hugging Face's, as opposed to a checkpoint of ours
+_RESERVE_BYTES = 16 * 2**20  # room that a save leaves free on the disk
+
+# What --model and --base may name: the file, and the command that makes it.
+MADE_BY = {
+    "dpo": (CHECKPOINTS / "dpo_aligned" / BEST, "python dpo_train.py"),
+    "sft": (CHECKPOINTS / "instruction_tuned" / BEST, "python instruction_tune.py"),
+    "finetuned": (CHECKPOINTS / "gpt2_shakespeare" / BEST, "python finetune_gpt2.py"),
+    "pretrained": (CHECKPOINTS / "gpt2_pretrained.pt", "python finetune_gpt2.py"),
+    "scratch": (CHECKPOINTS / "pretrained" / BEST, "python main.py"),
+}
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint beside its place, flush it to the disk, then rename: the old stays until the new is whole.
+
+    Raises OSError where the disk is too full, before anything is written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = sum(t.numel() * t.element_size() for t in _tensors(content))
+    free = shutil.disk_usage(path.parent).free
+    if free < size + _RESERVE_BYTES:
+        raise OSError(
+            f"{path}: needs {size / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free; nothing was overwritten"
+        )
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save({"format": FORMAT, "versions": _versions(), **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (RuntimeError, OSError) as error:
+        raise OSError(f"{path}: could not be written ({error}); the file before it is untouched") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """Everything that a checkpoint holds, tensors on the CPU; `mapped` leaves them in the file until they are used.
+
+    Raises FileNotFoundError, or ValueError for a file that is not whole or not one of ours. Nothing in it is executed.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint; make it with {command_for(path)}, or pass another path")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and os.name != "nt")
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path}: refused, it holds more than tensors and plain values") from error
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError, IndexError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: damaged or cut off; make it again with {command_for(path)}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path}: not one of this project's checkpoints; make one with {command_for(path)}")
+    return content
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GPTModel, dict[str, Any]]:
+    """(model in eval mode, metadata) of one of our checkpoints, a Hugging Face directory or a weights file.
+
+    The metadata is the checkpoint without its weights; `template` is the name of the prompt template, or None.
+    Raises FileNotFoundError or ValueError with one line that says what is wrong with the file.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / BEST).is_file():
+        path = path / BEST
+    if path.is_dir() or path.suffix in WEIGHTS:
+        model = load_gpt2(path)
+        metadata: dict[str, Any] = {"stage": "pretrained", "template": None, "tokenizer": None}
+        return model.to(device), {**metadata, "config": asdict(model.config)}
+    content = read_checkpoint(path, mapped=True)
+    weights, config = content.pop("model", None), content.get("config")
+    if not isinstance(weights, dict) or not isinstance(config, dict):
+        raise ValueError(f"{path}: holds no model; make it again with {command_for(path)}")
+    with torch.device("meta"):  # no memory for a config that the weights do not bear out
+        model = GPTModel(GPTConfig.of(config))
+    _check_shapes(path, model, weights)
+    model.load_state_dict(weights, assign=True)
+    return model.to(device).eval(), content
+
+
+def load_checkpoint(
+    path: str | Path, model: GPTModel, optimizer: torch.optim.Optimizer | None = None
+) -> dict[str, Any]:
+    """Load weights into `model` (and the state into `optimizer`); returns the rest: 'epoch', 'step', 'train_loss', ...
+
+    Raises ValueError where the file does not fit the model, or holds no optimizer state (best_model.pt has none).
+    """
+    content = read_checkpoint(Path(path))
+    weights, state = content.pop("model", {}), content.pop("optimizer", None)
+    _check_shapes(Path(path), model, weights)
+    if optimizer is not None:
+        if state is None:
+            raise ValueError(f"{path}: holds no optimizer state; pass the {LATEST} beside it")
+        optimizer.load_state_dict(state)
+    model.load_state_dict(weights)
+    return content
+
+
+def find_model(name: str, order: Sequence[str]) -> tuple[Path, str]:
+    """(path, why) of the model that --model or --base names: "auto", a name of `order`, or a path.
+
+    "auto" takes the first of `order` that is there. Raises FileNotFoundError naming the command that makes it.
+    """
+    if name in MADE_BY:
+        path, command = MADE_BY[name]
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: not there yet; make it with {command}")
+        return path, f"{name}, as asked"
+    if name != "auto":
+        if not Path(name).exists():
+            raise FileNotFoundError(
+                f"{name}: no such file; pass a checkpoint, a Hugging Face directory or a weights file"
+            )
+        return Path(name), "as asked"
+    for i, choice in enumerate(order):
+        path, _ = MADE_BY[choice]
+        if path.is_file():
+            passed = f" (no {', '.join(order[:i])} yet)" if i else ""
+            return path, f"the best that is here{passed}"
+    path, command = MADE_BY[order[-1]]
+    raise FileNotFoundError(f"{path}: not there yet; make it with {command}, or pass a path")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model that training starts from: what it is, which file it came from, and why that one."""
+
+    model: GPTModel
+    metadata: dict[str, Any]
+    path: Path
+    why: str
+
+    @property
+    def parent(self) -> dict[str, str]:
+        """How a checkpoint names the one before it."""
+        return {"path": str(self.path), "sha256": file_sha256(self.path)}
+
+
+def load_base(name: str, order: Sequence[str], fingerprint: str) -> Base:
+    """The model that --base names, refused where it was trained with another tokenizer. Raises as `find_model`."""
+    path, why = find_model(name, order)
+    model, metadata = load_model(path)
+    check_tokenizer(metadata, fingerprint, path)
+    return Base(model, metadata, path, why)
+
+
+def command_for(path: Path) -> str:
+    """The command that makes a checkpoint in the folder of `path`."""
+    for made, command in MADE_BY.values():
+        if path.parent.name == made.parent.name and (made.name == BEST or path.name == made.name):
+            return command
+    return "one of the training scripts"
+
+
+def check_tokenizer(metadata: Mapping[str, Any], fingerprint: str, path: Path) -> None:
+    """Raises ValueError where a checkpoint was trained with another tokenizer: its ids would mean other words."""
+    trained_with = metadata.get("tokenizer") or {"fingerprint": fingerprint}
+    if trained_with["fingerprint"] != fingerprint:
+        raise ValueError(f"{path}: trained with another tokenizer ({trained_with.get('name')}); use that one")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, or of the weights files in a directory, read in pieces."""
+    digest = hashlib.sha256()
+    for part in sorted(f for f in path.iterdir() if f.suffix in WEIGHTS) if path.is_dir() else [path]:
+        with open(part, "rb") as file:
+            while piece := file.read(2**20):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def _check_shapes(path: Path, model: GPTModel, weights: Mapping[str, Any]) -> None:
+    expected = model.state_dict()
+    for name in sorted(expected.keys() ^ weights.keys()):
+        raise ValueError(f"{path}: {'missing' if name in expected else 'unknown'} tensor {name}")
+    for name, tensor in expected.items():
+        found = weights[name]
+        if not isinstance(found, torch.Tensor) or found.shape != tensor.shape or not found.is_floating_point():
+            kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
+            raise ValueError(f"{path}: {name} is {kind}, the model's is float {tuple(tensor.shape)}")
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [tensor for part in value.values() for tensor in _tensors(part)]
+    return []
+
+
+def _versions() -> dict[str, str]:
+    return {"torch": str(torch.__version__), "python": platform.python_version()}

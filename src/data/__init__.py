@@ -1,0 +1,1 @@
+"""Text and examples: get them, check them, turn them into tokens and batches."""

@@ -1,0 +1,175 @@
+"""From examples to batches. Everything here is pure and stays on the CPU; the training loop moves batches on.
+
+B rows, T tokens, P pairs.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+B = TypeVar("B", bound="Batch")
+
+IGNORE = -100  # target of a position with nothing to learn; the value that PyTorch's cross-entropy skips
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs (B, T) and targets (B, T), both int64; a target is the token after its input, or IGNORE."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """So that `inputs, targets = batch` works as with any PyTorch loader."""
+        return iter((self.inputs, self.targets))
+
+    @property
+    def count(self) -> int:
+        """Targets that are learned from: what the loss is divided by."""
+        return int((self.targets != IGNORE).sum())
+
+    def to(self: B, device: torch.device) -> B:
+        return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))
+
+
+class PairBatch(Batch):
+    """Preference pairs: inputs and targets (2P, T), the chosen responses in the first P rows, then the rejected."""
+
+    @property
+    def count(self) -> int:
+        """Pairs: what the loss is divided by."""
+        return len(self.inputs) // 2
+
+
+Example = tuple[list[int], list[bool]]  # ids, and for each whether it is to be learned
+
+
+def stack_windows(windows: Sequence[tuple[Tensor, Tensor]]) -> Batch:
+    """A batch of equally long (inputs, targets) windows."""
+    inputs, targets = zip(*windows, strict=True)
+    return Batch(torch.stack(inputs), torch.stack(targets))
+
+
+def pad_examples(examples: Sequence[Example]) -> Batch:
+    """A batch of examples of different lengths, padded on the right.
+
+    No attention mask is needed: padding comes after all that counts, and attention looks back only. What is padding is
+    told by length, never by id, so that a true end-of-text is learned.
+    """
+    T = max(len(ids) for ids, _ in examples) - 1
+    inputs = torch.zeros(len(examples), T, dtype=torch.int64)
+    targets = torch.full((len(examples), T), IGNORE)
+    for row, (ids, learned) in enumerate(examples):
+        tokens = torch.tensor(ids)
+        inputs[row, : len(ids) - 1] = tokens[:-1]
+        targets[row, : len(ids) - 1] = torch.where(torch.tensor(learned[1:]), tokens[1:], IGNORE)
+    return Batch(inputs, targets)
+
+
+def pad_pairs(pairs: Sequence[tuple[Example, Example]]) -> PairBatch:
+    """A batch of (chosen, rejected) examples."""
+    return PairBatch(*pad_examples([chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]))
+
+
+def truncate(example: Example, context_length: int) -> Example:
+    """At most context_length + 1 ids, one more than the model reads: what comes before the last response goes first.
+
+    Only a response that alone is too long loses its end.
+    """
+    ids, learned = example
+    excess = len(ids) - (context_length + 1)
+    if excess <= 0:
+        return example
+    last_response = next(i for i in range(len(ids) - 1, 0, -1) if learned[i] and not learned[i - 1])
+    cut = min(excess, last_response - 1)  # one token stays to predict the first one learned
+    return ids[cut : cut + context_length + 1], learned[cut : cut + context_length + 1]
+
+
+class Dataset(Protocol):
+    """Examples, and the keys of an epoch in the order in which it takes them, a function of (seed, epoch)."""
+
+    def __getitem__(self, key: int) -> Any: ...
+    def __len__(self) -> int: ...
+    def order(self, epoch: int) -> Sequence[int]: ...
+    def fingerprint(self) -> str:
+        """Equal for equal examples: what a resumed run must find again."""
+
+
+class Shuffled:
+    """A list of examples (plain values), shuffled anew for each epoch."""
+
+    def __init__(self, examples: Sequence[Any], seed: int) -> None:
+        self.examples, self.seed = examples, seed
+
+    def __getitem__(self, key: int) -> Any:
+        return self.examples[key]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def order(self, epoch: int) -> Sequence[int]:
+        """All keys, in an order that depends on nothing but the seed and the epoch."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        return torch.randperm(len(self), generator=generator).tolist()
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(repr(self.examples).encode("utf-8")).hexdigest()
+
+
+class StepLoader(DataLoader):
+    """A PyTorch DataLoader that also gives the batches of any optimizer step, without reading those before it.
+
+    Iterating it gives the micro-batches of one epoch after another; `at(step)` gives those of one step, a pure
+    function of (seed, step), so that a resumed run needs nothing but the number of its step.
+    """
+
+    def __init__(self, dataset: Dataset, collate: Callable, batch_size: int, grad_accum: int = 1) -> None:
+        super().__init__(
+            dataset,  # type: ignore[arg-type]
+            batch_size=batch_size,
+            sampler=_EpochSampler(dataset),
+            collate_fn=collate,
+        )
+        self.grad_accum = grad_accum
+        self._order: tuple[int, Sequence[int]] = (-1, [])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch; the last may be smaller."""
+        return -(-len(self.dataset) // (self.batch_size * self.grad_accum))  # type: ignore[arg-type, operator]
+
+    def at(self, step: int) -> list[Any]:
+        """The micro-batches of an optimizer step, counted from 0 over all epochs."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            self._order = epoch, self.dataset.order(epoch)  # type: ignore[attr-defined]
+        size: int = self.batch_size  # type: ignore[assignment]
+        keys = self._order[1][within * size * self.grad_accum :][: size * self.grad_accum]
+        return [
+            self.collate_fn([self.dataset[key] for key in keys[start : start + size]])
+            for start in range(0, len(keys), size)
+        ]
+
+    def first(self, steps: int) -> list[Any]:
+        """The micro-batches of the first steps of epoch 0, at most one epoch: a fixed sample to evaluate on."""
+        return [batch for step in range(min(steps, self.steps_per_epoch)) for batch in self.at(step)]
+
+
+class _EpochSampler:
+    """The keys of epoch 0 the first time it is iterated, then of epoch 1, and so on."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset, self.epoch = dataset, 0
+
+    def __iter__(self) -> Iterator[int]:
+        keys = self.dataset.order(self.epoch)
+        self.epoch += 1
+        return iter(keys)
+
+    def __len__(self) -> int:
+        return len(self.dataset)

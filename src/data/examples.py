@@ -1,0 +1,70 @@
+"""From conversations and preferences to token ids with the learned ones marked, and a picture of the marking."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from src.data.batching import Example, truncate
+from src.data.instructions import Conversation, Turn
+from src.data.preferences import Preference
+from src.data.prompts import render_conversation
+from src.tokenizer.protocols.interfaces import Encoding
+
+E = TypeVar("E")
+
+_LEARNED, _READ, _PLAIN = "\033[1;32m", "\033[2m", "\033[0m"
+
+
+def instruction_examples(
+    conversations: Sequence[Conversation], encoding: Encoding, context_length: int
+) -> tuple[list[Example], int]:
+    """The example of each conversation, and how many had to be shortened to the context."""
+    whole = [render_conversation(conversation.turns, encoding) for conversation in conversations]
+    examples = [truncate(example, context_length) for example in whole]
+    return examples, _shortened(whole, examples)
+
+
+def preference_examples(
+    preferences: Sequence[Preference], encoding: Encoding, context_length: int
+) -> tuple[list[tuple[Example, Example]], int]:
+    """(chosen, rejected) examples of each preference, and how many of them had to be shortened to the context.
+
+    Only the last response is learned: earlier ones are part of the prompt, the same for both.
+    """
+    whole = []
+    for preference in preferences:
+        prompt, _ = render_conversation(preference.turns, encoding)
+        for answer in (preference.chosen, preference.rejected):
+            response, _ = render_conversation([Turn("assistant", answer)], encoding)
+            whole.append((prompt + response, [False] * len(prompt) + [True] * len(response)))
+    examples = [truncate(example, context_length) for example in whole]
+    return list(zip(examples[::2], examples[1::2], strict=True)), _shortened(whole, examples)
+
+
+def split_examples(examples: Sequence[E], val_fraction: float) -> tuple[list[E], list[E]]:
+    """(train, val): the last share of the examples is val, at least one where the share is above 0.
+
+    Raises ValueError where nothing would be left to train on.
+    """
+    n_val = max(1, round(len(examples) * val_fraction)) if val_fraction else 0
+    if n_val >= len(examples):
+        raise ValueError(
+            f"--val-fraction {val_fraction:g} leaves none of {len(examples)} examples to train on; pass 0"
+        )
+    return list(examples[: len(examples) - n_val]), list(examples[len(examples) - n_val :])
+
+
+def show_mask(example: Example, encoding: Encoding, *, colour: bool) -> str:
+    """The text of an example with what is learned in green, or between [[ and ]] where there are no colours."""
+    before, after = (_LEARNED, _PLAIN + _READ) if colour else ("[[", "]]")
+    parts, inside = [], False
+    for id_, learned in zip(*example, strict=True):
+        if learned != inside:
+            parts.append(before.encode() if learned else after.encode())
+            inside = learned
+        parts.append(encoding.decode_single_token_bytes(id_))
+    text = b"".join(parts).decode("utf-8", errors="replace") + (after if inside else "")
+    return f"{_READ}{text}{_PLAIN}" if colour else text
+
+
+def _shortened(whole: Sequence[Example], examples: Sequence[Example]) -> int:
+    return sum(len(before[0]) > len(after[0]) for before, after in zip(whole, examples, strict=True))

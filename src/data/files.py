@@ -1,0 +1,173 @@
+"""Files: one safe way to write, to download and to read them."""
+
+import glob
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+import requests
+from tqdm import tqdm
+
+# A live run touches its temporary file all the time; one that lay still for this long belongs to a dead run.
+_STALE_AFTER_S = 3600.0
+_CHUNK_BYTES = 1 << 16
+_CONNECT_READ_S = (4.0, 15.0)
+
+
+class _MayPass(OSError):
+    """A failed download that may succeed on the next try."""
+
+
+@contextmanager
+def atomic_write(path: Path) -> Generator[BinaryIO, None, None]:
+    """Write a binary file so that `path` holds either its old content or all of the new one.
+
+    The bytes go to a temporary file in the same folder (made when missing), are fsynced and renamed.
+    After an exception, Ctrl-C included, the temporary file is gone and `path` is as it was.
+    """
+    target = Path(path).resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale_temporaries(target)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _remove_stale_temporaries(target: Path) -> None:
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.????????.tmp"):
+        try:
+            if time.time() - leftover.stat().st_mtime > _STALE_AFTER_S:
+                leftover.unlink()
+        except OSError:  # gone already, or not ours to remove: either way no reason to stop a write
+            continue
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file; a byte order mark is dropped.
+
+    Raises FileNotFoundError, or ValueError with the byte offset when it is not UTF-8, or when it is empty.
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = "is not a file" if path.exists() else "not found"
+        raise FileNotFoundError(f"{path} {found}; check the path, or give a text file with --data PATH")
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}; save it again as UTF-8"
+        ) from None
+    if not text.strip():
+        raise ValueError(f"{path} is empty; put text into it, or delete it")
+    return text
+
+
+def download(
+    url: str,
+    path: Path,
+    *,
+    min_bytes: int,
+    announce: Callable[[str], None] = print,
+    timeout: tuple[float, float] = _CONNECT_READ_S,
+    retries: int = 2,
+) -> None:
+    """Download a text file to `path`, all of it or nothing.
+
+    `timeout` is (connect, read) in seconds. A host that can't be reached is not tried again; an answer that is late,
+    cut off or a server error is, `retries` times with a growing pause. The size that the server states is announced,
+    checked against the free disk space before and against the bytes received after.
+    Raises OSError when it can't be had, ValueError when what came is an HTML page or under `min_bytes`.
+    """
+    for attempt in range(retries + 1):
+        try:
+            return _download_once(url, Path(path), min_bytes, announce, timeout)
+        except _MayPass as error:
+            if attempt == retries:
+                raise
+            pause_s = 2.0**attempt
+            announce(f"{error}; trying again in {pause_s:.0f} s")
+            time.sleep(pause_s)
+
+
+def _download_once(
+    url: str, path: Path, min_bytes: int, announce: Callable[[str], None], timeout: tuple[float, float]
+) -> None:
+    with _open_url(url, timeout) as response:
+        stated_bytes = _stated_size(response)
+        size = f"{stated_bytes / 1e6:.1f} MB" if stated_bytes is not None else "size not stated"
+        announce(f"downloading {url} ({size})")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_free_space(path.parent, stated_bytes or min_bytes)
+        with atomic_write(path) as out:
+            received = _copy_body(response, out, stated_bytes)
+            if stated_bytes is not None and received != stated_bytes:
+                raise _MayPass(f"{url} was cut off after {received} of {stated_bytes} bytes")
+            if received < min_bytes:
+                raise ValueError(f"{url} sent {received} bytes, at least {min_bytes} were expected")
+
+
+def _open_url(url: str, timeout: tuple[float, float]) -> requests.Response:
+    host = urlsplit(url).hostname
+    try:
+        # Uncompressed, so that the stated size is the size on disk.
+        response = requests.get(url, stream=True, timeout=timeout, headers={"Accept-Encoding": "identity"})
+    except requests.ReadTimeout:
+        raise _MayPass(f"{host} gave no answer within {timeout[1]:g} s") from None
+    except requests.RequestException as error:
+        kind = type(error).__name__
+        raise OSError(f"{host} can't be reached ({kind}); check the network, or the proxy in HTTPS_PROXY") from None
+    if not response.ok:
+        response.close()
+        kind_of_error = _MayPass if response.status_code >= 500 or response.status_code == 429 else OSError
+        raise kind_of_error(f"{url} answered {response.status_code} {response.reason}")
+    return response
+
+
+def _stated_size(response: requests.Response) -> int | None:
+    stated = response.headers.get("Content-Length", "")
+    return int(stated) if stated.isdigit() and "Content-Encoding" not in response.headers else None
+
+
+def _check_free_space(folder: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise OSError(
+            f"{folder} has {free_bytes / 1e6:.1f} MB free, {needed_bytes / 1e6:.1f} MB are needed; make room there"
+        )
+
+
+def _copy_body(response: requests.Response, out: BinaryIO, stated_bytes: int | None) -> int:
+    """Copy the body to `out` under a progress bar and return its number of bytes; an HTML page is refused."""
+    received = 0
+    # disable=None: no bar where stderr is not a terminal
+    with tqdm(total=stated_bytes, unit="B", unit_scale=True, desc="download", leave=False, disable=None) as bar:
+        try:
+            for chunk in response.iter_content(_CHUNK_BYTES):
+                if received == 0:
+                    _refuse_html(response, chunk)
+                received += out.write(chunk)
+                bar.update(len(chunk))
+        except requests.RequestException as error:
+            raise _MayPass(f"{response.url} broke off after {received} bytes ({type(error).__name__})") from None
+    return received
+
+
+def _refuse_html(response: requests.Response, first_chunk: bytes) -> None:
+    content_type = response.headers.get("Content-Type", "").lower()
+    start = first_chunk[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if "html" in content_type or start.startswith((b"<!doctype html", b"<html")):
+        raise ValueError(f"{response.url} sent an HTML page instead of text; a login page of this network may answer")

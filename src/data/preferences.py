@@ -1,0 +1,76 @@
+"""Preference files as prompts with a chosen and a rejected answer: our own format and the three that TRL documents."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.data.instructions import Turn, instruction_turn, message_list, message_turn, read_messages
+from src.data.records import Record, collect, key_names, only_key, read_records, text_of
+
+FORMATS = "expected 'instruction' or 'prompt', 'chosen' and 'rejected', or the last two alone as lists of messages"
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A prompt whose last turn is the user's, its better and its worse answer, and the place that they came from."""
+
+    where: str
+    turns: tuple[Turn, ...]
+    chosen: str
+    rejected: str
+
+
+def load_preferences(path: str | Path) -> list[Preference]:
+    """Load a JSON or JSONL file whose records each have one of four formats, told apart record by record.
+
+    {"instruction", "chosen", "rejected"} with an optional "input"; {"prompt", "chosen", "rejected"} as texts; the same
+    three as lists of messages, the answers one message each; or "chosen" and "rejected" as whole conversations that
+    differ in their last message. Texts are stripped of surrounding white space; other keys are ignored.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file can't be read as records, or a record is none of these; one line with the first problem.
+    """
+    return collect(lambda located: _preference(*located), read_records(path))
+
+
+def _preference(where: str, record: Record) -> Preference:
+    for key in ("chosen", "rejected"):
+        if key not in record:
+            raise ValueError(f"{where}: {key!r} is missing, {key_names(record)}; {FORMATS}")
+    turns, chosen, rejected = _prompt_and_answers(where, record)
+    if chosen == rejected:
+        raise ValueError(f"{where}: 'chosen' and 'rejected' are identical, expected two different answers; change one")
+    return Preference(where, turns, chosen, rejected)
+
+
+def _prompt_and_answers(where: str, record: Record) -> tuple[tuple[Turn, ...], str, str]:
+    whole_chats = isinstance(record["chosen"], list) and isinstance(record["rejected"], list)
+    if whole_chats and "prompt" not in record and "instruction" not in record:
+        return _split_chats(where, record)
+    prompt_key = only_key(where, record, ("instruction", "prompt"), FORMATS)
+    if isinstance(record[prompt_key], list) and prompt_key == "prompt":
+        turns = read_messages(where, record, "prompt", last="user")
+        return turns, _answer_message(where, record, "chosen"), _answer_message(where, record, "rejected")
+    turn = Turn("user", text_of(where, record, "prompt")) if prompt_key == "prompt" else instruction_turn(where, record)
+    return (turn,), text_of(where, record, "chosen"), text_of(where, record, "rejected")
+
+
+def _split_chats(where: str, record: Record) -> tuple[tuple[Turn, ...], str, str]:
+    """The prompt is all but the last message, which must be the same in both chats."""
+    *chosen_prompt, chosen = read_messages(where, record, "chosen", last="assistant")
+    *rejected_prompt, rejected = read_messages(where, record, "rejected", last="assistant")
+    if chosen_prompt != rejected_prompt:
+        raise ValueError(
+            f"{where}: 'chosen' and 'rejected' differ before their last message, expected the same prompt in both"
+        )
+    return tuple(chosen_prompt), chosen.text, rejected.text
+
+
+def _answer_message(where: str, record: Record, key: str) -> str:
+    messages = message_list(where, record, key)
+    if len(messages) != 1:
+        raise ValueError(f"{where}: {key!r} holds {len(messages)} messages, expected the assistant's answer alone")
+    answer = message_turn(f"{where}, message 1 of {key!r}", messages[0])
+    if answer.role != "assistant":
+        raise ValueError(f"{where}, message 1 of {key!r}: found the role {answer.role!r}, expected 'assistant'")
+    return answer.text

@@ -1,0 +1,1 @@
+"""GPT-2 in PyTorch: sizes, layers, generation, and OpenAI's weights."""

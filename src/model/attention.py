@@ -1,0 +1,71 @@
+"""Masked multi-head self-attention, and the cache that lets generation read each token once.
+
+B batch, T new tokens, S tokens seen so far (cache included), C channels, H heads, D head size.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.model.config import GPTConfig
+
+
+class KeyValueCache:
+    """Keys and values of every layer in memory reserved once: two tensors of shape (layers, B, H, capacity, D)."""
+
+    def __init__(
+        self, config: GPTConfig, batch_size: int, capacity: int, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        head_size = config.d_model // config.n_heads
+        shape = (config.n_layers, batch_size, config.n_heads, capacity, head_size)
+        self.keys = torch.empty(shape, device=device, dtype=dtype)
+        self.values = torch.empty(shape, device=device, dtype=dtype)
+        self.capacity = capacity
+        self.length = 0  # tokens every layer holds; the model moves it on after its last layer
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the new (B, H, T, D) keys and values of one layer and return all of them, (B, H, S, D)."""
+        end = self.length + keys.shape[2]
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class MultiHeadAttention(nn.Module):
+    """Each token looks at itself and the tokens before it, once per head (Vaswani et al. 2017, section 3.2)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.dropout = config.dropout
+        self.c_attn = nn.Linear(config.d_model, 3 * config.d_model)  # queries, keys and values in one product
+        self.c_proj = nn.Linear(config.d_model, config.d_model)
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0) -> Tensor:
+        """(B, T, C) to (B, T, C). With a cache, x continues the tokens that the cache holds."""
+        B, T, C = x.shape
+        heads = (B, T, self.n_heads, C // self.n_heads)
+        q, k, v = (part.view(heads).transpose(1, 2) for part in self.c_attn(x).split(C, dim=2))  # (B, H, T, D)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)  # (B, H, S, D)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=_continuation_mask(T, k.shape[2], x.device),
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=T > 1 and T == k.shape[2],
+        )  # (B, H, T, D)
+        y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C)
+        return self.resid_dropout(self.c_proj(y))
+
+
+def _continuation_mask(new: int, seen: int, device: torch.device) -> Tensor | None:
+    """True where a new token may look, (T, S); None where `is_causal` or no mask says the same.
+
+    `is_causal` aligns the triangle top left, so it is wrong as soon as the cache holds earlier tokens.
+    """
+    if new == seen or new == 1:
+        return None
+    return torch.ones(new, seen, dtype=torch.bool, device=device).tril(seen - new)

@@ -1,0 +1,108 @@
+"""Model sizes, in one table, and the checked form a model is built from."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+ACTIVATIONS = ("gelu_tanh", "gelu", "relu")
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """What a model is made of. Lengths in tokens, widths in channels.
+
+    `d_ff` is the width inside the MLP (None: 4 * d_model). GPT-2 was trained with the tanh form of GELU; the other
+    activations exist for fine-tunes that changed it.
+
+    Raises ValueError naming every impossible value at once.
+    """
+
+    vocab_size: int
+    context_length: int
+    d_model: int
+    n_heads: int
+    n_layers: int
+    dropout: float = 0.0
+    d_ff: int | None = None
+    activation: str = "gelu_tanh"
+    layer_norm_epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} must be a whole number of at least 1, got {value!r}"
+            for name, value in asdict(self).items()
+            if name in ("vocab_size", "context_length", "d_model", "n_heads", "n_layers")
+            or (name == "d_ff" and value is not None)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1
+        ]
+        if not problems and self.d_model % self.n_heads:
+            problems.append(f"n_heads must divide d_model, got d_model {self.d_model} and n_heads {self.n_heads}")
+        if not _is_number(self.dropout) or not 0.0 <= self.dropout < 1.0:
+            problems.append(f"dropout must be in [0, 1), got {self.dropout!r}")
+        if not _is_number(self.layer_norm_epsilon) or not 0.0 < self.layer_norm_epsilon < 1.0:
+            problems.append(f"layer_norm_epsilon must be in (0, 1), got {self.layer_norm_epsilon!r}")
+        if self.activation not in ACTIVATIONS:
+            problems.append(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
+        if problems:
+            raise ValueError("model config: " + "; ".join(problems))
+
+    @classmethod
+    def of(cls, config: "Mapping[str, Any] | GPTConfig") -> "GPTConfig":
+        """A GPTConfig from a GPT_CONFIGS mapping; an unknown or missing key is a ValueError that names it."""
+        if isinstance(config, GPTConfig):
+            return config
+        known = {field.name for field in fields(cls)}
+        for key in config:
+            if key not in known:
+                hint = get_close_matches(str(key), known, n=1)
+                raise ValueError(
+                    f"model config: unknown key {key!r}" + (f", did you mean {hint[0]!r}?" if hint else "")
+                )
+        missing = {"vocab_size", "context_length", "d_model", "n_heads", "n_layers"} - set(config)
+        if missing:
+            raise ValueError(f"model config: missing {', '.join(sorted(missing))}")
+        return cls(**config)
+
+    def parameter_count(self) -> tuple[int, int]:
+        """(all parameters, those outside the token and position embeddings); the tied head counts once."""
+        c, ff = self.d_model, self.d_ff or 4 * self.d_model
+        block = 4 * c * c + 4 * c + 2 * c * ff + ff + c + 4 * c  # attention, MLP, two LayerNorms
+        body = self.n_layers * block + 2 * c
+        return (self.vocab_size + self.context_length) * c + body, body
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _size(d_model: int, n_heads: int, n_layers: int, context_length: int, dropout: float = 0.1) -> dict[str, Any]:
+    return {
+        "vocab_size": 50257,
+        "context_length": context_length,
+        "d_model": d_model,
+        "n_heads": n_heads,
+        "n_layers": n_layers,
+        "dropout": dropout,
+    }
+
+
+# GPT-2: Radford et al. 2019, table 2, with the head counts of the released models.
+# GPT-3: Brown et al. 2020, table 2.1. In two rows heads x head size differs from d_model (1.3B: 24 x 128 against 2048,
+# 13B: 40 x 128 against 5140); d_model and layers are kept there and the head count is the nearest that divides d_model.
+GPT_CONFIGS: dict[str, dict[str, Any]] = {
+    "micro": _size(128, 4, 2, 256, dropout=0.0),
+    "tiny": _size(256, 4, 4, 256, dropout=0.0),
+    "gpt2-124M": _size(768, 12, 12, 1024),
+    "gpt2-355M": _size(1024, 16, 24, 1024),
+    "gpt2-774M": _size(1280, 20, 36, 1024),
+    "gpt2-1558M": _size(1600, 25, 48, 1024),
+    "gpt3-125M": _size(768, 12, 12, 2048),
+    "gpt3-350M": _size(1024, 16, 24, 2048),
+    "gpt3-760M": _size(1536, 16, 24, 2048),
+    "gpt3-1.3B": _size(2048, 16, 24, 2048),
+    "gpt3-2.7B": _size(2560, 32, 32, 2048),
+    "gpt3-6.7B": _size(4096, 32, 32, 2048),
+    "gpt3-13B": _size(5140, 20, 40, 2048),
+    "gpt3-175B": _size(12288, 96, 96, 2048),
+}

@@ -1,0 +1,105 @@
+"""GPT-2 (Radford et al. 2019): embeddings, a stack of blocks, and the token embedding once more as the head.
+
+B batch, T tokens, C channels, V vocabulary.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.model.attention import KeyValueCache, MultiHeadAttention
+from src.model.config import GPT_CONFIGS, GPTConfig
+from src.model.transformerBlock import TransformerBlock
+
+__all__ = ["GPT_CONFIGS", "GPTConfig", "GPTModel"]
+
+
+class GPTModel(nn.Module):
+    """A GPT-2 of any size. The output head is `wte` itself (tied weights), so it has no parameter of its own.
+
+    Raises ValueError for an unknown config key or an impossible combination, naming it.
+    """
+
+    def __init__(self, config: Mapping[str, Any] | GPTConfig) -> None:
+        super().__init__()
+        self.config = config = GPTConfig.of(config)
+        self.wte = nn.Embedding(config.vocab_size, config.d_model)
+        self.wpe = nn.Embedding(config.context_length, config.d_model)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
+        self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+        self._initialise()
+
+    def forward(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """Next-token logits: int64 (B, T) to float (B, T, V). With a cache, `ids` continues what it holds."""
+        return self.head(self.hidden_states(ids, cache))
+
+    def hidden_states(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """The normalised states that the head reads: int64 (B, T) to (B, T, C).
+
+        Raises ValueError when the tokens, with those in the cache, are more than the context holds.
+        """
+        T = ids.shape[1]
+        start = cache.length if cache is not None else 0
+        if start + T > self.config.context_length:
+            raise ValueError(f"{start + T} tokens do not fit the model's context of {self.config.context_length}")
+        positions = torch.arange(start, start + T, device=ids.device)
+        x = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
+        for layer, block in enumerate(self.h):
+            x = block(x, cache, layer)
+        if cache is not None:
+            cache.length += T
+        return self.ln_f(x)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of states (..., C)."""
+        return F.linear(hidden, self.wte.weight)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """No dropout and no gradients inside; afterwards the mode is what it was before."""
+        was_training = self.training
+        if was_training:
+            self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            if was_training:
+                self.train()
+
+    def set_dropout(self, dropout: float) -> None:
+        """Drop this share of activations in training, whatever the model was made with."""
+        self.config = replace(self.config, dropout=dropout)
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = dropout
+            elif isinstance(module, MultiHeadAttention):
+                module.dropout = dropout
+
+    def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> KeyValueCache:
+        """An empty cache for `capacity` tokens (the whole context by default) on the model's device."""
+        return KeyValueCache(
+            self.config,
+            batch_size,
+            capacity or self.config.context_length,
+            device=self.wte.weight.device,
+            dtype=self.wte.weight.dtype,
+        )
+
+    def _initialise(self) -> None:
+        """Normal(0, 0.02); projections that add to the residual stream scaled by 1/sqrt(2 layers), as in GPT-2."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif ".ln_" in name or name.startswith("ln_"):
+                nn.init.ones_(parameter)
+            else:
+                residual = name.endswith("c_proj.weight")
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02)

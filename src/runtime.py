@@ -1,0 +1,107 @@
+"""Where and in what precision the arithmetic runs: decided once in a script, then passed along."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+WORTH_IT = 2.5  # how much faster bf16 must be on a CPU or MPS before its 8 bits of mantissa are worth it
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A device and a precision ("fp32", "bf16" or "fp16"); `reason` says why this precision."""
+
+    device: torch.device
+    precision: str
+    reason: str
+
+    def autocast(self) -> AbstractContextManager:
+        """The context for forward passes; weights stay float32."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=PRECISIONS[self.precision])
+
+    def synchronise(self) -> None:
+        """Wait for the device, so that a clock read afterwards tells the truth."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+
+def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
+    """The runtime that the flags --device and --precision name; "auto" takes the best that is here.
+
+    Raises ValueError for a device that this machine does not have, or a precision it cannot train in.
+    """
+    chosen = _choose_device(device)
+    if precision == "auto":
+        return Runtime(chosen, *_choose_precision(chosen))
+    if precision == "fp16" and chosen.type != "cuda":
+        raise ValueError(f"--precision fp16 needs a CUDA device, this is {chosen.type}; pass --precision auto")
+    if precision == "bf16" and chosen.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ValueError("--precision bf16: this GPU has no bf16 arithmetic; pass --precision auto")
+    return Runtime(chosen, precision, "as asked")
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Make all random numbers of a step (dropout) a function of (seed, step), so that a resumed run repeats them."""
+    torch.manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+def _choose_device(name: str) -> torch.device:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
+    if not available.get(name, False):
+        have = ", ".join(kind for kind, there in available.items() if there)
+        raise ValueError(f"--device {name}: not available here (available: {have}); pass --device auto")
+    return torch.device(name)
+
+
+def _choose_precision(device: torch.device) -> tuple[str, str]:
+    """The precision and why. A CPU without bf16 arithmetic emulates it, slowly, so there a trial decides."""
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", "this GPU has bf16 arithmetic"
+        return "fp16", "this GPU has no bf16 arithmetic"
+    try:
+        gain = _bf16_gain(device)
+    except RuntimeError:
+        return "fp32", "bf16 does not run here"
+    if gain >= WORTH_IT:
+        return "bf16", f"a trial step ran {gain:.1f} times as fast as in fp32"
+    return "fp32", f"a trial step in bf16 ran {gain:.1f} times as fast; {WORTH_IT} would be worth its rounding"
+
+
+def _bf16_gain(device: torch.device) -> float:
+    """How many times as fast as in fp32 a small training step runs in bf16: the best of ten each, taken in turn."""
+    wide, narrow = nn.Linear(256, 1024).to(device), nn.Linear(1024, 256).to(device)
+    norm, table = nn.LayerNorm(256).to(device), nn.Embedding(8192, 256).to(device)
+    ids = torch.arange(512, device=device)
+
+    def step(runtime: Runtime) -> None:
+        with runtime.autocast():
+            x = table(ids)
+            x = x + narrow(F.gelu(wide(norm(x)), approximate="tanh"))
+            loss = F.cross_entropy(F.linear(norm(x), table.weight).float(), ids)
+        loss.backward()
+        runtime.synchronise()
+
+    trials = [Runtime(device, precision, "trial") for precision in ("fp32", "bf16")]
+    rounds = [[_seconds(partial(step, trial)) for trial in trials] for _ in range(10)]
+    fp32_s, bf16_s = (min(times) for times in zip(*rounds, strict=True))
+    return fp32_s / bf16_s
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

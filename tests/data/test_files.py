@@ -1,0 +1,255 @@
+"""Files are written whole or not at all, downloads are checked, text is UTF-8."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from src.data import files
+from src.data.files import atomic_write, download, read_text
+
+BODY = b"Shall I compare thee to a summer's day?\n" * 500
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Server:
+    """A web server on this machine whose answers, one after the other, a test sets; the last one stays."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.requests = 0
+        self.released = threading.Event()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.requests += 1
+                (server.answers.pop(0) if len(server.answers) > 1 else server.answers[0])(self)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Quiet."""
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/text.txt"
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = Server()
+    yield server
+    server.released.set()
+    server.http.shutdown()
+    server.http.server_close()
+
+
+def answer(
+    body: bytes = BODY, status: int = 200, stated: int | None = None, content_type: str = "text/plain; charset=utf-8"
+) -> Answer:
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Type", content_type)
+        handler.send_header("Content-Length", str(len(body) if stated is None else stated))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return send
+
+
+def quick_download(url: str, path: Path, retries: int = 0, min_bytes: int = 1000) -> list[str]:
+    said: list[str] = []
+    download(url, path, min_bytes=min_bytes, announce=said.append, timeout=(2.0, 0.3), retries=retries)
+    return said
+
+
+def assert_old_content_kept(path: Path) -> None:
+    assert path.read_bytes() == b"old"
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    path = tmp_path / "out" / "text.txt"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    return path
+
+
+def test_a_download_is_stored_byte_for_byte_and_its_size_announced(server: Server, tmp_path: Path) -> None:
+    server.answers = [answer()]
+    path = tmp_path / "new folder" / "text.txt"
+    said = quick_download(server.url, path)
+    assert path.read_bytes() == BODY
+    assert said == [f"downloading {server.url} (0.0 MB)"]
+
+
+def test_a_slow_server_times_out_and_leaves_the_old_file(server: Server, target: Path) -> None:
+    def wait(handler: BaseHTTPRequestHandler) -> None:
+        server.released.wait(10)
+
+    server.answers = [wait]
+    with pytest.raises(OSError, match=r"127\.0\.0\.1 gave no answer within 0\.3 s"):
+        quick_download(server.url, target)
+    assert_old_content_kept(target)
+
+
+def test_a_server_that_stalls_in_the_middle_times_out(server: Server, target: Path) -> None:
+    def stall(handler: BaseHTTPRequestHandler) -> None:
+        answer(BODY[:5000], stated=len(BODY))(handler)
+        server.released.wait(10)
+
+    server.answers = [stall]
+    with pytest.raises(OSError, match="broke off after"):
+        quick_download(server.url, target)
+    assert_old_content_kept(target)
+
+
+def test_a_connection_cut_in_the_middle_is_noticed(server: Server, target: Path) -> None:
+    server.answers = [answer(BODY[:5000], stated=len(BODY))]
+    with pytest.raises(OSError, match="broke off|cut off"):
+        quick_download(server.url, target)
+    assert_old_content_kept(target)
+
+
+def test_a_text_below_the_least_size_is_refused(server: Server, target: Path) -> None:
+    server.answers = [answer(stated=900)]
+    with pytest.raises(ValueError, match="sent 900 bytes, at least 1000 were expected"):
+        quick_download(server.url, target)
+    assert_old_content_kept(target)
+
+
+def test_a_missing_page_is_reported_and_not_tried_again(server: Server, target: Path) -> None:
+    server.answers = [answer(status=404)]
+    with pytest.raises(OSError, match="answered 404 Not Found"):
+        quick_download(server.url, target, retries=3)
+    assert server.requests == 1
+    assert_old_content_kept(target)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        answer(content_type="text/html"),
+        answer(b"\n <!DOCTYPE html>" + BODY),
+        answer(b"\xef\xbb\xbf<HTML>" + BODY, content_type="application/octet-stream"),
+    ],
+    ids=["by its type", "by its first bytes", "behind a byte order mark"],
+)
+def test_an_html_page_is_refused(server: Server, target: Path, page: Answer) -> None:
+    server.answers = [page]
+    with pytest.raises(ValueError, match="sent an HTML page instead of text"):
+        quick_download(server.url, target, retries=3)
+    assert server.requests == 1
+    assert_old_content_kept(target)
+
+
+def test_a_passing_failure_is_tried_again_with_growing_pauses(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses_s: list[float] = []
+    monkeypatch.setattr(files.time, "sleep", pauses_s.append)
+    server.answers = [answer(status=503), answer(BODY[:5000], stated=len(BODY)), answer()]
+    said = quick_download(server.url, target, retries=2)
+    assert target.read_bytes() == BODY
+    assert pauses_s == [1.0, 2.0]
+    assert said[0] == f"{server.url} answered 503 Service Unavailable; trying again in 1 s"
+
+
+def test_a_host_that_cannot_be_reached_is_tried_once(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(files.time, "sleep", lambda _: pytest.fail("tried again"))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, but nothing listens
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/text.txt"
+        with pytest.raises(OSError, match=r"127\.0\.0\.1 can't be reached \(Connect.*HTTPS_PROXY"):
+            quick_download(url, target, retries=3)
+    assert_old_content_kept(target)
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = len(BODY) - 1
+
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: Usage)
+    monkeypatch.setattr(files, "atomic_write", lambda path: pytest.fail("written"))
+    server.answers = [answer()]
+    with pytest.raises(OSError, match="MB free, 0.0 MB are needed; make room there"):
+        quick_download(server.url, target)
+
+
+def test_a_failed_write_keeps_the_old_content_and_leaves_no_temporary_file(target: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_write(target) as out:
+        out.write(b"half")
+        assert target.read_bytes() == b"old"
+        raise KeyboardInterrupt
+    assert_old_content_kept(target)
+
+
+def test_a_write_makes_the_folder_and_replaces_the_content(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file.bin"
+    for content in (b"one", b"two"):
+        with atomic_write(path) as out:
+            out.write(content)
+        assert path.read_bytes() == content
+    assert os.listdir(path.parent) == ["file.bin"]
+
+
+def test_what_a_killed_run_left_is_removed_by_a_later_write_but_not_a_live_one(target: Path) -> None:
+    killed = (
+        "import os, pathlib, sys\nfrom src.data.files import atomic_write\n"
+        "with atomic_write(pathlib.Path(sys.argv[1])) as out:\n"
+        "    out.write(b'half')\n    out.flush()\n    os._exit(9)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", killed, str(target)], cwd=root).returncode == 9
+    assert target.read_bytes() == b"old"
+    (dead,) = (entry for entry in target.parent.iterdir() if entry != target)
+    two_hours_ago = time.time() - 7200
+    os.utime(dead, (two_hours_ago, two_hours_ago))
+    with atomic_write(target) as first:
+        assert not dead.exists()
+        first.write(b"first")
+        with atomic_write(target) as second:
+            second.write(b"second")
+    assert target.read_bytes() == b"first"
+    assert os.listdir(target.parent) == [target.name]
+
+
+def test_text_is_read_as_utf8_without_its_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"\xef\xbb\xbfThe r\xc3\xb4le\r\n")
+    assert read_text(path) == "The rôle\r\n"
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_that_is_not_utf8_is_named_with_its_place_in_the_file(tmp_path: Path, mark: bytes) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes(mark + b"The r\xf4le")
+    with pytest.raises(ValueError) as caught:
+        read_text(path)
+    assert str(caught.value) == f"{path} is not UTF-8: byte 0xf4 at offset {len(mark) + 5}; save it again as UTF-8"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b" \r\n\t"])
+def test_an_empty_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "empty.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"empty\.txt is empty"):
+        read_text(path)
+
+
+def test_a_missing_text_and_a_folder_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"absent\.txt not found; .*--data PATH"):
+        read_text(tmp_path / "absent.txt")
+    with pytest.raises(FileNotFoundError, match="is not a file"):
+        read_text(tmp_path)

@@ -1,0 +1,354 @@
+"""Tokens are those of the whole text, cached safely, split in one piece and cut into windows that repeat exactly."""
+
+import os
+import random
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from src.data import text as text_module
+from src.data.text import TextWindows, load_tokens, split_tokens
+from src.tokenizer import load_gpt2_encoding
+
+
+class ByteEncoding:
+    """One token per UTF-8 byte, `first_id` added; counts how often it was used."""
+
+    name = "bytes"
+    eot_token = 0
+
+    def __init__(self, n_vocab: int = 256, first_id: int = 0) -> None:
+        self.n_vocab = n_vocab
+        self.first_id = first_id
+        self.calls = 0
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        self.calls += 1
+        return [byte + self.first_id for byte in text.encode("utf-8")]
+
+    def decode(self, ids: object) -> str:
+        raise NotImplementedError
+
+    def decode_single_token_bytes(self, token: int) -> bytes:
+        raise NotImplementedError
+
+
+def load(path: Path, encoding: ByteEncoding, fingerprint: str = "f") -> tuple[np.ndarray, list[str]]:
+    said: list[str] = []
+    return load_tokens(path, encoding, fingerprint, announce=said.append), said
+
+
+def caches(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.tokens.npy"))
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Path:
+    path = tmp_path / "play [1].txt"
+    path.write_bytes("To be, or not to be: thät is the question.\n".encode() * 40)
+    return path
+
+
+# --- tokens and their cache
+
+
+def test_tokens_are_those_of_the_text_and_are_mapped_from_a_file(play: Path) -> None:
+    tokens, said = load(play, ByteEncoding())
+    assert tokens.tolist() == list(play.read_bytes())
+    assert isinstance(tokens, np.memmap)
+    assert not tokens.flags.writeable
+    assert said == [f"tokens: {len(tokens)} in {play}"]
+    assert np.load(caches(play.parent)[0]).tolist() == tokens.tolist()
+
+
+def test_a_second_load_does_not_tokenise_again(play: Path) -> None:
+    encoding = ByteEncoding()
+    first, _ = load(play, encoding)
+    second, _ = load(play, encoding)
+    assert encoding.calls == 1
+    assert isinstance(second, np.memmap)
+    assert first.tolist() == second.tolist()
+
+
+def test_a_changed_text_is_tokenised_anew_and_its_old_cache_removed(play: Path) -> None:
+    load(play, ByteEncoding())
+    (old,) = caches(play.parent)
+    play.write_bytes(b"Words, words, words.\n")
+    tokens, _ = load(play, ByteEncoding())
+    assert tokens.tolist() == list(b"Words, words, words.\n")
+    assert len(caches(play.parent)) == 1
+    assert caches(play.parent) != [old]
+
+
+def test_another_tokenizer_does_not_get_the_first_ones_tokens(play: Path) -> None:
+    load(play, ByteEncoding(), "one")
+    tokens, _ = load(play, ByteEncoding(n_vocab=300, first_id=7), "two")
+    assert tokens.tolist() == [byte + 7 for byte in play.read_bytes()]
+    assert len(caches(play.parent)) == 1
+
+
+def test_caches_of_other_texts_and_other_files_stay(play: Path) -> None:
+    neighbour = play.with_name("play [1].txt.old.txt")
+    neighbour.write_bytes(b"another text\n")
+    load(neighbour, ByteEncoding())
+    mine = play.with_name("play [1].txt.my own notes.tokens.npy")
+    mine.write_bytes(b"notes")
+    load(play, ByteEncoding())
+    play.write_bytes(b"changed\n")
+    load(play, ByteEncoding())
+    assert mine.read_bytes() == b"notes"
+    assert len(caches(play.parent)) == 3
+
+
+def test_line_ends_and_a_byte_order_mark_are_no_tokens(play: Path) -> None:
+    play.write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
+    assert load(play, ByteEncoding())[0].tolist() == list(b"one\ntwo\n")
+
+
+def test_a_raw_gutenberg_file_is_cleaned_and_the_share_kept_is_said(play: Path) -> None:
+    body = "Now is the winter of our discontent\n" * 30
+    play.write_text(
+        f"*** START OF THE PROJECT GUTENBERG EBOOK X ***\n{body}*** END OF THE PROJECT GUTENBERG EBOOK X ***\n",
+        encoding="utf-8",
+    )
+    tokens, said = load(play, ByteEncoding())
+    assert tokens.tolist() == list(body.encode())
+    assert said[0] == f"text: 92.2% of {play} kept, the rest is Project Gutenberg's header and licence"
+
+
+def test_a_text_that_cannot_be_cleaned_is_named(play: Path) -> None:
+    play.write_text("*** END OF THE PROJECT GUTENBERG EBOOK X ***\nlicence\n", encoding="utf-8")
+    with pytest.raises(ValueError) as caught:
+        load(play, ByteEncoding())
+    assert str(caught.value).startswith(f"{play}: taking away Project Gutenberg's header")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        lambda content: b"",
+        lambda content: b"not an array",
+        lambda content: content[:500] + bytes([content[500] ^ 1]) + content[501:],
+        lambda content: content + b"\0",
+    ],
+    ids=["half", "last byte lost", "empty", "another file", "one bit", "one byte more"],
+)
+def test_a_damaged_cache_is_made_again_and_that_is_said(play: Path, damage) -> None:
+    expected = load(play, ByteEncoding())[0].tolist()
+    (cache,) = caches(play.parent)
+    cache.write_bytes(damage(cache.read_bytes()))
+    encoding = ByteEncoding()
+    tokens, said = load(play, encoding)
+    assert tokens.tolist() == expected
+    assert encoding.calls == 1
+    assert len(said) == 2
+    assert said[0].startswith(f"tokens: {cache} can't be used (")
+    assert load(play, ByteEncoding())[1] == said[1:]
+
+
+def test_a_sound_array_of_another_type_is_not_taken_for_the_tokens(play: Path) -> None:
+    load(play, ByteEncoding())
+    (cache,) = caches(play.parent)
+    with open(cache, "wb") as out:
+        np.save(out, np.zeros(4, dtype=np.float32))
+    content = cache.read_bytes()
+    cache.write_bytes(content + zlib.crc32(content).to_bytes(4, "little"))
+    tokens, said = load(play, ByteEncoding())
+    assert tokens.tolist() == list(play.read_bytes())
+    assert "holds float32" in said[0]
+
+
+def test_where_the_folder_cannot_be_written_tokens_stay_in_memory_and_that_is_said(
+    play: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(text_module, "atomic_write", refuse)
+    tokens, said = load(play, ByteEncoding())
+    assert tokens.tolist() == list(play.read_bytes())
+    assert not isinstance(tokens, np.memmap)
+    assert said[0].startswith("tokens: kept in memory only, ")
+    assert said[0].endswith("can't be written (Permission denied)")
+    assert os.listdir(play.parent) == [play.name]
+
+
+@pytest.mark.parametrize(("n_vocab", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])
+def test_the_largest_id_survives_in_the_smallest_type_that_holds_it(
+    play: Path, n_vocab: int, dtype: type[np.unsignedinteger]
+) -> None:
+    play.write_bytes(b"\x7f")
+    tokens, _ = load(play, ByteEncoding(n_vocab, first_id=n_vocab - 1 - 0x7F))
+    assert tokens.dtype == dtype
+    assert tokens.tolist() == [n_vocab - 1]
+
+
+def test_an_id_outside_the_vocabulary_is_refused(play: Path) -> None:
+    with pytest.raises(ValueError, match="gave ids from 10 to 195, its vocabulary has 195"):
+        load(play, ByteEncoding(n_vocab=195))
+
+
+# --- tokenising in chunks
+
+
+def hostile_text(seed: int) -> str:
+    """Everything a pre-tokenizer treats differently, in an order no writer would choose."""
+    pieces = ["\n"] * 8 + ["\n\n", " ", "  ", "\t", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\xa0", "\u2028", "\u3000"]
+    pieces += [
+        "a",
+        "a",
+        "1",
+        "word",
+        "word",
+        "Ä",
+        "中",
+        "1",
+        "٣",
+        "½",
+        "_",
+        "'",
+        "'s",
+        "'ll",
+        "!",
+        "/",
+        "<|endoftext|>",
+        "e\u0301",
+        "😀",
+    ]
+    return "".join(random.Random(seed).choices(pieces, k=400))
+
+
+@pytest.mark.parametrize("chunk_chars", [1, 7, 50])
+def test_chunks_of_a_hostile_text_give_the_tokens_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, chunk_chars: int
+) -> None:
+    encoding = load_gpt2_encoding()
+    monkeypatch.setattr(text_module, "_CHUNK_CHARS", chunk_chars)
+    monkeypatch.setattr(text_module, "_CHUNKS_AT_ONCE", 3)
+    n_chunks = 0
+    for seed in range(40):
+        text = hostile_text(seed)
+        n_chunks += len(list(text_module._chunks(text)))
+        tokens = text_module._tokenise(text, encoding, np.dtype(np.uint16))
+        assert tokens.tolist() == encoding.encode_ordinary(text), repr(text)
+    assert n_chunks > 100  # or the cuts weren't tried
+
+
+def test_a_long_text_is_really_cut_and_its_tokens_are_those_of_the_whole(tmp_path: Path) -> None:
+    lines = [f"  HAMLET. Line {i}, 'tis   here\nSo say I\n\n" for i in range(6000)]
+    path = tmp_path / "long.txt"
+    path.write_text("".join(lines), encoding="utf-8")
+    encoding = load_gpt2_encoding()
+    assert len(list(text_module._chunks("".join(lines)))) > 2
+    tokens = load_tokens(path, encoding, "gpt2", announce=lambda _: None)
+    assert tokens.dtype == np.uint16
+    assert tokens.tolist() == encoding.encode_ordinary("".join(lines))
+
+
+def test_an_encoding_without_batches_is_given_the_whole_text_at_once(
+    play: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_module, "_CHUNK_CHARS", 10)
+    encoding = ByteEncoding()
+    load(play, encoding)
+    assert encoding.calls == 1
+
+
+# --- splitting
+
+
+def test_the_validation_part_is_the_tail_in_one_piece() -> None:
+    train, val = split_tokens(np.arange(1000), 0.1)
+    assert train.tolist() == list(range(900))
+    assert val.tolist() == list(range(900, 1000))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "fraction"), [(1000, 0.0), (1000, 1.0), (1000, -0.1), (1000, 1.5), (3, 0.1), (3, 0.9), (0, 0.5)]
+)
+def test_a_split_that_leaves_a_part_empty_is_refused(tokens: int, fraction: float) -> None:
+    with pytest.raises(ValueError, match="--val-fraction"):
+        split_tokens(np.arange(tokens), fraction)
+
+
+# --- windows
+
+
+def test_a_window_is_int64_and_its_targets_are_the_inputs_one_token_later() -> None:
+    windows = TextWindows(np.arange(5000, 5100, dtype=np.uint16), 8, seed=1)
+    for start in windows.order(0):
+        inputs, targets = windows[start]
+        assert inputs.dtype == targets.dtype == torch.int64
+        assert inputs.tolist() == list(range(5000 + start, 5008 + start))
+        assert torch.equal(targets, inputs + 1)
+        assert targets.shape == (8,)
+
+
+@pytest.mark.parametrize("n_tokens", [9, 10, 16, 17, 18, 24, 25, 100])
+def test_windows_stay_inside_the_text_and_cover_it_from_the_offset_on(n_tokens: int) -> None:
+    windows = TextWindows(np.arange(n_tokens), 8, seed=3)
+    assert len(windows) == (n_tokens - 1) // 8
+    for epoch in range(40):
+        starts = windows.order(epoch)
+        assert len(set(starts)) == len(starts) == len(windows)
+        seen = {token for start in starts for token in windows[start][1].tolist()}
+        offset = min(starts)
+        assert 0 <= offset < 8
+        assert seen == set(range(offset + 1, max(seen) + 1))
+        assert max(seen) >= min(n_tokens - 1, 8 * len(windows))
+
+
+def test_every_offset_occurs_and_epochs_differ_in_order() -> None:
+    windows = TextWindows(np.arange(1000), 8, seed=0)
+    epochs = [windows.order(epoch) for epoch in range(100)]
+    assert {min(epoch) for epoch in epochs} == set(range(8))
+    orders = {tuple(np.argsort(epoch).tolist()) for epoch in epochs}
+    assert len(orders) == 100
+    assert tuple(range(len(windows))) not in orders
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    ids = np.arange(1000)
+    forward = TextWindows(ids, 16, seed=5)
+    backward = TextWindows(ids, 16, seed=5)
+    in_order = [forward.order(epoch) for epoch in range(5)]
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    assert [backward.order(epoch) for epoch in reversed(range(5))] == in_order[::-1]
+    assert torch.equal(state, torch.get_rng_state())
+    assert TextWindows(ids, 16, seed=6).order(0) != in_order[0]
+    assert TextWindows(ids, 16, seed=4).order(1) != in_order[0]  # not a function of seed + epoch
+
+
+def test_a_window_is_a_copy_of_the_tokens() -> None:
+    ids = np.arange(100)
+    inputs, _ = TextWindows(ids, 8, seed=0)[3]
+    ids[:] = 0
+    assert inputs.tolist() == list(range(3, 11))
+
+
+@pytest.mark.parametrize("start", [-1, 92])
+def test_a_window_that_would_leave_the_text_is_refused(start: int) -> None:
+    windows = TextWindows(np.arange(100), 8, seed=0)
+    assert windows[91][1].tolist() == list(range(92, 100))
+    with pytest.raises(IndexError, match=f"no window starts at token {start} of 100"):
+        windows[start]
+
+
+def test_the_fingerprint_tells_texts_apart_and_nothing_else() -> None:
+    ids = np.arange(100, dtype=np.uint16)
+    fingerprint = TextWindows(ids, 8, seed=0).fingerprint()
+    assert TextWindows(ids.copy(), 8, seed=0).fingerprint() == fingerprint
+    assert TextWindows(ids[:-1], 8, seed=0).fingerprint() != fingerprint
+
+
+def test_too_short_a_text_is_refused_with_the_flag_to_change() -> None:
+    with pytest.raises(ValueError, match=r"has 8 tokens, 9 are needed for one window; lower --context-length"):
+        TextWindows(np.arange(8), 8, seed=0)
+    with pytest.raises(ValueError, match="--context-length is 0"):
+        TextWindows(np.arange(8), 0, seed=0)

@@ -1,0 +1,162 @@
+"""A Hugging Face hub on 127.0.0.1 with one model, for tests of what is downloaded and how.
+
+Like the real one it answers HEAD and GET of `/<repo>/resolve/main/<file>`, keeps the size and the SHA-256 of large
+files in X-Linked-* headers, and sends those who want their content on to another host.
+"""
+
+import hashlib
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace, TracebackType
+
+import pytest
+from huggingface_hub import close_session, constants
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it arrived: `path` starts with /cdn/ where content was asked for."""
+
+    method: str
+    path: str
+    range: str | None
+    authorization: str | None
+
+
+class FakeHub:
+    """Serves `files` as the model `repo` while used as a context manager; tests set the misbehaviour they need."""
+
+    def __init__(self, files: Mapping[str, bytes], repo: str = "someone/tiny-gpt2") -> None:
+        self.files = dict(files)
+        self.repo = repo
+        self.requests: list[Request] = []
+        self.content_bytes = 0  # of large files, over all answers
+        self.promised_hash: str | None = None  # instead of the true SHA-256
+        self.cuts: list[tuple[int, str]] = []  # each ends one answer after so many bytes, by "close" or "reset"
+        self.refusal: tuple[int, dict[str, str]] | None = None  # status and headers of every answer
+        self.knows_ranges = True
+        self.tells_sizes = True
+
+    def __enter__(self) -> "FakeHub":
+        hub = self
+
+        class Handler(_Handler):
+            model = hub
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def content_requests(self) -> list[Request]:
+        """The requests for the content of large files, in order."""
+        return [request for request in self.requests if request.path.startswith("/cdn/")]
+
+
+def point_client_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HF_ENDPOINT does, for a client that is imported already; it also writes in small steps and never waits."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
+    monkeypatch.setattr("huggingface_hub.file_download.time", SimpleNamespace(sleep=lambda seconds: None))
+    close_session()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    model: FakeHub
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        hub = self.model
+        asked = Request(self.command, self.path, self.headers["Range"], self.headers["Authorization"])
+        hub.requests.append(asked)
+        if hub.refusal is not None:
+            return self._head(hub.refusal[0], {**hub.refusal[1], "Content-Length": "0"})
+        if self.path.startswith("/cdn/"):
+            return self._content(hub.files[self.path.removeprefix("/cdn/")])
+        repo, _, name = self.path.strip("/").partition("/resolve/main/")
+        if repo != hub.repo:
+            return self._head(404, {"X-Error-Code": "RepoNotFound", "Content-Length": "0"})
+        if name not in hub.files:
+            return self._head(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT, "Content-Length": "0"})
+        self._resolved(name, hub.files[name])
+
+    def _resolved(self, name: str, content: bytes) -> None:
+        headers = {"X-Repo-Commit": COMMIT}
+        if not name.endswith(".json"):
+            headers |= {
+                "X-Linked-Etag": f'"{self.model.promised_hash or hashlib.sha256(content).hexdigest()}"',
+                "Location": f"http://localhost:{self.model.port}/cdn/{name}",
+                "Content-Length": "0",
+            }
+            if self.model.tells_sizes:
+                headers["X-Linked-Size"] = str(len(content))
+            return self._head(302, headers)
+        etag = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        self._head(200, headers | {"ETag": f'"{etag}"', "Content-Length": str(len(content))})
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def _content(self, content: bytes) -> None:
+        start = 0
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        if asked and self.model.knows_ranges:
+            start = int(asked[1])
+            if start >= len(content):
+                return self._head(416, {"Content-Length": "0"})
+            self._head(
+                206,
+                {
+                    "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}",
+                    "Content-Length": str(len(content) - start),
+                },
+            )
+        else:
+            self._head(200, {"Content-Length": str(len(content))})
+        length, ending = self.model.cuts.pop(0) if self.model.cuts else (len(content), "")
+        sent = content[start : start + length]
+        self.model.content_bytes += len(sent)
+        self.wfile.write(sent)
+        self.wfile.flush()
+        if ending:
+            self._hang_up(abruptly=ending == "reset")
+
+    def _head(self, status: int, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _hang_up(self, abruptly: bool) -> None:
+        self.close_connection = True
+        if abruptly:  # lingering for 0 s makes the system send RST instead of FIN
+            time.sleep(0.1)  # it also makes the other side drop what it has not read yet
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        else:
+            self.connection.shutdown(socket.SHUT_WR)
