@@ -165,6 +165,8 @@ def _reason(error: Exception, repo: str, root: Path) -> str:
 def _fetch(repo: str, files: list[RemoteFile], home: Path, snapshot: Path) -> None:
     """Bring files into the snapshot, those that it lacks, after a check that the disk has room for all of them."""
     missing = [file for file in files if not (snapshot / file.name).is_file()]
+    if not missing:
+        return
     _check_space(repo, missing, home)
     listed = ", ".join(f"{file.name} ({_size_and_progress(file, home)})" for file in missing)
     print(f"Downloading {repo} into {home}: {listed}", file=sys.stderr)
@@ -265,7 +267,9 @@ def _parts(index: Path) -> list[str]:
         content = json.loads(index.read_text(encoding="utf-8"))
         names: Iterable[object] = content["weight_map"].values()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of weights: expected JSON with a weight_map; fetch it again") from error
+        raise ValueError(
+            f"{index} is no index of weights (JSON with a weight_map); delete it, fetch it again"
+        ) from error
     unique = sorted({str(name) for name in names})
     for name in unique:
         if not re.fullmatch(r"\w[\w.-]*\.(safetensors|bin)", name):

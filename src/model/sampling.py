@@ -54,7 +54,7 @@ def candidates(logits: Tensor, seen: Tensor, settings: SamplingSettings) -> tupl
         return torch.arange(len(logits)), torch.softmax(_heated(logits, settings.temperature), dim=0)
     kept, ids = logits.topk(min(settings.top_k or len(logits), len(logits)))  # highest first
     probabilities = torch.softmax(_heated(kept, settings.temperature), dim=0)
-    if settings.top_p is not None:
+    if settings.top_p is not None and settings.top_p < 1:  # 1 keeps all; rounding must not drop any
         before = probabilities.cumsum(0) - probabilities
         n = max(1, int((before < settings.top_p).sum()))  # the token that crosses top_p stays
         ids, probabilities = ids[:n], probabilities[:n] / probabilities[:n].sum()

@@ -40,11 +40,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         needs_gradient = any(ctx.needs_input_grad)
         grad_hidden = torch.empty_like(h) if needs_gradient else None
         grad_weight = torch.zeros_like(weight) if needs_gradient else None
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        exact = torch.promote_types(dtype, torch.float32)
+        total = torch.zeros((), dtype=exact, device=hidden.device)
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(h), CHUNK_ROWS):
                 rows, wanted = h[start : start + CHUNK_ROWS], targets[start : start + CHUNK_ROWS, None]
-                logits = (rows @ w.T).float()  # (rows, V)
+                logits = (rows @ w.T).to(exact)  # (rows, V)
                 log_z = logits.logsumexp(dim=1, keepdim=True)
                 total += (log_z - logits.gather(1, wanted)).sum()
                 if grad_hidden is not None and grad_weight is not None:

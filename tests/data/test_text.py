@@ -3,6 +3,7 @@
 import os
 import random
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,7 @@ def test_a_text_that_cannot_be_cleaned_is_named(play: Path) -> None:
     ],
     ids=["half", "last byte lost", "empty", "another file", "one bit", "one byte more"],
 )
-def test_a_damaged_cache_is_made_again_and_that_is_said(play: Path, damage) -> None:
+def test_a_damaged_cache_is_made_again_and_that_is_said(play: Path, damage: Callable[[bytes], bytes]) -> None:
     expected = load(play, ByteEncoding())[0].tolist()
     (cache,) = caches(play.parent)
     cache.write_bytes(damage(cache.read_bytes()))

@@ -1,7 +1,7 @@
 """A Hugging Face hub on 127.0.0.1 with one model, for tests of what is downloaded and how.
 
 Like the real one it answers HEAD and GET of `/<repo>/resolve/main/<file>`, keeps the size and the SHA-256 of large
-files in X-Linked-* headers, and sends those who want their content on to another host.
+files in X-Linked-* headers, and sends those who want their content on to another server (here: another port).
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from types import SimpleNamespace, TracebackType
 
 import pytest
@@ -29,6 +30,7 @@ class Request:
     path: str
     range: str | None
     authorization: str | None
+    encoding: str | None
 
 
 class FakeHub:
@@ -51,17 +53,18 @@ class FakeHub:
         class Handler(_Handler):
             model = hub
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        self.endpoint = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        self._servers = [_Server(("127.0.0.1", 0), Handler) for _ in range(2)]
+        self.endpoint, self.content_endpoint = (f"http://127.0.0.1:{s.server_address[1]}" for s in self._servers)
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
 
     def content_requests(self) -> list[Request]:
         """The requests for the content of large files, in order."""
@@ -76,6 +79,11 @@ def point_client_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
     monkeypatch.setattr("huggingface_hub.file_download.time", SimpleNamespace(sleep=lambda seconds: None))
     close_session()
+
+
+class _Server(ThreadingHTTPServer):
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)  # HTTPServer's own also looks its name up, which can take seconds without a DNS
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -93,8 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         hub = self.model
-        asked = Request(self.command, self.path, self.headers["Range"], self.headers["Authorization"])
-        hub.requests.append(asked)
+        given = (self.headers[name] for name in ("Range", "Authorization", "Accept-Encoding"))
+        hub.requests.append(Request(self.command, self.path, *given))
         if hub.refusal is not None:
             return self._head(hub.refusal[0], {**hub.refusal[1], "Content-Length": "0"})
         if self.path.startswith("/cdn/"):
@@ -111,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not name.endswith(".json"):
             headers |= {
                 "X-Linked-Etag": f'"{self.model.promised_hash or hashlib.sha256(content).hexdigest()}"',
-                "Location": f"http://localhost:{self.model.port}/cdn/{name}",
+                "Location": f"{self.model.content_endpoint}/cdn/{name}",
                 "Content-Length": "0",
             }
             if self.model.tells_sizes:

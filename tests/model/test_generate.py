@@ -1,0 +1,305 @@
+"""Generation: equal to Hugging Face's where both can do it, and what must hold beyond."""
+
+import logging
+
+import pytest
+import torch
+from transformers import GenerationConfig
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from src.model.generate import TextGenerator
+from src.model.gpt import GPTModel
+from src.model.sampling import SamplingSettings, candidates
+from src.tokenizer import load_gpt2_encoding
+from tests.model.test_gpt import twins
+
+CONFIG = {"vocab_size": 50257, "context_length": 64, "d_model": 32, "n_heads": 2, "n_layers": 2, "dropout": 0.1}
+EOT = 50256
+
+
+@pytest.fixture(scope="module")
+def models():
+    return twins(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def generator(models):
+    return TextGenerator(models[0], load_gpt2_encoding(), "cpu")
+
+
+class Spelling:
+    """A tokenizer of single bytes, with 256 as end-of-text: text is what a test wants it to be."""
+
+    name, n_vocab, eot_token = "bytes", 257, 256
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, tokens) -> str:
+        return bytes(tokens).decode(errors="replace")
+
+    def decode_single_token_bytes(self, token: int) -> bytes:
+        return bytes([token])
+
+
+class Reciter(GPTModel):
+    """Says the given ids one after another, whatever it reads; counts the tokens that it was given to read."""
+
+    def __init__(self, ids: list[int], context_length: int = 64) -> None:
+        super().__init__(
+            {"vocab_size": 300, "context_length": context_length, "d_model": 8, "n_heads": 1, "n_layers": 1}
+        )
+        self.ids, self.said, self.read = ids, 0, []
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(300)
+        logits[self.ids[self.said]] = 20.0
+        logits[299] = 50.0  # an id that the tokenizer does not have
+        self.said += 1
+        return logits
+
+    def hidden_states(self, ids, cache=None):
+        self.read.append(ids.shape[1])
+        return super().hidden_states(ids, cache)
+
+
+def recite(text: str, **settings) -> tuple[list[str], str]:
+    """The pieces and the finish reason of a model that says `text` and then ends."""
+    ids = [*text.encode(), 256]
+    stream = TextGenerator(Reciter(ids, 4096), Spelling()).stream("x", temperature=0, **settings)
+    return list(stream), stream.finish_reason
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3, 0.8])
+def test_greedy_equals_transformers_token_for_token(models, generator, penalty: float) -> None:
+    _, theirs = models
+    for seed in range(6):
+        prompt = torch.randint(EOT, (1, 1 + 3 * seed), generator=torch.Generator().manual_seed(seed))
+        config = GenerationConfig(
+            max_new_tokens=40, do_sample=False, repetition_penalty=penalty, eos_token_id=EOT, pad_token_id=EOT
+        )
+        expected = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=config)[0]
+        stream = generator.stream(prompt[0].tolist(), 40, temperature=0, repetition_penalty=penalty)
+        text = "".join(stream)
+        expected_ids = [i for i in expected[prompt.shape[1] :].tolist() if i != EOT]
+        assert stream.ids == expected_ids
+        assert text == generator.encoding.decode(expected_ids)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SamplingSettings(temperature=0.7),
+        SamplingSettings(top_k=7),
+        SamplingSettings(top_k=10**6),
+        SamplingSettings(top_p=0.6),
+        SamplingSettings(top_p=1e-9),
+        SamplingSettings(top_p=1.0),
+        SamplingSettings(temperature=1.7, top_k=50, top_p=0.9),
+        SamplingSettings(temperature=0.3, top_k=50, top_p=0.4, repetition_penalty=1.4),
+        SamplingSettings(repetition_penalty=0.5),
+    ],
+)
+def test_filtered_distributions_equal_those_of_transformers(settings: SamplingSettings) -> None:
+    torch.manual_seed(0)
+    logits, seen = 4 * torch.randn(500), torch.randint(500, (30,)).unique()
+    processors = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)])
+    processors.append(TemperatureLogitsWarper(settings.temperature))
+    if settings.top_k:
+        processors.append(TopKLogitsWarper(settings.top_k))
+    if settings.top_p:
+        processors.append(TopPLogitsWarper(settings.top_p))
+    expected = processors(seen[None], logits[None].clone())[0].softmax(dim=0)
+    ids, probabilities = candidates(logits, seen, settings)
+    ours = torch.zeros(500).index_copy(0, ids, probabilities)
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-4)
+    assert torch.equal(ours > 0, expected > 0)
+
+
+@pytest.mark.parametrize("temperature", [0, 1e-30, 1e-300])
+def test_temperature_towards_zero_is_the_most_likely_token(temperature: float) -> None:
+    logits = torch.tensor([1.0, 3.0, 2.9])
+    ids, probabilities = candidates(logits, torch.tensor([]), SamplingSettings(temperature=temperature))
+    assert probabilities.isfinite().all()
+    assert int(ids[probabilities.argmax()]) == 1
+    assert probabilities.max() == 1
+
+
+def test_sampling_follows_the_distribution(generator) -> None:
+    predicted = dict(generator.predict_next_token("Once upon", top_k=3))
+    drawn = [generator.generate("Once upon", 1, top_k=3, seed=seed) for seed in range(400)]
+    total = sum(predicted.values())
+    for text, probability in predicted.items():
+        assert drawn.count(text) / 400 == pytest.approx(probability / total, abs=0.08)
+
+
+def test_the_same_seed_gives_the_same_text_and_another_seed_another(generator) -> None:
+    first = generator.generate("Hello", 20, seed=5)
+    assert generator.generate("Hello", 20, seed=5) == first
+    assert generator.generate("Hello", 20, seed=6) != first
+    assert len({generator.generate("Hello", 20) for _ in range(3)}) > 1  # no seed: a new one each time
+
+
+@pytest.mark.parametrize("length", [1, 2, 23, 24])
+def test_streaming_over_a_cache_equals_reading_everything_anew(generator, length: int) -> None:
+    model = generator.model
+    prompt = list(range(1000, 1000 + length))
+    stream = generator.stream(prompt, 40, temperature=0)
+    list(stream)
+    ids = list(prompt)
+    with model.evaluating():
+        for token in stream.ids:
+            assert int(model(torch.tensor([ids]))[0, -1].argmax()) == token
+            ids.append(token)
+
+
+def test_generate_equals_the_joined_stream(generator) -> None:
+    settings = {"temperature": 0.9, "top_k": 50, "top_p": 0.9, "repetition_penalty": 1.1, "seed": 3, "stop": [" the"]}
+    assert generator.generate("A b", 60, **settings) == "".join(generator.stream("A b", 60, **settings))
+
+
+def test_dropout_is_off_while_generating_and_the_mode_stays(generator) -> None:
+    generator.model.train()
+    try:
+        assert generator.generate("Hi", 10, temperature=0) == generator.generate("Hi", 10, temperature=0)
+        assert generator.model.training
+    finally:
+        generator.model.eval()
+
+
+def test_characters_are_streamed_whole() -> None:
+    text = "naïve → 日本語 👩‍🚀!"
+    pieces, reason = recite(text)
+    assert "".join(pieces) == text
+    assert reason == "stop"
+    assert all("\ufffd" not in piece for piece in pieces)
+
+
+def test_a_character_cut_off_by_the_limit_is_shown_as_such() -> None:
+    pieces, reason = recite("a→b", max_new_tokens=3)
+    assert "".join(pieces) == "a\ufffd"
+    assert reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        ("END", "one "),
+        (["two", "END"], "one "),
+        (["nowhere"], "one ENEND two"),
+        ("NE", "one E"),
+        (["o"], ""),
+        ("two!", "one ENEND two"),
+    ],
+)
+def test_text_ends_before_the_first_stop_string_and_never_shows_a_part_of_it(stop, expected: str) -> None:
+    text = "one ENEND two"
+    pieces, reason = recite(text, stop=stop)
+    if stop in ("END", ["two", "END"]):
+        expected = "one EN"
+    assert "".join(pieces) == expected
+    assert reason == "stop"
+
+
+def test_what_could_begin_a_stop_string_is_held_back() -> None:
+    stream = TextGenerator(Reciter([*b"abSTO-", 256]), Spelling()).stream("x", stop="STOP", temperature=0)
+    assert [next(stream) for _ in range(2)] == ["a", "b"]
+    assert next(stream) == "STO-"
+
+
+def test_ids_beyond_the_tokenizer_are_never_taken() -> None:
+    pieces, _ = recite("fine", max_new_tokens=4)
+    assert "".join(pieces) == "fine"
+
+
+def test_an_empty_prompt_starts_after_an_end_of_text(generator) -> None:
+    assert generator.prompt_ids("") == [EOT]
+    assert generator.generate("", 5, temperature=0) == generator.generate([EOT], 5, temperature=0)
+
+
+def test_a_special_token_in_the_prompt_is_ordinary_text(generator) -> None:
+    assert EOT not in generator.prompt_ids("<|endoftext|>")
+
+
+@pytest.mark.parametrize(("prompt_length", "limit"), [(3, 100), (64, 5), (100, 10), (200, 200), (60, 4), (1, 63)])
+def test_prompts_and_outputs_beyond_the_context_go_on_from_the_last_part_and_say_so(
+    caplog: pytest.LogCaptureFixture, prompt_length: int, limit: int
+) -> None:
+    text = "".join(chr(97 + i % 26) for i in range(limit))
+    model = Reciter([*text.encode(), 256])
+    with caplog.at_level(logging.WARNING, logger="src.model.generate"):
+        assert TextGenerator(model, Spelling()).generate([65] * prompt_length, limit, temperature=0) == text
+    overflows = prompt_length + limit > 64
+    assert bool(caplog.records) == overflows
+    assert sum(model.read) < 4 * (prompt_length + limit)  # windows overlap by half: the cost stays linear
+    if overflows:
+        assert "going on from the last" in caplog.text
+
+
+def test_the_reread_window_predicts_as_the_model_does_from_scratch(models) -> None:
+    model = models[0]
+    generator = TextGenerator(model, load_gpt2_encoding())
+    prompt = list(range(500, 600))
+    stream = generator.stream(prompt, 8, temperature=0)
+    list(stream)
+    window = prompt[-(64 - 8) :]
+    with model.evaluating():
+        assert stream.ids[0] == int(model(torch.tensor([window]))[0, -1].argmax())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": -0.1}, "temperature must be a number of at least 0, got -0.1"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": float("inf")}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_k": 0}, "top_k must be a whole number of at least 1, or None for off, got 0"),
+        ({"top_k": 2.5}, "top_k"),
+        ({"top_k": True}, "top_k"),
+        ({"top_p": 0}, "top_p must be above 0 and at most 1"),
+        ({"top_p": 1.01}, "top_p"),
+        ({"repetition_penalty": 0}, "repetition_penalty must be a number above 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of at least 1, got 0"),
+        ({"max_new_tokens": 1.0}, "max_new_tokens"),
+        ({"stop": ""}, "stop must be a non-empty string"),
+        ({"stop": ["a", 3]}, "stop"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"seed": 1.5}, "seed"),
+    ],
+)
+def test_a_bad_setting_is_refused_before_anything_is_generated(generator, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        generator.generate("Hello", **settings)
+
+
+def test_every_bad_setting_is_named_at_once(generator) -> None:
+    with pytest.raises(ValueError, match="temperature.*top_k.*top_p.*repetition_penalty"):
+        generator.stream("Hello", temperature=-1, top_k=-1, top_p=2, repetition_penalty=-1)
+
+
+def test_prompt_ids_outside_the_vocabulary_are_refused(generator) -> None:
+    with pytest.raises(ValueError, match="prompt id 50257 is outside the vocabulary of 50257"):
+        generator.generate([1, 50257])
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="the tokenizer has 50257 ids, the model knows 300"):
+        TextGenerator(Reciter([]), load_gpt2_encoding())
+
+
+def test_predictions_are_probabilities_highest_first(generator) -> None:
+    predictions = generator.predict_next_token("Once", top_k=5)
+    probabilities = [probability for _, probability in predictions]
+    assert len(predictions) == 5
+    assert probabilities == sorted(probabilities, reverse=True)
+    with generator.model.evaluating():
+        expected = generator.model(torch.tensor([generator.prompt_ids("Once")]))[0, -1].softmax(dim=0)
+    assert probabilities == pytest.approx(expected.topk(5).values.tolist())
+    assert predictions[0][0] == generator.encoding.decode([int(expected.argmax())])

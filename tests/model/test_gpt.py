@@ -1,0 +1,175 @@
+"""The model against Hugging Face's GPT2LMHeadModel on random weights, and what must hold of any GPT-2."""
+
+import math
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel
+from src.model.load_gpt2 import state_dict_from_hugging_face
+
+SMALL = {"vocab_size": 101, "context_length": 48, "d_model": 32, "n_heads": 4, "n_layers": 3, "dropout": 0.0}
+
+
+def twins(config: dict) -> tuple[GPTModel, GPT2LMHeadModel]:
+    """The same random model, ours and theirs, in eval mode. Biases and norms are random too, so that all of them count."""
+    torch.manual_seed(0)
+    theirs = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=config["vocab_size"],
+            n_positions=config["context_length"],
+            n_embd=config["d_model"],
+            n_head=config["n_heads"],
+            n_layer=config["n_layers"],
+            attn_pdrop=0.0,
+            embd_pdrop=0.0,
+            resid_pdrop=0.0,
+        )
+    ).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    ours = GPTModel(config).eval()
+    ours.load_state_dict(state_dict_from_hugging_face(theirs.state_dict(), ours.config))
+    return ours, theirs
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        (SMALL, (1, 1)),
+        (SMALL, (3, 17)),
+        (SMALL, (2, 48)),
+        ({**SMALL, "n_heads": 1, "n_layers": 1}, (2, 20)),
+        ({**SMALL, "d_model": 48, "n_heads": 6}, (4, 9)),
+        ({**SMALL, "context_length": 1024}, (1, 1024)),
+    ],
+)
+def test_logits_and_gradients_equal_those_of_transformers(config: dict, shape: tuple[int, int]) -> None:
+    ours, theirs = twins(config)
+    ids = torch.randint(config["vocab_size"], shape)
+    our_logits, their_logits = ours(ids), theirs(ids).logits
+    torch.testing.assert_close(our_logits, their_logits, atol=2e-4, rtol=1e-4)
+    weights = torch.randn_like(our_logits)
+    (our_logits * weights).sum().backward()
+    (their_logits * weights).sum().backward()
+    their_gradients = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
+    expected = state_dict_from_hugging_face(their_gradients, ours.config)
+    for name, parameter in ours.named_parameters():
+        scale = expected[name].abs().max()
+        torch.testing.assert_close(parameter.grad / scale, expected[name] / scale, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_loss_equals_that_of_transformers() -> None:
+    ours, theirs = twins(SMALL)
+    ids = torch.randint(101, (4, 30))
+    loss = F.cross_entropy(ours(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    torch.testing.assert_close(loss, theirs(ids, labels=ids).loss)
+
+
+@pytest.mark.parametrize("chunks", [[13], [1] * 13, [5, 1, 7], [12, 1], [1, 12], [6, 7]])
+def test_cached_logits_equal_uncached_for_every_chunking(chunks: list[int]) -> None:
+    ours, _ = twins(SMALL)
+    ids = torch.randint(101, (3, 13))
+    with torch.no_grad():
+        cache = ours.new_cache(batch_size=3)
+        parts = [ours(part, cache) for part in ids.split(chunks, dim=1)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), ours(ids), atol=1e-5, rtol=1e-5)
+        assert cache.length == 13
+
+
+def test_a_token_sees_none_of_those_after_it() -> None:
+    ours, _ = twins(SMALL)
+    ids = torch.randint(101, (1, 20))
+    changed = ids.clone()
+    changed[0, 11:] = (changed[0, 11:] + 1) % 101
+    with torch.no_grad():
+        before, after = ours(ids), ours(changed)
+    assert torch.equal(before[0, :11], after[0, :11])
+    assert not torch.allclose(before[0, 11:], after[0, 11:])
+
+
+def test_more_tokens_than_the_context_are_refused() -> None:
+    ours, _ = twins(SMALL)
+    with pytest.raises(ValueError, match="49 tokens do not fit the model's context of 48"):
+        ours(torch.zeros(1, 49, dtype=torch.int64))
+    cache = ours.new_cache()
+    with torch.no_grad():
+        ours(torch.zeros(1, 40, dtype=torch.int64), cache)
+    with pytest.raises(ValueError, match="50 tokens"):
+        ours(torch.zeros(1, 10, dtype=torch.int64), cache)
+
+
+def test_the_head_is_the_token_embedding() -> None:
+    model = GPTModel(SMALL)
+    assert not [name for name, _ in model.named_parameters() if "head" in name]
+    model(torch.zeros(1, 2, dtype=torch.int64)).sum().backward()
+    assert (model.wte.weight.grad.abs().sum(dim=1) > 0).all()  # also of tokens that were not in the input
+
+
+def test_initialisation_is_that_of_gpt2() -> None:
+    model = GPTModel({**SMALL, "vocab_size": 5000, "d_model": 128, "n_layers": 8})
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+        elif re.search(r"ln_\w\.weight$", name):
+            assert (parameter == 1).all(), name
+        else:
+            std = 0.02 / math.sqrt(16) if name.endswith("c_proj.weight") else 0.02
+            assert parameter.std().item() == pytest.approx(std, rel=0.05), name
+
+
+def test_dropout_works_in_training_only_and_can_be_changed() -> None:
+    model = GPTModel({**SMALL, "dropout": 0.5})
+    ids = torch.randint(101, (2, 10))
+    assert not torch.equal(model(ids), model(ids))
+    with model.evaluating():
+        assert torch.equal(model(ids), model(ids))
+    assert model.training
+    model.set_dropout(0.0)
+    assert torch.equal(model(ids), model(ids))
+    assert model.config.dropout == 0.0
+
+
+def test_every_size_has_the_published_number_of_parameters() -> None:
+    # Radford et al. 2019 give 117M to 1542M; the released files have 124M to 1558M. Brown et al. 2020, table 2.1.
+    millions = {name: round(GPTConfig.of(size).parameter_count()[0] / 1e6) for name, size in GPT_CONFIGS.items()}
+    assert [millions[f"gpt2-{size}"] for size in ("124M", "355M", "774M", "1558M")] == [124, 355, 774, 1558]
+    published = {"125M": 125, "350M": 356, "760M": 760, "1.3B": 1316, "2.7B": 2651, "6.7B": 6658, "13B": 12853}
+    for name, expected in published.items():
+        assert millions[f"gpt3-{name}"] == pytest.approx(expected, rel=0.02), name
+    assert millions["gpt3-175B"] == pytest.approx(174_600, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["micro", "tiny", "gpt2-124M"])
+def test_the_parameter_count_is_that_of_the_model(name: str) -> None:
+    with torch.device("meta"):
+        model = GPTModel(GPT_CONFIGS[name])
+    total, body = model.config.parameter_count()
+    assert total == sum(p.numel() for p in model.parameters())
+    assert body == total - model.wte.weight.numel() - model.wpe.weight.numel()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_head": 4}, "unknown key 'n_head', did you mean 'n_heads'"),
+        ({"d_model": 30}, "n_heads must divide d_model, got d_model 30 and n_heads 4"),
+        ({"n_layers": 0}, "n_layers must be a whole number of at least 1, got 0"),
+        ({"vocab_size": True}, "vocab_size must be a whole number"),
+        ({"d_model": "64"}, "d_model must be a whole number of at least 1, got '64'"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"activation": "swish"}, "activation must be one of gelu_tanh, gelu, relu, got 'swish'"),
+        ({"layer_norm_epsilon": 0}, "layer_norm_epsilon"),
+    ],
+)
+def test_an_impossible_config_is_refused_by_name(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GPTModel({**SMALL, **change})
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(ValueError, match="missing n_heads"):
+        GPTModel({key: value for key, value in SMALL.items() if key != "n_heads"})

@@ -1,0 +1,315 @@
+"""A conversation: which ids the model is given, what is kept of it, and what reaches a person."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from src.chat_session import NEXT_TURN, RAW_MODEL, ChatSession, ChatSettings, ChatTurn
+from src.data.prompts import TEMPLATE, render_conversation
+from src.model.generate import TextGenerator, TextStream, _stop_strings
+from src.model.gpt import GPTModel
+from src.tokenizer import load_gpt2_encoding
+
+ENCODING = load_gpt2_encoding()
+SETTINGS = ChatSettings(temperature=0.7, top_k=40, top_p=0.9, max_tokens=20)
+
+
+def small_model(context_length: int = 64) -> GPTModel:
+    torch.manual_seed(0)
+    size = {"d_model": 8, "n_heads": 1, "n_layers": 1}
+    return GPTModel({"vocab_size": 50257, "context_length": context_length, **size})
+
+
+class Reciter(TextGenerator):
+    """Gives the answers it was made with, one after another; an exception among an answer's parts is raised there."""
+
+    def __init__(self, *answers: str | list, context_length: int = 64) -> None:
+        super().__init__(small_model(context_length), ENCODING)
+        self.answers = iter(answers)
+        self.prompts: list[list[int]] = []
+        self.asked_with: list[dict] = []
+
+    def stream(self, prompt, max_new_tokens=100, *, stop=None, **settings):
+        self.prompts.append(list(prompt))
+        self.asked_with.append({"max_new_tokens": max_new_tokens, **settings})
+        answer = next(self.answers)
+        tokens = self.tokens([answer] if isinstance(answer, str) else answer, max_new_tokens)
+        return TextStream(tokens, ENCODING, max_new_tokens, _stop_strings(stop))
+
+    def tokens(self, parts, limit):
+        for part in parts:
+            if not isinstance(part, str):
+                raise part
+            for token in ENCODING.encode_ordinary(part):
+                if not limit:
+                    return
+                limit -= 1
+                yield token
+
+
+def chat(*answers, context_length=64, template=TEMPLATE, settings=SETTINGS, system=None):
+    """(session, generator, what the person was told)"""
+    generator, notes = Reciter(*answers, context_length=context_length), []
+    session = ChatSession(generator, template=template, settings=settings, notify=notes.append, system=system)
+    return session, generator, notes
+
+
+def say(session, *messages) -> list[str]:
+    return ["".join(session.reply(message)) for message in messages]
+
+
+def rendered(*texts: str, system: str | None = None) -> list[int]:
+    roles = ("user", "assistant") * len(texts)
+    turns = [ChatTurn("system", system)] if system else []
+    turns += [ChatTurn(role, text) for role, text in zip(roles, texts, strict=False)]
+    return render_conversation(turns, ENCODING)[0]
+
+
+def test_the_prompt_is_the_conversation_as_training_renders_it():
+    session, generator, notes = chat("Paris.", "Rome.")
+    assert say(session, "France?", "Italy?") == ["Paris.", "Rome."]
+    assert generator.prompts == [rendered("France?"), rendered("France?", "Paris.", "Italy?")]
+    assert [(turn.role, turn.text) for turn in session.turns] == [
+        ("user", "France?"), ("assistant", "Paris."), ("user", "Italy?"), ("assistant", "Rome."),
+    ]  # fmt: skip
+    assert session.finish_reason == "stop"
+    assert notes == []
+
+
+def test_the_settings_of_the_moment_reach_the_model():
+    session, generator, _ = chat("a", "b")
+    say(session, "x")
+    changes = {"temperature": 0.0, "top_k": None, "top_p": 0.5, "repetition_penalty": 1.2, "seed": 3}
+    session.settings = replace(session.settings, max_tokens=5, **changes)
+    say(session, "y")
+    usual = {"temperature": 0.7, "top_k": 40, "top_p": 0.9, "repetition_penalty": 1.0, "seed": None}
+    assert generator.asked_with == [{"max_new_tokens": 20, **usual}, {"max_new_tokens": 5, **changes}]
+
+
+def test_the_oldest_messages_go_with_their_answers_when_the_context_is_full():
+    one, two = "one" + " word" * 10, "two" + " word" * 10
+    session, generator, notes = chat(one, two, "three")
+    say(session, "first message", "second message", "third message")
+    assert generator.prompts[1] == rendered("first message", one, "second message")
+    assert generator.prompts[2] == rendered("second message", two, "third message")
+    assert notes == ["the oldest 2 turns no longer fit the context of 64 tokens and are left out"]
+    assert session.turns[0].text == "second message"
+
+
+def test_several_messages_that_go_at_once_are_told_once():
+    session, generator, notes = chat("one", "two", "three", context_length=96)
+    say(session, "first", "second", "a third one that is longer " * 10)
+    assert notes == ["the oldest 4 turns no longer fit the context of 96 tokens and are left out"]
+    assert generator.prompts[2] == rendered("a third one that is longer " * 9 + "a third one that is longer")
+
+
+@pytest.mark.parametrize("max_tokens", [1, 20, 500])
+def test_prompt_and_answer_fit_the_context_however_long_the_chat(max_tokens):
+    settings = replace(SETTINGS, max_tokens=max_tokens)
+    session, generator, _ = chat(*["word " * 30] * 12, context_length=80, settings=settings, system="Be brief.")
+    say(session, *["message " * n for n in range(1, 13)])
+    budget = 80 - min(max_tokens, 40)
+    start = rendered(system="Be brief.")
+    for prompt in generator.prompts:
+        assert len(prompt) <= budget
+        assert prompt[: len(start)] == start
+
+
+def test_usage_counts_what_the_next_prompt_would_hold():
+    session, _, _ = chat("one")
+    assert (session.usage.used, session.usage.budget, session.usage.left) == (0, 44, 44)
+    say(session, "first")
+    assert session.usage.used == len(rendered("first", "one"))
+    session.settings = replace(SETTINGS, max_tokens=1000)
+    assert session.usage.budget == 32
+
+
+def test_a_message_longer_than_the_context_keeps_its_end_and_its_headings():
+    session, generator, notes = chat("yes", "no")
+    say(session, "hello", "x" + " many words" * 40 + " and the last one")
+    prompt = ENCODING.decode(generator.prompts[1])
+    assert len(generator.prompts[1]) <= 44
+    assert prompt.startswith("### Instruction:\n")
+    assert prompt.endswith(" and the last one\n\n### Response:\n")
+    kept = session.turns[0].text
+    assert "words and the last one" in kept and len(kept) > 150
+    assert notes == [
+        f"the message does not fit the context of 64 tokens: only its end is read, from {kept[:20]!r}",
+        "the oldest 2 turns no longer fit the context of 64 tokens and are left out",
+    ]
+
+
+def test_a_system_message_is_never_left_out():
+    session, generator, _ = chat(*"abcd", system="Answer in verse.")
+    say(session, *["some message that takes room"] * 3)
+    session.reset()
+    say(session, "again")
+    for prompt in generator.prompts:
+        assert prompt[: len(rendered(system="Answer in verse."))] == rendered(system="Answer in verse.")
+    assert generator.prompts[3] == rendered("again", system="Answer in verse.")
+
+
+def test_turns_are_encoded_once(monkeypatch):
+    session, _, _ = chat(*"abcd", context_length=256)
+    encoded = []
+    encode = ENCODING.encode_ordinary
+    say(session, "first", "second")
+    monkeypatch.setattr(ENCODING, "encode_ordinary", lambda text: encoded.append(text) or encode(text))
+    say(session, "third")
+    assert not [text for text in encoded if "first" in text or "second" in text]
+    assert [text for text in encoded if "third" in text]
+
+
+def test_the_model_may_not_write_the_next_message():
+    session, _, _ = chat("Paris. \n\n### Instruction:\nAnd Italy?")
+    assert say(session, "France?") == ["Paris."]
+    assert session.turns[1].text == "Paris."
+    assert session.finish_reason == "stop"
+
+
+def test_the_stop_string_is_the_heading_of_the_template():
+    assert ("\n" + ENCODING.decode(rendered("Hi"))).startswith(NEXT_TURN)
+
+
+def test_answers_come_in_pieces_without_white_space_at_their_ends():
+    session, _, _ = chat(" \n One\n\n two  \n ")
+    pieces = list(session.reply("Count"))
+    assert "".join(pieces) == "One\n\n two"
+    assert len(pieces) > 1
+
+
+def test_an_answer_that_is_cut_is_told():
+    session, _, notes = chat("word " * 30)
+    assert say(session, "Talk") == ["word " * 19 + "word"]
+    assert session.finish_reason == "length"
+    assert notes == ["the answer was cut at 20 tokens"]
+
+
+def test_an_interrupted_answer_stays_as_far_as_it_was_said():
+    session, generator, _ = chat(["Once upon a", KeyboardInterrupt()], "more")
+    said = []
+    with pytest.raises(KeyboardInterrupt):
+        said.extend(iter(session.reply("Tell")))
+    assert session.turns[1].text == "Once upon a"
+    assert session.finish_reason == "interrupted"
+    say(session, "Go on")
+    assert generator.prompts[1] == rendered("Tell", "Once upon a", "Go on")
+
+
+def test_an_answer_that_is_closed_stays_as_far_as_it_was_said():
+    session, _, _ = chat("Once upon a time")
+    answer = session.reply("Tell")
+    first = next(answer) + next(answer)
+    answer.close()
+    assert session.turns[1].text == first == "Once upon"
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError("out of memory")])
+def test_an_answer_that_fails_before_its_first_word_leaves_no_trace(failure):
+    session, generator, _ = chat([failure], "fine")
+    with pytest.raises(type(failure)):
+        say(session, "one")
+    assert session.turns == ()
+    assert say(session, "two") == ["fine"]
+    assert generator.prompts[1] == rendered("two")
+
+
+def test_a_model_that_says_nothing_has_answered():
+    session, _, _ = chat("")
+    assert say(session, "one") == [""]
+    assert [turn.text for turn in session.turns] == ["one", ""]
+
+
+def test_reset_forgets_and_remember_recalls():
+    session, generator, _ = chat("a", "b")
+    say(session, "one")
+    session.reset()
+    assert session.turns == () and session.usage.used == 0 and session.finish_reason is None
+    session.remember("France?", "Paris.")
+    say(session, "Italy?")
+    assert generator.prompts[1] == rendered("France?", "Paris.", "Italy?")
+
+
+def test_a_raw_model_continues_the_text_so_far():
+    session, generator, notes = chat(" upon a time.\n\n### Instruction: x ", " went.\n", " home", template=None)
+    assert say(session, "Once", "  And she  ", "back") == [" upon a time.\n\n### Instruction: x ", " went.\n", " home"]
+    texts = [ENCODING.decode(prompt) for prompt in generator.prompts]
+    assert texts[0] == "Once"
+    assert texts[1] == "Once upon a time.\n\n### Instruction: x \n  And she"
+    assert texts[2] == texts[1] + " went.\nback"
+    assert notes == [RAW_MODEL]
+
+
+def test_a_raw_model_reads_the_end_of_a_text_that_is_too_long():
+    session, generator, notes = chat(" b" * 20, " c", template=None)
+    say(session, "a" + " a" * 29, "go on")
+    assert len(generator.prompts[1]) == 44
+    assert ENCODING.decode(generator.prompts[1]).endswith(" a" * 21 + " b" * 20 + "\ngo on")
+    assert notes[1:] == ["the first 9 tokens of the text no longer fit the context of 64 tokens"]
+
+
+def test_a_raw_model_takes_no_system_message():
+    with pytest.raises(ValueError, match="a raw model takes no system message"):
+        chat(template=None, system="Be brief.")
+
+
+def test_another_template_is_refused_by_both_names():
+    with pytest.raises(ValueError, match=r"'alpaca'.*'instruction-response 1'.*python instruction_tune.py"):
+        chat(template="alpaca")
+
+
+def test_a_context_without_room_for_a_message_is_refused():
+    with pytest.raises(ValueError, match="context of 16 tokens is too small.* room for 8 tokens.* take 10"):
+        chat(context_length=16)
+    with pytest.raises(ValueError, match="context of 64 tokens is too small"):
+        chat(system="many words " * 20)
+
+
+def test_bad_settings_are_all_named():
+    with pytest.raises(ValueError) as error:
+        ChatSettings(temperature=float("nan"), top_k=0, top_p=1.5, max_tokens=0, repetition_penalty=0, seed=2**63)
+    for name in ("temperature", "top_k", "top_p", "repetition_penalty", "max_tokens", "seed"):
+        assert f"{name} must be" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t", "\u00a0"])
+@pytest.mark.parametrize("template", [TEMPLATE, None])
+def test_an_empty_message_is_refused(text, template):
+    session, generator, _ = chat("a", template=template)
+    with pytest.raises(ValueError, match="the message is empty"):
+        say(session, text)
+    assert generator.prompts == [] and session.turns == ()
+
+
+@pytest.mark.parametrize("text", ["{} {0} {name} %s", "<|endoftext|>", "nul \x00 escape \x1b[2J", "### Response:\nx"])
+def test_whatever_a_person_types_is_text(text):
+    session, generator, _ = chat("ok", context_length=128)
+    say(session, text)
+    assert ENCODING.decode(generator.prompts[0]) == f"### Instruction:\n{text}\n\n### Response:\n"
+    assert ENCODING.eot_token not in generator.prompts[0]
+
+
+def test_bytes_that_were_not_text_become_a_mark():
+    session, _, _ = chat("ok")
+    say(session, "a\ud800b \ud83d\ude00")
+    assert session.turns[0].text == "a\N{REPLACEMENT CHARACTER}b \N{GRINNING FACE}"
+
+
+@pytest.mark.parametrize("unit", ["a", "word ", "\N{GRINNING FACE}", "\x00", "{"])
+@pytest.mark.parametrize("template", [TEMPLATE, None])
+def test_a_line_of_a_hundred_kilobytes_is_cut_to_the_context(unit, template):
+    session, generator, _ = chat("ok", template=template)
+    say(session, unit * (100_000 // len(unit.encode())))
+    assert 30 <= len(generator.prompts[0]) <= 44
+
+
+def test_a_real_model_answers_and_a_seed_repeats_the_answer():
+    generator = TextGenerator(small_model(), ENCODING)
+    session = ChatSession(generator, template=TEMPLATE, settings=replace(SETTINGS, seed=5), notify=lambda note: None)
+    first = say(session, "Hello", "Go on")
+    session.reset()
+    assert say(session, "Hello", "Go on") == first
+    session.reset()
+    session.settings = replace(SETTINGS, seed=6)
+    assert say(session, "Hello", "Go on") != first

@@ -1,0 +1,317 @@
+"""The loop: exact accumulation, exact resume, saving, stopping. The runs here are real, on a model that takes a moment."""
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.checkpoint import read_checkpoint
+from src.cli import TrainingFlags
+from src.data.batching import Shuffled, StepLoader, pad_examples
+from src.model.gpt import GPTModel
+from src.runtime import Runtime
+from src.training import loop
+from src.training.losses import language_model_loss
+from src.training.stage import Stage, make_plan, run_stage
+
+CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.2}
+CPU = Runtime(torch.device("cpu"), "fp32", "for tests")
+
+
+def examples() -> list[tuple[list[int], list[bool]]]:
+    """Examples whose numbers of learned tokens differ, so that a mean of means would be wrong."""
+    generator = torch.Generator().manual_seed(7)
+    lengths = torch.randint(3, 15, (16,), generator=generator).tolist()
+    return [
+        (torch.randint(61, (n,), generator=generator).tolist(), [i > n // 2 or i == n - 1 for i in range(n)])
+        for n in lengths
+    ]
+
+
+def flags(folder: Path, **changes) -> TrainingFlags:
+    settings = {
+        "data": folder / "data",
+        "epochs": 3,
+        "batch_size": 4,
+        "context_length": 16,
+        "max_lr": 1e-2,
+        "min_lr": 1e-3,
+        "warmup_steps": 2,
+        "max_steps": 10,
+        "eval_every": 5,
+        "out": folder / "out",
+        "log_dir": folder / "logs",
+        **changes,
+    }
+    return TrainingFlags(**settings)
+
+
+def run(settings: TrainingFlags, *, loss_fn=language_model_loss, config=CONFIG, evaluation=None) -> tuple[int, GPTModel]:
+    """One run of a stage on the examples; returns its exit code and the trained model."""
+    torch.manual_seed(0)
+    model = GPTModel({**config, "dropout": settings.dropout})
+    data = Shuffled(examples(), settings.seed)
+    loader = StepLoader(data, pad_examples, settings.batch_size, settings.grad_accum)
+    stage = Stage(
+        name="test",
+        title="Test",
+        loss_fn=loss_fn,
+        loader=loader,
+        evaluation=loader.first(4) if evaluation is None else evaluation,
+        evaluated_on="train",
+        sample=lambda: "a sample",
+        metadata={"template": None, "parent": None, "tokenizer": {"name": "none", "fingerprint": "0"}},
+        facts={},
+        next_command="python next.py",
+    )
+    return run_stage(stage, model, settings, CPU), model
+
+
+def weights(model: GPTModel) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def log_lines(folder: Path) -> list[dict]:
+    files = sorted((folder / "logs").glob("*.jsonl"), key=os.path.getmtime)
+    return [json.loads(line) for line in files[-1].read_text(encoding="utf-8").splitlines()]
+
+
+class Interrupt:
+    """A loss that sends this process a signal while step `at` is computed, as Ctrl-C or a job scheduler would."""
+
+    def __init__(self, at: int, number: int = signal.SIGINT) -> None:
+        self.at, self.number, self.calls = at, number, 0
+
+    def __call__(self, model, batch):
+        if model.training:
+            self.calls += 1
+            if self.calls == self.at:
+                os.kill(os.getpid(), self.number)
+        return language_model_loss(model, batch)
+
+
+@pytest.mark.parametrize(("batch_size", "grad_accum"), [(1, 8), (2, 4), (4, 2), (3, 3)])
+def test_accumulated_micro_batches_train_as_one_batch_does(tmp_path: Path, batch_size: int, grad_accum: int) -> None:
+    whole_size = batch_size * grad_accum
+    _, whole = run(flags(tmp_path / "a", batch_size=whole_size, grad_accum=1, max_steps=4))
+    _, split = run(flags(tmp_path / "b", batch_size=batch_size, grad_accum=grad_accum, max_steps=4))
+    for (name, a), b in zip(whole.state_dict().items(), split.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4, msg=name)
+    steps = [[line for line in log_lines(tmp_path / side) if line["event"] == "step"] for side in "ab"]
+    for one, other in zip(*steps, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+
+
+def test_the_logged_loss_is_the_sum_over_the_step_divided_by_its_targets(tmp_path: Path) -> None:
+    _, _ = run(flags(tmp_path, batch_size=2, grad_accum=3, max_steps=1))
+    torch.manual_seed(0)
+    model = GPTModel({**CONFIG, "dropout": 0.0})
+    batches = StepLoader(Shuffled(examples(), 1337), pad_examples, 2, 3).at(0)
+    total = sum(language_model_loss(model, batch)[0].item() for batch in batches)
+    [step] = [line for line in log_lines(tmp_path) if line["event"] == "step"]
+    assert step["loss"] == pytest.approx(total / sum(batch.count for batch in batches), rel=1e-5)
+
+
+@pytest.mark.parametrize("at", [1, 5, 7])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
+    tmp_path: Path, at: int, number: int, capsys: pytest.CaptureFixture
+) -> None:
+    code, expected = run(flags(tmp_path / "a", dropout=0.2))
+    assert code == 0
+    code, _ = run(flags(tmp_path / "b", dropout=0.2), loss_fn=Interrupt(at, number))
+    assert code == 130
+    assert f"interrupted after step {at} of 10" in capsys.readouterr().out
+    assert read_checkpoint(tmp_path / "b/out/latest_model.pt")["step"] == at
+    code, resumed = run(flags(tmp_path / "b", dropout=0.2, resume=True))
+    assert code == 0
+    for name, tensor in weights(expected).items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    ours, theirs = (read_checkpoint(tmp_path / side / "out/latest_model.pt") for side in "ab")
+    for key in ("step", "epoch", "train_loss"):
+        assert ours[key] == theirs[key]
+    assert ours["run"]["state"] == theirs["run"]["state"]
+    for a, b in zip(ours["optimizer"]["state"].values(), theirs["optimizer"]["state"].values(), strict=True):
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_dropout_differs_from_step_to_step_and_with_the_seed(tmp_path: Path) -> None:
+    _, a = run(flags(tmp_path / "a", dropout=0.2))
+    _, b = run(flags(tmp_path / "b", dropout=0.2, seed=1))
+    _, c = run(flags(tmp_path / "c", dropout=0.2))
+    assert torch.equal(a.wte.weight, c.wte.weight)
+    assert not torch.equal(a.wte.weight, b.wte.weight)
+
+
+def test_an_unfinished_run_is_resumed_without_being_asked_and_a_finished_one_is_not(tmp_path: Path, capsys) -> None:
+    run(flags(tmp_path), loss_fn=Interrupt(3))
+    capsys.readouterr()
+    run(flags(tmp_path))
+    assert "going on with the unfinished run at step 3 of 10" in capsys.readouterr().out
+    run(flags(tmp_path))
+    assert "going on" not in capsys.readouterr().out
+    assert log_lines(tmp_path)[0]["step"] == 0
+
+
+def test_an_unfinished_run_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:
+    run(flags(tmp_path), loss_fn=Interrupt(3))
+    before = (tmp_path / "out/latest_model.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"unfinished run with other settings \(max_lr 0.01 there, 0.02 here\); .*--no-resume"):
+        run(flags(tmp_path, max_lr=2e-2))
+    assert (tmp_path / "out/latest_model.pt").read_bytes() == before
+    assert run(flags(tmp_path, max_lr=2e-2, resume=False))[0] == 0
+
+
+def test_a_longer_run_goes_on_from_a_finished_one_when_asked(tmp_path: Path) -> None:
+    run(flags(tmp_path, max_steps=4))
+    assert run(flags(tmp_path, max_steps=6, resume=True))[0] == 0
+    assert read_checkpoint(tmp_path / "out/latest_model.pt")["step"] == 6
+
+
+def test_best_only_improves_and_latest_is_the_last_step(tmp_path: Path) -> None:
+    worse_later = iter([5.0, 3.0, 4.0, 2.0, 6.0])
+
+    def loss(model, batch):
+        return language_model_loss(model, batch) if model.training else (torch.tensor(next(worse_later)) * batch.count, {})
+
+    one_batch = StepLoader(Shuffled(examples(), 0), pad_examples, 16).first(1)
+    run(flags(tmp_path, max_steps=8, eval_every=2), loss_fn=loss, evaluation=one_batch)
+    best, latest = (read_checkpoint(tmp_path / f"out/{name}_model.pt") for name in ("best", "latest"))
+    assert (best["step"], latest["step"]) == (6, 8)
+    assert latest["run"]["state"]["best_loss"] == pytest.approx(2.0)
+    assert "optimizer" not in best
+    evaluations = [line for line in log_lines(tmp_path) if line["event"] == "eval"]
+    assert [line["step"] for line in evaluations] == [0, 2, 4, 6, 8]  # before the first step, and on schedule
+    assert [line["best"] for line in evaluations] == [False, True, False, True, False]
+
+
+def test_patience_stops_a_run_that_no_longer_improves(tmp_path: Path, capsys) -> None:
+    rising = iter(range(1, 100))
+
+    def loss(model, batch):
+        return language_model_loss(model, batch) if model.training else (torch.tensor(float(next(rising))), {})
+
+    one_batch = StepLoader(Shuffled(examples(), 0), pad_examples, 16).first(1)
+    code, _ = run(flags(tmp_path, max_steps=50, eval_every=2, patience=3), loss_fn=loss, evaluation=one_batch)
+    assert code == 0
+    assert read_checkpoint(tmp_path / "out/latest_model.pt")["step"] == 8
+    output = capsys.readouterr().out
+    assert "stopped early at step 8: no gain in 3 evaluations" in output
+    assert "training did not improve on the model it started from" in output
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(tmp_path: Path, value: float) -> None:
+    calls = iter(range(100))
+
+    def loss(model, batch):
+        total, metrics = language_model_loss(model, batch)
+        return (total * value if model.training and next(calls) == 7 else total), metrics
+
+    with pytest.raises(ValueError, match=f"step 8: the loss is {value}; the checkpoints saved before are kept; try --max-lr"):
+        run(flags(tmp_path, eval_every=3), loss_fn=loss)
+    latest = read_checkpoint(tmp_path / "out/latest_model.pt")
+    assert latest["step"] == 6
+    assert all(tensor.isfinite().all() for tensor in latest["model"].values())
+    assert log_lines(tmp_path)[-1]["ended"] == "failed"
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path: Path) -> None:
+    class Poison(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * math.nan
+
+    def loss(model, batch):
+        total, metrics = language_model_loss(model, batch)
+        return Poison.apply(total), metrics
+
+    with pytest.raises(ValueError, match="step 1: the gradient norm is nan"):
+        run(flags(tmp_path), loss_fn=loss)
+
+
+def test_the_gradient_is_clipped_to_the_given_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = []
+    step = torch.optim.AdamW.step
+
+    def spy(self, *args, **kwargs):
+        gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(torch.nn.utils.get_total_norm(gradients).item())
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    run(flags(tmp_path / "a", max_steps=3, grad_clip=0.01))
+    assert norms == pytest.approx([0.01] * 3, rel=1e-3)
+    norms.clear()
+    run(flags(tmp_path / "b", max_steps=3, grad_clip=None))
+    logged = [line["grad_norm"] for line in log_lines(tmp_path / "b") if line["event"] == "step"]
+    assert norms == pytest.approx(logged, rel=1e-5)
+    assert min(norms) > 0.01
+
+
+def test_a_run_is_saved_between_evaluations_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    seen = []
+
+    def loss(model, batch):
+        latest = tmp_path / "out/latest_model.pt"
+        if model.training:
+            seen.append(read_checkpoint(latest)["step"] if latest.exists() else None)
+        return language_model_loss(model, batch)
+
+    run(flags(tmp_path, max_steps=4, eval_every=4), loss_fn=loss)
+    assert seen == [None, 1, 2, 3]
+
+
+def test_starting_over_keeps_the_best_of_the_run_before(tmp_path: Path) -> None:
+    run(flags(tmp_path))
+    before = (tmp_path / "out/best_model.pt").read_bytes()
+    with pytest.raises(ValueError, match="the loss is nan"):  # a new run that never saves takes nothing away
+        run(flags(tmp_path, seed=2), loss_fn=lambda m, b: (language_model_loss(m, b)[0] * (math.nan if m.training else 1), {}))
+    assert (tmp_path / "out/best_model.pt").read_bytes() == before
+    run(flags(tmp_path, seed=2))
+    assert (tmp_path / "out/best_model.previous.pt").read_bytes() == before
+    assert (tmp_path / "out/best_model.pt").read_bytes() != before
+
+
+def test_every_step_is_logged_with_its_numbers_and_the_curves_are_drawn(tmp_path: Path) -> None:
+    run(flags(tmp_path))
+    lines = log_lines(tmp_path)
+    assert [line["event"] for line in lines].count("step") == 10
+    assert (lines[0]["event"], lines[-1]["event"], lines[-1]["ended"]) == ("start", "end", "done")
+    for line in lines:
+        assert line["stage"] == "test"
+        if line["event"] == "step":
+            assert {"step", "epoch", "loss", "lr", "grad_norm", "tokens", "tokens_per_s", "step_s", "elapsed_s"} <= set(line)
+            assert line["tokens_per_s"] == pytest.approx(line["tokens"] / line["step_s"], rel=1e-6)
+    [picture] = (tmp_path / "logs").glob("*.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_model_is_in_training_mode_in_steps_and_not_in_evaluations(tmp_path: Path) -> None:
+    modes = []
+
+    def loss(model, batch):
+        modes.append((model.training, torch.is_grad_enabled()))
+        return language_model_loss(model, batch)
+
+    run(flags(tmp_path, max_steps=2, eval_every=1), loss_fn=loss)
+    evaluation, step = [(False, False)] * 4, [(True, True)]
+    assert modes == evaluation + step + evaluation + step + evaluation
+
+
+def test_the_plan_follows_the_epochs_unless_steps_are_given(tmp_path: Path) -> None:
+    settings = flags(tmp_path, max_steps=None, eval_every=None)
+    plan = make_plan(settings, steps_per_epoch=40)
+    assert (plan.steps, plan.eval_every) == (120, 12)
+    assert make_plan(replace(settings, max_steps=7), steps_per_epoch=40).steps == 7
