@@ -80,11 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     loader = StepLoader(Shuffled(train_pairs, flags.seed), pad_pairs, flags.batch_size, flags.grad_accum)
     evaluation = StepLoader(Shuffled(val_pairs or train_pairs, flags.seed), pad_pairs, flags.batch_size)
     generator = TextGenerator(model, encoding, runtime.device)
+    limit = min(SAMPLE_TOKENS, context_length // 2)
     reference = copy.deepcopy(model).requires_grad_(False).eval()
 
     def sample() -> str:
         prompts = [render_conversation(p.turns, encoding)[0] for p in preferences[:SHOWN]]
-        answers = [generator.generate(prompt, SAMPLE_TOKENS, temperature=0) for prompt in prompts]
+        answers = [generator.generate(prompt, limit, temperature=0) for prompt in prompts]
         shown = zip(preferences[:SHOWN], answers, strict=True)
         return "\n".join(f"{p.turns[-1].text}\n  -> {answer}" for p, answer in shown)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from src.checkpoint import CHECKPOINTS, load_base
 from src.cli import TrainingFlags, flag, parse, run
-from src.data.batching import Shuffled, StepLoader, pad_examples
+from src.data.batching import Joined, Shuffled, StepLoader, pad_examples
 from src.data.examples import instruction_examples, show_mask, split_examples
 from src.data.instructions import load_conversations
 from src.data.prompts import TEMPLATE, render_conversation
@@ -38,6 +38,7 @@ SAMPLE_TOKENS = 60
 @dataclass(frozen=True, kw_only=True)
 class Config(TrainingFlags):
     base: str = flag("auto", f"model to start from: auto (the first of {', '.join(BASES)}), one of these, or a path")
+    turns: int = flag(1, "conversations joined into one chat, so that earlier turns will not confuse the model")
     show_mask: bool = flag(False, "print samples with the tokens that are learned marked, and stop")
     data: Path = flag(DATA, "JSON or JSONL: instruction/response, Alpaca's instruction/input/output, or messages")
     epochs: int = flag(NUM_EPOCHS, "passes over the data")
@@ -47,6 +48,11 @@ class Config(TrainingFlags):
     min_lr: float = flag(MIN_LR, "learning rate of the last step")
     warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
     out: Path = flag(CHECKPOINTS / "instruction_tuned", "folder for best_model.pt and latest_model.pt")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.turns < 1:
+            raise ValueError(f"--turns must be at least 1, got {self.turns}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,13 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     context_length = min(flags.context_length, model.config.context_length)
     examples, shortened = instruction_examples(conversations, encoding, context_length)
     train_examples, val_examples = split_examples(examples, flags.val_fraction)
-    loader = StepLoader(Shuffled(train_examples, flags.seed), pad_examples, flags.batch_size, flags.grad_accum)
+    chats = Joined(train_examples, flags.seed, turns=flags.turns, context_length=context_length)
+    loader = StepLoader(chats, pad_examples, flags.batch_size, flags.grad_accum)
     evaluation = StepLoader(Shuffled(val_examples or train_examples, flags.seed), pad_examples, flags.batch_size)
     generator = TextGenerator(model, encoding, runtime.device)
+    limit = min(SAMPLE_TOKENS, context_length // 2)
 
     def sample() -> str:
         prompts = [render_conversation(c.turns[:-1], encoding)[0] for c in conversations[:SHOWN]]
-        answers = [generator.generate(prompt, SAMPLE_TOKENS, temperature=0) for prompt in prompts]
+        answers = [generator.generate(prompt, limit, temperature=0) for prompt in prompts]
         shown = zip(conversations[:SHOWN], answers, strict=True)
         return "\n".join(f"{c.turns[-2].text}\n  -> {answer}" for c, answer in shown)
 

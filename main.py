@@ -36,6 +36,7 @@ MAX_LR = 3e-4
 MIN_LR = 3e-5
 WARMUP_STEPS = 20
 EVAL_BATCHES = 16  # validation batches in an evaluation, the same ones every time
+SAMPLE_TOKENS = 80  # in the text shown after an evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +114,10 @@ def train(
     encoding = load_gpt2_encoding()
     generator = TextGenerator(model, encoding, runtime.device)
     beginning = train_loader.dataset[0][0][:8].tolist()
+    limit = min(SAMPLE_TOKENS, model.config.context_length // 2)
 
     def sample() -> str:
-        new = generator.generate(beginning, 80, temperature=0.8, top_k=40, seed=config.seed)
+        new = generator.generate(beginning, limit, temperature=0.8, top_k=40, seed=config.seed)
         return encoding.decode(beginning) + new
 
     stage = Stage(

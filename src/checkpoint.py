@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-import pickle
 import platform
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +14,7 @@ import torch
 
 from src.model.config import GPTConfig
 from src.model.gpt import GPTModel
+from src.model.hub import CONFIG, first_line
 from src.model.load_gpt2 import load_gpt2
 
 FORMAT = "gpt2-pipeline 1"
@@ -38,13 +39,14 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     Raises OSError where the disk is too full, before anything is written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.unlink(missing_ok=True)  # of a run that was killed while it saved; its room may be needed
     size = sum(t.numel() * t.element_size() for t in _tensors(content))
     free = shutil.disk_usage(path.parent).free
     if free < size + _RESERVE_BYTES:
         raise OSError(
             f"{path}: needs {size / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free; nothing was overwritten"
         )
-    temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
             torch.save({"format": FORMAT, "versions": _versions(), **content}, file)
@@ -52,7 +54,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (RuntimeError, OSError) as error:
-        raise OSError(f"{path}: could not be written ({error}); the file before it is untouched") from error
+        raise OSError(f"{path}: could not be written ({first_line(error)}); the file before it is untouched") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -60,16 +62,19 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     """Everything that a checkpoint holds, tensors on the CPU; `mapped` leaves them in the file until they are used.
 
-    Raises FileNotFoundError, or ValueError for a file that is not whole or not one of ours. Nothing in it is executed.
+    Raises FileNotFoundError, PermissionError, or ValueError for a file that is not whole or not one of ours. Nothing in
+    it is executed.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; make it with {command_for(path)}, or pass another path")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and os.name != "nt")
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path}: refused, it holds more than tensors and plain values") from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError, IndexError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: damaged or cut off; make it again with {command_for(path)}") from error
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged pickle fails in any way, and torch's words then advise to run its code
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        wrong = f"refused, it holds {code[1]} beside tensors and plain values" if code else "damaged or cut off"
+        raise ValueError(f"{path}: {wrong}; make it again with {command_for(path)}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path}: not one of this project's checkpoints; make one with {command_for(path)}")
     return content
@@ -81,40 +86,48 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
     The metadata is the checkpoint without its weights; `template` is the name of the prompt template, or None.
     Raises FileNotFoundError or ValueError with one line that says what is wrong with the file.
     """
-    path = Path(path)
-    if path.is_dir() and (path / BEST).is_file():
-        path = path / BEST
+    path = _file_of(Path(path))
     if path.is_dir() or path.suffix in WEIGHTS:
         model = load_gpt2(path)
         metadata: dict[str, Any] = {"stage": "pretrained", "template": None, "tokenizer": None}
         return model.to(device), {**metadata, "config": asdict(model.config)}
     content = read_checkpoint(path, mapped=True)
     weights, config = content.pop("model", None), content.get("config")
-    if not isinstance(weights, dict) or not isinstance(config, dict):
-        raise ValueError(f"{path}: holds no model; make it again with {command_for(path)}")
-    with torch.device("meta"):  # no memory for a config that the weights do not bear out
-        model = GPTModel(GPTConfig.of(config))
-    _check_shapes(path, model, weights)
-    model.load_state_dict(weights, assign=True)
+    try:
+        model = _skeleton(config, weights)
+        _check_weights(model, weights)
+    except ValueError as error:
+        raise ValueError(f"{path}: {first_line(error)}; make it again with {command_for(path)}") from error
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     return model.to(device).eval(), content
 
 
 def load_checkpoint(
     path: str | Path, model: GPTModel, optimizer: torch.optim.Optimizer | None = None
 ) -> dict[str, Any]:
-    """Load weights into `model` (and the state into `optimizer`); returns the rest: 'epoch', 'step', 'train_loss', ...
+    """Load weights into `model` (and the state into `optimizer`).
 
+    Returns the rest: 'epoch', 'step', 'train_loss', 'val_loss' (of weights that were not trained here 0 and None), ...
     Raises ValueError where the file does not fit the model, or holds no optimizer state (best_model.pt has none).
+    Where it raises, model and optimizer are as they were.
     """
     content = read_checkpoint(Path(path))
-    weights, state = content.pop("model", {}), content.pop("optimizer", None)
-    _check_shapes(Path(path), model, weights)
-    if optimizer is not None:
-        if state is None:
-            raise ValueError(f"{path}: holds no optimizer state; pass the {LATEST} beside it")
-        optimizer.load_state_dict(state)
+    weights, state = content.pop("model", None), content.pop("optimizer", None)
+    try:
+        _check_weights(model, weights)
+    except ValueError as error:
+        action = "a model of the right size is what src.checkpoint.load_model returns"
+        raise ValueError(f"{path}: {error}; {action}") from error
+    if optimizer is not None and state is None:
+        raise ValueError(f"{path}: holds no optimizer state; pass the {LATEST} beside it")
+    try:
+        if optimizer is not None:
+            optimizer.load_state_dict(state)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        action = "make it with src.training.optim.make_adamw"
+        raise ValueError(f"{path}: its state does not fit the optimizer ({first_line(error)}); {action}") from error
     model.load_state_dict(weights)
-    return content
+    return {"epoch": 0, "step": 0, "train_loss": None, "val_loss": None, **content}
 
 
 def find_model(name: str, order: Sequence[str]) -> tuple[Path, str]:
@@ -132,7 +145,7 @@ def find_model(name: str, order: Sequence[str]) -> tuple[Path, str]:
             raise FileNotFoundError(
                 f"{name}: no such file; pass a checkpoint, a Hugging Face directory or a weights file"
             )
-        return Path(name), "as asked"
+        return _file_of(Path(name)), "as asked"
     for i, choice in enumerate(order):
         path, _ = MADE_BY[choice]
         if path.is_file():
@@ -176,7 +189,7 @@ def command_for(path: Path) -> str:
 def check_tokenizer(metadata: Mapping[str, Any], fingerprint: str, path: Path) -> None:
     """Raises ValueError where a checkpoint was trained with another tokenizer: its ids would mean other words."""
     trained_with = metadata.get("tokenizer") or {"fingerprint": fingerprint}
-    if trained_with["fingerprint"] != fingerprint:
+    if trained_with.get("fingerprint") != fingerprint:
         raise ValueError(f"{path}: trained with another tokenizer ({trained_with.get('name')}); use that one")
 
 
@@ -190,15 +203,47 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_shapes(path: Path, model: GPTModel, weights: Mapping[str, Any]) -> None:
+def _file_of(path: Path) -> Path:
+    """What a path stands for: of a folder its best_model.pt, or the folder itself where it is Hugging Face's."""
+    best = path / BEST
+    if path.is_dir() and not best.is_file() and not (path / CONFIG).is_file():
+        raise FileNotFoundError(
+            f"{path}: a folder without {BEST} or a Hugging Face model's {CONFIG}; make one with {command_for(best)}"
+        )
+    return best if best.is_file() else path
+
+
+def _skeleton(config: Any, weights: Any) -> GPTModel:
+    """The model of a config with shapes but without memory, which an absurd config could ask for too much of.
+
+    Raises ValueError for a config that is none, or that the weights cannot bear out.
+    """
+    if not isinstance(config, dict) or not isinstance(weights, dict):
+        raise ValueError("holds no model")
+    size = GPTConfig.of(config)
+    if size.n_layers > len(weights):
+        raise ValueError(f"model config: {size.n_layers} layers, but only {len(weights)} tensors")
+    try:
+        with torch.device("meta"):
+            return GPTModel(size)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ValueError(f"model config: impossible sizes ({first_line(error)})") from error
+
+
+def _check_weights(model: GPTModel, weights: Any) -> None:
+    """Raises ValueError for weights that are not the model's: other names, other shapes, not floating or not finite."""
+    if not isinstance(weights, dict):
+        raise ValueError("holds no model")
     expected = model.state_dict()
-    for name in sorted(expected.keys() ^ weights.keys()):
-        raise ValueError(f"{path}: {'missing' if name in expected else 'unknown'} tensor {name}")
+    for name in sorted(expected.keys() ^ weights.keys(), key=str):
+        raise ValueError(f"{'missing' if name in expected else 'unknown'} tensor {name}")
     for name, tensor in expected.items():
         found = weights[name]
         if not isinstance(found, torch.Tensor) or found.shape != tensor.shape or not found.is_floating_point():
             kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
-            raise ValueError(f"{path}: {name} is {kind}, the model's is float {tuple(tensor.shape)}")
+            raise ValueError(f"{name} is {kind}, the model's is float {tuple(tensor.shape)}")
+        if not torch.stack(found.float().aminmax()).isfinite().all():
+            raise ValueError(f"{name} holds values that are not finite")
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

@@ -2,12 +2,15 @@
 
 import argparse
 import dataclasses
+import math
+import os
 import signal
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -62,12 +65,12 @@ class TrainingFlags:
         ]
         for name in ("warmup_steps", "weight_decay", "min_lr", "seed"):
             if not 0 <= getattr(self, name) < 2**63:
-                problems.append(f"{flag_name(name)} must be at least 0, got {getattr(self, name)}")
+                problems.append(f"{flag_name(name)} must be at least 0 and below 2**63, got {getattr(self, name)}")
         if not 0 < self.max_lr < 10:
             problems.append(f"--max-lr must be above 0 and below 10, got {self.max_lr}")
         if self.min_lr > self.max_lr:
             problems.append(f"--min-lr must not be above --max-lr, got {self.min_lr} and {self.max_lr}")
-        if self.grad_clip is not None and not self.grad_clip > 0:
+        if self.grad_clip is not None and not 0 < self.grad_clip < math.inf:
             problems.append(f"--grad-clip must be above 0, or none, got {self.grad_clip}")
         for name in ("dropout", "val_fraction"):
             if not 0 <= getattr(self, name) < 1:
@@ -83,33 +86,42 @@ def flag_name(field: str) -> str:
 def parse(config: type[C], argv: Sequence[str] | None, description: str) -> tuple[C, set[str]]:
     """The config that the command line gives, and the names of the fields that were given in it.
 
-    Leaves with exit code 2 and one line on stderr where the line does not fit the config.
+    Leaves with exit code 2 and one line on stderr, naming all that is wrong, where the line does not fit the config.
     """
     parser = _Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     hints = get_type_hints(config)
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         _add_flag(parser, field, hints[field.name])
-    given = vars(parser.parse_args(argv))
+    texts, unknown = parser.parse_known_args(argv)
+    given, bad = _values(vars(texts), hints)
+    problems = [*map(parser.unknown, _flags_among(unknown)), *bad.values()]
     try:
-        return config(**given), set(given)
-    except ValueError as error:
-        parser.error(str(error))
+        settings = config(**given)
+    except ValueError as error:  # a bad flag has its default here: what is said about that one is not the person's
+        problems += [part for part in str(error).split("; ") if not any(name in part for name in bad)]
+    if problems:
+        parser.error("; ".join(problems))
+    return settings, set(given)
 
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a script's `main` and leave with its exit code; what a person can cause becomes one line on stderr."""
-    if hasattr(signal, "SIGTERM"):
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         code = main()
     except KeyboardInterrupt:
-        print("\ninterrupted before anything was trained or answered", file=sys.stderr)
+        print("\ninterrupted; what was saved before is kept", file=sys.stderr)
         code = INTERRUPTED
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        code = FAILED
+        code = _failed(error)
+    try:
+        print(end="", flush=True)
+    except OSError as error:  # its reader has left or its disk is full, so that flushing it at exit would fail again
+        code = code or _failed(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
@@ -118,43 +130,96 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _failed(error: BaseException) -> int:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    return FAILED
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse that answers a bad line with one line, and a misspelt flag with the nearest that exists."""
 
+    def unknown(self, name: str) -> str:
+        hint = get_close_matches(name, self._option_string_actions, 1)
+        return f"there is no {name}" + (f" (did you mean {hint[0]}?)" if hint else "")
+
     def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ").split()
-        if message.startswith("unrecognized") and (
-            hint := get_close_matches(unknown[0], self._option_string_actions, 1)
-        ):
-            message += f" (did you mean {hint[0]}?)"
-        self.exit(BAD_USAGE, f"{self.prog}: {message}; see python {self.prog} --help\n")
+        self.exit(BAD_USAGE, f"{self.prog}: {' '.join(message.split())}; see python {self.prog} --help\n")
 
 
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any) -> None:
     """One argument; absent flags stay out of the namespace, so that the dataclass gives the default."""
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(field)}
-    kinds = [kind for kind in get_args(hint) if kind is not type(None)] if _is_union(hint) else [hint]
-    kind = kinds[0]
+    kind, _ = _kind(hint)
     if kind is bool:
         options["action"] = argparse.BooleanOptionalAction
-    elif get_origin(kind) is Literal:
-        options["choices"] = get_args(kind)
     else:
-        options["type"] = _optional(kind) if _is_union(hint) else kind
-        options["metavar"] = {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
+        choices = get_args(kind)
+        options["metavar"] = "{" + ",".join(choices) + "}" if choices else _KINDS[kind][1]
     parser.add_argument(flag_name(field.name), **options)
 
 
-def _is_union(hint: Any) -> bool:
-    return get_origin(hint) in (Union, types.UnionType)
+def _flags_among(arguments: Sequence[str]) -> list[str]:
+    """The flags that were not understood, without their values; where there are only values, those."""
+    flags = [text.split("=")[0] for text in arguments if text.startswith("-") and not text[1:2].isdigit()]
+    return flags or list(arguments)
 
 
-def _optional(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    def convert(text: str) -> Any:
-        return None if text.lower() in ("none", "off") else kind(text)
+def _values(texts: Mapping[str, Any], hints: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """({field: value}, {flag: what is wrong with its text})."""
+    values: dict[str, Any] = {}
+    bad: dict[str, str] = {}
+    for name, text in texts.items():
+        try:
+            values[name] = text if isinstance(text, bool) else _value(text, hints[name])
+        except ValueError as error:
+            bad[flag_name(name)] = f"{flag_name(name)} must be {error}, got {text!r}"
+    return values, bad
 
-    convert.__name__ = getattr(kind, "__name__", "value")  # argparse names the type in its message
-    return convert
+
+def _value(text: str, hint: Any) -> Any:
+    """What the text of a flag stands for. Raises ValueError saying what was expected."""
+    kind, optional = _kind(hint)
+    if optional and text.lower() in ("none", "off"):
+        return None
+    choices = get_args(kind)
+    expected = f"one of {', '.join(choices)}" if choices else _KINDS[kind][0]
+    try:
+        return choices[choices.index(text)] if choices else _KINDS[kind][2](text)
+    except ValueError:
+        raise ValueError(expected + (" or none" if optional else "")) from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _path(text: str) -> Path:
+    if not text:  # Path would take it for the current folder; more likely a variable in a shell script is not set
+        raise ValueError
+    return Path(text)
+
+
+# What a flag's type is called in messages and in the help, and how its text is read.
+_KINDS: dict[type, tuple[str, str, Callable[[str], Any]]] = {
+    int: ("a whole number", "N", int),
+    float: ("a finite number", "X", _finite),
+    Path: ("a path", "PATH", _path),
+    str: ("text", "TEXT", str),
+}
+
+
+def _kind(hint: Any) -> tuple[Any, bool]:
+    """(the type of a flag's value, whether it can also be none)."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint, False
+    return next(kind for kind in get_args(hint) if kind is not type(None)), True
 
 
 def _help(field: dataclasses.Field) -> str:

@@ -41,6 +41,8 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
 
     Raises ValueError for a device that this machine does not have, or a precision it cannot train in.
     """
+    if precision not in ("auto", *PRECISIONS):
+        raise ValueError(f"--precision must be one of auto, {', '.join(PRECISIONS)}, got {precision!r}")
     chosen = _choose_device(device)
     if precision == "auto":
         return Runtime(chosen, *_choose_precision(chosen))

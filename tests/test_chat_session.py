@@ -304,6 +304,14 @@ def test_a_line_of_a_hundred_kilobytes_is_cut_to_the_context(unit, template):
     assert 30 <= len(generator.prompts[0]) <= 44
 
 
+@pytest.mark.parametrize("end", ["", "!", "!?"])
+def test_a_message_is_not_cut_within_a_character(end):
+    session, generator, _ = chat("ok")
+    say(session, "\N{GRINNING FACE}" * 200 + end)
+    assert set(session.turns[0].text) == {"\N{GRINNING FACE}", *end}
+    assert 40 <= len(generator.prompts[0]) <= 44
+
+
 def test_a_real_model_answers_and_a_seed_repeats_the_answer():
     generator = TextGenerator(small_model(), ENCODING)
     session = ChatSession(generator, template=TEMPLATE, settings=replace(SETTINGS, seed=5), notify=lambda note: None)

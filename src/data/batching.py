@@ -93,9 +93,9 @@ def truncate(example: Example, context_length: int) -> Example:
 class Dataset(Protocol):
     """Examples, and the keys of an epoch in the order in which it takes them, a function of (seed, epoch)."""
 
-    def __getitem__(self, key: int) -> Any: ...
+    def __getitem__(self, key: Any) -> Any: ...
     def __len__(self) -> int: ...
-    def order(self, epoch: int) -> Sequence[int]: ...
+    def order(self, epoch: int) -> Sequence[Any]: ...
     def fingerprint(self) -> str:
         """Equal for equal examples: what a resumed run must find again."""
 
@@ -106,19 +106,53 @@ class Shuffled:
     def __init__(self, examples: Sequence[Any], seed: int) -> None:
         self.examples, self.seed = examples, seed
 
-    def __getitem__(self, key: int) -> Any:
+    def __getitem__(self, key: Any) -> Any:
         return self.examples[key]
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def order(self, epoch: int) -> Sequence[int]:
+    def order(self, epoch: int) -> Sequence[Any]:
         """All keys, in an order that depends on nothing but the seed and the epoch."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        return torch.randperm(len(self), generator=generator).tolist()
+        return shuffled(len(self), self.seed, epoch)
 
     def fingerprint(self) -> str:
         return hashlib.sha256(repr(self.examples).encode("utf-8")).hexdigest()
+
+
+def shuffled(count: int, seed: int, epoch: int) -> list[int]:
+    """The numbers below `count` in an order that depends on nothing but (seed, epoch)."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)).tolist()
+
+
+class Joined(Shuffled):
+    """Examples joined into chats of `turns` one after another, grouped anew for each epoch.
+
+    In a chat the model reads the earlier turns as well, at positions that lone examples never reach. One that has seen
+    only lone examples is thrown off by both. A chat longer than the context loses its oldest examples, as in chat.py.
+    """
+
+    def __init__(self, examples: Sequence[Example], seed: int, *, turns: int, context_length: int) -> None:
+        super().__init__(examples, seed)
+        self.turns, self.context_length = turns, context_length
+
+    def __getitem__(self, key: Any) -> Example:
+        ids: list[int] = []
+        learned: list[bool] = []
+        for i in reversed(key):
+            more_ids, more_learned = self.examples[i]
+            if ids and len(ids) + len(more_ids) > self.context_length + 1:
+                break
+            ids, learned = more_ids + ids, more_learned + learned
+        return ids, learned
+
+    def __len__(self) -> int:
+        return -(-len(self.examples) // self.turns)
+
+    def order(self, epoch: int) -> Sequence[Any]:
+        """For each chat the keys of its examples."""
+        keys = shuffled(len(self.examples), self.seed, epoch)
+        return [keys[start : start + self.turns] for start in range(0, len(keys), self.turns)]
 
 
 class StepLoader(DataLoader):

@@ -11,7 +11,7 @@ from src.tokenizer.protocols.interfaces import Encoding
 
 E = TypeVar("E")
 
-_LEARNED, _READ, _PLAIN = "\033[1;32m", "\033[2m", "\033[0m"
+_LEARNED, _READ, _PLAIN = "\033[0;1;32m", "\033[2m", "\033[0m"  # 0 first: bold alone would stay dim
 
 
 def instruction_examples(
@@ -20,24 +20,34 @@ def instruction_examples(
     """The example of each conversation, and how many had to be shortened to the context."""
     whole = [render_conversation(conversation.turns, encoding) for conversation in conversations]
     examples = [truncate(example, context_length) for example in whole]
-    return examples, _shortened(whole, examples)
+    shortened = sum(len(before[0]) > len(after[0]) for before, after in zip(whole, examples, strict=True))
+    return examples, shortened
 
 
 def preference_examples(
     preferences: Sequence[Preference], encoding: Encoding, context_length: int
 ) -> tuple[list[tuple[Example, Example]], int]:
-    """(chosen, rejected) examples of each preference, and how many of them had to be shortened to the context.
+    """(chosen, rejected) examples of each preference, and how many preferences had to be shortened to the context.
 
-    Only the last response is learned: earlier ones are part of the prompt, the same for both.
+    Only the last response is learned: earlier ones are part of the prompt, which is the same for both. Where it is too
+    long beside the longer answer, both lose the same part of its beginning.
     """
-    whole = []
+    pairs, shortened = [], 0
     for preference in preferences:
         prompt, _ = render_conversation(preference.turns, encoding)
-        for answer in (preference.chosen, preference.rejected):
-            response, _ = render_conversation([Turn("assistant", answer)], encoding)
-            whole.append((prompt + response, [False] * len(prompt) + [True] * len(response)))
-    examples = [truncate(example, context_length) for example in whole]
-    return list(zip(examples[::2], examples[1::2], strict=True)), _shortened(whole, examples)
+        answers = [
+            render_conversation([Turn("assistant", text)], encoding)[0]
+            for text in (preference.chosen, preference.rejected)
+        ]
+        excess = max(0, len(prompt) + max(map(len, answers)) - (context_length + 1))
+        prompt = prompt[min(excess, len(prompt) - 1) :]  # one token stays to predict the first one learned
+        chosen, rejected = (
+            truncate((prompt + answer, [False] * len(prompt) + [True] * len(answer)), context_length)
+            for answer in answers
+        )
+        pairs.append((chosen, rejected))
+        shortened += excess > 0
+    return pairs, shortened
 
 
 def split_examples(examples: Sequence[E], val_fraction: float) -> tuple[list[E], list[E]]:
@@ -47,9 +57,7 @@ def split_examples(examples: Sequence[E], val_fraction: float) -> tuple[list[E],
     """
     n_val = max(1, round(len(examples) * val_fraction)) if val_fraction else 0
     if n_val >= len(examples):
-        raise ValueError(
-            f"--val-fraction {val_fraction:g} leaves none of {len(examples)} examples to train on; pass 0"
-        )
+        raise ValueError(f"--val-fraction {val_fraction:g} leaves none of {len(examples)} examples to train on; pass 0")
     return list(examples[: len(examples) - n_val]), list(examples[len(examples) - n_val :])
 
 
@@ -64,7 +72,3 @@ def show_mask(example: Example, encoding: Encoding, *, colour: bool) -> str:
         parts.append(encoding.decode_single_token_bytes(id_))
     text = b"".join(parts).decode("utf-8", errors="replace") + (after if inside else "")
     return f"{_READ}{text}{_PLAIN}" if colour else text
-
-
-def _shortened(whole: Sequence[Example], examples: Sequence[Example]) -> int:
-    return sum(len(before[0]) > len(after[0]) for before, after in zip(whole, examples, strict=True))

@@ -96,13 +96,20 @@ class TextGenerator:
     ) -> Iterator[int]:
         """At most `limit` new ids, ending before an end-of-text."""
         context = self.model.config.context_length
-        window = self._kept_window(prompt, limit) if len(prompt) + limit > context else list(prompt)
-        seen, unread = set(prompt), window
+        kept = context - min(limit, context // 2)  # tokens that a window keeps when more than the context have come
+        outgrows = len(prompt) + limit > context
+        window = prompt[-kept:] if outgrows else list(prompt)
+        seen, unread, told = set(prompt), window, False
         cache = self._new_cache(min(context, len(window) + limit))
         for _ in range(limit):
-            if cache.length + len(unread) > context:
-                window = self._kept_window(window, limit)
+            full = cache.length + len(unread) > context
+            if full:
+                # Positions are learned: what is kept gets other ones, so its keys and values have to be made anew.
+                window = window[-kept:]
                 cache.length, unread = 0, window
+            if not told and (full or len(window) < len(prompt)):
+                logger.warning("the context of %d tokens is full: going on from the last %d, read again", context, kept)
+                told = True
             logits = self._read(unread, cache)
             ids, probabilities = candidates(logits, torch.tensor(sorted(seen)), sampling)
             token = int(ids[torch.multinomial(probabilities, 1, generator=generator)]) if len(ids) > 1 else int(ids)
@@ -112,19 +119,6 @@ class TextGenerator:
             seen.add(token)
             window.append(token)
             unread = [token]
-
-    def _kept_window(self, ids: list[int], limit: int) -> list[int]:
-        """The last ids, as many as leave room for the new tokens, or for half a context of them.
-
-        Positions are learned, so what is kept has to be read again from position 0: its keys and values change.
-        """
-        context = self.model.config.context_length
-        kept = ids[-(context - min(limit, context // 2)) :]
-        if len(kept) < len(ids):
-            logger.warning(
-                "the context of %d tokens is full: going on from the last %d tokens, read again", context, len(kept)
-            )
-        return kept
 
     @torch.inference_mode()
     def _read(self, ids: list[int], cache: KeyValueCache | None) -> Tensor:

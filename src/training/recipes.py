@@ -25,7 +25,16 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 # stage -> size -> {field: value}; sizes that are not here keep the constants.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    "pretrain": {},
+    "pretrain": {
+        "micro": {
+            "epochs": 1,
+            "batch_size": 4,
+            "context_length": 256,  # room for a few turns of a chat; the shorter windows learn a little faster
+            "max_lr": 2e-3,
+            "min_lr": 2e-4,
+            "warmup_steps": 50,
+        },
+    },
     "sft": {},
     "dpo": {},
 }
@@ -48,4 +57,7 @@ def fit_to_size(flags: F, stage: str, size: str | None, given: set[str]) -> F:
         for name, value in RECIPES[stage].get(size or "", {}).items()
         if name not in given and getattr(flags, name) == published.get(name, getattr(flags, name))
     }
+    rates = {**vars(flags), **free}
+    if rates["min_lr"] > rates["max_lr"]:  # one was chosen, beyond the recipe's other: that one stays the script's
+        del free["min_lr" if "min_lr" in free else "max_lr"]
     return replace(flags, **free)  # type: ignore[type-var]

@@ -252,7 +252,8 @@ def _conclude(stage: Stage, flags: Any, plan: Plan, state: State, reporter: Repo
     picture = draw_curves(reporter.path)
     if ended == "interrupted":
         print(f"interrupted after step {state.step} of {plan.steps}; saved {flags.out / LATEST}")
-        print(f"go on with: python {shlex.join(sys.argv)}")
+        again = shlex.join(word for word in sys.argv if word != "--no-resume")
+        print(f"go on with: python {again}")
         return 130
     if ended == "early":
         print(f"stopped early at step {state.step}: no gain in {state.stale_evaluations} evaluations")

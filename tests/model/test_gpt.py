@@ -15,7 +15,7 @@ SMALL = {"vocab_size": 101, "context_length": 48, "d_model": 32, "n_heads": 4, "
 
 
 def twins(config: dict) -> tuple[GPTModel, GPT2LMHeadModel]:
-    """The same random model, ours and theirs, in eval mode. Biases and norms are random too, so that all of them count."""
+    """The same random model, ours and theirs, in eval mode. Biases and norms are random too, so that they count."""
     torch.manual_seed(0)
     theirs = GPT2LMHeadModel(
         GPT2Config(

@@ -1,4 +1,4 @@
-"""The loop: exact accumulation, exact resume, saving, stopping. The runs here are real, on a model that takes a moment."""
+"""The loop: exact accumulation, exact resume, saving, stopping. The runs here are real, on a small model."""
 
 import json
 import math
@@ -51,10 +51,10 @@ def flags(folder: Path, **changes) -> TrainingFlags:
     return TrainingFlags(**settings)
 
 
-def run(settings: TrainingFlags, *, loss_fn=language_model_loss, config=CONFIG, evaluation=None) -> tuple[int, GPTModel]:
+def run(settings: TrainingFlags, *, loss_fn=language_model_loss, evaluation=None) -> tuple[int, GPTModel]:
     """One run of a stage on the examples; returns its exit code and the trained model."""
     torch.manual_seed(0)
-    model = GPTModel({**config, "dropout": settings.dropout})
+    model = GPTModel({**CONFIG, "dropout": settings.dropout})
     data = Shuffled(examples(), settings.seed)
     loader = StepLoader(data, pad_examples, settings.batch_size, settings.grad_accum)
     stage = Stage(
@@ -162,7 +162,8 @@ def test_an_unfinished_run_is_resumed_without_being_asked_and_a_finished_one_is_
 def test_an_unfinished_run_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:
     run(flags(tmp_path), loss_fn=Interrupt(3))
     before = (tmp_path / "out/latest_model.pt").read_bytes()
-    with pytest.raises(ValueError, match=r"unfinished run with other settings \(max_lr 0.01 there, 0.02 here\); .*--no-resume"):
+    message = r"unfinished run with other settings \(max_lr 0.01 there, 0.02 here\); .*--no-resume"
+    with pytest.raises(ValueError, match=message):
         run(flags(tmp_path, max_lr=2e-2))
     assert (tmp_path / "out/latest_model.pt").read_bytes() == before
     assert run(flags(tmp_path, max_lr=2e-2, resume=False))[0] == 0
@@ -178,7 +179,9 @@ def test_best_only_improves_and_latest_is_the_last_step(tmp_path: Path) -> None:
     worse_later = iter([5.0, 3.0, 4.0, 2.0, 6.0])
 
     def loss(model, batch):
-        return language_model_loss(model, batch) if model.training else (torch.tensor(next(worse_later)) * batch.count, {})
+        if model.training:
+            return language_model_loss(model, batch)
+        return torch.tensor(next(worse_later)) * batch.count, {}
 
     one_batch = StepLoader(Shuffled(examples(), 0), pad_examples, 16).first(1)
     run(flags(tmp_path, max_steps=8, eval_every=2), loss_fn=loss, evaluation=one_batch)
@@ -214,7 +217,8 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(tmp
         total, metrics = language_model_loss(model, batch)
         return (total * value if model.training and next(calls) == 7 else total), metrics
 
-    with pytest.raises(ValueError, match=f"step 8: the loss is {value}; the checkpoints saved before are kept; try --max-lr"):
+    message = f"step 8: the loss is {value}; the checkpoints saved before are kept; try --max-lr"
+    with pytest.raises(ValueError, match=message):
         run(flags(tmp_path, eval_every=3), loss_fn=loss)
     latest = read_checkpoint(tmp_path / "out/latest_model.pt")
     assert latest["step"] == 6
@@ -276,8 +280,12 @@ def test_a_run_is_saved_between_evaluations_after_a_while(tmp_path: Path, monkey
 def test_starting_over_keeps_the_best_of_the_run_before(tmp_path: Path) -> None:
     run(flags(tmp_path))
     before = (tmp_path / "out/best_model.pt").read_bytes()
+
+    def broken(model, batch):
+        return language_model_loss(model, batch)[0] * (math.nan if model.training else 1), {}
+
     with pytest.raises(ValueError, match="the loss is nan"):  # a new run that never saves takes nothing away
-        run(flags(tmp_path, seed=2), loss_fn=lambda m, b: (language_model_loss(m, b)[0] * (math.nan if m.training else 1), {}))
+        run(flags(tmp_path, seed=2), loss_fn=broken)
     assert (tmp_path / "out/best_model.pt").read_bytes() == before
     run(flags(tmp_path, seed=2))
     assert (tmp_path / "out/best_model.previous.pt").read_bytes() == before
@@ -292,7 +300,8 @@ def test_every_step_is_logged_with_its_numbers_and_the_curves_are_drawn(tmp_path
     for line in lines:
         assert line["stage"] == "test"
         if line["event"] == "step":
-            assert {"step", "epoch", "loss", "lr", "grad_norm", "tokens", "tokens_per_s", "step_s", "elapsed_s"} <= set(line)
+            names = {"step", "epoch", "loss", "lr", "grad_norm", "tokens", "tokens_per_s", "step_s", "elapsed_s"}
+            assert names <= set(line)
             assert line["tokens_per_s"] == pytest.approx(line["tokens"] / line["step_s"], rel=1e-6)
     [picture] = (tmp_path / "logs").glob("*.png")
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,54 @@
+"""python -m benchmarks.word_for_word: how many trained instructions a model answers exactly as it was taught.
+
+Asks every instruction at temperature 0, each alone and all one after another in a single chat with its history.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.chat_session import ChatSession, ChatSettings
+from src.checkpoint import find_model, load_model
+from src.cli import flag, parse, run
+from src.data.instructions import load_conversations
+from src.model.generate import TextGenerator
+from src.tokenizer import load_gpt2_encoding
+
+MODELS = ("dpo", "sft", "finetuned", "pretrained", "scratch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    model: str = flag("auto", "dpo, sft, or a path; auto takes the first that is there")
+    data: Path = flag(Path("Data/instruction_data.json"), "instructions and the responses that were taught")
+    show: bool = flag(False, "print the answers that differ")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags, _ = parse(Config, argv, __doc__)
+    logging.disable(logging.WARNING)
+    path, why = find_model(flags.model, MODELS)
+    model, metadata = load_model(path)
+    generator = TextGenerator(model, load_gpt2_encoding())
+    pairs = [(c.turns[0].text, c.turns[1].text) for c in load_conversations(flags.data)]
+
+    def session() -> ChatSession:
+        settings = ChatSettings(temperature=0, top_k=None, top_p=None, max_tokens=100)
+        return ChatSession(generator, template=metadata["template"], settings=settings, notify=lambda _: None)
+
+    chat = session()
+    alone = [("".join(session().reply(question)), answer, question) for question, answer in pairs]
+    together = [("".join(chat.reply(question)), answer, question) for question, answer in pairs]
+    for name, answers in (("each alone", alone), ("in one chat", together)):
+        right = sum(given == taught for given, taught, _ in answers)
+        print(f"{path}: {right} of {len(pairs)} word for word, {name}")
+        if flags.show:
+            for given, taught, question in answers:
+                if given != taught:
+                    print(f"  {question}\n    taught {taught!r}\n    given  {given!r}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,253 @@
+"""A conversation with a model: what was said, as much of it as the context holds, and the answer as it comes.
+
+No terminal and no files here, so that every front end can stand on it.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from src.data.prompts import TEMPLATE, render_conversation
+from src.model.generate import TextGenerator
+from src.model.sampling import SamplingSettings
+from src.tokenizer.protocols.interfaces import Encoding
+
+NEXT_TURN = "\n### Instruction:"  # the template's heading: a model that writes it speaks for the person
+RAW_MODEL = (
+    "this is a raw language model: it continues your text and does not answer it; "
+    "python instruction_tune.py makes a model that answers"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatSettings:
+    """How answers are made: sampling, the most tokens in an answer, and a seed (None: a new one for each answer).
+
+    Raises ValueError naming every bad value at once.
+    """
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    max_tokens: int
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        try:
+            SamplingSettings(self.temperature, self.top_k, self.top_p, self.repetition_penalty)
+        except ValueError as error:
+            problems.append(str(error))
+        if not _is_whole(self.max_tokens) or self.max_tokens < 1:
+            problems.append(f"max_tokens must be a whole number of at least 1, got {self.max_tokens!r}")
+        if self.seed is not None and not (_is_whole(self.seed) and 0 <= self.seed < 2**63):
+            problems.append(f"seed must be a whole number from 0 to 2**63 - 1, or None for off, got {self.seed!r}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class ChatTurn:
+    """What one side said, with its ids as the model reads them."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    ids: tuple[int, ...] = ()
+    input: str = ""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of the conversation so far, and how many the next prompt may have, the next message among them."""
+
+    used: int
+    budget: int
+
+    @property
+    def left(self) -> int:
+        return max(0, self.budget - self.used)
+
+
+class ChatSession:
+    """One conversation. `settings` may be replaced at any time; the next answer follows them.
+
+    template: the prompt template that the model was tuned with; None for a raw model, whose text is continued.
+    notify: is told, in one line, what a person should know: what kind of model it is if it does not answer, and
+    whatever is left out of the context. system: a message before all others, kept for good.
+
+    After an answer, `finish_reason` is "stop" (the model ended it), "length" (max_tokens) or "interrupted".
+
+    Raises ValueError for a template that this chat does not speak, and for a context too small to talk in.
+    """
+
+    def __init__(
+        self,
+        generator: TextGenerator,
+        *,
+        template: str | None,
+        settings: ChatSettings,
+        notify: Callable[[str], None],
+        system: str | None = None,
+    ) -> None:
+        if template not in (None, TEMPLATE):
+            raise ValueError(
+                f"the model was tuned with the prompt template {template!r}, this chat speaks {TEMPLATE!r}; "
+                "tune it again with python instruction_tune.py"
+            )
+        if system and template is None:
+            raise ValueError("a raw model takes no system message; python instruction_tune.py makes a model that does")
+        self.generator, self.settings, self.notify = generator, settings, notify
+        self.is_raw = template is None
+        self.finish_reason: Literal["stop", "length", "interrupted"] | None = None
+        self._turns: list[ChatTurn] = []
+        self._system = [self._turn("system", _readable(system).strip())] if system else []
+        self._check_room()
+        if self.is_raw:
+            notify(RAW_MODEL)
+
+    @property
+    def turns(self) -> tuple[ChatTurn, ...]:
+        """What was said and still counts: user and assistant by turns, without the system message."""
+        return tuple(self._turns)
+
+    @property
+    def usage(self) -> Usage:
+        context = self.generator.model.config.context_length
+        answer = min(self.settings.max_tokens, context // 2)  # longer answers move the window as they are written
+        return Usage(_length(self._system) + _length(self._turns), context - answer)
+
+    def reset(self) -> None:
+        """Forget what was said; a system message stays."""
+        self._turns.clear()
+        self.finish_reason = None
+
+    def remember(self, asked: str, answered: str) -> None:
+        """Append a message and its answer, said elsewhere, as if they had been said here."""
+        self._turns.append(self._user_turn(asked))
+        self._turns.append(self._turn("assistant", _readable(answered)))
+
+    def reply(self, text: str) -> Generator[str, None, None]:
+        """The answer in pieces, as they come. Both turns are kept at its end, or when it is closed, with what was said.
+
+        Raises ValueError, at the first piece, for an empty message.
+        """
+        prompt, asked = self._prompt(self._user_turn(text))
+        settings = self.settings
+        stream = self.generator.stream(
+            prompt,
+            settings.max_tokens,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            repetition_penalty=settings.repetition_penalty,
+            stop=None if self.is_raw else NEXT_TURN,
+            seed=settings.seed,
+        )
+        said: list[str] = []
+        self.finish_reason = "interrupted"
+        try:
+            for piece in stream if self.is_raw else _stripped(stream):
+                said.append(piece)
+                yield piece
+            self.finish_reason = stream.finish_reason
+        finally:
+            if said or self.finish_reason != "interrupted":
+                self._turns += [asked, self._turn("assistant", "".join(said))]
+        if self.finish_reason == "length" and not self.is_raw:
+            self.notify(f"the answer was cut at {settings.max_tokens} tokens")
+
+    def _prompt(self, asked: ChatTurn) -> tuple[list[int], ChatTurn]:
+        """The ids to go on from, and the message as far as it is among them."""
+        budget = self.usage.budget
+        if self.is_raw:
+            ids = _ids([*self._turns, asked])
+            if len(ids) > budget:
+                self.notify(f"the first {len(ids) - budget} tokens of the text no longer fit {self._context}")
+            return ids[-budget:], asked
+        room = budget - _length(self._system)
+        if len(asked.ids) > room:
+            asked = self._cut(asked.text, room)
+            self.notify(f"the message does not fit {self._context}: only its end is read, from {asked.text[:20]!r}")
+        self._drop_oldest(room - len(asked.ids))
+        return _ids([*self._system, *self._turns, asked]), asked
+
+    def _drop_oldest(self, room: int) -> None:
+        """Leave out whole messages with their answers, the oldest first, until the others fit into `room` tokens."""
+        dropped = 0
+        while _length(self._turns[dropped:]) > room:
+            dropped += 2
+        if dropped:
+            del self._turns[:dropped]
+            self.notify(f"the oldest {dropped} turns no longer fit {self._context} and are left out")
+
+    def _cut(self, text: str, room: int) -> ChatTurn:
+        """The end of a message, as much of it as `room` tokens hold beside the headings."""
+        ids = self.generator.encoding.encode_ordinary(text)
+        keep = room - len(self._turn("user", "").ids)
+        while True:
+            end = self.generator.encoding.decode(ids[len(ids) - keep :]).lstrip("\N{REPLACEMENT CHARACTER}")
+            turn = self._turn("user", end.strip())
+            if len(turn.ids) <= room:
+                return turn
+            keep -= len(turn.ids) - room  # cut elsewhere, the same text may take more tokens
+
+    def _check_room(self) -> None:
+        context = self.generator.model.config.context_length
+        least = _length(self._system) + len(self._turn("user", "").ids) + 1
+        if least > context - context // 2:
+            raise ValueError(
+                f"{self._context} is too small: beside an answer it has room for {context - context // 2} tokens, "
+                f"the system message and the headings of a message take {least}"
+            )
+
+    @property
+    def _context(self) -> str:
+        return f"the context of {self.generator.model.config.context_length} tokens"
+
+    def _user_turn(self, text: str) -> ChatTurn:
+        # The white space around a message is not in the training data either; the space after a raw prompt would keep
+        # the model from the words that begin with one.
+        text = _readable(text).rstrip(" \t") if self.is_raw else _readable(text).strip()
+        if not text.strip():
+            raise ValueError("the message is empty")
+        return self._turn("user", text)
+
+    def _turn(self, role: Literal["system", "user", "assistant"], text: str) -> ChatTurn:
+        encoding = self.generator.encoding
+        turn = ChatTurn(role, text)
+        if self.is_raw:
+            line_break = "\n" if role == "user" and self._turns and not self._turns[-1].text.endswith("\n") else ""
+            ids = encoding.encode_ordinary(line_break + text)
+        else:
+            ids, _ = render_conversation([turn], cast(Encoding, encoding))  # the model asks less of it: no name
+        return ChatTurn(role, text, tuple(ids))
+
+
+def _stripped(pieces: Iterable[str]) -> Iterator[str]:
+    """The same text without white space at its ends; inside, it comes with the word after it."""
+    held, started = "", False
+    for piece in pieces:
+        held += piece
+        text = held.rstrip() if started else held.strip()
+        if text:
+            yield text
+            started = True
+            held = held[len(held.rstrip()) :]
+
+
+def _readable(text: str) -> str:
+    """The text without lone surrogates, which stand for bytes that were not text and that nothing can encode."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _ids(turns: Iterable[ChatTurn]) -> list[int]:
+    return [i for turn in turns for i in turn.ids]
+
+
+def _length(turns: Iterable[ChatTurn]) -> int:
+    return sum(len(turn.ids) for turn in turns)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

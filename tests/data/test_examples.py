@@ -1,0 +1,190 @@
+"""Examples: what of a conversation or a preference is learned, how they are split, and the picture of the mask."""
+
+import re
+
+import pytest
+import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.data.batching import Example
+from src.data.examples import instruction_examples, preference_examples, show_mask, split_examples
+from src.data.instructions import Conversation, Turn
+from src.data.preferences import Preference
+from src.data.prompts import render_conversation
+from src.tokenizer import load_gpt2_encoding
+
+END = 50256
+PLENTY = 1000  # tokens of context, more than any text here takes
+ASKED = "### Instruction:\nSay hello.\n\n### Response:\n"
+
+
+@pytest.fixture(scope="module")
+def encoding() -> tiktoken.Encoding:
+    return load_gpt2_encoding()
+
+
+def conversation(*turns: tuple[str, str]) -> Conversation:
+    return Conversation("x.json record 1", tuple(Turn(role, text) for role, text in turns))  # type: ignore[arg-type]
+
+
+def preference(chosen: str, rejected: str, *turns: tuple[str, str]) -> Preference:
+    asked = conversation(*turns) if turns else conversation(("user", "Say hello."))
+    return Preference("x.json record 1", asked.turns, chosen, rejected)
+
+
+def learned_text(example: Example, encoding: tiktoken.Encoding) -> str:
+    return encoding.decode([i for i, learned in zip(*example, strict=True) if learned])
+
+
+def read_text(example: Example, encoding: tiktoken.Encoding) -> str:
+    return encoding.decode([i for i, learned in zip(*example, strict=True) if not learned])
+
+
+def test_an_instruction_example_is_the_whole_conversation(encoding: tiktoken.Encoding) -> None:
+    chats = [
+        conversation(("user", "Say hello."), ("assistant", "Hello!")),
+        conversation(("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")),
+    ]
+    examples, shortened = instruction_examples(chats, encoding, PLENTY)
+    assert examples == [render_conversation(chat.turns, encoding) for chat in chats]
+    assert [learned_text(example, encoding) for example in examples] == [
+        "Hello!<|endoftext|>", "b<|endoftext|>d<|endoftext|>",
+    ]  # fmt: skip
+    assert shortened == 0
+
+
+def test_instructions_too_long_for_the_context_are_shortened_before_the_response_and_counted(
+    encoding: tiktoken.Encoding,
+) -> None:
+    chats = [
+        conversation(("user", "Say hello."), ("assistant", "Hello!")),
+        conversation(("user", "word " * 50), ("assistant", "Hello!")),
+        conversation(("user", "word " * 90), ("assistant", "Hello!")),
+    ]
+    examples, shortened = instruction_examples(chats, encoding, 40)
+    assert [len(ids) for ids, _ in examples] == [len(render_conversation(chats[0].turns, encoding)[0]), 41, 41]
+    assert [learned_text(example, encoding) for example in examples] == ["Hello!<|endoftext|>"] * 3
+    assert all(read_text(example, encoding).endswith("\n\n### Response:\n") for example in examples)
+    assert shortened == 2
+
+
+def test_an_instruction_that_just_fits_is_not_shortened(encoding: tiktoken.Encoding) -> None:
+    chat = conversation(("user", "Say hello."), ("assistant", "Hello!"))
+    length = len(render_conversation(chat.turns, encoding)[0])
+    assert instruction_examples([chat], encoding, length - 1)[1] == 0
+    assert instruction_examples([chat], encoding, length - 2)[1] == 1
+
+
+def test_both_answers_of_a_preference_follow_the_same_prompt(encoding: tiktoken.Encoding) -> None:
+    pairs, shortened = preference_examples([preference("Hello!", "Go away, you.")], encoding, PLENTY)
+    ((chosen, rejected),) = pairs
+    assert (read_text(chosen, encoding), learned_text(chosen, encoding)) == (ASKED, "Hello!<|endoftext|>")
+    assert (read_text(rejected, encoding), learned_text(rejected, encoding)) == (ASKED, "Go away, you.<|endoftext|>")
+    assert shortened == 0
+
+
+def test_of_a_preference_only_the_last_response_is_learned(encoding: tiktoken.Encoding) -> None:
+    turns = [("system", "s"), ("user", "a"), ("assistant", "earlier"), ("user", "c")]
+    (((ids, learned), rejected),) = preference_examples([preference("yes", "no", *turns)], encoding, PLENTY)[0]
+    assert learned_text((ids, learned), encoding) == "yes<|endoftext|>"
+    assert learned_text(rejected, encoding) == "no<|endoftext|>"
+    assert "earlier<|endoftext|>### Instruction:\nc" in read_text((ids, learned), encoding)
+    assert read_text((ids, learned), encoding) == read_text(rejected, encoding)
+    assert learned == sorted(learned)
+
+
+def test_preferences_keep_their_order(encoding: tiktoken.Encoding) -> None:
+    several = [preference(f"good {n}", f"bad {n}") for n in range(5)]
+    pairs, _ = preference_examples(several, encoding, PLENTY)
+    assert [(learned_text(chosen, encoding), learned_text(rejected, encoding)) for chosen, rejected in pairs] == [
+        (f"good {n}<|endoftext|>", f"bad {n}<|endoftext|>") for n in range(5)
+    ]
+
+
+def test_a_prompt_too_long_beside_the_longer_answer_is_cut_alike_for_both(encoding: tiktoken.Encoding) -> None:
+    long = preference("Hello!", "I would much rather not say hello to you at all", ("user", "word " * 60))
+    pairs, shortened = preference_examples([long, preference("Hello!", "No.")], encoding, 40)
+    chosen, rejected = pairs[0]
+    assert read_text(chosen, encoding) == read_text(rejected, encoding)
+    assert read_text(chosen, encoding).endswith("word \n\n### Response:\n")
+    assert learned_text(chosen, encoding) == "Hello!<|endoftext|>"
+    assert learned_text(rejected, encoding) == "I would much rather not say hello to you at all<|endoftext|>"
+    assert len(rejected[0]) == 41
+    assert shortened == 1
+
+
+def test_an_answer_longer_than_the_context_loses_its_end_and_keeps_one_token_to_follow(
+    encoding: tiktoken.Encoding,
+) -> None:
+    pairs, shortened = preference_examples([preference("word " * 60, "Hello!")], encoding, 20)
+    ((chosen_ids, chosen_learned), (rejected_ids, rejected_learned)) = pairs[0]
+    assert (len(chosen_ids), chosen_learned) == (21, [False] + [True] * 20)
+    assert END not in chosen_ids
+    assert rejected_learned == [False, True, True, True]
+    assert chosen_ids[0] == rejected_ids[0]
+    assert rejected_ids[-1] == END
+    assert shortened == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "val_fraction", "n_val"),
+    [(30, 0.1, 3), (30, 0, 0), (20, 0.1, 2), (3, 0.1, 1), (2, 0.01, 1), (2, 0.5, 1), (1, 0, 0), (10, 0.9, 9)],
+)
+def test_the_last_examples_are_kept_for_validation(count: int, val_fraction: float, n_val: int) -> None:
+    train, val = split_examples(range(count), val_fraction)
+    assert train + val == list(range(count))
+    assert len(val) == n_val
+
+
+@pytest.mark.parametrize(("count", "val_fraction"), [(1, 0.1), (2, 0.9), (5, 0.95)])
+def test_a_split_that_leaves_nothing_to_train_on_is_refused(count: int, val_fraction: float) -> None:
+    with pytest.raises(ValueError, match=re.escape(
+        f"--val-fraction {val_fraction:g} leaves none of {count} examples to train on; pass 0"
+    )):  # fmt: skip
+        split_examples(range(count), val_fraction)
+
+
+GREEN, DIM, PLAIN = "\033[0;1;32m", "\033[2m", "\033[0m"
+TALK = [
+    Turn("user", "Say hello."),
+    Turn("assistant", "Hello, Zoë 👋🏽"),
+    Turn("user", "Again."),
+    Turn("assistant", "Hello!"),
+]
+AGAIN = "### Instruction:\nAgain.\n\n### Response:\n"
+
+
+def test_without_colours_what_is_learned_stands_between_brackets(encoding: tiktoken.Encoding) -> None:
+    assert show_mask(render_conversation(TALK, encoding), encoding, colour=False) == (
+        f"{ASKED}[[Hello, Zoë 👋🏽<|endoftext|>]]{AGAIN}[[Hello!<|endoftext|>]]"
+    )
+
+
+def test_in_colours_what_is_learned_is_green_and_the_rest_is_dim(encoding: tiktoken.Encoding) -> None:
+    assert show_mask(render_conversation(TALK, encoding), encoding, colour=True) == (
+        f"{DIM}{ASKED}{GREEN}Hello, Zoë 👋🏽<|endoftext|>{PLAIN}{DIM}{AGAIN}"
+        f"{GREEN}Hello!<|endoftext|>{PLAIN}{DIM}{PLAIN}"
+    )
+
+
+def test_a_prompt_alone_has_nothing_marked(encoding: tiktoken.Encoding) -> None:
+    assert show_mask(render_conversation(TALK[:1], encoding), encoding, colour=False) == ASKED
+    assert show_mask(render_conversation(TALK[:1], encoding), encoding, colour=True) == f"{DIM}{ASKED}{PLAIN}"
+
+
+@given(texts=st.lists(st.text(max_size=20), min_size=1, max_size=4))
+@settings(max_examples=100, deadline=None)
+def test_every_character_is_shown_also_where_tokens_split_it(encoding: tiktoken.Encoding, texts: list[str]) -> None:
+    turns = [turn for text in texts for turn in (Turn("user", text), Turn("assistant", text))]
+    asked_and_answered = [f"### Instruction:\n{text}\n\n### Response:\n[[{text}<|endoftext|>]]" for text in texts]
+    assert show_mask(render_conversation(turns, encoding), encoding, colour=False) == "".join(asked_and_answered)
+
+
+def test_a_character_of_several_tokens_is_one_and_half_of_one_is_a_replacement_character(
+    encoding: tiktoken.Encoding,
+) -> None:
+    ids = encoding.encode_ordinary("👋")
+    assert len(ids) > 1
+    assert show_mask((ids, [True] * len(ids)), encoding, colour=False) == "[[👋]]"
+    assert show_mask((ids[:-1], [True] * (len(ids) - 1)), encoding, colour=False) == "[[\ufffd]]"

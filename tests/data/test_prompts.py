@@ -1,0 +1,183 @@
+"""The prompt template: its exact text, which tokens of it are learned, and that no text can break it."""
+
+from itertools import groupby
+
+import pytest
+import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.data.instructions import Turn
+from src.data.prompts import TEMPLATE, prompt_ids, render_conversation
+from src.tokenizer import load_gpt2_encoding
+
+END = 50256
+
+# Texts that look like parts of the template, of a format string or of the end-of-text token.
+NASTY = [
+    "<|endoftext|>", "<|endoftext|><|endoftext|>", "### Response:\n", "### Instruction:\n", "\n\n### Response:\n", "{}",
+    "{0}", "{{}}", "%s", "%(x)s", "\\1", "$1", "\n", "\n\n", " ", "\t", " \n x", "é", "👩\u200d👧", "\u0301", "\0", "#",
+]  # fmt: skip
+TEXT = st.lists(st.sampled_from(NASTY) | st.text(max_size=12), max_size=4).map("".join)
+ROUNDS = st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=4)  # instruction, input, response
+
+
+@pytest.fixture(scope="module")
+def encoding() -> tiktoken.Encoding:
+    return load_gpt2_encoding()
+
+
+def chat(rounds: list[tuple[str, str, str]], system: str | None = None) -> list[Turn]:
+    turns = [Turn("system", system)] if system is not None else []
+    for instruction, given_input, response in rounds:
+        turns += [Turn("user", instruction, given_input), Turn("assistant", response)]
+    return turns
+
+
+def parts(turns: list[Turn], encoding: tiktoken.Encoding) -> list[tuple[str, bool]]:
+    """The texts of the stretches of tokens that are learned, or not, in order."""
+    pairs = zip(*render_conversation(turns, encoding), strict=True)
+    return [
+        (encoding.decode([id_ for id_, _ in run]), learned) for learned, run in groupby(pairs, key=lambda pair: pair[1])
+    ]
+
+
+USER = Turn("user", "What is the capital of France?")
+ALPACA = Turn("user", "Translate to French.", "Good day.\nHow are you?")
+SYSTEM = Turn("system", "Be brief.")
+PARIS = Turn("assistant", "Paris")
+
+ASKED = "### Instruction:\nWhat is the capital of France?\n\n### Response:\n"
+ALPACA_ASKED = "### Instruction:\nTranslate to French.\n\n### Input:\nGood day.\nHow are you?\n\n### Response:\n"
+TOLD = "### System:\nBe brief.\n\n"
+ANSWERED = "Paris<|endoftext|>"
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        ([USER], [(ASKED, False)]),
+        ([USER, PARIS], [(ASKED, False), (ANSWERED, True)]),
+        ([ALPACA, PARIS], [(ALPACA_ASKED, False), (ANSWERED, True)]),
+        ([SYSTEM, USER, PARIS], [(TOLD + ASKED, False), (ANSWERED, True)]),
+        ([SYSTEM], [(TOLD, False)]),
+        ([PARIS], [(ANSWERED, True)]),
+        ([USER, Turn("assistant", "")], [(ASKED, False), ("<|endoftext|>", True)]),
+        ([USER, PARIS, ALPACA], [(ASKED, False), (ANSWERED, True), (ALPACA_ASKED, False)]),
+        (
+            [SYSTEM, USER, PARIS, ALPACA, Turn("assistant", "Bonjour.")],
+            [(TOLD + ASKED, False), (ANSWERED, True), (ALPACA_ASKED, False), ("Bonjour.<|endoftext|>", True)],
+        ),
+        ([], []),
+    ],
+    ids=[
+        "prompt", "pair", "alpaca", "system", "system alone", "response alone", "empty response", "open chat",
+        "chat of two rounds", "nothing",
+    ],
+)  # fmt: skip
+def test_a_conversation_is_written_and_learned_exactly_so(
+    encoding: tiktoken.Encoding, turns: list[Turn], expected: list[tuple[str, bool]]
+) -> None:
+    assert parts(turns, encoding) == expected
+
+
+def test_another_text_of_the_template_needs_another_name() -> None:
+    assert TEMPLATE == "instruction-response 1"  # the name of the texts above: checkpoints carry it
+
+
+GOLDEN = [
+    (21017, b"###", False),
+    (46486, b" Instruction", False),
+    (25, b":", False),
+    (198, b"\n", False),
+    (38, b"G", False),
+    (2871, b"reet", False),
+    (31645, b" Zo", False),
+    (26689, b"\xc3\xab", False),
+    (25, b":", False),
+    (23884, b" {}", False),
+    (198, b"\n", False),
+    (198, b"\n", False),
+    (21017, b"###", False),
+    (18261, b" Response", False),
+    (25, b":", False),
+    (198, b"\n", False),
+    (15496, b"Hello", True),
+    (11, b",", True),
+    (31645, b" Zo", True),
+    (26689, b"\xc3\xab", True),
+    (0, b"!", True),
+    (50169, b" \xf0\x9f\x91", True),
+    (233, b"\x8b", True),
+    (END, b"<|endoftext|>", True),
+]
+
+
+def test_ids_and_mask_of_a_sample_are_these(encoding: tiktoken.Encoding) -> None:
+    turns = [Turn("user", "Greet Zoë: {}"), Turn("assistant", "Hello, Zoë! 👋")]
+    ids, learned = render_conversation(turns, encoding)
+    spellings = map(encoding.decode_single_token_bytes, ids)
+    assert list(zip(ids, spellings, learned, strict=True)) == GOLDEN
+
+
+def test_prompt_ids_are_those_of_the_conversation_so_far(encoding: tiktoken.Encoding) -> None:
+    for turn in (USER, ALPACA, SYSTEM):
+        assert prompt_ids(turn, encoding) == render_conversation([turn], encoding)[0]
+
+
+@given(rounds=ROUNDS, system=st.none() | TEXT)
+@settings(max_examples=150, deadline=None)
+def test_the_prompt_is_a_prefix_of_the_whole_whatever_the_texts(
+    encoding: tiktoken.Encoding, rounds: list[tuple[str, str, str]], system: str | None
+) -> None:
+    turns = chat(rounds, system)
+    whole, _ = render_conversation(turns, encoding)
+    for end in range(len(turns) + 1):
+        ids, _ = render_conversation(turns[:end], encoding)
+        assert whole[: len(ids)] == ids
+
+
+@given(rounds=ROUNDS, system=st.none() | TEXT)
+@settings(max_examples=150, deadline=None)
+def test_every_response_is_learned_with_one_end_of_text_and_nothing_else_is(
+    encoding: tiktoken.Encoding, rounds: list[tuple[str, str, str]], system: str | None
+) -> None:
+    ids, learned = render_conversation(chat(rounds, system), encoding)
+    taught = [i for i, mark in zip(ids, learned, strict=True) if mark]
+    assert taught == [i for _, _, response in rounds for i in [*encoding.encode_ordinary(response), END]]
+    assert ids.count(END) == len(rounds)
+    assert ids[-1] == END
+
+
+@given(asked=TEXT, answer=TEXT.filter(bool))
+@settings(max_examples=100, deadline=None)
+def test_the_first_learned_token_begins_the_response_and_the_last_is_end_of_text(
+    encoding: tiktoken.Encoding, asked: str, answer: str
+) -> None:
+    ids, learned = render_conversation([Turn("user", asked), Turn("assistant", answer)], encoding)
+    first = learned.index(True)
+    assert encoding.decode(ids[:first]) == f"### Instruction:\n{asked}\n\n### Response:\n"
+    assert ids[first] == encoding.encode_ordinary(answer)[0]
+    assert (ids[-1], learned[-1]) == (END, True)
+
+
+@pytest.mark.parametrize("answer", ["\n", "\n\nParis", "\n \n"])
+def test_prompt_and_response_are_joined_as_ids_also_where_encoding_both_at_once_differs(
+    encoding: tiktoken.Encoding, answer: str
+) -> None:
+    ids, _ = render_conversation([USER, Turn("assistant", answer)], encoding)
+    at_once = encoding.encode_ordinary(ASKED + answer)
+    assert encoding.decode(ids[:-1]) == encoding.decode(at_once)
+    assert ids[:-1] != at_once
+    prompt, _ = render_conversation([USER], encoding)
+    assert at_once[: len(prompt)] != prompt
+    assert ids == [*prompt, *encoding.encode_ordinary(answer), END]
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_texts_stand_in_the_template_as_they_are(encoding: tiktoken.Encoding, text: str) -> None:
+    turns = [Turn("system", text), Turn("user", text, text), Turn("assistant", text)]
+    ids, _ = render_conversation(turns, encoding)
+    assert encoding.decode(ids) == (
+        f"### System:\n{text}\n\n### Instruction:\n{text}\n\n### Input:\n{text}\n\n### Response:\n{text}<|endoftext|>"
+    )

@@ -1,0 +1,425 @@
+"""The chat as a person meets it: flags, commands, pipes, a terminal, and what goes wrong."""
+
+import io
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+from prompt_toolkit.utils import get_cwidth
+
+import chat
+from src.chat_session import ChatSession
+from src.chat_terminal import Screen, printable, run_command, session_commands, talk, typed_lines, wrapped
+from src.checkpoint import save_checkpoint
+from src.cli import run
+from src.data.prompts import TEMPLATE
+from src.model.generate import TextGenerator
+from src.model.gpt import GPTModel
+from src.tokenizer import describe, load_gpt2_encoding
+
+ENCODING = load_gpt2_encoding()
+ANSWER = "Paris is the capital of France."
+SCRIPT = Path(chat.__file__)
+
+
+def speaking_model(text: str) -> GPTModel:
+    """A model that says the text after each line break: its MLP is a table from every token to the next one.
+
+    The tokens of the text must differ from each other.
+    """
+    steps = [*ENCODING.encode_ordinary("\n" + text), ENCODING.eot_token]
+    torch.manual_seed(0)
+    size = {"context_length": 64, "d_model": 64, "n_heads": 1, "n_layers": 1}
+    model = GPTModel({"vocab_size": 50257, **size})
+    table = torch.randn(50257, 64)
+    table = torch.nn.functional.normalize(table - table.mean(dim=1, keepdim=True), dim=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.wte.weight.copy_(table)
+        model.ln_f.weight.fill_(10)
+        block = model.h[0]
+        block.ln_2.weight.fill_(1 / 8)  # unit vectors again
+        for i, (token, following) in enumerate(zip(steps[:-1], steps[1:], strict=True)):
+            block.mlp.c_fc.weight[i] = 100 * table[token]
+            block.mlp.c_fc.bias[i] = -90
+            block.mlp.c_proj.weight[:, i] = table[following]
+    return model.eval()
+
+
+def save(path: Path, model: GPTModel, template: str | None) -> None:
+    content = {"model": model.state_dict(), "config": asdict(model.config), "stage": "test", "template": template}
+    save_checkpoint(path, {**content, "tokenizer": describe(ENCODING)})
+
+
+@pytest.fixture(scope="module")
+def model():
+    return speaking_model(ANSWER)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, model):
+    """A working folder with a tuned model and a raw one."""
+    folder = tmp_path_factory.mktemp("chat")
+    save(folder / "checkpoints/instruction_tuned/best_model.pt", model, TEMPLATE)
+    save(folder / "checkpoints/pretrained/best_model.pt", model, None)
+    save(folder / "escape.pt", speaking_model("Red \x1b[31m alert\x07\x9b!"), TEMPLATE)
+    save(folder / "foreign.pt", model, "another template")
+    return folder
+
+
+@pytest.fixture
+def converse(folder, monkeypatch, capsys):
+    """Pipe lines through the chat: (exit code, stdout, stderr)."""
+
+    def converse(typed: str | bytes = "", *argv: str):
+        monkeypatch.chdir(folder)
+        raw = typed if isinstance(typed, bytes) else typed.encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="latin-1"))
+        code = chat.main(argv)
+        return code, *capsys.readouterr()
+
+    return converse
+
+
+@pytest.fixture
+def session(model):
+    return ChatSession(
+        TextGenerator(model, ENCODING), template=TEMPLATE, settings=chat.Config().settings(), notify=lambda note: None
+    )
+
+
+@contextmanager
+def terminal(keys: str = ""):
+    """A terminal on which these keys are pressed."""
+    with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
+        pipe.send_text(keys)
+        yield
+
+
+def test_piped_lines_are_answered_one_after_the_other(converse):
+    code, out, err = converse("\ufeffWhat is the capital of France?\r\n\n   \nAnd again?")
+    assert code == 0
+    assert out == f"Assistant: {ANSWER}\n" * 2
+    assert "You:" not in out + err
+
+
+def test_auto_takes_the_best_model_that_is_there_and_says_why(converse, folder):
+    tuned = folder / "checkpoints/instruction_tuned/best_model.pt"
+    _, _, err = converse()
+    assert err.startswith("note: checkpoints/instruction_tuned/best_model.pt, the best that is here (no dpo yet)")
+    assert "context of 64 tokens, on " in err
+    aligned = folder / "checkpoints/dpo_aligned/best_model.pt"
+    aligned.parent.mkdir()
+    shutil.copy(tuned, aligned)
+    try:
+        assert "dpo_aligned/best_model.pt, the best that is here:" in converse()[2]
+        assert "instruction_tuned/best_model.pt, sft, as asked:" in converse("", "--model", "sft")[2]
+    finally:
+        shutil.rmtree(aligned.parent)
+
+
+@pytest.mark.parametrize(
+    ("line", "reply", "field", "value"),
+    [
+        ("/temp 0.9", "temperature is 0.9", "temperature", 0.9),
+        ("/TEMP   0 ", "temperature is 0", "temperature", 0.0),
+        ("/topk 50", "top_k is 50", "top_k", 50),
+        ("/topk off", "top_k is off", "top_k", None),
+        ("/topp 0.95", "top_p is 0.95", "top_p", 0.95),
+        ("/topp none", "top_p is off", "top_p", None),
+        ("/tokens 200", "max_tokens is 200", "max_tokens", 200),
+        ("/penalty 1.2", "repetition_penalty is 1.2", "repetition_penalty", 1.2),
+        ("/seed 3", "seed is 3", "seed", 3),
+    ],
+)
+def test_a_command_changes_its_setting_and_shows_it(session, line, reply, field, value):
+    commands = session_commands(session)
+    assert run_command(line, commands) == reply
+    assert getattr(session.settings, field) == value
+    assert run_command(line.split()[0], commands) == reply
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("/temp -1", "temperature must be a number of at least 0, got -1.0"),
+        ("/temp nan", "temperature must be a number of at least 0, got nan"),
+        ("/temp 0,8", "temperature must be a number, got '0,8'"),
+        ("/temp off", "temperature must be a number of at least 0, got None"),
+        ("/topk 0", "top_k must be a whole number of at least 1, or None for off, got 0"),
+        ("/topk 2.5", "top_k must be a whole number, got '2.5'"),
+        ("/topp 1.5", "top_p must be above 0 and at most 1, or None for off, got 1.5"),
+        ("/tokens 0", "max_tokens must be a whole number of at least 1, got 0"),
+        ("/tokens many words", "max_tokens must be a whole number, got 'many words'"),
+        ("/penalty 0", "repetition_penalty must be a number above 0, got 0.0"),
+        ("/seed -1", "seed must be a whole number from 0 to 2**63 - 1, or None for off, got -1"),
+    ],
+)
+def test_a_bad_value_is_one_line_and_changes_nothing(session, line, reason):
+    before = session.settings
+    assert run_command(line, session_commands(session)) == reason
+    assert session.settings == before
+
+
+def test_help_lists_every_command_with_its_value_now(session):
+    commands = session_commands(session)
+    run_command("/temp 0.25", commands)
+    listed = run_command("/help", commands)
+    for name in "/quit /exit /reset /temp /topk /topp /tokens /penalty /seed /help".split():
+        assert re.search(rf"^{name} ", listed, re.MULTILINE)
+    assert re.search(r"^/temp .*\(now 0.25\)$", listed, re.MULTILINE)
+    assert re.search(r"^/topk .*\(now 40\)$", listed, re.MULTILINE)
+    assert re.search(r"^/seed .*\(now off\)$", listed, re.MULTILINE)
+
+
+def test_an_unknown_command_suggests_the_nearest(session):
+    commands = session_commands(session)
+    assert run_command("/tmep 1", commands).startswith("/tmep: no such command; did you mean /temp? ")
+    assert run_command("/usr/bin", commands).startswith("/usr/bin: no such command; /help lists the commands ")
+
+
+@pytest.mark.parametrize("leave", ["/quit", "/exit", " /Quit now"])
+def test_quit_and_exit_leave(converse, leave):
+    assert converse(f"Hello\n{leave}\nHello\n")[:2] == (0, f"Assistant: {ANSWER}\n")
+
+
+def test_reset_forgets_the_conversation(session, capsys):
+    talk(session.reply, Screen(interactive=False), session_commands(session), ["Hello", "/reset"])
+    assert session.turns == ()
+    assert capsys.readouterr().out == f"Assistant: {ANSWER}\nthe conversation is forgotten\n"
+
+
+def test_two_slashes_send_a_message_that_begins_with_one(session):
+    talk(session.reply, Screen(interactive=False), session_commands(session), [" //usr/bin is what?"])
+    assert [turn.text for turn in session.turns] == ["/usr/bin is what?", ANSWER]
+
+
+def test_commands_and_answers_of_a_piped_session_make_a_transcript(converse):
+    code, out, err = converse("\ufeff/tokens 3\nFrance?\n/tokens 0\n/tokens 50\nFrance?\n/reset\n")
+    assert code == 0
+    assert out.splitlines() == [
+        "max_tokens is 3",
+        "Assistant: Paris is the",
+        "max_tokens must be a whole number of at least 1, got 0",
+        "max_tokens is 50",
+        f"Assistant: {ANSWER}",
+        "the conversation is forgotten",
+    ]
+    assert "note: the answer was cut at 3 tokens\n" in err
+
+
+def test_prompt_puts_the_answer_on_stdout_and_nothing_else(folder):
+    command = [sys.executable, "-X", "importtime", SCRIPT, "--prompt", "What is the capital of France?"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (0, ANSWER + "\n")
+    assert "note: checkpoints/instruction_tuned/best_model.pt" in done.stderr
+    assert "src.chat_terminal" in done.stderr  # the list of imports; what is for terminals is not among them
+    assert "prompt_toolkit" not in done.stderr
+
+
+def test_prompt_of_a_raw_model_is_continued(converse):
+    code, out, err = converse("", "--model", "scratch", "--prompt", "Paris ")
+    assert (code, out) == (0, ANSWER.removeprefix("Paris") + "\n")
+    assert "note: this is a raw language model: it continues your text" in err
+
+
+@pytest.mark.parametrize("prompt", ["none", "off", "/quit"])
+def test_prompt_is_a_message_whatever_it_spells(converse, prompt):
+    assert converse("", "--prompt", prompt)[:2] == (0, ANSWER + "\n")
+
+
+def test_a_seed_makes_answers_repeatable(converse):
+    def answer(seed: str) -> str:
+        wild = ("--temperature", "60", "--top-k", "none", "--top-p", "off", "--max-tokens", "20")
+        return converse("", "--prompt", "Hello", "--seed", seed, *wild)[1]
+
+    assert answer("1") == answer("1") != answer("2")
+
+
+def test_an_answer_that_outgrows_the_context_is_noted_once(converse):
+    _, out, err = converse("Hello\n", "--temperature", "60", "--top-k", "none", "--seed", "1", "--max-tokens", "200")
+    assert err.count("the context of 64 tokens is full") == 1
+    assert "context of 64" not in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (["--model", "dpo"], "dpo_aligned/best_model.pt: not there yet; make it with python dpo_train.py"),
+        (["--model", "nowhere.pt"], "nowhere.pt: no such file; "),
+        (["--model", "foreign.pt"], "foreign.pt: the model was tuned with the prompt template 'another template'"),
+        (["--device", "mps"], "--device mps: not available here"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_one_line_and_exit_code_1(folder, monkeypatch, capsys, argv, reason):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["chat.py", "--prompt", "Hello", *argv])
+    with pytest.raises(SystemExit) as left:
+        run(chat.main)
+    out, err = capsys.readouterr()
+    assert (left.value.code, out) == (1, "")
+    last = err.splitlines()[-1].replace("\\", "/")
+    assert last.startswith("error: ") and reason in last
+
+
+def test_no_model_at_all_names_the_command_that_makes_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="make it with python main.py"):
+        chat.main(["--prompt", "Hello"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (["--temperature", "-1", "--top-k", "0"], "temperature must be a number of at least 0, got -1.0; top_k"),
+        (["--max-tokens", "0"], "max_tokens must be a whole number of at least 1, got 0"),
+        (["--top-p", "x"], "--top-p"),
+        (["--temprature", "1"], "did you mean --temperature?"),
+        (["--device", "tpu"], "--device"),
+    ],
+)
+def test_bad_flags_are_one_line_and_exit_code_2(capsys, argv, reason):
+    with pytest.raises(SystemExit) as left:
+        chat.main(argv)
+    err = capsys.readouterr().err
+    assert left.value.code == 2
+    assert reason in err and err.count("\n") == 1
+
+
+def test_an_empty_prompt_is_bad_usage(capsys):
+    assert chat.main(["--prompt", "  "]) == 2
+    assert capsys.readouterr().err == "chat.py: --prompt is empty; see python chat.py --help\n"
+
+
+def fail_after(pieces: list[str], error: BaseException):
+    """Instead of the first answer these pieces and the error; then the model's own answers."""
+    usual, failed = TextGenerator.stream, []
+
+    def stream(self, *args, **settings):
+        if failed:
+            return usual(self, *args, **settings)
+        failed.append(True)
+
+        def broken():
+            yield from pieces
+            raise error
+
+        return broken()
+
+    return stream
+
+
+def test_ctrl_c_stops_an_answer_and_not_the_chat(session, monkeypatch, capsys):
+    monkeypatch.setattr(TextGenerator, "stream", fail_after(["Once upon ", "a time "], KeyboardInterrupt()))
+    with terminal():
+        talk(session.reply, Screen(interactive=True), session_commands(session), ["Tell", "France?"])
+    assert [turn.text for turn in session.turns] == ["Tell", "Once upon a time", "France?", ANSWER]
+    assert capsys.readouterr().out == f"Once upon a \n\n{ANSWER}\n\n"
+
+
+def test_an_answer_that_cannot_be_shown_is_kept_as_far_as_it_was_said(session, monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            if "Paris" in text:
+                raise BrokenPipeError
+            return len(text)
+
+    answer = session.reply("France?")
+    monkeypatch.setattr(sys, "stdout", Closed())
+    with pytest.raises(BrokenPipeError):
+        Screen(interactive=False).answer(answer)
+    assert session.turns[1].text == "Paris"
+
+
+def test_ctrl_c_ends_a_piped_session_with_exit_code_130(converse, monkeypatch):
+    monkeypatch.setattr(TextGenerator, "stream", fail_after(["Once"], KeyboardInterrupt()))
+    assert converse("Tell\nFrance?\n")[:2] == (130, "Assistant: Once\n")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory\nleft"), MemoryError(), ValueError("prompt id 9")])
+def test_an_answer_that_fails_is_one_line_and_the_chat_goes_on(converse, monkeypatch, error):
+    monkeypatch.setattr(TextGenerator, "stream", fail_after(["Once"], error))
+    code, out, err = converse("Tell\nFrance?\n")
+    assert (code, out) == (0, f"Assistant: Once\nAssistant: {ANSWER}\n")
+    reason = " ".join(str(error).split()) or "MemoryError"
+    assert f"note: no answer: {reason}\n" in err
+
+
+@pytest.mark.parametrize(
+    "line", [b"\xff\xfe\x00\x1b[2J", b"\xed\xa0\x80", b"x" * 100_000, b"{} {0} %s <|endoftext|>", "\U0001f600".encode()]
+)
+def test_hostile_lines_are_answered_like_others(converse, line):
+    assert converse(line + b"\n")[:2] == (0, f"Assistant: {ANSWER}\n")
+
+
+def test_control_characters_of_a_model_do_not_reach_the_terminal(converse):
+    _, out, _ = converse("Hello\n", "--model", "escape.pt")
+    assert out == "Assistant: Red \ufffd[31m alert\ufffd\ufffd!\n"
+
+
+def test_printable_keeps_text_and_replaces_what_a_terminal_obeys():
+    text = "caf\u00e9 \u4e16\u754c \U0001f468\u200d\U0001f469\n"
+    assert printable(text) == text
+    assert printable("a\x00b\x1b]0;title\x07\x7f\x9b") == "a\ufffdb\ufffd]0;title\ufffd\ufffd\ufffd"
+    assert printable("one\r\ntwo\tthree \u202eevil\ud800") == "one\ntwo    three \ufffdevil\ufffd"
+
+
+def test_a_terminal_session_from_the_first_line_to_ctrl_d(folder, monkeypatch, capsys):
+    handlers = {}
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(chat, "_on_terminal", lambda: True)
+    with terminal("France?\r/tokens 2\rgone\x03France?\r\x04"):
+        assert chat.main([]) == 0
+    assert capsys.readouterr().out == f"{ANSWER}\n\nParis is\n\n"
+    with pytest.raises(SystemExit) as left:  # ending the process leaves the chat, also in the middle of an answer
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+    assert left.value.code == 130
+
+
+def test_typed_lines_can_be_edited_and_cleared(session):
+    left = "\x1b[D"
+    with terminal(f"helo{left}l\r" + "cleared\x03" + "\x03" + "bye\r" + "\x04"):
+        assert list(typed_lines(Screen(interactive=True), session_commands(session))) == ["hello", "bye"]
+
+
+def test_words_are_not_broken_at_the_edge_of_the_terminal():
+    text = "Once upon a time there was a king, " * 4 + "and\n\nthe end" + "\u4e16\u754c" * 20
+    pieces = [text[i : i + 3] for i in range(0, len(text), 3)]
+    for width in range(14, 60):
+        shown = "".join(wrapped(pieces, width, 11))
+        first, *others = shown.split("\n")
+        assert get_cwidth(first) <= width - 11
+        assert all(get_cwidth(line) <= width for line in others)
+        assert shown.split()[:34] == text.split()[:34]
+        assert "".join(shown.split()) == "".join(text.split())
+    assert "".join(wrapped(pieces, 1000, 11)) == text
+
+
+def test_a_wrapped_answer_still_comes_word_by_word():
+    def pieces():
+        yield from ["One", " two", " thr"]
+        raise AssertionError("asked for more before showing what is there")
+
+    shown = wrapped(pieces(), 80, 0)
+    assert [next(shown) for _ in range(4)] == ["One", " ", "two", " "]
+
+
+def test_a_word_longer_than_the_line_is_not_held_back():
+    for text in ("x" * 25, "\u4e16" * 25):
+        shown = list(wrapped([text], 10, 0))
+        assert "".join(shown).replace("\n", "") == text
+        assert max(map(get_cwidth, shown)) <= 10

@@ -1,0 +1,441 @@
+"""The command line: what flags become, what is said of bad ones, how a script ends, and that no flag is dead."""
+
+import ast
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_type_hints
+
+import pytest
+
+import chat
+import dpo_train
+import finetune_gpt2
+import instruction_tune
+import main
+from src.cli import TrainingFlags, flag, flag_name, one_line, parse, run
+from src.training import stage
+
+ROOT = Path(main.__file__).parent
+TRAINING = (main, finetune_gpt2, instruction_tune, dpo_train)
+SCRIPTS = (*TRAINING, chat)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A flag of every type that the scripts use."""
+
+    count: int = flag(3, "how many")
+    rate: float = flag(0.5, "how fast")
+    word: str = flag("it", "what")
+    folder: Path = flag(Path("here"), "where")
+    slow: bool = flag(False, "whether to take time")
+    loud: bool = flag(True, "whether to be heard")
+    limit: int | None = flag(None, "at most (default: all of 100%)")
+    share: float | None = flag(0.9, "which part; none is off")
+    name: str | None = flag(None, "whose")
+    source: Path | None = flag(Path("there"), "where from")
+    kind: Literal["plain", "fancy"] = flag("plain", "which")
+    again: bool | None = flag(None, "whether once more")
+
+    def __post_init__(self) -> None:
+        problems = [f"--count must be above 0, got {self.count}"] if self.count <= 0 else []
+        if self.count > 100 * self.rate:
+            problems.append(f"--rate must fit --count, got {self.rate} and {self.count}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+def refusal(config: type, argv: list[str], capsys: pytest.CaptureFixture) -> str:
+    """The line on stderr with which `parse` leaves with exit code 2."""
+    with pytest.raises(SystemExit) as left:
+        parse(config, argv, "")
+    out, err = capsys.readouterr()
+    assert (left.value.code, out) == (2, "")
+    assert err.count("\n") == 1 and err.endswith(" --help\n")
+    return err
+
+
+def ending(main: Callable[[], int]) -> int | None:
+    with pytest.raises(SystemExit) as left:
+        run(main)
+    return left.value.code
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Puts back what `run` changes in the process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("--count 7", "count", 7),
+        ("--count=-0 --count 12", "count", 12),  # the last one counts
+        ("--rate 2.5e-1", "rate", 0.25),
+        ("--rate 3", "rate", 3.0),
+        ("--word none", "word", "none"),
+        ("--word=--x", "word", "--x"),
+        ("--folder a/b", "folder", Path("a/b")),
+        ("--slow", "slow", True),
+        ("--no-slow", "slow", False),
+        ("--no-loud", "loud", False),
+        ("--limit 5", "limit", 5),
+        ("--limit none", "limit", None),
+        ("--share off", "share", None),
+        ("--share None", "share", None),
+        ("--share 0.1", "share", 0.1),
+        ("--name Ada", "name", "Ada"),
+        ("--source none", "source", None),
+        ("--source a", "source", Path("a")),
+        ("--kind fancy", "kind", "fancy"),
+        ("--again", "again", True),
+        ("--no-again", "again", False),
+    ],
+)
+def test_a_flag_becomes_a_value_of_its_fields_type(text: str, field: str, value: object) -> None:
+    settings, given = parse(Settings, text.split(), "")
+    assert getattr(settings, field) == value
+    assert type(getattr(settings, field)) is type(value)
+    assert given == {field}
+    assert settings == dataclasses.replace(Settings(), **{field: value})
+
+
+def test_a_line_without_flags_gives_the_defaults_and_tells_that_none_was_given() -> None:
+    assert parse(Settings, [], "") == (Settings(), set())
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["--count", "many"], "--count must be a whole number, got 'many'"),
+        (["--count", "1.5"], "--count must be a whole number, got '1.5'"),
+        (["--count", "none"], "--count must be a whole number, got 'none'"),
+        (["--rate", "0,5"], "--rate must be a finite number, got '0,5'"),
+        (["--rate", "nan"], "--rate must be a finite number, got 'nan'"),
+        (["--share", "inf"], "--share must be a finite number or none, got 'inf'"),
+        (["--limit", ""], "--limit must be a whole number or none, got ''"),
+        (["--folder", ""], "--folder must be a path, got ''"),
+        (["--kind", "Plain"], "--kind must be one of plain, fancy, got 'Plain'"),
+        (["--kind", "pla\nin"], r"--kind must be one of plain, fancy, got 'pla\nin'"),
+        (["--rate"], "--rate: expected one argument"),
+        (["--slow=yes"], "--slow/--no-slow: ignored explicit argument 'yes'"),
+        (["--count", "-4"], "--count must be above 0, got -4"),
+        (["more"], "there is no more;"),
+        (["more\nlines"], "there is no more lines;"),
+    ],
+)
+def test_a_bad_value_is_one_line_with_the_flag_what_was_expected_and_what_came(capsys, argv, complaint) -> None:
+    assert complaint in refusal(Settings, argv, capsys)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--cuont", "--count"),
+        ("--foldr=x", "--folder"),
+        ("--no-lod", "--no-loud"),
+        ("-rate", "--rate"),
+        ("--s_low", "--slow"),
+    ],
+)
+def test_a_misspelt_flag_is_answered_with_the_nearest(capsys, typed: str, meant: str) -> None:
+    line = refusal(Settings, [typed, "-1"], capsys)
+    assert f"there is no {typed.split('=')[0]} (did you mean {meant}?);" in line
+    assert "-1" not in line  # its value is no problem of its own
+
+
+def test_a_flag_near_to_none_is_answered_without_a_guess(capsys) -> None:
+    assert "there is no --zzz; see" in refusal(Settings, ["--zzz"], capsys)
+
+
+def test_all_that_is_wrong_is_said_at_once(capsys) -> None:
+    line = refusal(Settings, ["--cuont", "3", "--limit", "x", "--kind", "odd", "--count", "0", "--wrod", "a"], capsys)
+    for problem in (
+        "no --cuont",
+        "no --wrod",
+        "--limit must be",
+        "--kind must be one",
+        "--count must be above 0, got 0",
+    ):
+        assert line.count(problem) == 1
+
+
+def test_nothing_is_said_of_the_default_that_stands_in_for_a_bad_value(capsys) -> None:
+    # 60 does not fit the default rate, but that rate is not what was asked for.
+    assert "must fit" not in refusal(Settings, ["--count", "60", "--rate", "fast"], capsys)
+    assert "--rate must fit --count, got 0.5 and 60" in refusal(Settings, ["--count", "60"], capsys)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_a_shortened_flag_is_refused(script: ModuleType, capsys) -> None:
+    names = [flag_name(field.name) for field in dataclasses.fields(script.Config)]
+    for name in names:
+        if name[:-1] not in (*names, "--") and len(name) > 4:
+            assert f"there is no {name[:-1]} " in refusal(script.Config, [name[:-1], "1"], capsys)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_no_number_of_a_script_may_be_nan_or_infinite(script: ModuleType, value: str, capsys) -> None:
+    hints = get_type_hints(script.Config)
+    numbers = [flag_name(name) for name, hint in hints.items() if hint in (float, float | None)]
+    assert numbers
+    for name in numbers:
+        assert f"{name} must be a finite number" in refusal(script.Config, [f"{name}={value}"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        ("--epochs 0", "--epochs must be at least 1, got 0"),
+        ("--batch-size -1", "--batch-size must be at least 1, got -1"),
+        ("--context-length 0", "--context-length must be at least 1, got 0"),
+        ("--grad-accum 0", "--grad-accum must be at least 1, got 0"),
+        ("--max-steps 0", "--max-steps must be at least 1, got 0"),
+        ("--eval-every 0", "--eval-every must be at least 1, got 0"),
+        ("--patience 0", "--patience must be at least 1, got 0"),
+        ("--warmup-steps -1", "--warmup-steps must be at least 0 and below 2**63, got -1"),
+        ("--weight-decay -0.1", "--weight-decay must be at least 0 and below 2**63, got -0.1"),
+        ("--min-lr -1", "--min-lr must be at least 0 and below 2**63, got -1"),
+        ("--seed -1", "--seed must be at least 0 and below 2**63, got -1"),
+        ("--seed 9223372036854775808", "--seed must be at least 0 and below 2**63, got 9223372036854775808"),
+        ("--max-lr 0 --min-lr 0", "--max-lr must be above 0 and below 10, got 0.0"),
+        ("--max-lr 10", "--max-lr must be above 0 and below 10, got 10.0"),
+        ("--max-lr 1e-6 --min-lr 1e-5", "--min-lr must not be above --max-lr, got 1e-05 and 1e-06"),
+        ("--grad-clip 0", "--grad-clip must be above 0, or none, got 0.0"),
+        ("--dropout 1", "--dropout must be at least 0 and below 1, got 1.0"),
+        ("--dropout -0.1", "--dropout must be at least 0 and below 1, got -0.1"),
+        ("--val-fraction 1", "--val-fraction must be at least 0 and below 1, got 1.0"),
+        ("--device gpu", "--device must be one of auto, cpu, cuda, mps, got 'gpu'"),
+        ("--precision half", "--precision must be one of auto, fp32, bf16, fp16, got 'half'"),
+    ],
+)
+@pytest.mark.parametrize("script", TRAINING, ids=lambda script: script.__name__)
+def test_a_training_script_refuses_a_value_out_of_range(script: ModuleType, argv: str, complaint: str, capsys) -> None:
+    assert complaint in refusal(script.Config, argv.split(), capsys)
+
+
+@pytest.mark.parametrize(
+    ("script", "argv", "complaint"),
+    [
+        (main, "--model gpt5", "--model gpt5: no such size; there are micro, tiny, gpt2-124M"),
+        (dpo_train, "--beta 0", "--beta must be above 0, got 0.0"),
+        (dpo_train, "--beta -0.1", "--beta must be above 0, got -0.1"),
+        (dpo_train, "--loss dpo", "--loss must be one of sigmoid, ipo, hinge, robust, got 'dpo'"),
+        (
+            dpo_train,
+            "--loss robust --label-smoothing 0.5",
+            "--label-smoothing must be at least 0 and below 0.5, got 0.5",
+        ),
+        (dpo_train, "--label-smoothing 0.1", "--label-smoothing is read by --loss robust only, not by sigmoid"),
+        (dpo_train, "--dropout 0.1", "--dropout must be 0 for DPO"),
+    ],
+)
+def test_a_script_refuses_what_its_stage_cannot_do(script: ModuleType, argv: str, complaint: str, capsys) -> None:
+    assert complaint in refusal(script.Config, argv.split(), capsys)
+
+
+@pytest.mark.parametrize("name", ["max_lr", "min_lr", "weight_decay", "grad_clip", "dropout", "val_fraction"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_config_made_in_python_is_checked_as_well(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{flag_name(name)} must .*, got {value}"):
+        main.Config(**{name: value})
+
+
+def test_a_config_made_in_python_names_every_bad_value() -> None:
+    with pytest.raises(ValueError) as refused:
+        main.Config(epochs=0, seed=-1, max_lr=0.0, min_lr=0.0, dropout=2.0, grad_clip=-1.0)
+    for name in ("epochs", "seed", "max-lr", "dropout", "grad-clip"):
+        assert f"--{name} must be" in str(refused.value)
+
+
+def help_entries(text: str) -> dict[str, str]:
+    """{flag: its help in one line} of what --help prints."""
+    entries: dict[str, str] = {}
+    name = ""
+    for line in text.split("options:\n")[1].splitlines():
+        if line.startswith("  -"):
+            name = line.split()[0].rstrip(",")
+        entries[name] = f"{entries.get(name, '')} {line.strip()}"
+    return entries
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_help_describes_every_flag_and_shows_its_default(script: ModuleType, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit) as left:
+        script.main(["--help"])
+    assert left.value.code == 0
+    out = capsys.readouterr().out
+    assert script.__doc__.splitlines()[0] in out
+    entries = help_entries(out)
+    for field in dataclasses.fields(script.Config):
+        entry = entries[flag_name(field.name)]
+        assert field.metadata["help"] in entry
+        if field.default is not None and "default" not in field.metadata["help"]:
+            assert entry.endswith(f"(default: {field.default})")
+
+
+def test_help_shows_choices_the_other_side_of_a_switch_and_a_percent_sign(capsys) -> None:
+    with pytest.raises(SystemExit):
+        parse(Settings, ["--help"], "What it does: 100%.")
+    out = capsys.readouterr().out
+    for shown in ("--kind {plain,fancy}", "--slow, --no-slow", "--count N", "--rate X", "all of 100%", "does: 100%."):
+        assert shown in out
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a\n  b"), "error: a b\n"),
+        (FileNotFoundError(2, "No such file or directory", "x"), "error: [Errno 2] No such file or directory: 'x'\n"),
+        (RuntimeError("out of memory"), "error: out of memory\n"),
+        (ImportError("no module"), "error: no module\n"),
+        (MemoryError(), "error: MemoryError\n"),
+        (KeyboardInterrupt(), "\ninterrupted; what was saved before is kept\n"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_an_exit_code(error: BaseException, line: str, capsys) -> None:
+    def fail() -> int:
+        raise error
+
+    assert ending(fail) == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    assert capsys.readouterr() == ("", line)
+
+
+def test_a_mistake_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(KeyError):
+        run(lambda: {}["missing"])
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 130])
+def test_the_exit_code_is_that_of_main(code: int) -> None:
+    assert ending(lambda: code) == code
+
+
+def test_a_bad_line_leaves_a_script_with_exit_code_2(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["main.py", "--epochs", "0"])
+    assert ending(main.main) == 2
+    assert capsys.readouterr().err == "main.py: --epochs must be at least 1, got 0; see python main.py --help\n"
+
+
+def test_sigterm_ends_a_script_even_where_sigint_is_ignored_as_in_a_background_job() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    reached = []
+
+    def work() -> int:
+        signal.raise_signal(signal.SIGTERM)
+        reached.append("the end")
+        return 0
+
+    assert ending(work) == 130
+    assert not reached
+
+
+def script(body: str, folder: Path, **options: Any) -> subprocess.CompletedProcess:
+    """A script of its own process that runs `body` as its main."""
+    file = folder / "script.py"
+    lines = [f"import sys; sys.path.insert(0, {str(ROOT)!r})", "from src.cli import run", "def main():"]
+    file.write_text("\n".join([*lines, *(f"    {line}" for line in body.splitlines()), "run(main)"]), encoding="utf-8")
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    return subprocess.run([sys.executable, str(file)], env=environment, stderr=subprocess.PIPE, timeout=60, **options)
+
+
+def test_output_is_utf8_whatever_the_terminal_speaks(tmp_path: Path) -> None:
+    body = 'print("Ž → 字 \\udcff")\nraise ValueError("Ωmega")'
+    ended = script(body, tmp_path, stdout=subprocess.PIPE)
+    assert ended.returncode == 1
+    assert ended.stdout.decode("utf-8").strip() == "Ž → 字 ?"
+    assert ended.stderr.decode("utf-8").strip() == "error: Ωmega"
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_has_left_is_one_line_and_exit_code_1(tmp_path: Path, lines: int) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as nobody:
+        ended = script(f"for i in range({lines}): print(i)\nreturn 0", tmp_path, stdout=nobody)
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1 and ended.stderr.startswith(b"error: ")
+
+
+def test_a_script_without_any_stdout_still_ends_well(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert ending(lambda: 0) == 0
+
+
+def test_an_error_without_words_is_named_by_its_type() -> None:
+    assert one_line(ValueError()) == "ValueError"
+    assert one_line(ValueError(" two\r\nlines ")) == "two lines"
+
+
+def reads(code: ast.AST, owners: tuple[str, ...]) -> set[str]:
+    """The attributes that code reads of anything called by one of these names; what only checks a value aside."""
+    checks = [node for node in ast.walk(code) if isinstance(node, ast.FunctionDef) and node.name == "__post_init__"]
+    aside = {id(node) for check in checks for node in ast.walk(check)}
+    return {
+        node.attr
+        for node in ast.walk(code)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and id(node) not in aside
+        if getattr(node.value, "id", getattr(node.value, "attr", None)) in owners
+    }
+
+
+def dead_flags(config: type, source: str, *, stage_source: str) -> set[str]:
+    """Fields that neither the script's source nor the stage's reads."""
+    read = reads(ast.parse(source), ("flags", "config", "self")) | reads(ast.parse(stage_source), ("flags",))
+    return {field.name for field in dataclasses.fields(config)} - read
+
+
+def source_of(script: ModuleType) -> str:
+    source = Path(script.__file__).read_text(encoding="utf-8")
+    if script is not finetune_gpt2:
+        return source
+    shared = Path(main.__file__).read_text(encoding="utf-8")  # it makes its loaders as main.py does
+    [create_loaders] = [n for n in ast.parse(shared).body if getattr(n, "name", None) == "create_loaders"]
+    return source + "\n" + ast.unparse(create_loaders)
+
+
+# Refused with a reason unless it is 0, because people who know DPO look for it.
+REFUSED = {dpo_train: {"dropout"}}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_every_flag_is_read(script: ModuleType) -> None:
+    stage_source = Path(stage.__file__).read_text(encoding="utf-8") if script in TRAINING else ""
+    assert dead_flags(script.Config, source_of(script), stage_source=stage_source) == REFUSED.get(script, set())
+
+
+def test_a_flag_that_is_only_checked_or_set_counts_as_dead() -> None:
+    source = """
+class Config:
+    def __post_init__(self):
+        assert self.word
+    def both(self):
+        return self.rate
+def main(flags, model):
+    flags.folder = model.limit
+    return flags.count, dict(kind=flags.kind)
+"""
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    assert dead_flags(Settings, source, stage_source="self.flags.loud") == fields - {"rate", "count", "kind", "loud"}
+
+
+def test_every_script_has_the_flags_of_its_stage() -> None:
+    shared = {field.name for field in dataclasses.fields(TrainingFlags)}
+    own = {script.__name__: {f.name for f in dataclasses.fields(script.Config)} - shared for script in TRAINING}
+    assert own["main"] == {"model"}
+    assert own["finetune_gpt2"] == {"model", "weights"}
+    assert own["instruction_tune"] >= {"base", "show_mask"}
+    assert own["dpo_train"] == {"base", "beta", "loss", "label_smoothing"}

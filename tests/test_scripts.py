@@ -1,0 +1,234 @@
+"""The scripts as a person runs them, each stage on what the one before left, with models that take a moment."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import chat
+import dpo_train
+import finetune_gpt2
+import instruction_tune
+import main
+from src.checkpoint import file_sha256, load_model, read_checkpoint
+from src.cli import run
+from src.data.prompts import TEMPLATE
+from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.tokenizer import fingerprint, load_gpt2_encoding
+
+REPOSITORY = Path(__file__).parent.parent
+SHORT = ["--max-steps", "3", "--batch-size", "2", "--context-length", "32", "--eval-every", "3", "--device", "cpu"]
+VERSE = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh clone, as far as the scripts can tell: the shipped data, a short text, no checkpoints."""
+    shutil.copytree(REPOSITORY / "Data", tmp_path / "Data", ignore=shutil.ignore_patterns("*.txt*", "*.npy"))
+    (tmp_path / "verse.txt").write_text(VERSE * 60, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("src.runtime._bf16_gain", lambda device: 0.5)  # its trial takes longer than these runs
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def hugging_face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random GPT-2 as transformers saves it."""
+    folder = tmp_path_factory.mktemp("hf")
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(n_positions=64, n_embd=64, n_head=1, n_layer=2)).save_pretrained(folder)
+    return folder
+
+
+def leave(script: Callable, *argv: str) -> int:
+    """The exit code of a script, run as its `__main__` does."""
+    with pytest.raises(SystemExit) as exit_:
+        run(lambda: script(list(argv)))
+    return exit_.value.code
+
+
+def error(capsys: pytest.CaptureFixture) -> str:
+    """The one line that stderr must hold."""
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert "Traceback" not in line
+    return line
+
+
+def test_from_a_text_to_an_aligned_model_that_answers(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["--data", "verse.txt", *SHORT]) == 0
+    output = capsys.readouterr().out
+    assert "next: python instruction_tune.py" in output
+    assert "context 32: " in output and "396,800 without the embeddings" in output
+    assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
+    output = capsys.readouterr().out
+    assert "checkpoints/pretrained/best_model.pt (the best that is here (no finetuned, pretrained yet))" in output
+    assert "none: best follows the training loss" in output
+    assert "What is the capital of France?" in output
+    assert "next: python dpo_train.py" in output
+    assert dpo_train.main(["--batch-size", "4", "--max-steps", "3"]) == 0
+    output = capsys.readouterr().out
+    assert "next: python chat.py" in output
+    assert "| loss   0.6931 |" in output  # the first step: policy and reference are equal
+    assert chat.main(["--prompt", "What is the capital of France?", "--max-tokens", "5", "--seed", "1"]) == 0
+    assert "checkpoints/dpo_aligned/best_model.pt" in capsys.readouterr().err
+
+
+def test_each_checkpoint_names_its_parent_its_tokenizer_and_its_template(folder: Path) -> None:
+    main.main(["--data", "verse.txt", *SHORT])
+    instruction_tune.main(["--max-steps", "1"])
+    dpo_train.main(["--max-steps", "1"])
+    stages = ["pretrained", "instruction_tuned", "dpo_aligned"]
+    paths = [Path("checkpoints") / stage / "best_model.pt" for stage in stages]
+    found = [load_model(path)[1] for path in paths]
+    assert [metadata["stage"] for metadata in found] == ["pretrain", "sft", "dpo"]
+    assert [metadata["template"] for metadata in found] == [None, TEMPLATE, TEMPLATE]
+    assert [metadata["parent"] for metadata in found] == [
+        None,
+        *({"path": str(path), "sha256": file_sha256(path)} for path in paths[:2]),
+    ]
+    assert {metadata["tokenizer"]["fingerprint"] for metadata in found} == {fingerprint(load_gpt2_encoding())}
+    for path in paths:
+        assert "optimizer" not in read_checkpoint(path)
+        assert "optimizer" in read_checkpoint(path.with_name("latest_model.pt"))
+
+
+def test_openais_weights_go_through_all_stages(
+    folder: Path, hugging_face_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    weights = ["--weights", str(hugging_face_folder)]
+    assert finetune_gpt2.main(["--data", "verse.txt", *weights, *SHORT]) == 0
+    output = capsys.readouterr().out
+    assert output.index("before fine-tuning:\nOnce upon a time") < output.index("after fine-tuning:\nOnce upon a time")
+    assert Path("checkpoints/gpt2_pretrained.pt").is_file()
+    kept, _ = load_model("checkpoints/gpt2_pretrained.pt")
+    theirs = GPT2LMHeadModel.from_pretrained(hugging_face_folder).eval()
+    ids = torch.randint(50257, (1, 20))
+    with torch.no_grad():
+        torch.testing.assert_close(kept(ids), theirs(ids).logits, atol=1e-4, rtol=1e-4)
+    assert instruction_tune.main(["--max-steps", "1"]) == 0
+    output = capsys.readouterr().out
+    assert "checkpoints/gpt2_shakespeare/best_model.pt" in output
+    assert "validation     3 conversations" in output  # a size that is neither micro nor tiny keeps some back
+    assert dpo_train.main(["--max-steps", "1"]) == 0
+    assert "validation     2 pairs" in capsys.readouterr().out
+    assert chat.main(["--model", "pretrained", "--prompt", "Hello", "--max-tokens", "3"]) == 0
+    assert chat.main(["--model", str(hugging_face_folder), "--prompt", "Hello", "--max-tokens", "3"]) == 0
+
+
+def test_an_interrupted_run_is_resumed_from_the_command_line(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    main.main(["--data", "verse.txt", *SHORT])
+    assert main.main(["--data", "verse.txt", *SHORT, "--max-steps", "5", "--resume"]) == 0
+    assert "going on with the unfinished run at step 3 of 5" in capsys.readouterr().out
+    assert read_checkpoint(Path("checkpoints/pretrained/latest_model.pt"))["step"] == 5
+
+
+def test_show_mask_marks_the_response_and_trains_nothing(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert instruction_tune.main(["--show-mask"]) == 0
+    output = capsys.readouterr().out
+    assert "### Response:\n[[The capital of France is Paris, a city on the river Seine.<|endoftext|>]]" in output
+    assert not Path("checkpoints").exists()
+
+
+def test_the_library_functions_train_on_a_text_of_ones_own(folder: Path) -> None:
+    train_ids, val_ids = main.prepare_data("verse.txt", val_fraction=0.2)
+    assert len(train_ids) == pytest.approx(4 * len(val_ids), rel=0.01)
+    loaders = [main.create_dataloader(ids, batch_size=2, context_length=16) for ids in (train_ids, val_ids)]
+    inputs, targets = next(iter(loaders[0]))
+    assert inputs.shape == targets.shape == (2, 16)
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+    model = GPTModel({**GPT_CONFIGS["micro"], "context_length": 16})
+    before = model.wte.weight.clone()
+    assert main.train(model, *loaders, "cpu", {"max_steps": 2, "context_length": 16, "out": Path("own")}) == 0
+    assert not torch.equal(model.wte.weight, before)
+    again = GPTModel({**GPT_CONFIGS["micro"], "context_length": 16})
+    checkpoint = main.load_checkpoint("own/best_model.pt", again)
+    assert checkpoint["step"] == 2
+    assert {"epoch", "train_loss", "val_loss"} <= set(checkpoint)
+    assert torch.equal(again.wte.weight, model.wte.weight)
+
+
+def test_a_run_without_validation_follows_the_training_loss(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["--data", "verse.txt", *SHORT, "--val-fraction", "0"]) == 0
+    assert "eval      3/3 | train" in capsys.readouterr().out
+    assert read_checkpoint(Path("checkpoints/pretrained/best_model.pt"))["val_loss"] is None
+
+
+@pytest.mark.parametrize(
+    ("script", "argv", "words"),
+    [
+        (instruction_tune, [], ["checkpoints/pretrained/best_model.pt: not there yet", "python main.py"]),
+        (dpo_train, [], ["checkpoints/instruction_tuned/best_model.pt: not there yet", "python instruction_tune.py"]),
+        (chat, ["--prompt", "hi"], ["not there yet", "python main.py"]),
+        (chat, ["--model", "dpo", "--prompt", "hi"], ["checkpoints/dpo_aligned", "python dpo_train.py"]),
+        (instruction_tune, ["--base", "nowhere.pt"], ["nowhere.pt: no such file"]),
+        (instruction_tune, ["--base", "verse.txt"], ["verse.txt"]),
+        (instruction_tune, ["--data", "nowhere.json"], ["nowhere.json not found", "--data"]),
+        (instruction_tune, ["--data", "verse.txt"], ["verse.txt", "JSON"]),
+        (main, ["--data", "nowhere.txt"], ["nowhere.txt not found", "--data"]),
+        (main, ["--data", "verse.txt", "--context-length", "5000"], ["5001", "--context-length"]),
+        (main, ["--data", "verse.txt", "--precision", "fp16", "--device", "cpu"], ["--precision fp16", "CUDA"]),
+        (finetune_gpt2, ["--weights", "nowhere"], ["nowhere"]),
+        (finetune_gpt2, ["--model", "gpt3-175B"], ["gpt3-175B", "gpt2-124M"]),
+    ],
+)
+def test_what_is_missing_or_wrong_is_one_line_and_exit_code_one(
+    folder: Path, capsys: pytest.CaptureFixture, script, argv: list[str], words: list[str]
+) -> None:
+    assert leave(script.main, *argv) == 1
+    line = error(capsys)
+    for word in words:
+        assert word in line
+
+
+@pytest.mark.parametrize(
+    ("script", "argv", "words"),
+    [
+        (main, ["--max-step", "3"], ["--max-step", "did you mean --max-steps?"]),
+        (main, ["--batch-size", "0"], ["--batch-size must be at least 1, got 0"]),
+        (main, ["--max-lr", "fast"], ["--max-lr", "fast"]),
+        (main, ["--model", "gigantic"], ["--model gigantic: no such size", "gpt2-124M"]),
+        (main, ["--min-lr", "1", "--dropout", "2"], ["--min-lr", "--dropout"]),
+        (dpo_train, ["--beta", "0"], ["--beta must be above 0"]),
+        (dpo_train, ["--loss", "kto"], ["kto", "sigmoid"]),
+        (dpo_train, ["--label-smoothing", "0.1"], ["--label-smoothing is read by --loss robust only"]),
+        (dpo_train, ["--dropout", "0.1"], ["--dropout must be 0 for DPO"]),
+        (instruction_tune, ["--turns", "0"], ["--turns must be at least 1"]),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_two(
+    folder: Path, capsys: pytest.CaptureFixture, script, argv: list[str], words: list[str]
+) -> None:
+    assert leave(script.main, *argv) == 2
+    line = error(capsys)
+    for word in words:
+        assert word in line
+
+
+def test_a_broken_record_stops_before_anything_is_loaded_or_written(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    Path("mine.json").write_text(json.dumps([{"instruction": "a", "response": "b"}, {"instruction": "c"}]), "utf-8")
+    assert leave(instruction_tune.main, "--data", "mine.json") == 1
+    assert "mine.json record 2: 'response' or 'output' is missing" in error(capsys)
+    assert not Path("checkpoints").exists() and not Path("logs").exists()
+
+
+def test_a_base_with_another_tokenizer_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    main.main(["--data", "verse.txt", *SHORT])
+    path = Path("checkpoints/pretrained/best_model.pt")
+    content = read_checkpoint(path)
+    torch.save({**content, "tokenizer": {"name": "words", "fingerprint": "abc"}}, path)
+    capsys.readouterr()
+    assert leave(instruction_tune.main) == 1
+    assert "trained with another tokenizer (words)" in error(capsys)
+
+
+def test_a_changed_base_or_data_is_not_taken_for_the_same_run(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    main.main(["--data", "verse.txt", *SHORT])
+    instruction_tune.main(["--max-steps", "1"])
+    main.main(["--data", "verse.txt", *SHORT, "--seed", "5"])
+    capsys.readouterr()
+    assert leave(instruction_tune.main, "--max-steps", "2", "--resume") == 1
+    assert "an unfinished run with other settings (base" in error(capsys)
