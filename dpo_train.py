@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 
-from src.checkpoint import CHECKPOINTS, load_base
+from src.chat_session import sample_answers
+from src.checkpoint import CHECKPOINTS, Base, load_base
 from src.cli import TrainingFlags, flag, parse, run
-from src.data.batching import Shuffled, StepLoader, pad_pairs
+from src.data.batching import Shuffled, StepLoader, in_batches, pad_pairs
 from src.data.examples import preference_examples, split_examples
-from src.data.preferences import load_preferences
-from src.data.prompts import TEMPLATE, render_conversation
+from src.data.preferences import Preference, load_preferences
+from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS
 from src.runtime import choose_runtime
@@ -53,16 +54,17 @@ class Config(TrainingFlags):
     warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
     out: Path = flag(CHECKPOINTS / "dpo_aligned", "folder for best_model.pt and latest_model.pt")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> list[str]:
+        problems = super().problems()
         if not self.beta > 0:
-            raise ValueError(f"--beta must be above 0, got {self.beta}")
+            problems.append(f"--beta must be above 0, got {self.beta}")
         if not 0 <= self.label_smoothing < 0.5:
-            raise ValueError(f"--label-smoothing must be at least 0 and below 0.5, got {self.label_smoothing}")
+            problems.append(f"--label-smoothing must be at least 0 and below 0.5, got {self.label_smoothing}")
         if self.label_smoothing and self.loss != "robust":
-            raise ValueError(f"--label-smoothing is read by --loss robust only, not by {self.loss}")
+            problems.append(f"--label-smoothing is read by --loss robust only, not by {self.loss}")
         if self.dropout:
-            raise ValueError("--dropout must be 0 for DPO: it would put noise into the log-ratios")
+            problems.append("--dropout must be 0 for DPO: it would put noise into the log-ratios")
+        return problems
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,52 +72,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     preferences = load_preferences(flags.data)
     encoding = load_gpt2_encoding()
     base = load_base(flags.base, BASES, fingerprint(encoding))
-    model = base.model
     flags = fit_to_size(flags, "dpo", size_name(base.metadata["config"], GPT_CONFIGS), given)
-    model.set_dropout(0.0)
+    base.model.set_dropout(0.0)
     runtime = choose_runtime(flags.device, flags.precision)
-    context_length = min(flags.context_length, model.config.context_length)
+    generator = TextGenerator(base.model, encoding, runtime.device)
+    return run_stage(make_stage(flags, base, preferences, generator), base.model, flags, runtime)
+
+
+def make_stage(flags: Config, base: Base, preferences: Sequence[Preference], generator: TextGenerator) -> Stage:
+    """The preferences as batches of pairs, the loss against a frozen copy of the base, and what to say of both."""
+    encoding = generator.encoding
+    context_length = min(flags.context_length, base.model.config.context_length)
     pairs, shortened = preference_examples(preferences, encoding, context_length)
     train_pairs, val_pairs = split_examples(pairs, flags.val_fraction)
-    loader = StepLoader(Shuffled(train_pairs, flags.seed), pad_pairs, flags.batch_size, flags.grad_accum)
-    evaluation = StepLoader(Shuffled(val_pairs or train_pairs, flags.seed), pad_pairs, flags.batch_size)
-    generator = TextGenerator(model, encoding, runtime.device)
-    limit = min(SAMPLE_TOKENS, context_length // 2)
-    reference = copy.deepcopy(model).requires_grad_(False).eval()
-
-    def sample() -> str:
-        prompts = [render_conversation(p.turns, encoding)[0] for p in preferences[:SHOWN]]
-        answers = [generator.generate(prompt, limit, temperature=0) for prompt in prompts]
-        shown = zip(preferences[:SHOWN], answers, strict=True)
-        return "\n".join(f"{p.turns[-1].text}\n  -> {answer}" for p, answer in shown)
-
-    chosen_tokens, rejected_tokens = (mean(sum(pair[side][1]) for pair in train_pairs) for side in (0, 1))
-    stage = Stage(
+    chosen, rejected = (mean(sum(pair[side][1]) for pair in train_pairs) for side in (0, 1))
+    reference = copy.deepcopy(base.model).requires_grad_(False).eval()
+    loss_fn = partial(
+        preference_loss,
+        reference=reference,
+        beta=flags.beta,
+        loss=flags.loss,
+        label_smoothing=flags.label_smoothing,
+    )
+    shown = [preference.turns for preference in preferences[:SHOWN]]
+    return Stage(
         name="dpo",
         title="Preference alignment (DPO)",
-        loss_fn=partial(
-            preference_loss,
-            reference=reference,
-            beta=flags.beta,
-            loss=flags.loss,
-            label_smoothing=flags.label_smoothing,
-        ),
-        loader=loader,
-        evaluation=evaluation.first(evaluation.steps_per_epoch),
+        loss_fn=loss_fn,
+        loader=StepLoader(Shuffled(train_pairs, flags.seed), pad_pairs, flags.batch_size, flags.grad_accum),
+        evaluation=in_batches(val_pairs or train_pairs, pad_pairs, flags.batch_size),
         evaluated_on="val" if val_pairs else "train",
-        sample=sample,
+        sample=partial(sample_answers, generator, shown, min(SAMPLE_TOKENS, context_length // 2)),
         metadata={"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent},
         facts={
-            "base": f"{base.path} ({base.why}), and a frozen copy of it as the reference",
-            "data": f"{flags.data}: {len(train_pairs)} pairs to train on, answers of {chosen_tokens:.1f} (chosen) and "
-            f"{rejected_tokens:.1f} tokens (rejected) on average; {shortened} shortened to {context_length} tokens",
-            "loss": f"{flags.loss}, beta {flags.beta:g}"
-            + (f", label smoothing {flags.label_smoothing:g}" if flags.label_smoothing else ""),
+            "base": f"{base.path}, {base.why}; a frozen copy of it is the reference",
+            "data": f"{flags.data}: {len(train_pairs)} pairs to train on, {shortened} cut to {context_length} tokens; "
+            f"answers of {chosen:.1f} tokens (chosen) and {rejected:.1f} (rejected) on average",
+            "loss": f"{flags.loss}, beta {flags.beta:g}, label smoothing {flags.label_smoothing:g}",
             "validation": f"{len(val_pairs)} pairs" if val_pairs else NO_VALIDATION,
         },
         next_command="python chat.py",
     )
-    return run_stage(stage, model, flags, runtime)
 
 
 if __name__ == "__main__":

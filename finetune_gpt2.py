@@ -49,7 +49,7 @@ def pretrained_model(flags: Config) -> tuple[GPTModel, Path]:
     kept, _ = MADE_BY["pretrained"]
     if flags.weights is None and kept.is_file():
         model, metadata = load_model(kept)
-        if metadata["source"] == flags.model:
+        if metadata.get("source") == flags.model:
             print(f"weights: {flags.model} from {kept}")
             return model, kept
     model = load_gpt2(flags.weights or flags.model)

@@ -6,14 +6,16 @@ The model reads the whole conversation and learns the response tokens and the en
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from src.checkpoint import CHECKPOINTS, load_base
+from src.chat_session import sample_answers
+from src.checkpoint import CHECKPOINTS, Base, load_base
 from src.cli import TrainingFlags, flag, parse, run
-from src.data.batching import Joined, Shuffled, StepLoader, pad_examples
+from src.data.batching import Joined, StepLoader, in_batches, pad_examples
 from src.data.examples import instruction_examples, show_mask, split_examples
-from src.data.instructions import load_conversations
-from src.data.prompts import TEMPLATE, render_conversation
+from src.data.instructions import Conversation, load_conversations
+from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS
 from src.runtime import choose_runtime
@@ -49,10 +51,11 @@ class Config(TrainingFlags):
     warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
     out: Path = flag(CHECKPOINTS / "instruction_tuned", "folder for best_model.pt and latest_model.pt")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> list[str]:
+        problems = super().problems()
         if self.turns < 1:
-            raise ValueError(f"--turns must be at least 1, got {self.turns}")
+            problems.append(f"--turns must be at least 1, got {self.turns}")
+        return problems
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,44 +67,39 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(show_mask(example, encoding, colour=sys.stdout.isatty()), end="\n\n")
         return 0
     base = load_base(flags.base, BASES, fingerprint(encoding))
-    model = base.model
     flags = fit_to_size(flags, "sft", size_name(base.metadata["config"], GPT_CONFIGS), given)
-    model.set_dropout(flags.dropout)
+    base.model.set_dropout(flags.dropout)
     runtime = choose_runtime(flags.device, flags.precision)
-    context_length = min(flags.context_length, model.config.context_length)
+    generator = TextGenerator(base.model, encoding, runtime.device)
+    return run_stage(make_stage(flags, base, conversations, generator), base.model, flags, runtime)
+
+
+def make_stage(flags: Config, base: Base, conversations: Sequence[Conversation], generator: TextGenerator) -> Stage:
+    """The conversations as batches, the loss on their responses, and what to say of both."""
+    encoding = generator.encoding
+    context_length = min(flags.context_length, base.model.config.context_length)
     examples, shortened = instruction_examples(conversations, encoding, context_length)
     train_examples, val_examples = split_examples(examples, flags.val_fraction)
     chats = Joined(train_examples, flags.seed, turns=flags.turns, context_length=context_length)
-    loader = StepLoader(chats, pad_examples, flags.batch_size, flags.grad_accum)
-    evaluation = StepLoader(Shuffled(val_examples or train_examples, flags.seed), pad_examples, flags.batch_size)
-    generator = TextGenerator(model, encoding, runtime.device)
-    limit = min(SAMPLE_TOKENS, context_length // 2)
-
-    def sample() -> str:
-        prompts = [render_conversation(c.turns[:-1], encoding)[0] for c in conversations[:SHOWN]]
-        answers = [generator.generate(prompt, limit, temperature=0) for prompt in prompts]
-        shown = zip(conversations[:SHOWN], answers, strict=True)
-        return "\n".join(f"{c.turns[-2].text}\n  -> {answer}" for c, answer in shown)
-
     learned = sum(sum(mask) for _, mask in train_examples)
-    stage = Stage(
+    shown = [conversation.turns[:-1] for conversation in conversations[:SHOWN]]
+    return Stage(
         name="sft",
         title="Instruction tuning (SFT)",
         loss_fn=language_model_loss,
-        loader=loader,
-        evaluation=evaluation.first(evaluation.steps_per_epoch),
+        loader=StepLoader(chats, pad_examples, flags.batch_size, flags.grad_accum),
+        evaluation=in_batches(val_examples or train_examples, pad_examples, flags.batch_size),
         evaluated_on="val" if val_examples else "train",
-        sample=sample,
+        sample=partial(sample_answers, generator, shown, min(SAMPLE_TOKENS, context_length // 2)),
         metadata={"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent},
         facts={
-            "base": f"{base.path} ({base.why})",
+            "base": f"{base.path}, {base.why}",
             "data": f"{flags.data}: {len(train_examples)} conversations to train on, {learned:,} tokens are learned; "
-            f"{shortened} shortened to {context_length} tokens",
+            f"{shortened} shortened to {context_length} tokens; {flags.turns} joined into a chat",
             "validation": f"{len(val_examples)} conversations" if val_examples else NO_VALIDATION,
         },
         next_command="python dpo_train.py",
     )
-    return run_stage(stage, model, flags, runtime)
 
 
 if __name__ == "__main__":

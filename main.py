@@ -1,7 +1,6 @@
 """python main.py: train a GPT from scratch on a text, Shakespeare's by default.
 
-The functions here are also what one needs to train on anything else:
-prepare_data, create_dataloader, train and load_checkpoint.
+prepare_data, create_dataloader, train and load_checkpoint are there to be imported, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,10 +50,11 @@ class Config(TrainingFlags):
     warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
     out: Path = flag(CHECKPOINTS / "pretrained", "folder for best_model.pt and latest_model.pt")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> list[str]:
+        problems = super().problems()
         if self.model is not None and self.model not in GPT_CONFIGS:
-            raise ValueError(f"--model {self.model}: no such size; there are {', '.join(GPT_CONFIGS)}")
+            problems.append(f"--model {self.model}: no such size; there are {', '.join(GPT_CONFIGS)}")
+        return problems
 
 
 def prepare_data(
@@ -87,11 +87,9 @@ def create_loaders(
     train_ids: TokenArray, val_ids: TokenArray, flags: TrainingFlags
 ) -> tuple[StepLoader, StepLoader | None]:
     """The loaders of a split as the flags ask; None for a validation part without tokens."""
-    settings = {"grad_accum": flags.grad_accum, "seed": flags.seed}
-    loader = create_dataloader(train_ids, flags.batch_size, flags.context_length, **settings)
-    if not len(val_ids):
-        return loader, None
-    return loader, create_dataloader(val_ids, flags.batch_size, flags.context_length, seed=flags.seed)
+    shape, seed = (flags.batch_size, flags.context_length), flags.seed
+    train_loader = create_dataloader(train_ids, *shape, grad_accum=flags.grad_accum, seed=seed)
+    return train_loader, create_dataloader(val_ids, *shape, seed=seed) if len(val_ids) else None
 
 
 def train(

@@ -3,14 +3,13 @@
 No terminal and no files here, so that every front end can stand on it.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
-from src.data.prompts import TEMPLATE, render_conversation
+from src.data.prompts import TEMPLATE, Turn, render_conversation
 from src.model.generate import TextGenerator
 from src.model.sampling import SamplingSettings
-from src.tokenizer.protocols.interfaces import Encoding
 
 NEXT_TURN = "\n### Instruction:"  # the template's heading: a model that writes it speaks for the person
 RAW_MODEL = (
@@ -220,8 +219,17 @@ class ChatSession:
             line_break = "\n" if role == "user" and self._turns and not self._turns[-1].text.endswith("\n") else ""
             ids = encoding.encode_ordinary(line_break + text)
         else:
-            ids, _ = render_conversation([turn], cast(Encoding, encoding))  # the model asks less of it: no name
+            ids, _ = render_conversation([turn], encoding)
         return ChatTurn(role, text, tuple(ids))
+
+
+def sample_answers(generator: TextGenerator, prompts: Sequence[Sequence[Turn]], max_tokens: int) -> str:
+    """What a model answers to each conversation at temperature 0, below the question: shown while it is trained."""
+    lines = []
+    for turns in prompts:
+        ids, _ = render_conversation(turns, generator.encoding)
+        lines.append(f"{turns[-1].text}\n  -> {generator.generate(ids, max_tokens, temperature=0)}")
+    return "\n".join(lines)
 
 
 def _stripped(pieces: Iterable[str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from src.model.config import GPTConfig
-from src.model.gpt import GPTModel
+from src.model.gpt import GPTModel, skeleton
 from src.model.hub import CONFIG, first_line
 from src.model.load_gpt2 import load_gpt2
 
@@ -224,8 +224,7 @@ def _skeleton(config: Any, weights: Any) -> GPTModel:
     if size.n_layers > len(weights):
         raise ValueError(f"model config: {size.n_layers} layers, but only {len(weights)} tensors")
     try:
-        with torch.device("meta"):
-            return GPTModel(size)
+        return skeleton(size)
     except (RuntimeError, TypeError, OverflowError) as error:
         raise ValueError(f"model config: impossible sizes ({first_line(error)})") from error
 

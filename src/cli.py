@@ -57,6 +57,11 @@ class TrainingFlags:
     log_dir: Path = flag(Path("logs"), "folder for the JSON lines and the picture of the curves")
 
     def __post_init__(self) -> None:
+        if problems := self.problems():
+            raise ValueError("; ".join(problems))
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, a sentence for each; a script adds what its own flags can get wrong."""
         counts = ("epochs", "batch_size", "context_length", "grad_accum", "max_steps", "eval_every", "patience")
         problems = [
             f"{flag_name(name)} must be at least 1, got {value}"
@@ -75,8 +80,7 @@ class TrainingFlags:
         for name in ("dropout", "val_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 problems.append(f"{flag_name(name)} must be at least 0 and below 1, got {getattr(self, name)}")
-        if problems:
-            raise ValueError("; ".join(problems))
+        return problems
 
 
 def flag_name(field: str) -> str:

@@ -348,7 +348,7 @@ def script(body: str, folder: Path, **options: Any) -> subprocess.CompletedProce
     file = folder / "script.py"
     lines = [f"import sys; sys.path.insert(0, {str(ROOT)!r})", "from src.cli import run", "def main():"]
     file.write_text("\n".join([*lines, *(f"    {line}" for line in body.splitlines()), "run(main)"]), encoding="utf-8")
-    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0", "PYTHONUNBUFFERED": ""}
     return subprocess.run([sys.executable, str(file)], env=environment, stderr=subprocess.PIPE, timeout=60, **options)
 
 
@@ -382,7 +382,11 @@ def test_an_error_without_words_is_named_by_its_type() -> None:
 
 def reads(code: ast.AST, owners: tuple[str, ...]) -> set[str]:
     """The attributes that code reads of anything called by one of these names; what only checks a value aside."""
-    checks = [node for node in ast.walk(code) if isinstance(node, ast.FunctionDef) and node.name == "__post_init__"]
+    checks = [
+        node
+        for node in ast.walk(code)
+        if isinstance(node, ast.FunctionDef) and node.name in ("__post_init__", "problems")
+    ]
     aside = {id(node) for check in checks for node in ast.walk(check)}
     return {
         node.attr

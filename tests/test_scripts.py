@@ -65,7 +65,7 @@ def test_from_a_text_to_an_aligned_model_that_answers(folder: Path, capsys: pyte
     assert "context 32: " in output and "396,800 without the embeddings" in output
     assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
     output = capsys.readouterr().out
-    assert "checkpoints/pretrained/best_model.pt (the best that is here (no finetuned, pretrained yet))" in output
+    assert "checkpoints/pretrained/best_model.pt, the best that is here (no finetuned, pretrained yet)" in output
     assert "none: best follows the training loss" in output
     assert "What is the capital of France?" in output
     assert "next: python dpo_train.py" in output
@@ -208,7 +208,7 @@ def test_bad_usage_is_one_line_and_exit_code_two(
         assert word in line
 
 
-def test_a_broken_record_stops_before_anything_is_loaded_or_written(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_broken_record_stops_before_anything_is_loaded(folder: Path, capsys: pytest.CaptureFixture) -> None:
     Path("mine.json").write_text(json.dumps([{"instruction": "a", "response": "b"}, {"instruction": "c"}]), "utf-8")
     assert leave(instruction_tune.main, "--data", "mine.json") == 1
     assert "mine.json record 2: 'response' or 'output' is missing" in error(capsys)

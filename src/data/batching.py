@@ -90,6 +90,11 @@ def truncate(example: Example, context_length: int) -> Example:
     return ids[cut : cut + context_length + 1], learned[cut : cut + context_length + 1]
 
 
+def in_batches(examples: Sequence[Any], collate: Callable, batch_size: int) -> list[Any]:
+    """All examples as batches, in order: what is evaluated on."""
+    return [collate(examples[start : start + batch_size]) for start in range(0, len(examples), batch_size)]
+
+
 class Dataset(Protocol):
     """Examples, and the keys of an epoch in the order in which it takes them, a function of (seed, epoch)."""
 

@@ -4,7 +4,7 @@ B batch, T tokens, C channels, V vocabulary.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from src.model.attention import KeyValueCache, MultiHeadAttention
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.transformerBlock import TransformerBlock
 
-__all__ = ["GPT_CONFIGS", "GPTConfig", "GPTModel"]
+__all__ = ["GPT_CONFIGS", "GPTConfig", "GPTModel", "skeleton"]
 
 
 class GPTModel(nn.Module):
@@ -103,3 +104,20 @@ class GPTModel(nn.Module):
             else:
                 residual = name.endswith("c_proj.weight")
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02)
+
+
+def skeleton(config: Mapping[str, Any] | GPTConfig) -> GPTModel:
+    """The model with shapes but without memory, to be filled by `load_state_dict(..., assign=True)`."""
+    with torch.device("meta"), _SkipInit():
+        return GPTModel(config)
+
+
+class _SkipInit(TorchFunctionMode):
+    """Leaves out torch.nn.init, which would import a second's worth of modules to fill tensors without memory."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", *args[:1])
+        return func(*args, **(kwargs or {}))

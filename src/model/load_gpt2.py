@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from src.model.config import GPTConfig
-from src.model.gpt import GPTModel
+from src.model.gpt import GPTModel, skeleton
 from src.model.hub import CONFIG, download, first_line, weight_files
 
 HUB_IDS = {
@@ -67,7 +66,7 @@ def load_gpt2(name_or_path: str | Path, cache: str | Path | None = None) -> GPTM
     tensors = _Weights(weight_files(path) if path.is_dir() else [path])
     config = _config_of(path, tensors)
     state = state_dict_from_hugging_face(tensors, config, source=str(path))
-    model = _skeleton(config)
+    model = skeleton(config)
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval()
 
@@ -83,7 +82,7 @@ def state_dict_from_hugging_face(
 
     Raises ValueError naming the tensor that is missing, unknown, repeated, misshapen, not floating point or not finite.
     """
-    shapes = {name: tuple(value.shape) for name, value in _skeleton(config).state_dict().items()}
+    shapes = {name: tuple(value.shape) for name, value in skeleton(config).state_dict().items()}
     state: dict[str, Tensor] = {}
     head: Tensor | None = None
     for name, tensor in tensors.items():
@@ -279,20 +278,3 @@ def _converted(tensor: Tensor, shape: tuple[int, ...], name: str, source: str) -
     if not torch.stack(value.aminmax()).isfinite().all():
         raise ValueError(f"{source}: tensor {name} holds values that are not finite; fetch the file again")
     return value
-
-
-class _SkipInit(TorchFunctionMode):
-    """Leaves out torch.nn.init, which would import a second's worth of modules to fill tensors without memory."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return (kwargs or {}).get("tensor", *args[:1])
-        return func(*args, **(kwargs or {}))
-
-
-def _skeleton(config: GPTConfig) -> GPTModel:
-    """The model with shapes but without memory."""
-    with torch.device("meta"), _SkipInit():
-        return GPTModel(config)

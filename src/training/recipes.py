@@ -35,8 +35,27 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "warmup_steps": 50,
         },
     },
-    "sft": {},
-    "dpo": {},
+    "sft": {
+        "micro": {
+            "max_steps": 600,
+            "batch_size": 4,
+            "turns": 4,
+            "max_lr": 2e-3,
+            "min_lr": 1e-4,
+            "warmup_steps": 10,
+            "weight_decay": 0.0,
+            "val_fraction": 0.0,
+        },
+    },
+    "dpo": {
+        "micro": {
+            "max_steps": 40,
+            "max_lr": 5e-5,
+            "min_lr": 1e-5,
+            "weight_decay": 0.0,
+            "val_fraction": 0.0,
+        },
+    },
 }
 
 
@@ -51,12 +70,11 @@ def fit_to_size(flags: F, stage: str, size: str | None, given: set[str]) -> F:
 
     A flag that was given, or a script's constant that was edited away from what was published, is a choice.
     """
-    published = PUBLISHED[stage]
-    free = {
-        name: value
-        for name, value in RECIPES[stage].get(size or "", {}).items()
-        if name not in given and getattr(flags, name) == published.get(name, getattr(flags, name))
-    }
+    chosen = given | {name for name, value in PUBLISHED[stage].items() if getattr(flags, name) != value}
+    if "epochs" in chosen:
+        chosen.add("max_steps")  # a recipe's steps would overrule the epochs that were asked for
+    recipe = RECIPES[stage].get(size or "", {})
+    free = {name: value for name, value in recipe.items() if name not in chosen}
     rates = {**vars(flags), **free}
     if rates["min_lr"] > rates["max_lr"]:  # one was chosen, beyond the recipe's other: that one stays the script's
         del free["min_lr" if "min_lr" in free else "max_lr"]

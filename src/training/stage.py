@@ -123,6 +123,8 @@ class _Keeper:
         if self.flags.resume is False or (self.flags.resume is None and not latest.is_file()):
             return State()
         saved = read_checkpoint(latest)
+        if not {"model", "optimizer", "run"} <= saved.keys():
+            raise ValueError(f"{latest}: holds no run to resume; pass --no-resume to start over")
         if self.flags.resume is None and saved["run"]["finished"]:
             return State()
         self._refuse_other_run(latest, saved)

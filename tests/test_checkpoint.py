@@ -1,0 +1,677 @@
+"""Checkpoints: whole or not at all, self-describing, never executed, and each damage named in one line."""
+
+import hashlib
+import json
+import os
+import pickle
+import random
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import main
+from src.checkpoint import (
+    BEST,
+    FORMAT,
+    LATEST,
+    MADE_BY,
+    check_tokenizer,
+    command_for,
+    file_sha256,
+    find_model,
+    load_base,
+    load_checkpoint,
+    load_model,
+    read_checkpoint,
+    save_checkpoint,
+)
+from src.model.gpt import GPTModel
+from src.training.optim import make_adamw
+
+CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 64, "n_heads": 1, "n_layers": 2, "dropout": 0.0}
+pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # in files that are damaged on purpose
+TOKENIZER = {"name": "ours", "fingerprint": "f1"}
+ORDER = ("dpo", "sft", "scratch")
+IDS = torch.arange(12).view(1, 12)
+
+
+def new_model(seed: int = 0, **changes: Any) -> GPTModel:
+    torch.manual_seed(seed)
+    model = GPTModel({**CONFIG, **changes}).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def description(model: GPTModel) -> dict[str, Any]:
+    """The content of a checkpoint of a stage, without the optimizer."""
+    return {
+        "stage": "sft",
+        "config": asdict(model.config),
+        "epoch": 2,
+        "step": 30,
+        "train_loss": 1.5,
+        "val_loss": None,
+        "seed": 7,
+        "template": "a template",
+        "tokenizer": TOKENIZER,
+        "parent": {"path": "checkpoints/a.pt", "sha256": "0" * 64},
+        "model": model.state_dict(),
+    }
+
+
+@pytest.fixture(scope="module")
+def model() -> GPTModel:
+    return new_model()
+
+
+@pytest.fixture(scope="module")
+def whole(model: GPTModel, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of a good checkpoint."""
+    path = tmp_path_factory.mktemp("whole") / "model.pt"
+    save_checkpoint(path, description(model))
+    return path.read_bytes()
+
+
+@pytest.fixture
+def best(tmp_path: Path, whole: bytes) -> Path:
+    """A good checkpoint of the SFT stage, in a folder of that name."""
+    path = tmp_path / "instruction_tuned" / BEST
+    path.parent.mkdir()
+    path.write_bytes(whole)
+    return path
+
+
+def refusal(load: Callable[[Path], object], path: Path) -> str:
+    """The one line of the ValueError with which a file is refused: it names the file and the command to run."""
+    with pytest.raises(ValueError) as refused:
+        load(path)
+    line = str(refused.value)
+    assert "\n" not in line
+    assert line.startswith(f"{path}: ")
+    assert line.endswith("with python instruction_tune.py")
+    return line
+
+
+def same_weights(model: GPTModel, other: GPTModel) -> bool:
+    ours, theirs = model.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+# ---- saving
+
+
+def test_what_was_saved_is_loaded_again(best: Path, model: GPTModel) -> None:
+    loaded, metadata = load_model(best)
+    assert same_weights(loaded, model)
+    assert not loaded.training
+    assert loaded.config == model.config
+    expected = {key: value for key, value in description(model).items() if key != "model"}
+    assert {key: metadata[key] for key in expected} == expected
+    assert "model" not in metadata
+    with torch.no_grad():
+        assert torch.equal(loaded(IDS), model(IDS))
+
+
+def test_a_loaded_model_can_be_trained(best: Path, model: GPTModel) -> None:
+    before = best.read_bytes()
+    loaded, _ = load_model(best)
+    optimizer = make_adamw(loaded, max_lr=0.1, weight_decay=0.1)
+    loaded(IDS).sum().backward()
+    optimizer.step()
+    assert not same_weights(loaded, model)
+    assert best.read_bytes() == before  # also where the weights are mapped from the file
+
+
+def test_a_checkpoint_describes_itself(best: Path, model: GPTModel) -> None:
+    content = torch.load(best, weights_only=True)
+    assert content["format"] == FORMAT
+    assert content["versions"]["torch"] == torch.__version__
+    assert content["versions"]["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
+    rebuilt = GPTModel(content["config"])
+    rebuilt.load_state_dict(content["model"])
+    assert same_weights(rebuilt, model)
+
+
+def test_tied_weights_are_in_the_file_once(best: Path, model: GPTModel) -> None:
+    names = list(read_checkpoint(best)["model"])
+    assert names.count("wte.weight") == 1 and not [name for name in names if "head" in name]
+    weights = sum(parameter.numel() * 4 for parameter in model.parameters())
+    assert weights < best.stat().st_size < weights + 16_000
+
+
+def test_saving_makes_its_folder_and_leaves_nothing_else(tmp_path: Path, model: GPTModel) -> None:
+    path = tmp_path / "a" / "b" / LATEST
+    save_checkpoint(path, description(model))
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place(best: Path, model: GPTModel, monkeypatch) -> None:
+    order, flush, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (order.append("flush"), flush(number))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append((Path(a).parent, b)), replace(a, b))[1])
+    save_checkpoint(best, description(model))
+    assert order == ["flush", (best.parent, best)]
+
+
+def half_then(act: Callable[[], None]) -> Callable:
+    """Instead of torch.save: half of the file, then what goes wrong."""
+
+    def save(content: object, file: Any) -> None:
+        file.write(b"half a checkpoint")
+        file.flush()
+        act()
+
+    return save
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("writing failed\nat: 1"), OSError(28, "No space left"), KeyboardInterrupt()]
+)
+def test_a_save_that_fails_leaves_the_old_file_whole(
+    best: Path, whole: bytes, monkeypatch, error: BaseException
+) -> None:
+    def fail() -> None:
+        assert best.with_name(f"{BEST}.tmp").exists()
+        raise error
+
+    monkeypatch.setattr(torch, "save", half_then(fail))
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OSError) as failed:
+        save_checkpoint(best, description(new_model(1)))
+    if isinstance(failed.value, OSError):
+        assert str(failed.value).startswith(f"{best}: could not be written (")
+        assert str(failed.value).endswith("); the file before it is untouched") and "\n" not in str(failed.value)
+    assert best.read_bytes() == whole
+    assert list(best.parent.iterdir()) == [best]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
+def test_a_disk_that_fills_up_while_saving_leaves_the_old_file_whole(best: Path, whole: bytes) -> None:
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match="could not be written .*; the file before it is untouched") as failed:
+            save_checkpoint(best, description(new_model(1)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(failed.value)
+    assert best.read_bytes() == whole
+    assert list(best.parent.iterdir()) == [best]
+
+
+def test_a_process_that_dies_while_saving_leaves_the_old_file_whole(best: Path, model: GPTModel, monkeypatch) -> None:
+    program = f"""
+import os, sys
+sys.path.insert(0, {str(Path(main.__file__).parent)!r})
+import torch
+from pathlib import Path
+from src.checkpoint import save_checkpoint
+write = torch.save
+def half(content, file):
+    write(content, file)
+    file.truncate(file.tell() // 2)
+    file.flush()
+    os._exit(9)  # at once, as if killed
+torch.save = half
+save_checkpoint(Path(sys.argv[1]), {{"model": {{"w": torch.zeros(10_000)}}}})
+"""
+    ended = subprocess.run([sys.executable, "-c", program, str(best)], timeout=120)
+    assert ended.returncode == 9
+    left = best.with_name(f"{BEST}.tmp")
+    assert left.stat().st_size > 10_000
+    assert same_weights(load_model(best)[0], model)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0 if left.exists() else 2**40))
+    save_checkpoint(best, description(model))  # what the dead one left does not stand in the way
+    assert list(best.parent.iterdir()) == [best]
+
+
+def test_a_full_disk_is_said_with_sizes_before_anything_is_written(best: Path, whole: bytes, monkeypatch) -> None:
+    weights = {"w": torch.zeros(20_000_000)}
+    asked = []
+    monkeypatch.setattr(torch, "save", lambda *_: pytest.fail("wrote"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=81_000_000))
+    with pytest.raises(OSError) as failed:
+        save_checkpoint(best, {"model": weights, "optimizer": {"state": {}, "param_groups": [{"lr": 1.0}]}})
+    assert str(failed.value) == f"{best}: needs 80 MB, the disk has 81 MB free; nothing was overwritten"
+    assert asked == [best.parent]
+    assert best.read_bytes() == whole
+
+
+def test_the_optimizer_counts_in_the_size_of_a_save(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**7))
+    content = {"model": {"w": torch.zeros(10)}, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3_000_000)}}}}
+    with pytest.raises(OSError, match="needs 12 MB, the disk has 10 MB free"):
+        save_checkpoint(tmp_path / LATEST, content)
+
+
+# ---- what is refused
+
+
+class Hostile:
+    """Unpickled by a loader that trusts its file, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("load", [read_checkpoint, load_model])
+def test_code_in_a_file_is_refused_and_never_run(best: Path, load: Callable, zipped: bool) -> None:
+    made = best.parent / "made"
+    content = {"format": FORMAT, "config": CONFIG, "model": Hostile(made)}
+    if zipped:
+        torch.save(content, best)
+    else:
+        best.write_bytes(pickle.dumps(content))
+    line = refusal(load, best)
+    assert not made.exists()
+    if zipped:
+        assert f"refused, it holds {os.mkdir.__module__}.mkdir beside tensors and plain values" in line
+        torch.load(best, weights_only=False)
+        assert made.exists()  # so it would have been
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 4, 30, 100, 500, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, -500, -100, -22, -1])
+@pytest.mark.parametrize("load", [read_checkpoint, load_model])
+def test_a_file_that_was_cut_off_is_refused(best: Path, whole: bytes, load: Callable, kept: float) -> None:
+    best.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
+    assert "damaged or cut off; make it again" in refusal(load, best)
+
+
+def test_a_file_with_flipped_bytes_is_loaded_or_refused_in_one_line(best: Path, whole: bytes) -> None:
+    with zipfile.ZipFile(best) as archive:
+        pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    start = whole.index(pickled)
+    dice = random.Random(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(dice.choice((1, 2, 5))):
+            damaged[start + dice.randrange(len(pickled))] = dice.randrange(256)
+        best.write_bytes(damaged)
+        try:
+            load_model(best)
+        except ValueError as error:
+            refused += 1
+            assert str(error).startswith(f"{best}: ") and "\n" not in str(error)
+    assert refused > 200
+
+
+def foreign_files(folder: Path, model: GPTModel) -> dict[str, Callable[[Path], None]]:
+    """Ways to write something that is no checkpoint of ours."""
+
+    def archive(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("readme.txt", "no tensors here")
+
+    return {
+        "noise": lambda path: path.write_bytes(random.Random(0).randbytes(5000)) and None,
+        "text": lambda path: path.write_text("To be, or not to be\n" * 50, encoding="utf-8") and None,
+        "zeros": lambda path: path.write_bytes(bytes(5000)) and None,
+        "archive": archive,
+        "a state dict": lambda path: torch.save(model.state_dict(), path),
+        "a list": lambda path: torch.save([1, 2, 3], path),
+        "a tensor": lambda path: torch.save(torch.zeros(3), path),
+        "another project's": lambda path: torch.save({"model": model.state_dict(), "config": CONFIG}, path),
+        "a later format": lambda path: torch.save({"format": "gpt2-pipeline 99", "model": {}}, path),
+    }
+
+
+@pytest.mark.parametrize("kind", list(foreign_files(Path(), new_model())))
+@pytest.mark.parametrize("load", [read_checkpoint, load_model, lambda path: load_checkpoint(path, new_model())])
+def test_a_file_of_another_kind_is_refused(best: Path, model: GPTModel, kind: str, load: Callable) -> None:
+    foreign_files(best.parent, model)[kind](best)
+    line = refusal(load, best)
+    ours = (
+        "damaged or cut off"
+        if kind in ("noise", "text", "zeros", "archive")
+        else "not one of this project's checkpoints"
+    )
+    assert ours in line
+
+
+def test_a_folder_is_no_checkpoint(best: Path) -> None:
+    best.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=f"a folder without {BEST} or .* config.json; make one with python instr"
+    ):
+        load_model(best.parent)
+    with pytest.raises(FileNotFoundError, match="no such checkpoint; make it with one of the training scripts"):
+        read_checkpoint(best.parent)
+
+
+def test_a_missing_file_is_named_with_the_command_that_makes_it(best: Path) -> None:
+    latest = best.with_name(LATEST)
+    for load in (load_model, read_checkpoint):
+        with pytest.raises(FileNotFoundError) as missing:
+            load(latest)
+        reason = "no such checkpoint; make it with python instruction_tune.py, or pass another path"
+        assert str(missing.value) == f"{latest}: {reason}"
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(best: Path, monkeypatch) -> None:
+    def deny(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(best))
+
+    monkeypatch.setattr(torch, "load", deny)
+    with pytest.raises(PermissionError, match="Permission denied: .*best_model.pt"):
+        load_model(best)
+
+
+def rewrite(best: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """The good checkpoint with a change to its content."""
+    content = torch.load(best, weights_only=True)
+    change(content)
+    torch.save(content, best)
+    return best
+
+
+def without_weight(content: dict[str, Any]) -> None:
+    del content["model"]["h.1.ln_2.bias"]
+
+
+WRONG_TENSORS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
+    (without_weight, "missing tensor h.1.ln_2.bias"),
+    (lambda c: c["model"].update(lm_head=torch.zeros(3)), "unknown tensor lm_head"),
+    (lambda c: c["model"].update({"lm_head": torch.zeros(3), 7: torch.zeros(3)}), "unknown tensor 7"),
+    (
+        lambda c: c["model"].update({"ln_f.bias": torch.zeros(63)}),
+        "ln_f.bias is torch.float32 (63,), the model's is float (64,)",
+    ),
+    (
+        lambda c: c["model"].update({"ln_f.bias": torch.zeros(64, dtype=torch.int64)}),
+        "ln_f.bias is torch.int64 (64,), the model's is float (64,)",
+    ),
+    (lambda c: c["model"].update({"ln_f.bias": [0.0] * 64}), "ln_f.bias is list, the model's is float (64,)"),
+    (lambda c: c["model"]["wpe.weight"].view(-1)[5].fill_(float("nan")), "wpe.weight holds values that are not finite"),
+    (lambda c: c["model"]["ln_f.bias"][-1:].fill_(-float("inf")), "ln_f.bias holds values that are not finite"),
+    (lambda c: c.update(model=[1, 2]), "holds no model"),
+    (lambda c: c.pop("model"), "holds no model"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), WRONG_TENSORS, ids=[reason for _, reason in WRONG_TENSORS])
+def test_weights_that_are_not_the_models_are_refused(best: Path, change: Callable, reason: str) -> None:
+    rewrite(best, change)
+    assert reason in refusal(load_model, best)
+    model = new_model(3)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError) as refused:
+        load_checkpoint(best, model)
+    assert str(refused.value).startswith(f"{best}: {reason}; ") and "\n" not in str(refused.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "reason"),
+    [
+        ("vocab_size", 10**12, "wte.weight is torch.float32 (61, 64), the model's is float (1000000000000, 64)"),
+        ("context_length", 10**12, "wpe.weight is torch.float32 (16, 64), the model's is float (1000000000000, 64)"),
+        ("d_ff", 10**12, "h.0.mlp.c_fc.weight is torch.float32 (256, 64), the model's is float (1000000000000, 64)"),
+        ("vocab_size", 10**18, "model config: impossible sizes ("),
+        ("vocab_size", 10**30, "model config: impossible sizes ("),
+        ("n_layers", 10**9, "model config: 1000000000 layers, but only 28 tensors"),
+        ("n_layers", 3, "missing tensor h.2.attn.c_attn.bias"),
+        ("n_heads", 7, "model config: n_heads must divide d_model, got d_model 64 and n_heads 7"),
+        ("vocab_size", "61", "model config: vocab_size must be a whole number of at least 1, got '61'"),
+        ("d_model", None, "model config: d_model must be a whole number of at least 1, got None"),
+        ("n_layers", 2.0, "model config: n_layers must be a whole number of at least 1, got 2.0"),
+        ("n_layers", torch.zeros(2, 2), "model config: n_layers must be a whole number of at least 1, got tensor("),
+        ("dropout", float("nan"), "model config: dropout must be in [0, 1), got nan"),
+        ("n_kv_heads", 1, "model config: unknown key 'n_kv_heads'"),
+        (3, 1, "model config: unknown key 3"),
+    ],
+)
+def test_a_config_that_the_weights_do_not_bear_out_is_refused_without_memory_for_it(
+    best: Path, entry: object, value: object, reason: str
+) -> None:
+    assert reason in refusal(load_model, rewrite(best, lambda content: content["config"].update({entry: value})))
+
+
+@pytest.mark.parametrize("config", [None, [1], "tiny", {}])
+def test_a_checkpoint_without_a_config_is_refused(best: Path, config: object) -> None:
+    line = refusal(load_model, rewrite(best, lambda content: content.update(config=config)))
+    assert ("missing context_length" if config == {} else "holds no model") in line
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_become_float32(best: Path, model: GPTModel, dtype: torch.dtype) -> None:
+    rewrite(best, lambda content: content.update(model={k: v.to(dtype) for k, v in content["model"].items()}))
+    loaded, _ = load_model(best)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    torch.testing.assert_close(loaded.wte.weight, model.wte.weight, atol=1e-2, rtol=1e-2)
+
+
+# ---- other kinds of files
+
+
+def hugging_face(model: GPTModel) -> dict[str, torch.Tensor]:
+    """The model's weights as Hugging Face stores GPT-2: matrices the other way round."""
+    turned = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+    return {k: (v.t() if k.endswith(turned) else v).contiguous() for k, v in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["", "model.safetensors", "weights.safetensors", "pytorch_model.bin"])
+def test_a_hugging_face_folder_and_its_files_are_models_too(tmp_path: Path, model: GPTModel, name: str) -> None:
+    config = {"model_type": "gpt2", "vocab_size": 61, "n_positions": 16, "n_embd": 64, "n_head": 1, "n_layer": 2}
+    if not name:  # the folder as a whole
+        (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    if name.endswith(".bin"):
+        torch.save(hugging_face(model), tmp_path / name)
+    else:
+        save_file(hugging_face(model), tmp_path / (name or "model.safetensors"))
+    loaded, metadata = load_model(tmp_path / name)
+    assert same_weights(loaded, model)
+    assert not loaded.training
+    assert (metadata["stage"], metadata["template"], metadata["tokenizer"]) == ("pretrained", None, None)
+    assert metadata["config"] == asdict(loaded.config)
+    base = load_base(str(tmp_path / name), ORDER, "any tokenizer")
+    assert same_weights(base.model, model)
+    assert base.parent == {"path": str(tmp_path / name), "sha256": file_sha256(tmp_path / name)}
+
+
+def test_the_hash_of_a_folder_is_that_of_its_weights(tmp_path: Path) -> None:
+    for name, content in (("b.safetensors", b"2"), ("a.safetensors", b"1"), ("config.json", b"{}")):
+        (tmp_path / name).write_bytes(content)
+    assert file_sha256(tmp_path) == hashlib.sha256(b"12").hexdigest()
+    big = tmp_path / "big.bin"
+    big.write_bytes(bytes(2**20 + 3))
+    assert file_sha256(big) == hashlib.sha256(bytes(2**20 + 3)).hexdigest()
+
+
+def test_a_folder_of_ours_stands_for_its_best_model(best: Path, model: GPTModel) -> None:
+    assert same_weights(load_model(best.parent)[0], model)
+    base = load_base(str(best.parent), ORDER, "f1")
+    assert base.path == best
+    assert base.parent == {"path": str(best), "sha256": hashlib.sha256(best.read_bytes()).hexdigest()}
+    best.with_name("config.json").write_text("{}", encoding="utf-8")
+    assert same_weights(load_model(str(best.parent))[0], model)
+
+
+# ---- load_checkpoint
+
+
+def test_a_checkpoint_is_loaded_into_a_model_and_tells_how_far_it_was(best: Path, model: GPTModel) -> None:
+    other = new_model(5)
+    told = load_checkpoint(str(best), other)
+    assert same_weights(other, model)
+    assert (told["epoch"], told["step"], told["train_loss"], told["val_loss"]) == (2, 30, 1.5, None)
+    assert "model" not in told and told["stage"] == "sft"
+    assert main.load_checkpoint is load_checkpoint
+
+
+def test_of_weights_that_were_not_trained_here_the_epoch_is_0(best: Path) -> None:
+    kept = ("format", "config", "model", "stage")
+    rewrite(best, lambda content: [content.pop(key) for key in list(content) if key not in kept])
+    told = load_checkpoint(best, new_model())
+    assert (told["epoch"], told["step"], told["train_loss"], told["val_loss"]) == (0, 0, None, None)
+
+
+def train_step(model: GPTModel, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    model(IDS).square().mean().backward()
+    optimizer.step()
+
+
+def test_the_optimizer_goes_on_as_if_it_had_not_been_away(tmp_path: Path) -> None:
+    model = new_model()
+    optimizer = make_adamw(model, max_lr=0.01, weight_decay=0.1)
+    train_step(model, optimizer)
+    path = tmp_path / LATEST
+    save_checkpoint(path, {**description(model), "optimizer": optimizer.state_dict()})
+    train_step(model, optimizer)
+    resumed = new_model(9)
+    other = make_adamw(resumed, max_lr=0.5, weight_decay=0.0)
+    told = load_checkpoint(path, resumed, other)
+    assert "optimizer" not in told
+    train_step(resumed, other)
+    assert same_weights(resumed, model)
+
+
+def test_a_best_model_has_no_optimizer_state_and_says_which_file_has(best: Path) -> None:
+    model = new_model(4)
+    with pytest.raises(ValueError, match="best_model.pt: holds no optimizer state; pass the latest_model.pt beside it"):
+        load_checkpoint(best, model, make_adamw(model, max_lr=0.1, weight_decay=0.1))
+    assert same_weights(model, new_model(4))
+
+
+@pytest.mark.parametrize(
+    "state", [None, "text", {}, {"state": {}, "param_groups": [{}]}, {"state": 3, "param_groups": 3}]
+)
+def test_an_optimizer_that_the_state_does_not_fit_is_refused_and_nothing_is_changed(best: Path, state: object) -> None:
+    model = new_model(4)
+    if state is None:  # a whole state, but of one group of parameters instead of two
+        optimizer = torch.optim.AdamW(model.parameters())
+        state = make_adamw(model, max_lr=0.1, weight_decay=0.1).state_dict()
+    else:
+        optimizer = make_adamw(model, max_lr=0.1, weight_decay=0.1)
+    rewrite(best, lambda content: content.update(optimizer=state))
+    before = str(optimizer.state_dict())
+    with pytest.raises(ValueError) as refused:
+        load_checkpoint(best, model, optimizer)
+    assert str(refused.value).startswith(f"{best}: its state does not fit the optimizer (")
+    assert "\n" not in str(refused.value)
+    assert same_weights(model, new_model(4))
+    assert str(optimizer.state_dict()) == before
+
+
+def test_a_model_of_another_size_is_told_apart_from_a_damaged_file(best: Path) -> None:
+    with pytest.raises(ValueError) as refused:
+        load_checkpoint(best, new_model(vocab_size=50))
+    assert str(refused.value) == (
+        f"{best}: wte.weight is torch.float32 (61, 64), the model's is float (50, 64); "
+        "a model of the right size is what src.checkpoint.load_model returns"
+    )
+
+
+# ---- finding
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the files of models by name in the folder that the test runs in."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*names: str) -> None:
+        for name in names:
+            path, _ = MADE_BY[name]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    return make
+
+
+def test_auto_takes_the_first_of_the_order_that_is_there_and_says_why(here: Callable[..., None]) -> None:
+    here("scratch", "pretrained")
+    assert find_model("auto", ORDER) == (MADE_BY["scratch"][0], "the best that is here (no dpo, sft yet)")
+    here("sft")
+    assert find_model("auto", ORDER) == (MADE_BY["sft"][0], "the best that is here (no dpo yet)")
+    here("dpo")
+    assert find_model("auto", ORDER) == (MADE_BY["dpo"][0], "the best that is here")
+
+
+def test_a_name_or_a_path_is_taken_as_it_is(here: Callable[..., None], best: Path) -> None:
+    here("dpo", "scratch")
+    assert find_model("scratch", ORDER) == (MADE_BY["scratch"][0], "scratch, as asked")
+    assert find_model(str(best), ORDER) == (best, "as asked")
+    assert find_model(str(best.parent), ORDER) == (best, "as asked")
+
+
+@pytest.mark.parametrize(("name", "command"), [(name, command) for name, (_, command) in MADE_BY.items()])
+def test_a_name_without_its_file_is_answered_with_the_command_that_makes_it(here, name: str, command: str) -> None:
+    with pytest.raises(FileNotFoundError) as missing:
+        find_model(name, ORDER)
+    assert str(missing.value) == f"{MADE_BY[name][0]}: not there yet; make it with {command}"
+
+
+def test_where_nothing_is_there_auto_names_the_first_command_of_the_way(here) -> None:
+    with pytest.raises(FileNotFoundError, match="not there yet; make it with python main.py, or pass a path"):
+        find_model("auto", ORDER)
+    with pytest.raises(
+        FileNotFoundError, match="not there yet; make it with python instruction_tune.py, or pass a path"
+    ):
+        find_model("auto", ("sft",))
+
+
+def test_a_path_to_nothing_is_refused(here) -> None:
+    expected = "elsewhere.pt: no such file; pass a checkpoint, a Hugging Face directory or a weights file"
+    with pytest.raises(FileNotFoundError) as missing:
+        find_model("elsewhere.pt", ORDER)
+    assert str(missing.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("checkpoints/dpo_aligned/best_model.pt", "python dpo_train.py"),
+        ("elsewhere/dpo_aligned/latest_model.pt", "python dpo_train.py"),
+        ("checkpoints/instruction_tuned/best_model.pt", "python instruction_tune.py"),
+        ("checkpoints/gpt2_shakespeare/latest_model.pt", "python finetune_gpt2.py"),
+        ("checkpoints/gpt2_pretrained.pt", "python finetune_gpt2.py"),
+        ("checkpoints/pretrained/best_model.pt", "python main.py"),
+        ("checkpoints/mine.pt", "one of the training scripts"),
+        ("best_model.pt", "one of the training scripts"),
+    ],
+)
+def test_the_command_for_a_file_follows_from_its_folder(path: str, command: str) -> None:
+    assert command_for(Path(path)) == command
+
+
+def test_a_model_of_another_tokenizer_is_refused(best: Path) -> None:
+    with pytest.raises(ValueError) as refused:
+        load_base(str(best), ORDER, "f2")
+    assert str(refused.value) == f"{best}: trained with another tokenizer (ours); use that one"
+    assert load_base(str(best), ORDER, "f1").metadata["tokenizer"] == TOKENIZER
+
+
+@pytest.mark.parametrize("metadata", [{}, {"tokenizer": None}, {"tokenizer": TOKENIZER}])
+def test_a_model_that_names_no_tokenizer_or_the_same_is_taken(metadata: dict) -> None:
+    check_tokenizer(metadata, "f1", Path("a.pt"))
+
+
+def test_a_tokenizer_without_a_fingerprint_is_another_one() -> None:
+    with pytest.raises(ValueError, match=r"a.pt: trained with another tokenizer \(None\)"):
+        check_tokenizer({"tokenizer": {"size": 3}}, "f1", Path("a.pt"))
+
+
+def test_weights_stay_in_their_file_until_they_are_used(best: Path, monkeypatch) -> None:
+    seen = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **k: (seen.append(k), load(*a, **k))[1])
+    load_model(best)
+    assert seen == [{"map_location": "cpu", "weights_only": True, "mmap": os.name != "nt"}]

@@ -1,0 +1,164 @@
+"""Device, precision and seed: what is chosen, why, and what is refused."""
+
+import pytest
+import torch
+
+from src.runtime import WORTH_IT, Runtime, _bf16_gain, choose_runtime, seed_step
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch):
+    """Pretends to be another machine; what it computes with is not reached."""
+
+    def pretend(*, cuda: bool = False, mps: bool = False, bf16: bool = False, gain: float | Exception = 1.0) -> None:
+        def measure(device: torch.device) -> float:
+            if isinstance(gain, Exception):
+                raise gain
+            return gain
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation
+        )
+        monkeypatch.setattr("src.runtime._bf16_gain", measure)
+
+    pretend()
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("here", "device"),
+    [({}, "cpu"), ({"mps": True}, "mps"), ({"cuda": True}, "cuda"), ({"cuda": True, "mps": True}, "cuda")],
+)
+def test_auto_takes_the_fastest_device_that_is_here(machine, here: dict, device: str) -> None:
+    machine(**here)
+    assert choose_runtime("auto", "fp32").device.type == device
+    assert choose_runtime("cpu", "fp32").device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("here", "asked", "message"),
+    [
+        ({}, "cuda", "--device cuda: not available here (available: cpu); pass --device auto"),
+        ({"cuda": True}, "mps", "--device mps: not available here (available: cpu, cuda); pass --device auto"),
+        ({}, "tpu", "--device tpu: not available here (available: cpu); pass --device auto"),
+    ],
+)
+def test_a_device_that_is_not_here_is_refused(machine, here: dict, asked: str, message: str) -> None:
+    machine(**here)
+    with pytest.raises(ValueError) as refused:
+        choose_runtime(asked)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("here", "asked", "message"),
+    [
+        ({}, "fp16", "--precision fp16 needs a CUDA device, this is cpu; pass --precision auto"),
+        ({"mps": True}, "fp16", "--precision fp16 needs a CUDA device, this is mps; pass --precision auto"),
+        ({"cuda": True}, "bf16", "--precision bf16: this GPU has no bf16 arithmetic; pass --precision auto"),
+        ({}, "half", "--precision must be one of auto, fp32, bf16, fp16, got 'half'"),
+    ],
+)
+def test_a_precision_that_cannot_be_trained_in_is_refused(machine, here: dict, asked: str, message: str) -> None:
+    machine(**here)
+    with pytest.raises(ValueError) as refused:
+        choose_runtime("auto", asked)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("here", "asked"),
+    [
+        ({}, "fp32"),
+        ({}, "bf16"),
+        ({"cuda": True}, "fp16"),
+        ({"cuda": True, "bf16": True}, "bf16"),
+        ({"mps": True}, "bf16"),
+    ],
+)
+def test_a_precision_that_is_asked_for_is_taken_without_a_trial(machine, here: dict, asked: str) -> None:
+    machine(**here, gain=AssertionError("tried out"))
+    chosen = choose_runtime("auto", asked)
+    assert (chosen.precision, chosen.reason) == (asked, "as asked")
+
+
+@pytest.mark.parametrize("here", [{}, {"mps": True}])
+def test_without_bf16_arithmetic_for_sure_a_trial_decides(machine, here: dict) -> None:
+    machine(**here, gain=WORTH_IT)
+    chosen = choose_runtime()
+    assert (chosen.precision, chosen.reason) == ("bf16", f"a trial step ran {WORTH_IT:.1f} times as fast as in fp32")
+    machine(**here, gain=WORTH_IT - 0.06)
+    chosen = choose_runtime()
+    assert chosen.precision == "fp32"
+    assert (
+        chosen.reason
+        == f"a trial step in bf16 ran {WORTH_IT - 0.06:.1f} times as fast; 2.5 would be worth its rounding"
+    )
+
+
+def test_where_bf16_does_not_run_at_all_fp32_is_taken(machine) -> None:
+    machine(gain=RuntimeError("no kernel"))
+    assert choose_runtime() == Runtime(torch.device("cpu"), "fp32", "bf16 does not run here")
+
+
+def test_a_gpu_computes_in_bf16_where_it_can_and_in_fp16_where_it_cannot(machine) -> None:
+    machine(cuda=True, bf16=True, gain=AssertionError("tried out"))
+    assert choose_runtime().precision == "bf16"
+    machine(cuda=True, bf16=False, gain=AssertionError("tried out"))
+    chosen = choose_runtime()
+    assert (chosen.precision, chosen.reason) == ("fp16", "this GPU has no bf16 arithmetic")
+
+
+def test_the_trial_compares_the_two_precisions_by_their_best_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([9.0, 8.0, 4.0, 2.0, *[9.0, 8.0] * 8])  # fp32 and bf16 in turn; the second round is undisturbed
+    monkeypatch.setattr("src.runtime._seconds", lambda run: next(seconds))
+    assert _bf16_gain(torch.device("cpu")) == 2.0
+    assert next(seconds, None) is None
+
+
+def test_a_trial_step_runs_in_each_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    gelu = torch.nn.functional.gelu
+    monkeypatch.setattr(torch.nn.functional, "gelu", lambda x, **options: (seen.append(x.dtype), gelu(x, **options))[1])
+    rounds = iter([True] * 2)
+    monkeypatch.setattr("src.runtime._seconds", lambda run: next(rounds, False) and run() or 1.0)
+    assert _bf16_gain(torch.device("cpu")) == 1.0
+    assert seen == [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_forward_passes_run_in_the_precision_and_weights_stay_float32(precision: str, dtype: torch.dtype) -> None:
+    chosen = choose_runtime("cpu", precision)
+    layer = torch.nn.Linear(4, 4)
+    with chosen.autocast():
+        out = layer(torch.ones(1, 4))
+    out.sum().backward()
+    assert out.dtype == dtype
+    assert layer.weight.dtype == layer.weight.grad.dtype == torch.float32
+    chosen.synchronise()
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_clock_is_read_only_when_the_device_is_done(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(device.type))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    Runtime(torch.device(kind), "fp32", "").synchronise()
+    assert waited == [kind]
+
+
+def dropped(seed: int, step: int) -> list[bool]:
+    """Which of 64 values dropout takes out in a step."""
+    seed_step(seed, step)
+    return (torch.nn.functional.dropout(torch.ones(64)) == 0).tolist()
+
+
+def test_dropout_is_a_function_of_seed_and_step() -> None:
+    first = dropped(1, 0)
+    torch.rand(1000)  # what happened before does not count
+    assert dropped(1, 0) == first
+    others = [dropped(seed, step) for seed, step in ((1, 1), (2, 0), (0, 0), (1, 2), (2**63 - 1, 10**9))]
+    assert first not in others
+    assert len({tuple(mask) for mask in others}) == len(others)

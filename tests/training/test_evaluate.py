@@ -1,0 +1,73 @@
+"""Evaluation: the training loss, as one mean over all that counts, with nothing learned."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from src.data.batching import Batch, pad_examples
+from src.model.gpt import GPTModel
+from src.runtime import Runtime
+from src.training.evaluate import evaluate
+from src.training.losses import language_model_loss
+
+CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 1, "dropout": 0.5}
+CPU = Runtime(torch.device("cpu"), "fp32", "for tests")
+SHORT = ([1, 2, 3], [False, False, True])
+LONG = (list(range(4, 16)), [False] + [True] * 11)
+
+
+@pytest.fixture
+def model() -> GPTModel:
+    torch.manual_seed(0)
+    model = GPTModel(CONFIG)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model.train()
+
+
+def test_the_mean_is_over_all_targets_and_not_over_batches(model: GPTModel) -> None:
+    apart = evaluate(model, language_model_loss, [pad_examples([SHORT]), pad_examples([LONG])], CPU)["loss"]
+    together = evaluate(model, language_model_loss, [pad_examples([SHORT, LONG])], CPU)["loss"]
+    short, long = (evaluate(model, language_model_loss, [pad_examples([e])], CPU)["loss"] for e in (SHORT, LONG))
+    assert apart == pytest.approx(together, rel=1e-5)
+    assert apart == pytest.approx((1 * short + 11 * long) / 12, rel=1e-5)
+    assert apart != pytest.approx((short + long) / 2, rel=1e-2)
+
+
+def test_metrics_are_means_over_the_same_count(model: GPTModel) -> None:
+    def loss(model: GPTModel, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return torch.tensor(6.0), {"kl": torch.tensor(3.0), "accuracy": torch.tensor(12.0)}
+
+    batches = [pad_examples([SHORT]), pad_examples([LONG])]
+    assert evaluate(model, loss, batches, CPU) == {"loss": 1.0, "kl": 0.5, "accuracy": 2.0}
+
+
+def test_nothing_is_dropped_and_nothing_is_learned(model: GPTModel) -> None:
+    batches = [pad_examples([SHORT, LONG])]
+    first = evaluate(model, language_model_loss, batches, CPU)
+    assert evaluate(model, language_model_loss, batches, CPU) == first
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model.training
+
+
+def test_batches_are_moved_and_computed_as_the_runtime_says(model: GPTModel) -> None:
+    log = []
+
+    @dataclass(frozen=True)
+    class Spy:
+        device: str = "a device"
+
+        def autocast(self) -> AbstractContextManager:
+            log.append("autocast")
+            return nullcontext()
+
+    class Moving(Batch):
+        def to(self, device: object) -> "Moving":
+            log.append(device)
+            return self
+
+    batch = pad_examples([SHORT])
+    evaluate(model, language_model_loss, [Moving(batch.inputs, batch.targets)], Spy())
+    assert log == ["autocast", "a device"]

@@ -1,0 +1,117 @@
+"""The optimizer against PyTorch's plain form, its parameter groups, and the learning rate against its formula."""
+
+import math
+
+import pytest
+import torch
+
+from src.model.gpt import GPTModel
+from src.training.optim import lr_at, make_adamw, parameter_groups
+
+CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.0}
+
+
+@pytest.fixture
+def model() -> GPTModel:
+    torch.manual_seed(0)
+    return GPTModel(CONFIG)
+
+
+def test_matrices_decay_and_nothing_else_does(model: GPTModel) -> None:
+    decaying, others = parameter_groups(model, 0.3)
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert {names[id(p)] for p in others["params"]} == {
+        name for name in names.values() if name.endswith("bias") or "ln_" in name
+    }
+    assert {"wte.weight", "wpe.weight", "h.1.attn.c_attn.weight"} <= {names[id(p)] for p in decaying["params"]}
+
+
+def test_every_parameter_is_in_a_group_exactly_once(model: GPTModel) -> None:
+    grouped = [id(p) for group in parameter_groups(model, 0.1) for p in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == {id(p) for p in model.parameters()}
+
+
+def test_a_frozen_parameter_is_left_alone(model: GPTModel) -> None:
+    model.wpe.weight.requires_grad_(False)
+    grouped = [id(p) for group in parameter_groups(model, 0.1) for p in group["params"]]
+    assert set(grouped) == {id(p) for p in model.parameters()} - {id(model.wpe.weight)}
+
+
+def test_the_optimizer_has_the_settings_of_gpt3(model: GPTModel) -> None:
+    # Brown et al. 2020, appendix B: Adam with betas 0.9 and 0.95, epsilon 1e-8, weight decay 0.1.
+    optimizer = make_adamw(model, max_lr=0.02, weight_decay=0.1)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    for group, weight_decay in zip(optimizer.param_groups, (0.1, 0.0), strict=True):
+        assert (group["betas"], group["eps"], group["lr"]) == ((0.9, 0.95), 1e-8, 0.02)
+        assert group["weight_decay"] == weight_decay
+        assert group["fused"] is True  # the CPU has a fused form too
+
+
+def test_ten_steps_equal_those_of_the_plain_form(model: GPTModel) -> None:
+    torch.manual_seed(0)
+    twin = GPTModel(CONFIG)
+    ours = make_adamw(model, max_lr=0.01, weight_decay=0.5)
+    plain = torch.optim.AdamW(parameter_groups(twin, 0.5), lr=0.01, betas=(0.9, 0.95), fused=False, foreach=False)
+    for _ in range(10):
+        for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        ours.step()
+        plain.step()
+    for (name, a), b in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_the_first_step_is_that_of_the_paper() -> None:
+    # Loshchilov and Hutter 2019, algorithm 2: with bias correction the first update is the sign of the gradient.
+    layer = torch.nn.Linear(2, 1)
+    before = layer.weight.detach().clone(), layer.bias.detach().clone()
+    optimizer = make_adamw(layer, max_lr=0.1, weight_decay=0.2)
+    layer(torch.tensor([[3.0, -2.0]])).sum().backward()
+    optimizer.step()
+    expected = before[0] * (1 - 0.1 * 0.2) - 0.1 * torch.tensor([[1.0, -1.0]])
+    torch.testing.assert_close(layer.weight.detach(), expected)
+    torch.testing.assert_close(layer.bias.detach(), before[1] - 0.1)
+
+
+def rates(steps: int, warmup_steps: int, max_lr: float = 1.0, min_lr: float = 0.1) -> list[float]:
+    return [lr_at(i, max_lr=max_lr, min_lr=min_lr, warmup_steps=warmup_steps, steps=steps) for i in range(steps)]
+
+
+def test_the_rate_rises_in_a_line_and_falls_as_a_cosine() -> None:
+    assert rates(9, 3) == pytest.approx(
+        [1 / 4, 2 / 4, 3 / 4, 1.0, *(0.1 + 0.45 * (1 + math.cos(math.pi * i / 5)) for i in range(1, 6))]
+    )
+
+
+@pytest.mark.parametrize(("steps", "warmup_steps"), [(2, 0), (10, 0), (10, 1), (100, 20), (1000, 998), (57, 13)])
+def test_the_rate_peaks_after_the_warm_up_and_ends_at_its_lowest(steps: int, warmup_steps: int) -> None:
+    values = rates(steps, warmup_steps)
+    assert values[warmup_steps] == max(values) == pytest.approx(1.0)
+    assert values[-1] == pytest.approx(0.1)
+    rising, falling = values[: warmup_steps + 1], values[warmup_steps:]
+    assert all(a < b for a, b in zip(rising, rising[1:], strict=False))
+    assert all(a > b for a, b in zip(falling, falling[1:], strict=False))
+    assert values[0] > 0
+
+
+@pytest.mark.parametrize(("steps", "warmup_steps"), [(1, 20), (5, 20), (20, 20)])
+def test_a_warm_up_as_long_as_the_run_only_rises(steps: int, warmup_steps: int) -> None:
+    assert rates(steps, warmup_steps) == pytest.approx([(i + 1) / (warmup_steps + 1) for i in range(steps)])
+
+
+@pytest.mark.parametrize(("steps", "warmup_steps"), [(1, 0), (4, 3)])
+def test_a_single_step_after_the_warm_up_has_the_highest_rate(steps: int, warmup_steps: int) -> None:
+    assert rates(steps, warmup_steps)[-1] == pytest.approx(1.0)
+
+
+def test_the_rate_may_be_constant_or_fall_to_nothing() -> None:
+    assert rates(5, 0, max_lr=0.3, min_lr=0.3) == pytest.approx([0.3] * 5)
+    assert rates(5, 0, min_lr=0.0)[-1] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_beyond_its_last_step_a_run_keeps_the_lowest_rate() -> None:
+    values = {lr_at(step, max_lr=1.0, min_lr=0.1, warmup_steps=2, steps=10) for step in (9, 10, 11, 500)}
+    assert list(values) == pytest.approx([0.1])

@@ -1,0 +1,250 @@
+"""What a run says: the log, the lines in the terminal, and the picture of the curves."""
+
+import io
+import json
+import math
+import re
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.axes import Axes
+
+from src.training import progress
+from src.training.progress import Reporter, draw_curves
+
+STEP = {"lr": 1e-3, "grad_norm": 0.5, "tokens": 512, "tokens_per_s": 900.0, "step_s": 0.5, "epoch": 0}
+DPO = {"margin": 0.5, "accuracy": 0.75, "chosen_logp": -30.0, "rejected_logp": -35.5, "kl": 0.01}
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log, read as strict JSON: a spelling that only Python knows is an error."""
+
+    def refuse(spelling: str) -> None:
+        raise AssertionError(f"{spelling} is not JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def reporter(tmp_path: Path):
+    reporter = Reporter("dpo", tmp_path / "logs", first_step=0, steps=100)
+    yield reporter
+    reporter.close()
+
+
+def test_a_log_line_is_one_json_object_with_its_event_stage_and_time(reporter: Reporter) -> None:
+    reporter.event("start", step=0, facts={"data": "Zürich 字"})
+    reporter.step(1, 2.5, DPO, **STEP)
+    reporter.evaluation(1, "val", {"loss": 2.0, **DPO}, best=True, epoch=0)
+    start, step, evaluation = lines_of(reporter.path)  # each on the disk as soon as it was said
+    assert start["facts"] == {"data": "Zürich 字"} and "字" in reporter.path.read_text(encoding="utf-8")
+    assert step == {
+        "event": "step",
+        "stage": "dpo",
+        "step": 1,
+        "loss": 2.5,
+        **STEP,
+        **DPO,
+        "elapsed_s": step["elapsed_s"],
+    }
+    expected = {"event": "eval", "stage": "dpo", "step": 1, "epoch": 0, "val_loss": 2.0, "best": True, **DPO}
+    assert evaluation == {**expected, "elapsed_s": evaluation["elapsed_s"]}
+    assert 0 <= start["elapsed_s"] <= step["elapsed_s"] <= evaluation["elapsed_s"]
+
+
+def test_an_evaluation_on_the_training_data_is_logged_as_such(reporter: Reporter, capsys) -> None:
+    reporter.evaluation(5, "train", {"loss": 2.0}, best=False)
+    [line] = lines_of(reporter.path)
+    assert line["train_loss"] == 2.0 and "val_loss" not in line
+    assert capsys.readouterr().out == "eval      5/100 | train   2.0000\n"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_has_no_spelling_for_is_null_wherever_it_stands(reporter: Reporter, value: float) -> None:
+    reporter.event("end", best_loss=value, settings={"clip": value, "rates": [1.0, value]})
+    reporter.step(1, 2.0, {}, **{**STEP, "grad_norm": value})
+    end, step = lines_of(reporter.path)
+    assert end["best_loss"] is None
+    assert end["settings"] == {"clip": None, "rates": [1.0, None]}
+    assert step["grad_norm"] is None and step["loss"] == 2.0
+
+
+def test_other_values_are_logged_as_plain_ones(reporter: Reporter) -> None:
+    reporter.event("start", path=Path("a"), flag=True, none=None, many=(1, "b"), by={3: Path("c")}, dtype=torch.float32)
+    [line] = lines_of(reporter.path)
+    expected = {"path": "a", "flag": True, "none": None, "many": [1, "b"], "by": {"3": "c"}, "dtype": "torch.float32"}
+    assert {key: line[key] for key in expected} == expected
+
+
+def bars(line: str) -> list[int]:
+    """Where the columns of a line end."""
+    return [match.start() for match in re.finditer(r" \| |$", line)]
+
+
+def test_the_columns_of_all_lines_stand_under_each_other(reporter: Reporter, capsys) -> None:
+    steps = [
+        (1, 10.8249, {"margin": 0.0, "accuracy": 0.0}, {"lr": 1e-3, "grad_norm": 123.456, "tokens_per_s": 999.4}),
+        (5, 0.0001, {"margin": -12.3456, "accuracy": 1.0}, {"lr": 2.5e-10, "grad_norm": 0.0, "tokens_per_s": 41_234.0}),
+        (100, 123.4, {"margin": 999.0, "accuracy": 0.055}, {"lr": 0.5, "grad_norm": math.inf, "tokens_per_s": 0.0}),
+    ]
+    for step, loss, metrics, values in steps:
+        reporter.step(step, loss, metrics, **{**STEP, **values})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == (
+        "step      5/100 | loss   0.0001 | lr 2.5e-10 | norm   0.00 |   41.2k tok/s | margin  -12.346 | accuracy 100%"
+    )
+    assert len(lines) == 3
+    assert {tuple(bars(line)) for line in lines} == {tuple(bars(lines[0]))}
+
+
+def test_the_columns_of_evaluations_stand_under_each_other_whether_best_or_not(reporter: Reporter, capsys) -> None:
+    far = {"margin": -12.5, "accuracy": 1.0, "chosen_logp": -1234.5, "rejected_logp": -9.0, "kl": 123.4}
+    reporter.evaluation(0, "val", {"loss": 0.6931, **DPO}, best=False)
+    reporter.evaluation(100, "val", {"loss": 12.0, **far}, best=True)
+    first, second = capsys.readouterr().out.splitlines()
+    assert bars(first) == bars(second)
+    assert second == (
+        "eval    100/100 | val  12.0000 (best) | margin  -12.500 | accuracy 100%"
+        " | chosen logp -1234.5 | rejected logp    -9.0 | kl 123.4000"
+    )
+
+
+def test_a_metric_without_a_column_is_logged_and_not_shown(reporter: Reporter, capsys) -> None:
+    reporter.step(1, 2.0, {"surprise": 7.5}, **STEP)
+    assert "7.5" not in capsys.readouterr().out
+    assert lines_of(reporter.path)[0]["surprise"] == 7.5
+
+
+@pytest.mark.parametrize(("steps", "shown"), [(5, 5), (20, 20), (400, 21), (1000, 21)])
+def test_every_step_is_logged_and_some_twenty_are_shown(tmp_path: Path, capsys, steps: int, shown: int) -> None:
+    reporter = Reporter("sft", tmp_path, first_step=0, steps=steps)
+    for step in range(1, steps + 1):
+        reporter.step(step, 2.0, {}, **STEP)
+    reporter.close()
+    assert [line["step"] for line in lines_of(reporter.path)] == list(range(1, steps + 1))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == shown
+    assert lines[0].startswith("step      1/") and lines[-1].startswith(f"step {steps:>6}/")
+
+
+def test_piped_output_has_lines_only(tmp_path: Path, capsys) -> None:
+    reporter = Reporter("sft", tmp_path, first_step=0, steps=2)
+    reporter.say("first")
+    reporter.step(1, 2.0, {}, **STEP)
+    reporter.step(2, 1.0, {}, **STEP)
+    reporter.close()
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line.split(" |")[0] for line in out.split("\n")] == ["first", "step      1/2", "step      2/2", ""]
+    assert not re.search(r"[^\n -~]", out)  # no carriage return, no escape
+
+
+@pytest.mark.parametrize("first_step", [0, 40])
+def test_on_a_terminal_a_bar_with_the_time_left_stands_under_the_lines(tmp_path, monkeypatch, first_step: int) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    piped = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", piped)
+    reporter = Reporter("sft", tmp_path, first_step=first_step, steps=50)
+    reporter.step(first_step + 1, 2.25, {}, **STEP)
+    reporter.step(50, 2.0, {}, **STEP)
+    reporter.close()
+    drawn = re.split(r"[\r\n]", screen.getvalue())
+    assert any(f"{first_step}/50 [" in bar and "<" in bar for bar in drawn)
+    assert f"{first_step + 2}/50 [" in drawn[-2] and "loss 2.0000" in drawn[-2]
+    assert re.fullmatch(r"(step +\d+/50 \| [^\r\x1b]*\n)+", piped.getvalue())  # lines go to stdout, whole
+
+
+def test_a_line_starts_where_the_bar_was_and_not_behind_it(tmp_path: Path, monkeypatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(sys, "stdout", screen)
+    reporter = Reporter("sft", tmp_path, first_step=0, steps=3)
+    for step in (1, 2, 3):
+        reporter.step(step, 2.0, {}, **STEP)
+    reporter.close()
+    said = [text for text in re.split(r"[\r\n]", screen.getvalue()) if " | lr " in text]
+    assert [text[:16] for text in said] == [f"step      {step}/3 | " for step in (1, 2, 3)]
+
+
+class Clock(datetime):
+    """A clock that stands still."""
+
+    @classmethod
+    def now(cls, tz: object = None) -> "Clock":
+        return cls(2031, 5, 6, 7, 8, 9)
+
+
+def test_two_runs_of_the_same_second_have_two_files(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(progress, "datetime", Clock)
+    names = []
+    for number in range(3):
+        reporter = Reporter("sft", tmp_path / "logs", first_step=0, steps=1)
+        reporter.event("start", number=number)
+        reporter.close()
+        names.append(reporter.path.name)
+        assert [line["number"] for line in lines_of(reporter.path)] == [number]
+    assert names == ["sft-20310506-070809.jsonl", "sft-20310506-070809-2.jsonl", "sft-20310506-070809-3.jsonl"]
+    assert lines_of(tmp_path / "logs" / names[0])[0]["number"] == 0
+
+
+def write_log(path: Path, *events: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+    return path
+
+
+def drawn(log: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[float, float]]]:
+    """{label: points} of the curves in the picture of a log."""
+    curves = {}
+    plot = Axes.plot
+
+    def spy(self, x, y, **style):
+        curves[style["label"]] = list(zip(x, y, strict=True))
+        return plot(self, x, y, **style)
+
+    monkeypatch.setattr(Axes, "plot", spy)
+    picture = draw_curves(log)
+    assert picture == log.with_suffix(".png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    return curves
+
+
+def test_the_picture_shows_every_step_and_both_kinds_of_evaluation(tmp_path: Path, monkeypatch) -> None:
+    log = write_log(
+        tmp_path / "sft-1.jsonl",
+        {"event": "start", "step": 0},
+        {"event": "eval", "step": 0, "val_loss": 4.0, "train_loss": 5.0},
+        {"event": "step", "step": 1, "loss": 3.5},
+        {"event": "step", "step": 2, "loss": None},
+        {"event": "step", "step": 3, "loss": 3.0},
+        {"event": "eval", "step": 3, "val_loss": 3.25},
+        {"event": "end", "step": 3},
+    )
+    assert drawn(log, monkeypatch) == {
+        "training, each step": [(1, 3.5), (3, 3.0)],
+        "evaluation, val": [(0, 4.0), (3, 3.25)],
+        "evaluation, train": [(0, 5.0)],
+    }
+
+
+def test_a_run_with_evaluations_only_is_drawn_too(tmp_path: Path, monkeypatch) -> None:
+    log = write_log(tmp_path / "sft-1.jsonl", {"event": "eval", "step": 0, "train_loss": 4.0})
+    assert drawn(log, monkeypatch) == {"evaluation, train": [(0, 4.0)]}
+
+
+@pytest.mark.parametrize("events", [[], [{"event": "start", "step": 0}, {"event": "end", "step": 0}]])
+def test_a_log_without_losses_has_no_picture(tmp_path: Path, events: list[dict]) -> None:
+    log = write_log(tmp_path / "sft-1.jsonl", *events)
+    assert draw_curves(log) is None
+    assert list(tmp_path.iterdir()) == [log]
