@@ -128,15 +128,14 @@ def preference_loss(
     P = batch.count
     lengths = torch.bincount(rows, minlength=2 * P)  # (2P,)
     policy, ref = (
-        torch.zeros(2 * P, device=rows.device).index_add(0, rows, logps.gather(1, targets)[:, 0])
-        for logps in (policy_logps, reference_logps)
-    )
+        _by_row(logps.gather(1, targets)[:, 0], rows, 2 * P) for logps in (policy_logps, reference_logps)
+    )  # (2P,)
     losses = dpo_loss(
         *policy.split(P), *ref.split(P), beta=beta, loss=loss, label_smoothing=label_smoothing, lengths=lengths.split(P)
     )
-    margin = beta * (policy - ref).detach()
-    margin = margin[:P] - margin[P:]
-    kl_sums = torch.zeros(2 * P, device=rows.device).index_add(0, rows, kl)
+    rewards = beta * (policy - ref).detach()
+    margin = rewards[:P] - rewards[P:]
+    kl_sums = _by_row(kl, rows, 2 * P)
     metrics = {
         "margin": margin.sum(),
         "accuracy": (margin > 0).float().sum(),
@@ -147,6 +146,11 @@ def preference_loss(
         "rejected_tokens": lengths[P:].float().sum(),
     }
     return losses.sum(), metrics
+
+
+def _by_row(values: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Sums (count,) of the values (N,) that belong to each row."""
+    return torch.zeros(count, device=values.device).index_add(0, rows, values)
 
 
 def response_logprobs(model: Any, batch: Any) -> tuple[Tensor, Tensor]:

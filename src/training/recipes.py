@@ -23,39 +23,30 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "sft": {"epochs": 5, "batch_size": 4, "context_length": 256, "max_lr": 2e-5, "min_lr": 2e-6, "warmup_steps": 20},
     "dpo": {"epochs": 5, "batch_size": 4, "context_length": 256, "max_lr": 5e-6, "min_lr": 5e-7, "warmup_steps": 5},
 }
+_FROM_SCRATCH = {
+    "epochs": 1,
+    "batch_size": 4,
+    "context_length": 256,  # room for a few turns of a chat
+    "max_lr": 2e-3,
+    "min_lr": 2e-4,
+    "warmup_steps": 50,
+}
+# To know a few answers by heart is what such a model can show: no validation, no decay, as many passes as that takes.
+_BY_HEART = {
+    "max_steps": 600,
+    "batch_size": 4,
+    "turns": 4,
+    "min_lr": 1e-4,
+    "warmup_steps": 10,
+    "weight_decay": 0.0,
+    "val_fraction": 0.0,
+}
+_ALIGNED = {"max_steps": 40, "min_lr": 1e-5, "weight_decay": 0.0, "val_fraction": 0.0}
 # stage -> size -> {field: value}; sizes that are not here keep the constants.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    "pretrain": {
-        "micro": {
-            "epochs": 1,
-            "batch_size": 4,
-            "context_length": 256,  # room for a few turns of a chat; the shorter windows learn a little faster
-            "max_lr": 2e-3,
-            "min_lr": 2e-4,
-            "warmup_steps": 50,
-        },
-    },
-    "sft": {
-        "micro": {
-            "max_steps": 600,
-            "batch_size": 4,
-            "turns": 4,
-            "max_lr": 2e-3,
-            "min_lr": 1e-4,
-            "warmup_steps": 10,
-            "weight_decay": 0.0,
-            "val_fraction": 0.0,
-        },
-    },
-    "dpo": {
-        "micro": {
-            "max_steps": 40,
-            "max_lr": 5e-5,
-            "min_lr": 1e-5,
-            "weight_decay": 0.0,
-            "val_fraction": 0.0,
-        },
-    },
+    "pretrain": {"micro": _FROM_SCRATCH, "tiny": _FROM_SCRATCH},
+    "sft": {"micro": {**_BY_HEART, "max_lr": 2e-3}, "tiny": {**_BY_HEART, "max_lr": 1e-3}},
+    "dpo": {"micro": {**_ALIGNED, "max_lr": 5e-5}, "tiny": {**_ALIGNED, "max_lr": 2e-5}},
 }
 
 

@@ -82,9 +82,9 @@ def run_stage(stage: Stage, model: Any, flags: Any, runtime: Runtime) -> int:
     keeper = _Keeper(stage, model, flags, runtime, plan, optimizer, scaler)
     state = keeper.restore()
     reporter = Reporter(stage.name, flags.log_dir, first_step=state.step, steps=plan.steps)
-    _announce(stage, model, flags, runtime, plan, state, reporter)
+    _announce(keeper, state, reporter)
     if flags.compile:
-        model.hidden_states = torch.compile(model.hidden_states)
+        _compile(model)
     run = Run(
         model,
         stage.loss_fn,
@@ -102,6 +102,27 @@ def run_stage(stage: Stage, model: Any, flags: Any, runtime: Runtime) -> int:
         reporter.event("end", ended=ended, step=state.step, best_loss=state.best_loss, best_step=state.best_step)
         reporter.close()
     return _conclude(stage, flags, plan, state, reporter, ended)
+
+
+def _compile(model: Any) -> None:
+    """Compile what training runs. Generation stays as it is: its cache grows by a token, each time a new shape.
+
+    Raises ValueError, at the first batch, where this machine cannot compile.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # both are slow to import, and needed only here
+    from torch._inductor.exc import InductorError
+
+    eager, compiled = model.hidden_states, torch.compile(model.hidden_states)
+
+    def hidden_states(ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
+        if cache is not None:
+            return eager(ids, cache)
+        try:
+            return compiled(ids)
+        except (TorchDynamoException, InductorError) as error:
+            raise ValueError(f"--compile does not work here ({str(error).splitlines()[0]}); leave it out") from error
+
+    model.hidden_states = hidden_states
 
 
 @dataclass
@@ -223,12 +244,11 @@ class _Hooks:
         self.keeper.save_latest(state)
 
 
-def _announce(
-    stage: Stage, model: Any, flags: Any, runtime: Runtime, plan: Plan, state: State, reporter: Reporter
-) -> None:
+def _announce(keeper: _Keeper, state: State, reporter: Reporter) -> None:
     """All settings and what follows from them, once, before the first step."""
-    total, body = model.config.parameter_count()
-    c = model.config
+    stage, flags, runtime, plan = keeper.stage, keeper.flags, keeper.runtime, keeper.plan
+    c = keeper.model.config
+    total, body = c.parameter_count()
     epochs = plan.steps / plan.steps_per_epoch
     rows = {
         "model": f"{c.n_layers} layers, {c.d_model} wide, {c.n_heads} heads, context {c.context_length}: "

@@ -324,3 +324,26 @@ def test_the_plan_follows_the_epochs_unless_steps_are_given(tmp_path: Path) -> N
     plan = make_plan(settings, steps_per_epoch=40)
     assert (plan.steps, plan.eval_every) == (120, 12)
     assert make_plan(replace(settings, max_steps=7), steps_per_epoch=40).steps == 7
+
+
+def test_a_compiled_run_trains_as_an_eager_one_and_generation_stays_eager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, eager = run(flags(tmp_path / "a", max_steps=4))
+    reads = []
+
+    def compiled(function):
+        graph = compile_(function, backend="eager")
+        return lambda *arguments: reads.append(len(arguments)) or graph(*arguments)
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", compiled)
+    _, model = run(flags(tmp_path / "b", max_steps=4, compile=True))
+    for name, tensor in weights(eager).items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, atol=1e-6, rtol=1e-5, msg=name)
+    assert not [name for name in read_checkpoint(tmp_path / "b/out/best_model.pt")["model"] if "_orig_mod" in name]
+    trained = len(reads)
+    assert trained == 4 + 2 * 4  # four steps, and four batches in each of two evaluations
+    with torch.no_grad():
+        model(torch.zeros(1, 3, dtype=torch.int64), model.new_cache())
+    assert len(reads) == trained
