@@ -1,18 +1,17 @@
 """One run of a training stage: settle its numbers, resume or start, train, and say what came of it."""
 
-import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-from src.checkpoint import BEST, LATEST, read_checkpoint, save_checkpoint
+from src.checkpoint import BEST, LATEST
 from src.runtime import Runtime
 from src.training.evaluate import evaluate
+from src.training.keeper import Keeper, plain_settings
 from src.training.loop import Plan, Run, State, train
 from src.training.optim import make_adamw
 from src.training.progress import Reporter, draw_curves
@@ -20,8 +19,6 @@ from src.training.progress import Reporter, draw_curves
 EVALUATIONS_PER_RUN = 10
 NO_VALIDATION = "none: best follows the training loss (--val-fraction keeps some back)"
 SAMPLE_LINES = 8  # of a sample shown after an evaluation, empty ones left out
-PREVIOUS = "best_model.previous.pt"
-_MAY_CHANGE = ("max_steps", "epochs", "eval_every", "patience", "device", "out", "log_dir", "resume", "compile", "data")
 
 
 class Loader(Protocol):
@@ -79,7 +76,7 @@ def run_stage(stage: Stage, model: Any, flags: Any, runtime: Runtime) -> int:
     plan = make_plan(flags, stage.loader.steps_per_epoch)
     optimizer = make_adamw(model, max_lr=plan.max_lr, weight_decay=flags.weight_decay)
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
-    keeper = _Keeper(stage, model, flags, runtime, plan, optimizer, scaler)
+    keeper = Keeper(stage, model, flags, runtime, plan, optimizer, scaler)
     state = keeper.restore()
     reporter = Reporter(stage.name, flags.log_dir, first_step=state.step, steps=plan.steps)
     _announce(keeper, state, reporter)
@@ -125,95 +122,6 @@ def _compile(model: Any) -> None:
     model.hidden_states = hidden_states
 
 
-@dataclass
-class _Keeper:
-    """Saves a run and restores it."""
-
-    stage: Stage
-    model: Any
-    flags: Any
-    runtime: Runtime
-    plan: Plan
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    replaced: bool = field(default=False, init=False)  # whether an earlier run's best has been put aside
-
-    def restore(self) -> State:
-        """The state to start from: that of latest_model.pt where it is to be resumed, or a new one."""
-        latest = self.flags.out / LATEST
-        if self.flags.resume is False or (self.flags.resume is None and not latest.is_file()):
-            return State()
-        saved = read_checkpoint(latest)
-        if not {"model", "optimizer", "run"} <= saved.keys():
-            raise ValueError(f"{latest}: holds no run to resume; pass --no-resume to start over")
-        if self.flags.resume is None and saved["run"]["finished"]:
-            return State()
-        self._refuse_other_run(latest, saved)
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.scaler.load_state_dict(saved["run"]["scaler"])
-        self.replaced = True
-        return State(**saved["run"]["state"])
-
-    def save_best(self, state: State) -> None:
-        best = self.flags.out / BEST
-        if not self.replaced and best.is_file():
-            os.replace(best, best.with_name(PREVIOUS))
-        self.replaced = True
-        save_checkpoint(best, self._description(state))
-
-    def save_latest(self, state: State, *, finished: bool = False) -> None:
-        finished = finished or state.step >= self.plan.steps
-        run = {
-            "state": asdict(state),
-            "scaler": self.scaler.state_dict(),
-            "identity": self._identity(),
-            "steps": self.plan.steps,
-            "finished": finished,
-        }
-        content = {**self._description(state), "optimizer": self.optimizer.state_dict(), "run": run}
-        save_checkpoint(self.flags.out / LATEST, content)
-
-    def _description(self, state: State) -> dict[str, Any]:
-        return {
-            "stage": self.stage.name,
-            "config": asdict(self.model.config),
-            "epoch": state.step // self.plan.steps_per_epoch,
-            "step": state.step,
-            "train_loss": state.train_loss,
-            "val_loss": state.eval_loss if self.stage.evaluated_on == "val" else None,
-            "seed": self.flags.seed,
-            "settings": _plain_settings(self.flags),
-            **self.stage.metadata,
-            "model": self.model.state_dict(),
-        }
-
-    def _identity(self) -> dict[str, Any]:
-        """All that the course of a run depends on."""
-        settings = {k: v for k, v in _plain_settings(self.flags).items() if k not in _MAY_CHANGE}
-        parent = self.stage.metadata.get("parent") or {}
-        return {
-            **settings,
-            "precision": self.runtime.precision,
-            "model": asdict(self.model.config),
-            "data": self.stage.loader.dataset.fingerprint(),
-            "base": parent.get("sha256"),
-            "tokenizer": (self.stage.metadata.get("tokenizer") or {}).get("fingerprint"),
-        }
-
-    def _refuse_other_run(self, latest: Path, saved: Mapping[str, Any]) -> None:
-        there, here = saved["run"]["identity"], self._identity()
-        changed = [name for name in here if there.get(name) != here[name]]
-        if changed:
-            details = ", ".join(
-                f"{name} {_short(there.get(name))} there, {_short(here[name])} here" for name in changed
-            )
-            raise ValueError(
-                f"{latest}: an unfinished run with other settings ({details}); "
-                "pass its settings to go on, --no-resume to start over, or another --out"
-            )
-
-
 @dataclass(frozen=True)
 class _Hooks:
     """The loop's questions and reports, answered for one stage."""
@@ -221,7 +129,7 @@ class _Hooks:
     stage: Stage
     model: Any
     runtime: Runtime
-    keeper: _Keeper
+    keeper: Keeper
     reporter: Reporter
 
     def evaluate(self) -> dict[str, float]:
@@ -244,7 +152,7 @@ class _Hooks:
         self.keeper.save_latest(state)
 
 
-def _announce(keeper: _Keeper, state: State, reporter: Reporter) -> None:
+def _announce(keeper: Keeper, state: State, reporter: Reporter) -> None:
     """All settings and what follows from them, once, before the first step."""
     stage, flags, runtime, plan = keeper.stage, keeper.flags, keeper.runtime, keeper.plan
     c = keeper.model.config
@@ -267,7 +175,7 @@ def _announce(keeper: _Keeper, state: State, reporter: Reporter) -> None:
     reporter.say("\n".join([stage.title, *(f"  {name:<15}{text}" for name, text in rows.items())]))
     if state.step:
         reporter.say(f"going on with the unfinished run at step {state.step} of {plan.steps} (--no-resume starts over)")
-    reporter.event("start", step=state.step, steps=plan.steps, settings=_plain_settings(flags), facts=dict(rows))
+    reporter.event("start", step=state.step, steps=plan.steps, settings=plain_settings(flags), facts=dict(rows))
 
 
 def _conclude(stage: Stage, flags: Any, plan: Plan, state: State, reporter: Reporter, ended: str) -> int:
@@ -290,12 +198,3 @@ def _conclude(stage: Stage, flags: Any, plan: Plan, state: State, reporter: Repo
         print(f"curves: {picture}")
     print(f"next: {stage.next_command}")
     return 0
-
-
-def _plain_settings(flags: Any) -> dict[str, Any]:
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(flags).items()}
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
