@@ -24,7 +24,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "dpo": {"epochs": 5, "batch_size": 4, "context_length": 256, "max_lr": 5e-6, "min_lr": 5e-7, "warmup_steps": 5},
 }
 _FROM_SCRATCH = {
-    "epochs": 1,
+    "max_steps": 1000,  # a million tokens: minutes on two cores
     "batch_size": 4,
     "context_length": 256,  # room for a few turns of a chat
     "max_lr": 2e-3,
