@@ -20,7 +20,7 @@ import finetune_gpt2
 import instruction_tune
 import main
 from src.cli import TrainingFlags, flag, flag_name, one_line, parse, run
-from src.training import stage
+from src.training import keeper, stage
 
 ROOT = Path(main.__file__).parent
 TRAINING = (main, finetune_gpt2, instruction_tune, dpo_train)
@@ -417,7 +417,8 @@ REFUSED = {dpo_train: {"dropout"}}
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_every_flag_is_read(script: ModuleType) -> None:
-    stage_source = Path(stage.__file__).read_text(encoding="utf-8") if script in TRAINING else ""
+    shared = (stage, keeper) if script in TRAINING else ()
+    stage_source = "\n".join(Path(module.__file__).read_text(encoding="utf-8") for module in shared)
     assert dead_flags(script.Config, source_of(script), stage_source=stage_source) == REFUSED.get(script, set())
 
 
