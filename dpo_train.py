@@ -1,6 +1,7 @@
 """python dpo_train.py: align a tuned model with preferences, from chosen and rejected responses (DPO).
 
 Rafailov et al. 2023: raise the chosen response above the rejected one, measured against a frozen copy of the start.
+micro and tiny have defaults of their own: src/training/recipes.py.
 """
 
 import copy
@@ -37,6 +38,7 @@ BETA = 0.1
 BASES = ("sft",)  # what --base auto takes
 SHOWN = 2  # samples printed after an evaluation
 SAMPLE_TOKENS = 60
+EVAL_BATCHES = 16  # at most, in an evaluation; the same ones every time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +64,6 @@ class Config(TrainingFlags):
             problems.append(f"--label-smoothing must be at least 0 and below 0.5, got {self.label_smoothing}")
         if self.label_smoothing and self.loss != "robust":
             problems.append(f"--label-smoothing is read by --loss robust only, not by {self.loss}")
-        if self.dropout:
-            problems.append("--dropout must be 0 for DPO: it would put noise into the log-ratios")
         return problems
 
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     preferences = load_preferences(flags.data)
     encoding = load_gpt2_encoding()
     base = load_base(flags.base, BASES, fingerprint(encoding))
-    flags = fit_to_size(flags, "dpo", size_name(base.metadata["config"], GPT_CONFIGS), given)
+    flags = fit_to_size(flags, "dpo", size_name(base.metadata["config"], GPT_CONFIGS), given, len(preferences))
     base.model.set_dropout(0.0)
     runtime = choose_runtime(flags.device, flags.precision)
     generator = TextGenerator(base.model, encoding, runtime.device)
@@ -100,9 +100,9 @@ def make_stage(flags: Config, base: Base, preferences: Sequence[Preference], gen
         title="Preference alignment (DPO)",
         loss_fn=loss_fn,
         loader=StepLoader(Shuffled(train_pairs, flags.seed), pad_pairs, flags.batch_size, flags.grad_accum),
-        evaluation=in_batches(val_pairs or train_pairs, pad_pairs, flags.batch_size),
+        evaluation=in_batches(val_pairs or train_pairs, pad_pairs, flags.batch_size)[:EVAL_BATCHES],
         evaluated_on="val" if val_pairs else "train",
-        sample=partial(sample_answers, generator, shown, min(SAMPLE_TOKENS, context_length // 2)),
+        sample=partial(sample_answers, generator, shown, max(1, min(SAMPLE_TOKENS, context_length // 2))),
         metadata={"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent},
         facts={
             "base": f"{base.path}, {base.why}; a frozen copy of it is the reference",
@@ -112,6 +112,7 @@ def make_stage(flags: Config, base: Base, preferences: Sequence[Preference], gen
             "validation": f"{len(val_pairs)} pairs" if val_pairs else NO_VALIDATION,
         },
         next_command="python chat.py",
+        next_option="--model",
     )
 
 

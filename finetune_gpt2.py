@@ -5,6 +5,7 @@ Shows what the model writes before and after. The weights come from the Hugging 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from main import EVAL_BATCHES, create_loaders, prepare_data
@@ -27,6 +28,7 @@ NUM_EPOCHS = 2
 MAX_LR = 5e-5
 MIN_LR = 5e-6
 WARMUP_STEPS = 20
+GPT2_VOCABULARY = range(50257, 50305)  # up to 47 more ids: padding, or tokens that a fine-tune added
 PROMPT = "Once upon a time"
 
 
@@ -41,6 +43,7 @@ class Config(TrainingFlags):
     max_lr: float = flag(MAX_LR, "highest learning rate, after the warm-up")
     min_lr: float = flag(MIN_LR, "learning rate of the last step")
     warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
+    dropout: float = flag(0.0, "share of activations dropped in training")
     out: Path = flag(CHECKPOINTS / "gpt2_shakespeare", "folder for best_model.pt and latest_model.pt")
 
 
@@ -48,11 +51,20 @@ def pretrained_model(flags: Config) -> tuple[GPTModel, Path]:
     """GPT-2 as converted, and the file that keeps it; a conversion of the same model is used again."""
     kept, _ = MADE_BY["pretrained"]
     if flags.weights is None and kept.is_file():
-        model, metadata = load_model(kept)
-        if metadata.get("source") == flags.model:
-            print(f"weights: {flags.model} from {kept}")
-            return model, kept
+        try:
+            model, metadata = load_model(kept)
+        except ValueError as error:
+            print(f"weights: {error}; they are converted anew")
+        else:
+            if metadata.get("source") == flags.model:
+                print(f"weights: {flags.model} from {kept}")
+                return model, kept
     model = load_gpt2(flags.weights or flags.model)
+    if model.config.vocab_size not in GPT2_VOCABULARY:
+        raise ValueError(
+            f"{flags.weights or flags.model} has {model.config.vocab_size} ids, GPT-2's tokenizer 50257: "
+            "it was trained with another one, and would read and write nonsense with this"
+        )
     save_checkpoint(
         kept,
         {
@@ -68,20 +80,24 @@ def pretrained_model(flags: Config) -> tuple[GPTModel, Path]:
     return model, kept
 
 
+def sample(generator: TextGenerator, seed: int) -> str:
+    """What the model makes of a beginning: the same draw every time, so that only the model differs."""
+    return PROMPT + generator.generate(PROMPT, 60, temperature=0.8, top_k=40, seed=seed)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    flags, _ = parse(Config, argv, __doc__)
+    flags, given = parse(Config, argv, __doc__)
+    if {"model", "weights"} <= given:
+        raise ValueError("--model names a download and --weights a file instead of one; pass one of them")
     runtime = choose_runtime(flags.device, flags.precision)
     encoding = load_gpt2_encoding()
+    train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction)  # fails before a download would
     model, kept = pretrained_model(flags)
     if flags.context_length > model.config.context_length:
         raise ValueError(f"--context-length {flags.context_length}: the model's is {model.config.context_length}")
     model.set_dropout(flags.dropout)
-    train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction)
     train_loader, val_loader = create_loaders(train_ids, val_ids, flags)
     generator = TextGenerator(model, encoding, runtime.device)
-
-    def sample() -> str:
-        return PROMPT + generator.generate(PROMPT, 60, temperature=0.8, top_k=40, seed=flags.seed)
 
     stage = Stage(
         name="finetune",
@@ -90,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         loader=train_loader,
         evaluation=(val_loader or train_loader).first(EVAL_BATCHES),
         evaluated_on="val" if val_loader else "train",
-        sample=sample,
+        sample=partial(sample, generator, flags.seed),
         metadata={
             "template": None,
             "tokenizer": describe(encoding),
@@ -101,10 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             "data": f"{flags.data}: {len(train_ids):,} tokens to train on, {len(val_ids):,} to validate on",
         },
         next_command="python instruction_tune.py",
+        next_option="--base",
     )
-    print(f"before fine-tuning:\n{sample()}\n")
+    print(f"before fine-tuning:\n{sample(generator, flags.seed)}\n")
     code = run_stage(stage, model, flags, runtime)
-    print(f"\nafter fine-tuning:\n{sample()}")
+    print(f"\nafter fine-tuning:\n{sample(generator, flags.seed)}")
     return code
 
 

@@ -1,6 +1,7 @@
 """python instruction_tune.py: teach a model to answer, from instruction and response pairs (SFT).
 
 The model reads the whole conversation and learns the response tokens and the end-of-text after them.
+micro and tiny have defaults of their own: src/training/recipes.py.
 """
 
 import sys
@@ -35,6 +36,7 @@ WARMUP_STEPS = 20
 BASES = ("finetuned", "pretrained", "scratch")  # what --base auto takes, the first that is there
 SHOWN = 2  # samples printed after an evaluation, and by --show-mask
 SAMPLE_TOKENS = 60
+EVAL_BATCHES = 16  # at most, in an evaluation; the same ones every time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class Config(TrainingFlags):
     max_lr: float = flag(MAX_LR, "highest learning rate, after the warm-up")
     min_lr: float = flag(MIN_LR, "learning rate of the last step")
     warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
+    dropout: float = flag(0.0, "share of activations dropped in training")
     out: Path = flag(CHECKPOINTS / "instruction_tuned", "folder for best_model.pt and latest_model.pt")
 
     def problems(self) -> list[str]:
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(show_mask(example, encoding, colour=sys.stdout.isatty()), end="\n\n")
         return 0
     base = load_base(flags.base, BASES, fingerprint(encoding))
-    flags = fit_to_size(flags, "sft", size_name(base.metadata["config"], GPT_CONFIGS), given)
+    flags = fit_to_size(flags, "sft", size_name(base.metadata["config"], GPT_CONFIGS), given, len(conversations))
     base.model.set_dropout(flags.dropout)
     runtime = choose_runtime(flags.device, flags.precision)
     generator = TextGenerator(base.model, encoding, runtime.device)
@@ -88,9 +91,9 @@ def make_stage(flags: Config, base: Base, conversations: Sequence[Conversation],
         title="Instruction tuning (SFT)",
         loss_fn=language_model_loss,
         loader=StepLoader(chats, pad_examples, flags.batch_size, flags.grad_accum),
-        evaluation=in_batches(val_examples or train_examples, pad_examples, flags.batch_size),
+        evaluation=in_batches(val_examples or train_examples, pad_examples, flags.batch_size)[:EVAL_BATCHES],
         evaluated_on="val" if val_examples else "train",
-        sample=partial(sample_answers, generator, shown, min(SAMPLE_TOKENS, context_length // 2)),
+        sample=partial(sample_answers, generator, shown, max(1, min(SAMPLE_TOKENS, context_length // 2))),
         metadata={"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent},
         facts={
             "base": f"{base.path}, {base.why}",
@@ -99,6 +102,7 @@ def make_stage(flags: Config, base: Base, conversations: Sequence[Conversation],
             "validation": f"{len(val_examples)} conversations" if val_examples else NO_VALIDATION,
         },
         next_command="python dpo_train.py",
+        next_option="--base",
     )
 
 

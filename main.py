@@ -1,10 +1,10 @@
 """python main.py: train a GPT from scratch on a text, Shakespeare's by default.
 
-prepare_data, create_dataloader, train and load_checkpoint are there to be imported, too.
+micro and tiny have defaults of their own: src/training/recipes.py.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from src.data.shakespeare import SHAKESPEARE_PATH, obtain_shakespeare
 from src.data.text import TextWindows, TokenArray, load_tokens, split_tokens
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
-from src.runtime import Runtime, choose_runtime, seed_step
+from src.runtime import choose_runtime, seed_step
 from src.tokenizer import Encoding, describe, fingerprint, load_gpt2_encoding
 from src.training.losses import language_model_loss
 from src.training.recipes import fit_to_size, size_name
@@ -48,6 +48,7 @@ class Config(TrainingFlags):
     max_lr: float = flag(MAX_LR, "highest learning rate, after the warm-up")
     min_lr: float = flag(MIN_LR, "learning rate of the last step")
     warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
+    dropout: float = flag(GPT_CONFIG["dropout"], "share of activations dropped in training")
     out: Path = flag(CHECKPOINTS / "pretrained", "folder for best_model.pt and latest_model.pt")
 
     def problems(self) -> list[str]:
@@ -96,10 +97,8 @@ def train(
     model: GPTModel,
     train_loader: StepLoader,
     val_loader: StepLoader | None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     config: Config | Mapping[str, Any] | None = None,
-    *,
-    runtime: Runtime | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> int:
     """Train a model on loaders of `create_dataloader` and return the exit code: 0 done, 130 interrupted after saving.
@@ -108,11 +107,12 @@ def train(
     Raises ValueError where training breaks down, or where latest_model.pt is an unfinished run with other settings.
     """
     config = config if isinstance(config, Config) else Config(**(config or {}))
-    runtime = runtime or choose_runtime(torch.device(device).type, config.precision)
+    config = replace(config, batch_size=train_loader.batch_size or 1, grad_accum=train_loader.grad_accum)
+    runtime = choose_runtime(str(device), config.precision)
     encoding = load_gpt2_encoding()
     generator = TextGenerator(model, encoding, runtime.device)
     beginning = train_loader.dataset[0][0][:8].tolist()
-    limit = min(SAMPLE_TOKENS, model.config.context_length // 2)
+    limit = max(1, min(SAMPLE_TOKENS, model.config.context_length // 2))
 
     def sample() -> str:
         new = generator.generate(beginning, limit, temperature=0.8, top_k=40, seed=config.seed)
@@ -129,6 +129,7 @@ def train(
         metadata={"template": None, "parent": None, "tokenizer": describe(encoding)},
         facts=facts or {},
         next_command="python instruction_tune.py",
+        next_option="--base",
     )
     return run_stage(stage, model, config, runtime)
 
@@ -137,13 +138,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Config, argv, __doc__)
     size = {**GPT_CONFIGS[flags.model], "vocab_size": GPT_CONFIG["vocab_size"]} if flags.model else GPT_CONFIG
     flags = fit_to_size(flags, "pretrain", size_name(size, GPT_CONFIGS), given)
-    runtime = choose_runtime(flags.device, flags.precision)
     train_ids, val_ids = prepare_data(flags.data, val_fraction=flags.val_fraction)
     train_loader, val_loader = create_loaders(train_ids, val_ids, flags)
     seed_step(flags.seed, 0)
     model = GPTModel({**size, "context_length": flags.context_length, "dropout": flags.dropout})
     facts = {"data": f"{flags.data}: {len(train_ids):,} tokens to train on, {len(val_ids):,} to validate on"}
-    return train(model, train_loader, val_loader, runtime.device, flags, runtime=runtime, facts=facts)
+    return train(model, train_loader, val_loader, flags.device, flags, facts=facts)
 
 
 if __name__ == "__main__":

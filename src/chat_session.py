@@ -228,7 +228,8 @@ def sample_answers(generator: TextGenerator, prompts: Sequence[Sequence[Turn]], 
     lines = []
     for turns in prompts:
         ids, _ = render_conversation(turns, generator.encoding)
-        lines.append(f"{turns[-1].text}\n  -> {generator.generate(ids, max_tokens, temperature=0)}")
+        question = turns[-1].text.splitlines()[0][:100]
+        lines.append(f"{question}\n  -> {generator.generate(ids, max_tokens, temperature=0)}")
     return "\n".join(lines)
 
 

@@ -14,6 +14,10 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+OUT_OF_MEMORY = (
+    "out of memory; halve --batch-size and double --grad-accum, which trains the same (with --no-resume if a run is "
+    "unfinished), then lower --context-length or take a smaller model"
+)
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 C = TypeVar("C")
@@ -39,11 +43,10 @@ class TrainingFlags:
     min_lr: float
     warmup_steps: int
     out: Path
-    max_steps: int | None = flag(None, "stop after this many optimizer steps (default: what the epochs give)")
+    max_steps: int | None = flag(None, "length of the run in optimizer steps, in place of --epochs")
     grad_accum: int = flag(1, "micro-batches per optimizer step; the effective batch is batch-size times this")
     weight_decay: float = flag(0.1, "AdamW weight decay, on matrices only")
     grad_clip: float | None = flag(1.0, "largest gradient norm; none is off")
-    dropout: float = flag(0.0, "share of activations dropped in training, 0 to 1")
     eval_every: int | None = flag(None, "steps between evaluations (default: ten evaluations in a run)")
     patience: int | None = flag(None, "stop after this many evaluations without improvement (default: off)")
     val_fraction: float = flag(0.1, "share of the data kept for validation; 0 follows the training loss")
@@ -78,7 +81,7 @@ class TrainingFlags:
         if self.grad_clip is not None and not 0 < self.grad_clip < math.inf:
             problems.append(f"--grad-clip must be above 0, or none, got {self.grad_clip}")
         for name in ("dropout", "val_fraction"):
-            if not 0 <= getattr(self, name) < 1:
+            if not 0 <= getattr(self, name, 0.0) < 1:  # DPO has no dropout: it would put noise into the log-ratios
                 problems.append(f"{flag_name(name)} must be at least 0 and below 1, got {getattr(self, name)}")
         return problems
 
@@ -120,13 +123,18 @@ def run(main: Callable[[], int]) -> NoReturn:
         print("\ninterrupted; what was saved before is kept", file=sys.stderr)
         code = INTERRUPTED
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        code = _failed(error)
+        code = _failed(MemoryError(OUT_OF_MEMORY) if _is_out_of_memory(error) else error)
     try:
         print(end="", flush=True)
     except OSError as error:  # its reader has left or its disk is full, so that flushing it at exit would fail again
         code = code or _failed(error)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python, CUDA and the CPU allocator each have their own way to say so."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
 
 
 def one_line(error: BaseException) -> str:

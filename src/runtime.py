@@ -62,7 +62,7 @@ def _choose_device(name: str) -> torch.device:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
-    if not available.get(name, False):
+    if not available.get(name.partition(":")[0], False):
         have = ", ".join(kind for kind, there in available.items() if there)
         raise ValueError(f"--device {name}: not available here (available: {have}); pass --device auto")
     return torch.device(name)

@@ -19,7 +19,7 @@ import dpo_train
 import finetune_gpt2
 import instruction_tune
 import main
-from src.cli import TrainingFlags, flag, flag_name, one_line, parse, run
+from src.cli import OUT_OF_MEMORY, TrainingFlags, flag, flag_name, one_line, parse, run
 from src.training import keeper, stage
 
 ROOT = Path(main.__file__).parent
@@ -214,8 +214,6 @@ def test_no_number_of_a_script_may_be_nan_or_infinite(script: ModuleType, value:
         ("--max-lr 10", "--max-lr must be above 0 and below 10, got 10.0"),
         ("--max-lr 1e-6 --min-lr 1e-5", "--min-lr must not be above --max-lr, got 1e-05 and 1e-06"),
         ("--grad-clip 0", "--grad-clip must be above 0, or none, got 0.0"),
-        ("--dropout 1", "--dropout must be at least 0 and below 1, got 1.0"),
-        ("--dropout -0.1", "--dropout must be at least 0 and below 1, got -0.1"),
         ("--val-fraction 1", "--val-fraction must be at least 0 and below 1, got 1.0"),
         ("--device gpu", "--device must be one of auto, cpu, cuda, mps, got 'gpu'"),
         ("--precision half", "--precision must be one of auto, fp32, bf16, fp16, got 'half'"),
@@ -239,7 +237,10 @@ def test_a_training_script_refuses_a_value_out_of_range(script: ModuleType, argv
             "--label-smoothing must be at least 0 and below 0.5, got 0.5",
         ),
         (dpo_train, "--label-smoothing 0.1", "--label-smoothing is read by --loss robust only, not by sigmoid"),
-        (dpo_train, "--dropout 0.1", "--dropout must be 0 for DPO"),
+        (dpo_train, "--dropout 0.1", "there is no --dropout"),
+        (main, "--dropout 1", "--dropout must be at least 0 and below 1, got 1.0"),
+        (finetune_gpt2, "--dropout -0.1", "--dropout must be at least 0 and below 1, got -0.1"),
+        (instruction_tune, "--turns 0", "--turns must be at least 1, got 0"),
     ],
 )
 def test_a_script_refuses_what_its_stage_cannot_do(script: ModuleType, argv: str, complaint: str, capsys) -> None:
@@ -300,9 +301,11 @@ def test_help_shows_choices_the_other_side_of_a_switch_and_a_percent_sign(capsys
     [
         (ValueError("a\n  b"), "error: a b\n"),
         (FileNotFoundError(2, "No such file or directory", "x"), "error: [Errno 2] No such file or directory: 'x'\n"),
-        (RuntimeError("out of memory"), "error: out of memory\n"),
+        (RuntimeError("a kernel failed"), "error: a kernel failed\n"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), f"error: {OUT_OF_MEMORY}\n"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), f"error: {OUT_OF_MEMORY}\n"),
         (ImportError("no module"), "error: no module\n"),
-        (MemoryError(), "error: MemoryError\n"),
+        (MemoryError(), f"error: {OUT_OF_MEMORY}\n"),
         (KeyboardInterrupt(), "\ninterrupted; what was saved before is kept\n"),
     ],
 )
@@ -411,15 +414,11 @@ def source_of(script: ModuleType) -> str:
     return source + "\n" + ast.unparse(create_loaders)
 
 
-# Refused with a reason unless it is 0, because people who know DPO look for it.
-REFUSED = {dpo_train: {"dropout"}}
-
-
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_every_flag_is_read(script: ModuleType) -> None:
     shared = (stage, keeper) if script in TRAINING else ()
     stage_source = "\n".join(Path(module.__file__).read_text(encoding="utf-8") for module in shared)
-    assert dead_flags(script.Config, source_of(script), stage_source=stage_source) == REFUSED.get(script, set())
+    assert dead_flags(script.Config, source_of(script), stage_source=stage_source) == set()
 
 
 def test_a_flag_that_is_only_checked_or_set_counts_as_dead() -> None:
@@ -440,7 +439,7 @@ def main(flags, model):
 def test_every_script_has_the_flags_of_its_stage() -> None:
     shared = {field.name for field in dataclasses.fields(TrainingFlags)}
     own = {script.__name__: {f.name for f in dataclasses.fields(script.Config)} - shared for script in TRAINING}
-    assert own["main"] == {"model"}
-    assert own["finetune_gpt2"] == {"model", "weights"}
-    assert own["instruction_tune"] >= {"base", "show_mask"}
+    assert own["main"] == {"model", "dropout"}
+    assert own["finetune_gpt2"] == {"model", "weights", "dropout"}
+    assert own["instruction_tune"] == {"base", "turns", "show_mask", "dropout"}
     assert own["dpo_train"] == {"base", "beta", "loss", "label_smoothing"}

@@ -195,7 +195,6 @@ def test_what_is_missing_or_wrong_is_one_line_and_exit_code_one(
         (dpo_train, ["--beta", "0"], ["--beta must be above 0"]),
         (dpo_train, ["--loss", "kto"], ["kto", "sigmoid"]),
         (dpo_train, ["--label-smoothing", "0.1"], ["--label-smoothing is read by --loss robust only"]),
-        (dpo_train, ["--dropout", "0.1"], ["--dropout must be 0 for DPO"]),
         (instruction_tune, ["--turns", "0"], ["--turns must be at least 1"]),
     ],
 )

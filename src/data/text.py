@@ -185,8 +185,8 @@ class TextWindows:
             raise ValueError(f"--context-length is {context_length}, at least 1 is needed")
         if len(ids) <= context_length:
             raise ValueError(
-                f"the text has {len(ids)} tokens, {context_length + 1} are needed for one window; "
-                "lower --context-length, or give a longer text"
+                f"the text, or the part of it that --val-fraction keeps back, has {len(ids)} tokens; one window needs "
+                f"{context_length + 1}: lower --context-length, change --val-fraction, or give a longer text"
             )
         self._ids, self._context_length, self._seed = ids, context_length, seed
 

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,28 @@ class Keeper:
     def restore(self) -> State:
         """The state to start from: that of latest_model.pt where it is to be resumed, or a new one."""
         latest = self.flags.out / LATEST
+        base = (self.stage.metadata.get("parent") or {}).get("path")
+        if base and Path(base).resolve().parent == self.flags.out.resolve() and Path(base).name in (BEST, LATEST):
+            raise ValueError(f"--out {self.flags.out} holds the model to start from, {base}; pass another --out")
         if self.flags.resume is False or (self.flags.resume is None and not latest.is_file()):
             return State()
-        saved = read_checkpoint(latest)
+        try:
+            saved = read_checkpoint(latest)
+        except ValueError as error:
+            raise ValueError(f"{latest} cannot be resumed; pass --no-resume to start over ({error})") from error
         if not {"model", "optimizer", "run"} <= saved.keys():
             raise ValueError(f"{latest}: holds no run to resume; pass --no-resume to start over")
         if self.flags.resume is None and saved["run"]["finished"]:
             return State()
+        if self.flags.precision == "auto" and saved["run"]["device"] == self.runtime.device.type:
+            self.runtime = replace(
+                self.runtime, precision=saved["run"]["identity"]["precision"], reason="as in the run that goes on"
+            )
         self._refuse_other_run(latest, saved)
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["run"]["scaler"])
-        self.replaced = True
+        self.replaced = saved["run"]["state"]["best_step"] > 0
         return State(**saved["run"]["state"])
 
     def save_best(self, state: State) -> None:
@@ -54,13 +65,12 @@ class Keeper:
         self.replaced = True
         save_checkpoint(best, self._description(state))
 
-    def save_latest(self, state: State, *, finished: bool = False) -> None:
-        finished = finished or state.step >= self.plan.steps
+    def save_latest(self, state: State, *, finished: bool) -> None:
         run = {
             "state": asdict(state),
             "scaler": self.scaler.state_dict(),
-            "identity": self._identity(),
-            "steps": self.plan.steps,
+            "identity": self.identity,
+            "device": self.runtime.device.type,
             "finished": finished,
         }
         content = {**self._description(state), "optimizer": self.optimizer.state_dict(), "run": run}
@@ -80,7 +90,8 @@ class Keeper:
             "model": self.model.state_dict(),
         }
 
-    def _identity(self) -> dict[str, Any]:
+    @cached_property
+    def identity(self) -> dict[str, Any]:
         """All that the course of a run depends on."""
         settings = {k: v for k, v in plain_settings(self.flags).items() if k not in _MAY_CHANGE}
         parent = self.stage.metadata.get("parent") or {}
@@ -94,7 +105,7 @@ class Keeper:
         }
 
     def _refuse_other_run(self, latest: Path, saved: Mapping[str, Any]) -> None:
-        there, here = saved["run"]["identity"], self._identity()
+        there, here = saved["run"]["identity"], self.identity
         changed = [name for name in here if there.get(name) != here[name]]
         if changed:
             details = ", ".join(

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +56,7 @@ class Hooks(Protocol):
     def on_step(self, state: State, loss: float, metrics: dict[str, float], **values: Any) -> None: ...
     def on_evaluation(self, state: State, values: dict[str, float], *, best: bool) -> None: ...
     def save_best(self, state: State) -> None: ...
-    def save_latest(self, state: State) -> None: ...
+    def save_latest(self, state: State, *, finished: bool) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,18 @@ def train(run: Run, state: State) -> Literal["done", "early", "interrupted"]:
     with _stop_requests() as stop_requested:
         while state.step < plan.steps:
             if stop_requested():
-                hooks.save_latest(state)
+                hooks.save_latest(state, finished=False)
                 return "interrupted"
             _train_step(run, state)
             due = state.step % plan.eval_every == 0 or state.step == plan.steps
             if due:
                 _evaluate(run, state)
+            early = due and plan.patience is not None and state.stale_evaluations >= plan.patience
             if due or time.monotonic() - saved_at > SAVE_EVERY_S:
-                hooks.save_latest(state)
+                hooks.save_latest(state, finished=early or state.step == plan.steps)
                 saved_at = time.monotonic()
-            if due and plan.patience is not None and state.stale_evaluations >= plan.patience:
-                return "early" if state.step < plan.steps else "done"
+            if early and state.step < plan.steps:
+                return "early"
     return "done"
 
 
@@ -174,7 +176,7 @@ def _not_finite(run: Run, state: State, what: str) -> str:
         + f"{run.plan.max_lr:g}"
         + ("" if run.runtime.precision == "fp32" else ", or --precision fp32")
     )
-    return f"step {state.step + 1}: {what}; the checkpoints saved before are kept; try {cure}"
+    return f"step {state.step + 1}: {what}; the checkpoints saved before are kept; try {cure}, and --no-resume"
 
 
 @contextmanager
@@ -187,6 +189,7 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
 
     def request(*_: object) -> None:
         requested.set()
+        print("\nfinishing this step, then saving; Ctrl-C again stops at once", file=sys.stderr)
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}

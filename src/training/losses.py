@@ -28,6 +28,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     hidden (N, C), weight (V, C), targets (N,) to a scalar. The logits of a few rows are made, turned into their
     gradient and thrown away while they are still in the processor's cache, so nothing of size (N, V) exists.
     """
+    if not torch.is_grad_enabled():  # inside the function it never is; what asks for no gradient makes none
+        hidden, weight = hidden.detach(), weight.detach()
     return _LinearCrossEntropy.apply(hidden, weight, targets)
 
 

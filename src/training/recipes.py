@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 F = TypeVar("F")
 
+FEW_EXAMPLES = 200
 # The constants of the scripts as published, by stage: where one differs, somebody edited it.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "pretrain": {
@@ -30,6 +31,7 @@ _FROM_SCRATCH = {
     "max_lr": 2e-3,
     "min_lr": 2e-4,
     "warmup_steps": 50,
+    "patience": 3,  # a short text is overfitted long before the last step
 }
 # To know a few answers by heart is what such a model can show: no validation, no decay, as many passes as that takes.
 _BY_HEART = {
@@ -56,14 +58,17 @@ def size_name(config: Mapping[str, Any], sizes: Mapping[str, Mapping[str, Any]])
     return next((name for name, size in sizes.items() if all(size[k] == config[k] for k in shape)), None)
 
 
-def fit_to_size(flags: F, stage: str, size: str | None, given: set[str]) -> F:
+def fit_to_size(flags: F, stage: str, size: str | None, given: set[str], examples: int = 0) -> F:
     """The flags with the recipe of the size in place of every value that nobody chose.
 
-    A flag that was given, or a script's constant that was edited away from what was published, is a choice.
+    A flag that was given, or a script's constant that was edited away from what was published, is a choice. With more
+    than a few `examples` there is more to do than to learn them by heart: length and validation stay the script's.
     """
     chosen = given | {name for name, value in PUBLISHED[stage].items() if getattr(flags, name) != value}
     if "epochs" in chosen:
         chosen.add("max_steps")  # a recipe's steps would overrule the epochs that were asked for
+    if examples > FEW_EXAMPLES:
+        chosen |= {"max_steps", "val_fraction"}
     recipe = RECIPES[stage].get(size or "", {})
     free = {name: value for name, value in recipe.items() if name not in chosen}
     rates = {**vars(flags), **free}

@@ -1,6 +1,8 @@
 """One run of a training stage: settle its numbers, resume or start, train, and say what came of it."""
 
+import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +39,7 @@ class Stage:
 
     evaluation: the batches evaluated on, `evaluated_on` saying what they are ("val" or "train").
     sample: a text that shows what the model does now. metadata: plain values for the checkpoint: template, tokenizer,
-    parent. facts: rows for the terminal.
+    parent. facts: rows for the terminal. next_option: what tells the next command of a folder other than the usual.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Stage:
     metadata: Mapping[str, Any]
     facts: Mapping[str, str]
     next_command: str
+    next_option: str
 
 
 def make_plan(flags: Any, steps_per_epoch: int) -> Plan:
@@ -78,6 +81,7 @@ def run_stage(stage: Stage, model: Any, flags: Any, runtime: Runtime) -> int:
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
     keeper = Keeper(stage, model, flags, runtime, plan, optimizer, scaler)
     state = keeper.restore()
+    runtime = keeper.runtime
     reporter = Reporter(stage.name, flags.log_dir, first_step=state.step, steps=plan.steps)
     _announce(keeper, state, reporter)
     if flags.compile:
@@ -148,8 +152,8 @@ class _Hooks:
     def save_best(self, state: State) -> None:
         self.keeper.save_best(state)
 
-    def save_latest(self, state: State) -> None:
-        self.keeper.save_latest(state)
+    def save_latest(self, state: State, *, finished: bool) -> None:
+        self.keeper.save_latest(state, finished=finished)
 
 
 def _announce(keeper: Keeper, state: State, reporter: Reporter) -> None:
@@ -182,8 +186,8 @@ def _conclude(stage: Stage, flags: Any, plan: Plan, state: State, reporter: Repo
     picture = draw_curves(reporter.path)
     if ended == "interrupted":
         print(f"interrupted after step {state.step} of {plan.steps}; saved {flags.out / LATEST}")
-        again = shlex.join(word for word in sys.argv if word != "--no-resume")
-        print(f"go on with: python {again}")
+        again = [word for word in sys.argv if word != "--no-resume"]
+        print(f"go on with: python {subprocess.list2cmdline(again) if os.name == 'nt' else shlex.join(again)}")
         return 130
     if ended == "early":
         print(f"stopped early at step {state.step}: no gain in {state.stale_evaluations} evaluations")
@@ -196,5 +200,6 @@ def _conclude(stage: Stage, flags: Any, plan: Plan, state: State, reporter: Repo
             print("training did not improve on the model it started from; try a lower --max-lr or fewer steps")
     if picture:
         print(f"curves: {picture}")
-    print(f"next: {stage.next_command}")
+    elsewhere = f" {stage.next_option} {flags.out}" if flags.out != getattr(type(flags), "out", None) else ""
+    print(f"next: {stage.next_command}{elsewhere}")
     return 0

@@ -349,7 +349,7 @@ def test_the_fingerprint_tells_texts_apart_and_nothing_else() -> None:
 
 
 def test_too_short_a_text_is_refused_with_the_flag_to_change() -> None:
-    with pytest.raises(ValueError, match=r"has 8 tokens, 9 are needed for one window; lower --context-length"):
+    with pytest.raises(ValueError, match=r"--val-fraction.*has 8 tokens; one window needs 9: lower --context-length"):
         TextWindows(np.arange(8), 8, seed=0)
     with pytest.raises(ValueError, match="--context-length is 0"):
         TextWindows(np.arange(8), 0, seed=0)

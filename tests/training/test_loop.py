@@ -51,10 +51,12 @@ def flags(folder: Path, **changes) -> TrainingFlags:
     return TrainingFlags(**settings)
 
 
-def run(settings: TrainingFlags, *, loss_fn=language_model_loss, evaluation=None) -> tuple[int, GPTModel]:
+def run(
+    settings: TrainingFlags, *, loss_fn=language_model_loss, evaluation=None, dropout=0.0, runtime=CPU, parent=None
+) -> tuple[int, GPTModel]:
     """One run of a stage on the examples; returns its exit code and the trained model."""
     torch.manual_seed(0)
-    model = GPTModel({**CONFIG, "dropout": settings.dropout})
+    model = GPTModel({**CONFIG, "dropout": dropout})
     data = Shuffled(examples(), settings.seed)
     loader = StepLoader(data, pad_examples, settings.batch_size, settings.grad_accum)
     stage = Stage(
@@ -65,11 +67,12 @@ def run(settings: TrainingFlags, *, loss_fn=language_model_loss, evaluation=None
         evaluation=loader.first(4) if evaluation is None else evaluation,
         evaluated_on="train",
         sample=lambda: "a sample",
-        metadata={"template": None, "parent": None, "tokenizer": {"name": "none", "fingerprint": "0"}},
+        metadata={"template": None, "parent": parent, "tokenizer": {"name": "none", "fingerprint": "0"}},
         facts={},
         next_command="python next.py",
+        next_option="--base",
     )
-    return run_stage(stage, model, settings, CPU), model
+    return run_stage(stage, model, settings, runtime), model
 
 
 def weights(model: GPTModel) -> dict[str, torch.Tensor]:
@@ -123,13 +126,13 @@ def test_the_logged_loss_is_the_sum_over_the_step_divided_by_its_targets(tmp_pat
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     tmp_path: Path, at: int, number: int, capsys: pytest.CaptureFixture
 ) -> None:
-    code, expected = run(flags(tmp_path / "a", dropout=0.2))
+    code, expected = run(flags(tmp_path / "a"), dropout=0.2)
     assert code == 0
-    code, _ = run(flags(tmp_path / "b", dropout=0.2), loss_fn=Interrupt(at, number))
+    code, _ = run(flags(tmp_path / "b"), dropout=0.2, loss_fn=Interrupt(at, number))
     assert code == 130
     assert f"interrupted after step {at} of 10" in capsys.readouterr().out
     assert read_checkpoint(tmp_path / "b/out/latest_model.pt")["step"] == at
-    code, resumed = run(flags(tmp_path / "b", dropout=0.2, resume=True))
+    code, resumed = run(flags(tmp_path / "b", resume=True), dropout=0.2)
     assert code == 0
     for name, tensor in weights(expected).items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
@@ -142,9 +145,9 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
 
 
 def test_dropout_differs_from_step_to_step_and_with_the_seed(tmp_path: Path) -> None:
-    _, a = run(flags(tmp_path / "a", dropout=0.2))
-    _, b = run(flags(tmp_path / "b", dropout=0.2, seed=1))
-    _, c = run(flags(tmp_path / "c", dropout=0.2))
+    _, a = run(flags(tmp_path / "a"), dropout=0.2)
+    _, b = run(flags(tmp_path / "b", seed=1), dropout=0.2)
+    _, c = run(flags(tmp_path / "c"), dropout=0.2)
     assert torch.equal(a.wte.weight, c.wte.weight)
     assert not torch.equal(a.wte.weight, b.wte.weight)
 
@@ -347,3 +350,64 @@ def test_a_compiled_run_trains_as_an_eager_one_and_generation_stays_eager(
     with torch.no_grad():
         model(torch.zeros(1, 3, dtype=torch.int64), model.new_cache())
     assert len(reads) == trained
+
+
+def test_a_run_that_stopped_early_is_finished(tmp_path: Path, capsys) -> None:
+    rising = iter(range(1, 100))
+
+    def loss(model, batch):
+        return language_model_loss(model, batch) if model.training else (torch.tensor(float(next(rising))), {})
+
+    one_batch = StepLoader(Shuffled(examples(), 0), pad_examples, 16).first(1)
+    settings = flags(tmp_path, max_steps=50, eval_every=1, patience=1)
+    run(settings, loss_fn=loss, evaluation=one_batch)
+    capsys.readouterr()
+    run(settings, loss_fn=loss, evaluation=one_batch)
+    assert "going on" not in capsys.readouterr().out
+
+
+def test_a_resumed_run_still_keeps_the_best_of_the_run_before_it(tmp_path: Path) -> None:
+    run(flags(tmp_path))
+    before = (tmp_path / "out/best_model.pt").read_bytes()
+    run(flags(tmp_path, seed=2), loss_fn=Interrupt(2))  # before its first evaluation
+    run(flags(tmp_path, seed=2))
+    assert (tmp_path / "out/best_model.previous.pt").read_bytes() == before
+
+
+def test_a_precision_that_was_chosen_automatically_stays_when_the_run_goes_on(tmp_path: Path, capsys) -> None:
+    run(flags(tmp_path), loss_fn=Interrupt(3))
+    assert run(flags(tmp_path), runtime=replace(CPU, precision="bf16"))[0] == 0
+    assert "cpu, fp32 (as in the run that goes on)" in capsys.readouterr().out
+    run(flags(tmp_path, precision="fp32"), loss_fn=Interrupt(3))
+    with pytest.raises(ValueError, match="precision fp32 there, bf16 here"):
+        run(flags(tmp_path, precision="bf16"), runtime=replace(CPU, precision="bf16"))
+
+
+def test_a_damaged_latest_says_how_to_start_over(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/latest_model.pt").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="latest_model.pt cannot be resumed; pass --no-resume to start over"):
+        run(flags(tmp_path))
+    assert run(flags(tmp_path, resume=False))[0] == 0
+
+
+def test_the_folder_of_the_base_is_refused_as_the_folder_of_the_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--out .*out holds the model to start from"):
+        run(flags(tmp_path), parent={"path": str(tmp_path / "out/best_model.pt"), "sha256": "0"})
+
+
+def test_the_next_command_follows_the_folder(tmp_path: Path, capsys) -> None:
+    run(flags(tmp_path))
+    assert f"next: python next.py --base {tmp_path / 'out'}" in capsys.readouterr().out
+
+
+def test_evaluating_makes_no_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    products = []
+    monkeypatch.setattr("src.training.losses._add_product", lambda *_: products.append(1))
+    model = GPTModel(CONFIG)
+    batch = pad_examples(examples())
+    with model.evaluating():
+        language_model_loss(model, batch)
+    assert not products
+    language_model_loss(model, batch)
+    assert products
