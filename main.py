@@ -17,7 +17,7 @@ from src.data.shakespeare import SHAKESPEARE_PATH, obtain_shakespeare
 from src.data.text import TextWindows, TokenArray, load_tokens, split_tokens
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
-from src.runtime import choose_runtime, seed_step
+from src.runtime import Runtime, choose_runtime, seed_step
 from src.tokenizer import Encoding, describe, fingerprint, load_gpt2_encoding
 from src.training.losses import language_model_loss
 from src.training.recipes import fit_to_size, size_name
@@ -25,8 +25,7 @@ from src.training.stage import Stage, run_stage
 
 __all__ = ["create_dataloader", "load_checkpoint", "prepare_data", "train"]
 
-# The defaults of the flags. micro and tiny have recipes of their own (src/training/recipes.py), which give way to a
-# value that is changed here or given as a flag.
+# The defaults of the flags; a recipe for micro or tiny gives way to a value that is changed here or given as a flag.
 GPT_CONFIG = {**GPT_CONFIGS["micro"], "vocab_size": 50257}
 BATCH_SIZE = 8
 CONTEXT_LENGTH = 128
@@ -97,7 +96,7 @@ def train(
     model: GPTModel,
     train_loader: StepLoader,
     val_loader: StepLoader | None,
-    device: torch.device | str = "auto",
+    device: Runtime | torch.device | str = "auto",
     config: Config | Mapping[str, Any] | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> int:
@@ -108,7 +107,7 @@ def train(
     """
     config = config if isinstance(config, Config) else Config(**(config or {}))
     config = replace(config, batch_size=train_loader.batch_size or 1, grad_accum=train_loader.grad_accum)
-    runtime = choose_runtime(str(device), config.precision)
+    runtime = device if isinstance(device, Runtime) else choose_runtime(str(device), config.precision)
     encoding = load_gpt2_encoding()
     generator = TextGenerator(model, encoding, runtime.device)
     beginning = train_loader.dataset[0][0][:8].tolist()
@@ -138,12 +137,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Config, argv, __doc__)
     size = {**GPT_CONFIGS[flags.model], "vocab_size": GPT_CONFIG["vocab_size"]} if flags.model else GPT_CONFIG
     flags = fit_to_size(flags, "pretrain", size_name(size, GPT_CONFIGS), given)
+    runtime = choose_runtime(flags.device, flags.precision)
     train_ids, val_ids = prepare_data(flags.data, val_fraction=flags.val_fraction)
     train_loader, val_loader = create_loaders(train_ids, val_ids, flags)
     seed_step(flags.seed, 0)
     model = GPTModel({**size, "context_length": flags.context_length, "dropout": flags.dropout})
     facts = {"data": f"{flags.data}: {len(train_ids):,} tokens to train on, {len(val_ids):,} to validate on"}
-    return train(model, train_loader, val_loader, flags.device, flags, facts=facts)
+    return train(model, train_loader, val_loader, runtime, flags, facts)
 
 
 if __name__ == "__main__":

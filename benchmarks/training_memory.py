@@ -43,10 +43,11 @@ def theirs() -> Callable[[], None]:
     model = GPT2LMHeadModel(GPT2Config(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.1, fused=True)
     ids = torch.randint(50257, (BATCH_SIZE, CONTEXT_LENGTH + 1))
+    inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
     def step() -> None:
         optimizer.zero_grad()
-        model(ids[:, :-1], labels=ids[:, :-1], shift_labels=ids[:, 1:]).loss.backward()
+        model(inputs, labels=inputs, shift_labels=targets).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
