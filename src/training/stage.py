@@ -2,8 +2,10 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -176,7 +178,9 @@ def _announce(keeper: Keeper, state: State, reporter: Reporter) -> None:
         "seed": str(plan.seed),
         "saves to": f"{flags.out}, log {reporter.path}",
     }
-    reporter.say("\n".join([stage.title, *(f"  {name:<15}{text}" for name, text in rows.items())]))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    lines = [textwrap.fill(f"  {name:<15}{text}", width, subsequent_indent=" " * 17) for name, text in rows.items()]
+    reporter.say("\n".join([stage.title, *lines]))
     if state.step:
         reporter.say(f"going on with the unfinished run at step {state.step} of {plan.steps} (--no-resume starts over)")
     reporter.event("start", step=state.step, steps=plan.steps, settings=plain_settings(flags), facts=dict(rows))
