@@ -80,6 +80,21 @@ def test_cached_logits_equal_uncached_for_every_chunking(chunks: list[int]) -> N
         assert cache.length == 13
 
 
+def test_cached_logits_equal_uncached_for_every_prompt_length_up_to_the_context() -> None:
+    ours, _ = twins(SMALL)
+    ids = torch.randint(101, (2, 48))
+    with torch.no_grad():
+        expected = ours(ids)
+        for length in range(1, 48):
+            cache = ours.new_cache(batch_size=2)
+            prompt = ours(ids[:, :length], cache)
+            torch.testing.assert_close(prompt, expected[:, :length], atol=1e-5, rtol=1e-5)
+            token = ours(ids[:, length : length + 1], cache)
+            torch.testing.assert_close(token, expected[:, length : length + 1], atol=1e-5, rtol=1e-5)
+            rest = ours(ids[:, length + 1 :], cache) if length < 47 else expected[:, 48:]
+            torch.testing.assert_close(rest, expected[:, length + 1 :], atol=1e-5, rtol=1e-5)
+
+
 def test_a_token_sees_none_of_those_after_it() -> None:
     ours, _ = twins(SMALL)
     ids = torch.randint(101, (1, 20))
