@@ -24,7 +24,8 @@ from src.runtime import choose_runtime
 from src.tokenizer import describe, fingerprint, load_gpt2_encoding
 from src.training.losses import PreferenceLoss, preference_loss
 from src.training.recipes import fit_to_size, size_name
-from src.training.stage import NO_VALIDATION, Stage, run_stage
+from src.training.run import Stage
+from src.training.stage import NO_VALIDATION, run_stage
 
 # The defaults of the flags for GPT-2's sizes; micro and tiny have recipes of their own (src/training/recipes.py).
 DATA = Path("Data/preference_data.json")

@@ -19,7 +19,8 @@ from src.runtime import choose_runtime
 from src.tokenizer import describe, load_gpt2_encoding
 from src.training.losses import language_model_loss
 from src.training.recipes import size_name
-from src.training.stage import Stage, run_stage
+from src.training.run import Stage
+from src.training.stage import run_stage
 
 MODEL = "gpt2-124M"
 BATCH_SIZE = 4

@@ -1,7 +1,6 @@
 """python main.py: train a GPT from scratch on a text, Shakespeare's by default.
 
-micro and tiny have defaults of their own: src/training/recipes.py.
-"""
+micro and tiny have defaults of their own: src/training/recipes.py."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,8 @@ from src.runtime import Runtime, choose_runtime, seed_step
 from src.tokenizer import Encoding, describe, fingerprint, load_gpt2_encoding
 from src.training.losses import language_model_loss
 from src.training.recipes import fit_to_size, size_name
-from src.training.stage import Stage, run_stage
+from src.training.run import Stage
+from src.training.stage import run_stage
 
 __all__ = ["create_dataloader", "load_checkpoint", "prepare_data", "train"]
 

@@ -21,6 +21,7 @@ import instruction_tune
 import main
 from src.cli import OUT_OF_MEMORY, TrainingFlags, flag, flag_name, one_line, parse, run
 from src.training import keeper, stage
+from src.training import run as training_run
 
 ROOT = Path(main.__file__).parent
 TRAINING = (main, finetune_gpt2, instruction_tune, dpo_train)
@@ -416,7 +417,7 @@ def source_of(script: ModuleType) -> str:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_every_flag_is_read(script: ModuleType) -> None:
-    shared = (stage, keeper) if script in TRAINING else ()
+    shared = (stage, keeper, training_run) if script in TRAINING else ()
     stage_source = "\n".join(Path(module.__file__).read_text(encoding="utf-8") for module in shared)
     assert dead_flags(script.Config, source_of(script), stage_source=stage_source) == set()
 

@@ -20,6 +20,7 @@ _COLUMNS = {
     "kl": "{:8.4f}",
 }
 _STEP_COLUMNS = ("margin", "accuracy")
+_SAMPLE_LINES = 8
 _LINES_PER_RUN = 20  # report lines between start and end, beside those of the evaluations
 
 
@@ -67,6 +68,11 @@ class Reporter:
         mark = "(best)" if best else ""
         columns = _columns(metrics, tuple(_COLUMNS))
         self.say(f"eval {step:>6}/{self.steps} | {name} {values['loss']:8.4f} {mark:6}{columns}".rstrip())
+
+    def sample(self, text: str) -> None:
+        """What the model writes now: its first lines, indented, empty ones left out."""
+        lines = [line for line in text.splitlines() if line.strip()]
+        self.say("\n".join("    " + line for line in lines[:_SAMPLE_LINES]))
 
     def say(self, text: str) -> None:
         """A line above the bar."""

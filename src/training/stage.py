@@ -6,71 +6,19 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from src.checkpoint import BEST, LATEST
 from src.runtime import Runtime
-from src.training.evaluate import evaluate
 from src.training.keeper import Keeper, plain_settings
-from src.training.loop import Plan, Run, State, train
+from src.training.loop import train
 from src.training.optim import make_adamw
 from src.training.progress import Reporter, draw_curves
+from src.training.run import Run, Stage, State, make_plan
 
-EVALUATIONS_PER_RUN = 10
 NO_VALIDATION = "none: best follows the training loss (--val-fraction keeps some back)"
-SAMPLE_LINES = 8  # of a sample shown after an evaluation, empty ones left out
-
-
-class Loader(Protocol):
-    """Batches by optimizer step; `src.data.batching.StepLoader` is one."""
-
-    dataset: Any
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-    def at(self, step: int) -> list[Any]: ...
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What makes a stage: its name, loss and batches, and what it leaves for the next one.
-
-    evaluation: the batches evaluated on, `evaluated_on` saying what they are ("val" or "train").
-    sample: a text that shows what the model does now. metadata: plain values for the checkpoint: template, tokenizer,
-    parent. facts: rows for the terminal. next_option: what tells the next command of a folder other than the usual.
-    """
-
-    name: str
-    title: str
-    loss_fn: Callable
-    loader: Loader
-    evaluation: Sequence[Any]
-    evaluated_on: str
-    sample: Callable[[], str]
-    metadata: Mapping[str, Any]
-    facts: Mapping[str, str]
-    next_command: str
-    next_option: str
-
-
-def make_plan(flags: Any, steps_per_epoch: int) -> Plan:
-    """The numbers of a run from its flags; --max-steps, where given, is the length that the schedule spans."""
-    steps = flags.max_steps or flags.epochs * steps_per_epoch
-    return Plan(
-        steps=steps,
-        steps_per_epoch=steps_per_epoch,
-        max_lr=flags.max_lr,
-        min_lr=flags.min_lr,
-        warmup_steps=flags.warmup_steps,
-        grad_clip=flags.grad_clip,
-        eval_every=flags.eval_every or max(1, steps // EVALUATIONS_PER_RUN),
-        patience=flags.patience,
-        seed=flags.seed,
-    )
 
 
 def run_stage(stage: Stage, model: Any, flags: Any, runtime: Runtime) -> int:
@@ -81,30 +29,20 @@ def run_stage(stage: Stage, model: Any, flags: Any, runtime: Runtime) -> int:
     plan = make_plan(flags, stage.loader.steps_per_epoch)
     optimizer = make_adamw(model, max_lr=plan.max_lr, weight_decay=flags.weight_decay)
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
-    keeper = Keeper(stage, model, flags, runtime, plan, optimizer, scaler)
+    run = Run(stage, model, flags, runtime, plan, optimizer, scaler)
+    keeper = Keeper(run)
     state = keeper.restore()
-    runtime = keeper.runtime
     reporter = Reporter(stage.name, flags.log_dir, first_step=state.step, steps=plan.steps)
-    _announce(keeper, state, reporter)
+    _announce(run, state, reporter)
     if flags.compile:
         _compile(model)
-    run = Run(
-        model,
-        stage.loss_fn,
-        stage.loader.at,
-        optimizer,
-        scaler,
-        plan,
-        runtime,
-        _Hooks(stage, model, runtime, keeper, reporter),
-    )
     ended = "failed"
     try:
-        ended = train(run, state)
+        ended = train(run, state, keeper, reporter)
     finally:
         reporter.event("end", ended=ended, step=state.step, best_loss=state.best_loss, best_step=state.best_step)
         reporter.close()
-    return _conclude(stage, flags, plan, state, reporter, ended)
+    return _conclude(run, state, reporter, ended)
 
 
 def _compile(model: Any) -> None:
@@ -128,40 +66,10 @@ def _compile(model: Any) -> None:
     model.hidden_states = hidden_states
 
 
-@dataclass(frozen=True)
-class _Hooks:
-    """The loop's questions and reports, answered for one stage."""
-
-    stage: Stage
-    model: Any
-    runtime: Runtime
-    keeper: Keeper
-    reporter: Reporter
-
-    def evaluate(self) -> dict[str, float]:
-        return evaluate(self.model, self.stage.loss_fn, self.stage.evaluation, self.runtime)
-
-    def on_step(self, state: State, loss: float, metrics: dict[str, float], **values: Any) -> None:
-        epoch = (state.step - 1) // self.keeper.plan.steps_per_epoch
-        self.reporter.step(state.step, loss, metrics, epoch=epoch, **values)
-
-    def on_evaluation(self, state: State, values: dict[str, float], *, best: bool) -> None:
-        epoch = state.step // self.keeper.plan.steps_per_epoch
-        self.reporter.evaluation(state.step, self.stage.evaluated_on, values, best=best, epoch=epoch)
-        lines = [line for line in self.stage.sample().splitlines() if line.strip()]
-        self.reporter.say("\n".join("    " + line for line in lines[:SAMPLE_LINES]))
-
-    def save_best(self, state: State) -> None:
-        self.keeper.save_best(state)
-
-    def save_latest(self, state: State, *, finished: bool) -> None:
-        self.keeper.save_latest(state, finished=finished)
-
-
-def _announce(keeper: Keeper, state: State, reporter: Reporter) -> None:
+def _announce(run: Run, state: State, reporter: Reporter) -> None:
     """All settings and what follows from them, once, before the first step."""
-    stage, flags, runtime, plan = keeper.stage, keeper.flags, keeper.runtime, keeper.plan
-    c = keeper.model.config
+    stage, flags, runtime, plan = run.stage, run.flags, run.runtime, run.plan
+    c = run.model.config
     total, body = c.parameter_count()
     epochs = plan.steps / plan.steps_per_epoch
     rows = {
@@ -186,7 +94,9 @@ def _announce(keeper: Keeper, state: State, reporter: Reporter) -> None:
     reporter.event("start", step=state.step, steps=plan.steps, settings=plain_settings(flags), facts=dict(rows))
 
 
-def _conclude(stage: Stage, flags: Any, plan: Plan, state: State, reporter: Reporter, ended: str) -> int:
+def _conclude(run: Run, state: State, reporter: Reporter, ended: str) -> int:
+    """Say how the run ended and what comes next; returns the exit code."""
+    stage, flags, plan = run.stage, run.flags, run.plan
     picture = draw_curves(reporter.path)
     if ended == "interrupted":
         print(f"interrupted after step {state.step} of {plan.steps}; saved {flags.out / LATEST}")

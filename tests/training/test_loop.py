@@ -17,7 +17,8 @@ from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training import loop
 from src.training.losses import language_model_loss
-from src.training.stage import Stage, make_plan, run_stage
+from src.training.run import Stage, make_plan
+from src.training.stage import run_stage
 
 CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.2}
 CPU = Runtime(torch.device("cpu"), "fp32", "for tests")
