@@ -50,6 +50,7 @@ class Keeper:
         return State(**saved["run"]["state"])
 
     def save_best(self, state: State) -> None:
+        """The weights; what an earlier run left under this name is put aside first."""
         best = self.run.flags.out / BEST
         if not self.replaced and best.is_file():
             os.replace(best, best.with_name(PREVIOUS))
@@ -57,6 +58,7 @@ class Keeper:
         save_checkpoint(best, self._description(state))
 
     def save_latest(self, state: State, *, finished: bool) -> None:
+        """All that an exact resume needs; `finished` says that there is nothing left to resume."""
         run = {
             "state": asdict(state),
             "scaler": self.run.scaler.state_dict(),
