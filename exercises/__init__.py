@@ -1,0 +1,1 @@
+"""Exercises on attention: stubs to fill in, checks that say what is wrong, and worked solutions."""

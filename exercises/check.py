@@ -1,0 +1,150 @@
+"""python -m exercises.check 3: is the answer to exercise 3 right? Without a number: which of them are done."""
+
+import argparse
+import contextlib
+import io
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+from exercises.checks.attention import CHECKS as ATTENTION
+from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
+from exercises.checks.judging import CallFailedError
+from src.cli import one_line, run
+
+DONE, TO_DO, NOT_YET = "done", "to do", "not yet"
+
+
+@dataclass(frozen=True)
+class Exercise:
+    number: int
+    function: str
+    check: Callable[[Callable], None]
+    module: str  # the name of its file here and in solutions/
+
+
+@dataclass(frozen=True)
+class Verdict:
+    state: str  # DONE, TO_DO or NOT_YET
+    sentence: str = ""  # what is missing
+
+
+class BrokenFileError(Exception):
+    """The learner's file can't be imported; the message is one line with the place."""
+
+
+def all_exercises() -> dict[int, Exercise]:
+    """Every exercise by its number."""
+    modules = {"attention": ATTENTION, "hard_attention": HARD_ATTENTION}
+    return {
+        number: Exercise(number, function, check, module)
+        for module, checks in modules.items()
+        for number, (function, check) in checks.items()
+    }
+
+
+def load_answers(exercise: Exercise, solution: bool) -> ModuleType:
+    """The module with the learner's answer, or the worked one. Raises BrokenFileError."""
+    name = f"exercises.{'solutions.' if solution else ''}{exercise.module}"
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise BrokenFileError(f"{name.replace('.', '/')}.py is missing")
+    try:
+        return import_module(name)
+    except SyntaxError as error:
+        place = f"{shown_path(error.filename or spec.origin)}:{error.lineno}"
+        raise BrokenFileError(f"{place}: {type(error).__name__}: {error.msg}") from error
+    except Exception as error:
+        raise BrokenFileError(told(error, spec.origin)) from error
+
+
+def judge(exercise: Exercise, answers: ModuleType) -> Verdict:
+    """Run the check. What goes wrong inside the learner's file is told by the learner's own line."""
+    path = str(answers.__file__)
+    function = getattr(answers, exercise.function, None)
+    if function is None:
+        return Verdict(NOT_YET, f"{shown_path(path)} has no function {exercise.function}")
+    try:
+        exercise.check(function)
+    except Exception as error:
+        if unwritten(error, exercise.number):
+            return Verdict(TO_DO, f"still to be written, at {shown_path(path)}:{function.__code__.co_firstlineno}")
+        return Verdict(NOT_YET, told(error, path))
+    return Verdict(DONE)
+
+
+def unwritten(error: BaseException, number: int) -> bool:
+    """Whether this, or what caused it, is what the exercise's stub raises."""
+    origin = error.__cause__ or error
+    return isinstance(origin, NotImplementedError) and str(origin) == f"exercise {number}"
+
+
+def told(error: BaseException, path: str) -> str:
+    """The error with the last line of the file that it passed through; the check's own sentence as it stands."""
+    if isinstance(error, CallFailedError) and error.__cause__:
+        return f"{error}: {told(error.__cause__, path)}"
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    if lines:
+        last = lines[-1]
+        return f"{shown_path(path)}:{last.lineno}: {type(error).__name__}: {one_line(error)}\n    {last.line}"
+    return one_line(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {one_line(error)}"
+
+
+def shown_path(path: str) -> str:
+    """From the current folder where the file is within it."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+
+
+def report_one(exercise: Exercise, solution: bool) -> int:
+    try:
+        verdict = judge(exercise, load_answers(exercise, solution))
+    except BrokenFileError as error:
+        verdict = Verdict(NOT_YET, str(error))
+    result = "right" if verdict.state == DONE else f"not yet: {verdict.sentence}"
+    print(f"exercise {exercise.number} ({exercise.function}): {result}")
+    return int(verdict.state != DONE)
+
+
+def report_all(exercises: dict[int, Exercise], solution: bool) -> None:
+    states = {}
+    for module in dict.fromkeys(exercise.module for exercise in exercises.values()):
+        print(f"exercises/{module}_exercises.md")
+        group = [exercise for exercise in exercises.values() if exercise.module == module]
+        try:
+            answers = load_answers(group[0], solution)
+        except BrokenFileError as error:
+            print(f"  {error}")
+            continue
+        for exercise in group:
+            # What an answer prints, or is warned of, would tear the list apart.
+            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                states[exercise.number] = judge(exercise, answers).state
+            print(f"  {exercise.number:>2}  {exercise.function:<28} {states[exercise.number]}")
+    left = [number for number in exercises if states.get(number) != DONE]
+    ending = f"; next: python -m exercises.check {left[0]}" if left else ""
+    print(f"{len(exercises) - len(left)} of {len(exercises)} done{ending}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    exercises = all_exercises()
+    parser = argparse.ArgumentParser("python -m exercises.check", description=__doc__, allow_abbrev=False)
+    parser.add_argument("number", nargs="?", type=int, help="the exercise to check; none: list all with their state")
+    parser.add_argument("--solution", action="store_true", help="check the worked solution, not your answer")
+    flags = parser.parse_args(argv)
+    if flags.number is None:
+        report_all(exercises, flags.solution)
+        return 0
+    if flags.number not in exercises:
+        parser.error(f"there is no exercise {flags.number}, they are {min(exercises)} to {max(exercises)}")
+    return report_one(exercises[flags.number], flags.solution)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,209 @@
+"""The checks of exercises 1 to 14. Those of 1 to 9 are here, those of whole heads in heads.py.
+
+Every expected value comes from somewhere else than the solutions: torch's own functions, or row by row.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from exercises.checks.heads import (
+    check_cached_attention,
+    check_merge_heads,
+    check_multi_head_attention,
+    check_order_gap,
+    check_split_heads,
+)
+from exercises.checks.judging import as_tensor, call, compare, given, judge, random, require
+
+Answer = Callable[..., Tensor]
+
+
+def check_dot_product(function: Answer) -> None:
+    pairs = [
+        (torch.tensor([1.0, 2.0, 0.0]), torch.tensor([3.0, 1.0, 5.0])),
+        (torch.tensor([1.0, 2.0]), torch.tensor([2.0, -1.0])),
+        (random(1, seed=1), random(1, seed=2)),
+        (random(64, seed=3), random(64, seed=4)),
+    ]
+    for a, b in pairs:
+        mistakes = {
+            "these are the products, they still have to be added up": a * b,
+            "this is the cosine of the angle; the lengths of the vectors count as well": F.cosine_similarity(a, b, 0),
+            "this is the mean of the products, not their sum": (a * b).mean(),
+            "all of a times all of b; only numbers at the same place are multiplied": a.sum() * b.sum(),
+        }
+        judge(function, {"a": a, "b": b}, torch.dot(a, b), mistakes)
+
+
+def check_score_matrix(function: Answer) -> None:
+    for n_queries, n_keys, size in [(2, 3, 4), (3, 3, 3), (1, 5, 2), (4, 1, 1)]:
+        queries, keys = random(n_queries, size, seed=n_queries), random(n_keys, size, seed=10 + n_keys)
+        expected = torch.einsum("td,sd->ts", queries, keys)
+        mistakes = {"this is the transpose: row t belongs to query t, column s to key s": expected.T}
+        if n_keys == size:
+            mistakes["keys need to be transposed, as here their columns were taken for the keys"] = queries @ keys
+        if n_keys == n_queries:
+            products = (queries * keys).sum(1)
+            mistakes["only query t with key t; every query meets every key"] = products
+        judge(function, {"queries": queries, "keys": keys}, expected, mistakes)
+
+
+def check_scaled_scores(function: Answer) -> None:
+    for shape, n_keys in [((3, 4), 5), ((1, 1), 2), ((2, 3, 5, 16), 4), ((9, 9), 9)]:
+        queries, keys = random(*shape, seed=n_keys), random(*shape[:-2], n_keys, shape[-1], seed=20)
+        size = shape[-1]
+        plain = torch.einsum("...td,...sd->...ts", queries, keys)
+        mistakes = {
+            "these are not scaled": plain,
+            "divided by D; it is its square root that keeps the spread at 1": plain / size,
+            "divided by the root of the number of keys; it is the length D of a query that counts": plain / n_keys**0.5,
+            "divided by the root of the number of queries; it is the length D of one that counts": plain
+            / shape[-2] ** 0.5,
+            "multiplied by the square root of D, where it should be divided": plain * size**0.5,
+        }
+        judge(function, {"queries": queries, "keys": keys}, plain / math.sqrt(size), mistakes)
+
+
+def check_softmax(function: Answer) -> None:
+    cases = [
+        torch.tensor([0.0, 1.0, 2.0]),
+        random(3, 5, seed=1),
+        random(2, 3, 4, 4, seed=2),
+        torch.tensor([[0.0, -math.inf], [-math.inf, 3.0]]),
+        torch.tensor([[1000.0, 1001.0], [0.0, 1.0]]),
+        torch.full((7,), -500.0),
+    ]
+    for scores in cases:
+        by_the_largest_of_all = (scores - scores.max()).exp()
+        mistakes = {
+            "each row must sum to 1, but here the columns do: the sum runs over the last dimension": scores.softmax(0),
+            "all of it sums to 1, but each row has to": scores.flatten().softmax(0).view(scores.shape),
+            "divided by the sum without torch.exp first": scores / scores.sum(-1, keepdim=True),
+            "torch.exp overflows for large scores and vanishes for very negative ones: subtract the row's largest"
+            " score first": scores.exp() / scores.exp().sum(-1, keepdim=True),
+            "the largest of all scores was subtracted; each row needs its own, or its weights vanish": (
+                by_the_largest_of_all / by_the_largest_of_all.sum(-1, keepdim=True)
+            ),
+            "not divided by the sum": (scores - scores.amax(-1, keepdim=True)).exp(),
+        }
+        judge(function, {"scores": scores}, torch.softmax(scores, dim=-1), mistakes)
+
+
+def check_weighted_sum(function: Answer) -> None:
+    for leading, n_rows, n_values, size in [((), 2, 3, 4), ((), 3, 3, 2), ((2, 3), 4, 4, 5), ((), 1, 1, 3)]:
+        weights = random(*leading, n_rows, n_values, seed=n_rows).softmax(-1)
+        values = random(*leading, n_values, size, seed=30)
+        expected = torch.einsum("...ts,...sd->...td", weights, values)
+        alike = values.sum(-2, keepdim=True).expand(expected.shape)
+        mistakes = {
+            "all values count alike here: each has a weight of its own": alike,
+            "this is the plain mean of the values: each has a weight of its own": alike / n_values,
+        }
+        if n_rows == n_values:
+            mistakes["the weights are transposed: row t says what token t takes"] = weights.mT @ values
+        judge(function, {"weights": weights, "values": values}, expected, mistakes)
+
+
+def check_self_attention(function: Answer) -> None:
+    for n_tokens, channels, size in [(3, 2, 2), (5, 6, 4), (1, 3, 2), (4, 4, 4)]:
+        x = random(n_tokens, channels, seed=n_tokens)
+        w_query, w_key, w_value = random(3, channels, size, seed=40)
+        q, k, v = x @ w_query, x @ w_key, x @ w_value
+        expected = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+        scores = q @ k.T / math.sqrt(size)
+        mistakes = {
+            "the scores are not divided by the square root of D": (q @ k.T).softmax(-1) @ v,
+            "the scores are divided by the root of C; it is D, the length of a query": (
+                (q @ k.T / math.sqrt(channels)).softmax(-1) @ v
+            ),
+            "softmax ran over the queries: it must run over the keys, the last dimension": scores.softmax(0) @ v,
+            "the weights were applied to x: it is the values, x @ w_value, that are added up": scores.softmax(-1) @ x,
+            "without softmax the weights do not sum to 1": scores @ v,
+            "queries and keys changed places": scores.mT.softmax(-1) @ v,
+            "only earlier tokens were seen: there is no mask in this exercise": (
+                F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
+            ),
+        }
+        arguments = {"x": x, "w_query": w_query, "w_key": w_key, "w_value": w_value}
+        judge(function, arguments, expected, mistakes)
+
+
+def check_causal_mask(function: Answer) -> None:
+    for n_tokens in (4, 1, 2, 7):
+        where = given({"n_tokens": n_tokens})
+        expected = torch.tensor([[column <= row for column in range(n_tokens)] for row in range(n_tokens)])
+        answer = as_tensor(where, call(function, {"n_tokens": n_tokens}))
+        mistakes = {
+            "this is the transpose: row t is the token that looks, and it sees columns up to t": expected.T,
+            "a token may look at itself as well, so the diagonal is True": expected & ~torch.eye(n_tokens).bool(),
+            "this is the opposite: True where it may look, not where it may not": ~expected,
+            "0 and -inf are what is added to scores; here True and False are wanted": (
+                torch.zeros(n_tokens, n_tokens).masked_fill(~expected, -math.inf)
+            ),
+        }
+        compare(where, answer, expected, mistakes)
+        require(answer.dtype == torch.bool, f"{where} came the right places as {answer.dtype}, expected torch.bool")
+
+
+def check_causal_weights(function: Answer) -> None:
+    # In the third case a later score is so large that softmax without a mask leaves nothing for the earlier ones.
+    late_and_large = torch.tensor([[0.0, 1.0, 2000.0], [1.0, 0.0, 2000.0], [0.0, 0.0, 1.0]])
+    for scores in [random(4, 4, seed=1), random(2, 3, 5, 5, seed=2), late_and_large, torch.tensor([[3.0]])]:
+        n_tokens = scores.shape[-1]
+        expected = torch.zeros_like(scores)
+        for row in range(n_tokens):
+            expected[..., row, : row + 1] = torch.softmax(scores[..., row, : row + 1], dim=-1)
+        allowed = torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
+        cut_after = scores.softmax(-1) * allowed
+        mistakes = {
+            "masked after softmax: the rows no longer sum to 1; hide the scores, then take softmax": cut_after,
+            "masked after softmax, then divided by the rest, which can vanish: hide the scores, then take softmax": (
+                cut_after / cut_after.sum(-1, keepdim=True)
+            ),
+            "a hidden score of 0 still weighs exp(0), which is 1: it has to be -inf": (scores * allowed).softmax(-1),
+            "the mask is transposed: earlier tokens are hidden, not later ones": (
+                scores.masked_fill(~allowed.T, -math.inf).softmax(-1)
+            ),
+            "nothing is hidden": scores.softmax(-1),
+        }
+        judge(function, {"scores": scores}, expected, mistakes)
+
+
+def check_newest_token_attention(function: Answer) -> None:
+    for n_tokens, size in [(5, 4), (1, 3), (3, 9), (4, 4)]:
+        q, keys, values = random(3, n_tokens, size, seed=n_tokens)
+        # What every token reads behind a causal mask; the newest one's share is the last row.
+        expected = F.scaled_dot_product_attention(q[None], keys[None], values[None], is_causal=True)[0, -1]
+        products = keys @ q[-1]
+        mistakes = {
+            "only the first token was seen, as if the query stood at place 0: the newest token sees all": values[0],
+            "only the newest token itself was seen: it sees all": values[-1],
+            "the scores are not divided by the square root of D": products.softmax(0) @ values,
+            "the scores are divided by the root of the number of tokens; it is D that counts": (
+                (products / math.sqrt(n_tokens)).softmax(0) @ values
+            ),
+            "all values count alike here: the weights come from the query and the keys": values.mean(0),
+        }
+        judge(function, {"query": q[-1], "keys": keys, "values": values}, expected, mistakes)
+
+
+CHECKS: dict[int, tuple[str, Callable[[Callable], None]]] = {
+    1: ("dot_product", check_dot_product),
+    2: ("score_matrix", check_score_matrix),
+    3: ("scaled_scores", check_scaled_scores),
+    4: ("softmax", check_softmax),
+    5: ("weighted_sum", check_weighted_sum),
+    6: ("self_attention", check_self_attention),
+    7: ("causal_mask", check_causal_mask),
+    8: ("causal_weights", check_causal_weights),
+    9: ("newest_token_attention", check_newest_token_attention),
+    10: ("split_heads", check_split_heads),
+    11: ("merge_heads", check_merge_heads),
+    12: ("multi_head_attention", check_multi_head_attention),
+    13: ("order_gap", check_order_gap),
+    14: ("cached_attention", check_cached_attention),
+}

@@ -1,0 +1,243 @@
+"""The checks of exercises 15 to 26. Those of 15 to 21 are here, those that only count in hard_costs.py.
+
+Every expected value comes from somewhere else than the solutions: torch's own functions, autograd, or the model.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from exercises.checks.hard_costs import (
+    check_cache_bytes,
+    check_crossover_length,
+    check_forward_flops,
+    check_parameter_count,
+    check_tokens_per_second,
+)
+from exercises.checks.hard_tools import parts, require_small_tensors
+from exercises.checks.judging import call, compare, judge, random, require
+from src.model.gpt import GPTModel
+
+Answer = Callable[..., Any]
+
+
+def check_log_sum_exp(function: Answer) -> None:
+    inf = math.inf
+    rows = [
+        random(5, 7, seed=1),
+        random(2, 3, 4, seed=2),
+        torch.tensor([1000.0, 1000.0]),
+        torch.tensor([-1000.0, -1001.0]),
+        torch.tensor([[0.0, 1.0], [2000.0, 0.0]]),
+        torch.tensor([-inf, 0.0, 1.0]),
+        torch.tensor([-inf, -inf]),
+    ]
+    for scores in rows:
+        scores = scores.double()
+        top = scores.amax(dim=-1)
+        mistakes = {
+            "-inf less -inf is NaN: where the maximum is -inf, take out something else": (
+                (scores - top[..., None]).exp().sum(-1).log() + top
+            ),
+            "exp overflows, or all of it is rounded to 0: take the maximum out first": scores.exp().sum(-1).log(),
+            "the maximum that was taken out has to be added again": torch.logsumexp(scores - top[..., None], -1),
+            "beside a larger row a small one is rounded to 0: each row needs its own maximum": (
+                (scores - scores.max()).exp().sum(-1).log() + scores.max()
+            ),
+            "this is the maximum, only the largest part of the sum": top,
+        }
+        judge(function, {"scores": scores}, torch.logsumexp(scores, dim=-1), mistakes)
+
+
+def check_softmax_backward(function: Answer) -> None:
+    for shape, spread in [((3,), 1.0), ((4, 6), 1.0), ((2, 3, 5), 1.0), ((3, 4), 1e4)]:
+        scores = (random(*shape, seed=1) * spread).requires_grad_()
+        gradient = random(*shape, seed=2)
+        probabilities = scores.softmax(dim=-1)
+        (expected,) = torch.autograd.grad(probabilities, scores, gradient)
+        p = probabilities.detach()
+        average = (p * gradient).sum(-1, keepdim=True)
+        mistakes = {
+            "all scores share a denominator, so each one moves every probability, not only its own": p * gradient,
+            "this is the diagonal of the Jacobian; the entries -p_i p_j beside it are missing": p * (1 - p) * gradient,
+            "every row has an average of its own, over the last dimension": p * (gradient - (p * gradient).sum()),
+            "the average of the gradient is weighted with the probabilities": (
+                p * (gradient - gradient.mean(-1, keepdim=True))
+            ),
+            "the gradient less its average still has to be multiplied by the probabilities": gradient - average,
+        }
+        judge(function, {"probabilities": p, "gradient": gradient}, expected, mistakes)
+    p, gradient = random(2, 400, seed=1).softmax(dim=-1), random(2, 400, seed=2)
+    advice = "write out the product with the matrix diag(p) - p p^T, then it isn't needed"
+    require_small_tensors("for 2 rows of 400 scores", lambda: function(p, gradient), 2 * 400, advice)
+
+
+def check_attention_backward(function: Answer) -> None:
+    names = ("queries", "keys", "values")
+    for shape in [(5, 4), (1, 3), (2, 3, 6, 4)]:
+        q, k, v = (random(*shape, seed=seed).requires_grad_() for seed in range(3))
+        gradient = random(*shape, seed=3)
+        expected, unmasked = (
+            torch.autograd.grad(F.scaled_dot_product_attention(q, k, v, is_causal=causal), (q, k, v), gradient)
+            for causal in (True, False)
+        )
+        wrong = _attention_mistakes(q, k, v, gradient)
+        inputs = {name: x.detach() for name, x in zip((*names, "gradient"), (q, k, v, gradient), strict=True)}
+        where = f"for inputs of shape {shape}"
+        with torch.no_grad():
+            answer = parts(where, call(function, inputs), 3)
+        for i, name in enumerate(names):
+            mistakes = {
+                "later tokens were seen: the mask is missing": unmasked[i],
+                "the scores were divided by the root of D, so the way back is, too": expected[i] * math.sqrt(shape[-1]),
+                **{f"this is the gradient of the {names[j]}": expected[j] for j in range(3) if i != j},
+                **wrong[name],
+            }
+            compare(f"{where}, as gradient of the {name},", answer[i], expected[i], mistakes)
+
+
+def _attention_mistakes(q: Tensor, k: Tensor, v: Tensor, gradient: Tensor) -> dict[str, dict[str, Tensor]]:
+    """What comes out for queries, keys and values when one step of the way back is wrong."""
+    T, D = q.shape[-2:]
+    scores = q @ k.transpose(-2, -1) / math.sqrt(D)
+    weights = (scores + torch.full((T, T), -math.inf, dtype=q.dtype).triu(1)).softmax(-1)
+    grad_weights, grad_scores = torch.autograd.grad(weights @ v, (weights, scores), gradient)
+    elementwise = weights * grad_weights / math.sqrt(D)
+    softmax = "the softmax was gone back through number by number; exercise 16 is the way"
+    turned = "a matrix (T, T) has to be transposed: a key or value hears from every query that looks at it"
+    return {
+        "queries": {softmax: elementwise @ k},
+        "keys": {softmax: elementwise.transpose(-2, -1) @ q, turned: grad_scores @ q / math.sqrt(D)},
+        "values": {turned: weights @ gradient},
+    }
+
+
+def check_blockwise_attention(function: Answer) -> None:
+    joining = (
+        "in one block it was right, so the joining is wrong: when the largest score grows, the total and the weighted"
+        " sum so far are both multiplied by exp(old largest - new largest)"
+    )
+    for block, spread, advice in [
+        (36, 1.0, None),
+        (12, 1.0, joining),
+        (1, 1.0, joining),
+        (8, 1.0, "blocks that divide the length were right: here the last one has 4 keys"),
+        (64, 1.0, "a block may be longer than the text"),
+        (12, 1e3, "small scores were right, these overflow: take out the largest score so far"),
+    ]:
+        q, k, v = random(2, 36, 8, seed=1) * spread, random(2, 36, 8, seed=2), random(2, 36, 8, seed=3)
+        answer = call(function, {"queries": q, "keys": k, "values": v, "block": block})
+        where = f"for 36 tokens in blocks of {block}"
+        expected, unscaled = (
+            F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale) for scale in (None, 1.0)
+        )
+        mistakes = {
+            "later tokens were seen: the mask is missing": F.scaled_dot_product_attention(q, k, v),
+            "the scores are not divided by the square root of D": unscaled,
+        }
+        if advice and isinstance(answer, Tensor):
+            mistakes[advice] = answer
+        compare(where, answer, expected, mistakes)
+    q, k, v = (random(64, 8, seed=seed) for seed in range(3))
+    advice = "scores, weights and mask may exist for one block of keys, never for all"
+    require_small_tensors("for 64 tokens in blocks of 8", lambda: function(q, k, v, 8), 64 * 8, advice)
+
+
+def check_chunked_cross_entropy(function: Answer) -> None:
+    for rows, spread in [(10, 1.0), (5, 1.0), (1, 1.0), (4, 1.0), (64, 1.0), (5, 1e3)]:
+        hidden, weight = random(10, 4, seed=1) * spread, random(7, 4, seed=2)
+        targets = torch.arange(10) % 7
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        loss = F.cross_entropy(h @ w.T, targets, reduction="sum")
+        expected = (loss.detach(), *torch.autograd.grad(loss, (h, w)))
+        logits, last = hidden @ weight.T, slice((9 // rows) * rows, None)
+        p = logits.softmax(dim=-1)
+        one = "this is the gradient of log_sum_exp alone: the loss takes the target's logit off, its gradient 1"
+        overflow = "exp overflows: take the maximum out first"
+        naive = (logits.exp().sum(-1).log() - logits[range(10), targets]).sum()
+        ending = "this is the last chunk's part: the weight's gradient is the sum over chunks"
+        wrong: tuple[dict[str, Tensor], ...] = (
+            {overflow: naive},
+            {one: p @ weight, overflow: logits.exp() / logits.exp().sum(-1, keepdim=True) @ weight},
+            {one: p.T @ hidden, ending: (p - F.one_hot(targets, 7))[last].T @ hidden[last]},
+        )
+        where = f"for 10 tokens, {rows} rows at a time" + (", large logits" if spread > 1 else "")
+        with torch.no_grad():
+            arguments = {"hidden": hidden, "weight": weight, "targets": targets, "rows": rows}
+            answer = parts(where, call(function, arguments), 3)
+        for i, name in enumerate(("loss", "gradient of hidden", "gradient of weight")):
+            mistakes = {"this is the mean over the tokens, not the sum": expected[i] / 10, **wrong[i]}
+            compare(f"{where}, as {name},", answer[i], expected[i], mistakes)
+    hidden, weight, targets = random(256, 4, seed=1), random(64, 4, seed=2), torch.arange(256) % 64
+    advice = "logits, and all that has their shape, may exist for `rows` tokens only"
+    where = "for 256 tokens, 8 rows at a time, V 64, C 4,"
+    require_small_tensors(where, lambda: function(hidden, weight, targets, 8), 256 * 4, advice)
+
+
+def check_tied_gradient(function: Answer) -> None:
+    config = {"vocab_size": 11, "context_length": 8, "d_model": 6, "n_heads": 2, "n_layers": 1}
+    model = GPTModel(config).double()
+    for seed, parameter in enumerate(model.parameters()):
+        parameter.data = random(*parameter.shape, seed=seed)
+    for given, ids in [
+        ("2 rows of 3 different tokens", torch.tensor([[0, 1, 2], [3, 4, 5]])),
+        ("2 rows of tokens that occur more than once", torch.tensor([[7, 7, 2, 7], [2, 10, 0, 7]])),
+    ]:
+        kept: list[Tensor] = []
+        with model.wte.register_forward_hook(lambda _module, _inputs, output, kept=kept: kept.append(output)):
+            hidden = model.hidden_states(ids)
+        logits = model.head(hidden)
+        loss = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="sum")
+        expected, by_embedded, by_logits = torch.autograd.grad(loss, (model.wte.weight, kept[0], logits))
+        hidden = hidden.detach()
+        head = by_logits.flatten(0, 1).T @ hidden.flatten(0, 1)
+        overwritten = head.clone()
+        overwritten[ids] += by_embedded
+        mistakes = {
+            "this is the part of the head, the embedding's is missing": head,
+            "this is the part of the embedding, the head's is missing": expected - head,
+            "x[ids] += y keeps one of the gradients of a token that occurs twice; index_add adds all": overwritten,
+            "this is the mean of both uses; they add up": expected / 2,
+        }
+        arguments = {"ids": ids, "embedded_gradient": by_embedded, "hidden": hidden, "logits_gradient": by_logits}
+        compare(f"for a GPT-2 that reads {given}", call(function, arguments), expected, mistakes)
+
+
+def check_packed_inputs(function: Answer) -> None:
+    for lengths in ([3, 2], [1], [4], [1, 1, 1], [2, 5, 1, 3]):
+        where, T = f"for lengths {lengths}", sum(lengths)
+        mask, positions = parts(where, call(function, {"lengths": lengths}), 2)
+        kind = getattr(mask, "dtype", type(mask).__name__)
+        require(kind == torch.bool, f"{where}, as mask, came {kind}, expected a tensor of torch.bool")
+        squares = [torch.ones(length, length) for length in lengths]
+        expected = torch.block_diag(*(square.tril() for square in squares)).bool()
+        mistakes = {
+            "tokens see the documents before their own": torch.ones(T, T).tril().bool(),
+            "tokens see later ones of their own document": torch.block_diag(*squares).bool(),
+            "this is the transpose: rows are the tokens that look, columns those that are looked at": expected.T,
+            "True is where a token may look, not where it may not": ~expected,
+        }
+        compare(f"{where}, as mask,", mask, expected, mistakes)
+        running_on = {"every document begins at position 0": torch.arange(T)}
+        expected = torch.cat([torch.arange(length) for length in lengths])
+        compare(f"{where}, as positions,", positions, expected, running_on)
+
+
+CHECKS: dict[int, tuple[str, Callable[[Answer], None]]] = {
+    15: ("log_sum_exp", check_log_sum_exp),
+    16: ("softmax_backward", check_softmax_backward),
+    17: ("attention_backward", check_attention_backward),
+    18: ("blockwise_attention", check_blockwise_attention),
+    19: ("chunked_cross_entropy", check_chunked_cross_entropy),
+    20: ("tied_gradient", check_tied_gradient),
+    21: ("packed_inputs", check_packed_inputs),
+    22: ("parameter_count", check_parameter_count),
+    23: ("forward_flops", check_forward_flops),
+    24: ("crossover_length", check_crossover_length),
+    25: ("cache_bytes", check_cache_bytes),
+    26: ("tokens_per_second", check_tokens_per_second),
+}

@@ -1,0 +1,158 @@
+"""The checks of exercises 10 to 14: heads, the whole of GPT-2's attention, order, and the cache."""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from exercises.checks.judging import call, compare, judge, random, require
+from src.model.attention import MultiHeadAttention
+from src.model.config import GPTConfig
+
+
+def check_split_heads(function: Callable[..., Tensor]) -> None:
+    for batch, n_tokens, n_heads, size in [(2, 3, 4, 5), (1, 4, 4, 2), (2, 1, 1, 3), (1, 5, 3, 1)]:
+        x = random(batch, n_tokens, n_heads * size, seed=n_tokens)
+        expected = torch.stack(x.split(size, dim=2), dim=1)
+        mistakes = {
+            "the shape is right but tokens and heads are mixed up: view as (B, T, H, D), then swap T and H": (
+                x.view(batch, n_heads, n_tokens, size)
+            ),
+            "T and H still have to change places, with transpose(1, 2)": x.view(batch, n_tokens, n_heads, size),
+            "head h took every H-th channel: its D channels are neighbours": (
+                x.view(batch, n_tokens, size, n_heads).permute(0, 3, 1, 2)
+            ),
+        }
+        judge(function, {"x": x, "n_heads": n_heads}, expected, mistakes)
+
+
+def check_merge_heads(function: Callable[..., Tensor]) -> None:
+    for batch, n_heads, n_tokens, size in [(2, 4, 3, 5), (1, 4, 4, 2), (2, 1, 1, 3), (1, 3, 5, 1)]:
+        y = random(batch, n_heads, n_tokens, size, seed=n_heads)
+        expected = torch.cat(y.unbind(dim=1), dim=-1)
+        flat = (batch, n_tokens, n_heads * size)
+        mistakes = {
+            "the shape is right but tokens and heads are mixed up: swap H and T before the reshape": y.reshape(flat),
+            "the heads are dealt out channel by channel: they stand side by side, head 0 first": (
+                y.permute(0, 2, 3, 1).reshape(flat)
+            ),
+            "the heads were added up: they stand side by side": y.sum(1),
+        }
+        judge(function, {"y": y}, expected, mistakes)
+
+
+def check_multi_head_attention(function: Callable[..., Tensor]) -> None:
+    for batch, n_tokens, d_model, n_heads in [(2, 5, 12, 3), (1, 1, 4, 2), (1, 4, 8, 1), (2, 3, 16, 8)]:
+        module = model_attention(d_model, n_heads)
+        x = random(batch, n_tokens, d_model, seed=n_tokens)
+        arguments = {"x": x, "c_attn": module.c_attn, "c_proj": module.c_proj, "n_heads": n_heads}
+        with torch.no_grad():
+            judge(function, arguments, module(x), multi_head_mistakes(x, module, n_heads))
+
+
+def model_attention(d_model: int, n_heads: int) -> MultiHeadAttention:
+    """The model's own module in float64, with random weights and biases and no dropout."""
+    config = GPTConfig(vocab_size=1, context_length=8, d_model=d_model, n_heads=n_heads, n_layers=1, dropout=0.0)
+    module = MultiHeadAttention(config).double().eval()
+    for seed, parameter in enumerate(module.parameters()):
+        parameter.data = random(*parameter.shape, seed=seed)
+    return module
+
+
+def multi_head_mistakes(x: Tensor, module: MultiHeadAttention, n_heads: int) -> dict[str, Tensor]:
+    B, T, C = x.shape
+    parts = module.c_attn(x).split(C, dim=2)
+    q, k, v = (part.view(B, T, n_heads, C // n_heads).transpose(1, 2) for part in parts)
+    one_head = [part[:, None] for part in parts]
+    mixed = [part.reshape(B, n_heads, T, C // n_heads) for part in parts]
+
+    def merged(q: Tensor, k: Tensor, v: Tensor, causal: bool = True, scale: float | None = None) -> Tensor:
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+        return y.transpose(1, 2).reshape(B, T, C)
+
+    wrong = {
+        "later tokens were seen: the mask is missing": merged(q, k, v, causal=False),
+        "the scores are divided by the root of C; each head's queries have only D channels": (
+            merged(q, k, v, scale=1 / math.sqrt(C))
+        ),
+        "the scores are not divided by the square root of D": merged(q, k, v, scale=1.0),
+        "c_attn gives queries, keys, values, in this order; two of them changed places": merged(k, q, v),
+        "keys and values changed places": merged(q, v, k),
+        "all channels were one head: split queries, keys and values first": merged(*one_head),
+        "tokens and heads are mixed up when the heads are split": merged(*mixed),
+        "tokens and heads are mixed up when the heads are merged": (
+            F.scaled_dot_product_attention(q, k, v, is_causal=True).reshape(B, T, C)
+        ),
+    }
+    unprojected = {"c_proj is missing at the end": merged(q, k, v)}
+    return {name: module.c_proj(y) for name, y in wrong.items()} | unprojected
+
+
+def check_order_gap(function: Callable[..., float]) -> None:
+    x, order = random(5, 4, seed=1), torch.tensor([2, 0, 3, 4, 1])  # not its own inverse
+    positions = random(5, 4, seed=2)
+
+    def unmasked(x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(x[None], x[None], x[None])[0]
+
+    def causal(x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(x[None], x[None], x[None], is_causal=True)[0]
+
+    def with_positions(x: Tensor) -> Tensor:
+        return unmasked(x + positions[: len(x)])
+
+    def negative(x: Tensor) -> Tensor:
+        return -causal(x)
+
+    for attend in (unmasked, causal, with_positions, negative):
+        before, after = attend(x), attend(x[order])
+        gaps = torch.stack([after[new] - before[old] for new, old in enumerate(order.tolist())])
+        mistakes = {
+            "the tokens' attention has to be reordered too before the two are compared": (after - before).abs().max(),
+            "the reordering went the wrong way: row i of x[order] is row order[i] of x": (
+                (after[order] - before).abs().max()
+            ),
+            "this is the largest difference with its sign: take absolute values first": gaps.max(),
+            "this is the mean of the differences: the largest is wanted": gaps.abs().mean(),
+            "these are all the differences: the largest is wanted": gaps.abs(),
+            "this is the sum of the differences: the largest is wanted": gaps.abs().sum(),
+        }
+        judge(function, {"attention": attend, "x": x, "order": order}, gaps.abs().max(), mistakes)
+
+
+def check_cached_attention(function: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> None:
+    q, k, v = random(3, 2, 3, 6, 4, seed=1)  # (B, H, T, D) each
+    whole = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    for chunks in [(6,), (1, 1, 1, 1, 1, 1), (3, 1, 2), (2, 4), (5, 1)]:
+        start = 0
+        for length in chunks:
+            check_cached_step(function, (q, k, v, whole), start, start + length)
+            start += length
+
+
+def check_cached_step(
+    function: Callable[..., tuple[Tensor, Tensor, Tensor]], tensors: tuple[Tensor, ...], start: int, end: int
+) -> None:
+    """The tokens from start to end, after those before start; the whole answer is known."""
+    q, k, v = (tensor[:, :, start:end] for tensor in tensors[:3])
+    keys, values = (tensor[:, :, :end] for tensor in tensors[1:3])
+    arguments = {"q": q, "k": k, "v": v, "cached_keys": keys[:, :, :start], "cached_values": values[:, :, :start]}
+    answer = call(function, arguments)
+    where = f"for T = {end - start} new and S = {start} cached tokens"
+    triple = isinstance(answer, tuple | list) and len(answer) == 3
+    require(triple, f"{where} came no triple: return the attention, all keys and all values")
+    new_first = "the cached ones come first, then the new ones"
+    compare(f"{where}, as keys", answer[1], keys, {new_first: torch.cat([k, keys[:, :, :start]], 2)})
+    compare(f"{where}, as values", answer[2], values, {new_first: torch.cat([v, values[:, :, :start]], 2)})
+    mistakes = {
+        "the mask's triangle starts at the first cached token; new token t sees S + t + 1 tokens": (
+            F.scaled_dot_product_attention(q, keys, values, is_causal=True)
+        ),
+        "new tokens saw later new ones: between these the mask is still needed": (
+            F.scaled_dot_product_attention(q, keys, values)
+        ),
+        "the cached tokens were not seen": F.scaled_dot_product_attention(q, k, v, is_causal=True),
+    }
+    compare(where, answer[0], tensors[3][:, :, start:end], mistakes)

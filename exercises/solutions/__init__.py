@@ -1,0 +1,1 @@
+"""The answers. Try the exercises first."""

@@ -1,0 +1,122 @@
+"""Attention on three tokens, every number of it, in plain Python. Run it: python -m src.intuition attention"""
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.intuition.softmax import softmax
+from src.intuition.terminal import heading, heat_map, lines, say, suggest
+from src.model.config import GPT_CONFIGS
+
+# Two numbers for each token, chosen by hand: the first is about things, the second about actions.
+TOKENS = ("the", "cat", "sat")
+QUERIES = ((0.0, 0.0), (0.0, 2.0), (2.0, 0.0))
+KEYS = ((0.0, 0.0), (2.0, 0.0), (0.0, 2.0))
+VALUES = ((1.0, 1.0), (4.0, 0.0), (0.0, 2.0))
+PICTURE = Path("logs/intuition/attention.png")
+
+Vector = Sequence[float]
+Matrix = Sequence[Vector]
+
+
+def dot(a: Vector, b: Vector) -> float:
+    """Large where both vectors are large in the same places."""
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def attention_scores(queries: Matrix, keys: Matrix) -> list[list[float]]:
+    """How well each query fits each key: dot(query, key) / sqrt(length), a row for each query.
+
+    The root keeps scores from growing with the length of the vectors (Vaswani et al. 2017, section 3.2.1).
+    """
+    return [[dot(query, key) / math.sqrt(len(key)) for key in keys] for query in queries]
+
+
+def mix(weights: Matrix, values: Matrix) -> list[list[float]]:
+    """For each row of weights, the values added up, each times its weight."""
+    return [[dot(row, column) for column in zip(*values, strict=True)] for row in weights]
+
+
+def attention(out: Path = PICTURE) -> None:
+    """Print the demonstration and draw its weights as a PNG.
+
+    Raises OSError where the picture can't be written.
+    """
+    heading("attention", "how a token gathers from the others")
+    say("""A word means little alone: who sat? Attention lets each token gather from the others what it needs. To
+        do so each token has three short lists of numbers. Its query says what it looks for, its key what it
+        offers, its value what it hands over. A trained model computes them from the token; here they are chosen
+        by hand. The first number is about things, the second about actions: "sat" looks for a thing, "cat" for an
+        action, "the" for nothing.""")
+    rows = zip(TOKENS, QUERIES, KEYS, VALUES, strict=True)
+    lines(
+        ["token   query       key         value", *(f"{t:<8}{_list(q)}  {_list(k)}  {_list(v)}" for t, q, k, v in rows)]
+    )
+    scores = attention_scores(QUERIES, KEYS)
+    weights = [softmax(row) for row in scores]
+    mixed = mix(weights, VALUES)
+    _show_last(scores[-1], weights[-1], mixed[-1])
+    say("All three tokens at once. Each row is one token, and shows where it looks; a row adds up to 1:")
+    heat_map(weights, TOKENS, TOKENS)
+    lines(f"{token} gathers {_list(vector)}" for token, vector in zip(TOKENS, mixed, strict=True))
+    gpt2 = GPT_CONFIGS["gpt2-124M"]
+    say(f"""The query of "the" is all zeros, so it looks everywhere alike and gets the average. "cat" finds its
+        action, "sat" its thing. GPT-2 does this {gpt2["n_heads"]} times side by side (these are its heads) in
+        each of {gpt2["n_layers"]} layers, with lists of {gpt2["d_model"] // gpt2["n_heads"]} numbers where we had
+        {len(KEYS[0])}.""")
+    draw_weights(weights, TOKENS, out)
+    print(f"  The weights as a picture: {out}\n")
+    suggest("""set the query of "sat" in src/intuition/attention_by_hand.py to (1.0, 1.0), then to (20.0, 0.0).
+        When does it look at one token only?""")
+
+
+def _show_last(scores: Vector, weights: Vector, mixed: Vector) -> None:
+    """The sums of the last token, one line for each token that it looks at."""
+    last, query = TOKENS[-1], QUERIES[-1]
+    say(f"""Step by step for "{last}". Multiply its query with each key, place by place, and add up: the better
+        they fit, the larger the score. Divide by the root of the length, sqrt({len(query)}) =
+        {math.sqrt(len(query)):.2f}. Softmax makes weights of the scores.""")
+    lines(
+        f"{last} -> {token}   {_products(query, key)} = {dot(query, key):g}"
+        f"   / {math.sqrt(len(query)):.2f} = {score:.2f}   weight {weight:.3f}"
+        for token, key, score, weight in zip(TOKENS, KEYS, scores, weights, strict=True)
+    )
+    say("Then it adds up the values, each times its weight:")
+    for place, total in enumerate(mixed):
+        terms = " + ".join(f"{weight:.3f} x {value[place]:g}" for weight, value in zip(weights, VALUES, strict=True))
+        print(f"  {terms} = {total:.2f}")
+    print()
+
+
+def _products(a: Vector, b: Vector) -> str:
+    return " + ".join(f"{x:g} x {y:g}" for x, y in zip(a, b, strict=True))
+
+
+def _list(numbers: Vector) -> str:
+    return f"({', '.join(f'{number:.1f}' for number in numbers)})"
+
+
+def draw_weights(weights: Matrix, tokens: Sequence[str], out: Path) -> None:
+    """Write the weights as a heat map, a PNG, to `out`; its folder is made. Raises OSError where that fails."""
+    from matplotlib.figure import Figure  # slow to import, and needed only here
+
+    figure = Figure(figsize=(4.8, 4), layout="constrained")
+    axes = figure.add_subplot(title="Attention weights", xlabel="looks at", ylabel="token")
+    image = axes.imshow(weights, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(tokens)), tokens)
+    axes.set_yticks(range(len(tokens)), tokens)
+    for row, cells in enumerate(weights):
+        for column, weight in enumerate(cells):
+            colour = "white" if weight > 0.5 else "black"
+            axes.text(column, row, f"{weight:.2f}", ha="center", va="center", color=colour)
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=100)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(drawn.getvalue())  # only when it is drawn: an earlier picture is not lost to a failure
+    except OSError as error:
+        raise OSError(
+            f"can't write the picture {out}: {error.strerror}; choose another place with --out PATH"
+        ) from error

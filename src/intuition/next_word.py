@@ -1,0 +1,71 @@
+"""The smallest language model: count which word follows which. Run it: python -m src.intuition next-word"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from src.intuition.terminal import bars, heading, lines, say, suggest
+from src.tokenizer import load_gpt2_encoding
+
+TEXT = "the cat sat . the cat ran . the dog sat . the cat sat ."
+SENTENCES = ("the cat sat .", "the dog sat .", "the dog ran .")
+
+Model = Mapping[str, Counter[str]]
+
+
+def count_followers(words: Sequence[str]) -> Model:
+    """For each word, how often each other came right after it."""
+    model: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for word, follower in zip(words, words[1:], strict=False):
+        model[word][follower] += 1
+    return model
+
+
+def probability(model: Model, word: str, follower: str) -> float:
+    """The share of the occurrences of `word` that `follower` came after; 0 where it never did."""
+    counts = model.get(word, Counter())
+    return counts[follower] / counts.total() if counts else 0.0
+
+
+def loss(model: Model, words: Sequence[str]) -> float:
+    """The mean of -ln(probability) over the words after the first: what a training run prints as its loss."""
+    chances = [probability(model, *pair) for pair in zip(words, words[1:], strict=False)]
+    return sum(-math.log(chance) if chance else math.inf for chance in chances) / len(chances)
+
+
+def next_word() -> None:
+    heading("next-word", "a language model in ten lines")
+    words = TEXT.split()
+    model = count_followers(words)
+    say("""A language model says how likely each token is to come next. That is all it does. The smallest one
+        counts: it reads a text and notes which word followed which.""")
+    lines([f"text  {TEXT}"])
+    for word in list(model)[:2]:
+        print(f'  After "{word}", seen {model[word].total()} times:\n')
+        bars({follower: probability(model, word, follower) for follower in sorted(model[word])})
+    say("""How good is it? Take a sentence and look how likely the model found each next word. The surprise at a
+        word is -ln(probability): 0 for a sure thing, more for an unlikely one. The mean surprise is the loss, the
+        number that training makes smaller.""")
+    for sentence in SENTENCES:
+        _show_surprises(model, sentence.split())
+    say("""The last number is exp(loss), the perplexity: the model is as unsure as if it had to guess among so
+        many equally likely words. A pair that was never seen has probability 0, and one such pair makes the
+        surprise endless, though the sentence is fine. Counting can't know that dogs run because cats do. GPT-2
+        can: it learns what words have in common, and it looks back further than one word.""")
+    vocabulary = load_gpt2_encoding().n_vocab
+    say(f"""One number to keep: before training, GPT-2 finds all of its {vocabulary:,} tokens about equally
+        likely, so its loss starts near ln({vocabulary:,}) = {math.log(vocabulary):.2f}. Look for it where a run
+        tells its loss before training.""")
+    suggest("""add "the dog ran ." to TEXT in src/intuition/next_word.py, and see what it does to all three
+        sentences.""")
+
+
+def _show_surprises(model: Model, words: Sequence[str]) -> None:
+    """Probability and surprise of each word of a sentence, and its loss and perplexity."""
+    table = [" ".join(words)]
+    for word, follower in zip(words, words[1:], strict=False):
+        chance = probability(model, word, follower)
+        surprise = -math.log(chance) if chance else math.inf
+        table.append(f"  {word:>4} -> {follower:<4} probability {chance:.2f}   surprise {abs(surprise):.2f}")
+    mean = loss(model, words)
+    lines([*table, f"  loss {abs(mean):.2f}, perplexity {math.exp(mean):.2f}"])

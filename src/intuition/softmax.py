@@ -1,0 +1,47 @@
+"""From scores to probabilities, the one function that a language model uses everywhere.
+
+Run it: python -m src.intuition softmax
+"""
+
+import math
+from collections.abc import Sequence
+
+from src.intuition.terminal import bars, heading, labelled, lines, say, suggest
+
+SCORES = {"blue": 2.0, "grey": 1.0, "green": -1.0}
+
+
+def softmax(scores: Sequence[float]) -> list[float]:
+    """Probabilities that add up to 1, larger for larger scores: exp(score) / sum of exp(all scores).
+
+    Subtracting the largest score first changes nothing and keeps exp from overflowing. A score of -inf gets 0.
+    """
+    largest = max(scores)
+    powers = [math.exp(score - largest) for score in scores]
+    return [power / sum(powers) for power in powers]
+
+
+def show_softmax() -> None:
+    heading("softmax", "from scores to probabilities")
+    scores = list(SCORES.values())
+    say("""A model gives each possible next token a score, any number at all. What we want is probabilities: none
+        below 0, together 1. Softmax makes them in two steps: exp(score), which is never negative and about 2.7
+        times as large for each point more, and then each divided by the sum of all.""")
+    total = sum(map(math.exp, scores))
+    lines(
+        f"{name:<6} score {score:4.1f}   exp({score:4.1f}) = {math.exp(score):5.2f}   "
+        f"{math.exp(score):5.2f} / {total:.2f} = {chance:.3f}"
+        for (name, score), chance in zip(SCORES.items(), softmax(scores), strict=True)
+    )
+    bars(dict(zip(SCORES, softmax(scores), strict=True)))
+    say("""Only differences count. With 100 added to every score the probabilities are the same:""")
+    shifted = [score + 100 for score in scores]
+    labelled({
+        "scores": "   ".join(f"{score:6.1f}" for score in shifted),
+        "softmax": "   ".join(f"{chance:6.3f}" for chance in softmax(shifted)),
+    })  # fmt: skip
+    say("""Multiplying is another matter. Twice the scores:""")
+    bars(dict(zip(SCORES, softmax([2 * score for score in scores]), strict=True)))
+    say("Larger differences make the winner surer. The demonstration sampling makes a dial of that.")
+    suggest("""set a score to -math.inf in src/intuition/softmax.py. That is how a model is forbidden something,
+        and the demonstration causal-mask lives on it.""")

@@ -1,0 +1,89 @@
+"""Holds the text of the exercises to its word: every example is run, every number worked out.
+
+In a text, a number is one of three things: output of a >>> example in a python block, the right side of
+`expression = value` in backticks, or a plain number that the task takes for granted, which has no decimals.
+"""
+
+import doctest
+import inspect
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+HEADING = re.compile(r"^## (\d+)\. (.+)$", re.MULTILINE)
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+IN_BACKTICKS = re.compile(r"`([^`\n]+)`")
+LAST_EQUALS = re.compile(r"(.*[^=<>!:])=(?!=)(.*)")
+NUMBER = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?(e[-+]?\d+)?")
+WITH_DECIMALS = re.compile(r"\d[.,]\d")
+HINT = re.compile(r"<details>\s*<summary>Hint[^<]*</summary>\n\n(.+?)\n\n</details>", re.DOTALL)
+
+
+def sections(text: str) -> dict[int, str]:
+    """The exercises of a text by number, from one heading to the next."""
+    found = list(HEADING.finditer(text))
+    ends = [match.start() for match in found[1:]] + [len(text)]
+    return {int(match[1]): text[match.start() : end] for match, end in zip(found, ends, strict=True)}
+
+
+def example_problems(text: str, names: dict[str, Any]) -> list[str]:
+    """The examples that don't hold. Each exercise starts anew, with torch, math and the given names at hand."""
+    problems: list[str] = []
+    for number, section in sections(text).items():
+        code = "\n".join(PYTHON.findall(section))
+        test = doctest.DocTestParser().get_doctest(code, names_at_hand(names), f"exercise {number}", None, 0)
+        doctest.DocTestRunner(verbose=False).run(test, out=problems.append)
+    return problems
+
+
+def number_problems(text: str, names: dict[str, Any]) -> list[str]:
+    """Numbers in prose that are wrong, can't be worked out, or have decimals and no proof."""
+    prose = FENCED.sub("", text)
+    wrong = [problem for piece in IN_BACKTICKS.findall(prose) if (problem := equation_problem(piece, names))]
+    lines = IN_BACKTICKS.sub("", prose).splitlines()
+    return wrong + [f"no proof for a number in: {line}" for line in lines if WITH_DECIMALS.search(line)]
+
+
+def equation_problem(piece: str, names: dict[str, Any]) -> str | None:
+    """What is wrong with `expression = value`; None for all else, as `name = 3` or an equation between symbols."""
+    match = LAST_EQUALS.fullmatch(piece)
+    if match is None or match[1].strip().isidentifier() or not NUMBER.fullmatch(match[2].strip()):
+        return None
+    written = match[2].strip().replace(",", "")
+    try:
+        true = float(eval(match[1], names_at_hand(names)))
+    except Exception as error:
+        return f"{piece}: {error!r}"
+    # Half a unit of the last decimal that is written; without decimals, nothing is rounded.
+    decimals = len(written.partition("e")[0].partition(".")[2])
+    scale = float("1" + written[written.index("e") :]) if "e" in written else 1.0
+    leeway = scale * 0.5 * 10.0**-decimals if decimals else 0.0
+    return None if math.isclose(true, float(written), rel_tol=1e-9, abs_tol=leeway) else f"{piece}: it is {true!r}"
+
+
+def names_at_hand(names: dict[str, Any]) -> dict[str, Any]:
+    return {"torch": torch, "math": math, **names}
+
+
+def layout_problems(text: str, stubs: dict[int, Callable[..., Any]]) -> list[str]:
+    """Exercises that lack what each must have: the signature of its stub, an example, its command, 1 to 3 hints."""
+    found = sections(text)
+    if list(found) != list(stubs):
+        return [f"the text has exercises {list(found)}, the checks have {list(stubs)}"]
+    problems = []
+    for number, section in found.items():
+        wanted = {
+            "signature": inspect.getsource(stubs[number]).partition(":\n")[0] + ":\n",
+            "example": "```python\n>>> ",
+            "command": f"```bash\npython -m exercises.check {number}\n```",
+        }
+        problems += [f"exercise {number}: no {name}" for name, piece in wanted.items() if piece not in section]
+        if not 1 <= len(HINT.findall(section)) == section.count("<details>") <= 3:
+            problems.append(f"exercise {number}: one to three hints, each in <details> with a <summary>")
+    return problems

@@ -1,0 +1,355 @@
+"""Exercises 1 to 14: the text holds, solutions pass, stubs don't, and the classic mistakes are told by name."""
+
+import inspect
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import exercises
+from exercises import attention, check, hard_attention
+from exercises.checks.attention import CHECKS
+from exercises.checks.judging import compare
+from exercises.solutions import attention as solutions
+from tests.exercises.proof import ROOT, example_problems, layout_problems, number_problems, sections
+
+TASKS = ROOT / "exercises/attention_exercises.md"
+ANSWERS = ROOT / "exercises/solutions/attention.md"
+NAMES = {name: getattr(solutions, name) for name, _ in CHECKS.values()}
+STUBS = {number: getattr(attention, name) for number, (name, _) in CHECKS.items()}
+
+
+# --- the text
+
+
+def test_each_exercise_has_its_signature_an_example_a_command_and_hints() -> None:
+    assert layout_problems(TASKS.read_text(encoding="utf-8"), STUBS) == []
+
+
+@pytest.mark.parametrize("text", [TASKS, ANSWERS], ids=lambda path: path.name)
+def test_every_example_and_every_number_in_the_text_holds(text: Path) -> None:
+    content = text.read_text(encoding="utf-8")
+    assert example_problems(content, NAMES) == []
+    assert number_problems(content, NAMES) == []
+
+
+def test_each_exercise_has_a_worked_answer_under_the_same_title() -> None:
+    tasks, answers = (sections(path.read_text(encoding="utf-8")) for path in (TASKS, ANSWERS))
+    assert {n: task.split("\n")[0] for n, task in tasks.items()} == {n: a.split("\n")[0] for n, a in answers.items()}
+
+
+# --- solutions and stubs
+
+
+@pytest.mark.parametrize("number", CHECKS)
+def test_the_solution_is_right(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main([str(number), "--solution"]) == 0
+    assert capsys.readouterr().out == f"exercise {number} ({CHECKS[number][0]}): right\n"
+
+
+@pytest.mark.parametrize("number", CHECKS)
+def test_the_stub_is_still_to_be_written(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main([str(number)]) == 1, "an answer is in exercises/attention.py, where git keeps the stubs"
+    assert f"exercise {number} ({CHECKS[number][0]}): not yet: still to be written, at " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", CHECKS)
+def test_stub_and_solution_have_the_same_signature(number: int) -> None:
+    assert inspect.signature(STUBS[number]) == inspect.signature(NAMES[CHECKS[number][0]])
+    assert STUBS[number].__doc__
+
+
+# --- mistakes
+
+
+def heads_of(x: Tensor, layer: Any, n_heads: int) -> list[Tensor]:
+    return [solutions.split_heads(part, n_heads) for part in layer(x).split(x.shape[2], dim=2)]
+
+
+def mixed_heads_of(x: Tensor, layer: Any, n_heads: int) -> list[Tensor]:
+    return [part.reshape(len(x), n_heads, x.shape[1], -1) for part in layer(x).split(x.shape[2], dim=2)]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = True, scale: float | None = None) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+
+
+def gap(attention: Callable[[Tensor], Tensor], x: Tensor, order: Tensor) -> Tensor:
+    return attention(x[order]) - attention(x)[order]
+
+
+def extended(cached: Tensor, new: Tensor) -> Tensor:
+    return torch.cat([cached, new], 2)
+
+
+def masked(scores: Tensor, allowed: Tensor, value: float = -math.inf) -> Tensor:
+    return scores.masked_fill(~allowed, value)
+
+
+MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
+    (1, lambda a, b: a * b, "added up"),
+    (1, lambda a, b: F.cosine_similarity(a, b, 0), "cosine"),
+    (1, lambda a, b: (a * b).mean(), "mean"),
+    (1, lambda a, b: a.sum() * b.sum(), "same place"),
+    (1, lambda a, b: None, "needs a return"),
+    (1, lambda a, b: "5", "came a str, expected a tensor"),
+    (2, lambda q, k: k @ q.T, "transpose"),
+    (2, lambda q, k: q @ k if k.shape[0] == k.shape[1] else q @ k.T, "columns were taken for the keys"),
+    (2, lambda q, k: (q * k).sum(1) if q.shape == k.shape else q @ k.T, "every query meets every key"),
+    (3, lambda q, k: q @ k.mT, "not scaled"),
+    (3, lambda q, k: q @ k.mT / q.shape[-1], "divided by D;"),
+    (3, lambda q, k: q @ k.mT / math.sqrt(k.shape[-2]), "number of keys"),
+    (3, lambda q, k: q @ k.mT / math.sqrt(q.shape[-2]), "number of queries"),
+    (3, lambda q, k: q @ k.mT * math.sqrt(q.shape[-1]), "multiplied"),
+    (4, lambda s: s.exp() / s.exp().sum(-1, keepdim=True), "subtract the row's largest"),
+    (4, lambda s: (s - s.max()).softmax(0), "the columns do"),
+    (4, lambda s: (e := (s - s.max()).exp()) / e.sum(-1, keepdim=True), "each row needs its own"),
+    (4, lambda s: s / s.sum(-1, keepdim=True), "without torch.exp"),
+    (4, lambda s: s.flatten().softmax(0).view(s.shape), "each row has to"),
+    (4, lambda s: (s - s.amax(-1, keepdim=True)).exp(), "not divided"),
+    (5, lambda w, v: w.mT @ v if w.shape[-1] == w.shape[-2] else w @ v, "weights are transposed"),
+    (5, lambda w, v: v.mean(-2, keepdim=True).expand_as(w @ v), "plain mean"),
+    (5, lambda w, v: v.sum(-2, keepdim=True).expand_as(w @ v), "count alike"),
+    (6, lambda x, q, k, v: (x @ q @ (x @ k).T).softmax(-1) @ x @ v, "not divided"),
+    (6, lambda x, q, k, v: (x @ q @ (x @ k).T / x.shape[1] ** 0.5).softmax(-1) @ x @ v, "root of C"),
+    (6, lambda x, q, k, v: (x @ q @ (x @ k).T / q.shape[1] ** 0.5).softmax(0) @ x @ v, "over the queries"),
+    (6, lambda x, q, k, v: (x @ q @ (x @ k).T / q.shape[1] ** 0.5).softmax(-1) @ x, "applied to x"),
+    (6, lambda x, q, k, v: (x @ q @ (x @ k).T / q.shape[1] ** 0.5) @ x @ v, "without softmax"),
+    (6, lambda x, q, k, v: (x @ k @ (x @ q).T / q.shape[1] ** 0.5).softmax(-1) @ x @ v, "changed places"),
+    (6, lambda x, q, k, v: attend(*(t[None] for t in (x @ q, x @ k, x @ v)))[0], "only earlier tokens"),
+    (7, lambda n: torch.ones(n, n).triu().bool(), "the transpose"),
+    (7, lambda n: torch.ones(n, n).tril(-1).bool(), "itself as well"),
+    (7, lambda n: torch.ones(n, n).triu(1).bool(), "the opposite"),
+    (7, lambda n: torch.full((n, n), -math.inf).triu(1), "added to scores"),
+    (7, lambda n: torch.ones(n, n).tril(), "expected torch.bool"),
+    (8, lambda s: s.softmax(-1).tril(), "masked after softmax: the rows"),
+    (8, lambda s: (w := s.softmax(-1).tril()) / w.sum(-1, keepdim=True), "which can vanish"),
+    (8, lambda s: s.tril().softmax(-1), "weighs exp(0)"),
+    (8, lambda s: masked(s, solutions.causal_mask(s.shape[-1]).T).softmax(-1), "mask is transposed"),
+    (8, lambda s: s.softmax(-1), "nothing is hidden"),
+    (8, lambda s: s.masked_fill_(~solutions.causal_mask(s.shape[-1]), -math.inf).softmax(-1), "changed its argument"),
+    (9, lambda q, k, v: attend(q[None, None], k[None], v[None])[0, 0], "only the first token"),
+    (9, lambda q, k, v: v[-1], "only the newest token"),
+    (9, lambda q, k, v: (k @ q).softmax(0) @ v, "not divided"),
+    (9, lambda q, k, v: (k @ q / len(k) ** 0.5).softmax(0) @ v, "number of tokens"),
+    (9, lambda q, k, v: v.mean(0), "count alike"),
+    (10, lambda x, h: x.view(x.shape[0], h, x.shape[1], -1), "mixed up"),
+    (10, lambda x, h: x.view(*x.shape[:2], h, -1), "change places"),
+    (10, lambda x, h: x.view(*x.shape[:2], -1, h).permute(0, 3, 1, 2), "every H-th"),
+    (11, lambda y: y.reshape(y.shape[0], y.shape[2], -1), "mixed up"),
+    (11, lambda y: y.permute(0, 2, 3, 1).reshape(y.shape[0], y.shape[2], -1), "side by side"),
+    (11, lambda y: y.sum(1), "added up"),
+    (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*heads_of(x, a, h), causal=False))), "mask is missing"),
+    (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*heads_of(x, a, h), scale=x.shape[2] ** -0.5))), "of C"),
+    (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*heads_of(x, a, h), scale=1.0))), "not divided"),
+    (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*(heads_of(x, a, h)[i] for i in (1, 0, 2))))), "in this"),
+    (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*(heads_of(x, a, h)[i] for i in (0, 2, 1))))), "keys and"),
+    (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*heads_of(x, a, 1)))), "one head"),
+    (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*mixed_heads_of(x, a, h)))), "are split"),
+    (12, lambda x, a, p, h: p(attend(*heads_of(x, a, h)).reshape(x.shape)), "are merged"),
+    (12, lambda x, a, p, h: solutions.merge_heads(attend(*heads_of(x, a, h))), "c_proj is missing"),
+    (13, lambda f, x, order: (f(x[order]) - f(x)).abs().max().item(), "reordered too"),
+    (13, lambda f, x, order: (f(x[order])[order] - f(x)).abs().max().item(), "wrong way"),
+    (13, lambda f, x, order: gap(f, x, order).max().item(), "absolute values first"),
+    (13, lambda f, x, order: gap(f, x, order).abs().mean().item(), "mean"),
+    (13, lambda f, x, order: gap(f, x, order).abs().sum().item(), "sum"),
+    (13, lambda f, x, order: gap(f, x, order).abs(), "all the differences"),
+    (14, lambda q, k, v, K, V: (attend(q, K := extended(K, k), V := extended(V, v)), K, V), "sees S + t + 1"),
+    (14, lambda q, k, v, K, V: (attend(q, K := extended(K, k), V := extended(V, v), causal=False), K, V), "later new"),
+    (14, lambda q, k, v, K, V: (attend(q, k, v), extended(K, k), extended(V, v)), "cached tokens were not seen"),
+    (14, lambda q, k, v, K, V: (attend(q, k, v), extended(k, K), extended(v, V)), "cached ones come first"),
+    (14, lambda q, k, v, K, V: (attend(q, k, v), extended(K, k), extended(v, V)), "as values"),
+    (14, lambda q, k, v, K, V: (attend(q, k, v), K, extended(V, v)), "as keys"),
+    (14, lambda q, k, v, K, V: attend(q, k, v), "no triple"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "wrong", "told"), MISTAKES, ids=[f"{n}: {told}" for n, _, told in MISTAKES])
+def test_a_classic_mistake_is_refused_in_one_sentence_that_names_it(
+    number: int, wrong: Callable[..., Any], told: str
+) -> None:
+    with pytest.raises(AssertionError) as refused:
+        CHECKS[number][1](wrong)
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_every_exercise_has_at_least_two_mistakes_here() -> None:
+    assert min(sum(number == mistake[0] for mistake in MISTAKES) for number in CHECKS) >= 2
+
+
+def test_the_sentence_points_at_the_largest_difference() -> None:
+    with pytest.raises(AssertionError, match=r"^here came 1 at \[2\], expected 3$"):
+        compare("here", torch.tensor([-math.inf, 1.0, 1.0]), torch.tensor([-math.inf, 2.0, 3.0]))
+
+
+def test_an_answer_in_single_precision_is_right() -> None:
+    CHECKS[6][1](lambda *tensors: solutions.self_attention(*(tensor.float() for tensor in tensors)))
+
+
+# --- python -m exercises.check
+
+
+@pytest.fixture
+def answers_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Put another file in the place of exercises/attention.py."""
+
+    def write(code: str) -> Path:
+        file = tmp_path / "attention.py"
+        file.write_text(code, encoding="utf-8")
+        monkeypatch.setattr(exercises, "__path__", [str(tmp_path)])
+        monkeypatch.setattr(exercises, "attention", attention)  # so that the import below is undone
+        monkeypatch.delitem(sys.modules, "exercises.attention")
+        monkeypatch.setitem(sys.modules, "exercises.hard_attention", hard_attention)
+        monkeypatch.chdir(tmp_path)
+        return file
+
+    return write
+
+
+def test_the_exercises_are_numbered_from_1_to_26() -> None:
+    assert list(check.all_exercises()) == list(range(1, 27))
+
+
+def test_the_list_shows_what_is_done_and_what_comes_next(
+    answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    noisy = "def dot_product(a, b):\n    print('hm')\n    __import__('warnings').warn('oh')\n    return a @ b\n"
+    answers_are(noisy + "def softmax(x):\n    return x\n")
+    assert check.main([]) == 0
+    assert recwarn.list == []
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "exercises/attention_exercises.md"
+    shown = [line.split(maxsplit=2) for line in (lines[1], lines[4])]
+    assert shown == [["1", "dot_product", "done"], ["4", "softmax", "not yet"]]
+    assert lines[15] == "exercises/hard_attention_exercises.md"
+    assert lines[16].startswith("  15  ") and lines[16].endswith("  to do")
+    assert lines[-1] == "1 of 26 done; next: python -m exercises.check 2"
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (
+            "def dot_product(a, b):\n    c = a\n    return c @ b[1:]\n",
+            "attention.py:3: RuntimeError: inconsistent tensor",
+        ),
+        ("def dot_product(a):\n    return a\n", "and b [3.0, 1.0, 5.0]: TypeError: dot_product() takes 1 positional"),
+        (
+            "def dot_product(a, b):\n    assert a is b, 'mine'\n",
+            "attention.py:2: AssertionError: mine\n    assert a is b",
+        ),
+        (
+            "def dot_product(a, b):\n    return times(a)\ndef times(a):\n    return a.b\n",
+            "attention.py:4: AttributeError: ",
+        ),
+        (
+            "def dot_product(a, b):\n    raise NotImplementedError('exercise 2')\n",
+            ":2: NotImplementedError: exercise 2",
+        ),
+        ("def dot_product(a, b):\n    return a * b\n", "not yet: for a [1.0, 2.0, 0.0] and b [3.0, 1.0, 5.0] came"),
+        ("def dot(a, b):\n    return a\n", "not yet: attention.py has no function dot_product\n"),
+        ("def dot_product(a, b:\n", "not yet: attention.py:1: SyntaxError: "),
+        ("import torhc\n", "not yet: attention.py:1: ModuleNotFoundError: No module named 'torhc'\n    import torhc\n"),
+    ],
+)
+def test_what_goes_wrong_in_the_answers_is_told_with_its_own_line(
+    code: str, told: str, answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers_are(code)
+    assert check.main(["1"]) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith("exercise 1 (dot_product): not yet: ") and told in shown
+    assert shown.count("\n") <= 2
+
+
+def test_a_file_that_does_not_load_is_told_once_in_the_list(
+    answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers_are("1 +\n")
+    assert check.main([]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("SyntaxError") == 1
+    assert shown.splitlines()[-1].startswith("0 of 26 done")
+
+
+def test_a_missing_file_is_told(answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    answers_are("").unlink()
+    assert check.main(["1"]) == 1
+    assert capsys.readouterr().out == "exercise 1 (dot_product): not yet: exercises/attention.py is missing\n"
+
+
+def test_an_unknown_number_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        check.main(["27"])
+    assert left.value.code == 2
+    assert "there is no exercise 27, they are 1 to 26" in capsys.readouterr().err
+
+
+# --- the proofs themselves
+
+
+SAMPLE = """
+## 1. Title
+```python
+def f(x: int) -> int:
+```
+```python
+>>> f(2)
+4
+```
+`f(3) = 6`, `n = 3`, `a = b`, `softmax(x, dim=-1)`, `1 / 3 = 0.333`, `10**6 = 1,000,000`, `torch.tensor(2e30) = 2.0e30`
+```bash
+python -m exercises.check 1
+```
+<details>
+<summary>Hint 1</summary>
+
+Twice.
+
+</details>
+"""
+
+
+def f(x: int) -> int:
+    return 2 * x
+
+
+def all_problems(text: str) -> list[str]:
+    return [*example_problems(text, {"f": f}), *number_problems(text, {"f": f}), *layout_problems(text, {1: f})]
+
+
+def test_a_text_that_holds_passes() -> None:
+    assert all_problems(SAMPLE) == []
+
+
+@pytest.mark.parametrize(
+    ("piece", "other"),
+    [
+        ("\n4\n", "\n5\n"),
+        ("f(2)", "g(2)"),
+        ("f(3) = 6", "f(3) = 7"),
+        ("f(3) = 6", "f(3)=7"),
+        ("f(3) = 6", "g(3) = 6"),
+        ("`f(3) = 6`", "6.5"),
+        ("`f(3) = 6`", "6,500"),
+        ("0.333", "0.334"),
+        ("1,000,000", "1,000,001"),
+        ("2.0e30", "2.1e30"),
+        ("## 1.", "## 2."),
+        ("(x: int)", "(x)"),
+        ("check 1", "check 2"),
+        (">>> ", ""),
+        ("Twice.", ""),
+        ("<details>", "<p>"),
+    ],
+)
+def test_a_text_that_does_not_hold_is_found(piece: str, other: str) -> None:
+    assert piece in SAMPLE
+    assert all_problems(SAMPLE.replace(piece, other)) != []

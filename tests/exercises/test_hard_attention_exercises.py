@@ -1,0 +1,257 @@
+"""Exercises 15 to 26: the answers are right, the checks refuse what is wrong, and the text keeps its word."""
+
+import inspect
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from exercises import hard_attention as stubs
+from exercises.checks.hard_attention import CHECKS
+from exercises.checks.judging import CallFailedError
+from exercises.solutions import hard_attention as solutions
+from src.model.attention import MultiHeadAttention
+from src.model.gpt import GPT_CONFIGS, GPTModel
+from tests.exercises.proof import ROOT, example_problems, layout_problems, number_problems
+
+TEXT = ROOT / "exercises" / "hard_attention_exercises.md"
+WORKED = ROOT / "exercises" / "solutions" / "hard_attention.md"
+NAMES = {name: getattr(solutions, name) for name, _ in CHECKS.values()}
+
+
+@pytest.mark.parametrize("number", CHECKS)
+def test_the_worked_answer_is_right_and_the_stub_is_not_done(number: int) -> None:
+    name, check = CHECKS[number]
+    check(getattr(solutions, name))
+    with pytest.raises((NotImplementedError, CallFailedError)) as raised:
+        check(getattr(stubs, name))
+    origin = raised.value.__cause__ or raised.value
+    assert isinstance(origin, NotImplementedError) and str(origin) == f"exercise {number}"
+
+
+def test_stubs_and_worked_answers_are_one_list_without_gaps_and_agree_in_their_signatures() -> None:
+    assert list(CHECKS) == list(range(15, 27))
+    for module in (stubs, solutions):
+        functions = inspect.getmembers(module, inspect.isfunction)
+        own = [name for name, function in functions if function.__module__ == module.__name__]
+        assert sorted(own) == sorted(NAMES)
+    for name in NAMES:
+        assert inspect.signature(getattr(stubs, name)) == inspect.signature(NAMES[name])
+        assert inspect.getdoc(getattr(stubs, name))
+
+
+def test_every_exercise_has_its_signature_example_command_and_hints() -> None:
+    text = TEXT.read_text(encoding="utf-8")
+    assert layout_problems(text, {number: getattr(stubs, name) for number, (name, _) in CHECKS.items()}) == []
+
+
+@pytest.mark.parametrize("file", [TEXT, WORKED], ids=lambda file: file.name)
+def test_every_example_and_every_number_of_the_text_holds(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert [f"## {number}." for number in CHECKS if f"\n## {number}. " not in text] == []
+    assert example_problems(text, NAMES) == []
+    assert number_problems(text, NAMES) == []
+
+
+# --- the checks have teeth
+
+
+def logits_of(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Right, but with all logits at once."""
+    return solutions.chunked_cross_entropy(hidden, weight, targets, len(hidden))
+
+
+def online(queries: Tensor, keys: Tensor, values: Tensor, block: int, *, total: bool, weighted: bool) -> Tensor:
+    """Attention in blocks that forgets to correct one of its sums, or both."""
+    T, D = queries.shape[-2:]
+    at, top = torch.arange(T), queries.new_full((*queries.shape[:-1], 1), -math.inf)
+    sums, result = torch.zeros_like(top), torch.zeros_like(queries)
+    for start in range(0, T, block):
+        part = slice(start, start + block)
+        scores = queries @ keys[..., part, :].transpose(-2, -1) / math.sqrt(D)
+        scores = scores.masked_fill(at[part] > at[:, None], -math.inf)
+        new_top = torch.maximum(top, scores.amax(-1, keepdim=True))
+        shrink, weights = (top - new_top).exp(), (scores - new_top).exp()
+        sums = sums * (shrink if total else 1) + weights.sum(-1, keepdim=True)
+        result = result * (shrink if weighted else 1) + weights @ values[..., part, :]
+        top = new_top
+    return result / sums
+
+
+def whole_blocks(queries: Tensor, keys: Tensor, values: Tensor, block: int) -> Tensor:
+    """Leaves out the last keys when they don't fill a block."""
+    T = queries.shape[-2]
+    kept = max(T // block * block, min(T, block))
+    hidden = torch.ones(T, T, dtype=torch.bool).triu(1)[:, :kept]
+    scores = queries @ keys[..., :kept, :].transpose(-2, -1) / math.sqrt(queries.shape[-1])
+    return scores.masked_fill(hidden, -math.inf).softmax(-1) @ values[..., :kept, :]
+
+
+def attention_gradients(change: Callable[[tuple[Tensor, ...], int], tuple[Tensor, ...]]) -> Callable[..., Any]:
+    """The right gradients, then changed; `change` also gets D."""
+    return lambda q, k, v, gradient: change(solutions.attention_backward(q, k, v, gradient), q.shape[-1])
+
+
+def other_triple(change: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
+    return lambda *arguments: change(*solutions.chunked_cross_entropy(*arguments), len(arguments[0]))
+
+
+def overwritten(ids: Tensor, embedded: Tensor, hidden: Tensor, logits: Tensor) -> Tensor:
+    result = logits.flatten(0, 1).T @ hidden.flatten(0, 1)
+    result[ids] += embedded
+    return result
+
+
+def changed(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
+    """The worked answer, changed by a function of it and the arguments."""
+    return lambda *arguments, **more: change(NAMES[name](*arguments, **more), *arguments, **more)
+
+
+def matrix_of_softmax(p: Tensor, g: Tensor) -> Tensor:
+    return ((torch.diag_embed(p) - p[..., None] * p[..., None, :]) @ g[..., None])[..., 0]
+
+
+def speeds(change: Callable[[float, float, float, int], float]) -> Callable[..., float]:
+    """A change of: the speed that reading allows, that without the cache, that computing allows, and the batch."""
+    speed, inf = solutions.tokens_per_second, math.inf
+
+    def changed(config: dict, batch_size: int, seen: int, **rates: Any) -> float:
+        no_compute, no_bandwidth = {**rates, "compute": inf}, {**rates, "bandwidth": inf}
+        reading, uncached = (speed(config, batch_size, tokens, **no_compute) for tokens in (seen, 0))
+        return change(reading, uncached, speed(config, batch_size, seen, **no_bandwidth), batch_size)
+
+    return changed
+
+
+# The exercise, a part of the sentence that the check must say, and the wrong answer.
+WRONG: list[tuple[int, str, Callable[..., Any]]] = [
+    (15, "take the maximum out first", lambda s: s.exp().sum(-1).log()),
+    (15, "has to be added again", lambda s: (s - s.amax(-1, keepdim=True)).exp().sum(-1).log()),
+    (15, "its own maximum", lambda s: (s - s.max()).exp().sum(-1).log() + s.max()),
+    (15, "-inf less -inf", lambda s: (s - s.amax(-1, keepdim=True)).exp().sum(-1).log() + s.amax(-1)),
+    (15, "only the largest part", lambda s: s.amax(-1)),
+    (15, "came [[", lambda s: s.logsumexp(-1, keepdim=True)),
+    (16, "share a denominator", lambda p, g: p * g),
+    (16, "the diagonal of the Jacobian", lambda p, g: p * (1 - p) * g),
+    (16, "an average of its own", lambda p, g: p * (g - (p * g).sum())),
+    (16, "is weighted", lambda p, g: p * (g - g.mean(-1, keepdim=True))),
+    (16, "multiplied by the probabilities", lambda p, g: g - (p * g).sum(-1, keepdim=True)),
+    (16, "of shape (2, 400, 400)", matrix_of_softmax),
+    (17, "divided by the root of D", attention_gradients(lambda x, D: (x[0] * D**0.5, x[1] * D**0.5, x[2]))),
+    (17, "this is the gradient of the keys", attention_gradients(lambda x, D: (x[1], x[0], x[2]))),
+    (17, "expected a tuple of 3", attention_gradients(lambda x, D: x[:2])),
+    (18, "both multiplied by", partial(online, total=False, weighted=True)),
+    (18, "both multiplied by", partial(online, total=True, weighted=False)),
+    (18, "both multiplied by", partial(online, total=False, weighted=False)),
+    (18, "the last one has 4 keys", whole_blocks),
+    (18, "not divided", lambda q, k, v, b: F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)),
+    (18, "mask is missing", lambda q, k, v, b: F.scaled_dot_product_attention(q, k, v)),
+    (18, "of shape (64, 64)", lambda q, k, v, b: online(q, k, v, 999, total=True, weighted=True)),
+    (19, "not the sum", other_triple(lambda loss, h, w, n: (loss / n, h / n, w / n))),
+    (19, "of shape (256, 64)", logits_of),
+    (19, "expected a tuple of 3", other_triple(lambda loss, h, w, n: (loss, h))),
+    (20, "twice; index_add", overwritten),
+    (20, "the embedding's is missing", lambda i, e, h, g: g.flatten(0, 1).T @ h.flatten(0, 1)),
+    (20, "mean of both", changed("tied_gradient", lambda x, *_: x / 2)),
+    (20, "the head's is missing", lambda i, e, h, g: solutions.tied_gradient(i, e, h, torch.zeros_like(g))),
+    (21, "documents before their own", lambda n: (torch.ones(sum(n), sum(n)).tril().bool(), torch.arange(sum(n)))),
+    (21, "begins at position 0", changed("packed_inputs", lambda x, n: (x[0], torch.arange(sum(n))))),
+    (21, "the transpose", changed("packed_inputs", lambda x, n: (x[0].T, x[1]))),
+    (21, "where a token may look", changed("packed_inputs", lambda x, n: (~x[0], x[1]))),
+    (21, "see later ones", changed("packed_inputs", lambda x, n: (x[0] | x[0].T, x[1]))),
+    (21, "of torch.bool", changed("packed_inputs", lambda x, n: (x[0].float(), x[1]))),
+    (22, "counted once", lambda c, tied: solutions.parameter_count(c, False)),
+    (22, "numbers of its own", lambda c, tied: solutions.parameter_count(c, True)),
+    (22, "wpe are missing", changed("parameter_count", lambda n, c, tied: n - c["context_length"] * c["d_model"])),
+    (22, "ln_f are missing", changed("parameter_count", lambda n, c, tied: n - 2 * c["d_model"])),
+    (22, "biases", changed("parameter_count", lambda n, c, tied: n - c["d_model"] * (11 * c["n_layers"] + 1))),
+    (22, "the head has no bias", changed("parameter_count", lambda n, c, tied: n + c["vocab_size"] * (not tied))),
+    (23, "two FLOPs", changed("forward_flops", lambda n, *_: n // 2)),
+    (23, "the head", changed("forward_flops", lambda n, c, b, t: n - 2 * b * t * c["vocab_size"] * c["d_model"])),
+    (23, "are missing", changed("forward_flops", lambda n, c, b, t: n - 4 * b * t * t * c["d_model"] * c["n_layers"])),
+    (23, "two products", changed("forward_flops", lambda n, c, b, t: n - 2 * b * t * t * c["d_model"] * c["n_layers"])),
+    (23, "the batch is missing", lambda c, b, t: solutions.forward_flops(c, 1, t)),
+    (24, "the MLP belongs", lambda d, s: 2 * d * s / (1 - s)),
+    (24, "the four projections", lambda d, s: 4 * d * s / (1 - s)),
+    (24, "two products", lambda d, s: 12 * d * s / (1 - s)),
+    (24, "a share of the whole", lambda d, s: 6 * d * s),
+    (24, "share of the rest", lambda d, s: 6 * d * (1 - s) / s),
+    (25, "both kept", changed("cache_bytes", lambda n, *_: n // 2)),
+    (25, "every layer", changed("cache_bytes", lambda n, c, *_: n // c["n_layers"])),
+    (25, "not d_model", changed("cache_bytes", lambda n, c, *_: n * c["n_heads"])),
+    (25, "only kv_heads", lambda c, b, t, size, kv_heads=None: solutions.cache_bytes(c, b, t, size)),
+    (25, "every sequence", lambda c, b, *rest: solutions.cache_bytes(c, 1, *rest)),
+    (25, "not bytes", lambda c, b, t, size, *rest: solutions.cache_bytes(c, b, t, 1, *rest)),
+    (26, "the slower one", speeds(lambda reading, uncached, computing, n: max(reading, computing))),
+    (26, "not the sum", speeds(lambda reading, uncached, computing, n: 1 / (1 / reading + 1 / computing))),
+    (26, "gains a token", speeds(lambda reading, uncached, computing, n: min(reading, computing) / n)),
+    (26, "the cache is read", speeds(lambda reading, uncached, computing, n: min(uncached, computing))),
+    (26, "came None, expected a number", lambda *_, **__: None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "sentence", "wrong"), WRONG, ids=[f"{n}: {sentence}" for n, sentence, _ in WRONG])
+def test_a_wrong_answer_is_refused_in_one_sentence_that_names_the_mistake(
+    number: int, sentence: str, wrong: Callable[..., Any]
+) -> None:
+    with pytest.raises(AssertionError) as raised:
+        CHECKS[number][1](wrong)
+    assert sentence in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_every_check_refuses_several_wrong_answers() -> None:
+    assert [number for number in CHECKS if sum(wrong[0] == number for wrong in WRONG) < 2] == []
+
+
+# --- what the text says beyond its numbers
+
+
+def packed_states(model: GPTModel, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    """The states (T, C) of one row, with a mask and positions of its own."""
+    x = model.wte(ids) + model.wpe(positions)
+    for block in model.h:
+        x = x + masked_attention(block.attn, block.ln_1(x), mask)
+        x = x + block.mlp(block.ln_2(x))
+    return model.ln_f(x)
+
+
+def masked_attention(attention: MultiHeadAttention, x: Tensor, mask: Tensor) -> Tensor:
+    T, C = x.shape
+    q, k, v = (part.view(T, attention.n_heads, -1).transpose(0, 1) for part in attention.c_attn(x).split(C, dim=1))
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return attention.c_proj(y.transpose(0, 1).reshape(T, C))
+
+
+@pytest.fixture
+def model() -> GPTModel:
+    torch.manual_seed(0)
+    model = GPTModel({"vocab_size": 31, "context_length": 12, "d_model": 16, "n_heads": 2, "n_layers": 2}).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def test_packed_documents_get_the_states_that_each_has_alone(model: GPTModel) -> None:
+    lengths = [4, 1, 5]
+    ids = torch.randint(31, (10,))
+    alone = torch.cat([model.hidden_states(document[None])[0] for document in ids.split(lengths)])
+    mask, positions = solutions.packed_inputs(lengths)
+    torch.testing.assert_close(packed_states(model, ids, mask, positions), alone)
+    one_document, running_on = solutions.packed_inputs([10])
+    assert not torch.allclose(packed_states(model, ids, one_document, positions), alone)
+    assert not torch.allclose(packed_states(model, ids, mask, running_on), alone)
+
+
+def test_the_flop_counter_leaves_the_fused_attention_of_a_cpu_out(model: GPTModel) -> None:
+    config = {**GPT_CONFIGS["micro"], "vocab_size": 31, "context_length": 12, "d_model": 16, "n_heads": 2}
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 12, dtype=torch.long))
+    scores = 4 * 12 * 12 * 16 * 2
+    assert counter.get_total_flops() == solutions.forward_flops(config, 1, 12) - scores

@@ -1,0 +1,130 @@
+"""What a person sees: the list, each demonstration as it prints, and what a slip is answered with."""
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.intuition.__main__ import DEMONSTRATIONS, main
+from src.intuition.terminal import bars, grey
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURE = ROOT / "src/intuition/attention.png"
+
+
+def shown(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert main(argv) == 0
+    return capsys.readouterr().out
+
+
+def test_without_a_name_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = re.findall(r"^  (\S+)  +\S", shown(capsys), re.MULTILINE)
+    assert listed == list(DEMONSTRATIONS)
+
+
+@pytest.mark.parametrize("name", DEMONSTRATIONS)
+def test_a_demonstration_fits_the_terminal_and_ends_with_what_to_try(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = shown(capsys, name)
+    assert text.startswith(f"\n{name}: ")
+    assert [line for line in text.splitlines() if len(line) > 80 or "\033" in line or line != line.rstrip()] == []
+    (file,) = re.findall(r"\bsrc/intuition/\w+\.py", text.partition("\nTry: ")[2])
+    changed = re.findall(r"\b[A-Z_]{4,}\b", text.partition("\nTry: ")[2])
+    assert all(word in (ROOT / file).read_text(encoding="utf-8") for word in changed)
+    assert shown(capsys, name) == text
+    assert [path.as_posix() for path in Path().rglob("*.png")] == ["logs/intuition/attention.png"] * (
+        name == "attention"
+    )
+
+
+def test_all_runs_all_in_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = shown(capsys, "all", "--out", str(tmp_path / "w.png"))
+    headings = [name for name in DEMONSTRATIONS if f"\n{name}: " in text]
+    assert headings == sorted(DEMONSTRATIONS, key=lambda name: text.index(f"\n{name}: ")) == list(DEMONSTRATIONS)
+    assert (tmp_path / "w.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("argv", "answer"),
+    [
+        (["atention"], "there is no 'atention' (did you mean attention?)"),
+        (["xyz"], "there is no 'xyz'; there are all, characters, "),
+        (
+            ["words", "--out", "w.png"],
+            "--out is where attention draws its picture, and attention is not among the names",
+        ),
+        (["attention", "--out", "w.txt"], "--out must be a file that ends in .png, got 'w.txt'"),
+        (["--loud"], "unrecognized arguments: --loud"),
+    ],
+)
+def test_a_slip_is_one_line_and_exit_code_2(argv: list[str], answer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(argv)
+    printed = capsys.readouterr()
+    assert left.value.code == 2 and printed.out == "" and printed.err.count("\n") == 1
+    assert printed.err.startswith(f"src.intuition: {answer}")
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, env={"PYTHONPATH": str(ROOT), **environment})
+
+
+def test_a_picture_that_cannot_be_written_is_one_line_and_exit_code_1() -> None:
+    done = python("-m", "src.intuition", "attention", "--out", "README.md/w.png")
+    assert done.returncode == 1
+    assert re.fullmatch(rb"error: can't write the picture \S+: [^\n]+ with --out PATH\s*", done.stderr)
+
+
+def test_a_reader_that_leaves_early_is_no_failure() -> None:
+    command = [sys.executable, "-m", "src.intuition", "words"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.close()
+        assert (running.stderr.read(), running.wait()) == (b"", 0)
+
+
+def test_where_only_ascii_can_be_printed_ascii_is() -> None:
+    done = python("-m", "src.intuition", "sampling", "causal-mask", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"blue      43.4%  ####" in done.stdout and b"++++ 0.50" in done.stdout
+
+
+def test_tokenizers_start_without_torch_and_matplotlib() -> None:
+    code = "import sys; from src.intuition.__main__ import main; main(['characters', 'words', 'byte-pairs'])"
+    check = "; sys.exit(str({'torch', 'matplotlib'} & set(sys.modules) or ''))"
+    assert python("-c", code + check).stderr.strip() == b""
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("unset", "colours"), [("1", False), ("", True)])
+def test_colours_are_for_terminals_whose_person_wants_them(
+    unset: str, colours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert grey("x") == "x"
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", unset)
+    assert ("\033" in grey("x")) == colours
+
+
+def test_a_bar_is_as_long_as_its_share(capsys: pytest.CaptureFixture[str]) -> None:
+    bars({"all": 1.0, "half": 0.5, "none": 0.0})
+    whole, half, none = capsys.readouterr().out.splitlines()[:3]
+    assert whole.count("\u2588") == 2 * half.count("\u2588") > 0
+    assert none == "  none       -"
+
+
+def test_the_picture_in_the_repository_is_small() -> None:
+    assert PICTURE.read_bytes().startswith(b"\x89PNG") and PICTURE.stat().st_size < 60_000

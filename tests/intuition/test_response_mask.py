@@ -1,0 +1,19 @@
+"""The mask is the one that instruction tuning learns with."""
+
+import pytest
+
+from src.data.examples import instruction_examples
+from src.data.instructions import Conversation, Turn
+from src.intuition.response_mask import INSTRUCTION, RESPONSE, mark_response
+from src.tokenizer import load_gpt2_encoding
+
+
+@pytest.mark.parametrize(
+    ("instruction", "response"),
+    [(INSTRUCTION, RESPONSE), ("Say {instruction} {}", "\nno\n"), ("### Response:\n", "<|endoftext|> caf\u00e9")],
+)
+def test_the_mask_equals_that_of_the_data(instruction: str, response: str) -> None:
+    encoding = load_gpt2_encoding()
+    conversation = Conversation("here", (Turn("user", instruction), Turn("assistant", response)))
+    (expected,), _ = instruction_examples([conversation], encoding, 256)
+    assert mark_response(instruction, response, encoding) == expected
