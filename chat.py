@@ -16,7 +16,7 @@ from src.checkpoint import load_base
 from src.cli import BAD_USAGE, DONE, INTERRUPTED, flag, parse, run
 from src.model.generate import TextGenerator
 from src.runtime import choose_runtime
-from src.tokenizer import fingerprint, load_gpt2_encoding
+from src.tokenizer import load_encoding
 
 # The defaults of the flags.
 TEMPERATURE = 0.7
@@ -74,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def open_session(config: Config, screen: Screen) -> ChatSession:
     """Load the model that the config names, and say which it is. Raises what loading raises."""
-    encoding = load_gpt2_encoding()
-    base = load_base(config.model, MODELS, fingerprint(encoding))
+    base = load_base(config.model, MODELS, load_encoding)
     device = choose_runtime(config.device, "fp32").device
     size = base.model.config
     screen.note(
@@ -83,7 +82,7 @@ def open_session(config: Config, screen: Screen) -> ChatSession:
         f"context of {size.context_length} tokens, on {device.type}"
     )
     try:
-        generator = TextGenerator(base.model, encoding, device)
+        generator = TextGenerator(base.model, base.encoding, device)
         template = base.metadata.get("template")
         return ChatSession(generator, template=template, settings=config.settings(), notify=screen.note)
     except ValueError as error:

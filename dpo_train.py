@@ -1,34 +1,38 @@
 """python dpo_train.py: align a tuned model with preferences, from chosen and rejected responses (DPO).
 
-Rafailov et al. 2023: raise the chosen response above the rejected one, measured against a frozen copy of the start.
+Rafailov et al. 2023: raise the chosen response above the rejected one, measured against the frozen model of the start.
 micro and tiny have defaults of their own: src/training/recipes.py.
 """
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import mean
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
 
 from src.chat_session import sample_answers
-from src.checkpoint import CHECKPOINTS, Base, load_base
+from src.checkpoint import CHECKPOINTS, Base, load_base, load_model
 from src.cli import TrainingFlags, flag, parse, run
-from src.data.batching import Shuffled, StepLoader, in_batches, pad_pairs
-from src.data.examples import preference_examples, split_examples
-from src.data.preferences import Preference, load_preferences
+from src.data.batching import Pair, Shuffled, StepLoader, fingerprint, in_batches, pack_pairs
+from src.data.examples import note_unknown_words, preference_examples, split_examples
+from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS
 from src.runtime import choose_runtime
-from src.tokenizer import describe, fingerprint, load_gpt2_encoding
+from src.tokenizer import describe, load_encoding
 from src.training.losses import PreferenceLoss, preference_loss
 from src.training.recipes import fit_to_size, size_name
+from src.training.reference import REFERENCE, Reference
 from src.training.run import Stage
-from src.training.stage import NO_VALIDATION, run_stage
+from src.training.stage import NO_COMPILING, NO_VALIDATION, run_stage
 
 # The defaults of the flags for GPT-2's sizes; micro and tiny have recipes of their own (src/training/recipes.py).
-DATA = Path("Data/preference_data.json")
+DATA = PREFERENCES
 BATCH_SIZE = 4
 CONTEXT_LENGTH = 256
 NUM_EPOCHS = 5
@@ -59,6 +63,8 @@ class Config(TrainingFlags):
 
     def problems(self) -> list[str]:
         problems = super().problems()
+        if self.compile:
+            problems.append(NO_COMPILING)
         if not self.beta > 0:
             problems.append(f"--beta must be above 0, got {self.beta}")
         if not 0 <= self.label_smoothing < 0.5:
@@ -71,26 +77,27 @@ class Config(TrainingFlags):
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Config, argv, __doc__)
     preferences = load_preferences(flags.data)
-    encoding = load_gpt2_encoding()
-    base = load_base(flags.base, BASES, fingerprint(encoding))
+    base = load_base(flags.base, BASES, load_encoding)
+    note_unknown_words((text for pair in preferences for text in (pair.chosen, pair.rejected)), base.encoding)
     flags = fit_to_size(flags, "dpo", size_name(base.metadata["config"], GPT_CONFIGS), given, len(preferences))
     base.model.set_dropout(0.0)
     runtime = choose_runtime(flags.device, flags.precision)
-    generator = TextGenerator(base.model, encoding, runtime.device)
+    generator = TextGenerator(base.model, base.encoding, runtime.device)
     return run_stage(make_stage(flags, base, preferences, generator), base.model, flags, runtime)
 
 
 def make_stage(flags: Config, base: Base, preferences: Sequence[Preference], generator: TextGenerator) -> Stage:
     """The preferences as batches of pairs, the loss against a frozen copy of the base, and what to say of both."""
-    encoding = generator.encoding
+    encoding = base.encoding
     context_length = min(flags.context_length, base.model.config.context_length)
-    pairs, shortened = preference_examples(preferences, encoding, context_length)
+    examples, shortened = preference_examples(preferences, encoding, context_length)
+    pairs = list(enumerate(examples))
     train_pairs, val_pairs = split_examples(pairs, flags.val_fraction)
-    chosen, rejected = (mean(sum(pair[side][1]) for pair in train_pairs) for side in (0, 1))
-    reference = copy.deepcopy(base.model).requires_grad_(False).eval()
+    chosen, rejected = (mean(sum(pair[side][1]) for _, pair in train_pairs) for side in (0, 1))
+    metadata = {"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent}
     loss_fn = partial(
         preference_loss,
-        reference=reference,
+        reference=make_reference(flags, base, pairs, metadata, generator.device),
         beta=flags.beta,
         loss=flags.loss,
         label_smoothing=flags.label_smoothing,
@@ -100,13 +107,13 @@ def make_stage(flags: Config, base: Base, preferences: Sequence[Preference], gen
         name="dpo",
         title="Preference alignment (DPO)",
         loss_fn=loss_fn,
-        loader=StepLoader(Shuffled(train_pairs, flags.seed), pad_pairs, flags.batch_size, flags.grad_accum),
-        evaluation=in_batches(val_pairs or train_pairs, pad_pairs, flags.batch_size)[:EVAL_BATCHES],
+        loader=StepLoader(Shuffled(train_pairs, flags.seed), pack_pairs, flags.batch_size, flags.grad_accum),
+        evaluation=in_batches(val_pairs or train_pairs, pack_pairs, flags.batch_size)[:EVAL_BATCHES],
         evaluated_on="val" if val_pairs else "train",
         sample=partial(sample_answers, generator, shown, max(1, min(SAMPLE_TOKENS, context_length // 2))),
-        metadata={"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent},
+        metadata=metadata,
         facts={
-            "base": f"{base.path}, {base.why}; a frozen copy of it is the reference",
+            "base": f"{base.path}, {base.why}; it is the reference, too",
             "data": f"{flags.data}: {len(train_pairs)} pairs to train on, {shortened} cut to {context_length} tokens; "
             f"answers of {chosen:.1f} tokens (chosen) and {rejected:.1f} (rejected) on average",
             "loss": f"{flags.loss}, beta {flags.beta:g}, label smoothing {flags.label_smoothing:g}",
@@ -115,6 +122,21 @@ def make_stage(flags: Config, base: Base, preferences: Sequence[Preference], gen
         next_command="python chat.py",
         next_option="--model",
     )
+
+
+def make_reference(
+    flags: Config, base: Base, pairs: Sequence[Pair], metadata: Mapping[str, Any], device: torch.device
+) -> Reference:
+    """The base once more, from its file: training changes the one that it has, and evaluations compare the two."""
+    frozen, _ = load_model(base.path, device)
+    frozen.set_dropout(0.0)
+    identity = {
+        "pairs": fingerprint(pairs),
+        "base": metadata["parent"]["sha256"],
+        "tokenizer": metadata["tokenizer"]["fingerprint"],
+    }
+    batches: DataLoader = DataLoader(pairs, flags.batch_size, collate_fn=pack_pairs)  # type: ignore[arg-type]
+    return Reference(frozen.requires_grad_(False), batches, flags.out / REFERENCE, identity)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from main import EVAL_BATCHES, create_loaders, prepare_data
+from main import EVAL_BATCHES, prepare_data
 from src.checkpoint import CHECKPOINTS, MADE_BY, file_sha256, load_model, save_checkpoint
 from src.cli import TrainingFlags, flag, parse, run
 from src.data.shakespeare import SHAKESPEARE_PATH
+from src.data.text import create_loaders
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.model.load_gpt2 import load_gpt2
@@ -30,7 +31,7 @@ MAX_LR = 5e-5
 MIN_LR = 5e-6
 WARMUP_STEPS = 20
 GPT2_VOCABULARY = range(50257, 50305)  # up to 47 more ids: padding, or tokens that a fine-tune added
-PROMPT = "Once upon a time"
+PROMPT, SAMPLE_TOKENS = "Once upon a time", 60  # what is written before, between and after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +82,6 @@ def pretrained_model(flags: Config) -> tuple[GPTModel, Path]:
     return model, kept
 
 
-def sample(generator: TextGenerator, seed: int) -> str:
-    """What the model makes of a beginning: the same draw every time, so that only the model differs."""
-    return PROMPT + generator.generate(PROMPT, 60, temperature=0.8, top_k=40, seed=seed)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Config, argv, __doc__)
     if {"model", "weights"} <= given:
@@ -99,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model.set_dropout(flags.dropout)
     train_loader, val_loader = create_loaders(train_ids, val_ids, flags)
     generator = TextGenerator(model, encoding, runtime.device)
+    sample = partial(generator.sample, PROMPT, SAMPLE_TOKENS, flags.seed)
 
     stage = Stage(
         name="finetune",
@@ -107,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         loader=train_loader,
         evaluation=(val_loader or train_loader).first(EVAL_BATCHES),
         evaluated_on="val" if val_loader else "train",
-        sample=partial(sample, generator, flags.seed),
+        sample=sample,
         metadata={
             "template": None,
             "tokenizer": describe(encoding),
@@ -120,9 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         next_command="python instruction_tune.py",
         next_option="--base",
     )
-    print(f"before fine-tuning:\n{sample(generator, flags.seed)}\n")
+    print(f"before fine-tuning:\n{sample()}\n")
     code = run_stage(stage, model, flags, runtime)
-    print(f"\nafter fine-tuning:\n{sample(generator, flags.seed)}")
+    print(f"\nafter fine-tuning:\n{sample()}")
     return code
 
 

@@ -13,21 +13,21 @@ from pathlib import Path
 from src.chat_session import sample_answers
 from src.checkpoint import CHECKPOINTS, Base, load_base
 from src.cli import TrainingFlags, flag, parse, run
-from src.data.batching import Joined, StepLoader, in_batches, pad_examples
-from src.data.examples import instruction_examples, show_mask, split_examples
-from src.data.instructions import Conversation, load_conversations
+from src.data.batching import Joined, StepLoader, in_batches, pack_examples
+from src.data.examples import instruction_examples, note_unknown_words, show_mask, split_examples
+from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS
 from src.runtime import choose_runtime
-from src.tokenizer import describe, fingerprint, load_gpt2_encoding
+from src.tokenizer import Encoding, describe, load_encoding
 from src.training.losses import language_model_loss
 from src.training.recipes import fit_to_size, size_name
 from src.training.run import Stage
-from src.training.stage import NO_VALIDATION, run_stage
+from src.training.stage import NO_COMPILING, NO_VALIDATION, run_stage
 
 # The defaults of the flags for GPT-2's sizes; micro and tiny have recipes of their own (src/training/recipes.py).
-DATA = Path("Data/instruction_data.json")
+DATA = INSTRUCTIONS
 BATCH_SIZE = 4
 CONTEXT_LENGTH = 256
 NUM_EPOCHS = 5
@@ -57,6 +57,8 @@ class Config(TrainingFlags):
 
     def problems(self) -> list[str]:
         problems = super().problems()
+        if self.compile:
+            problems.append(NO_COMPILING)
         if self.turns < 1:
             problems.append(f"--turns must be at least 1, got {self.turns}")
         return problems
@@ -65,22 +67,33 @@ class Config(TrainingFlags):
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Config, argv, __doc__)
     conversations = load_conversations(flags.data)
-    encoding = load_gpt2_encoding()
     if flags.show_mask:
+        encoding = tokenizer_of(flags.base)
         for example in instruction_examples(conversations[:SHOWN], encoding, flags.context_length)[0]:
             print(show_mask(example, encoding, colour=sys.stdout.isatty()), end="\n\n")
         return 0
-    base = load_base(flags.base, BASES, fingerprint(encoding))
+    base = load_base(flags.base, BASES, load_encoding)
+    note_unknown_words((turn.text for chat in conversations for turn in chat.turns), base.encoding)
     flags = fit_to_size(flags, "sft", size_name(base.metadata["config"], GPT_CONFIGS), given, len(conversations))
     base.model.set_dropout(flags.dropout)
     runtime = choose_runtime(flags.device, flags.precision)
-    generator = TextGenerator(base.model, encoding, runtime.device)
+    generator = TextGenerator(base.model, base.encoding, runtime.device)
     return run_stage(make_stage(flags, base, conversations, generator), base.model, flags, runtime)
+
+
+def tokenizer_of(base: str) -> Encoding:
+    """The tokenizer of the model that training would start from; GPT-2's while there is none."""
+    try:
+        return load_base(base, BASES, load_encoding).encoding
+    except FileNotFoundError:
+        if base != "auto":
+            raise
+        return load_encoding(None)
 
 
 def make_stage(flags: Config, base: Base, conversations: Sequence[Conversation], generator: TextGenerator) -> Stage:
     """The conversations as batches, the loss on their responses, and what to say of both."""
-    encoding = generator.encoding
+    encoding = base.encoding
     context_length = min(flags.context_length, base.model.config.context_length)
     examples, shortened = instruction_examples(conversations, encoding, context_length)
     train_examples, val_examples = split_examples(examples, flags.val_fraction)
@@ -91,8 +104,8 @@ def make_stage(flags: Config, base: Base, conversations: Sequence[Conversation],
         name="sft",
         title="Instruction tuning (SFT)",
         loss_fn=language_model_loss,
-        loader=StepLoader(chats, pad_examples, flags.batch_size, flags.grad_accum),
-        evaluation=in_batches(val_examples or train_examples, pad_examples, flags.batch_size)[:EVAL_BATCHES],
+        loader=StepLoader(chats, pack_examples, flags.batch_size, flags.grad_accum),
+        evaluation=in_batches(val_examples or train_examples, pack_examples, flags.batch_size)[:EVAL_BATCHES],
         evaluated_on="val" if val_examples else "train",
         sample=partial(sample_answers, generator, shown, max(1, min(SAMPLE_TOKENS, context_length // 2))),
         metadata={"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent},

@@ -1,23 +1,23 @@
-"""python main.py: train a GPT from scratch on a text, Shakespeare's by default.
-
-micro and tiny have defaults of their own: src/training/recipes.py."""
+"""python main.py: train a GPT from scratch on a text, Shakespeare's by default; micro and tiny have recipes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from src.checkpoint import CHECKPOINTS, load_checkpoint
 from src.cli import TrainingFlags, flag, parse, run
 from src.data.batching import StepLoader, stack_windows
+from src.data.examples import texts_of_examples
 from src.data.shakespeare import SHAKESPEARE_PATH, obtain_shakespeare
-from src.data.text import TextWindows, TokenArray, load_tokens, split_tokens
+from src.data.text import TextWindows, TokenArray, create_loaders, load_tokens, split_tokens
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.runtime import Runtime, choose_runtime, seed_step
-from src.tokenizer import Encoding, describe, fingerprint, load_gpt2_encoding
+from src.tokenizer import Encoding, build_word_encoding, describe, fingerprint, load_gpt2_encoding
 from src.training.losses import language_model_loss
 from src.training.recipes import fit_to_size, size_name
 from src.training.run import Stage
@@ -40,6 +40,7 @@ SAMPLE_TOKENS = 80  # in the text shown after an evaluation
 @dataclass(frozen=True, kw_only=True)
 class Config(TrainingFlags):
     model: str | None = flag(None, f"size: {', '.join(GPT_CONFIGS)} (default: GPT_CONFIG in main.py)")
+    tokenizer: Literal["gpt2", "word"] = flag("gpt2", "GPT-2's pieces of words, or the whole words of the text")
     data: Path = flag(SHAKESPEARE_PATH, "text file in UTF-8; Shakespeare's works are fetched if they are not there")
     epochs: int = flag(NUM_EPOCHS, "passes over the text")
     batch_size: int = flag(BATCH_SIZE, "windows per micro-batch")
@@ -83,13 +84,13 @@ def create_dataloader(
     return StepLoader(TextWindows(ids, context_length, seed), stack_windows, batch_size, grad_accum)
 
 
-def create_loaders(
-    train_ids: TokenArray, val_ids: TokenArray, flags: TrainingFlags
-) -> tuple[StepLoader, StepLoader | None]:
-    """The loaders of a split as the flags ask; None for a validation part without tokens."""
-    shape, seed = (flags.batch_size, flags.context_length), flags.seed
-    train_loader = create_dataloader(train_ids, *shape, grad_accum=flags.grad_accum, seed=seed)
-    return train_loader, create_dataloader(val_ids, *shape, seed=seed) if len(val_ids) else None
+def choose_encoding(flags: Config) -> Encoding:
+    """GPT-2's tokenizer; or the words of the text, and those of the examples that the model will be tuned with."""
+    if flags.tokenizer == "gpt2":
+        return load_gpt2_encoding()
+    if flags.data == SHAKESPEARE_PATH and not flags.data.is_file():
+        obtain_shakespeare(flags.data)
+    return build_word_encoding(flags.data, always=texts_of_examples())
 
 
 def train(
@@ -98,25 +99,22 @@ def train(
     val_loader: StepLoader | None,
     device: Runtime | torch.device | str = "auto",
     config: Config | Mapping[str, Any] | None = None,
+    *,
+    encoding: Encoding | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> int:
     """Train a model on loaders of `create_dataloader` and return the exit code: 0 done, 130 interrupted after saving.
 
     config: a Config, or its fields by name. Without a val_loader the best model is that of the lowest training loss.
+    encoding: what made the ids, GPT-2's by default; the checkpoint keeps it.
     Raises ValueError where training breaks down, or where latest_model.pt is an unfinished run with other settings.
     """
     config = config if isinstance(config, Config) else Config(**(config or {}))
     config = replace(config, batch_size=train_loader.batch_size or 1, grad_accum=train_loader.grad_accum)
     runtime = device if isinstance(device, Runtime) else choose_runtime(str(device), config.precision)
-    encoding = load_gpt2_encoding()
+    encoding = encoding or load_gpt2_encoding()
     generator = TextGenerator(model, encoding, runtime.device)
     beginning = train_loader.dataset[0][0][:8].tolist()
-    limit = max(1, min(SAMPLE_TOKENS, model.config.context_length // 2))
-
-    def sample() -> str:
-        new = generator.generate(beginning, limit, temperature=0.8, top_k=40, seed=config.seed)
-        return encoding.decode(beginning) + new
-
     stage = Stage(
         name="pretrain",
         title="Training from scratch",
@@ -124,7 +122,7 @@ def train(
         loader=train_loader,
         evaluation=(val_loader or train_loader).first(EVAL_BATCHES),
         evaluated_on="val" if val_loader else "train",
-        sample=sample,
+        sample=partial(generator.sample, beginning, SAMPLE_TOKENS, config.seed),
         metadata={"template": None, "parent": None, "tokenizer": describe(encoding)},
         facts=facts or {},
         next_command="python instruction_tune.py",
@@ -135,15 +133,16 @@ def train(
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Config, argv, __doc__)
-    size = {**GPT_CONFIGS[flags.model], "vocab_size": GPT_CONFIG["vocab_size"]} if flags.model else GPT_CONFIG
+    size = GPT_CONFIGS[flags.model] if flags.model else GPT_CONFIG
     flags = fit_to_size(flags, "pretrain", size_name(size, GPT_CONFIGS), given)
-    runtime = choose_runtime(flags.device, flags.precision)
-    train_ids, val_ids = prepare_data(flags.data, val_fraction=flags.val_fraction)
+    runtime, encoding = choose_runtime(flags.device, flags.precision), choose_encoding(flags)
+    train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction)
     train_loader, val_loader = create_loaders(train_ids, val_ids, flags)
     seed_step(flags.seed, 0)
-    model = GPTModel({**size, "context_length": flags.context_length, "dropout": flags.dropout})
+    ids = GPT_CONFIG["vocab_size"] if flags.tokenizer == "gpt2" else encoding.n_vocab
+    model = GPTModel({**size, "vocab_size": ids, "context_length": flags.context_length, "dropout": flags.dropout})
     facts = {"data": f"{flags.data}: {len(train_ids):,} tokens to train on, {len(val_ids):,} to validate on"}
-    return train(model, train_loader, val_loader, runtime, flags, facts)
+    return train(model, train_loader, val_loader, runtime, flags, encoding=encoding, facts=facts)
 
 
 if __name__ == "__main__":

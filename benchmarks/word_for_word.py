@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.chat_session import ChatSession, ChatSettings
-from src.checkpoint import find_model, load_model
+from src.checkpoint import load_base
 from src.cli import flag, parse, run
 from src.data.instructions import load_conversations
 from src.model.generate import TextGenerator
-from src.tokenizer import load_gpt2_encoding
+from src.tokenizer import Encoding, load_encoding
 
 MODELS = ("dpo", "sft", "finetuned", "pretrained", "scratch")
 
@@ -28,26 +28,30 @@ class Config:
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
     logging.disable(logging.WARNING)
-    path, why = find_model(flags.model, MODELS)
-    model, metadata = load_model(path)
-    generator = TextGenerator(model, load_gpt2_encoding())
-    pairs = [(c.turns[0].text, c.turns[1].text) for c in load_conversations(flags.data)]
+    base = load_base(flags.model, MODELS, load_encoding)
+    generator = TextGenerator(base.model, base.encoding)
+    pairs = [(c.turns[0].text, as_spelled(c.turns[1].text, base.encoding)) for c in load_conversations(flags.data)]
 
     def session() -> ChatSession:
         settings = ChatSettings(temperature=0, top_k=None, top_p=None, max_tokens=100)
-        return ChatSession(generator, template=metadata["template"], settings=settings, notify=lambda _: None)
+        return ChatSession(generator, template=base.metadata["template"], settings=settings, notify=lambda _: None)
 
     chat = session()
     alone = [("".join(session().reply(question)), answer, question) for question, answer in pairs]
     together = [("".join(chat.reply(question)), answer, question) for question, answer in pairs]
     for name, answers in (("each alone", alone), ("in one chat", together)):
         right = sum(given == taught for given, taught, _ in answers)
-        print(f"{path}: {right} of {len(pairs)} word for word, {name}")
+        print(f"{base.path}: {right} of {len(pairs)} word for word, {name}")
         if flags.show:
             for given, taught, question in answers:
                 if given != taught:
                     print(f"  {question}\n    taught {taught!r}\n    given  {given!r}")
     return 0
+
+
+def as_spelled(text: str, encoding: Encoding) -> str:
+    """The text as the tokenizer gives it back: of words, with its own spacing."""
+    return encoding.decode(encoding.encode_ordinary(text))
 
 
 if __name__ == "__main__":

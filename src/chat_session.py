@@ -5,10 +5,11 @@ No terminal and no files here, so that every front end can stand on it.
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 from src.data.prompts import TEMPLATE, Turn, render_conversation
-from src.model.generate import TextGenerator
+from src.model.generate import KeptCache, TextGenerator
 from src.model.sampling import SamplingSettings
 
 NEXT_TURN = "\n### Instruction:"  # the template's heading: a model that writes it speaks for the person
@@ -73,9 +74,12 @@ class ChatSession:
 
     template: the prompt template that the model was tuned with; None for a raw model, whose text is continued.
     notify: is told, in one line, what a person should know: what kind of model it is if it does not answer, and
-    whatever is left out of the context. system: a message before all others, kept for good.
+    whatever is left out of the context. system: a message before all others, kept for good. kept: what the model has
+    read already, for sessions that follow each other; within one session a turn costs only its own tokens anyway.
 
-    After an answer, `finish_reason` is "stop" (the model ended it), "length" (max_tokens) or "interrupted".
+    After an answer, `finish_reason` is "stop" (the model ended it), "length" (max_tokens) or "interrupted", and
+    `prompt_tokens` and `answer_tokens` are what was read and written for it. `left_out` counts the turns that no longer
+    fitted, since the beginning.
 
     Raises ValueError for a template that this chat does not speak, and for a context too small to talk in.
     """
@@ -88,6 +92,7 @@ class ChatSession:
         settings: ChatSettings,
         notify: Callable[[str], None],
         system: str | None = None,
+        kept: KeptCache | None = None,
     ) -> None:
         if template not in (None, TEMPLATE):
             raise ValueError(
@@ -97,8 +102,12 @@ class ChatSession:
         if system and template is None:
             raise ValueError("a raw model takes no system message; python instruction_tune.py makes a model that does")
         self.generator, self.settings, self.notify = generator, settings, notify
+        self._kept = kept or KeptCache()
+        # As the tokenizer gives it back: one of words has spacing of its own.
+        self._next_turn = generator.encoding.decode(generator.encoding.encode_ordinary(NEXT_TURN))
         self.is_raw = template is None
         self.finish_reason: Literal["stop", "length", "interrupted"] | None = None
+        self.prompt_tokens = self.answer_tokens = self.left_out = 0
         self._turns: list[ChatTurn] = []
         self._system = [self._turn("system", _readable(system).strip())] if system else []
         self._check_room()
@@ -126,12 +135,15 @@ class ChatSession:
         self._turns.append(self._user_turn(asked))
         self._turns.append(self._turn("assistant", _readable(answered)))
 
-    def reply(self, text: str) -> Generator[str, None, None]:
+    def reply(self, text: str, should_stop: Callable[[], bool] = lambda: False) -> Generator[str, None, None]:
         """The answer in pieces, as they come. Both turns are kept at its end, or when it is closed, with what was said.
+
+        should_stop: asked after every token; True interrupts the answer, for whoever cannot close it from its thread.
 
         Raises ValueError, at the first piece, for an empty message.
         """
         prompt, asked = self._prompt(self._user_turn(text))
+        self.prompt_tokens = len(prompt)
         settings = self.settings
         stream = self.generator.stream(
             prompt,
@@ -140,16 +152,19 @@ class ChatSession:
             top_k=settings.top_k,
             top_p=settings.top_p,
             repetition_penalty=settings.repetition_penalty,
-            stop=None if self.is_raw else NEXT_TURN,
+            stop=None if self.is_raw else self._next_turn,
             seed=settings.seed,
+            kept=self._kept,
         )
         said: list[str] = []
         self.finish_reason = "interrupted"
         try:
-            for piece in stream if self.is_raw else _stripped(stream):
+            pieces = takewhile(lambda _: not should_stop(), stream)
+            for piece in pieces if self.is_raw else _stripped(pieces):
                 said.append(piece)
                 yield piece
-            self.finish_reason = stream.finish_reason
+            self.finish_reason = stream.finish_reason or "interrupted"
+            self.answer_tokens = len(stream.ids)
         finally:
             if said or self.finish_reason != "interrupted":
                 self._turns += [asked, self._turn("assistant", "".join(said))]
@@ -178,6 +193,7 @@ class ChatSession:
             dropped += 2
         if dropped:
             del self._turns[:dropped]
+            self.left_out += dropped
             self.notify(f"the oldest {dropped} turns no longer fit {self._context} and are left out")
 
     def _cut(self, text: str, room: int) -> ChatTurn:

@@ -11,11 +11,15 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import chain
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from src.chat_session import ChatSession
+from src.chat_session import ChatSettings
+
+if TYPE_CHECKING:
+    from prompt_toolkit.history import History
 
 YOU, ASSISTANT = "You: ", "Assistant: "
+Answers = Iterable[tuple[str, Generator[str, None, None]]]  # each below its heading, or behind it
 
 # A terminal obeys control characters, and direction marks make a text look like another: neither may come from a model.
 _REPLACED = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)]
@@ -53,7 +57,7 @@ class Screen:
         self._styled(label, "bold", sys.stdout)
         text = _without_indent(map(printable, pieces)) if label else map(printable, pieces)
         if self.interactive:
-            text = wrapped(text, _columns(), len(label))
+            text = wrapped(text, _columns(), len(label.rpartition("\n")[2]))
         self._waiting = []
         try:
             with closing(pieces):
@@ -131,17 +135,25 @@ def _without_indent(pieces: Iterable[str]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Command:
-    """`run` takes what was typed after the name and returns what to print, or None to leave; ValueError: not done.
+    """`run` takes what was typed after the name and returns what to show, or None to leave; ValueError: not done.
 
     now: the current value, for the list that /help prints.
     """
 
     what: str
-    run: Callable[[str], str | None]
+    run: Callable[[str], str | Answers | None]
     now: Callable[[], str] = str
 
 
-def session_commands(session: ChatSession) -> dict[str, Command]:
+class Talker(Protocol):
+    """What the commands of every chat need of it."""
+
+    settings: ChatSettings
+
+    def reset(self) -> None: ...
+
+
+def session_commands(session: Talker) -> dict[str, Command]:
     """The commands of every chat, by name; a front end adds its own, and /help lists those too."""
 
     def reset(_: str) -> str:
@@ -163,7 +175,7 @@ def session_commands(session: ChatSession) -> dict[str, Command]:
     return commands
 
 
-def _setting(session: ChatSession, field: str, kind: Callable[[str], float], what: str) -> Command:
+def _setting(session: Talker, field: str, kind: Callable[[str], float], what: str) -> Command:
     def now() -> str:
         value = getattr(session.settings, field)
         return "off" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
@@ -192,11 +204,11 @@ def _help(commands: Mapping[str, Command]) -> str:
         now = command.now()
         lines.append(f"{name:<9} {command.what}" + (f" (now {now})" if now else ""))
     lines.append("A setting without a value is shown; off switches a filter or the seed off. Ctrl-C stops an answer.")
-    lines.append("To send a message that begins with a slash, begin it with two.")
+    lines.append("Alt-Enter breaks a line. To send a message that begins with a slash, begin it with two.")
     return "\n".join(lines)
 
 
-def run_command(line: str, commands: Mapping[str, Command]) -> str | None:
+def run_command(line: str, commands: Mapping[str, Command]) -> str | Answers | None:
     """What a command has to say, also where it was not understood or not done; None leaves the chat."""
     name, argument = [*line.split(maxsplit=1), ""][:2]
     command = commands.get(name.lower())
@@ -206,20 +218,29 @@ def run_command(line: str, commands: Mapping[str, Command]) -> str | None:
         return f"{name[:40]}: no such command; {hint} (a message that begins with a slash: begin it with two)"
     try:
         return command.run(argument.strip())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return _one_line(error)
 
 
-def typed_lines(screen: Screen, commands: Mapping[str, Command]) -> Iterator[str]:
-    """Lines edited on the terminal: history with the arrow keys, Tab completes commands, Ctrl-D ends."""
+def typed_lines(screen: Screen, commands: Mapping[str, Command], history: "History | None" = None) -> Iterator[str]:
+    """Messages edited on the terminal: history with the arrow keys, Tab completes commands, Ctrl-D ends.
+
+    Alt-Enter breaks a line; several lines pasted at once are one message.
+    """
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
+    from prompt_toolkit.key_binding import KeyBindings
 
+    keys = KeyBindings()
+    keys.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
     meanings = {name: command.what for name, command in commands.items()}
     prompt: PromptSession[str] = PromptSession(
         [("bold", YOU)],
         completer=WordCompleter(list(commands), sentence=True, meta_dict=meanings),
         complete_while_typing=False,
+        key_bindings=keys,
+        prompt_continuation=" " * len(YOU),
+        history=history,
         enable_suspend=True,
     )
     while True:
@@ -259,7 +280,11 @@ def talk(
                 said = run_command(text, commands)
                 if said is None:
                     return
-                screen.say(said)
+                if isinstance(said, str):
+                    screen.say(said)
+                else:
+                    for heading, pieces in said:
+                        screen.answer(pieces, heading)
             else:
                 screen.answer(reply(text[1:] if text.startswith("//") else text))
         except KeyboardInterrupt:

@@ -5,7 +5,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -157,10 +157,11 @@ def find_model(name: str, order: Sequence[str]) -> tuple[Path, str]:
 
 @dataclass(frozen=True)
 class Base:
-    """A model that training starts from: what it is, which file it came from, and why that one."""
+    """A model to start from: what it is, the tokenizer it reads and writes with, its file, and why that one."""
 
     model: GPTModel
     metadata: dict[str, Any]
+    encoding: Any
     path: Path
     why: str
 
@@ -170,12 +171,18 @@ class Base:
         return {"path": str(self.path), "sha256": file_sha256(self.path)}
 
 
-def load_base(name: str, order: Sequence[str], fingerprint: str) -> Base:
-    """The model that --base names, refused where it was trained with another tokenizer. Raises as `find_model`."""
+def load_base(name: str, order: Sequence[str], load_encoding: Callable[[Mapping[str, Any] | None], Any]) -> Base:
+    """The model that --base or --model names, with the tokenizer that `load_encoding` makes of its description.
+
+    Raises as `find_model` and `load_model`, and ValueError where the file's tokenizer cannot be had or is another one.
+    """
     path, why = find_model(name, order)
     model, metadata = load_model(path)
-    check_tokenizer(metadata, fingerprint, path)
-    return Base(model, metadata, path, why)
+    try:
+        encoding = load_encoding(metadata.get("tokenizer"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Base(model, metadata, encoding, path, why)
 
 
 def command_for(path: Path) -> str:
@@ -184,13 +191,6 @@ def command_for(path: Path) -> str:
         if path.parent.name == made.parent.name and (made.name == BEST or path.name == made.name):
             return command
     return "one of the training scripts"
-
-
-def check_tokenizer(metadata: Mapping[str, Any], fingerprint: str, path: Path) -> None:
-    """Raises ValueError where a checkpoint was trained with another tokenizer: its ids would mean other words."""
-    trained_with = metadata.get("tokenizer") or {"fingerprint": fingerprint}
-    if trained_with.get("fingerprint") != fingerprint:
-        raise ValueError(f"{path}: trained with another tokenizer ({trained_with.get('name')}); use that one")
 
 
 def file_sha256(path: Path) -> str:

@@ -45,7 +45,8 @@ class TrainingFlags:
     out: Path
     max_steps: int | None = flag(None, "length of the run in optimizer steps, in place of --epochs")
     grad_accum: int = flag(1, "micro-batches per optimizer step; the effective batch is batch-size times this")
-    weight_decay: float = flag(0.1, "AdamW weight decay, on matrices only")
+    optimizer: Literal["adamw", "muon"] = flag("adamw", "muon: Muon for the matrices in the blocks, AdamW for the rest")
+    weight_decay: float = flag(0.1, "weight decay, on matrices only")
     grad_clip: float | None = flag(1.0, "largest gradient norm; none is off")
     eval_every: int | None = flag(None, "steps between evaluations (default: ten evaluations in a run)")
     patience: int | None = flag(None, "stop after this many evaluations without improvement (default: off)")

@@ -7,7 +7,7 @@ import torch
 
 from src.chat_session import NEXT_TURN, RAW_MODEL, ChatSession, ChatSettings, ChatTurn
 from src.data.prompts import TEMPLATE, render_conversation
-from src.model.generate import TextGenerator, TextStream, _stop_strings
+from src.model.generate import KeptCache, TextGenerator, TextStream, _stop_strings
 from src.model.gpt import GPTModel
 from src.tokenizer import load_gpt2_encoding
 
@@ -28,9 +28,11 @@ class Reciter(TextGenerator):
         super().__init__(small_model(context_length), ENCODING)
         self.answers = iter(answers)
         self.prompts: list[list[int]] = []
+        self.kept: list[KeptCache | None] = []
         self.asked_with: list[dict] = []
 
-    def stream(self, prompt, max_new_tokens=100, *, stop=None, **settings):
+    def stream(self, prompt, max_new_tokens=100, *, stop=None, kept=None, **settings):
+        self.kept.append(kept)
         self.prompts.append(list(prompt))
         self.asked_with.append({"max_new_tokens": max_new_tokens, **settings})
         answer = next(self.answers)
@@ -85,6 +87,17 @@ def test_the_settings_of_the_moment_reach_the_model():
     say(session, "y")
     usual = {"temperature": 0.7, "top_k": 40, "top_p": 0.9, "repetition_penalty": 1.0, "seed": None}
     assert generator.asked_with == [{"max_new_tokens": 20, **usual}, {"max_new_tokens": 5, **changes}]
+
+
+def test_all_turns_of_a_session_share_what_the_model_has_read():
+    session, generator, _ = chat("a", "b")
+    say(session, "x", "y")
+    assert generator.kept[0] is generator.kept[1] is not None
+    kept = KeptCache()
+    other = ChatSession(generator, template=TEMPLATE, settings=session.settings, notify=print, kept=kept)
+    generator.answers = iter(["c"])
+    say(other, "z")
+    assert generator.kept[2] is kept is not generator.kept[0]
 
 
 def test_the_oldest_messages_go_with_their_answers_when_the_context_is_full():

@@ -25,7 +25,6 @@ from src.checkpoint import (
     FORMAT,
     LATEST,
     MADE_BY,
-    check_tokenizer,
     command_for,
     file_sha256,
     find_model,
@@ -480,7 +479,8 @@ def test_a_hugging_face_folder_and_its_files_are_models_too(tmp_path: Path, mode
     assert not loaded.training
     assert (metadata["stage"], metadata["template"], metadata["tokenizer"]) == ("pretrained", None, None)
     assert metadata["config"] == asdict(loaded.config)
-    base = load_base(str(tmp_path / name), ORDER, "any tokenizer")
+    base = load_base(str(tmp_path / name), ORDER, str)
+    assert base.encoding == "None"
     assert same_weights(base.model, model)
     assert base.parent == {"path": str(tmp_path / name), "sha256": file_sha256(tmp_path / name)}
 
@@ -496,7 +496,7 @@ def test_the_hash_of_a_folder_is_that_of_its_weights(tmp_path: Path) -> None:
 
 def test_a_folder_of_ours_stands_for_its_best_model(best: Path, model: GPTModel) -> None:
     assert same_weights(load_model(best.parent)[0], model)
-    base = load_base(str(best.parent), ORDER, "f1")
+    base = load_base(str(best.parent), ORDER, dict)
     assert base.path == best
     assert base.parent == {"path": str(best), "sha256": hashlib.sha256(best.read_bytes()).hexdigest()}
     best.with_name("config.json").write_text("{}", encoding="utf-8")
@@ -652,21 +652,17 @@ def test_the_command_for_a_file_follows_from_its_folder(path: str, command: str)
     assert command_for(Path(path)) == command
 
 
-def test_a_model_of_another_tokenizer_is_refused(best: Path) -> None:
+def test_a_base_comes_with_the_tokenizer_that_its_file_describes(best: Path) -> None:
+    assert load_base(str(best), ORDER, lambda described: ("made of", described)).encoding == ("made of", TOKENIZER)
+
+
+def test_a_base_whose_tokenizer_cannot_be_had_is_refused_by_name(best: Path) -> None:
+    def refuse(_: object) -> None:
+        raise ValueError("a tokenizer from the future")
+
     with pytest.raises(ValueError) as refused:
-        load_base(str(best), ORDER, "f2")
-    assert str(refused.value) == f"{best}: trained with another tokenizer (ours); use that one"
-    assert load_base(str(best), ORDER, "f1").metadata["tokenizer"] == TOKENIZER
-
-
-@pytest.mark.parametrize("metadata", [{}, {"tokenizer": None}, {"tokenizer": TOKENIZER}])
-def test_a_model_that_names_no_tokenizer_or_the_same_is_taken(metadata: dict) -> None:
-    check_tokenizer(metadata, "f1", Path("a.pt"))
-
-
-def test_a_tokenizer_without_a_fingerprint_is_another_one() -> None:
-    with pytest.raises(ValueError, match=r"a.pt: trained with another tokenizer \(None\)"):
-        check_tokenizer({"tokenizer": {"size": 3}}, "f1", Path("a.pt"))
+        load_base(str(best), ORDER, refuse)
+    assert str(refused.value) == f"{best}: a tokenizer from the future"
 
 
 def test_weights_stay_in_their_file_until_they_are_used(best: Path, monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import inspect
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import finetune_gpt2
 import instruction_tune
 import main
 from src.cli import OUT_OF_MEMORY, TrainingFlags, flag, flag_name, one_line, parse, run
+from src.data import text
 from src.training import keeper, stage
 from src.training import run as training_run
 
@@ -408,11 +410,9 @@ def dead_flags(config: type, source: str, *, stage_source: str) -> set[str]:
 
 def source_of(script: ModuleType) -> str:
     source = Path(script.__file__).read_text(encoding="utf-8")
-    if script is not finetune_gpt2:
-        return source
-    shared = Path(main.__file__).read_text(encoding="utf-8")  # it makes its loaders as main.py does
-    [create_loaders] = [n for n in ast.parse(shared).body if getattr(n, "name", None) == "create_loaders"]
-    return source + "\n" + ast.unparse(create_loaders)
+    if script in (main, finetune_gpt2):  # both hand their flags to create_loaders
+        source += "\n" + inspect.getsource(text.create_loaders)
+    return source
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
@@ -440,7 +440,7 @@ def main(flags, model):
 def test_every_script_has_the_flags_of_its_stage() -> None:
     shared = {field.name for field in dataclasses.fields(TrainingFlags)}
     own = {script.__name__: {f.name for f in dataclasses.fields(script.Config)} - shared for script in TRAINING}
-    assert own["main"] == {"model", "dropout"}
+    assert own["main"] == {"model", "tokenizer", "dropout"}
     assert own["finetune_gpt2"] == {"model", "weights", "dropout"}
     assert own["instruction_tune"] == {"base", "turns", "show_mask", "dropout"}
     assert own["dpo_train"] == {"base", "beta", "loss", "label_smoothing"}

@@ -255,9 +255,10 @@ def script_problems(text: str) -> list[str]:
             command = command[1:]
         match command:
             case ["python" | "python3" | "py", "-m", module, *arguments]:
-                if module.split(".")[0] not in ("src", "benchmarks"):
+                if module.split(".")[0] not in ("src", "benchmarks", "exercises"):
                     continue
-                script = module.replace(".", "/") + ".py"
+                script = module.replace(".", "/")
+                script += "/__main__.py" if (ROOT / script).is_dir() else ".py"
             case ["python" | "python3" | "py", script, *arguments] if script.endswith(".py"):
                 pass
             case _:

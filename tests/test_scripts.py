@@ -18,7 +18,7 @@ from src.checkpoint import file_sha256, load_model, read_checkpoint
 from src.cli import run
 from src.data.prompts import TEMPLATE
 from src.model.gpt import GPT_CONFIGS, GPTModel
-from src.tokenizer import fingerprint, load_gpt2_encoding
+from src.tokenizer import describe, fingerprint, load_encoding, load_gpt2_encoding
 
 REPOSITORY = Path(__file__).parent.parent
 SHORT = ["--max-steps", "3", "--batch-size", "2", "--context-length", "32", "--eval-every", "3", "--device", "cpu"]
@@ -94,6 +94,36 @@ def test_each_checkpoint_names_its_parent_its_tokenizer_and_its_template(folder:
     for path in paths:
         assert "optimizer" not in read_checkpoint(path)
         assert "optimizer" in read_checkpoint(path.with_name("latest_model.pt"))
+
+
+def test_a_model_of_words_keeps_its_tokenizer_through_all_stages(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["--data", "verse.txt", "--tokenizer", "word", *SHORT]) == 0
+    assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
+    assert dpo_train.main(["--batch-size", "4", "--max-steps", "3"]) == 0
+    stages = ("pretrained", "instruction_tuned", "dpo_aligned")
+    found = [load_model(f"checkpoints/{stage}") for stage in stages]
+    first = load_encoding(found[0][1]["tokenizer"])
+    assert first.decode(first.encode_ordinary(VERSE)) == VERSE
+    # The words of what it will be tuned with are in the vocabulary too.
+    asked = "### Instruction:\nWhat is photosynthesis?\n\n### Response:\n"
+    assert first.decode(first.encode_ordinary(asked)) == asked
+    for model, metadata in found:
+        assert metadata["tokenizer"] == describe(first)
+        assert model.config.vocab_size == first.n_vocab < 2000
+    capsys.readouterr()
+    assert chat.main(["--prompt", "What is photosynthesis?", "--max-tokens", "5", "--seed", "1"]) == 0
+    said = capsys.readouterr().out.strip()
+    assert first.decode(first.encode_ordinary(said)) == said  # words with the spaces of print
+    assert instruction_tune.main(["--show-mask"]) == 0
+    assert "[[The capital of France is Paris, a city on the river Seine. <ENDOFTEXT>]]" in capsys.readouterr().out
+
+
+def test_words_that_the_model_never_met_are_counted(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    main.main(["--data", "verse.txt", "--tokenizer", "word", *SHORT])
+    Path("mine.json").write_text(json.dumps([{"instruction": "What is a zyzzyva?", "response": "A weevil."}]), "utf-8")
+    capsys.readouterr()
+    assert instruction_tune.main(["--data", "mine.json", "--max-steps", "1", "--batch-size", "1"]) == 0
+    assert "2 words are not in the model's vocabulary: zyzzyva, weevil" in capsys.readouterr().out
 
 
 def test_openais_weights_go_through_all_stages(
@@ -214,14 +244,19 @@ def test_a_broken_record_stops_before_anything_is_loaded(folder: Path, capsys: p
     assert not Path("checkpoints").exists() and not Path("logs").exists()
 
 
-def test_a_base_with_another_tokenizer_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_base_with_a_tokenizer_that_cannot_be_had_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
     main.main(["--data", "verse.txt", *SHORT])
     path = Path("checkpoints/pretrained/best_model.pt")
     content = read_checkpoint(path)
-    torch.save({**content, "tokenizer": {"name": "words", "fingerprint": "abc"}}, path)
     capsys.readouterr()
-    assert leave(instruction_tune.main) == 1
-    assert "trained with another tokenizer (words)" in error(capsys)
+    for described, why in (
+        ({"name": "pieces", "fingerprint": "abc"}, "no tokenizer 'pieces', only 'gpt2' and 'word'"),
+        ({"name": "gpt2", "fingerprint": "abc"}, "its fingerprint is"),
+    ):
+        torch.save({**content, "tokenizer": described}, path)
+        assert leave(instruction_tune.main) == 1
+        line = error(capsys)
+        assert str(path) in line and why in line
 
 
 def test_a_changed_base_or_data_is_not_taken_for_the_same_run(folder: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,11 +1,11 @@
 """From examples to batches. Everything here is pure and stays on the CPU; the training loop moves batches on.
 
-B rows, T tokens, P pairs.
+B rows, T tokens of a row, P pairs.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -19,10 +19,15 @@ IGNORE = -100  # target of a position with nothing to learn; the value that PyTo
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs (B, T) and targets (B, T), both int64; a target is the token after its input, or IGNORE."""
+    """Inputs (B, T) and targets (B, T), both int64; a target is the token after its input, or IGNORE.
+
+    segments: where texts stand behind each other in one row, for each its tokens and the number of the earlier segment
+    that it goes on from; None where every row is one text.
+    """
 
     inputs: Tensor
     targets: Tensor
+    segments: tuple[tuple[int, int | None], ...] | None = None
 
     def __iter__(self) -> Iterator[Tensor]:
         """So that `inputs, targets = batch` works as with any PyTorch loader."""
@@ -34,19 +39,29 @@ class Batch:
         return int((self.targets != IGNORE).sum())
 
     def to(self: B, device: torch.device) -> B:
-        return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
 
+@dataclass(frozen=True)
 class PairBatch(Batch):
-    """Preference pairs: inputs and targets (2P, T), the chosen responses in the first P rows, then the rejected."""
+    """P preference pairs in one row.
+
+    answers (1, T): the answer that each target belongs to, chosen ones 0 to P - 1, then the rejected ones; IGNORE in a
+    prompt. keys (P,): the pairs' numbers among all, by which their reference log-probabilities are found.
+    """
+
+    answers: Tensor = field(kw_only=True)
+    keys: Tensor = field(kw_only=True)
 
     @property
     def count(self) -> int:
         """Pairs: what the loss is divided by."""
-        return len(self.inputs) // 2
+        return len(self.keys)
 
 
 Example = tuple[list[int], list[bool]]  # ids, and for each whether it is to be learned
+Pair = tuple[int, tuple[Example, Example]]  # a number among all pairs, then the chosen and the rejected example
 
 
 def stack_windows(windows: Sequence[tuple[Tensor, Tensor]]) -> Batch:
@@ -55,25 +70,46 @@ def stack_windows(windows: Sequence[tuple[Tensor, Tensor]]) -> Batch:
     return Batch(torch.stack(inputs), torch.stack(targets))
 
 
-def pad_examples(examples: Sequence[Example]) -> Batch:
-    """A batch of examples of different lengths, padded on the right.
+def pack_examples(examples: Sequence[Example], before: Sequence[int | None] | None = None) -> Batch:
+    """A batch of examples of any lengths behind each other in one row, so that nothing is padded.
 
-    No attention mask is needed: padding comes after all that counts, and attention looks back only. What is padding is
-    told by length, never by id, so that a true end-of-text is learned.
+    before: for each the number of the earlier one that it goes on from. What is learned is told by the mask, never by
+    id, so that a true end-of-text is learned.
     """
-    T = max(len(ids) for ids, _ in examples) - 1
-    inputs = torch.zeros(len(examples), T, dtype=torch.int64)
-    targets = torch.full((len(examples), T), IGNORE)
-    for row, (ids, learned) in enumerate(examples):
-        tokens = torch.tensor(ids)
-        inputs[row, : len(ids) - 1] = tokens[:-1]
-        targets[row, : len(ids) - 1] = torch.where(torch.tensor(learned[1:]), tokens[1:], IGNORE)
-    return Batch(inputs, targets)
+    inputs = [id_ for ids, _ in examples for id_ in ids[:-1]]
+    targets = [
+        id_ if counts else IGNORE for ids, learned in examples for id_, counts in zip(ids[1:], learned[1:], strict=True)
+    ]
+    segments = zip((len(ids) - 1 for ids, _ in examples), before or [None] * len(examples), strict=True)
+    return Batch(torch.tensor([inputs]), torch.tensor([targets]), tuple(segments))
 
 
-def pad_pairs(pairs: Sequence[tuple[Example, Example]]) -> PairBatch:
-    """A batch of (chosen, rejected) examples."""
-    return PairBatch(*pad_examples([chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]))
+def pack_pairs(pairs: Sequence[Pair]) -> PairBatch:
+    """A batch of preference pairs: each prompt once, then its two answers, both going on from it.
+
+    The last token of a prompt stands before each answer instead, since it has two different tokens to predict.
+    """
+    parts: list[tuple[Example, int | None, int]] = []  # an example, the one that it goes on from, its answer's number
+    for i, (key, (chosen, rejected)) in enumerate(pairs):
+        prompt, *answers = _share_prompt(key, chosen, rejected)
+        before = None
+        if len(prompt[0]) > 1:
+            before = len(parts)
+            parts.append((prompt, None, IGNORE))
+        parts += [(answers[0], before, i), (answers[1], before, len(pairs) + i)]
+    batch = pack_examples([example for example, _, _ in parts], [before for _, before, _ in parts])
+    numbers = [answer for (ids, _), _, answer in parts for _ in ids[1:]]
+    keys = torch.tensor([key for key, _ in pairs])
+    return PairBatch(batch.inputs, batch.targets, batch.segments, answers=torch.tensor([numbers]), keys=keys)
+
+
+def _share_prompt(key: int, chosen: Example, rejected: Example) -> list[Example]:
+    """The prompt, and the two answers behind its last token. Raises ValueError where the prompts differ."""
+    last = chosen[1].index(True) - 1
+    if rejected[1].index(True) - 1 != last or chosen[0][: last + 1] != rejected[0][: last + 1]:
+        raise ValueError(f"pair {key + 1}: the chosen and the rejected answer follow different prompts")
+    prompt = chosen[0][: last + 1], chosen[1][: last + 1]
+    return [prompt, *((ids[last:], learned[last:]) for ids, learned in (chosen, rejected))]
 
 
 def truncate(example: Example, context_length: int) -> Example:
@@ -122,7 +158,12 @@ class Shuffled:
         return shuffled(len(self), self.seed, epoch)
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(repr(self.examples).encode("utf-8")).hexdigest()
+        return fingerprint(self.examples)
+
+
+def fingerprint(examples: Sequence[Any]) -> str:
+    """SHA-256 of examples (plain values), in their order."""
+    return hashlib.sha256(repr(examples).encode("utf-8")).hexdigest()
 
 
 def shuffled(count: int, seed: int, epoch: int) -> list[int]:

@@ -1,15 +1,18 @@
 """From conversations and preferences to token ids with the learned ones marked, and a picture of the marking."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from src.data.batching import Example, truncate
-from src.data.instructions import Conversation, Turn
-from src.data.preferences import Preference
-from src.data.prompts import render_conversation
-from src.tokenizer.protocols.interfaces import Encoding
+from src.data.instructions import INSTRUCTIONS, Conversation, Turn, load_conversations
+from src.data.preferences import PREFERENCES, Preference, load_preferences
+from src.data.prompts import headings, render_conversation
+from src.tokenizer.protocols.interfaces import Encoding, WordEncoding
 
 E = TypeVar("E")
+
+UNKNOWN_NAMED = 8
 
 _LEARNED, _READ, _PLAIN = "\033[0;1;32m", "\033[2m", "\033[0m"  # 0 first: bold alone would stay dim
 
@@ -50,6 +53,31 @@ def preference_examples(
     return pairs, shortened
 
 
+def texts_of_examples(instructions: Path = INSTRUCTIONS, preferences: Path = PREFERENCES) -> list[str]:
+    """All that a model reads and writes in tuning and chat: the template's headings, and the texts of the two files.
+
+    A file that is not there has none. Raises ValueError for a file that cannot be read as records.
+    """
+    turns: list[Turn] = []
+    if instructions.is_file():
+        turns += [turn for conversation in load_conversations(instructions) for turn in conversation.turns]
+    answers = []
+    for preference in load_preferences(preferences) if preferences.is_file() else ():
+        turns += preference.turns
+        answers += [preference.chosen, preference.rejected]
+    return [*headings(), *(text for turn in turns for text in (turn.text, turn.input)), *answers]
+
+
+def note_unknown_words(texts: Iterable[str], encoding: Encoding, announce: Callable[[str], None] = print) -> None:
+    """Say which words of the texts a tokenizer of whole words does not know: the model reads all of them as one."""
+    if not isinstance(encoding, WordEncoding):
+        return
+    unknown = encoding.unknown("\n".join(texts))
+    if unknown:
+        named = ", ".join(unknown[:UNKNOWN_NAMED]) + (", ..." if len(unknown) > UNKNOWN_NAMED else "")
+        announce(f"{len(unknown)} words are not in the model's vocabulary: {named}")
+
+
 def split_examples(examples: Sequence[E], val_fraction: float) -> tuple[list[E], list[E]]:
     """(train, val): the last share of the examples is val, at least one where the share is above 0.
 
@@ -65,10 +93,13 @@ def show_mask(example: Example, encoding: Encoding, *, colour: bool) -> str:
     """The text of an example with what is learned in green, or between [[ and ]] where there are no colours."""
     before, after = (_LEARNED, _PLAIN + _READ) if colour else ("[[", "]]")
     parts, inside = [], False
+    previous: list[int] = []
     for id_, learned in zip(*example, strict=True):
         if learned != inside:
             parts.append(before.encode() if learned else after.encode())
             inside = learned
-        parts.append(encoding.decode_single_token_bytes(id_))
+        # A word tokenizer's spaces depend on the word before.
+        parts.append(encoding.decode_bytes([*previous, id_])[len(encoding.decode_bytes(previous)) :])
+        previous = [id_]
     text = b"".join(parts).decode("utf-8", errors="replace") + (after if inside else "")
     return f"{_READ}{text}{_PLAIN}" if colour else text

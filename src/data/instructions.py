@@ -8,6 +8,7 @@ from src.data.records import Record, collect, kind, only_key, read_records, text
 
 Role = Literal["system", "user", "assistant"]
 
+INSTRUCTIONS = Path("Data/instruction_data.json")
 FORMATS = "expected 'instruction' and 'response', Alpaca's 'instruction', 'input' and 'output', or chat 'messages'"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from src.data.instructions import Turn, instruction_turn, message_list, message_turn, read_messages
 from src.data.records import Record, collect, key_names, only_key, read_records, text_of
 
+PREFERENCES = Path("Data/preference_data.json")
 FORMATS = "expected 'instruction' or 'prompt', 'chosen' and 'rejected', or the last two alone as lists of messages"
 
 

@@ -52,6 +52,11 @@ def prompt_ids(turn: Turn, encoding: Encoding) -> list[int]:
     return encoding.encode_ordinary(_fill(_INSTRUCTION, turn.text) + given + _RESPONSE)
 
 
+def headings() -> list[str]:
+    """What the template itself writes."""
+    return [_fill(part, "") for part in (_SYSTEM, _INSTRUCTION, _INPUT)] + [_RESPONSE]
+
+
 def _fill(template: str, text: str) -> str:
     """The template with the text in its place; never `format`, which would read braces in the text."""
     before, after = template.split("{}")

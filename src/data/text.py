@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.data.batching import StepLoader, stack_windows
 from src.data.files import atomic_write, read_text
 from src.data.shakespeare import clean_gutenberg
 from src.tokenizer.protocols.interfaces import Encoding
@@ -169,6 +170,16 @@ def split_tokens(ids: TokenArray, val_fraction: float) -> tuple[TokenArray, Toke
             f"{n_val} to validate on; both must have some: change --val-fraction, or give a longer text"
         )
     return ids[:-n_val], ids[-n_val:]
+
+
+def create_loaders(train_ids: TokenArray, val_ids: TokenArray, flags: Any) -> tuple[StepLoader, StepLoader | None]:
+    """The loaders of a split as the flags of a script ask; None for a validation part without tokens."""
+    train = TextWindows(train_ids, flags.context_length, flags.seed)
+    train_loader = StepLoader(train, stack_windows, flags.batch_size, flags.grad_accum)
+    if not len(val_ids):
+        return train_loader, None
+    val = TextWindows(val_ids, flags.context_length, flags.seed)
+    return train_loader, StepLoader(val, stack_windows, flags.batch_size)
 
 
 class TextWindows:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from src.model.attention import KeyValueCache, MultiHeadAttention
+from src.model.attention import KeyValueCache, MultiHeadAttention, Segments
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.transformerBlock import TransformerBlock
 
@@ -30,7 +30,8 @@ class GPTModel(nn.Module):
     def __init__(self, config: Mapping[str, Any] | GPTConfig) -> None:
         super().__init__()
         self.config = config = GPTConfig.of(config)
-        self.wte = nn.Embedding(config.vocab_size, config.d_model)
+        # Sparse: the gradient of looking tokens up is added to the head's row by row, not as a second whole table.
+        self.wte = nn.Embedding(config.vocab_size, config.d_model, sparse=True)
         self.wpe = nn.Embedding(config.context_length, config.d_model)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
@@ -41,21 +42,25 @@ class GPTModel(nn.Module):
         """Next-token logits: int64 (B, T) to float (B, T, V). With a cache, `ids` continues what it holds."""
         return self.head(self.hidden_states(ids, cache))
 
-    def hidden_states(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def hidden_states(
+        self, ids: Tensor, cache: KeyValueCache | None = None, segments: Segments | None = None
+    ) -> Tensor:
         """The normalised states that the head reads: int64 (B, T) to (B, T, C).
 
-        Raises ValueError when the tokens, with those in the cache, are more than the context holds.
+        With a cache, `ids` continues what it holds. With segments, a row holds several texts behind each other, and the
+        states are those that each would have alone; one that goes on from an earlier one shares its computation.
+        Raises ValueError when a text, with what it continues, is longer than the context.
         """
-        T = ids.shape[1]
         start = cache.length if cache is not None else 0
-        if start + T > self.config.context_length:
-            raise ValueError(f"{start + T} tokens do not fit the model's context of {self.config.context_length}")
-        positions = torch.arange(start, start + T, device=ids.device)
+        spans = _spans(segments) if segments is not None else [(start, start + ids.shape[1])]
+        if (longest := max(end for _, end in spans)) > self.config.context_length:
+            raise ValueError(f"{longest} tokens do not fit the model's context of {self.config.context_length}")
+        positions = torch.cat([torch.arange(*span, device=ids.device) for span in spans])  # (T,)
         x = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
         for layer, block in enumerate(self.h):
-            x = block(x, cache, layer)
+            x = block(x, cache, layer, segments)
         if cache is not None:
-            cache.length += T
+            cache.length += ids.shape[1]
         return self.ln_f(x)
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -90,8 +95,8 @@ class GPTModel(nn.Module):
             self.config,
             batch_size,
             capacity or self.config.context_length,
-            device=self.wte.weight.device,
-            dtype=self.wte.weight.dtype,
+            device=self.wpe.weight.device,
+            dtype=self.wpe.weight.dtype,
         )
 
     def _initialise(self) -> None:
@@ -106,10 +111,19 @@ class GPTModel(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02)
 
 
-def skeleton(config: Mapping[str, Any] | GPTConfig) -> GPTModel:
+def _spans(segments: Segments) -> list[tuple[int, int]]:
+    """The first position of each segment and the one after its last, counted from where its text begins."""
+    spans: list[tuple[int, int]] = []
+    for length, before in segments:
+        start = 0 if before is None else spans[before][1]
+        spans.append((start, start + length))
+    return spans
+
+
+def skeleton(config: Mapping[str, Any] | GPTConfig, kind: type[GPTModel] = GPTModel) -> GPTModel:
     """The model with shapes but without memory, to be filled by `load_state_dict(..., assign=True)`."""
     with torch.device("meta"), _SkipInit():
-        return GPTModel(config)
+        return kind(config)
 
 
 class _SkipInit(TorchFunctionMode):

@@ -4,6 +4,7 @@ V vocabulary.
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -40,14 +41,14 @@ class SamplingSettings:
             raise ValueError("; ".join(problems))
 
 
-def candidates(logits: Tensor, seen: Tensor, settings: SamplingSettings) -> tuple[Tensor, Tensor]:
+def candidates(logits: Tensor, seen: Collection[int], settings: SamplingSettings) -> tuple[Tensor, Tensor]:
     """The tokens that may come next and their probabilities: float32 logits (V,) to ids (n,) and probabilities (n,).
 
     `seen` are the ids that the repetition penalty applies to. The order of the filters is that of Hugging Face:
     penalty, temperature, top_k, top_p. The most likely token is always kept.
     """
     if settings.repetition_penalty != 1.0:
-        logits = penalise_repetition(logits, seen, settings.repetition_penalty)
+        logits = penalise_repetition(logits, torch.tensor(sorted(seen)), settings.repetition_penalty)
     if settings.temperature == 0:
         return logits.argmax().view(1), torch.ones(1)
     if settings.top_k is None and settings.top_p is None:

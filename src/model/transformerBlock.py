@@ -6,7 +6,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.model.attention import KeyValueCache, MultiHeadAttention
+from src.model.attention import KeyValueCache, MultiHeadAttention, Segments
 from src.model.config import GPTConfig
 
 _ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
@@ -42,7 +42,9 @@ class TransformerBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0, segments: Segments | None = None
+    ) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        x = x + self.attn(self.ln_1(x), cache, layer)
+        x = x + self.attn(self.ln_1(x), cache, layer, segments)
         return x + self.mlp(self.ln_2(x))

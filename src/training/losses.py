@@ -4,7 +4,7 @@ The loop divides both by the count of the whole step: a mean of means is wrong a
 A target below 0 is one to leave out. B rows, T tokens, N tokens that count, C channels, V vocabulary, P pairs.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ CHUNK_ROWS = 128  # rows of logits in memory at once: 25 MB at GPT-2's vocabular
 
 def language_model_loss(model: Any, batch: Any) -> tuple[Tensor, Metrics]:
     """Sum of the cross-entropies, in nats, of the targets that count: scalar, no further metrics."""
-    hidden, targets, _ = _states_that_count(model, batch)
+    hidden, targets = _states_that_count(model, batch)
     return linear_cross_entropy(hidden, model.wte.weight, targets), {}
 
 
@@ -41,36 +41,43 @@ class _LinearCrossEntropy(torch.autograd.Function):
         h, w = hidden.to(dtype), weight.to(dtype)
         needs_gradient = any(ctx.needs_input_grad)
         grad_hidden = torch.empty_like(h) if needs_gradient else None
-        grad_weight = torch.zeros_like(weight) if needs_gradient else None
+        # The first product overwrites it; to fill it with zeros before is a pass over the whole vocabulary.
+        grad_weight = (torch.empty_like if len(h) else torch.zeros_like)(weight) if needs_gradient else None
         exact = torch.promote_types(dtype, torch.float32)
         total = torch.zeros((), dtype=exact, device=hidden.device)
+        buffer = h.new_empty(min(CHUNK_ROWS, len(h)), len(w))  # made once: new memory costs more than it looks
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(h), CHUNK_ROWS):
                 rows, wanted = h[start : start + CHUNK_ROWS], targets[start : start + CHUNK_ROWS, None]
-                logits = (rows @ w.T).to(exact)  # (rows, V)
-                log_z = logits.logsumexp(dim=1, keepdim=True)
-                total += (log_z - logits.gather(1, wanted)).sum()
+                logits = torch.mm(rows, w.T, out=buffer[: len(rows)]).to(exact)  # (rows, V)
+                highest, right = logits.amax(dim=1, keepdim=True), logits.gather(1, wanted)
+                odds = logits.sub_(highest).exp_()  # softmax times z, in place
+                z = odds.sum(dim=1, keepdim=True)
+                total += (z.log() + highest - right).sum()
                 if grad_hidden is not None and grad_weight is not None:
-                    gradient = logits.sub_(log_z).exp_()  # softmax, in place
-                    gradient.scatter_add_(1, wanted, torch.full_like(log_z, -1.0))
-                    gradient = gradient.to(dtype)
-                    torch.mm(gradient, w, out=grad_hidden[start : start + CHUNK_ROWS])
-                    _add_product(grad_weight, gradient.T, rows)
-        if needs_gradient:
-            ctx.save_for_backward(grad_hidden, grad_weight)
-            ctx.hidden_dtype = hidden.dtype
+                    # The gradient is odds / z - 1 at the target. Dividing (rows, C) by z spares a pass over (rows, V).
+                    gradient = odds.scatter_add_(1, wanted, -z).to(dtype)
+                    grad_hidden[start : start + CHUNK_ROWS] = (gradient @ w) / z
+                    _add_product(grad_weight, gradient.T, (rows / z).to(dtype), first=start == 0)
+        ctx.gradients = grad_hidden, grad_weight
+        ctx.hidden_dtype = hidden.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden.to(ctx.hidden_dtype) * grad_outputs[0], grad_weight * grad_outputs[0], None
+        if ctx.gradients is None:
+            raise RuntimeError("linear_cross_entropy can be differentiated once: its gradients are scaled in place")
+        grad_hidden, grad_weight = ctx.gradients
+        ctx.gradients = None
+        return grad_hidden.to(ctx.hidden_dtype).mul_(grad_outputs[0]), grad_weight.mul_(grad_outputs[0]), None
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a @ b, in one kernel where the dtypes agree; in half precision the sum is kept in total's."""
+def _add_product(total: Tensor, a: Tensor, b: Tensor, *, first: bool) -> None:
+    """total += a @ b, or = where `first`; in half precision the sum is kept in total's dtype."""
     if total.dtype == a.dtype:
-        total.addmm_(a, b)
+        total.addmm_(a, b, beta=0 if first else 1)
+    elif first:
+        total.copy_(a @ b)
     else:
         total += a @ b
 
@@ -108,61 +115,79 @@ def dpo_loss(
     raise ValueError(f"unknown preference loss {loss!r}; there are sigmoid, ipo, hinge and robust")
 
 
+class FrozenReference(Protocol):
+    """The model that training started from, and what it gives the answers of a batch; `reference.py` has one."""
+
+    model: Any
+
+    def logprobs(self, batch: Any) -> Tensor:
+        """Log-probabilities (2P,), summed over each answer: the chosen ones, then the rejected."""
+
+
 def preference_loss(
     model: Any,
     batch: Any,
     *,
-    reference: Any,
+    reference: FrozenReference,
     beta: float,
     loss: PreferenceLoss = "sigmoid",
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Metrics]:
     """Sum of `dpo_loss` over the pairs of a batch, and sums over pairs of what tells how the alignment goes.
 
-    `reference` is the frozen model that training started from. margin: beta times the difference of the log-ratios;
-    kl: of the policy from the reference, mean over the pair's response tokens, over the whole vocabulary.
+    margin: beta times the difference of the log-ratios. kl, where no gradients are asked for: of the policy from the
+    reference, mean over the pair's answer tokens, over the whole vocabulary; it alone runs the reference's model.
     """
-    policy_logps, rows = response_logprobs(model, batch)  # (N, V)
-    with torch.no_grad():
-        reference_logps, _ = response_logprobs(reference, batch)
-        kl = (policy_logps.exp() * (policy_logps - reference_logps)).sum(dim=1)  # (N,)
-    targets = batch.targets[batch.targets >= 0][:, None]
     P = batch.count
-    lengths = torch.bincount(rows, minlength=2 * P)  # (2P,)
-    policy, ref = (
-        _by_row(logps.gather(1, targets)[:, 0], rows, 2 * P) for logps in (policy_logps, reference_logps)
-    )  # (2P,)
+    logits, targets, answers = _logits_that_count(model, batch)  # (N, V)
+    policy = _by_answer(-F.cross_entropy(logits, targets, reduction="none"), answers, 2 * P)
+    ref = reference.logprobs(batch)
+    lengths = torch.bincount(answers, minlength=2 * P)  # (2P,), as policy and ref
     losses = dpo_loss(
         *policy.split(P), *ref.split(P), beta=beta, loss=loss, label_smoothing=label_smoothing, lengths=lengths.split(P)
     )
     rewards = beta * (policy - ref).detach()
     margin = rewards[:P] - rewards[P:]
-    kl_sums = _by_row(kl, rows, 2 * P)
     metrics = {
         "margin": margin.sum(),
         "accuracy": (margin > 0).float().sum(),
         "chosen_logp": policy[:P].detach().sum(),
         "rejected_logp": policy[P:].detach().sum(),
-        "kl": ((kl_sums[:P] + kl_sums[P:]) / (lengths[:P] + lengths[P:])).sum(),
         "chosen_tokens": lengths[:P].float().sum(),
         "rejected_tokens": lengths[P:].float().sum(),
     }
+    if not torch.is_grad_enabled():
+        reference_logits, _, _ = _logits_that_count(reference.model, batch)
+        metrics["kl"] = (_by_answer(_kl(logits, reference_logits), answers % P, P) / (lengths[:P] + lengths[P:])).sum()
     return losses.sum(), metrics
 
 
-def _by_row(values: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Sums (count,) of the values (N,) that belong to each row."""
-    return torch.zeros(count, device=values.device).index_add(0, rows, values)
+def answer_logprobs(model: Any, batch: Any) -> Tensor:
+    """Log-probabilities (2P,), summed over each answer of a batch of pairs: the chosen ones, then the rejected."""
+    logits, targets, answers = _logits_that_count(model, batch)
+    return _by_answer(-F.cross_entropy(logits, targets, reduction="none"), answers, 2 * batch.count)
 
 
-def response_logprobs(model: Any, batch: Any) -> tuple[Tensor, Tensor]:
-    """Log-probabilities over the vocabulary, float32 (N, V), where a target counts, and the row (N,) of each."""
-    hidden, _, rows = _states_that_count(model, batch)
-    return torch.log_softmax(model.head(hidden).float(), dim=1), rows
+def _kl(logits: Tensor, reference_logits: Tensor) -> Tensor:
+    """Kullback-Leibler divergence (N,) of the distributions of two logits (N, V), in nats."""
+    logps, reference_logps = logits.log_softmax(dim=1), reference_logits.log_softmax(dim=1)
+    return (logps.exp() * (logps - reference_logps)).sum(dim=1)
 
 
-def _states_that_count(model: Any, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """States (N, C), targets (N,) and rows (N,) of the positions whose target counts; the head runs on no others."""
+def _by_answer(values: Tensor, answers: Tensor, count: int) -> Tensor:
+    """Sums (count,) of the values (N,) that belong to each answer."""
+    return torch.zeros(count, dtype=values.dtype, device=values.device).index_add(0, answers, values)
+
+
+def _logits_that_count(model: Any, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, at least float32 (N, V), targets (N,) and answers (N,) of the positions whose target counts."""
+    states, targets = _states_that_count(model, batch)
+    logits = model.head(states)
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(exact), targets, batch.answers[batch.targets >= 0]
+
+
+def _states_that_count(model: Any, batch: Any) -> tuple[Tensor, Tensor]:
+    """States (N, C) and targets (N,) of the positions whose target counts; the head runs on no others."""
     counts = batch.targets >= 0
-    rows = counts.nonzero()[:, 0]
-    return model.hidden_states(batch.inputs)[counts], batch.targets[counts], rows
+    return model.hidden_states(batch.inputs, segments=batch.segments)[counts], batch.targets[counts]

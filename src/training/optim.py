@@ -1,6 +1,7 @@
-"""The optimizer and its learning rate."""
+"""The optimizers and their learning rate."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +20,42 @@ def make_adamw(model: nn.Module, *, max_lr: float, weight_decay: float) -> torch
     """AdamW (Loshchilov and Hutter 2019) with the betas of GPT-3, in its fused form where the device has one."""
     fused = next(model.parameters()).device.type in ("cpu", "cuda", "mps")
     return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=max_lr, betas=(0.9, 0.95), fused=fused)
+
+
+class MuonAndAdamW:
+    """Muon (Jordan et al. 2024) for the matrices inside the blocks, AdamW for embeddings, biases and LayerNorms.
+
+    Muon moves a matrix along its momentum made orthogonal. Its updates are scaled to the size of AdamW's (Liu et al.
+    2025, "Muon is scalable for LLM training"), so that one learning rate serves both.
+    """
+
+    def __init__(self, model: nn.Module, *, max_lr: float, weight_decay: float) -> None:
+        hidden, others = nn.ParameterList(), nn.ParameterList()
+        for name, parameter in model.named_parameters():
+            (hidden if name.startswith("h.") and parameter.dim() == 2 else others).append(parameter)
+        self.muon = torch.optim.Muon(
+            [p for p in hidden if p.requires_grad], max_lr, weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        self.adamw = make_adamw(others, max_lr=max_lr, weight_decay=weight_decay)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.muon.param_groups + self.adamw.param_groups
+
+    def step(self) -> None:
+        self.muon.step()
+        self.adamw.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.muon.zero_grad(set_to_none)
+        self.adamw.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.muon.load_state_dict(state["muon"])
+        self.adamw.load_state_dict(state["adamw"])
 
 
 def lr_at(step: int, *, max_lr: float, min_lr: float, warmup_steps: int, steps: int) -> float:

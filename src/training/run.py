@@ -83,7 +83,7 @@ class Run:
     flags: Any
     runtime: Runtime
     plan: Plan
-    optimizer: torch.optim.Optimizer
+    optimizer: Any  # torch.optim's, or one that works like it
     scaler: torch.amp.GradScaler
 
 

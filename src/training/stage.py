@@ -14,11 +14,12 @@ from src.checkpoint import BEST, LATEST
 from src.runtime import Runtime
 from src.training.keeper import Keeper, plain_settings
 from src.training.loop import train
-from src.training.optim import make_adamw
+from src.training.optim import MuonAndAdamW, make_adamw
 from src.training.progress import Reporter, draw_curves
 from src.training.run import Run, Stage, State, make_plan
 
 NO_VALIDATION = "none: best follows the training loss (--val-fraction keeps some back)"
+NO_COMPILING = "--compile is for windows of one length; here each batch has lengths of its own, to be compiled anew"
 
 
 def run_stage(stage: Stage, model: Any, flags: Any, runtime: Runtime) -> int:
@@ -27,7 +28,8 @@ def run_stage(stage: Stage, model: Any, flags: Any, runtime: Runtime) -> int:
     Raises ValueError where latest_model.pt is of a run with other settings, or where training breaks down.
     """
     plan = make_plan(flags, stage.loader.steps_per_epoch)
-    optimizer = make_adamw(model, max_lr=plan.max_lr, weight_decay=flags.weight_decay)
+    make_optimizer = MuonAndAdamW if flags.optimizer == "muon" else make_adamw
+    optimizer = make_optimizer(model, max_lr=plan.max_lr, weight_decay=flags.weight_decay)
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
     run = Run(stage, model, flags, runtime, plan, optimizer, scaler)
     keeper = Keeper(run)
@@ -48,16 +50,18 @@ def run_stage(stage: Stage, model: Any, flags: Any, runtime: Runtime) -> int:
 def _compile(model: Any) -> None:
     """Compile what training runs. Generation stays as it is: its cache grows by a token, each time a new shape.
 
-    Raises ValueError, at the first batch, where this machine cannot compile.
+    Raises ValueError, at the first batch, where this machine cannot compile, or where texts are packed into rows.
     """
     from torch._dynamo.exc import TorchDynamoException  # both are slow to import, and needed only here
     from torch._inductor.exc import InductorError
 
     eager, compiled = model.hidden_states, torch.compile(model.hidden_states)
 
-    def hidden_states(ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
+    def hidden_states(ids: torch.Tensor, cache: Any = None, segments: Any = None) -> torch.Tensor:
         if cache is not None:
             return eager(ids, cache)
+        if segments is not None:
+            raise ValueError(f"{NO_COMPILING}; leave it out")
         try:
             return compiled(ids)
         except (TorchDynamoException, InductorError) as error:
@@ -80,6 +84,7 @@ def _announce(run: Run, state: State, reporter: Reporter) -> None:
         "steps": f"{plan.steps} ({epochs:.1f} epochs), evaluated every {plan.eval_every}"
         + (f", stopped after {plan.patience} without gain" if plan.patience else ""),
         "learning rate": f"{plan.max_lr:g} to {plan.min_lr:g}, warm-up {plan.warmup_steps} steps",
+        "optimizer": "Muon in the blocks, AdamW elsewhere" if flags.optimizer == "muon" else "AdamW",
         "regularised by": f"weight decay {flags.weight_decay:g}, dropout {c.dropout:g}, "
         f"gradient norm at most {plan.grad_clip or 'unlimited'}",
         "device": f"{runtime.device}, {runtime.precision} ({runtime.reason})" + (", compiled" if flags.compile else ""),

@@ -9,8 +9,8 @@ from src.data.batching import (
     Joined,
     Shuffled,
     StepLoader,
-    pad_examples,
-    pad_pairs,
+    pack_examples,
+    pack_pairs,
     stack_windows,
     truncate,
 )
@@ -20,10 +20,11 @@ def example(prompt: list[int], response: list[int]) -> tuple[list[int], list[boo
     return prompt + response, [False] * len(prompt) + [True] * len(response)
 
 
-def test_targets_are_the_inputs_one_token_later_and_prompts_and_padding_are_left_out() -> None:
-    batch = pad_examples([example([1, 2], [3, 0]), example([4], [5, 6, 7, 0])])
-    assert batch.inputs.tolist() == [[1, 2, 3, 0], [4, 5, 6, 7]]
-    assert batch.targets.tolist() == [[IGNORE, 3, 0, IGNORE], [5, 6, 7, 0]]
+def test_examples_stand_behind_each_other_and_targets_are_one_token_later_without_prompts() -> None:
+    batch = pack_examples([example([1, 2], [3, 0]), example([4], [5, 6, 7, 0])])
+    assert batch.inputs.tolist() == [[1, 2, 3, 4, 5, 6, 7]]
+    assert batch.targets.tolist() == [[IGNORE, 3, 0, 5, 6, 7, 0]]
+    assert batch.segments == ((3, None), (4, None))
     assert batch.count == 6
 
 
@@ -32,11 +33,29 @@ def test_a_batch_unpacks_like_any_loaders() -> None:
     assert (inputs.tolist(), targets.tolist()) == ([[1, 2]], [[2, 3]])
 
 
-def test_a_pair_batch_holds_the_chosen_first_and_counts_pairs() -> None:
-    batch = pad_pairs([(example([1], [2, 9]), example([1], [3, 9])), (example([4], [5, 9]), example([4], [6, 9]))])
-    assert batch.inputs[:, 1].tolist() == [2, 5, 3, 6]
+def test_a_pair_batch_holds_each_prompt_once_and_knows_the_answer_of_every_target() -> None:
+    long = example([1, 2, 3], [4, 5, 9]), example([1, 2, 3], [6, 9])
+    batch = pack_pairs(
+        [(7, long), (2, (example([4], [5, 9]), example([4], [6, 9])))]
+    )  # the second has no more to share
+    assert batch.inputs.tolist() == [[1, 2, 3, 4, 5, 3, 6, 4, 5, 4, 6]]
+    assert batch.targets.tolist() == [[IGNORE, IGNORE, 4, 5, 9, 6, 9, 5, 9, 6, 9]]
+    assert batch.segments == ((2, None), (3, 0), (2, 0), (2, None), (2, None))
+    assert batch.answers.tolist() == [[IGNORE, IGNORE, 0, 0, 0, 2, 2, 1, 1, 3, 3]]
+    assert batch.keys.tolist() == [7, 2]
     assert batch.count == 2
-    assert batch.to(torch.device("cpu")).count == 2
+
+
+@pytest.mark.parametrize("other", [example([1, 3], [4]), example([2], [4]), example([1, 2, 3], [4])])
+def test_answers_to_different_prompts_share_none(other) -> None:
+    with pytest.raises(ValueError, match="pair 6: the chosen and the rejected answer follow different prompts"):
+        pack_pairs([(5, (example([1, 2], [3]), other))])
+
+
+def test_all_tensors_of_a_batch_are_moved() -> None:
+    batch = pack_pairs([(0, (example([1, 2], [3]), example([1, 2], [4])))]).to(torch.device("meta"))
+    assert {t.device.type for t in (batch.inputs, batch.targets, batch.answers, batch.keys)} == {"meta"}
+    assert batch.segments == ((1, None), (1, 0), (1, 0))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +72,7 @@ def test_truncation_takes_the_beginning_of_the_prompt_first(prompt: int, respons
     ids, learned = truncate(example(list(range(1, prompt + 1)), list(range(91, 91 + response))), length)
     assert ids == expected
     assert learned == [i > 90 for i in expected]
-    assert pad_examples([(ids, learned)]).inputs.shape[1] <= length
+    assert pack_examples([(ids, learned)]).inputs.shape[1] <= length
 
 
 def test_truncating_a_chat_keeps_its_last_response() -> None:
@@ -65,11 +84,12 @@ def test_truncating_a_chat_keeps_its_last_response() -> None:
 
 def loader(batch_size: int, grad_accum: int, seed: int = 0, count: int = 10) -> StepLoader:
     examples = [example([i], [i + 50, i + 50]) for i in range(count)]
-    return StepLoader(Shuffled(examples, seed), pad_examples, batch_size, grad_accum)
+    return StepLoader(Shuffled(examples, seed), pack_examples, batch_size, grad_accum)
 
 
 def firsts(batches) -> list[int]:
-    return [i for batch in batches for i in batch.inputs[:, 0].tolist()]
+    """The numbers of the examples in the batches: each packs to [number, 50 + number]."""
+    return [i for batch in batches for i in batch.inputs[0, ::2].tolist()]
 
 
 def test_every_example_comes_once_an_epoch_in_a_new_order() -> None:
@@ -90,7 +110,7 @@ def test_a_step_depends_on_the_seed_and_its_number_alone() -> None:
 
 
 def test_micro_batches_cut_the_step_that_one_large_batch_would_be() -> None:
-    assert [len(batch.inputs) for batch in loader(1, 8).at(0)] == [1] * 8
+    assert [len(batch.segments) for batch in loader(1, 8).at(0)] == [1] * 8
     assert firsts(loader(1, 8).at(0)) == firsts(loader(8, 1).at(0))
 
 

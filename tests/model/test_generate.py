@@ -13,7 +13,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from src.model.generate import TextGenerator
+from src.model.generate import KeptCache, TextGenerator
 from src.model.gpt import GPTModel
 from src.model.sampling import SamplingSettings, candidates
 from src.tokenizer import load_gpt2_encoding
@@ -44,8 +44,8 @@ class Spelling:
     def decode(self, tokens) -> str:
         return bytes(tokens).decode(errors="replace")
 
-    def decode_single_token_bytes(self, token: int) -> bytes:
-        return bytes([token])
+    def decode_bytes(self, tokens) -> bytes:
+        return bytes(tokens)
 
 
 class Reciter(GPTModel):
@@ -74,6 +74,48 @@ def recite(text: str, **settings) -> tuple[list[str], str]:
     ids = [*text.encode(), 256]
     stream = TextGenerator(Reciter(ids, 4096), Spelling()).stream("x", temperature=0, **settings)
     return list(stream), stream.finish_reason
+
+
+def test_a_kept_cache_gives_the_same_text_for_its_new_tokens_alone() -> None:
+    model = Reciter([65] * 100, 200)
+    generator, kept, talk = TextGenerator(model, Spelling()), KeptCache(), list(b"a first message")
+    for new in (b"", b" and a second one", b", a third"):
+        talk += new
+        model.read.clear()
+        stream = generator.stream(talk, 5, temperature=0, kept=kept)
+        assert "".join(stream) == "AAAAA"
+        assert model.read == [len(new) + 1 if new else len(talk), 1, 1, 1, 1]  # the last token said was not read yet
+        talk += stream.ids
+        assert kept.ids == talk[:-1]
+
+
+@pytest.mark.parametrize("beginning", [b"a chat that was for", b"another one", b"a chat that was forgotten: hi", b"a"])
+def test_a_kept_cache_changes_no_text(generator, beginning: bytes) -> None:
+    kept = KeptCache()
+    generator.generate(list(b"a chat that was forgotten"), 12, temperature=0, kept=kept)
+    given = generator.generate(list(beginning), 20, temperature=0, kept=kept)
+    assert given == generator.generate(list(beginning), 20, temperature=0)
+    again = generator.generate(list(beginning), 12, seed=3, kept=kept)
+    assert again == generator.generate(list(beginning), 12, seed=3)
+
+
+def test_a_kept_cache_is_good_beyond_the_context(generator) -> None:
+    kept, context = KeptCache(), generator.model.config.context_length
+    for length in (context - 5, context + 9, 3):
+        prompt = [i % 50 for i in range(length)]
+        given = generator.generate(prompt, 30, temperature=0, kept=kept)
+        assert given == generator.generate(prompt, 30, temperature=0)
+
+
+def test_two_streams_at_once_do_not_share_a_cache(generator) -> None:
+    kept, prompt = KeptCache(), list(b"one prompt")
+    expected = generator.generate(prompt, 15, temperature=0)
+    streams = [generator.stream(prompt, 15, temperature=0, kept=kept) for _ in range(2)]
+    said = ["", ""]
+    for _ in range(15):
+        for i, stream in enumerate(streams):
+            said[i] += next(stream, "")
+    assert [text + "".join(stream) for text, stream in zip(said, streams, strict=True)] == [expected] * 2
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3, 0.8])

@@ -1,6 +1,7 @@
 """The model against Hugging Face's GPT2LMHeadModel on random weights, and what must hold of any GPT-2."""
 
 import math
+import random
 import re
 
 import pytest
@@ -115,6 +116,47 @@ def test_more_tokens_than_the_context_are_refused() -> None:
         ours(torch.zeros(1, 40, dtype=torch.int64), cache)
     with pytest.raises(ValueError, match="50 tokens"):
         ours(torch.zeros(1, 10, dtype=torch.int64), cache)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_packed_texts_have_the_states_and_gradients_that_each_has_alone(seed: int) -> None:
+    chance = random.Random(seed)
+    torch.manual_seed(seed)
+    model = GPTModel(SMALL).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    segments: list[tuple[int, int | None]] = []
+    whole: list[list[int]] = []  # the text of each segment, with what it goes on from
+    for i in range(chance.randint(1, 8)):
+        open_ = [j for j in range(i) if len(whole[j]) < 36]
+        before = chance.choice([None, *open_])
+        own = [chance.randrange(101) for _ in range(chance.randint(1, 12))]
+        segments.append((len(own), before))
+        whole.append(([] if before is None else whole[before]) + own)
+    ids = [id_ for (length, _), text in zip(segments, whole, strict=True) for id_ in text[-length:]]
+    packed = model.hidden_states(torch.tensor([ids]), segments=segments)[0]
+    alone = [
+        model.hidden_states(torch.tensor([text]))[0, -length:]
+        for (length, _), text in zip(segments, whole, strict=True)
+    ]
+    torch.testing.assert_close(packed, torch.cat(alone), atol=1e-12, rtol=1e-10)
+    weights = torch.randn_like(packed)
+    gradients = (
+        torch.autograd.grad((of * weights).sum(), list(model.parameters())) for of in (packed, torch.cat(alone))
+    )
+    for ours, expected in zip(*gradients, strict=True):
+        # Without the head the gradient of looking tokens up stays sparse.
+        torch.testing.assert_close(ours.to_dense(), expected.to_dense(), atol=1e-10, rtol=1e-8)
+
+
+def test_packed_texts_longer_than_the_context_are_refused_with_what_they_go_on_from() -> None:
+    model = GPTModel(SMALL)
+    ids = torch.zeros(1, 90, dtype=torch.int64)
+    model.hidden_states(ids, segments=((40, None), (8, 0), (42, None)))
+    with pytest.raises(ValueError, match="49 tokens do not fit the model's context of 48"):
+        model.hidden_states(ids, segments=((40, None), (9, 0), (41, None)))
+    with pytest.raises(ValueError, match="50 tokens"):
+        model.hidden_states(ids, segments=((40, None), (5, 0), (5, 1), (40, None)))
 
 
 def test_the_head_is_the_token_embedding() -> None:

@@ -242,6 +242,9 @@ class Spelled:
     def decode(self, tokens: Sequence[int]) -> str:
         raise NotImplementedError
 
+    def decode_bytes(self, tokens: Sequence[int]) -> bytes:
+        raise NotImplementedError
+
     def decode_single_token_bytes(self, token: int) -> bytes:
         spelling = self.spellings[token]
         if spelling is None:

@@ -12,7 +12,7 @@ import torch
 
 from src.checkpoint import read_checkpoint
 from src.cli import TrainingFlags
-from src.data.batching import Shuffled, StepLoader, pad_examples
+from src.data.batching import Shuffled, StepLoader, pack_examples, stack_windows
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training import loop
@@ -53,13 +53,21 @@ def flags(folder: Path, **changes) -> TrainingFlags:
 
 
 def run(
-    settings: TrainingFlags, *, loss_fn=language_model_loss, evaluation=None, dropout=0.0, runtime=CPU, parent=None
+    settings: TrainingFlags,
+    *,
+    loss_fn=language_model_loss,
+    evaluation=None,
+    dropout=0.0,
+    runtime=CPU,
+    parent=None,
+    data=None,
+    collate=pack_examples,
 ) -> tuple[int, GPTModel]:
     """One run of a stage on the examples; returns its exit code and the trained model."""
     torch.manual_seed(0)
     model = GPTModel({**CONFIG, "dropout": dropout})
-    data = Shuffled(examples(), settings.seed)
-    loader = StepLoader(data, pad_examples, settings.batch_size, settings.grad_accum)
+    data = Shuffled(examples() if data is None else data, settings.seed)
+    loader = StepLoader(data, collate, settings.batch_size, settings.grad_accum)
     stage = Stage(
         name="test",
         title="Test",
@@ -116,10 +124,24 @@ def test_the_logged_loss_is_the_sum_over_the_step_divided_by_its_targets(tmp_pat
     _, _ = run(flags(tmp_path, batch_size=2, grad_accum=3, max_steps=1))
     torch.manual_seed(0)
     model = GPTModel({**CONFIG, "dropout": 0.0})
-    batches = StepLoader(Shuffled(examples(), 1337), pad_examples, 2, 3).at(0)
+    batches = StepLoader(Shuffled(examples(), 1337), pack_examples, 2, 3).at(0)
     total = sum(language_model_loss(model, batch)[0].item() for batch in batches)
     [step] = [line for line in log_lines(tmp_path) if line["event"] == "step"]
     assert step["loss"] == pytest.approx(total / sum(batch.count for batch in batches), rel=1e-5)
+
+
+def test_a_run_with_muon_is_resumed_bit_for_bit_too(tmp_path: Path) -> None:
+    muon = {"optimizer": "muon"}
+    _, expected = run(flags(tmp_path / "a", **muon), dropout=0.2)
+    assert run(flags(tmp_path / "b", **muon), dropout=0.2, loss_fn=Interrupt(5))[0] == 130
+    with pytest.raises(ValueError, match="optimizer muon there, adamw here"):
+        run(flags(tmp_path / "b", resume=True), dropout=0.2)
+    code, resumed = run(flags(tmp_path / "b", resume=True, **muon), dropout=0.2)
+    assert code == 0
+    for name, tensor in weights(expected).items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    _, other = run(flags(tmp_path / "c"), dropout=0.2)
+    assert not torch.equal(other.h[0].mlp.c_fc.weight, resumed.h[0].mlp.c_fc.weight)
 
 
 @pytest.mark.parametrize("at", [1, 5, 7])
@@ -187,7 +209,7 @@ def test_best_only_improves_and_latest_is_the_last_step(tmp_path: Path) -> None:
             return language_model_loss(model, batch)
         return torch.tensor(next(worse_later)) * batch.count, {}
 
-    one_batch = StepLoader(Shuffled(examples(), 0), pad_examples, 16).first(1)
+    one_batch = StepLoader(Shuffled(examples(), 0), pack_examples, 16).first(1)
     run(flags(tmp_path, max_steps=8, eval_every=2), loss_fn=loss, evaluation=one_batch)
     best, latest = (read_checkpoint(tmp_path / f"out/{name}_model.pt") for name in ("best", "latest"))
     assert (best["step"], latest["step"]) == (6, 8)
@@ -204,7 +226,7 @@ def test_patience_stops_a_run_that_no_longer_improves(tmp_path: Path, capsys) ->
     def loss(model, batch):
         return language_model_loss(model, batch) if model.training else (torch.tensor(float(next(rising))), {})
 
-    one_batch = StepLoader(Shuffled(examples(), 0), pad_examples, 16).first(1)
+    one_batch = StepLoader(Shuffled(examples(), 0), pack_examples, 16).first(1)
     code, _ = run(flags(tmp_path, max_steps=50, eval_every=2, patience=3), loss_fn=loss, evaluation=one_batch)
     assert code == 0
     assert read_checkpoint(tmp_path / "out/latest_model.pt")["step"] == 8
@@ -333,7 +355,9 @@ def test_the_plan_follows_the_epochs_unless_steps_are_given(tmp_path: Path) -> N
 def test_a_compiled_run_trains_as_an_eager_one_and_generation_stays_eager(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, eager = run(flags(tmp_path / "a", max_steps=4))
+    ids = torch.randint(61, (16, 13))
+    windows = {"data": [(row[:-1], row[1:]) for row in ids], "collate": stack_windows}
+    _, eager = run(flags(tmp_path / "a", max_steps=4), **windows)
     reads = []
 
     def compiled(function):
@@ -342,7 +366,7 @@ def test_a_compiled_run_trains_as_an_eager_one_and_generation_stays_eager(
 
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", compiled)
-    _, model = run(flags(tmp_path / "b", max_steps=4, compile=True))
+    _, model = run(flags(tmp_path / "b", max_steps=4, compile=True), **windows)
     for name, tensor in weights(eager).items():
         torch.testing.assert_close(model.state_dict()[name], tensor, atol=1e-6, rtol=1e-5, msg=name)
     assert not [name for name in read_checkpoint(tmp_path / "b/out/best_model.pt")["model"] if "_orig_mod" in name]
@@ -353,13 +377,18 @@ def test_a_compiled_run_trains_as_an_eager_one_and_generation_stays_eager(
     assert len(reads) == trained
 
 
+def test_packed_texts_are_not_compiled(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--compile is for windows of one length"):
+        run(flags(tmp_path, compile=True))
+
+
 def test_a_run_that_stopped_early_is_finished(tmp_path: Path, capsys) -> None:
     rising = iter(range(1, 100))
 
     def loss(model, batch):
         return language_model_loss(model, batch) if model.training else (torch.tensor(float(next(rising))), {})
 
-    one_batch = StepLoader(Shuffled(examples(), 0), pad_examples, 16).first(1)
+    one_batch = StepLoader(Shuffled(examples(), 0), pack_examples, 16).first(1)
     settings = flags(tmp_path, max_steps=50, eval_every=1, patience=1)
     run(settings, loss_fn=loss, evaluation=one_batch)
     capsys.readouterr()
@@ -404,9 +433,9 @@ def test_the_next_command_follows_the_folder(tmp_path: Path, capsys) -> None:
 
 def test_evaluating_makes_no_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     products = []
-    monkeypatch.setattr("src.training.losses._add_product", lambda *_: products.append(1))
+    monkeypatch.setattr("src.training.losses._add_product", lambda *_, **__: products.append(1))
     model = GPTModel(CONFIG)
-    batch = pad_examples(examples())
+    batch = pack_examples(examples())
     with model.evaluating():
         language_model_loss(model, batch)
     assert not products

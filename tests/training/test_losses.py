@@ -10,10 +10,16 @@ import torch
 import torch.nn.functional as F
 from trl import DPOTrainer
 
-from src.data.batching import IGNORE, Batch, pad_examples, pad_pairs
+from src.data.batching import IGNORE, Batch, pack_examples, pack_pairs
 from src.model.gpt import GPTModel
 from src.training import losses
-from src.training.losses import dpo_loss, language_model_loss, linear_cross_entropy, preference_loss
+from src.training.losses import (
+    answer_logprobs,
+    dpo_loss,
+    language_model_loss,
+    linear_cross_entropy,
+    preference_loss,
+)
 
 CONFIG = {"vocab_size": 61, "context_length": 32, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.0}
 
@@ -31,7 +37,7 @@ def example(prompt: list[int], response: list[int]) -> tuple[list[int], list[boo
     return prompt + response, [False] * len(prompt) + [True] * len(response)
 
 
-@pytest.mark.parametrize("rows", [1, 127, 128, 129, 300])
+@pytest.mark.parametrize("rows", [0, 1, 127, 128, 129, 300])
 def test_chunked_cross_entropy_equals_the_plain_form(rows: int) -> None:
     torch.manual_seed(0)
     hidden, weight = (torch.randn(n, 16, dtype=torch.float64, requires_grad=True) for n in (rows, 61))
@@ -43,11 +49,41 @@ def test_chunked_cross_entropy_equals_the_plain_form(rows: int) -> None:
     torch.testing.assert_close(torch.autograd.grad(3 * loss, (hidden, weight)), expected_gradients)
 
 
-def test_chunked_cross_entropy_passes_a_numerical_gradient_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_cross_entropy_has_the_gradient_of_its_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "CHUNK_ROWS", 2)
     hidden, weight = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (5, 7))
-    targets = torch.randint(7, (5,))
-    assert torch.autograd.gradcheck(lambda h, w: linear_cross_entropy(h, w, targets), (hidden, weight))
+    targets, tiny = torch.randint(7, (5,)), 1e-6
+    gradients = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets), (hidden, weight))
+    for tensor, gradient in zip((hidden, weight), gradients, strict=True):
+        for at in range(tensor.numel()):
+            moved = [tensor.detach().clone() for _ in range(2)]
+            moved[0].view(-1)[at] += tiny
+            moved[1].view(-1)[at] -= tiny
+            up, down = (
+                linear_cross_entropy(*((m, weight) if tensor is hidden else (hidden, m)), targets) for m in moved
+            )
+            assert abs((up - down) / (2 * tiny) - gradient.view(-1)[at]) < 1e-7
+
+
+def test_chunked_cross_entropy_refuses_to_be_differentiated_twice() -> None:
+    hidden, weight = (torch.randn(n, 3, requires_grad=True) for n in (5, 7))
+    loss = linear_cross_entropy(hidden, weight, torch.randint(7, (5,)))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="once"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("size", [1e2, 1e4])
+def test_chunked_cross_entropy_holds_where_a_target_is_all_but_impossible(size: float) -> None:
+    hidden, weight = (
+        torch.tensor([[size]], requires_grad=True),
+        torch.tensor([[1.0], [-1.0], [0.5]], requires_grad=True),
+    )
+    loss = linear_cross_entropy(hidden, weight, torch.tensor([1]))
+    expected = F.cross_entropy(hidden @ weight.T, torch.tensor([1]), reduction="sum")
+    assert loss == expected == 2 * size
+    gradients = (torch.autograd.grad(of, (hidden, weight)) for of in (loss, expected))
+    torch.testing.assert_close(*gradients)
 
 
 def test_chunked_cross_entropy_in_bf16_stays_near_fp32(model: GPTModel) -> None:
@@ -65,21 +101,35 @@ def test_chunked_cross_entropy_in_bf16_stays_near_fp32(model: GPTModel) -> None:
     assert F.cosine_similarity(model.wte.weight.grad.flatten(), gradient.flatten(), dim=0) > 0.99
 
 
-def test_only_targets_that_count_are_in_the_loss(model: GPTModel) -> None:
-    batch = pad_examples([example([1, 2, 3], [4, 5]), example([6], [7, 8, 9, 10])])
+def test_only_targets_that_count_are_in_the_loss_each_seeing_its_own_text_alone(model: GPTModel) -> None:
+    texts = [example([1, 2, 3], [4, 5]), example([6], [7, 8, 9, 10]), ([1, 2, 3, 4], [False, True, False, True])]
+    batch = pack_examples(texts)
     loss, _ = language_model_loss(model, batch)
-    expected = F.cross_entropy(
-        model(batch.inputs).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="sum"
-    )
+    expected = torch.zeros(())
+    for ids, learned in texts:
+        targets = torch.where(torch.tensor(learned[1:]), torch.tensor(ids[1:]), IGNORE)
+        expected = expected + F.cross_entropy(
+            model(torch.tensor([ids[:-1]]))[0], targets, ignore_index=IGNORE, reduction="sum"
+        )
     torch.testing.assert_close(loss, expected)
-    assert batch.count == 6
+    assert_same_gradients(model, loss, expected)
+    assert batch.count == 8
 
 
-def test_padding_changes_no_loss(model: GPTModel) -> None:
-    short, long = example([1, 2], [3, 4]), example([5] * 9, [6] * 9)
-    together, _ = language_model_loss(model, pad_examples([short, long]))
-    apart = sum(language_model_loss(model, pad_examples([one]))[0] for one in (short, long))
-    torch.testing.assert_close(together, apart)
+def test_the_first_token_learned_is_the_first_of_the_response(model: GPTModel) -> None:
+    def loss(prompt: list[int], response: list[int]) -> float:
+        return language_model_loss(model, pack_examples([example([9], [8]), example(prompt, response)]))[0].item()
+
+    with torch.no_grad():
+        first = model(torch.tensor([[1, 2]]))[0, -1].log_softmax(dim=0)
+    difference = loss([1, 2], [3]) - loss([1, 2], [4])
+    assert difference == pytest.approx((first[4] - first[3]).item(), abs=1e-4)
+
+
+def assert_same_gradients(model: GPTModel, *losses: torch.Tensor) -> None:
+    gradients = [torch.autograd.grad(loss, list(model.parameters()), retain_graph=True) for loss in losses]
+    for (name, _), ours, expected in zip(model.named_parameters(), *gradients, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5 * expected.abs().max().item(), rtol=1e-3, msg=name)
 
 
 def trl_loss(kind: str, logps: list[torch.Tensor], lengths: torch.Tensor, smoothing: float) -> torch.Tensor:
@@ -143,64 +193,95 @@ def test_an_unknown_preference_loss_is_refused() -> None:
         dpo_loss(*[torch.zeros(1)] * 4, loss="sigmoyd")
 
 
-@pytest.fixture
-def pairs():
-    prompt = [1, 2, 3]
-    return pad_pairs(
-        [
-            (example(prompt, [4, 5, 60]), example(prompt, [6, 60])),
-            (example([7] * 20, [8, 60]), example([7] * 20, [9] * 8 + [60])),
-        ]
-    )
+CASES = [([1, 2, 3], [4, 5, 60], [6, 60]), ([7] * 20, [8, 60], [9] * 8 + [60]), ([5], [6, 7], [8])]
+PAIRS = [(i, (example(p, chosen), example(p, rejected))) for i, (p, chosen, rejected) in enumerate(CASES)]
 
 
-def test_the_first_preference_loss_is_exactly_ln_two(model: GPTModel, pairs) -> None:
-    reference = copy.deepcopy(model).requires_grad_(False).eval()
-    for kind in ("sigmoid", "robust"):
-        loss, metrics = preference_loss(model, pairs, reference=reference, beta=0.1, loss=kind, label_smoothing=0.0)
-        assert loss.item() / 2 == torch.tensor(math.log(2)).item()
-        assert metrics["margin"].item() == 0
-        assert metrics["kl"].item() == 0
+def live(reference: GPTModel) -> SimpleNamespace:
+    """A reference whose log-probabilities are computed for each batch anew."""
+
+    @torch.no_grad()
+    def logprobs(batch):
+        return answer_logprobs(reference, batch)
+
+    return SimpleNamespace(model=reference, logprobs=logprobs)
 
 
-def test_preference_log_probabilities_are_sums_over_the_response_alone(model: GPTModel, pairs) -> None:
-    reference = copy.deepcopy(model).requires_grad_(False)
+def moved(model: GPTModel) -> GPTModel:
+    """A copy a little away from the model."""
+    other = copy.deepcopy(model)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in other.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    _, metrics = preference_loss(model, pairs, reference=reference, beta=0.5)
+    return other
 
-    def summed(which: GPTModel, prompt: list[int], response: list[int]) -> torch.Tensor:
-        logps = which(torch.tensor([prompt + response]))[0].log_softmax(dim=1)
-        return sum(logps[len(prompt) - 1 + i, token] for i, token in enumerate(response))
 
-    cases = [([1, 2, 3], [4, 5, 60], [6, 60]), ([7] * 20, [8, 60], [9] * 8 + [60])]
-    chosen = sum(summed(model, p, c) for p, c, _ in cases)
-    rejected = sum(summed(model, p, r) for p, _, r in cases)
-    margin = 0.5 * (chosen - rejected - sum(summed(reference, p, c) - summed(reference, p, r) for p, c, r in cases))
-    torch.testing.assert_close(metrics["chosen_logp"], chosen.detach())
-    torch.testing.assert_close(metrics["rejected_logp"], rejected.detach())
-    torch.testing.assert_close(metrics["margin"], margin.detach(), atol=1e-4, rtol=1e-4)
-    assert metrics["chosen_tokens"].item() == 5
-    assert metrics["rejected_tokens"].item() == 11
+def by_hand(model: GPTModel, prompt: list[int], response: list[int]) -> torch.Tensor:
+    """The log-probability of one response in a row of its own."""
+    logps = model(torch.tensor([prompt + response]))[0].log_softmax(dim=1)
+    return sum(logps[len(prompt) - 1 + i, token] for i, token in enumerate(response))
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "robust"])
+def test_the_first_preference_loss_is_exactly_ln_two(model: GPTModel, kind: str) -> None:
+    batch = pack_pairs(PAIRS[:2])
+    with torch.no_grad():
+        loss, metrics = preference_loss(model, batch, reference=live(copy.deepcopy(model)), beta=0.1, loss=kind)
+    assert loss.item() / 2 == torch.tensor(math.log(2)).item()
+    assert metrics["margin"].item() == 0
+    assert metrics["kl"].item() == 0
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "ipo"])
+def test_pairs_that_share_a_prompt_give_what_separate_rows_give(model: GPTModel, kind: str) -> None:
+    reference = moved(model).requires_grad_(False)
+    loss, metrics = preference_loss(model, pack_pairs(PAIRS), reference=live(reference), beta=0.5, loss=kind)
+    policy, ref = (
+        [torch.stack([by_hand(which, p, answers[side]) for p, *answers in CASES]) for side in (0, 1)]
+        for which in (model, reference)
+    )
+    lengths = tuple(torch.tensor([len(answers[side]) for _, *answers in CASES]) for side in (0, 1))
+    expected = dpo_loss(*policy, *ref, beta=0.5, loss=kind, lengths=lengths).sum()
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+    assert_same_gradients(model, loss, expected)
+    margin = 0.5 * (policy[0] - policy[1] - ref[0] + ref[1])
+    assert metrics["margin"].item() == pytest.approx(margin.sum().item(), abs=1e-3)
+    assert metrics["accuracy"].item() == (margin > 0).sum().item()
+    assert metrics["chosen_logp"].item() == pytest.approx(policy[0].sum().item(), abs=1e-3)
+    assert metrics["rejected_logp"].item() == pytest.approx(policy[1].sum().item(), abs=1e-3)
+    assert (metrics["chosen_tokens"].item(), metrics["rejected_tokens"].item()) == (7, 12)
 
 
 def test_kl_is_that_of_the_next_token_distributions(model: GPTModel) -> None:
-    reference = copy.deepcopy(model).requires_grad_(False)
+    reference = moved(model)
     with torch.no_grad():
-        model.wte.weight.add_(0.05 * torch.randn_like(model.wte.weight))
-    batch = pad_pairs([(example([1, 2], [3, 4]), example([1, 2], [5]))])
-    _, metrics = preference_loss(model, batch, reference=reference, beta=0.1)
-    terms = []
-    for ids, length in (([1, 2, 3, 4], 2), ([1, 2, 5], 1)):
-        p, q = (m(torch.tensor([ids]))[0, 1 : 1 + length].log_softmax(dim=1) for m in (model, reference))
-        terms.append(F.kl_div(q, p, log_target=True, reduction="none").sum(dim=1))
-    torch.testing.assert_close(metrics["kl"], torch.cat(terms).mean().detach(), atol=1e-6, rtol=1e-4)
+        _, metrics = preference_loss(model, pack_pairs(PAIRS[:2]), reference=live(reference), beta=0.1)
+        expected = 0.0
+        for prompt, *answers in CASES[:2]:
+            terms = []
+            for answer in answers:
+                logps = (m(torch.tensor([prompt + answer]))[0, len(prompt) - 1 : -1] for m in (model, reference))
+                p, q = (logits.log_softmax(dim=1) for logits in logps)
+                terms.append(F.kl_div(q, p, log_target=True, reduction="none").sum(dim=1))
+            expected += torch.cat(terms).mean().item()
+    assert expected > 0.01
+    assert metrics["kl"].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_reference_gets_no_gradient(model: GPTModel, pairs) -> None:
-    reference = copy.deepcopy(model)
-    loss, _ = preference_loss(model, pairs, reference=reference, beta=0.1)
+def test_a_training_step_runs_the_policy_alone(model: GPTModel) -> None:
+    kept = SimpleNamespace(model=None, logprobs=lambda batch: torch.full((2 * batch.count,), -3.0))
+    loss, metrics = preference_loss(model, pack_pairs(PAIRS), reference=kept, beta=0.1)
+    assert "kl" not in metrics
     loss.backward()
-    assert all(parameter.grad is None for parameter in reference.parameters())
     assert any(parameter.grad.any() for parameter in model.parameters())
+
+
+def test_pairs_one_by_one_sum_to_what_they_give_in_one_batch(model: GPTModel) -> None:
+    reference = live(moved(model))
+    whole, metrics = preference_loss(model, pack_pairs(PAIRS), reference=reference, beta=0.5)
+    parts = [preference_loss(model, pack_pairs([pair]), reference=reference, beta=0.5) for pair in PAIRS]
+    total = sum(loss for loss, _ in parts)
+    torch.testing.assert_close(whole, total, atol=1e-4, rtol=1e-4)
+    assert_same_gradients(model, whole, total)
+    for name, value in metrics.items():
+        assert value.item() == pytest.approx(sum(part[name].item() for _, part in parts), abs=1e-3), name

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.model.gpt import GPTModel
-from src.training.optim import lr_at, make_adamw, parameter_groups
+from src.training.optim import MuonAndAdamW, lr_at, make_adamw, parameter_groups
 
 CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.0}
 
@@ -74,6 +74,46 @@ def test_the_first_step_is_that_of_the_paper() -> None:
     expected = before[0] * (1 - 0.1 * 0.2) - 0.1 * torch.tensor([[1.0, -1.0]])
     torch.testing.assert_close(layer.weight.detach(), expected)
     torch.testing.assert_close(layer.bias.detach(), before[1] - 0.1)
+
+
+def test_muon_turns_the_matrices_in_the_blocks_and_adamw_the_rest(model: GPTModel) -> None:
+    torch.manual_seed(0)
+    twin = GPTModel(CONFIG)
+    ours = MuonAndAdamW(model, max_lr=0.01, weight_decay=0.5)
+    inside = {name for name, p in twin.named_parameters() if name.startswith("h.") and p.dim() == 2}
+    assert len(inside) == 8  # four in each of two blocks
+    by_name = dict(twin.named_parameters())
+    muon = torch.optim.Muon(
+        [by_name[name] for name in by_name if name in inside], lr=0.01, weight_decay=0.5, adjust_lr_fn="match_rms_adamw"
+    )
+    outside = [p for name, p in by_name.items() if name not in inside]
+    groups = [
+        {"params": [p for p in outside if p.dim() >= 2], "weight_decay": 0.5},
+        {"params": [p for p in outside if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.95), fused=True)
+    for _ in range(4):
+        for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        ours.step()
+        muon.step()
+        adamw.step()
+    for (name, a), b in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_muon_takes_its_rate_from_its_groups_and_forgets_gradients(model: GPTModel) -> None:
+    optimizer = MuonAndAdamW(model, max_lr=0.01, weight_decay=0.0)
+    before = [p.detach().clone() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    optimizer.step()
+    assert all(torch.equal(p, was) for p, was in zip(model.parameters(), before, strict=True))
+    optimizer.zero_grad(set_to_none=True)
+    assert all(p.grad is None for p in model.parameters())
 
 
 def rates(steps: int, warmup_steps: int, max_lr: float = 1.0, min_lr: float = 0.1) -> list[float]:

@@ -1,8 +1,8 @@
-"""What a tokenizer must offer so that a model can be trained with it and talk through it."""
+"""What a tokenizer must offer so that a model can be trained with it and talk through it, and its parts each other."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 
 @runtime_checkable
@@ -25,8 +25,45 @@ class Encoding(Protocol):
 
     def decode(self, tokens: Sequence[int]) -> str: ...
 
+    def decode_bytes(self, tokens: Sequence[int]) -> bytes:
+        """UTF-8 of a sequence, whose ends may be parts of a character; that of a beginning is the beginning of that."""
+
     def decode_single_token_bytes(self, token: int) -> bytes:
         """UTF-8 bytes of one token, possibly a part of a character."""
+
+
+@runtime_checkable
+class Storable(Protocol):
+    """An encoding that no package carries: a checkpoint has to hold all of it."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides which ids a text gets, in plain values; `src.tokenizer.load_encoding` reads it."""
+
+
+@runtime_checkable
+class WordEncoding(Encoding, Protocol):
+    """An encoding of whole words, which may lack some."""
+
+    def unknown(self, text: str) -> list[str]:
+        """The tokens of a text that the vocabulary lacks, each once, in their order."""
+
+
+class Cleaner(Protocol):
+    """Makes one text of the many ways to write the same one."""
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Names of what it does."""
+
+    def clean(self, text: str) -> str: ...
+
+
+class Splitter(Protocol):
+    """Cuts a text into tokens and puts tokens together again: split(join(split(text))) is split(text)."""
+
+    def split(self, text: str) -> list[str]: ...
+
+    def join(self, tokens: Iterable[str]) -> str: ...
 
 
 def fingerprint(encoding: Encoding) -> str:
@@ -41,6 +78,7 @@ def fingerprint(encoding: Encoding) -> str:
     return digest.hexdigest()
 
 
-def describe(encoding: Encoding) -> dict[str, str]:
-    """What a checkpoint says of its tokenizer, so that another one is refused."""
-    return {"name": encoding.name, "fingerprint": fingerprint(encoding)}
+def describe(encoding: Encoding) -> dict[str, Any]:
+    """What a checkpoint says of its tokenizer, so that it is found again and another one is refused."""
+    description = {"name": encoding.name, "fingerprint": fingerprint(encoding)}
+    return {**description, "state": encoding.state()} if isinstance(encoding, Storable) else description

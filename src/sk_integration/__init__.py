@@ -1,0 +1,1 @@
+"""Our model inside Semantic Kernel: the service, the assistant around it, and what it remembers."""

@@ -1,0 +1,27 @@
+"""The lines typed in earlier chats, for the arrow keys."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from prompt_toolkit.history import FileHistory
+
+from src.sk_integration.private_files import make_private_folder, readable
+
+
+class TypedHistory(FileHistory):
+    """A history in a file that only its owner may read. Where it cannot be written, `notify` is told.
+
+    Raises OSError where the file cannot be made.
+    """
+
+    def __init__(self, path: Path, notify: Callable[[str], None]) -> None:
+        make_private_folder(path.parent)
+        path.touch(mode=0o600)
+        super().__init__(str(path))
+        self._path, self._notify = path, notify
+
+    def store_string(self, string: str) -> None:
+        try:
+            super().store_string(readable(string))
+        except OSError as error:
+            self._notify(f"{self._path}: this line is not kept for the arrow keys ({error.strerror})")

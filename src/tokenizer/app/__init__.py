@@ -1,0 +1,1 @@
+"""All of the word tokenizer behind one object."""

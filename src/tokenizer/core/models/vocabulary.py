@@ -1,0 +1,77 @@
+"""All tokens that a tokenizer knows; the place of a token is its id."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+
+from src.tokenizer.core.constants import LONGEST_TOKEN_CHARS, RESERVED
+from src.tokenizer.core.exceptions import VocabularyError
+
+
+class Vocabulary:
+    """Tokens in the order of their ids, the reserved ones first, and the rules that texts are cleaned by.
+
+    The rules belong to it: in a text that is cleaned in another way, known words would look unknown.
+    Raises VocabularyError naming the first token that is not a string, is empty, too long, or there twice.
+    """
+
+    __slots__ = ("_cleaning", "_ids", "_tokens")
+
+    def __init__(self, tokens: Iterable[str], cleaning: Iterable[str]) -> None:
+        self._tokens, self._cleaning = tuple(tokens), tuple(cleaning)
+        self._ids = {token: id_ for id_, token in enumerate(self._tokens) if _is_token(token, id_)}
+        if self._tokens[: len(RESERVED)] != RESERVED:
+            raise VocabularyError(
+                f"the vocabulary begins with {list(self._tokens[: len(RESERVED)])!r:.60}, not with {list(RESERVED)}; "
+                "build it with VocabularyBuilder"
+            )
+        for id_, token in enumerate(self._tokens):
+            if self._ids[token] != id_:
+                raise VocabularyError(
+                    f"the vocabulary has {token!r:.60} twice, as id {id_} and {self._ids[token]}; take one out"
+                )
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        return self._tokens
+
+    @property
+    def ids(self) -> Mapping[str, int]:
+        """The id of every token; read-only."""
+        return MappingProxyType(self._ids)
+
+    @property
+    def cleaning(self) -> tuple[str, ...]:
+        """Names of the rules of `processing.cleaner` that are on."""
+        return self._cleaning
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tokens)
+
+    def __contains__(self, token: object) -> bool:
+        return token in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Vocabulary):
+            return NotImplemented
+        return (self._tokens, self._cleaning) == (other._tokens, other._cleaning)
+
+    def __hash__(self) -> int:
+        return hash((self._tokens, self._cleaning))
+
+    def __repr__(self) -> str:
+        return f"<Vocabulary of {len(self)} tokens>"
+
+
+def _is_token(token: object, id_: int) -> bool:
+    if not isinstance(token, str):
+        raise VocabularyError(
+            f"the vocabulary's token {id_} is of type {type(token).__name__}; every token must be a string"
+        )
+    if not 0 < len(token) <= LONGEST_TOKEN_CHARS:
+        raise VocabularyError(
+            f"the vocabulary's token {id_} has {len(token)} characters; 1 to {LONGEST_TOKEN_CHARS} are allowed"
+        )
+    return True

@@ -1,0 +1,108 @@
+"""What the word tokenizers have in common: text to tokens to ids, and ids to tokens to text."""
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from src.tokenizer.core.constants import END_OF_TEXT_ID, RESERVED
+from src.tokenizer.core.exceptions import SettingError, TokenIdError
+from src.tokenizer.core.models import EncodedText, EncodedTextWithTokens, Vocabulary
+from src.tokenizer.processing.cleaner import TextCleaner
+from src.tokenizer.processing.splitter import TextSplitter
+from src.tokenizer.vocabulary.storage import vocabulary_state
+
+
+class Tokenizer(ABC):
+    """Words as ids. It is an `Encoding`, so a model can be trained with it.
+
+    encode = clean, split, look up. decode = look up, join. decode(encode(text)) is the normal form of the text; see
+    `processing.splitter`. Subclasses say what becomes of a word that the vocabulary lacks.
+    """
+
+    kind: ClassVar[str]
+    name = "word"
+    eot_token = END_OF_TEXT_ID
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self._cleaner, self._splitter = TextCleaner(vocabulary.cleaning), TextSplitter()
+        # A text must not reach reserved ids by spelling them.
+        self._word_ids = {token: id_ for token, id_ in vocabulary.ids.items() if token not in RESERVED}
+
+    @property
+    def n_vocab(self) -> int:
+        """Number of ids; every id is in range(n_vocab)."""
+        return len(self.vocabulary)
+
+    def tokens(self, text: str) -> list[str]:
+        """The tokens of a text, whether the vocabulary has them or not. Raises SettingError for what is no string."""
+        if not isinstance(text, str):
+            raise SettingError(f"only a text can be encoded, not {type(text).__name__}; pass a str")
+        return self._splitter.split(self._cleaner.clean(text))
+
+    def unknown(self, text: str) -> list[str]:
+        """The tokens of a text that the vocabulary lacks, each once, in their order."""
+        return [token for token in dict.fromkeys(self.tokens(text)) if token not in self._word_ids]
+
+    @abstractmethod
+    def _ids(self, tokens: list[str]) -> list[int]:
+        """The id of every token."""
+
+    def encode(self, text: str) -> EncodedText:
+        """The ids of a text."""
+        return EncodedText(self.encode_ordinary(text))
+
+    def encode_with_tokens(self, text: str) -> EncodedTextWithTokens:
+        """The ids of a text, and the piece of text that each stands for."""
+        tokens = self.tokens(text)
+        return EncodedTextWithTokens(self._ids(tokens), tokens)
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """The ids of a text as a list. End-of-text is never among them: its id is inserted by code only."""
+        return self._ids(self.tokens(text))
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of ids. That of the first n of them is always the beginning of that of all.
+
+        Raises TokenIdError for what is no id of the vocabulary.
+        """
+        return self._splitter.join(self._spelling(id_) for id_ in _each(tokens))
+
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
+        """The text of ids in UTF-8, as `tiktoken.Encoding` has it."""
+        return _utf8(self.decode(tokens))
+
+    def decode_single_token_bytes(self, token: int) -> bytes:
+        """One token as the vocabulary spells it: without a space, and quotation marks with their direction."""
+        return _utf8(self._spelling(token))
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides which ids a text gets, in plain values; `src.tokenizer.load_encoding` reads it."""
+        return {"kind": self.kind, **vocabulary_state(self.vocabulary)}
+
+    def _spelling(self, id_: int) -> str:
+        known = self.vocabulary.tokens
+        try:
+            index = operator.index(id_)  # an int, or what stands for one in numpy and torch
+        except TypeError:
+            index = None
+        if index is None or isinstance(id_, bool):
+            raise TokenIdError(f"{id_!r:.60} is of type {type(id_).__name__} and no token id; ids are whole numbers")
+        if not 0 <= index < len(known):
+            raise TokenIdError(
+                f"{index} is not a token id of this vocabulary, which has 0 to {len(known) - 1}; "
+                "decode with the tokenizer that made the ids"
+            )
+        return known[index]
+
+
+def _each(tokens: Iterable[int]) -> Iterable[int]:
+    if not isinstance(tokens, Iterable):
+        raise TokenIdError(f"only ids in a list can be decoded, not {type(tokens).__name__}; pass a list")
+    return tokens
+
+
+def _utf8(text: str) -> bytes:
+    # Half characters get into a vocabulary only where cleaning them away is switched off.
+    return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,14 @@
+"""The tokenizer that has one id for all unknown words."""
+
+from src.tokenizer.core.constants import UNKNOWN_ID
+from src.tokenizer.tokenizers.base import Tokenizer
+
+
+class TokenizerWithUnknown(Tokenizer):
+    """Every word that the vocabulary lacks gets the id of <UNK>, so any text can be encoded."""
+
+    kind = "with_unknown"
+
+    def _ids(self, tokens: list[str]) -> list[int]:
+        known = self._word_ids.get
+        return [known(token, UNKNOWN_ID) for token in tokens]

@@ -1,0 +1,1 @@
+"""From tokens to a vocabulary: count and choose, save and load."""

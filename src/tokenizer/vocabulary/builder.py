@@ -1,0 +1,105 @@
+"""Building: which tokens a vocabulary has, and which id each gets."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal
+
+from src.tokenizer.core.constants import LONGEST_TOKEN_CHARS, RESERVED
+from src.tokenizer.core.exceptions import EmptyTextError, SettingError
+from src.tokenizer.core.logging import get_logger
+from src.tokenizer.core.models import Vocabulary
+from src.tokenizer.processing.cleaner import TextCleaner
+from src.tokenizer.processing.splitter import TextSplitter
+from src.tokenizer.protocols.interfaces import Cleaner, Splitter
+
+Order = Literal["frequency", "alphabet"]
+_ORDERS = ("frequency", "alphabet")
+
+
+class VocabularyBuilder:
+    """Counts the tokens of texts, then chooses among them.
+
+    order: ids by frequency, the most frequent first, those of equal frequency by alphabet; or all by alphabet.
+    min_count: how often a token must occur. max_size: the most ids there may be, the two reserved ones among them; the
+    most frequent tokens are taken. always: texts whose tokens are in, however rare. The same texts give the same
+    vocabulary, in whatever order they come. Raises SettingError for settings that can't be.
+    """
+
+    def __init__(
+        self,
+        *,
+        order: Order = "frequency",
+        min_count: int = 1,
+        max_size: int | None = None,
+        always: Iterable[str] = (),
+        cleaner: Cleaner | None = None,
+    ) -> None:
+        _check_settings(order, min_count, max_size, always)
+        self._order, self._min_count, self._max_size = order, min_count, max_size
+        self._cleaner: Cleaner = cleaner or TextCleaner()
+        self._splitter: Splitter = TextSplitter()
+        self._counts: Counter[str] = Counter()
+        self._always = {token for text in always for token in self._tokens(text)} - {*RESERVED}
+        if max_size is not None and max_size < len(RESERVED) + len(self._always):
+            raise SettingError(
+                f"max_size is {max_size}, but {len(RESERVED)} reserved tokens and {len(self._always)} of `always` have "
+                "to be in; raise it"
+            )
+
+    def add(self, text: str) -> None:
+        """Count the tokens of a text. A longer one may come in pieces that end behind a line break or a space."""
+        self._counts.update(self._tokens(text))
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each token was there so far; a copy."""
+        return self._counts.copy()
+
+    def build(self) -> Vocabulary:
+        """The vocabulary of what was counted. Raises EmptyTextError where that leaves no token."""
+        chosen = [*self._always, *self._most_frequent()]
+        if not chosen:
+            raise EmptyTextError(
+                f"of {len(self._counts)} different tokens none occurs {self._min_count} times or more; "
+                "add more text, or lower min_count"
+            )
+        by_alphabet = self._order == "alphabet"
+        chosen.sort(key=lambda token: (0 if by_alphabet else -self._counts[token], token))
+        return Vocabulary([*RESERVED, *chosen], self._cleaner.rules)
+
+    def _tokens(self, text: str) -> list[str]:
+        return self._splitter.split(self._cleaner.clean(text))
+
+    def _most_frequent(self) -> list[str]:
+        """The tokens that are in because of their count, as many as there is room for."""
+        left_out = self._always | {*RESERVED} | self._overlong()
+        frequent = [t for t, n in self._counts.items() if n >= self._min_count and t not in left_out]
+        if self._max_size is None:
+            return frequent
+        frequent.sort(key=lambda token: (-self._counts[token], token))
+        return frequent[: self._max_size - len(RESERVED) - len(self._always)]
+
+    def _overlong(self) -> set[str]:
+        overlong = {token for token in self._counts if len(token) > LONGEST_TOKEN_CHARS}
+        if overlong:
+            get_logger().warning(
+                "%d tokens of more than %d characters are left out: they are no words",
+                len(overlong),
+                LONGEST_TOKEN_CHARS,
+            )
+        return overlong
+
+
+def _check_settings(order: object, min_count: object, max_size: object, always: object) -> None:
+    if order not in _ORDERS:
+        raise SettingError(f"order is {order!r:.60}; choose {' or '.join(map(repr, _ORDERS))}")
+    if not _is_count(min_count):
+        raise SettingError(f"min_count is {min_count!r:.60}; it must be a whole number of at least 1")
+    if max_size is not None and not _is_count(max_size):
+        raise SettingError(f"max_size is {max_size!r:.60}; it must be a whole number, or None for no limit")
+    if isinstance(always, str):
+        raise SettingError(f"always is the text {always!r:.60}; pass a list of texts")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,113 @@
+"""Vocabularies in files: JSON that says what it is, with a hash, written whole or not at all."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from src.tokenizer.core.constants import VERSION
+from src.tokenizer.core.exceptions import (
+    FileAccessError,
+    MissingFileError,
+    TokenizerError,
+    VocabularyError,
+)
+from src.tokenizer.core.models import Vocabulary
+from src.tokenizer.processing.cleaner import TextCleaner
+
+_FORMAT = "word vocabulary"
+
+
+def vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
+    """A vocabulary in plain values."""
+    return {"version": VERSION, "cleaning": list(vocabulary.cleaning), "tokens": list(vocabulary.tokens)}
+
+
+def vocabulary_of_state(state: Mapping[str, Any]) -> Vocabulary:
+    """The vocabulary that `vocabulary_state` made plain values of; nothing about them is taken on trust.
+
+    Raises VocabularyError or SettingError that says what is wrong with them.
+    """
+    version, cleaning, tokens = (state.get(key) for key in ("version", "cleaning", "tokens"))
+    if type(version) is not int or version != VERSION:
+        raise VocabularyError(f"its version is {version!r:.60}, this program reads version {VERSION}")
+    for key, value in (("cleaning", cleaning), ("tokens", tokens)):
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise VocabularyError(f"its {key!r} must be a list of strings")
+    assert isinstance(cleaning, list) and isinstance(tokens, list)
+    return Vocabulary(tokens, TextCleaner(cleaning).rules)
+
+
+def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
+    """Write a vocabulary as JSON; until all of it is written, `path` holds what it held before.
+
+    Raises FileAccessError where it can't be written.
+    """
+    state = vocabulary_state(vocabulary)
+    content = json.dumps({"format": _FORMAT, **state, "sha256": _hash(state)}, indent=0)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise FileAccessError(
+            f"{path} can't be written ({reason}); what it held before is untouched; choose another place"
+        ) from None
+    finally:
+        with suppress(OSError):  # where its folder is none, there is nothing to take away either
+            temporary.unlink(missing_ok=True)
+
+
+def load_vocabulary(path: Path) -> Vocabulary:
+    """The vocabulary in a file of `save_vocabulary`.
+
+    Raises MissingFileError, FileAccessError, or VocabularyError for a file that is damaged, was changed
+    by hand, or is something else.
+    """
+    content = _json_object(path)
+    state = {key: value for key, value in content.items() if key not in ("format", "sha256")}
+    try:
+        if content.get("format") != _FORMAT:
+            raise VocabularyError("it is JSON, but not a vocabulary of this project")
+        vocabulary = vocabulary_of_state(state)
+        if content.get("sha256") != _hash(state):
+            raise VocabularyError("its content does not fit its hash: it was changed by hand or is damaged")
+    except TokenizerError as error:
+        raise _unusable(path, str(error)) from None
+    return vocabulary
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise MissingFileError(
+            f"{path} not found; check the path, or make it with TokenizerApplication.save_vocabulary"
+        ) from None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise FileAccessError(
+            f"{path} can't be read ({reason}); check its permissions, and that it is a file"
+        ) from None
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or absurdly nested
+        raise _unusable(path, "it is not JSON, or cut off") from None
+    if not isinstance(content, dict):
+        raise _unusable(path, "it is JSON, but not a vocabulary of this project")
+    return content
+
+
+def _unusable(path: Path, problem: str) -> VocabularyError:
+    return VocabularyError(f"{path} can't be used as a vocabulary: {problem}; build it again from the text and save it")
+
+
+def _hash(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode("ascii")).hexdigest()

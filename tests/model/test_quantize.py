@@ -1,0 +1,137 @@
+"""Eight bits beside thirty-two: products, whole models, and what a model trained here makes of a text."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from src.model.generate import TextGenerator
+from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.model.quantize import Int8Embedding, Int8Linear, quantize_int8, rounded
+
+CONFIG = {"vocab_size": 300, "context_length": 64, "d_model": 64, "n_heads": 4, "n_layers": 2, "dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[GPTModel, torch.Tensor]:
+    """A small model that has learned a language of its own, and a text in it that the model has not seen."""
+    torch.manual_seed(0)
+    following = torch.randint(300, (300, 4))  # after each token one of four others
+    text = [0]
+    for _ in range(6000):
+        text.append(int(following[text[-1], torch.randint(4, ())]))
+    ids = torch.tensor(text)
+    model = GPTModel(CONFIG)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(250):
+        starts = torch.randint(5000, (16, 1))
+        windows = ids[starts + torch.arange(33)]
+        loss = F.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval(), ids[5000 : 5000 + 15 * 64 + 1]
+
+
+def perplexity(model: GPTModel, text: torch.Tensor) -> float:
+    with torch.inference_mode():
+        logits = model(text[:-1].view(15, 64))
+    return math.exp(F.cross_entropy(logits.flatten(0, 1), text[1:]))
+
+
+def test_rounded_rows_are_off_by_half_a_level_at_most() -> None:
+    weight = torch.randn(20, 30) * torch.logspace(-6, 3, 20)[:, None]
+    weight[7] = 0
+    levels, scale = rounded(weight)
+    assert levels.dtype == torch.int8
+    assert (levels[7] == 0).all()
+    off = (levels * scale[:, None] - weight).abs()
+    assert (off <= 0.5001 * weight.abs().amax(dim=1, keepdim=True) / 127).all()
+
+
+@pytest.mark.parametrize("shape", [(64,), (1, 64), (1, 1, 64), (7, 64), (3, 5, 64)])
+def test_a_product_in_8_bits_is_near_the_exact_one(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(96, 64), torch.randn(96), torch.randn(shape) + 2
+    ours = Int8Linear(*rounded(weight), bias)(x)
+    exact = F.linear(x, weight, bias)
+    assert ours.shape == exact.shape
+    assert (ours - exact).abs().max() < 0.02 * exact.abs().max()
+    torch.testing.assert_close(Int8Linear(*rounded(weight))(x), ours - bias, atol=2e-4, rtol=1e-4)
+
+
+def test_a_token_is_rounded_by_itself_whatever_stands_beside_it() -> None:
+    torch.manual_seed(0)
+    linear = Int8Linear(*rounded(torch.randn(96, 64)), torch.randn(96))
+    x = torch.randn(6, 64) * torch.tensor([1e-3, 1.0, 50.0, 1e3, 1e5, 0.0])[:, None] + 0.1
+    together, alone = linear(x), torch.cat([linear(row[None]) for row in x])
+    exact = F.linear(x, linear_weight(linear), linear.bias)
+    for row in range(6):
+        scale = (exact[row] - linear.bias).abs().max()
+        assert (together[row] - alone[row]).abs().max() < 0.02 * scale
+        assert (together[row] - exact[row]).abs().max() < 0.02 * scale
+
+
+def linear_weight(linear: Int8Linear) -> torch.Tensor:
+    packed, _ = torch.ops.quantized.linear_unpack(linear.packed)
+    return packed.dequantize()
+
+
+def test_embeddings_are_rows_of_the_rounded_table() -> None:
+    weight = torch.randn(10, 8)
+    levels, scale = rounded(weight)
+    ids = torch.tensor([[3, 3, 9]])
+    assert torch.equal(Int8Embedding(levels, scale)(ids), F.embedding(ids, levels * scale[:, None]))
+
+
+def test_perplexity_stays_within_one_percent(trained: tuple[GPTModel, torch.Tensor]) -> None:
+    model, text = trained
+    exact = perplexity(model, text)
+    assert exact < 12  # of 300 without training, 4 at best: it has something to lose
+    assert perplexity(quantize_int8(model), text) == pytest.approx(exact, rel=0.01)
+
+
+def test_what_it_was_made_from_stays_as_it_was(trained: tuple[GPTModel, torch.Tensor]) -> None:
+    model, text = trained
+    before = copy.deepcopy(model.state_dict())
+    small = quantize_int8(model)
+    assert isinstance(small, GPTModel) and small.config == model.config and not small.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert model(text[None, :8]).dtype == torch.float32
+
+
+def test_no_matrix_is_left_in_32_bits(trained: tuple[GPTModel, torch.Tensor]) -> None:
+    small = quantize_int8(trained[0])
+    assert {name for name, p in small.named_parameters() if p.dim() > 1} == {"wpe.weight"}
+    kinds = [type(module) for module in small.modules()]
+    assert (kinds.count(Int8Linear), kinds.count(Int8Embedding)) == (2 * 4 + 1, 1)
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"seed": 3}])
+def test_text_with_a_cache_is_the_text_read_anew(trained: tuple[GPTModel, torch.Tensor], settings: dict) -> None:
+    class Numbers:
+        name, n_vocab, eot_token = "numbers", 300, -1
+
+        def decode_bytes(self, tokens) -> bytes:
+            return "".join(f"{i} " for i in tokens).encode()
+
+    small, prompt = quantize_int8(trained[0]), trained[1][:5].tolist()
+    said = TextGenerator(small, Numbers()).generate(prompt, 20, **settings)
+    generator = TextGenerator(small, Numbers())
+    ids, anew = list(prompt), ""
+    if settings == {"temperature": 0}:
+        for _ in range(20):
+            piece = generator.generate(ids, 1, temperature=0)
+            anew, ids = anew + piece, [*ids, int(piece)]
+        agree = sum(a == b for a, b in zip(said.split(), anew.split(), strict=True))
+        assert agree >= 18  # rounding may turn a near tie, and then everything after it
+    assert said == TextGenerator(small, Numbers()).generate(prompt, 20, **settings)
+
+
+def test_a_model_elsewhere_than_on_the_cpu_is_refused() -> None:
+    with torch.device("meta"):
+        model = GPTModel(GPT_CONFIGS["micro"])
+    with pytest.raises(ValueError, match="int8 runs on the CPU, the model is on meta; leave --quantize out"):
+        quantize_int8(model)

@@ -1,0 +1,278 @@
+"""Long-term memory: what is kept, what a question finds, and that nothing is lost or left behind."""
+
+import json
+import os
+import random
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from src.sk_integration import long_term
+from src.sk_integration.memory_manager import LongTermMemory, worth_keeping
+from src.sk_integration.told_facts import told_facts
+
+ROOT = Path(__file__).resolve().parents[2]
+FACTS = ["My cat is called Miso.", "My wife's name is Ingrid.", "I work in Lisbon.", "Our car is a red Volvo."]
+
+
+@pytest.fixture
+def notes() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sessions" / "memory.sqlite3"
+
+
+@pytest.fixture
+def memory(path: Path, notes: list[str]) -> Iterator[LongTermMemory]:
+    opened = LongTermMemory(path, notes.append)
+    for fact in FACTS:
+        opened.remember(fact, "first")
+    yield opened
+    opened.close()
+
+
+def recalled(memory: LongTermMemory, question: str) -> list[str]:
+    return [each.memory.text for each in memory.recall(question)]
+
+
+# --- recall
+
+
+def test_a_question_in_other_words_finds_its_fact_first(memory: LongTermMemory) -> None:
+    assert recalled(memory, "What's the name of my cat?")[0] == FACTS[0]
+    assert recalled(memory, "which town am I WORKING in") == [FACTS[2]]
+    assert recalled(memory, "What colour is our car?") == [FACTS[3]]
+
+
+@pytest.mark.parametrize("question", ["Who wrote Hamlet?", "What is it?", "Why is a tomato red?", "", "?!", "Tell me."])
+def test_recall_is_silent_on_what_was_not_told(memory: LongTermMemory, question: str) -> None:
+    assert memory.recall(question) == []
+
+
+def test_less_in_common_is_enough_where_the_question_speaks_of_the_person(memory: LongTermMemory) -> None:
+    assert recalled(memory, "Which red wine suits fish?") == []
+    assert recalled(memory, "Which red wine suits us?") == [FACTS[3]]
+
+
+def test_a_memory_of_one_fact_finds_it_too(path: Path) -> None:
+    alone = LongTermMemory(path, print)
+    alone.remember(FACTS[0], "a")
+    assert recalled(alone, "Which animal is my cat, and how old?") == [FACTS[0]]
+    assert recalled(alone, "How many lives does a cat have, as people believe?") == []
+    alone.close()
+
+
+def test_recollections_come_best_first_with_their_scores_and_the_latest_of_equals(memory: LongTermMemory) -> None:
+    memory.remember("My cat is called Mina.", "second")
+    memory.remember("My cat is very old and my neighbour feeds it.", "second")
+    found = memory.recall("How old is my cat?")
+    assert [each.memory.id for each in found] == [6, 5, 1]
+    assert found[0].score == pytest.approx(1.0) and 0.25 <= found[1].score == found[2].score < 1
+    assert len(memory.recall("How old is my cat?", top=1)) == 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        'cat" OR "',
+        "NEAR(cat)",
+        "cat*",
+        "text:cat",
+        "-cat ^cat",
+        "cat AND NOT (",
+        "cat\0",
+        "\ud800cat",
+        "{{$cat}}",
+        "''cat",
+    ],
+)
+def test_the_syntax_of_the_index_is_plain_text_in_a_question(memory: LongTermMemory, query: str) -> None:
+    assert FACTS[0] in recalled(memory, f"my {query}")
+
+
+def test_a_question_of_any_length_is_answered(memory: LongTermMemory) -> None:
+    assert memory.recall("x" * 100_000) == []
+    text = "My list: " + " ".join(f"w{n}" for n in range(40))
+    memory.remember(text, "a")
+    assert recalled(memory, text + " ".join(f"v{n}" for n in range(20_000))) == [text]
+
+
+def test_letters_of_all_scripts_are_words_and_no_syntax(memory: LongTermMemory) -> None:
+    for first in range(0x20, 0x30000, 64):
+        memory.recall(" ".join(map(chr, range(first, first + 64))))
+    memory.remember("Моя кошка, remember: my cat is МИСО 猫.", "a")
+    assert recalled(memory, "my МИСО?") == ["Моя кошка, remember: my cat is МИСО 猫."]
+
+
+def test_recall_is_as_good_as_was_measured(path: Path) -> None:
+    groups = json.loads((ROOT / "benchmarks" / "memory_facts.json").read_text(encoding="utf-8"))
+    pairs = [pair for name in ("chosen_on", "held_out") for pair in groups[name]["facts"]]
+    memory = LongTermMemory(path, print)
+    facts = [memory.remember(pair["fact"], "a") for pair in pairs]
+    assert len(set(facts)) == 88 and None not in facts
+    found = [[each.memory for each in memory.recall(pair["question"])] for pair in pairs]
+    assert sum(fact in memories for fact, memories in zip(facts, found, strict=True)) >= 66
+    unrelated = groups["chosen_on"]["unrelated"] + groups["held_out"]["unrelated"]
+    assert len(unrelated) == 60 and sum(bool(memory.recall(question)) for question in unrelated) <= 2
+    memory.close()
+
+
+# --- what is kept
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("My cat is called Miso.", "My cat is called Miso."),
+        ("Hello! I live in St. Gallen. Is it big?", "I live in St. Gallen."),
+        ("Remember that the rent is 940 euros.", "The rent is 940 euros."),
+        ("please remember: the key is under the pot", "The key is under the pot"),
+        ("Don't forget my flight is on Monday!", "My flight is on Monday!"),
+        ("I am\x1b[31m left-handed.", "I am [31m left-handed."),
+        ("What is my name?", ""),
+        ("where do I live", ""),
+        ("Write me a poem about my cat.", ""),
+        ("I don't understand your answer.", ""),
+        ("The capital of France is Paris.", ""),
+        ("Remember: this", ""),
+        ("My cat is old?", ""),
+        ("", ""),
+        ("I " + " ".join(f"w{n}" for n in range(60)) + ".", ""),
+        ("I ran. " * 1000, ""),
+    ],
+)
+def test_statements_about_the_persons_world_are_kept_and_nothing_else(text: str, kept: str) -> None:
+    assert told_facts(text) == kept
+    assert worth_keeping(text) == bool(kept)
+
+
+def test_a_fact_is_kept_once(memory: LongTermMemory) -> None:
+    kept = memory.remember("I play the cello.", "a")
+    assert kept is not None and (kept.id, kept.session, kept.text) == (5, "a", "I play the cello.")
+    assert memory.remember("i play  the CELLO", "b") is None
+    assert memory.remember("What do I play?", "b") is None
+    assert memory.all()[-1] == kept and len(memory.all()) == 5
+
+
+def test_a_lone_surrogate_is_replaced(memory: LongTermMemory) -> None:
+    kept = memory.remember("My name is \ud800.", "\ud800")
+    assert kept is not None and kept.text == "My name is \N{REPLACEMENT CHARACTER}." and memory.all()[-1] == kept
+
+
+# --- forgetting
+
+
+def test_a_forgotten_fact_leaves_no_trace_in_the_file(memory: LongTermMemory, path: Path) -> None:
+    secret = memory.remember("Our safe opens with 77 13 Quixote.", "a")
+    assert secret is not None and b"quixot" in path.read_bytes().lower()
+    assert memory.forget(secret.id) == secret
+    assert memory.recall("What opens our safe?") == [] and secret not in memory.all()
+    assert b"quixot" not in b"".join(file.read_bytes() for file in path.parent.iterdir()).lower()
+    again = memory.remember("I ski.", "a")
+    assert again is not None and again.id == secret.id + 1  # a number means one fact for good
+
+
+@pytest.mark.parametrize("id", [0, 99, -1, 10**30])
+def test_a_number_that_there_is_not_is_refused_with_those_there_are(memory: LongTermMemory, id: int) -> None:
+    with pytest.raises(ValueError, match=f"memory {id}: .*there are: 1, 2, 3, 4$"):
+        memory.forget(id)
+
+
+# --- the file
+
+
+def test_memory_survives_a_restart_and_belongs_to_all_sessions(memory: LongTermMemory, path: Path) -> None:
+    before = memory.all()
+    memory.close()
+    again = LongTermMemory(path, print)
+    assert again.all() == before and recalled(again, "What is my cat called?") == [FACTS[0]]
+    again.close()
+    if os.name == "posix":
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("damage", ["no database", "cut off", "overwritten", "index"])
+def test_a_damaged_file_is_kept_aside_and_a_new_memory_begun(
+    memory: LongTermMemory, path: Path, notes: list[str], damage: str
+) -> None:
+    memory.close()
+    whole = path.read_bytes()
+    noise = random.Random(0).randbytes(5000)
+    contents = {"no database": noise, "cut off": whole[:9000], "overwritten": whole[:6000] + noise + whole[11000:]}
+    path.write_bytes(contents.get(damage, whole))
+    if damage == "index":
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("DELETE FROM words_data WHERE id > 10")
+    broken = path.read_bytes()
+    new = LongTermMemory(path, notes.append)
+    aside = path.with_name("memory.damaged-1.sqlite3")
+    assert new.all() == [] and aside.read_bytes() == broken
+    assert len(notes) == 1 and "\n" not in notes[0] and "memory.sqlite3: damaged" in notes[0] and aside.name in notes[0]
+    assert new.remember("I ski.", "a") and recalled(new, "Do I ski?") == ["I ski."]
+    new.close()
+
+
+def test_a_file_of_a_newer_version_or_another_program_is_refused_and_left_alone(path: Path, notes: list[str]) -> None:
+    path.parent.mkdir()
+    for made, said in (("PRAGMA user_version = 2", "newer version"), ("CREATE TABLE t(x)", "another program")):
+        path.unlink(missing_ok=True)
+        db = sqlite3.connect(path)
+        db.execute(made)
+        db.close()
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=said):
+            LongTermMemory(path, notes.append)
+        assert path.read_bytes() == before and notes == []
+
+
+def test_a_python_without_the_index_is_told_in_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_term, "_SCHEMA", "CREATE VIRTUAL TABLE words USING fts5_missing(text)")
+    with pytest.raises(OSError, match="built without its full-text index FTS5.*another build of Python"):
+        LongTermMemory(path, print)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(memory: LongTermMemory) -> None:
+    memory._db.execute("PRAGMA max_page_count = 1").fetchone()
+    with pytest.raises(OSError, match="full; check the room") as error:
+        for n in range(2000):
+            memory.remember(f"My house has {n} rooms and {n + 1} doors.", "a")
+    assert "\n" not in str(error.value) and recalled(memory, "What is my cat called?") == [FACTS[0]]
+
+
+def test_a_path_that_is_a_folder_is_one_line(path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(OSError, match="memory.sqlite3: .* --memory-dir"):
+        LongTermMemory(path, print)
+
+
+def test_processes_and_threads_that_write_at_once_lose_nothing(memory: LongTermMemory, path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from src.sk_integration.memory_manager import *\n"
+        "memory = LongTermMemory(Path(sys.argv[1]), print)\n"
+        "for n in range(30):\n"
+        "    assert memory.remember(f'My friend {sys.argv[2]}{n} sings.', 's')\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(path), who], cwd=ROOT) for who in "AB"]
+
+    def tell(who: str) -> None:
+        for n in range(30):
+            assert memory.remember(f"My friend {who}{n} sings.", "s")
+            for _ in range(10):
+                assert recalled(memory, f"Who is my friend {who}{n}?")
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(tell, "CD"))
+    assert [process.wait() for process in processes] == [0, 0]
+    texts = {each.text for each in memory.all()}
+    assert texts == {f"My friend {who}{n} sings." for who in "ABCD" for n in range(30)} | set(FACTS)
+    assert recalled(memory, "Who is my friend B29?")[0] == "My friend B29 sings."

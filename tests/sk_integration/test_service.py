@@ -1,0 +1,219 @@
+"""The model as a service of the real Semantic Kernel: histories in, answers out, and nothing waiting in between."""
+
+import asyncio
+import copy
+import threading
+
+import pytest
+from semantic_kernel import Kernel
+from semantic_kernel.agents import ChatCompletionAgent
+from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
+from semantic_kernel.contents import (
+    ChatHistory,
+    ChatHistorySummarizationReducer,
+    ChatMessageContent,
+    FinishReason,
+    FunctionResultContent,
+    ImageContent,
+    TextContent,
+)
+from semantic_kernel.exceptions import ServiceInvalidRequestError, ServiceResponseException
+from semantic_kernel.functions import KernelArguments
+
+from src.chat_session import RAW_MODEL
+from src.sk_integration.request import read_request
+from src.sk_integration.service import GPT2ChatSettings
+from tests.sk_integration.scripted import ENCODING, SETTINGS, rendered, service
+
+
+def history(*messages: tuple[str, str]) -> ChatHistory:
+    return ChatHistory(messages=[ChatMessageContent(role=role, content=text) for role, text in messages])
+
+
+def ask(model, *messages, **settings):
+    return asyncio.run(model.get_chat_message_content(history(*messages), GPT2ChatSettings(**settings)))
+
+
+async def pieces(model, talk, **settings):
+    return [part async for part in model.get_streaming_chat_message_content(talk, GPT2ChatSettings(**settings))]
+
+
+@pytest.mark.parametrize(
+    ("messages", "system", "exchanges", "message"),
+    [
+        ([("user", "Hi")], "", [], "Hi"),
+        ([("system", "Be brief."), ("developer", "Rhyme."), ("user", "Hi")], "Be brief.\n\nRhyme.", [], "Hi"),
+        ([("user", "a"), ("assistant", "b"), ("user", "c")], "", [("a", "b")], "c"),
+        ([("user", "a"), ("user", "b")], "", [], "a\n\nb"),
+        ([("user", "a"), ("assistant", "b"), ("assistant", "c"), ("user", "d")], "", [("a", "b\n\nc")], "d"),
+        ([("assistant", "Welcome!"), ("user", "a")], "", [], "a"),
+        ([("user", "a"), ("assistant", "b")], "", [], "a\n\nb"),
+        ([("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")], "", [("a", "b")], "c\n\nd"),
+        ([("assistant", "b")], "", [], "b"),
+        ([("user", "a"), ("assistant", "b"), ("system", "Summarise.")], "", [("a", "b")], "Summarise."),
+        ([("user", "a"), ("assistant", " "), ("user", ""), ("user", "b")], "", [], "a\n\nb"),
+    ],
+)
+def test_a_history_in_any_order_becomes_questions_with_answers(messages, system, exchanges, message):
+    request = read_request(history(*messages).messages)
+    assert (request.system, list(request.exchanges), request.message) == (system, exchanges, message)
+
+
+def test_tools_results_are_read_and_what_is_not_text_is_refused():
+    result = ChatMessageContent(role="tool", items=[FunctionResultContent(id="1", name="time", result="noon")])
+    asked = ChatMessageContent(role="user", items=[TextContent(text="one"), TextContent(text="two")])
+    assert read_request([asked, result]).message == "one\ntwo\n\nnoon"
+    with pytest.raises(ServiceInvalidRequestError, match="reads text only, a message holds ImageContent"):
+        read_request([ChatMessageContent(role="user", items=[ImageContent(uri="http://x/y.png")])])
+    with pytest.raises(ServiceInvalidRequestError, match="no message to answer; add a user message"):
+        read_request([ChatMessageContent(role="system", content="Be brief.")])
+
+
+def test_the_model_reads_the_prompt_that_training_renders():
+    model, generator, _ = service("Rome.")
+    talk = [("system", "Be brief."), ("user", "France?"), ("assistant", "Paris."), ("user", "Italy?")]
+    answer = ask(model, *talk, temperature=0.0, seed=3)
+    assert generator.prompts == [rendered("France?", "Paris.", "Italy?", system="Be brief.")]
+    assert generator.asked_with[0]["temperature"] == 0.0 and generator.asked_with[0]["seed"] == 3
+    assert (answer.content, answer.role.value, answer.finish_reason) == ("Rome.", "assistant", FinishReason.STOP)
+
+
+def test_a_stream_adds_up_to_the_answer_with_its_reason_and_its_tokens():
+    model, generator, notes = service("one two three four")
+    parts = asyncio.run(pieces(model, history(("user", "Count")), max_tokens=3))
+    whole = sum(parts[1:], parts[0])
+    assert (whole.content, whole.finish_reason, len(parts)) == ("one two three", FinishReason.LENGTH, 4)
+    usage = parts[-1].metadata["usage"]
+    assert (usage.prompt_tokens, usage.completion_tokens) == (len(ENCODING.encode_ordinary(generator.prompts[0])), 3)
+    assert notes == ["the answer was cut at 3 tokens"]
+
+
+def test_a_request_goes_on_from_what_the_model_has_read():
+    model, generator, _ = service("one", "two")
+    ask(model, ("user", "a"))
+    ask(model, ("user", "a"), ("assistant", "one"), ("user", "b"))
+    assert generator.kept[0] is generator.kept[1] is not None
+
+
+def test_what_no_longer_fits_is_counted_and_told():
+    model, generator, notes = service("fine", context_length=64)
+    talk = [("user", "first"), ("assistant", "word " * 20), ("user", "second"), ("assistant", "two"), ("user", "third")]
+    answer = ask(model, *talk, max_tokens=20)
+    assert answer.metadata["left_out"] == 2
+    assert generator.prompts == [rendered("second", "two", "third")]
+    assert notes == ["the oldest 2 turns no longer fit the context of 64 tokens and are left out"]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed"])
+def test_an_answer_that_nobody_waits_for_ends_within_a_token(how):
+    goes_on = threading.Event()
+    model, generator, _ = service([" one two", goes_on.wait, " three" * 15], "next")
+
+    async def leave():
+        stream = model.get_streaming_chat_message_content(history(("user", "Count")), GPT2ChatSettings())
+        assert [(await anext(stream)).content for _ in range(2)] == ["one", " two"]
+        if how == "closed":
+            await stream.aclose()
+            for _ in range(10):  # Semantic Kernel leaves it to the loop to close what is inside its own generators
+                await asyncio.sleep(0)
+        else:
+            reading = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+        goes_on.set()
+        return await model.get_chat_message_content(history(("user", "Go on")), GPT2ChatSettings())
+
+    assert asyncio.run(leave()).content == "next"
+    assert generator.made <= 3 + 1  # one token of the first answer after it was left, and the next answer
+
+
+def test_the_event_loop_is_free_while_the_model_computes():
+    computed = threading.Event()
+    model, _, _ = service([lambda: computed.wait(20) or pytest.fail("the loop was blocked"), "done"])
+
+    async def both():
+        asyncio.get_running_loop().call_later(0.05, computed.set)
+        return await model.get_chat_message_content(history(("user", "Hi")), GPT2ChatSettings())
+
+    assert asyncio.run(both()).content == "done"
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [(RuntimeError("no memory"), ServiceResponseException), (ValueError("bad id"), ServiceInvalidRequestError)],
+)
+def test_a_failure_is_the_services_with_its_cause_and_the_next_answer_comes(failure, raised):
+    model, _, _ = service(["One", failure], "fine")
+    with pytest.raises(raised, match=str(failure)) as error:
+        ask(model, ("user", "Tell"))
+    assert error.value.__cause__ is failure
+    assert ask(model, ("user", "Tell")).content == "fine"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"temperature": -1}, {"top_k": 0}, {"top_p": 1.5}, {"max_tokens": 0}, {"repetition_penalty": 0}, {"seed": -1}],
+)
+def test_settings_have_bounds(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        GPT2ChatSettings(**bad)
+
+
+def test_none_switches_a_filter_off_and_settings_come_back_as_they_were():
+    assert (GPT2ChatSettings(top_k=None).top_k, GPT2ChatSettings(top_p=None).top_p) == (None, None)
+    assert GPT2ChatSettings.of(SETTINGS, "gpt2").chat_settings() == SETTINGS
+
+
+def test_generic_settings_are_understood_and_unknown_names_told_once():
+    model, generator, notes = service("a", "b")
+    kernel = Kernel(services=model)
+    generic = PromptExecutionSettings(max_tokens=7, temperature=0.5, presence_penalty=1)
+    for _ in range(2):
+        asyncio.run(kernel.invoke_prompt("Hi", arguments=KernelArguments(settings=generic)))
+    assert generator.asked_with[1]["max_tokens"] == 7 and generator.asked_with[1]["temperature"] == 0.5
+    assert notes == ["settings that this model does not have are ignored: presence_penalty"]
+
+
+def test_other_programs_can_use_it_in_templates_and_agents():
+    model, generator, _ = service("Paris.", "Bonjour.", "Au revoir.")
+    kernel = Kernel()
+    kernel.add_service(model)
+    agent = ChatCompletionAgent(kernel=kernel, name="teacher", instructions="Speak French.")
+
+    async def use():
+        answer = await kernel.invoke_prompt("What is the capital of {{$land}}?", land="France")
+        first = await agent.get_response("Hello")
+        streamed = [part async for part in agent.invoke_stream("Goodbye", thread=first.thread)]
+        return str(answer), str(first), "".join(str(part) for part in streamed)
+
+    assert asyncio.run(use()) == ("Paris.", "Bonjour.", "Au revoir.")
+    assert generator.prompts[0] == rendered("What is the capital of France?")
+    assert generator.prompts[2] == rendered("Hello", "Bonjour.", "Goodbye", system="Speak French.")
+
+
+def test_a_summarising_history_gets_its_summary():
+    model, generator, _ = service("They said hello.")
+    short = ChatHistorySummarizationReducer(
+        service=model, target_count=1, threshold_count=0, summarization_instructions="Summarise.",
+        messages=history(("user", "Hello"), ("assistant", "Hi"), ("user", "Bye")).messages,
+    )  # fmt: skip
+    asyncio.run(short.reduce())
+    assert short.messages[0].content == "They said hello."
+    assert generator.prompts[0].endswith("Summarise.\n\n### Response:\n")
+
+
+def test_a_raw_model_continues_the_text_and_says_once_what_it_is():
+    model, generator, notes = service(" upon a time", " home", template=None)
+    assert notes == [RAW_MODEL]
+    assert ask(model, ("user", "Once")).content == " upon a time"
+    ask(model, ("system", "A tale."), ("user", "Once"), ("assistant", " upon"), ("user", "we went"))
+    assert generator.prompts == ["Once", "A tale.\nOnce upon\nwe went"]
+    assert notes == [RAW_MODEL]
+
+
+def test_a_model_of_another_template_is_refused_and_copies_share_the_model():
+    with pytest.raises(ValueError, match="'alpaca'"):
+        service(template="alpaca")
+    model, _, _ = service()
+    assert copy.deepcopy(model) is model

@@ -1,0 +1,116 @@
+"""dpo_train.py with its kept reference: used, made anew, and never written through; and what tuning refuses."""
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+import dpo_train
+import instruction_tune
+from src.checkpoint import file_sha256, load_model, save_checkpoint
+from src.model.gpt import GPTModel
+from src.training.losses import preference_loss
+
+BASE = Path("checkpoints/instruction_tuned/best_model.pt")
+OUT = Path("checkpoints/dpo_aligned")
+SHORT = ["--max-steps", "4", "--eval-every", "2", "--max-lr", "1e-2", "--warmup-steps", "1", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone with a tuned model, of hardly any size, and the shipped preferences."""
+    data = Path(__file__).parent.parent / "Data/preference_data.json"
+    (tmp_path / "Data").mkdir()
+    shutil.copy(data, tmp_path / "Data")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("src.runtime._bf16_gain", lambda device: 0.5)
+    make_base(seed=0)
+    return tmp_path
+
+
+def make_base(seed: int) -> None:
+    torch.manual_seed(seed)
+    size = {"vocab_size": 50257, "context_length": 128, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.0}
+    model = GPTModel(size)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_checkpoint(BASE, {"stage": "sft", "config": asdict(model.config), "model": model.state_dict()})
+
+
+def train(capsys: pytest.CaptureFixture, *argv: str) -> tuple[str, dict[str, torch.Tensor]]:
+    """What the script prints, and the weights that it leaves."""
+    assert dpo_train.main([*SHORT, *argv]) == 0
+    return capsys.readouterr().out, load_model(OUT / "best_model.pt")[0].state_dict()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(tensor, b[name]) for name, tensor in a.items())
+
+
+def test_a_second_run_takes_the_kept_reference_and_ends_in_the_same_weights(capsys) -> None:
+    before = file_sha256(BASE)
+    output, weights = train(capsys)
+    assert "of 20 pairs computed in" in output and "(there were none yet)" in output
+    first = next(line for line in output.splitlines() if line.startswith("step      1/4"))
+    assert "loss   0.6931" in first and "margin   +0.000" in first
+    kls = [float(line.rpartition("kl")[2]) for line in output.splitlines() if line.startswith("eval")]
+    assert kls[0] == 0 and kls[-1] > 1e-3  # the model that it is held against has not learned with it
+    assert file_sha256(BASE) == before
+    output, again = train(capsys)
+    assert "agree with live ones" in output and "computed in" not in output
+    assert same(weights, again)
+
+
+def change_base() -> list[str]:
+    make_base(seed=1)
+    return []
+
+
+def change_data() -> list[str]:
+    data = json.loads(Path("Data/preference_data.json").read_text(encoding="utf-8"))
+    data[-1]["rejected"] += " Really."
+    Path("mine.json").write_text(json.dumps(data), encoding="utf-8")
+    return ["--data", "mine.json"]
+
+
+@pytest.mark.parametrize("change", [change_base, change_data, lambda: ["--precision", "bf16"]])
+def test_another_base_other_data_or_another_precision_make_it_anew(change, capsys) -> None:
+    train(capsys)
+    output, _ = train(capsys, *change())
+    assert "of 20 pairs computed in" in output and "another base, tokenizer or precision" in output
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_interrupted_run_goes_on_bit_for_bit_also_without_the_kept_file(kept: bool, capsys, monkeypatch) -> None:
+    _, expected = train(capsys)
+    shutil.rmtree(OUT)
+    steps = []
+
+    def interrupting(model, batch, **settings):
+        if model.training:
+            steps.append(1)
+            if len(steps) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+        return preference_loss(model, batch, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dpo_train, "preference_loss", interrupting)
+        assert dpo_train.main(SHORT) == 130
+    if not kept:
+        (OUT / "reference_logprobs.pt").unlink()
+    output, resumed = train(capsys, "--resume")
+    assert "at step 3 of 4" in output
+    assert same(expected, resumed)
+
+
+@pytest.mark.parametrize("script", [instruction_tune, dpo_train])
+def test_compiling_is_refused_in_one_line(script, capsys) -> None:
+    with pytest.raises(SystemExit) as left:
+        script.main(["--compile"])
+    assert left.value.code == 2
+    assert "--compile is for windows of one length" in capsys.readouterr().err

@@ -1,0 +1,85 @@
+"""The whole of it, from the command line to the files: restarts, memory across sessions, damage, and two at once."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sk_chat
+from src.data.prompts import TEMPLATE
+from src.model.generate import TextGenerator
+from tests.test_chat import ANSWER, save, speaking_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    save(path, speaking_model(ANSWER), TEMPLATE)
+    return path
+
+
+@pytest.fixture
+def start(model, tmp_path, monkeypatch, capsys):
+    """Start the program anew and pipe lines to it: (stdout, stderr, the prompts that the model read)."""
+    prompts = []
+    stream = TextGenerator.stream
+
+    def listening(self, prompt, *args, **settings):
+        prompts.append(self.encoding.decode(prompt))
+        return stream(self, prompt, *args, **settings)
+
+    monkeypatch.setattr(TextGenerator, "stream", listening)
+
+    def start(typed: str, *argv: str):
+        prompts.clear()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode()), encoding="utf-8"))
+        flags = ["--model", str(model), "--memory-dir", str(tmp_path / "memory"), "--max-tokens", "20", *argv]
+        assert sk_chat.main(flags) == 0
+        return *capsys.readouterr(), list(prompts)
+
+    return start
+
+
+def test_a_conversation_and_its_facts_outlive_the_program(start):
+    _, err, _ = start("My cat is called Miso.\n", "--session", "monday")
+    assert "note: remembered fact 1: My cat is called Miso." in err
+    _, _, [prompt] = start("And now?\n", "--session", "monday")
+    assert "My cat is called Miso." in prompt and ANSWER in prompt and prompt.count("### Instruction:") == 2
+    _, err, [prompt] = start("What is my cat called?\n", "--session", "tuesday")
+    assert prompt.startswith("### System:\nKnown facts: My cat is called Miso.\n\n### Instruction:\nWhat is my cat")
+    assert "note: recalled: My cat is called Miso." in err
+    out, err, [prompt] = start("/forget 1\nWhat is my cat called?\n", "--session", "wednesday")
+    assert "forgotten: My cat is called Miso." in out and "recalled" not in err
+    assert prompt.startswith("### Instruction:")
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"format": 1}', b"\xff" * 100])
+def test_damaged_files_are_told_and_kept_and_the_chat_goes_on(start, tmp_path, damage):
+    start("My cat is called Miso.\n")
+    folder = tmp_path / "memory"
+    (folder / "default.json").write_bytes(damage)
+    (folder / "memory.sqlite3").write_bytes(b"no database")
+    out, err, _ = start("My dog is called Rex.\n/memory\n")
+    assert out.startswith(f"Assistant: {ANSWER}\nsession default: 1 turn so far")
+    assert "1  My dog is called Rex." in out
+    for kept, content in (("default.damaged-1.json", damage), ("memory.damaged-1.sqlite3", b"no database")):
+        assert (folder / kept).read_bytes() == content
+        assert f"kept as {kept}" in err
+    assert "Traceback" not in err
+
+
+def test_two_programs_in_one_session_lose_nothing(model, tmp_path):
+    command = [sys.executable, Path(sk_chat.__file__), "--model", model, "--session", "both", "--prompt"]
+    programs = [
+        subprocess.Popen([*command, f"I am number {n}."], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for n in (1, 2)
+    ]
+    for program in programs:
+        out, err = program.communicate(timeout=120)
+        assert (program.returncode, out.decode().strip()) == (0, ANSWER), err.decode()
+    saved = json.loads((tmp_path / "logs/sessions/both.json").read_text("utf-8"))["messages"]
+    assert sorted(message["text"] for message in saved[::2]) == ["I am number 1.", "I am number 2."]
+    assert [message["text"] for message in saved[1::2]] == [ANSWER, ANSWER]

@@ -1,0 +1,31 @@
+"""The log: silent until it is asked for."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from src.tokenizer.core.logging import get_logger, show_log
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    logger = get_logger()
+    handlers, level = [*logger.handlers], logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+
+
+def test_nothing_is_printed_unless_asked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    get_logger().warning("unheard")
+    assert capsys.readouterr().err == ""
+
+
+def test_asking_twice_prints_once(capsys: pytest.CaptureFixture[str]) -> None:
+    show_log(logging.DEBUG)
+    show_log()
+    get_logger().info("heard")
+    get_logger().debug("unheard")
+    assert capsys.readouterr().err == "src.tokenizer: heard\n"

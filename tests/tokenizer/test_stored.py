@@ -1,0 +1,111 @@
+"""The tokenizer of a training run: made from a text, stored in a checkpoint, found again, and nothing else trusted."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src.tokenizer import build_word_encoding, describe, fingerprint, load_encoding, load_gpt2_encoding
+from src.tokenizer.core.models import Vocabulary
+from src.tokenizer.processing import file_reader
+from src.tokenizer.tokenizers.simple import SimpleTokenizer
+from src.tokenizer.tokenizers.with_unknown import TokenizerWithUnknown
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    file = tmp_path / "play.txt"
+    file.write_text("To be,\nor not to be.\n", encoding="utf-8")
+    return file
+
+
+def test_a_text_becomes_an_encoding_with_what_always_belongs_to_it(text: Path) -> None:
+    encoding = build_word_encoding(text, always=["### Instruction:\n", "that"])
+    assert encoding.vocabulary.tokens == (
+        "<UNK>", "<ENDOFTEXT>", "\n", "be", ",", ".", "To", "not", "or", "to", "###", ":", "Instruction", "that",
+    )  # fmt: skip
+    assert 0 not in encoding.encode("### Instruction:\nthat to be\n")
+
+
+def test_it_does_not_matter_in_which_pieces_a_text_is_read(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = describe(build_word_encoding(text))
+    monkeypatch.setattr(file_reader, "_BLOCK_BYTES", 1)
+    assert describe(build_word_encoding(text)) == whole
+
+
+@pytest.mark.parametrize("kind", [TokenizerWithUnknown, SimpleTokenizer])
+def test_an_encoding_comes_back_from_a_checkpoint(text: Path, tmp_path: Path, kind: type[TokenizerWithUnknown]) -> None:
+    vocabulary = build_word_encoding(text).vocabulary
+    encoding = kind(Vocabulary(vocabulary.tokens, []))
+    torch.save({"tokenizer": describe(encoding)}, tmp_path / "model.pt")
+    description = torch.load(tmp_path / "model.pt", weights_only=True)["tokenizer"]
+    loaded = load_encoding(description)
+    assert type(loaded) is kind and loaded.state() == encoding.state()
+    assert (
+        describe(loaded)
+        == description
+        == {
+            "name": "word",
+            "fingerprint": fingerprint(encoding),
+            "state": {"version": 1, "kind": kind.kind, "cleaning": [], "tokens": [*vocabulary.tokens]},
+        }
+    )
+
+
+@pytest.mark.parametrize("description", [None, {"name": "gpt2"}, "described"])
+def test_gpt2s_encoding_is_found_by_name(description: Any) -> None:
+    gpt2 = load_gpt2_encoding()
+    assert load_encoding(describe(gpt2) if description == "described" else description) is gpt2
+
+
+# What is wrong with a description, as a change of it and of its state, and how it is said.
+DAMAGE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"name": "bpe"}, {}, "there is no tokenizer 'bpe', only 'gpt2' and 'word'"),
+    ({"name": ["word"]}, {}, "there is no tokenizer ['word'], only 'gpt2' and 'word'"),
+    ({"name": "gpt2"}, {}, "its fingerprint is a5623714bcf1..., another than it states; "),
+    ({"state": None}, {}, "its vocabulary is missing"),
+    ({"state": [1]}, {}, "its vocabulary is missing"),
+    ({"fingerprint": None}, {}, "its fingerprint is "),
+    ({"fingerprint": "0" * 64}, {}, "its fingerprint is "),
+    ({}, {"version": 2}, "its version is 2, this program reads version 1"),
+    ({}, {"version": torch.ones(9, 9)}, "its version is tensor([[1., 1."),
+    ({}, {"kind": "magic"}, "there is no tokenizer 'magic', only 'simple' and 'with_unknown'"),
+    ({}, {"kind": None}, "there is no tokenizer None, only "),
+    ({}, {"kind": ["simple"]}, "there is no tokenizer ['simple'], only "),
+    ({}, {"cleaning": ["magic"]}, "there is no cleaning rule 'magic'; choose from "),
+    ({}, {"cleaning": "spaces"}, "its 'cleaning' must be a list of strings"),
+    ({}, {"tokens": {"a": 1}}, "its 'tokens' must be a list of strings"),
+    ({}, {"tokens": ["<UNK>", "<ENDOFTEXT>", b"a"]}, "its 'tokens' must be a list of strings"),
+    ({}, {"tokens": ["a"]}, "the vocabulary begins with ['a'], not with "),
+    ({}, {"tokens": ["<UNK>", "<ENDOFTEXT>", "x" * 10**6]}, "the vocabulary's token 2 has 1000000 characters; "),
+    ({}, {"tokens": ["<UNK>", "<ENDOFTEXT>", "be"]}, "its fingerprint is "),
+]
+
+
+@pytest.mark.parametrize(("outer", "inner", "problem"), DAMAGE)
+def test_a_damaged_description_is_refused_in_one_line(
+    text: Path, outer: dict[str, Any], inner: dict[str, Any], problem: str
+) -> None:
+    description = describe(build_word_encoding(text))
+    changed = {**description, "state": {**description["state"], **inner}, **outer}
+    with pytest.raises(ValueError) as caught:
+        load_encoding(changed)
+    message = str(caught.value)
+    assert message.startswith(f"the tokenizer in this checkpoint is damaged: {problem}")
+    assert message.endswith("; use an undamaged checkpoint, or train again with python main.py")
+    assert "\n" not in message and len(message) < 500
+
+
+def test_what_is_no_description_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="^no tokenizer can be found by a description of type list; use an undamaged checkpoint, or"
+    ):
+        load_encoding(["gpt2"])  # type: ignore[arg-type]
+
+
+def test_importing_the_tokenizers_brings_neither_torch_nor_numpy() -> None:
+    code = "import sys, src.tokenizer; sys.exit(bool({'torch', 'numpy'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,95 @@
+"""Building: who is in, and in which order."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.tokenizer.core.exceptions import EmptyTextError, SettingError
+from src.tokenizer.core.models import Vocabulary
+from src.tokenizer.processing.cleaner import TextCleaner
+from src.tokenizer.vocabulary.builder import VocabularyBuilder
+from tests.tokenizer.texts import TEXTS
+
+TEXT = "b a b c b\na c d <UNK>"  # b three times, a and c twice
+
+
+def words(text: str = TEXT, **settings: Any) -> list[str]:
+    builder = VocabularyBuilder(**settings)
+    builder.add(text)
+    tokens = builder.build().tokens
+    assert tokens[:2] == ("<UNK>", "<ENDOFTEXT>")
+    return [*tokens[2:]]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, ["b", "a", "c", "\n", "d"]),
+        ({"order": "alphabet"}, ["\n", "a", "b", "c", "d"]),
+        ({"min_count": 2}, ["b", "a", "c"]),
+        ({"max_size": 4}, ["b", "a"]),
+        ({"max_size": 4, "order": "alphabet"}, ["a", "b"]),
+        ({"min_count": 3, "always": ["d e", "<UNK> c"]}, ["b", "c", "d", "e"]),
+        ({"max_size": 5, "always": ["e\u2019e d"]}, ["b", "d", "e'e"]),
+    ],
+)
+def test_tokens_are_chosen_and_ordered_as_asked(chosen: dict[str, Any], expected: list[str]) -> None:
+    assert words(**chosen) == expected
+
+
+@given(texts=st.lists(TEXTS, max_size=4).filter(lambda texts: any("a" in text for text in texts)), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_order_of_the_texts_does_not_matter(texts: list[str], data: st.DataObject) -> None:
+    def built(ordered: list[str]) -> Vocabulary:
+        builder = VocabularyBuilder(max_size=8)
+        for text in ordered:
+            builder.add(text)
+        return builder.build()
+
+    assert built(texts) == built(data.draw(st.permutations(texts)))
+
+
+def test_the_vocabulary_keeps_the_rules_its_text_was_cleaned_by() -> None:
+    builder = VocabularyBuilder(cleaner=TextCleaner(["spaces"]))
+    builder.add("a\xa0b\u2026")
+    assert builder.build().cleaning == ("spaces",)
+    assert builder.build().tokens[2:] == ("a", "b", "\u2026")
+
+
+def test_runs_that_are_no_words_are_left_out_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "src.tokenizer"):
+        assert words("a " + "x" * 1001 + " " + "y" * 1000) == ["a", "y" * 1000]
+    assert caplog.messages == ["1 tokens of more than 1000 characters are left out: they are no words"]
+
+
+def refused(kind: type[Exception], call: Callable[[], object]) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"order": "size"}, "order is 'size'; choose 'frequency' or 'alphabet'"),
+        ({"min_count": 0}, "min_count is 0; it must be a whole number of at least 1"),
+        ({"min_count": True}, "min_count is True; it must be a whole number of at least 1"),
+        ({"max_size": 2.5}, "max_size is 2.5; it must be a whole number, or None for no limit"),
+        ({"always": "a b"}, "always is the text 'a b'; pass a list of texts"),
+        (
+            {"max_size": 4, "always": ["a b c"]},
+            "max_size is 4, but 2 reserved tokens and 3 of `always` have to be in; raise it",
+        ),
+    ],
+)
+def test_settings_that_can_not_be_are_refused(chosen: dict[str, Any], message: str) -> None:
+    assert refused(SettingError, lambda: VocabularyBuilder(**chosen)) == message
+
+
+def test_a_vocabulary_of_nothing_is_refused() -> None:
+    message = refused(EmptyTextError, lambda: words(min_count=9))
+    assert message == "of 6 different tokens none occurs 9 times or more; add more text, or lower min_count"
