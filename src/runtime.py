@@ -1,5 +1,7 @@
 """Where and in what precision the arithmetic runs: decided once in a script, then passed along."""
 
+import ctypes
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 WORTH_IT = 2.5  # how much faster bf16 must be on a CPU or MPS before its 8 bits of mantissa are worth it
 
 
@@ -56,6 +59,22 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
 def seed_step(seed: int, step: int) -> None:
     """Make all random numbers of a step (dropout) a function of (seed, step), so that a resumed run repeats them."""
     torch.manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+def keep_freed_memory() -> None:
+    """Let freed memory be used again at once instead of going back to the system, on Linux with the GNU C library.
+
+    A training step frees and takes the same hundreds of megabytes again. Each time the system would hand them out page
+    by page, filled with zeros: a tenth of a step's time at 124M parameters. Elsewhere nothing changes.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # another C library
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _choose_device(name: str) -> torch.device:

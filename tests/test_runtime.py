@@ -1,9 +1,13 @@
 """Device, precision and seed: what is chosen, why, and what is refused."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from src.runtime import WORTH_IT, Runtime, _bf16_gain, choose_runtime, seed_step
+from src.runtime import WORTH_IT, Runtime, _bf16_gain, choose_runtime, keep_freed_memory, seed_step
 
 
 @pytest.fixture
@@ -162,3 +166,23 @@ def test_dropout_is_a_function_of_seed_and_step() -> None:
     others = [dropped(seed, step) for seed, step in ((1, 1), (2, 0), (0, 0), (1, 2), (2**63 - 1, 10**9))]
     assert first not in others
     assert len({tuple(mask) for mask in others}) == len(others)
+
+
+def test_freed_memory_is_used_again() -> None:
+    if not sys.platform.startswith("linux"):
+        keep_freed_memory()  # elsewhere it does nothing, quietly
+        return
+    code = """
+import resource, torch
+from src.runtime import keep_freed_memory
+keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    held = [torch.ones(10**7) for _ in range(3)]  # 3 times 40 MB: 29,300 pages
+    del held
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(sum([faults() for _ in range(8)][4:]))
+"""
+    root = Path(__file__).parents[1]
+    shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert int(shown.stdout) < 10_000  # of 117,200

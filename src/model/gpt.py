@@ -30,8 +30,7 @@ class GPTModel(nn.Module):
     def __init__(self, config: Mapping[str, Any] | GPTConfig) -> None:
         super().__init__()
         self.config = config = GPTConfig.of(config)
-        # Sparse: the gradient of looking tokens up is added to the head's row by row, not as a second whole table.
-        self.wte = nn.Embedding(config.vocab_size, config.d_model, sparse=True)
+        self.wte = nn.Embedding(config.vocab_size, config.d_model)
         self.wpe = nn.Embedding(config.context_length, config.d_model)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))

@@ -25,12 +25,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "dpo": {"epochs": 5, "batch_size": 4, "context_length": 256, "max_lr": 5e-6, "min_lr": 5e-7, "warmup_steps": 5},
 }
 _FROM_SCRATCH = {
-    "max_steps": 1000,  # a million tokens: minutes on two cores
+    "optimizer": "muon",
+    "max_steps": 600,  # half a million tokens: minutes on two cores
     "batch_size": 4,
     "context_length": 256,  # room for a few turns of a chat
-    "max_lr": 2e-3,
-    "min_lr": 2e-4,
-    "warmup_steps": 50,
+    "max_lr": 1e-2,
+    "min_lr": 5e-4,
+    "warmup_steps": 20,
     "patience": 3,  # a short text is overfitted long before the last step
 }
 # To know a few answers by heart is what such a model can show: no validation, no decay, as many passes as that takes.
@@ -70,6 +71,8 @@ def fit_to_size(flags: F, stage: str, size: str | None, given: set[str], example
     if examples > FEW_EXAMPLES:
         chosen |= {"max_steps", "val_fraction"}
     recipe = RECIPES[stage].get(size or "", {})
+    if "optimizer" in chosen and recipe.get("optimizer", "adamw") != flags.optimizer:  # type: ignore[attr-defined]
+        chosen |= {"max_lr", "min_lr"}  # a recipe's rates are good for its optimizer only
     free = {name: value for name, value in recipe.items() if name not in chosen}
     rates = {**vars(flags), **free}
     if rates["min_lr"] > rates["max_lr"]:  # one was chosen, beyond the recipe's other: that one stays the script's

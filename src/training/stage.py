@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from src.checkpoint import BEST, LATEST
-from src.runtime import Runtime
+from src.runtime import Runtime, keep_freed_memory
 from src.training.keeper import Keeper, plain_settings
 from src.training.loop import train
 from src.training.optim import MuonAndAdamW, make_adamw
@@ -27,6 +27,7 @@ def run_stage(stage: Stage, model: Any, flags: Any, runtime: Runtime) -> int:
 
     Raises ValueError where latest_model.pt is of a run with other settings, or where training breaks down.
     """
+    keep_freed_memory()
     plan = make_plan(flags, stage.loader.steps_per_epoch)
     make_optimizer = MuonAndAdamW if flags.optimizer == "muon" else make_adamw
     optimizer = make_optimizer(model, max_lr=plan.max_lr, weight_decay=flags.weight_decay)

@@ -53,6 +53,17 @@ def test_another_shape_is_no_known_size(changed: str) -> None:
     assert size_name(config, GPT_CONFIGS) is None
 
 
+def test_a_recipes_rates_are_for_its_optimizer_only() -> None:
+    published = SCRIPTS["pretrain"].Config()
+    by_recipe = RECIPES["pretrain"]["micro"]
+    given = replace(published, optimizer="adamw")
+    fitted = fit_to_size(given, "pretrain", "micro", {"optimizer"})
+    assert (fitted.optimizer, fitted.max_lr, fitted.min_lr) == ("adamw", published.max_lr, published.min_lr)
+    assert fitted.max_steps == by_recipe["max_steps"]
+    same = fit_to_size(replace(published, optimizer="muon"), "pretrain", "micro", {"optimizer"})
+    assert (same.max_lr, same.min_lr) == (by_recipe["max_lr"], by_recipe["min_lr"])
+
+
 @pytest.fixture
 def flags(monkeypatch: pytest.MonkeyPatch) -> TrainingFlags:
     """Flags as published, for a stage whose recipe for micro is another."""
