@@ -15,6 +15,7 @@ from src.chat_terminal import Screen, piped_lines, session_commands, talk, typed
 from src.checkpoint import load_base
 from src.cli import BAD_USAGE, DONE, INTERRUPTED, flag, parse, run
 from src.model.generate import TextGenerator
+from src.model.quantize import quantize_int8
 from src.runtime import choose_runtime
 from src.tokenizer import load_encoding
 
@@ -38,9 +39,12 @@ class Config:
     seed: int | None = flag(None, "makes answers repeatable (default: a new seed for each answer)")
     prompt: str = flag("", "answer this once, on stdout, and leave (default: a chat)")
     device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
+    quantize: Literal["none", "int8"] = flag("none", "int8: matrices in 8 bits, a quarter of the memory; on a CPU faster")
 
     def __post_init__(self) -> None:
         self.settings()  # refuses bad values
+        if self.quantize == "int8" and self.device not in ("auto", "cpu"):
+            raise ValueError(f"--quantize int8 is for the CPU; leave --device {self.device} out")
 
     def settings(self) -> ChatSettings:
         return ChatSettings(
@@ -75,14 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def open_session(config: Config, screen: Screen) -> ChatSession:
     """Load the model that the config names, and say which it is. Raises what loading raises."""
     base = load_base(config.model, MODELS, load_encoding)
-    device = choose_runtime(config.device, "fp32").device
+    device = choose_runtime("cpu" if config.quantize == "int8" else config.device, "fp32").device
+    model = quantize_int8(base.model) if config.quantize == "int8" else base.model
     size = base.model.config
     screen.note(
         f"{base.path}, {base.why}: {size.parameter_count()[0] / 1e6:.1f}M parameters, "
-        f"context of {size.context_length} tokens, on {device.type}"
+        f"context of {size.context_length} tokens, on {device.type}{', in 8 bits' * (config.quantize == 'int8')}"
     )
     try:
-        generator = TextGenerator(base.model, base.encoding, device)
+        generator = TextGenerator(model, base.encoding, device)
         template = base.metadata.get("template")
         return ChatSession(generator, template=template, settings=config.settings(), notify=screen.note)
     except ValueError as error:

@@ -114,6 +114,13 @@ def test_piped_lines_are_answered_one_after_the_other(converse):
     assert "You:" not in out + err
 
 
+def test_a_model_in_8_bits_gives_the_same_answer_and_says_what_it_is(converse):
+    code, out, err = converse("What is the capital of France?", "--quantize", "int8", "--temperature", "0")
+    assert (code, out) == (0, f"Assistant: {ANSWER}\n")
+    assert "on cpu, in 8 bits" in err
+    assert "in 8 bits" not in converse("")[2]
+
+
 def test_auto_takes_the_best_model_that_is_there_and_says_why(converse, folder):
     tuned = folder / "checkpoints/instruction_tuned/best_model.pt"
     _, _, err = converse()
@@ -289,6 +296,7 @@ def test_no_model_at_all_names_the_command_that_makes_one(tmp_path, monkeypatch)
         (["--top-p", "x"], "--top-p"),
         (["--temprature", "1"], "did you mean --temperature?"),
         (["--device", "tpu"], "--device"),
+        (["--quantize", "int8", "--device", "cuda"], "--quantize int8 is for the CPU; leave --device cuda out"),
     ],
 )
 def test_bad_flags_are_one_line_and_exit_code_2(capsys, argv, reason):
