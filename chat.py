@@ -39,7 +39,7 @@ class Config:
     seed: int | None = flag(None, "makes answers repeatable (default: a new seed for each answer)")
     prompt: str = flag("", "answer this once, on stdout, and leave (default: a chat)")
     device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
-    quantize: Literal["none", "int8"] = flag("none", "int8: matrices in 8 bits, a quarter of the memory; on a CPU faster")
+    quantize: Literal["none", "int8"] = flag("none", "int8: a quarter of the memory, faster on a CPU")
 
     def __post_init__(self) -> None:
         self.settings()  # refuses bad values
