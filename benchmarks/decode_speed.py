@@ -1,16 +1,23 @@
 """python -m benchmarks.decode_speed: tokens a second out of a 124M model, ours in fp32 and int8 beside its peers.
 
-Greedy, one text at a time, over a cache. Each peer writes a short and a long text in turn; the difference of the two is
-its time for the tokens in between, the short one that of reading the prompt. The limit is what the memory delivers:
-each token reads every matrix once. transformers in fp32; CTranslate2, where it is installed, in fp32 and int8.
+Greedy, one text at a time, over a cache. All take turns, each in a process of its own, since idle threads of one
+library slow the next one down. Each writes a short and a long text: the difference of the two is its time for the
+tokens in between, the short one that of reading the prompt. The limit is what the memory delivers: each token reads
+every matrix once. transformers in fp32; CTranslate2, where it is installed, in fp32 and int8.
 """
 
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
@@ -21,6 +28,9 @@ from src.model.gpt import GPTModel
 from src.model.load_gpt2 import load_gpt2
 from src.model.quantize import quantize_int8
 
+MATRICES = 124_318_464  # numbers that a token reads: all blocks' matrices, and the head
+SPINNING_S = 0.5
+
 Write = Callable[[list[int], int], object]  # (prompt ids, number of new tokens)
 
 
@@ -29,6 +39,7 @@ class Config:
     prompt: int = flag(64, "tokens of the prompt")
     tokens: int = flag(64, "tokens to write after the first")
     rounds: int = flag(7, "texts of each that count, after one to warm up")
+    alone: str | None = flag(None, "be this contestant, for a parent process")
 
 
 class Endless:
@@ -101,8 +112,6 @@ def bandwidth() -> float:
 
 def random_model(folder: Path) -> None:
     """A GPT-2 of 124M random parameters and a vocabulary of made-up words, as Hugging Face saves them."""
-    import json
-
     torch.manual_seed(0)
     GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
     words = {f"t{i}": i for i in range(50256)} | {"<|endoftext|>": 50256}
@@ -111,45 +120,67 @@ def random_model(folder: Path) -> None:
     GPT2TokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
 
 
-def contestants(folder: Path) -> dict[str, Write]:
-    model = load_gpt2(folder)
-    writers = {"ours": ours(model), "ours, int8": ours(quantize_int8(model)), "transformers": transformers(folder)}
-    try:
-        import ctranslate2 as _  # noqa: F401
-    except ImportError:
-        print("CTranslate2 is left out: pip install ctranslate2")
-    else:
-        writers |= {"CTranslate2": ctranslate2(folder, "float32"), "CTranslate2, int8": ctranslate2(folder, "int8")}
-    return writers
+CONTESTANTS: dict[str, Callable[[Path], Write]] = {
+    "ours": lambda folder: ours(load_gpt2(folder)),
+    "ours, int8": lambda folder: ours(quantize_int8(load_gpt2(folder))),
+    "transformers": transformers,
+    "CTranslate2": lambda folder: ctranslate2(folder, "float32"),
+    "CTranslate2, int8": lambda folder: ctranslate2(folder, "int8"),
+}
+
+
+def take_turns(name: str, folder: Path, prompt: list[int], tokens: int) -> None:
+    """In a process of its own: for every line that comes, the seconds of a short and of a long text."""
+    with redirect_stdout(sys.stderr):
+        write = CONTESTANTS[name](folder)
+    for _ in sys.stdin:
+        times = []
+        for n in (1, 1 + tokens):
+            start = time.perf_counter()
+            write(prompt, n)
+            times.append(time.perf_counter() - start)
+        print(*times, flush=True)
+
+
+def ask(process: subprocess.Popen) -> tuple[float, float]:
+    """One turn. Threads of the one before may spin on for a moment, so it is waited for."""
+    assert process.stdin and process.stdout
+    time.sleep(SPINNING_S)
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    reading, both = map(float, process.stdout.readline().split())
+    return reading, both - reading
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
-    prompt = torch.randint(50000, (flags.prompt,), generator=torch.Generator().manual_seed(1)).tolist()
+    if flags.alone:
+        name, folder = flags.alone.split("@")
+        prompt = torch.randint(50000, (flags.prompt,), generator=torch.Generator().manual_seed(1)).tolist()
+        take_turns(name, Path(folder), prompt, flags.tokens)
+        return 0
+    names = [name for name in CONTESTANTS if find_spec("ctranslate2") or "CTranslate2" not in name]
+    if len(names) < len(CONTESTANTS):
+        print("CTranslate2 is left out: pip install ctranslate2")
     with tempfile.TemporaryDirectory() as folder:
         random_model(Path(folder))
-        writers = contestants(Path(folder))
-    reading: dict[str, list[float]] = {name: [] for name in writers}
-    writing: dict[str, list[float]] = {name: [] for name in writers}
-    for turn in range(flags.rounds + 1):
-        for name, write in writers.items():
-            times = []
-            for n in (1, 1 + flags.tokens):
-                start = time.perf_counter()
-                write(prompt, n)
-                times.append(time.perf_counter() - start)
-            if turn:
-                reading[name].append(times[0])
-                writing[name].append((times[1] - times[0]) / flags.tokens)
-    matrices = 124_318_464  # numbers that a token reads: all blocks' matrices, and the head
-    limits = {False: matrices * 4 / bandwidth(), True: matrices / bandwidth()}
-    print(f"124M, prompt of {flags.prompt}, {flags.tokens} new tokens, {torch.get_num_threads()} threads")
-    for name in writers:
-        token, first = statistics.median(writing[name]), statistics.median(reading[name])
-        print(
-            f"{name:<18} {1 / token:6.1f} tokens/s (best {1 / min(writing[name]):5.1f}), "
-            f"{limits['int8' in name] / token:4.0%} of the memory's rate | first token after {first * 1e3:5.0f} ms"
-        )
+        command = [sys.executable, "-m", "benchmarks.decode_speed"]
+        command += [f"--prompt={flags.prompt}", f"--tokens={flags.tokens}"]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        processes = {
+            name: subprocess.Popen([*command, f"--alone={name}@{folder}"], text=True, **pipes) for name in names
+        }
+        turns = [{name: ask(process) for name, process in processes.items()} for _ in range(flags.rounds + 1)][1:]
+        for process in processes.values():
+            process.communicate()
+    rate = bandwidth()
+    threads = torch.get_num_threads()
+    print(f"124M, prompt of {flags.prompt}, {flags.tokens} new tokens, {threads} threads, {rate / 1e9:.0f} GB/s")
+    for name in names:
+        first, token = (statistics.median(turn[name][i] for turn in turns) for i in (0, 1))
+        limit, speed = MATRICES * (1 if "int8" in name else 4) / rate, flags.tokens / token
+        share = f"{limit * speed:4.0%} of the memory's rate"
+        print(f"{name:<18} {speed:6.1f} tokens/s, {share} | first token after {first * 1e3:5.0f} ms")
     return 0
 
 
