@@ -77,7 +77,9 @@ class TrainingFlags:
                 problems.append(f"{flag_name(name)} must be at least 0 and below 2**63, got {getattr(self, name)}")
         if not 0 < self.max_lr < 10:
             problems.append(f"--max-lr must be above 0 and below 10, got {self.max_lr}")
-        if self.min_lr > self.max_lr:
+        defaults = type(self)  # a recipe may still put others in their place, so make_plan looks again
+        chosen = self.min_lr != getattr(defaults, "min_lr", None) and self.max_lr != getattr(defaults, "max_lr", None)
+        if chosen and self.min_lr > self.max_lr:
             problems.append(f"--min-lr must not be above --max-lr, got {self.min_lr} and {self.max_lr}")
         if self.grad_clip is not None and not 0 < self.grad_clip < math.inf:
             problems.append(f"--grad-clip must be above 0, or none, got {self.grad_clip}")

@@ -6,6 +6,8 @@ attention stay as they are. C channels in, O channels out, V vocabulary.
 """
 
 import warnings
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,23 +25,19 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.row_sums = quantized.sum(dim=1) * scale  # (O,): what an input of ones gives, without the bias
         self.bias = bias
-        with warnings.catch_warnings():
-            # PyTorch announces the end of this constructor, and has no other that its fastest int8 product takes.
-            warnings.filterwarnings("ignore", message=".*are deprecated", category=UserWarning)
-            zeros = torch.zeros(len(scale), dtype=torch.int64)
-            as_quantized = torch._make_per_channel_quantized_tensor(quantized, scale.double(), zeros, 0)
-        self.packed = torch.ops.quantized.linear_prepack(as_quantized, bias)
+        self.packed = _packed(quantized, scale, bias)
+        self.reduce_range = _overflows()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., O)."""
         if x.dim() == 1:  # fewer than the kernel takes
             return self(x[None])[0]
         if x.numel() == x.shape[-1]:
-            return torch.ops.quantized.linear_dynamic(x, self.packed)
+            return torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
         # The kernel takes one range for all rows. So each row is stretched to [0, 1], and its product put back.
         low, high = torch.aminmax(x, dim=-1, keepdim=True)
         width = (high - low).clamp_min(torch.finfo(x.dtype).tiny)
-        y = torch.ops.quantized.linear_dynamic((x - low) / width, self.packed)
+        y = torch.ops.quantized.linear_dynamic((x - low) / width, self.packed, self.reduce_range)
         y = y.mul_(width).addcmul_(low, self.row_sums)
         return y if self.bias is None else y.addcmul_(1 - width, self.bias)
 
@@ -67,7 +65,7 @@ class Int8GPT(GPTModel):
 
 @torch.no_grad()
 def quantize_int8(model: GPTModel) -> GPTModel:
-    """A copy of a model on the CPU for generation and evaluation, its matrices in 8 bits. `model` stays as it is.
+    """A copy of a model on the CPU that writes text with its matrices in 8 bits. `model` stays as it is.
 
     Raises ValueError for a model on another device, and where this PyTorch has no 8-bit product for the processor.
     """
@@ -91,3 +89,22 @@ def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
     """int8 (O, C) and float scales (O,) whose product is nearly the weight."""
     scale = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny * LEVELS) / LEVELS
     return (weight / scale[:, None]).round_().to(torch.int8), scale
+
+
+def _packed(quantized: Tensor, scale: Tensor, bias: Tensor | None) -> Any:
+    """A weight in the form that the 8-bit product takes."""
+    with warnings.catch_warnings():
+        # PyTorch announces the end of this constructor, and has no other that its fastest int8 product takes.
+        warnings.filterwarnings("ignore", message=".*are deprecated", category=UserWarning)
+        zeros = torch.zeros(len(scale), dtype=torch.int64)
+        as_quantized = torch._make_per_channel_quantized_tensor(quantized, scale.double(), zeros, 0)
+    return torch.ops.quantized.linear_prepack(as_quantized, bias)
+
+
+@cache
+def _overflows() -> bool:
+    """Whether inputs have to keep to 7 bits: processors without VNNI add pairs of products in too few bits."""
+    largest = _packed(torch.full((1, 64), LEVELS, dtype=torch.int8), torch.ones(1), None)
+    x = torch.ones(1, 64)
+    x[0, 0] = 0
+    return abs(float(torch.ops.quantized.linear_dynamic(x, largest)) / (63 * LEVELS) - 1) > 0.01

@@ -98,7 +98,7 @@ class Keeper:
         }
 
     def _refuse_other_run(self, latest: Path, saved: Mapping[str, Any]) -> None:
-        there, here = saved["run"]["identity"], self.identity
+        there, here = {"optimizer": "adamw", **saved["run"]["identity"]}, self.identity
         changed = [name for name in here if there.get(name) != here[name]]
         if changed:
             details = ", ".join(

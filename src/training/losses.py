@@ -55,6 +55,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 z = odds.sum(dim=1, keepdim=True)
                 total += (z.log() + highest - right).sum()
                 if grad_hidden is not None and grad_weight is not None:
+                    if dtype == torch.float16:  # whose numbers end at 65,504, and z may be as large as V
+                        odds, z = odds.div_(z), torch.ones_like(z)
                     # The gradient is odds / z - 1 at the target. Dividing (rows, C) by z spares a pass over (rows, V).
                     gradient = odds.scatter_add_(1, wanted, -z).to(dtype)
                     grad_hidden[start : start + CHUNK_ROWS] = (gradient @ w) / z

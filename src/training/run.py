@@ -88,7 +88,12 @@ class Run:
 
 
 def make_plan(flags: Any, steps_per_epoch: int) -> Plan:
-    """The numbers of a run from its flags; --max-steps, where given, is the length that the schedule spans."""
+    """The numbers of a run from its flags; --max-steps, where given, is the length that the schedule spans.
+
+    Raises ValueError for learning rates the wrong way round.
+    """
+    if flags.min_lr > flags.max_lr:
+        raise ValueError(f"--min-lr must not be above --max-lr, got {flags.min_lr} and {flags.max_lr}")
     steps = flags.max_steps or flags.epochs * steps_per_epoch
     return Plan(
         steps=steps,
