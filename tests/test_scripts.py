@@ -221,7 +221,7 @@ def test_what_is_missing_or_wrong_is_one_line_and_exit_code_one(
         (main, ["--batch-size", "0"], ["--batch-size must be at least 1, got 0"]),
         (main, ["--max-lr", "fast"], ["--max-lr", "fast"]),
         (main, ["--model", "gigantic"], ["--model gigantic: no such size", "gpt2-124M"]),
-        (main, ["--min-lr", "1", "--dropout", "2"], ["--min-lr", "--dropout"]),
+        (main, ["--min-lr", "1", "--max-lr", "0.5", "--dropout", "2"], ["--min-lr", "--dropout"]),
         (dpo_train, ["--beta", "0"], ["--beta must be above 0"]),
         (dpo_train, ["--loss", "kto"], ["kto", "sigmoid"]),
         (dpo_train, ["--label-smoothing", "0.1"], ["--label-smoothing is read by --loss robust only"]),
@@ -235,6 +235,13 @@ def test_bad_usage_is_one_line_and_exit_code_two(
     line = error(capsys)
     for word in words:
         assert word in line
+
+
+def test_a_rate_is_held_against_the_recipe_that_the_run_takes(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main.main(["--data", "verse.txt", *SHORT, "--min-lr", "0.001"]) == 0  # above the constant, below micro's
+    assert "learning rate  0.01 to 0.001" in capsys.readouterr().out
+    assert leave(main.main, "--data", "verse.txt", *SHORT, "--min-lr", "1") == 1
+    assert "--min-lr must not be above --max-lr, got 1.0" in error(capsys)
 
 
 def test_a_broken_record_stops_before_anything_is_loaded(folder: Path, capsys: pytest.CaptureFixture) -> None:
