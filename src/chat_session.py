@@ -164,8 +164,8 @@ class ChatSession:
                 said.append(piece)
                 yield piece
             self.finish_reason = stream.finish_reason or "interrupted"
-        finally:
             self.answer_tokens = len(stream.ids)
+        finally:
             if said or self.finish_reason != "interrupted":
                 self._turns += [asked, self._turn("assistant", "".join(said))]
         if self.finish_reason == "length" and not self.is_raw:
