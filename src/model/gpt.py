@@ -42,12 +42,17 @@ class GPTModel(nn.Module):
         return self.head(self.hidden_states(ids, cache))
 
     def hidden_states(
-        self, ids: Tensor, cache: KeyValueCache | None = None, segments: Segments | None = None
+        self,
+        ids: Tensor,
+        cache: KeyValueCache | None = None,
+        segments: Segments | None = None,
+        embedded: Tensor | None = None,
     ) -> Tensor:
         """The normalised states that the head reads: int64 (B, T) to (B, T, C).
 
         With a cache, `ids` continues what it holds. With segments, a row holds several texts behind each other, and the
         states are those that each would have alone; one that goes on from an earlier one shares its computation.
+        embedded: what `wte` makes of the ids, (B, T, C), where the caller has looked it up already.
         Raises ValueError when a text, with what it continues, is longer than the context.
         """
         start = cache.length if cache is not None else 0
@@ -55,7 +60,7 @@ class GPTModel(nn.Module):
         if (longest := max(end for _, end in spans)) > self.config.context_length:
             raise ValueError(f"{longest} tokens do not fit the model's context of {self.config.context_length}")
         positions = torch.cat([torch.arange(*span, device=ids.device) for span in spans])  # (T,)
-        x = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
+        x = self.drop((self.wte(ids) if embedded is None else embedded) + self.wpe(positions))  # (B, T, C)
         for layer, block in enumerate(self.h):
             x = block(x, cache, layer, segments)
         if cache is not None:

@@ -10,78 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.training.tied_head import TiedGradient, embed, linear_cross_entropy
+
 PreferenceLoss = Literal["sigmoid", "ipo", "hinge", "robust"]
 Metrics = dict[str, Tensor]
-
-CHUNK_ROWS = 128  # rows of logits in memory at once: 25 MB at GPT-2's vocabulary
 
 
 def language_model_loss(model: Any, batch: Any) -> tuple[Tensor, Metrics]:
     """Sum of the cross-entropies, in nats, of the targets that count: scalar, no further metrics."""
-    hidden, targets = _states_that_count(model, batch)
-    return linear_cross_entropy(hidden, model.wte.weight, targets), {}
-
-
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """`F.cross_entropy(hidden @ weight.T, targets, reduction="sum")` without ever holding all logits.
-
-    hidden (N, C), weight (V, C), targets (N,) to a scalar. The logits of a few rows are made, turned into their
-    gradient and thrown away while they are still in the processor's cache, so nothing of size (N, V) exists.
-    """
-    if not torch.is_grad_enabled():  # inside the function it never is; what asks for no gradient makes none
-        hidden, weight = hidden.detach(), weight.detach()
-    return _LinearCrossEntropy.apply(hidden, weight, targets)
-
-
-class _LinearCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        kind = hidden.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-        h, w = hidden.to(dtype), weight.to(dtype)
-        needs_gradient = any(ctx.needs_input_grad)
-        grad_hidden = torch.empty_like(h) if needs_gradient else None
-        # The first product overwrites it; to fill it with zeros before is a pass over the whole vocabulary.
-        grad_weight = (torch.empty_like if len(h) else torch.zeros_like)(weight) if needs_gradient else None
-        exact = torch.promote_types(dtype, torch.float32)
-        total = torch.zeros((), dtype=exact, device=hidden.device)
-        buffer = h.new_empty(min(CHUNK_ROWS, len(h)), len(w))  # made once: new memory costs more than it looks
-        with torch.autocast(kind, enabled=False):
-            for start in range(0, len(h), CHUNK_ROWS):
-                rows, wanted = h[start : start + CHUNK_ROWS], targets[start : start + CHUNK_ROWS, None]
-                logits = torch.mm(rows, w.T, out=buffer[: len(rows)]).to(exact)  # (rows, V)
-                highest, right = logits.amax(dim=1, keepdim=True), logits.gather(1, wanted)
-                odds = logits.sub_(highest).exp_()  # softmax times z, in place
-                z = odds.sum(dim=1, keepdim=True)
-                total += (z.log() + highest - right).sum()
-                if grad_hidden is not None and grad_weight is not None:
-                    if dtype == torch.float16:  # whose numbers end at 65,504, and z may be as large as V
-                        odds, z = odds.div_(z), torch.ones_like(z)
-                    # The gradient is odds / z - 1 at the target. Dividing (rows, C) by z spares a pass over (rows, V).
-                    gradient = odds.scatter_add_(1, wanted, -z).to(dtype)
-                    grad_hidden[start : start + CHUNK_ROWS] = (gradient @ w) / z
-                    _add_product(grad_weight, gradient.T, (rows / z).to(dtype), first=start == 0)
-        ctx.gradients = grad_hidden, grad_weight
-        ctx.hidden_dtype = hidden.dtype
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
-        if ctx.gradients is None:
-            raise RuntimeError("linear_cross_entropy can be differentiated once: its gradients are scaled in place")
-        grad_hidden, grad_weight = ctx.gradients
-        ctx.gradients = None
-        return grad_hidden.to(ctx.hidden_dtype).mul_(grad_outputs[0]), grad_weight.mul_(grad_outputs[0]), None
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor, *, first: bool) -> None:
-    """total += a @ b, or = where `first`; in half precision the sum is kept in total's dtype."""
-    if total.dtype == a.dtype:
-        total.addmm_(a, b, beta=0 if first else 1)
-    elif first:
-        total.copy_(a @ b)
-    else:
-        total += a @ b
+    tied = TiedGradient()
+    hidden, targets = _states_that_count(model, batch, embed(batch.inputs, model.wte.weight, tied))
+    return linear_cross_entropy(hidden, model.wte.weight, targets, tied), {}
 
 
 def dpo_loss(
@@ -189,7 +128,8 @@ def _logits_that_count(model: Any, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
     return logits.to(exact), targets, batch.answers[batch.targets >= 0]
 
 
-def _states_that_count(model: Any, batch: Any) -> tuple[Tensor, Tensor]:
+def _states_that_count(model: Any, batch: Any, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """States (N, C) and targets (N,) of the positions whose target counts; the head runs on no others."""
     counts = batch.targets >= 0
-    return model.hidden_states(batch.inputs, segments=batch.segments)[counts], batch.targets[counts]
+    hidden = model.hidden_states(batch.inputs, segments=batch.segments, embedded=embedded)
+    return hidden[counts], batch.targets[counts]

@@ -58,13 +58,13 @@ def _compile(model: Any) -> None:
 
     eager, compiled = model.hidden_states, torch.compile(model.hidden_states)
 
-    def hidden_states(ids: torch.Tensor, cache: Any = None, segments: Any = None) -> torch.Tensor:
+    def hidden_states(ids: torch.Tensor, cache: Any = None, segments: Any = None, embedded: Any = None) -> torch.Tensor:
         if cache is not None:
             return eager(ids, cache)
         if segments is not None:
             raise ValueError(f"{NO_COMPILING}; leave it out")
         try:
-            return compiled(ids)
+            return compiled(ids, embedded=embedded)
         except (TorchDynamoException, InductorError) as error:
             raise ValueError(f"--compile does not work here ({str(error).splitlines()[0]}); leave it out") from error
 

@@ -362,7 +362,7 @@ def test_a_compiled_run_trains_as_an_eager_one_and_generation_stays_eager(
 
     def compiled(function):
         graph = compile_(function, backend="eager")
-        return lambda *arguments: reads.append(len(arguments)) or graph(*arguments)
+        return lambda *arguments, **named: reads.append(len(arguments)) or graph(*arguments, **named)
 
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", compiled)
@@ -433,7 +433,7 @@ def test_the_next_command_follows_the_folder(tmp_path: Path, capsys) -> None:
 
 def test_evaluating_makes_no_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     products = []
-    monkeypatch.setattr("src.training.losses._add_product", lambda *_, **__: products.append(1))
+    monkeypatch.setattr("src.training.tied_head._add_product", lambda *_, **__: products.append(1))
     model = GPTModel(CONFIG)
     batch = pack_examples(examples())
     with model.evaluating():

@@ -12,14 +12,9 @@ from trl import DPOTrainer
 
 from src.data.batching import IGNORE, Batch, pack_examples, pack_pairs
 from src.model.gpt import GPTModel
-from src.training import losses
-from src.training.losses import (
-    answer_logprobs,
-    dpo_loss,
-    language_model_loss,
-    linear_cross_entropy,
-    preference_loss,
-)
+from src.training import tied_head
+from src.training.losses import answer_logprobs, dpo_loss, language_model_loss, preference_loss
+from src.training.tied_head import TiedGradient, embed, linear_cross_entropy
 
 CONFIG = {"vocab_size": 61, "context_length": 32, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.0}
 
@@ -50,7 +45,7 @@ def test_chunked_cross_entropy_equals_the_plain_form(rows: int) -> None:
 
 
 def test_chunked_cross_entropy_has_the_gradient_of_its_differences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(tied_head, "CHUNK_ROWS", 2)
     hidden, weight = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (5, 7))
     targets, tiny = torch.randint(7, (5,)), 1e-6
     gradients = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets), (hidden, weight))
@@ -99,6 +94,18 @@ def test_chunked_cross_entropy_in_bf16_stays_near_fp32(model: GPTModel) -> None:
     assert rounded.item() == pytest.approx(exact.item(), rel=0.02)
     assert rounded.item() != exact.item()
     assert F.cosine_similarity(model.wte.weight.grad.flatten(), gradient.flatten(), dim=0) > 0.99
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_matrix_that_is_embedding_and_head_has_the_gradient_of_both(times: int) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(61, 16, dtype=torch.float64, requires_grad=True)
+    ids, targets, tied = torch.tensor([[3, 5, 3], [60, 0, 5]]), torch.randint(61, (6,)), TiedGradient()
+    hidden = torch.tanh(embed(ids, weight, tied)).view(6, 16)
+    loss = sum(linear_cross_entropy(hidden, weight, targets, tied) for _ in range(times))
+    logits = torch.tanh(F.embedding(ids, weight)).view(6, 16) @ weight.T
+    expected = times * F.cross_entropy(logits, targets, reduction="sum")
+    torch.testing.assert_close(torch.autograd.grad(3 * loss, weight), torch.autograd.grad(3 * expected, weight))
 
 
 def test_only_targets_that_count_are_in_the_loss_each_seeing_its_own_text_alone(model: GPTModel) -> None:

@@ -1,0 +1,114 @@
+"""The matrix that is embedding and head at once (Press and Wolf 2017): its cross-entropy and its gradient.
+
+Neither the logits of all positions nor a second gradient of the matrix ever exist. N positions, C channels,
+V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK_ROWS = 128  # rows of logits in memory at once: 25 MB at GPT-2's vocabulary
+
+
+class TiedGradient:
+    """Where the head's gradient of the one matrix waits for the embedding's, which is added to it row by row.
+
+    Autograd would make the embedding's gradient a second (V, C), zero but for a few rows, and add the two.
+    """
+
+    def __init__(self) -> None:
+        self.head: Tensor | None = None
+
+
+def embed(ids: Tensor, weight: Tensor, tied: TiedGradient) -> Tensor:
+    """`F.embedding(ids, weight)`, (...) to (..., C). Its gradient takes in what a head left in `tied`."""
+    return _TiedEmbedding.apply(weight, ids, tied)
+
+
+class _TiedEmbedding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, ids: Tensor, tied: TiedGradient) -> Tensor:
+        ctx.tied, ctx.shape = tied, weight.shape
+        ctx.save_for_backward(ids)
+        return F.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (ids,), (gradient,) = ctx.saved_tensors, grad_outputs
+        total, ctx.tied.head = ctx.tied.head, None
+        if total is None:
+            total = gradient.new_zeros(ctx.shape)
+        return total.index_add_(0, ids.flatten(), gradient.reshape(-1, ctx.shape[1]).to(total.dtype)), None, None
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, tied: TiedGradient | None = None) -> Tensor:
+    """`F.cross_entropy(hidden @ weight.T, targets, reduction="sum")` without ever holding all logits.
+
+    hidden (N, C), weight (V, C), targets (N,) to a scalar. The logits of a few rows are made, turned into their
+    gradient and thrown away while they are still in the processor's cache, so nothing of size (N, V) exists.
+    With `tied`, the weight's gradient is left there for `embed`, which `hidden` has to come from.
+    """
+    if not torch.is_grad_enabled():  # inside the function it never is; what asks for no gradient makes none
+        hidden, weight = hidden.detach(), weight.detach()
+    return _LinearCrossEntropy.apply(hidden, weight, targets, tied)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, tied: TiedGradient | None) -> Tensor:
+        kind = hidden.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        h, w = hidden.to(dtype), weight.to(dtype)
+        needs_gradient = any(ctx.needs_input_grad)
+        grad_hidden = torch.empty_like(h) if needs_gradient else None
+        # The first product overwrites it; to fill it with zeros before is a pass over the whole vocabulary.
+        grad_weight = (torch.empty_like if len(h) else torch.zeros_like)(weight) if needs_gradient else None
+        exact = torch.promote_types(dtype, torch.float32)
+        total = torch.zeros((), dtype=exact, device=hidden.device)
+        buffer = h.new_empty(min(CHUNK_ROWS, len(h)), len(w))  # made once: new memory costs more than it looks
+        with torch.autocast(kind, enabled=False):
+            for start in range(0, len(h), CHUNK_ROWS):
+                rows, wanted = h[start : start + CHUNK_ROWS], targets[start : start + CHUNK_ROWS, None]
+                logits = torch.mm(rows, w.T, out=buffer[: len(rows)]).to(exact)  # (rows, V)
+                highest, right = logits.amax(dim=1, keepdim=True), logits.gather(1, wanted)
+                odds = logits.sub_(highest).exp_()  # softmax times z, in place
+                z = odds.sum(dim=1, keepdim=True)
+                total += (z.log() + highest - right).sum()
+                if grad_hidden is not None and grad_weight is not None:
+                    if dtype == torch.float16:  # whose numbers end at 65,504, and z may be as large as V
+                        odds, z = odds.div_(z), torch.ones_like(z)
+                    # The gradient is odds / z - 1 at the target. Dividing (rows, C) by z spares a pass over (rows, V).
+                    gradient = odds.scatter_add_(1, wanted, -z).to(dtype)
+                    grad_hidden[start : start + CHUNK_ROWS] = (gradient @ w) / z
+                    _add_product(grad_weight, gradient.T, (rows / z).to(dtype), first=start == 0)
+        ctx.gradients = grad_hidden, grad_weight
+        ctx.hidden_dtype, ctx.tied = hidden.dtype, tied
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        if ctx.gradients is None:
+            raise RuntimeError("linear_cross_entropy can be differentiated once: its gradients are scaled in place")
+        grad_hidden, grad_weight = ctx.gradients
+        ctx.gradients = None
+        grad_hidden, grad_weight = (
+            grad_hidden.to(ctx.hidden_dtype).mul_(grad_outputs[0]),
+            grad_weight.mul_(grad_outputs[0]),
+        )
+        if ctx.tied is not None:
+            ctx.tied.head = grad_weight if ctx.tied.head is None else ctx.tied.head.add_(grad_weight)
+            grad_weight = None
+        return grad_hidden, grad_weight, None, None
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor, *, first: bool) -> None:
+    """total += a @ b, or = where `first`; in half precision the sum is kept in total's dtype."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b, beta=0 if first else 1)
+    elif first:
+        total.copy_(a @ b)
+    else:
+        total += a @ b
