@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from src.model.attention import KeyValueCache, MultiHeadAttention, Segments
 from src.model.config import GPTConfig
@@ -29,7 +31,16 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        return self.dropout(self.c_proj(self.activation(self.c_fc(x))))
+        wide = self.c_fc(x)  # (B, T, 4 C)
+        if torch.is_grad_enabled():
+            # The bent values are a quarter of what training would keep, and are made again in a moment.
+            narrow = checkpoint(self._narrow, wide, use_reentrant=False, preserve_rng_state=False)
+        else:
+            narrow = self._narrow(wide)
+        return self.dropout(narrow)
+
+    def _narrow(self, wide: Tensor) -> Tensor:
+        return self.c_proj(self.activation(wide))
 
 
 class TransformerBlock(nn.Module):

@@ -189,6 +189,14 @@ def test_dropout_works_in_training_only_and_can_be_changed() -> None:
     assert model.config.dropout == 0.0
 
 
+def test_the_bent_values_of_the_mlp_are_not_kept_for_the_gradient() -> None:
+    model, kept = GPTModel(SMALL), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        model(torch.randint(101, (3, 16)))
+    sizes = [tensor.numel() for tensor in kept]
+    assert sizes.count(3 * 16 * 4 * 32) == 3  # of three layers, what goes into the bending and not what comes out
+
+
 def test_every_size_has_the_published_number_of_parameters() -> None:
     # Radford et al. 2019 give 117M to 1542M; the released files have 124M to 1558M. Brown et al. 2020, table 2.1.
     millions = {name: round(GPTConfig.of(size).parameter_count()[0] / 1e6) for name, size in GPT_CONFIGS.items()}
