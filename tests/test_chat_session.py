@@ -7,8 +7,9 @@ import torch
 
 from src.chat_session import NEXT_TURN, RAW_MODEL, ChatSession, ChatSettings, ChatTurn
 from src.data.prompts import TEMPLATE, render_conversation
-from src.model.generate import KeptCache, TextGenerator, TextStream, _stop_strings
+from src.model.generate import KeptCache, TextGenerator
 from src.model.gpt import GPTModel
+from src.model.text_stream import TextStream, stop_strings
 from src.tokenizer import load_gpt2_encoding
 
 ENCODING = load_gpt2_encoding()
@@ -37,7 +38,7 @@ class Reciter(TextGenerator):
         self.asked_with.append({"max_new_tokens": max_new_tokens, **settings})
         answer = next(self.answers)
         tokens = self.tokens([answer] if isinstance(answer, str) else answer, max_new_tokens)
-        return TextStream(tokens, ENCODING, max_new_tokens, _stop_strings(stop))
+        return TextStream(tokens, ENCODING, max_new_tokens, stop_strings(stop))
 
     def tokens(self, parts, limit):
         for part in parts:

@@ -104,7 +104,7 @@ def check_cache_bytes(function: Answer) -> None:
         heads, head_size = kv_heads or config["n_heads"], config["d_model"] // config["n_heads"]
         kept = GPTConfig.of({**config, "d_model": heads * head_size, "n_heads": heads})
         cache = KeyValueCache(kept, batch_size, tokens, device=torch.device("meta"), dtype=dtypes[size])
-        expected = cache.keys.nbytes + cache.values.nbytes
+        expected = cache.both.nbytes
         mistakes = {
             "keys and values are both kept": expected / 2,
             "every layer has keys and values": expected / config["n_layers"],
@@ -142,7 +142,7 @@ def _limit(
     size, bandwidth = rates["bytes_per_number"], rates["bandwidth"]
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     weights_s = size * (sum(sizes.values()) - sizes["wpe.weight"]) / bandwidth
-    cache_s = size * (cache.keys.numel() + cache.values.numel()) / bandwidth
+    cache_s = size * cache.both.numel() / bandwidth
     compute_s, read_s = flops / rates["compute"], weights_s + cache_s
     return batch_size / max(read_s, compute_s), {
         "both go on at the same time: the longer one counts, not the sum": batch_size / (read_s + compute_s),

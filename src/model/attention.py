@@ -16,29 +16,38 @@ Segments = Sequence[tuple[int, int | None]]
 
 
 class KeyValueCache:
-    """Keys and values of every layer in memory reserved once: two tensors of shape (layers, B, H, capacity, D)."""
+    """Keys and values of every layer in memory reserved once: a tensor of shape (layers, B, 2, H, capacity, D)."""
 
     def __init__(
         self, config: GPTConfig, batch_size: int, capacity: int, *, device: torch.device, dtype: torch.dtype
     ) -> None:
         head_size = config.d_model // config.n_heads
-        shape = (config.n_layers, batch_size, config.n_heads, capacity, head_size)
-        self.keys = torch.empty(shape, device=device, dtype=dtype)
-        self.values = torch.empty(shape, device=device, dtype=dtype)
-        self.capacity = capacity
+        shape = (config.n_layers, batch_size, 2, config.n_heads, capacity, head_size)
+        self._hold(torch.empty(shape, device=device, dtype=dtype))
+
+    def _hold(self, both: Tensor) -> None:
+        self.both = both
+        self.layers = both.unbind(0)  # for each layer keys and values, (B, 2, H, capacity, D)
+        self.capacity = both.shape[4]
         self.length = 0  # tokens every layer holds; the model moves it on after its last layer
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new (B, H, T, D) keys and values of one layer and return all of them, (B, H, S, D)."""
         end = self.length + keys.shape[2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        known_keys, known_values = self.layers[layer].unbind(1)  # (B, H, capacity, D)
+        known_keys[:, :, self.length : end] = keys
+        known_values[:, :, self.length : end] = values
+        return known_keys[:, :, :end], known_values[:, :, :end]
+
+    def row(self, i: int) -> "KeyValueCache":
+        """The cache of one row alone, in the same memory, with a length of its own."""
+        alone = object.__new__(KeyValueCache)
+        alone._hold(self.both[:, i : i + 1])
+        return alone
 
     def take(self, other: "KeyValueCache", length: int) -> None:
         """Hold the first `length` tokens that another cache of the same model holds."""
-        self.keys[..., :length, :] = other.keys[..., :length, :]
-        self.values[..., :length, :] = other.values[..., :length, :]
+        self.both[..., :length, :] = other.both[..., :length, :]
         self.length = length
 
 

@@ -1,35 +1,21 @@
 """Text out of a model: one token at a time, over a cache, streamed as whole characters."""
 
-import codecs
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from src.model.attention import KeyValueCache
+from src.model.decode import Decoder
 from src.model.gpt import GPTModel
-from src.model.sampling import SamplingSettings, candidates
+from src.model.sampling import SamplingSettings
+from src.model.text_stream import TextStream, TokenCodec, stop_strings
+from src.model.writer import Writer
 
-logger = logging.getLogger(__name__)
-
-
-class TokenCodec(Protocol):
-    """What generation needs of a tokenizer; `tiktoken.Encoding` has it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def n_vocab(self) -> int: ...
-    @property
-    def eot_token(self) -> int: ...
-    def encode_ordinary(self, text: str) -> list[int]: ...
-    def decode(self, tokens: Sequence[int]) -> str: ...
-    def decode_bytes(self, tokens: Sequence[int]) -> bytes: ...
-    def decode_single_token_bytes(self, token: int) -> bytes: ...
+__all__ = ["KeptCache", "TextGenerator", "TextStream", "TokenCodec"]
 
 
 @dataclass
@@ -74,24 +60,54 @@ class TextGenerator:
         repetition_penalty: float = 1.0,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
+        lookup: int | None = None,
         kept: KeptCache | None = None,
     ) -> "TextStream":
         """The new text in pieces of whole characters, as they come.
 
         prompt: text, in which a special token's spelling is ordinary text, or token ids. An empty prompt starts after
         an end-of-text. stop: a string or several; the text ends before the first that appears. seed: None draws a
-        new one. kept: reads only what follows the tokens that it holds already, and holds the new ones afterwards.
-        Where prompt and answer outgrow the context, the last part is read again and a warning is logged.
+        new one. lookup: where the text repeats itself, so many tokens at most are guessed ahead and read at once: the
+        same text, sooner; None guesses as many as cost the model next to nothing. kept: reads only what follows the
+        tokens that it holds already, and holds the new ones afterwards. Where prompt and answer outgrow the context,
+        the last part is read again and a warning is logged.
 
         Raises ValueError naming each bad setting.
         """
-        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be a whole number of at least 1, got {max_new_tokens!r}")
-        sampling = SamplingSettings(temperature, top_k, top_p, repetition_penalty)
         ids = self.prompt_ids(prompt)
-        tokens = self._next_tokens(ids, max_new_tokens, sampling, _random_generator(seed), kept or KeptCache())
-        before = ids[-1:] if ids[-1] < self.encoding.n_vocab and ids[-1] != self.encoding.eot_token else []
-        return TextStream(tokens, self.encoding, max_new_tokens, _stop_strings(stop), before)
+        sampling = SamplingSettings(temperature, top_k, top_p, repetition_penalty)
+        guesses = self.model.cheap_guesses if lookup is None else lookup
+        writer = self._writer(ids, max_new_tokens, sampling, seed, guesses)
+        return self._text(ids, self._next_tokens(writer, kept or KeptCache()), max_new_tokens, stop)
+
+    def generate_batch(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        max_new_tokens: int = 100,
+        *,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        batch_size: int = 8,
+        **settings: Any,
+    ) -> list[str]:
+        """The new text of each prompt: what `generate` gives it, the first with `seed`, the next with `seed + 1`.
+
+        So many texts are written at once, a token of each in one step; when one ends, the next begins in its place.
+        Takes the sampling settings of `stream`. Raises ValueError naming each bad setting.
+        """
+        sampling, stops = SamplingSettings(**settings), stop_strings(stop)
+        if not _is_count(batch_size):
+            raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+        beginnings = [self.prompt_ids(prompt) for prompt in prompts]
+        seeds = [None if seed is None else seed + i for i in range(len(prompts))]
+        writers = [self._writer(ids, max_new_tokens, sampling, s) for ids, s in zip(beginnings, seeds, strict=True)]
+        written: list[list[int]] = [[] for _ in writers]
+        for i, tokens in self._write_together(writers, batch_size):
+            written[i] += tokens
+            if stops and any(found in self.encoding.decode(written[i]) for found in stops):
+                writers[i].end()
+        texts = zip(beginnings, written, strict=True)
+        return ["".join(self._text(ids, new, max_new_tokens, stop)) for ids, new in texts]
 
     def sample(self, beginning: str | Sequence[int], max_new_tokens: int, seed: int) -> str:
         """A beginning and what the model makes of it, up to half a context: the same draw whenever the seed is."""
@@ -103,7 +119,7 @@ class TextGenerator:
         """The `top_k` most likely next tokens as (text, probability), highest first, without any filter."""
         SamplingSettings(top_k=top_k)
         context = self.prompt_ids(prompt)[-self.model.config.context_length :]
-        probabilities = torch.softmax(self._read(context, cache=None), dim=0)
+        probabilities = torch.softmax(self._read(context, self.model.new_cache(capacity=len(context)))[0], dim=0)
         best = probabilities.topk(min(top_k, len(probabilities)))
         return [
             (self.encoding.decode([i]), p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -117,37 +133,62 @@ class TextGenerator:
                 raise ValueError(f"prompt id {i} is outside the vocabulary of {self.model.config.vocab_size}")
         return ids or [self.encoding.eot_token]
 
-    def _next_tokens(
-        self, prompt: list[int], limit: int, sampling: SamplingSettings, generator: torch.Generator, kept: KeptCache
-    ) -> Iterator[int]:
-        """At most `limit` new ids, ending before an end-of-text."""
-        context = self.model.config.context_length
-        room = context - min(limit, context // 2)  # tokens that a window keeps when more than the context have come
-        outgrows = len(prompt) + limit > context
-        window = prompt[-room:] if outgrows else list(prompt)
-        seen, told = set(prompt), False
-        cache = self._cache_for(window, min(context, len(window) + limit), kept)
+    def _writer(
+        self, ids: list[int], limit: int, sampling: SamplingSettings, seed: int | None, lookup: int = 0
+    ) -> Writer:
+        if not _is_count(limit):
+            raise ValueError(f"max_new_tokens must be a whole number of at least 1, got {limit!r}")
+        if lookup != 0 and not _is_count(lookup):
+            raise ValueError(f"lookup must be a whole number of at least 0, got {lookup!r}")
+        end, context, generator = self.encoding.eot_token, self.model.config.context_length, _random_generator(seed)
+        return Writer(ids, limit, context=context, end=end, sampling=sampling, generator=generator, lookup=lookup)
+
+    def _text(
+        self, ids: list[int], tokens: Iterable[int], limit: int, stop: str | Sequence[str] | None
+    ) -> "TextStream":
+        before = ids[-1:] if ids[-1] < self.encoding.n_vocab and ids[-1] != self.encoding.eot_token else []
+        return TextStream(tokens, self.encoding, limit, stop_strings(stop), before)
+
+    def _next_tokens(self, writer: Writer, kept: KeptCache) -> Iterator[int]:
+        """New ids, ending before an end-of-text."""
+        cache, decoder = self._cache_for(writer.window, writer.capacity, kept), Decoder(self.model)
         try:
-            for _ in range(limit):
-                full = len(window) > context
-                if full:
-                    # Positions are learned: what is kept gets other ones, so its keys and values have to be made anew.
-                    window, cache.length = window[-room:], 0
-                if not told and (full or len(window) < len(prompt)):
-                    logger.warning(
-                        "the context of %d tokens is full: going on from the last %d, read again", context, room
-                    )
-                    told = True
-                logits = self._read(window[cache.length :], cache)
-                ids, probabilities = candidates(logits, seen, sampling)
-                token = int(ids[torch.multinomial(probabilities, 1, generator=generator)]) if len(ids) > 1 else int(ids)
-                if token == self.encoding.eot_token:
-                    return
-                yield token
-                seen.add(token)
-                window.append(token)
+            while not writer.finished:
+                ids = writer.unread(cache)
+                if len(ids) == 1:
+                    logits = self._read_one_each(ids, decoder, cache, [cache])
+                else:
+                    logits = self._read(ids, cache, 1 + len(writer.guesses))
+                yield from writer.write(logits, cache)
         finally:
-            kept.ids, kept.cache = window[: cache.length], cache
+            kept.ids, kept.cache = writer.window[: cache.length], cache
+
+    def _write_together(self, writers: Sequence[Writer], rows: int) -> Iterator[tuple[int, list[int]]]:
+        """(which text, its new ids), text by text and step by step; those being written are the cache's first rows."""
+        if not writers:
+            return
+        waiting, decoder = iter(enumerate(writers)), Decoder(self.model)
+        cache = self.model.new_cache(min(rows, len(writers)), max(writer.capacity for writer in writers))
+        cache.both.zero_()  # what a shorter text is masked from may be anything but not a number
+        texts: list[tuple[int, Writer, KeyValueCache]] = []
+        while True:
+            while len(texts) < rows and (following := next(waiting, None)):
+                texts.append((*following, cache.row(len(texts))))
+            if not texts:
+                return
+            ids = [writer.unread(row) for _, writer, row in texts]
+            for (_, _, row), unread in zip(texts, ids, strict=True):
+                if len(unread) > 1:
+                    self._read(unread[:-1], row)
+            logits = self._read_one_each([unread[-1] for unread in ids], decoder, cache, [row for _, _, row in texts])
+            for (i, writer, row), position in zip(texts, logits, strict=True):
+                yield i, writer.write(position[None], row)
+            for place in reversed(range(len(texts))):
+                if texts[place][1].finished:
+                    i, writer, row = texts.pop()
+                    if place < len(texts):  # the last one moves to where this one was
+                        texts[place] = i, writer, cache.row(place)
+                        texts[place][2].take(row, row.length)
 
     @torch.inference_mode()
     def _cache_for(self, window: list[int], capacity: int, kept: KeptCache) -> KeyValueCache:
@@ -168,77 +209,35 @@ class TextGenerator:
         return cache
 
     @torch.inference_mode()
-    def _read(self, ids: list[int], cache: KeyValueCache | None) -> Tensor:
-        """Logits (n_vocab,) in float32 on the CPU of the token after `ids`; ids that spell nothing get -inf.
+    def _read(self, ids: list[int], cache: KeyValueCache, positions: int = 1) -> Tensor:
+        """Logits (positions, V) of the tokens after each of the last ids, which continue what the cache holds."""
+        with self.model.evaluating():
+            return self._logits(
+                self.model.hidden_states(torch.tensor([ids], device=self.device), cache)[0, -positions:]
+            )
+
+    @torch.inference_mode()
+    def _read_one_each(
+        self, ids: list[int], decoder: Decoder, cache: KeyValueCache, rows: Sequence[KeyValueCache]
+    ) -> Tensor:
+        """Logits (rows, V) after one more token in each of the first rows of a cache."""
+        logits = self._logits(decoder.states(ids, cache, [row.length for row in rows]))
+        for row in rows:
+            row.length += 1
+        return logits
+
+    def _logits(self, states: Tensor) -> Tensor:
+        """Logits (n, V) in float32 on the CPU of states (n, C); ids that spell nothing get -inf.
 
         Choosing on the CPU makes a seed give the same text on every device.
         """
-        with self.model.evaluating():
-            hidden = self.model.hidden_states(torch.tensor([ids], device=self.device), cache)
-            logits = self.model.head(hidden[0, -1]).float().cpu()
-        logits[self.encoding.n_vocab :] = -torch.inf
+        logits = self.model.head(states).float().cpu()
+        logits[:, self.encoding.n_vocab :] = -torch.inf
         return logits
 
 
-class TextStream(Iterator[str]):
-    """Pieces of text as tokens come in, never half a character, never a part of a stop string.
-
-    `ids` are the tokens made so far; `finish_reason` is None until the end, then "stop" (end-of-text or a stop
-    string) or "length" (max_new_tokens). `before` is the token that the text goes on from, or nothing: a word after
-    another begins with a space where the tokenizer is of words.
-    """
-
-    def __init__(
-        self, tokens: Iterable[int], encoding: TokenCodec, limit: int, stops: Sequence[str], before: Sequence[int] = ()
-    ) -> None:
-        self.ids: list[int] = []
-        self.finish_reason: Literal["stop", "length"] | None = None
-        self._encoding, self._limit, self._stops, self._before = encoding, limit, stops, list(before)
-        self._pieces = self._cut(self._characters(tokens))
-
-    def __next__(self) -> str:
-        return next(self._pieces)
-
-    def _characters(self, tokens: Iterable[int]) -> Iterator[str]:
-        """The text of each token, a character being held back until its last byte has come."""
-        decoder, before = codecs.getincrementaldecoder("utf-8")(errors="replace"), self._before
-        for token in tokens:
-            self.ids.append(token)
-            known = len(self._encoding.decode_bytes(before))
-            yield decoder.decode(self._encoding.decode_bytes([*before, token])[known:])
-            before = [token]
-        yield decoder.decode(b"", final=True)
-
-    def _cut(self, pieces: Iterator[str]) -> Iterator[str]:
-        """The text before the first stop string; what could be the beginning of one is held back."""
-        held = ""
-        for piece in pieces:
-            held += piece
-            ends = [at for stop in self._stops if (at := held.find(stop)) >= 0]
-            if ends:
-                self.finish_reason = "stop"
-                held = held[: min(ends)]
-                break
-            safe = len(held) - max((_overlap(held, stop) for stop in self._stops), default=0)
-            if safe:
-                yield held[:safe]
-            held = held[safe:]
-        else:
-            self.finish_reason = "length" if len(self.ids) >= self._limit else "stop"
-        if held:
-            yield held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a proper beginning of `stop`."""
-    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
-
-
-def _stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    if not all(isinstance(s, str) and s for s in stops):
-        raise ValueError(f"stop must be a non-empty string or a list of them, got {stop!r}")
-    return stops
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _random_generator(seed: int | None) -> torch.Generator:

@@ -27,6 +27,8 @@ class GPTModel(nn.Module):
     Raises ValueError for an unknown config key or an impossible combination, naming it.
     """
 
+    cheap_guesses = 2  # tokens that can be read along with a single one in nearly the same time
+
     def __init__(self, config: Mapping[str, Any] | GPTConfig) -> None:
         super().__init__()
         self.config = config = GPTConfig.of(config)

@@ -4,8 +4,9 @@ import torch
 
 from src.chat_session import ChatSettings
 from src.data.prompts import TEMPLATE, render_conversation
-from src.model.generate import TextGenerator, TextStream, _stop_strings
+from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
+from src.model.text_stream import TextStream, stop_strings
 from src.sk_integration.memory_manager import LongTermMemory, SessionStore
 from src.sk_integration.orchestrator import Assistant
 from src.sk_integration.service import GPT2ChatCompletion
@@ -30,7 +31,7 @@ class Reciter(TextGenerator):
         self.asked_with.append({"max_tokens": max_new_tokens, **settings})
         answer = self.answers.pop(0)
         tokens = self.tokens([answer] if isinstance(answer, str) else answer, max_new_tokens)
-        return TextStream(tokens, ENCODING, max_new_tokens, _stop_strings(stop))
+        return TextStream(tokens, ENCODING, max_new_tokens, stop_strings(stop))
 
     def tokens(self, parts, limit):
         for part in parts:
