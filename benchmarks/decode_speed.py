@@ -3,7 +3,9 @@
 Greedy, one text at a time, over a cache. All take turns, each in a process of its own, since idle threads of one
 library slow the next one down. Each writes a short and a long text: the difference of the two is its time for the
 tokens in between, the short one that of reading the prompt. The limit is what the memory delivers: each token reads
-every matrix once. transformers in fp32; CTranslate2, where it is installed, in fp32 and int8.
+every matrix once. transformers in fp32; CTranslate2, where it is installed, in fp32 and int8. OpenVINO GenAI takes
+part with --openvino FOLDER, a GPT-2 of 124M that it was given as int8 (its converter wants an environment of its own):
+optimum-cli export openvino --model openai-community/gpt2 --task text-generation-with-past --weight-format int8 FOLDER
 """
 
 import json
@@ -39,6 +41,7 @@ class Config:
     prompt: int = flag(64, "tokens of the prompt")
     tokens: int = flag(64, "tokens to write after the first")
     rounds: int = flag(7, "texts of each that count, after one to warm up")
+    openvino: Path | None = flag(None, "a folder that OpenVINO's converter wrote")
     alone: str | None = flag(None, "be this contestant, for a parent process")
 
 
@@ -62,7 +65,7 @@ class Endless:
 
 def ours(model: GPTModel) -> Write:
     generator = TextGenerator(model, Endless())
-    return lambda prompt, n: generator.generate(prompt, n, temperature=0)
+    return lambda prompt, n: generator.generate(prompt, n, temperature=0, lookup=0)  # a random model repeats itself
 
 
 def transformers(folder: Path) -> Write:
@@ -98,6 +101,22 @@ def ctranslate2(folder: Path, compute_type: str) -> Write:
     return write
 
 
+def openvino(folder: Path) -> Write:
+    import openvino as ov
+    from openvino_genai import GenerationConfig, LLMPipeline, TokenizedInputs
+
+    pipeline = LLMPipeline(str(folder), "CPU", INFERENCE_NUM_THREADS=torch.get_num_threads())
+
+    def write(prompt: list[int], n: int) -> object:
+        config = GenerationConfig()
+        config.min_new_tokens = config.max_new_tokens = n
+        config.do_sample, config.ignore_eos = False, True
+        ids = torch.tensor([prompt]).numpy()
+        return pipeline.generate(TokenizedInputs(ov.Tensor(ids), ov.Tensor(ids * 0 + 1)), config)
+
+    return write
+
+
 def bandwidth() -> float:
     """Bytes a second that all threads read together from memory that no cache holds."""
     numbers = torch.ones(2**27)  # half a gigabyte
@@ -126,6 +145,7 @@ CONTESTANTS: dict[str, Callable[[Path], Write]] = {
     "transformers": transformers,
     "CTranslate2": lambda folder: ctranslate2(folder, "float32"),
     "CTranslate2, int8": lambda folder: ctranslate2(folder, "int8"),
+    "OpenVINO, int8": openvino,
 }
 
 
@@ -160,20 +180,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         take_turns(name, Path(folder), prompt, flags.tokens)
         return 0
     names = [name for name in CONTESTANTS if find_spec("ctranslate2") or "CTranslate2" not in name]
-    if len(names) < len(CONTESTANTS):
+    if "CTranslate2" not in names:
         print("CTranslate2 is left out: pip install ctranslate2")
+    if flags.openvino is None:
+        names.remove("OpenVINO, int8")
     with tempfile.TemporaryDirectory() as folder:
         random_model(Path(folder))
+        folders = {"OpenVINO, int8": flags.openvino}
         command = [sys.executable, "-m", "benchmarks.decode_speed"]
         command += [f"--prompt={flags.prompt}", f"--tokens={flags.tokens}"]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         processes = {
-            name: subprocess.Popen([*command, f"--alone={name}@{folder}"], text=True, **pipes) for name in names
+            name: subprocess.Popen([*command, f"--alone={name}@{folders.get(name, folder)}"], text=True, **pipes)
+            for name in names
         }
-        turns = [{name: ask(process) for name, process in processes.items()} for _ in range(flags.rounds + 1)][1:]
+        turns, rates = [], []
+        for _ in range(flags.rounds + 1):
+            turns.append({name: ask(process) for name, process in processes.items()})
+            rates.append(bandwidth())
         for process in processes.values():
             process.communicate()
-    rate = bandwidth()
+    turns, rate = turns[1:], statistics.median(rates)
     threads = torch.get_num_threads()
     print(f"124M, prompt of {flags.prompt}, {flags.tokens} new tokens, {threads} threads, {rate / 1e9:.0f} GB/s")
     for name in names:

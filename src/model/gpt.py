@@ -71,6 +71,8 @@ class GPTModel(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of states (..., C)."""
+        if hidden.numel() == hidden.shape[-1]:  # a product with a vector reads the matrix a third faster
+            return F.linear(hidden.flatten(), self.wte.weight).view(*hidden.shape[:-1], -1)
         return F.linear(hidden, self.wte.weight)
 
     @contextmanager

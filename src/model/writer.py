@@ -97,5 +97,6 @@ class Writer:
         for at in range(max(self._indexed, MATCHED), known):
             self._after[tuple(self.window[at - MATCHED : at])] = at
         self._indexed = known
-        begins = self._after.get(tuple(self.window[-MATCHED:]), known)
-        return self.window[begins : begins + min(self._lookup, self._left - 1, self._context - known)]
+        followed = self.window[self._after.get(tuple(self.window[-MATCHED:]), known) :]
+        most = min(self._lookup, self._left - 1, self._context - known)
+        return [followed[i % len(followed)] for i in range(most)] if followed else []  # a loop goes on as a loop
