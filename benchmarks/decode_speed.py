@@ -10,7 +10,6 @@ optimum-cli export openvino --model openai-community/gpt2 --task text-generation
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,11 +18,11 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
+from benchmarks.machine import bandwidth, serve, take_turns
 from src.cli import flag, parse, run
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
@@ -31,7 +30,6 @@ from src.model.load_gpt2 import load_gpt2
 from src.model.quantize import quantize_int8
 
 MATRICES = 124_318_464  # numbers that a token reads: all blocks' matrices, and the head
-SPINNING_S = 0.5
 
 Write = Callable[[list[int], int], object]  # (prompt ids, number of new tokens)
 
@@ -117,18 +115,6 @@ def openvino(folder: Path) -> Write:
     return write
 
 
-def bandwidth() -> float:
-    """Bytes a second that all threads read together from memory that no cache holds."""
-    numbers = torch.ones(2**27)  # half a gigabyte
-    numbers.sum()
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        numbers.sum()
-        times.append(time.perf_counter() - start)
-    return numbers.numel() * 4 / min(times)
-
-
 def random_model(folder: Path) -> None:
     """A GPT-2 of 124M random parameters and a vocabulary of made-up words, as Hugging Face saves them."""
     torch.manual_seed(0)
@@ -149,27 +135,20 @@ CONTESTANTS: dict[str, Callable[[Path], Write]] = {
 }
 
 
-def take_turns(name: str, folder: Path, prompt: list[int], tokens: int) -> None:
-    """In a process of its own: for every line that comes, the seconds of a short and of a long text."""
+def contend(name: str, folder: Path, prompt: list[int], tokens: int) -> None:
+    """For every line that comes in, the seconds of a short text and what a long one takes longer."""
     with redirect_stdout(sys.stderr):
         write = CONTESTANTS[name](folder)
-    for _ in sys.stdin:
+
+    def turn() -> tuple[float, float]:
         times = []
         for n in (1, 1 + tokens):
             start = time.perf_counter()
             write(prompt, n)
             times.append(time.perf_counter() - start)
-        print(*times, flush=True)
+        return times[0], times[1] - times[0]
 
-
-def ask(process: subprocess.Popen) -> tuple[float, float]:
-    """One turn. Threads of the one before may spin on for a moment, so it is waited for."""
-    assert process.stdin and process.stdout
-    time.sleep(SPINNING_S)
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    reading, both = map(float, process.stdout.readline().split())
-    return reading, both - reading
+    serve(turn)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -177,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.alone:
         name, folder = flags.alone.split("@")
         prompt = torch.randint(50000, (flags.prompt,), generator=torch.Generator().manual_seed(1)).tolist()
-        take_turns(name, Path(folder), prompt, flags.tokens)
+        contend(name, Path(folder), prompt, flags.tokens)
         return 0
     names = [name for name in CONTESTANTS if find_spec("ctranslate2") or "CTranslate2" not in name]
     if "CTranslate2" not in names:
@@ -187,24 +166,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         random_model(Path(folder))
         folders = {"OpenVINO, int8": flags.openvino}
-        command = [sys.executable, "-m", "benchmarks.decode_speed"]
-        command += [f"--prompt={flags.prompt}", f"--tokens={flags.tokens}"]
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        processes = {
-            name: subprocess.Popen([*command, f"--alone={name}@{folders.get(name, folder)}"], text=True, **pipes)
-            for name in names
-        }
-        turns, rates = [], []
-        for _ in range(flags.rounds + 1):
-            turns.append({name: ask(process) for name, process in processes.items()})
-            rates.append(bandwidth())
-        for process in processes.values():
-            process.communicate()
-    turns, rate = turns[1:], statistics.median(rates)
+        command = ["benchmarks.decode_speed", f"--prompt={flags.prompt}", f"--tokens={flags.tokens}"]
+        commands = {name: [*command, f"--alone={name}@{folders.get(name, folder)}"] for name in names}
+        rates: list[float] = []
+        turns = take_turns(commands, flags.rounds, lambda: rates.append(bandwidth()))
+    rate = statistics.median(rates)
     threads = torch.get_num_threads()
     print(f"124M, prompt of {flags.prompt}, {flags.tokens} new tokens, {threads} threads, {rate / 1e9:.0f} GB/s")
     for name in names:
-        first, token = (statistics.median(turn[name][i] for turn in turns) for i in (0, 1))
+        first, token = (statistics.median(turn[i] for turn in turns[name]) for i in (0, 1))
         limit, speed = MATRICES * (1 if "int8" in name else 4) / rate, flags.tokens / token
         share = f"{limit * speed:4.0%} of the memory's rate"
         print(f"{name:<18} {speed:6.1f} tokens/s, {share} | first token after {first * 1e3:5.0f} ms")

@@ -1,22 +1,26 @@
-"""python -m benchmarks.training_speed: seconds a training step, ours beside a plain PyTorch loop and transformers.
+"""python -m benchmarks.training_speed: time and memory of a training step, ours beside a plain PyTorch loop.
 
-All contestants take turns in one process, step by step, on the same random batch, fp32, so that whatever else the
-machine does hits all alike; medians are compared. The limit is what the step's matrix products alone would take at
-the rate that a large product reaches between the rounds.
+Each has a process of its own, and all take turns, step by step, on the same random batch in fp32, so that whatever
+else the machine does hits all alike; medians are compared. Ours has what every training script sets. The limit is what
+the step's matrix products alone would take at the rate that a large product reaches between the rounds. The peak of
+memory is the process's, with its imports. For Linux and macOS.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 
+from benchmarks.machine import peak_mb, product_gflops, serve, take_turns
 from benchmarks.plain_gpt2 import PlainGPT2, plain_adamw
 from src.cli import flag, parse, run
 from src.data.batching import Batch
 from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.runtime import keep_freed_memory
 from src.training.losses import language_model_loss
 from src.training.optim import make_adamw
 
@@ -29,6 +33,7 @@ class Config:
     model: Literal["micro", "tiny", "gpt2-124M", "gpt2-355M"] = flag("micro", "size")
     rounds: int = flag(12, "steps of each contestant that count, after two to warm up")
     compiled: bool = flag(False, "the plain loop compiled by torch.compile, too")
+    alone: str | None = flag(None, "be this contestant, for a parent process")
 
 
 def update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], torch.Tensor]) -> None:
@@ -69,14 +74,6 @@ def transformers(config: dict, batch: Batch) -> Step:
     )
 
 
-def product_gflops(side: int = 2048) -> float:
-    """What a large matrix product reaches now, in 10^9 multiply-adds times two a second."""
-    a = torch.randn(side, side)
-    start = time.perf_counter()
-    a @ a
-    return 2 * side**3 / (time.perf_counter() - start) / 1e9
-
-
 def step_gflop(model: GPTModel, tokens: int, context_length: int) -> float:
     """Matrix products of a step: 6 a parameter and token (Kaplan et al. 2020), attention's two, halved by the mask."""
     c = model.config
@@ -84,33 +81,51 @@ def step_gflop(model: GPTModel, tokens: int, context_length: int) -> float:
     return (6 * matrices * tokens + 6 * c.n_layers * c.d_model * context_length * tokens) / 1e9
 
 
+CONTESTANTS: dict[str, Callable[[dict, Batch], Step]] = {
+    "ours": ours,
+    "plain PyTorch": plain,
+    "plain, compiled": partial(plain, compiled=True),
+    "transformers": transformers,
+}
+
+
+def contend(name: str, config: dict, shape: tuple[int, int]) -> None:
+    """Take one step for every line that comes in: its seconds, and the memory's peak so far."""
+    windows, context_length = shape
+    ids = torch.randint(config["vocab_size"], (windows, context_length + 1), generator=torch.Generator().manual_seed(1))
+    batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
+    if name == "ours":
+        keep_freed_memory()
+    step = CONTESTANTS[name](config, batch)
+    step()
+
+    def turn() -> tuple[float, float]:
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start, peak_mb()
+
+    serve(turn)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
-    config = GPT_CONFIGS[flags.model]
-    windows, context_length = SHAPES.get(flags.model, (4, 256))
-    ids = torch.randint(config["vocab_size"], (windows, context_length + 1))
-    batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
-    contestants = {"ours": ours(config, batch), "plain PyTorch": plain(config, batch)}
-    if flags.compiled:
-        contestants["plain, compiled"] = plain(config, batch, compiled=True)
-    contestants["transformers"] = transformers(config, batch)
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    rates = []
-    for turn in range(flags.rounds + 2):
-        for name, step in contestants.items():
-            start = time.perf_counter()
-            step()
-            if turn >= 2:
-                times[name].append(time.perf_counter() - start)
-        rates.append(product_gflops())
-    limit = step_gflop(GPTModel(config), ids[:, 1:].numel(), context_length) / statistics.median(rates)
+    config, shape = GPT_CONFIGS[flags.model], SHAPES.get(flags.model, (4, 256))
+    if flags.alone:
+        contend(flags.alone, config, shape)
+        return 0
+    names = [name for name in CONTESTANTS if flags.compiled or "compiled" not in name]
+    command = ["benchmarks.training_speed", "--model", flags.model, "--alone"]
+    rates: list[float] = []
+    turns = take_turns({name: [*command, name] for name in names}, flags.rounds, lambda: rates.append(product_gflops()))
+    windows, context_length = shape
+    limit = step_gflop(GPTModel(config), windows * context_length, context_length) / statistics.median(rates)
     print(f"{flags.model}, {windows} x {context_length} tokens, fp32, {torch.get_num_threads()} threads")
-    our_time = statistics.median(times["ours"])
-    for name, seconds in times.items():
-        median = statistics.median(seconds)
+    our_time = statistics.median(seconds for seconds, _ in turns["ours"])
+    for name, found in turns.items():
+        median = statistics.median(seconds for seconds, _ in found)
         print(
-            f"{name:<16} {median * 1e3:7.0f} ms a step (best {min(seconds) * 1e3:.0f}) | {median / our_time:.2f} times "
-            f"our time | {median / limit:.2f} times the limit of {limit * 1e3:.0f} ms"
+            f"{name:<16} {median * 1e3:7.0f} ms a step | {median / our_time:.2f} times our time | {median / limit:.2f} "
+            f"times the limit of {limit * 1e3:.0f} ms | {found[-1][1] / 1e3:.2f} GB peak"
         )
     return 0
 

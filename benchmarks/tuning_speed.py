@@ -10,7 +10,6 @@ compared. Peak memory is that of a process of its own for each, with its imports
 
 import copy
 import io
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import Any, Literal
 
 import torch
 
+from benchmarks.machine import peak_mb
 from src.cli import flag, parse, run
 from src.data.batching import Example, in_batches, pack_examples, pack_pairs
 from src.data.examples import instruction_examples, preference_examples
@@ -192,8 +192,7 @@ def measure_memory(name: str, flags: Config, folder: Path) -> None:
     step = make(name, flags, folder)
     for number in full_batches(flags):
         step(number)
-    unit = 1e9 if sys.platform == "darwin" else 1e6  # bytes on macOS, kB on Linux
-    print(f"{name:<18} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:5.2f} GB peak", flush=True)
+    print(f"{name:<18} {peak_mb() / 1e3:5.2f} GB peak", flush=True)
 
 
 def measure_time(flags: Config, folder: Path) -> None:

@@ -7,7 +7,6 @@ memory. For Linux and macOS.
 """
 
 import argparse
-import resource
 import shutil
 import statistics
 import subprocess
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import peak_mb
 from src.data.shakespeare import SHAKESPEARE_PATH, obtain_shakespeare
 from src.tokenizer import build_word_encoding
 from src.tokenizer.processing.cleaner import TextCleaner
@@ -106,8 +106,7 @@ def compare_memory(path: Path) -> None:
 
 def print_peak(path: Path) -> None:
     build_word_encoding(path)
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes on macOS, kB on Linux
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+    print(peak_mb())
 
 
 def main() -> None:

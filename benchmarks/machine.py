@@ -1,0 +1,83 @@
+"""What a machine is capable of, what a process has taken of it, and contestants that take turns on it."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+SPINNING_S = 0.5
+
+
+def product_gflops(side: int = 2048) -> float:
+    """What a large matrix product reaches now, in 10^9 multiplications and additions a second."""
+    a = torch.randn(side, side)
+    start = time.perf_counter()
+    a @ a
+    return 2 * side**3 / (time.perf_counter() - start) / 1e9
+
+
+def bandwidth() -> float:
+    """Bytes a second that all threads read together from memory that no cache holds."""
+    numbers = torch.ones(2**27)  # half a gigabyte
+    numbers.sum()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        numbers.sum()
+        times.append(time.perf_counter() - start)
+    return numbers.numel() * 4 / min(times)
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had, its imports among it. For Linux and macOS."""
+    import resource
+
+    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes on macOS, kB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def serve(turn: Callable[[], Sequence[float]]) -> None:
+    """Be a contestant: for every line that comes in, the numbers of one turn go out."""
+    for _ in sys.stdin:
+        print(*turn(), flush=True)
+
+
+def take_turns(
+    commands: Mapping[str, Sequence[str]], rounds: int, between: Callable[[], None]
+) -> dict[str, list[list[float]]]:
+    """The numbers of each contestant's turns after a first one to warm up.
+
+    Each is a process of its own, since the idle threads of one library slow down the next one, and before each turn
+    they are waited for. `between` is called after each round.
+    """
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", *command],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        for name, command in commands.items()
+    }
+    turns: dict[str, list[list[float]]] = {name: [] for name in commands}
+    for _ in range(rounds + 1):
+        for name, process in processes.items():
+            turns[name].append(_ask(name, process))
+        between()
+    for process in processes.values():
+        process.communicate()
+    return {name: found[1:] for name, found in turns.items()}
+
+
+def _ask(name: str, process: subprocess.Popen) -> list[float]:
+    assert process.stdin and process.stdout
+    time.sleep(SPINNING_S)
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        raise RuntimeError(f"{name} ended with exit code {process.wait()}; run it alone (--alone) to see why")
+    return [float(number) for number in answer.split()]

@@ -1,0 +1,57 @@
+"""python -m benchmarks.token_cache: reading, tokenising and caching a text, beside tiktoken's encoding of it alone.
+
+Both take turns. Ours starts from the file and ends with tokens that are mapped from the cache; once more, from the
+cache that is there. tiktoken has the whole text in memory already, and returns a list.
+"""
+
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.cli import flag, parse, run
+from src.data.files import read_text
+from src.data.shakespeare import SHAKESPEARE_PATH, clean_gutenberg
+from src.data.text import load_tokens
+from src.tokenizer import load_gpt2_encoding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    data: Path = flag(SHAKESPEARE_PATH, "a text file")
+    rounds: int = flag(5, "times that count, after one to warm up")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags, _ = parse(Config, argv, __doc__)
+    encoding, text = load_gpt2_encoding(), clean_gutenberg(read_text(flags.data)).text
+    times: dict[str, list[float]] = {"ours, cached anew": [], "ours, from the cache": [], "tiktoken alone": []}
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copy(flags.data, folder))
+
+        def ours() -> object:
+            return load_tokens(copy, encoding, "gpt2", announce=lambda _: None)
+
+        for _ in range(flags.rounds + 1):
+            for cache in Path(folder).glob("*.npy"):
+                cache.unlink()
+            times["ours, cached anew"].append(seconds(ours))
+            times["ours, from the cache"].append(seconds(ours))
+            times["tiktoken alone"].append(seconds(lambda: encoding.encode_ordinary(text)))
+    print(f"{len(text) / 1e6:.1f} million characters")
+    for name, found in times.items():
+        print(f"{name:<22} {statistics.median(found[1:]):6.2f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
