@@ -3,58 +3,20 @@
 With --prompt it answers once, and only the answer goes to stdout. Lines piped in are answered one after the other.
 """
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from src.chat_session import ChatSession, ChatSettings
+from src.chat_session import ChatSession
+from src.chat_start import ChatFlags, blaming, load_chat_model, on_terminal
 from src.chat_terminal import Screen, piped_lines, session_commands, talk, typed_lines
-from src.checkpoint import load_base
-from src.cli import BAD_USAGE, DONE, INTERRUPTED, flag, parse, run
-from src.model.generate import TextGenerator
-from src.model.quantize import quantize_int8
-from src.runtime import choose_runtime
-from src.tokenizer import load_encoding
-
-# The defaults of the flags.
-TEMPERATURE = 0.7
-TOP_K = 40
-TOP_P = 0.9
-MAX_TOKENS = 150
-REPETITION_PENALTY = 1.0
-MODELS = ("dpo", "sft", "finetuned", "pretrained", "scratch")  # what --model auto takes, the first that is there
+from src.cli import BAD_USAGE, DONE, INTERRUPTED, parse, run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    model: str = flag("auto", f"auto (the first of {', '.join(MODELS)} that is there), one of these, or a path")
-    temperature: float = flag(TEMPERATURE, "0 takes the likeliest token, above 1 is more varied than the model")
-    top_k: int | None = flag(TOP_K, "choose among this many likeliest tokens; none is off")
-    top_p: float | None = flag(TOP_P, "choose among the likeliest tokens with this probability together; none is off")
-    max_tokens: int = flag(MAX_TOKENS, "most tokens in an answer")
-    repetition_penalty: float = flag(REPETITION_PENALTY, "above 1 repeats itself less")
-    seed: int | None = flag(None, "makes answers repeatable (default: a new seed for each answer)")
-    prompt: str = flag("", "answer this once, on stdout, and leave (default: a chat)")
-    device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
-    quantize: Literal["none", "int8"] = flag("none", "int8: a quarter of the memory, faster on a CPU")
-
-    def __post_init__(self) -> None:
-        self.settings()  # refuses bad values
-        if self.quantize == "int8" and self.device not in ("auto", "cpu"):
-            raise ValueError(f"--quantize int8 is for the CPU; leave --device {self.device} out")
-
-    def settings(self) -> ChatSettings:
-        return ChatSettings(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            max_tokens=self.max_tokens,
-            repetition_penalty=self.repetition_penalty,
-            seed=self.seed,
-        )
+class Config(ChatFlags):
+    """Defaults are at the top of src/chat_start.py."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if once and not config.prompt.strip():
         print("chat.py: --prompt is empty; see python chat.py --help", file=sys.stderr)
         return BAD_USAGE
-    screen = Screen(interactive=not once and _on_terminal())
+    screen = Screen(interactive=not once and on_terminal())
     try:
         with screen.warnings_as_notes():
             session = open_session(config, screen)
@@ -77,21 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def open_session(config: Config, screen: Screen) -> ChatSession:
-    """Load the model that the config names, and say which it is. Raises what loading raises."""
-    base = load_base(config.model, MODELS, load_encoding)
-    device = choose_runtime("cpu" if config.quantize == "int8" else config.device, "fp32").device
-    model = quantize_int8(base.model) if config.quantize == "int8" else base.model
-    size = base.model.config
-    screen.note(
-        f"{base.path}, {base.why}: {size.parameter_count()[0] / 1e6:.1f}M parameters, "
-        f"context of {size.context_length} tokens, on {device.type}{', in 8 bits' * (config.quantize == 'int8')}"
-    )
-    try:
-        generator = TextGenerator(model, base.encoding, device)
-        template = base.metadata.get("template")
-        return ChatSession(generator, template=template, settings=config.settings(), notify=screen.note)
-    except ValueError as error:
-        raise ValueError(f"{base.path}: {error}") from error
+    """A conversation with the model that the config names. Raises what loading raises."""
+    model = load_chat_model(config, screen.note)
+    with blaming(model.base.path):
+        return ChatSession(model.generator, template=model.template, settings=config.settings(), notify=screen.note)
 
 
 def chat(session: ChatSession, screen: Screen) -> None:
@@ -107,11 +58,6 @@ def chat(session: ChatSession, screen: Screen) -> None:
 
 def _leave(*_: object) -> None:
     sys.exit(INTERRUPTED)
-
-
-def _on_terminal() -> bool:
-    streams = (sys.stdin, sys.stdout)
-    return all(stream is not None and stream.isatty() for stream in streams) and os.environ.get("TERM") != "dumb"
 
 
 if __name__ == "__main__":

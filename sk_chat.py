@@ -5,58 +5,32 @@ all conversations. With --prompt it answers once, and only the answer goes to st
 after the other.
 """
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from src.chat_session import ChatSettings
+from src.chat_start import ChatFlags, ChatModel, blaming, load_chat_model, on_terminal
 from src.chat_terminal import Command, Screen, piped_lines, session_commands, talk, typed_lines
-from src.checkpoint import Base, load_base
 from src.cli import BAD_USAGE, DONE, INTERRUPTED, flag, parse, run
-from src.model.generate import TextGenerator
-from src.runtime import choose_runtime
 from src.sk_integration.installed import import_semantic_kernel
-from src.tokenizer import load_encoding
 
 if TYPE_CHECKING:
     from src.sk_integration.orchestrator import Assistant
 
-# The defaults of the flags.
-TEMPERATURE = 0.7
-TOP_K = 40
-TOP_P = 0.9
-MAX_TOKENS = 150
-REPETITION_PENALTY = 1.0
+# The defaults of the flags; those that chat.py has, too, are in src/chat_start.py.
 SESSION = "default"
 MEMORY_DIR = Path("logs/sessions")
-MODELS = ("dpo", "sft", "finetuned", "pretrained", "scratch")  # what --model auto takes, the first that is there
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    model: str = flag("auto", f"auto (the first of {', '.join(MODELS)} that is there), one of these, or a path")
-    temperature: float = flag(TEMPERATURE, "0 takes the likeliest token, above 1 is more varied than the model")
-    top_k: int | None = flag(TOP_K, "choose among this many likeliest tokens; none is off")
-    top_p: float | None = flag(TOP_P, "choose among the likeliest tokens with this probability together; none is off")
-    max_tokens: int = flag(MAX_TOKENS, "most tokens in an answer")
-    repetition_penalty: float = flag(REPETITION_PENALTY, "above 1 repeats itself less")
-    seed: int | None = flag(None, "makes answers repeatable (default: a new seed for each answer)")
+class Config(ChatFlags):
     prompt: str = flag("", "answer this once, on stdout, and leave; in a session only with --session (default: a chat)")
     session: str = flag(SESSION, "the conversation to go on with, or to begin")
     memory_dir: Path = flag(MEMORY_DIR, "folder of the sessions and of the long-term memory")
-    device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
-
-    def __post_init__(self) -> None:
-        self.settings()  # refuses bad values
-
-    def settings(self) -> ChatSettings:
-        names = ("temperature", "top_k", "top_p", "max_tokens", "repetition_penalty", "seed")
-        return ChatSettings(**{name: getattr(self, name) for name in names})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if once and not config.prompt.strip():
         print("sk_chat.py: --prompt is empty; see python sk_chat.py --help", file=sys.stderr)
         return BAD_USAGE
-    screen = Screen(interactive=not once and _on_terminal())
+    screen = Screen(interactive=not once and on_terminal())
     try:
         with screen.warnings_as_notes():
             import_semantic_kernel()
@@ -86,14 +60,9 @@ def open_assistant(config: Config, screen: Screen, keep: bool) -> tuple["Assista
     from src.sk_integration.orchestrator import Assistant
     from src.sk_integration.service import GPT2ChatCompletion
 
-    base = load_base(config.model, MODELS, load_encoding)
-    device = choose_runtime(config.device, "fp32").device
-    try:
-        generator = TextGenerator(base.model, base.encoding, device)
-        service = GPT2ChatCompletion(generator, template=base.metadata.get("template"), notify=screen.note)
-    except ValueError as error:
-        raise ValueError(f"{base.path}: {error}") from error
-    screen.note(f"{base.path}, {base.why}: {base.model.config.parameter_count()[0] / 1e6:.1f}M parameters")
+    model = load_chat_model(config, screen.note)
+    with blaming(model.base.path):
+        service = GPT2ChatCompletion(model.generator, template=model.template, notify=screen.note)
     assistant = Assistant(
         service,
         store=SessionStore(config.memory_dir, screen.note),
@@ -103,10 +72,11 @@ def open_assistant(config: Config, screen: Screen, keep: bool) -> tuple["Assista
         notify=screen.note,
         keep=keep,
     )
-    return assistant, about_model(base, device.type)
+    return assistant, about_model(model)
 
 
-def about_model(base: Base, device: str) -> str:
+def about_model(model: ChatModel) -> str:
+    base = model.base
     total, without_embeddings = base.model.config.parameter_count()
     facts = {
         "model": f"{base.path}, {base.why}",
@@ -114,8 +84,8 @@ def about_model(base: Base, device: str) -> str:
         "parameters": f"{total:,}, {without_embeddings:,} without the embeddings",
         "context": f"{base.model.config.context_length} tokens",
         "tokenizer": f"{base.encoding.name}, {base.encoding.n_vocab:,} tokens",
-        "template": base.metadata.get("template") or "none: it continues text",
-        "device": device,
+        "template": model.template or "none: it continues text",
+        "device": model.device,
     }
     return "\n".join(f"{name:<12}{fact}" for name, fact in facts.items())
 
@@ -139,11 +109,6 @@ def chat(assistant: "Assistant", info: str, screen: Screen) -> None:
 
 def _leave(*_: object) -> None:
     sys.exit(INTERRUPTED)
-
-
-def _on_terminal() -> bool:
-    streams = (sys.stdin, sys.stdout)
-    return all(stream is not None and stream.isatty() for stream in streams) and os.environ.get("TERM") != "dumb"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from src.chat_start import MODELS
 from src.checkpoint import find_model, load_model
 from src.cli import DONE, flag, parse, run
 from src.sk_integration.long_term import LongTermMemory
@@ -27,7 +28,6 @@ from src.sk_integration.told_facts import STOP_WORDS, told_facts, words_of
 from src.tokenizer import load_gpt2_encoding
 
 FACTS = "memory_facts.json"
-MODELS = ("dpo", "sft", "finetuned", "pretrained", "scratch")
 TOP = 3  # facts that the chat puts into a prompt
 
 Found = list[tuple[int, float]]  # numbers of facts and how well they fit, best first

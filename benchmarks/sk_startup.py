@@ -17,13 +17,13 @@ from pathlib import Path
 
 from semantic_kernel.contents import ChatHistory
 
+from src.chat_start import MODELS
 from src.checkpoint import load_base
 from src.cli import flag, parse, run
 from src.model.generate import TextGenerator
 from src.sk_integration.service import GPT2ChatCompletion, GPT2ChatSettings
 from src.tokenizer import load_encoding
 
-MODELS = ("dpo", "sft", "finetuned", "pretrained", "scratch")
 IMPORTS = "import torch, semantic_kernel"
 
 

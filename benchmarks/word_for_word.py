@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.chat_session import ChatSession, ChatSettings
+from src.chat_start import MODELS
 from src.checkpoint import load_base
 from src.cli import flag, parse, run
 from src.data.instructions import load_conversations
 from src.model.generate import TextGenerator
 from src.tokenizer import Encoding, load_encoding
-
-MODELS = ("dpo", "sft", "finetuned", "pretrained", "scratch")
 
 
 @dataclass(frozen=True, kw_only=True)

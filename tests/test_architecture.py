@@ -25,6 +25,7 @@ LIBRARY = {
     "src.training": {"src.training", "src.checkpoint", "src.runtime"},
     "src.chat_session": {"src.model", "src.data.prompts", "src.tokenizer.protocols"},
     "src.chat_terminal": {"src.chat_session"},
+    "src.chat_start": {"src.chat_session", "src.checkpoint", "src.cli", "src.model", "src.runtime", "src.tokenizer"},
     "src.sk_integration": {"src.sk_integration", "src.chat_session", "src.tokenizer.protocols"},
     "src.intuition": {"src.intuition", "src.model", "src.tokenizer"},
 }

@@ -389,7 +389,7 @@ def test_a_terminal_session_from_the_first_line_to_ctrl_d(folder, monkeypatch, c
     handlers = {}
     monkeypatch.chdir(folder)
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    monkeypatch.setattr(chat, "_on_terminal", lambda: True)
+    monkeypatch.setattr(chat, "on_terminal", lambda: True)
     with terminal("France?\r/tokens 2\rgone\x03France?\r\x04"):
         assert chat.main([]) == 0
     assert capsys.readouterr().out == f"{ANSWER}\n\nParis is\n\n"

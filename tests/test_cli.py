@@ -20,6 +20,8 @@ import dpo_train
 import finetune_gpt2
 import instruction_tune
 import main
+import sk_chat
+from src.chat_start import load_chat_model
 from src.cli import OUT_OF_MEMORY, TrainingFlags, flag, flag_name, one_line, parse, run
 from src.data import text
 from src.training import keeper, stage
@@ -27,7 +29,8 @@ from src.training import run as training_run
 
 ROOT = Path(main.__file__).parent
 TRAINING = (main, finetune_gpt2, instruction_tune, dpo_train)
-SCRIPTS = (*TRAINING, chat)
+CHATS = (chat, sk_chat)
+SCRIPTS = (*TRAINING, *CHATS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -412,6 +415,8 @@ def source_of(script: ModuleType) -> str:
     source = Path(script.__file__).read_text(encoding="utf-8")
     if script in (main, finetune_gpt2):  # both hand their flags to create_loaders
         source += "\n" + inspect.getsource(text.create_loaders)
+    if script in CHATS:  # both hand their flags to load_chat_model
+        source += "\n" + inspect.getsource(inspect.getmodule(load_chat_model))
     return source
 
 

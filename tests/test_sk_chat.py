@@ -108,6 +108,12 @@ def test_info_and_sessions_show_what_there_is(converse):
     assert re.search(r"^  old +1 turn ", out, re.MULTILINE)
 
 
+def test_a_model_in_8_bits_answers_the_same_and_info_says_what_it_is(converse):
+    code, out, err = converse("What is the capital of France?\n/info", "--quantize", "int8", "--temperature", "0")
+    assert code == 0
+    assert ANSWER in out and "cpu, in 8 bits" in out + err
+
+
 def test_memory_shows_the_conversation_its_tokens_and_the_facts(converse):
     lines = "My cat is called Miso.\n" + "How are you today, and what is new?\n" * 3
     out = converse(f"{lines}/memory\n/forget all\n/forget all yes\n/memory\n", "--max-tokens", "20")[1]
@@ -170,7 +176,7 @@ def test_control_characters_of_a_model_do_not_reach_the_terminal(converse):
 def on_terminal(tmp_path, monkeypatch):
     """The program believes that it is on a terminal; the handler that it sets is taken back."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sk_chat, "_on_terminal", lambda: True)
+    monkeypatch.setattr(sk_chat, "on_terminal", lambda: True)
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,99 @@
+"""How both chats begin: their flags, the model behind them, and whether a person sits there."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from src.chat_session import ChatSettings
+from src.checkpoint import Base, load_base
+from src.cli import flag
+from src.model.generate import TextGenerator
+from src.model.quantize import quantize_int8
+from src.runtime import choose_runtime
+from src.tokenizer import load_encoding
+
+# The defaults of the flags.
+TEMPERATURE = 0.7
+TOP_K = 40
+TOP_P = 0.9
+MAX_TOKENS = 150
+REPETITION_PENALTY = 1.0
+MODELS = ("dpo", "sft", "finetuned", "pretrained", "scratch")  # what --model auto takes, the first that is there
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatFlags:
+    """The flags of a chat. Raises ValueError naming every bad value at once."""
+
+    model: str = flag("auto", f"auto (the first of {', '.join(MODELS)} that is there), one of these, or a path")
+    temperature: float = flag(TEMPERATURE, "0 takes the likeliest token, above 1 is more varied than the model")
+    top_k: int | None = flag(TOP_K, "choose among this many likeliest tokens; none is off")
+    top_p: float | None = flag(TOP_P, "choose among the likeliest tokens with this probability together; none is off")
+    max_tokens: int = flag(MAX_TOKENS, "most tokens in an answer")
+    repetition_penalty: float = flag(REPETITION_PENALTY, "above 1 repeats itself less")
+    seed: int | None = flag(None, "makes answers repeatable (default: a new seed for each answer)")
+    prompt: str = flag("", "answer this once, on stdout, and leave (default: a chat)")
+    device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
+    quantize: Literal["none", "int8"] = flag("none", "int8: a quarter of the memory, faster on a CPU")
+
+    def __post_init__(self) -> None:
+        self.settings()  # refuses bad values
+        if self.quantize == "int8" and self.device not in ("auto", "cpu"):
+            raise ValueError(f"--quantize int8 is for the CPU; leave --device {self.device} out")
+
+    def settings(self) -> ChatSettings:
+        return ChatSettings(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            max_tokens=self.max_tokens,
+            repetition_penalty=self.repetition_penalty,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class ChatModel:
+    """A model that can be talked to, the checkpoint that it comes from, and where it computes."""
+
+    generator: TextGenerator
+    base: Base
+    device: str
+
+    @property
+    def template(self) -> str | None:
+        return self.base.metadata.get("template")
+
+
+def load_chat_model(flags: ChatFlags, notify: Callable[[str], None]) -> ChatModel:
+    """Load the model that the flags name, and say which it is. Raises what loading raises."""
+    base = load_base(flags.model, MODELS, load_encoding)
+    in_8_bits = flags.quantize == "int8"
+    device = choose_runtime("cpu" if in_8_bits else flags.device, "fp32").device
+    size, where = base.model.config, device.type + ", in 8 bits" * in_8_bits
+    notify(
+        f"{base.path}, {base.why}: {size.parameter_count()[0] / 1e6:.1f}M parameters, "
+        f"context of {size.context_length} tokens, on {where}"
+    )
+    model = quantize_int8(base.model) if in_8_bits else base.model
+    with blaming(base.path):
+        return ChatModel(TextGenerator(model, base.encoding, device), base, where)
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """A ValueError inside names the file that it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def on_terminal() -> bool:
+    """Whether a person sits there, at a terminal that can do more than print."""
+    streams = (sys.stdin, sys.stdout)
+    return all(stream is not None and stream.isatty() for stream in streams) and os.environ.get("TERM") != "dumb"
