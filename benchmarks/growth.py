@@ -1,7 +1,7 @@
 """python -m benchmarks.growth: how cost grows with context, batch and model size, beside what the arithmetic says.
 
 Training steps by their matrix products, written tokens by the bytes that they read. The last column is the work done a
-second: where it does not fall, nothing grows faster than it has to. At the end, the memory of a long text.
+second: where it does not fall, nothing grows faster than it has to. Before all that, the memory of a long text.
 """
 
 import statistics
@@ -21,7 +21,7 @@ from src.data.batching import Batch
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
 
-PARTS = ("context", "batch", "size", "decode", "memory")
+PARTS = ("memory", "context", "batch", "size", "decode")  # memory first: what is shown is the peak so far
 
 
 @dataclass(frozen=True, kw_only=True)
