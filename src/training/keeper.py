@@ -54,6 +54,7 @@ class Keeper:
         best = self.run.flags.out / BEST
         if not self.replaced and best.is_file():
             os.replace(best, best.with_name(PREVIOUS))
+            print(f"{best}: what an earlier run left there is kept as {PREVIOUS}")
         self.replaced = True
         save_checkpoint(best, self._description(state))
 

@@ -303,8 +303,9 @@ def test_a_run_is_saved_between_evaluations_after_a_while(tmp_path: Path, monkey
     assert seen == [None, 1, 2, 3]
 
 
-def test_starting_over_keeps_the_best_of_the_run_before(tmp_path: Path) -> None:
+def test_starting_over_keeps_the_best_of_the_run_before_and_says_so(tmp_path: Path, capsys) -> None:
     run(flags(tmp_path))
+    assert "is kept as" not in capsys.readouterr().out
     before = (tmp_path / "out/best_model.pt").read_bytes()
 
     def broken(model, batch):
@@ -314,6 +315,7 @@ def test_starting_over_keeps_the_best_of_the_run_before(tmp_path: Path) -> None:
         run(flags(tmp_path, seed=2), loss_fn=broken)
     assert (tmp_path / "out/best_model.pt").read_bytes() == before
     run(flags(tmp_path, seed=2))
+    assert capsys.readouterr().out.count("what an earlier run left there is kept as best_model.previous.pt\n") == 1
     assert (tmp_path / "out/best_model.previous.pt").read_bytes() == before
     assert (tmp_path / "out/best_model.pt").read_bytes() != before
 
