@@ -22,14 +22,14 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
-from benchmarks.machine import bandwidth, serve, take_turns
+from benchmarks.machine import bandwidth, check_rounds, serve, take_turns
 from src.cli import flag, parse, run
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from src.model.load_gpt2 import load_gpt2
 from src.model.quantize import quantize_int8
 
-MATRICES = 124_318_464  # numbers that a token reads: all blocks' matrices, and the head
+MATRICES = 123_532_032  # numbers that a token reads: all blocks' matrices, and the head
 
 Write = Callable[[list[int], int], object]  # (prompt ids, number of new tokens)
 
@@ -153,8 +153,9 @@ def contend(name: str, folder: Path, prompt: list[int], tokens: int) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
+    check_rounds(flags.rounds)
     if flags.alone:
-        name, folder = flags.alone.split("@")
+        name, folder = flags.alone.split("@", 1)
         prompt = torch.randint(50000, (flags.prompt,), generator=torch.Generator().manual_seed(1)).tolist()
         contend(name, Path(folder), prompt, flags.tokens)
         return 0

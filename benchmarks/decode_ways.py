@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.decode_speed import Endless
+from benchmarks.machine import check_rounds
 from src.cli import flag, parse, run
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
@@ -44,7 +45,8 @@ def ways(
     """Of each way how many tokens it writes, and what writes them."""
 
     def alone(generator: TextGenerator, lookup: int) -> Callable[[], object]:
-        return lambda: generator.generate(prompt, tokens, lookup=lookup, seed=1)
+        temperature = 0.0 if generator is echo else 1.0  # the likeliest text of the usual one repeats itself, too
+        return lambda: generator.generate(prompt, tokens, temperature=temperature, lookup=lookup, seed=1)
 
     def together(texts: int) -> Callable[[], object]:
         return lambda: usual.generate_batch([prompt] * texts, tokens, batch_size=texts, seed=1)
@@ -58,6 +60,7 @@ def ways(
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
+    check_rounds(flags.rounds)
     usual, echo = (new_generator(quantize=flags.quantize, echo=echo) for echo in (False, True))
     prompt = torch.randint(50000, (PROMPT,)).tolist()
     table = ways(usual, echo, prompt, flags.tokens)

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from benchmarks.decode_speed import Endless
-from benchmarks.machine import peak_mb
+from benchmarks.machine import check_rounds, peak_mb
 from benchmarks.training_speed import ours, step_gflop
 from src.cli import flag, parse, run
 from src.data.batching import Batch
@@ -93,6 +93,7 @@ def memory(flags: Config) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
+    check_rounds(flags.rounds)
     print(f"fp32, {torch.get_num_threads()} threads")
     for part in PARTS if flags.part == "all" else (flags.part,):
         if part == "decode":

@@ -2,12 +2,19 @@
 
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 
 SPINNING_S = 0.5
+
+
+def check_rounds(rounds: int) -> None:
+    if rounds < 1:
+        raise ValueError(f"--rounds must be at least 1, got {rounds}")
 
 
 def product_gflops(side: int = 2048) -> float:
@@ -52,32 +59,39 @@ def take_turns(
     Each is a process of its own, since the idle threads of one library slow down the next one, and before each turn
     they are waited for. `between` is called after each round.
     """
-    processes = {
-        name: subprocess.Popen(
-            [sys.executable, "-m", *command],
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        for name, command in commands.items()
-    }
     turns: dict[str, list[list[float]]] = {name: [] for name in commands}
-    for _ in range(rounds + 1):
-        for name, process in processes.items():
-            turns[name].append(_ask(name, process))
-        between()
-    for process in processes.values():
-        process.communicate()
+    with ExitStack() as ending:
+        contestants = {name: ending.enter_context(_contestant(name, command)) for name, command in commands.items()}
+        for _ in range(rounds + 1):
+            for name, ask in contestants.items():
+                time.sleep(SPINNING_S)
+                turns[name].append(ask())
+            between()
     return {name: found[1:] for name, found in turns.items()}
 
 
-def _ask(name: str, process: subprocess.Popen) -> list[float]:
-    assert process.stdin and process.stdout
-    time.sleep(SPINNING_S)
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    answer = process.stdout.readline()
-    if not answer:
-        raise RuntimeError(f"{name} ended with exit code {process.wait()}; run it alone (--alone) to see why")
-    return [float(number) for number in answer.split()]
+@contextmanager
+def _contestant(name: str, command: Sequence[str]) -> Iterator[Callable[[], list[float]]]:
+    """What asks a process for the numbers of a turn. Raises RuntimeError with its last words where it has ended."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as words:
+        process = subprocess.Popen([sys.executable, "-m", *command], text=True, stderr=words, **pipes)
+
+        def ask() -> list[float]:
+            try:
+                print("go", file=process.stdin, flush=True)
+                answer = process.stdout.readline()
+            except BrokenPipeError:
+                answer = ""
+            if answer:
+                return [float(number) for number in answer.split()]
+            process.wait()
+            words.seek(0)
+            last = (words.read().strip() or "no word").splitlines()[-1]
+            raise RuntimeError(f"{name} ended with exit code {process.returncode}: {last}")
+
+        try:
+            yield ask
+        finally:
+            process.kill()
+            process.communicate()

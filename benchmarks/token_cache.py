@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.machine import check_rounds
 from src.cli import flag, parse, run
 from src.data.files import read_text
 from src.data.shakespeare import SHAKESPEARE_PATH, clean_gutenberg
@@ -33,6 +34,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
+    check_rounds(flags.rounds)
     encoding, text = load_gpt2_encoding(), clean_gutenberg(read_text(flags.data)).text
     times: dict[str, list[float]] = {"ours, cached anew": [], "ours, from the cache": [], "tiktoken alone": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from benchmarks.machine import peak_mb, product_gflops, serve, take_turns
+from benchmarks.machine import check_rounds, peak_mb, product_gflops, serve, take_turns
 from benchmarks.plain_gpt2 import PlainGPT2, plain_adamw
 from src.cli import flag, parse, run
 from src.data.batching import Batch
@@ -109,6 +109,7 @@ def contend(name: str, config: dict, shape: tuple[int, int]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
+    check_rounds(flags.rounds)
     config, shape = GPT_CONFIGS[flags.model], SHAPES.get(flags.model, (4, 256))
     if flags.alone:
         contend(flags.alone, config, shape)

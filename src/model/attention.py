@@ -27,17 +27,16 @@ class KeyValueCache:
 
     def _hold(self, both: Tensor) -> None:
         self.both = both
-        self.layers = both.unbind(0)  # for each layer keys and values, (B, 2, H, capacity, D)
         self.capacity = both.shape[4]
         self.length = 0  # tokens every layer holds; the model moves it on after its last layer
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new (B, H, T, D) keys and values of one layer and return all of them, (B, H, S, D)."""
         end = self.length + keys.shape[2]
-        known_keys, known_values = self.layers[layer].unbind(1)  # (B, H, capacity, D)
-        known_keys[:, :, self.length : end] = keys
-        known_values[:, :, self.length : end] = values
-        return known_keys[:, :, :end], known_values[:, :, :end]
+        known = self.both[layer]  # (B, 2, H, capacity, D)
+        known[:, 0, :, self.length : end] = keys
+        known[:, 1, :, self.length : end] = values
+        return known[:, 0, :, :end], known[:, 1, :, :end]
 
     def row(self, i: int) -> "KeyValueCache":
         """The cache of one row alone, in the same memory, with a length of its own."""

@@ -51,10 +51,10 @@ class Decoder:
         rows, places = (slice(n), longest) if equal else (torch.arange(n, device=device), at)
         x = model.wte(torch.tensor(ids, device=device)) + model.wpe(at)  # (n, C)
         for known, (ln_1, c_attn, c_proj, ln_2, c_fc, activation, mlp_proj) in zip(
-            cache.layers, self._layers, strict=True
+            cache.both.unbind(0), self._layers, strict=True
         ):
             qkv = c_attn(ln_1(x)).view(n, 3, H, -1)  # (n, 3, H, D)
-            known[rows, :, :, places] = qkv[:, 1:]
+            known[rows, :, :, places] = qkv[:, 1:].to(known.dtype)  # autocast makes other ones
             k, v = known[:n, :, :, : longest + 1].unbind(1)  # (n, H, S, D)
             y = F.scaled_dot_product_attention(qkv[:, 0, :, None], k, v, attn_mask=mask)  # (n, H, 1, D)
             x = x + c_proj(y.reshape(n, -1))

@@ -85,17 +85,23 @@ class TextGenerator:
         prompts: Sequence[str | Sequence[int]],
         max_new_tokens: int = 100,
         *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float = 1.0,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
         batch_size: int = 8,
-        **settings: Any,
     ) -> list[str]:
         """The new text of each prompt: what `generate` gives it, the first with `seed`, the next with `seed + 1`.
 
-        So many texts are written at once, a token of each in one step; when one ends, the next begins in its place.
-        Takes the sampling settings of `stream`. Raises ValueError naming each bad setting.
+        batch_size: so many texts are written at once, a token of each in one step; when one ends, the next begins in
+        its place. The other settings are those of `stream`. In 8 bits and in half precision, rounding can make a text
+        that is written with others another one. Raises ValueError naming each bad setting.
         """
-        sampling, stops = SamplingSettings(**settings), stop_strings(stop)
+        sampling, stops = SamplingSettings(temperature, top_k, top_p, repetition_penalty), stop_strings(stop)
+        if isinstance(prompts, str):
+            raise ValueError("prompts must be several prompts in a list, got a single text")
         if not _is_count(batch_size):
             raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
         beginnings = [self.prompt_ids(prompt) for prompt in prompts]
@@ -179,16 +185,13 @@ class TextGenerator:
             ids = [writer.unread(row) for _, writer, row in texts]
             for (_, _, row), unread in zip(texts, ids, strict=True):
                 if len(unread) > 1:
-                    self._read(unread[:-1], row)
+                    self._states(unread[:-1], row)
             logits = self._read_one_each([unread[-1] for unread in ids], decoder, cache, [row for _, _, row in texts])
             for (i, writer, row), position in zip(texts, logits, strict=True):
                 yield i, writer.write(position[None], row)
             for place in reversed(range(len(texts))):
                 if texts[place][1].finished:
-                    i, writer, row = texts.pop()
-                    if place < len(texts):  # the last one moves to where this one was
-                        texts[place] = i, writer, cache.row(place)
-                        texts[place][2].take(row, row.length)
+                    _give_away(place, texts, cache)
 
     @torch.inference_mode()
     def _cache_for(self, window: list[int], capacity: int, kept: KeptCache) -> KeyValueCache:
@@ -208,13 +211,15 @@ class TextGenerator:
         cache.length = known
         return cache
 
-    @torch.inference_mode()
     def _read(self, ids: list[int], cache: KeyValueCache, positions: int = 1) -> Tensor:
         """Logits (positions, V) of the tokens after each of the last ids, which continue what the cache holds."""
+        return self._logits(self._states(ids, cache)[-positions:])
+
+    @torch.inference_mode()
+    def _states(self, ids: list[int], cache: KeyValueCache) -> Tensor:
+        """The states (ids, C) that the head reads."""
         with self.model.evaluating():
-            return self._logits(
-                self.model.hidden_states(torch.tensor([ids], device=self.device), cache)[0, -positions:]
-            )
+            return self.model.hidden_states(torch.tensor([ids], device=self.device), cache)[0]
 
     @torch.inference_mode()
     def _read_one_each(
@@ -226,6 +231,7 @@ class TextGenerator:
             row.length += 1
         return logits
 
+    @torch.inference_mode()
     def _logits(self, states: Tensor) -> Tensor:
         """Logits (n, V) in float32 on the CPU of states (n, C); ids that spell nothing get -inf.
 
@@ -234,6 +240,14 @@ class TextGenerator:
         logits = self.model.head(states).float().cpu()
         logits[:, self.encoding.n_vocab :] = -torch.inf
         return logits
+
+
+def _give_away(place: int, texts: list[tuple[int, Writer, KeyValueCache]], cache: KeyValueCache) -> None:
+    """End the text at a place; the last one moves there, so that the rest are the cache's first rows again."""
+    i, writer, row = texts.pop()
+    if place < len(texts):
+        texts[place] = i, writer, cache.row(place)
+        texts[place][2].take(row, row.length)
 
 
 def _is_count(value: object) -> bool:

@@ -74,6 +74,8 @@ class Writer:
         The first that is not what was guessed is the last: the logits behind it are those of another text.
         """
         new: list[int] = []
+        # Guesses count as read once they have come true: what interrupts this leaves a cache to go on from.
+        read, cache.length = cache.length, len(self.window)
         for position, guess in zip(logits, [*self.guesses, None], strict=True):
             ids, probabilities = candidates(position, self._seen, self._sampling)
             token = (
@@ -88,7 +90,7 @@ class Writer:
             self._left -= 1
             if token != guess or not self._left:
                 break
-        cache.length = min(cache.length, len(self.window) - bool(new))
+        cache.length = min(read, len(self.window) - bool(new))
         return new
 
     def _guess(self) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Rows of logits in memory at once: few stay in the processor's cache, and a wide model gains by larger products.
 CHUNK_ROWS = 128  # at least: 25 MB at GPT-2's vocabulary
@@ -38,6 +39,7 @@ class _TiedEmbedding(torch.autograd.Function):
         return F.embedding(ids, weight)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         (ids,), (gradient,) = ctx.saved_tensors, grad_outputs
         total, ctx.tied.head = ctx.tied.head, None
@@ -64,10 +66,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         h, w = hidden.to(dtype), weight.to(dtype)
-        needs_gradient = any(ctx.needs_input_grad)
-        grad_hidden = torch.empty_like(h) if needs_gradient else None
+        grad_hidden = torch.empty_like(h) if ctx.needs_input_grad[0] else None
         # The first product overwrites it; to fill it with zeros before is a pass over the whole vocabulary.
-        grad_weight = (torch.empty_like if len(h) else torch.zeros_like)(weight) if needs_gradient else None
+        grad_weight = (torch.empty_like if len(h) else torch.zeros_like)(weight) if ctx.needs_input_grad[1] else None
         exact = torch.promote_types(dtype, torch.float32)
         total = torch.zeros((), dtype=exact, device=hidden.device)
         at_once = max(CHUNK_ROWS, int(CHUNK_ROWS_PER_CHANNEL * h.shape[1]))
@@ -80,26 +81,32 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 odds = logits.sub_(highest).exp_()  # softmax times z, in place
                 z = odds.sum(dim=1, keepdim=True)
                 total += (z.log() + highest - right).sum()
-                if grad_hidden is not None and grad_weight is not None:
-                    if dtype == torch.float16:  # whose numbers end at 65,504, and z may be as large as V
-                        odds, z = odds.div_(z), torch.ones_like(z)
-                    # The gradient is odds / z - 1 at the target. Dividing (rows, C) by z spares a pass over (rows, V).
-                    gradient = odds.scatter_add_(1, wanted, -z).to(dtype)
+                if not any(ctx.needs_input_grad):
+                    continue
+                if dtype == torch.float16:  # whose numbers end at 65,504, and z may be as large as V
+                    odds, z = odds.div_(z), torch.ones_like(z)
+                # The gradient is odds / z - 1 at the target. Dividing (rows, C) by z spares a pass over (rows, V).
+                gradient = odds.scatter_add_(1, wanted, -z).to(dtype)
+                if grad_hidden is not None:
                     grad_hidden[start : start + at_once] = (gradient @ w) / z
+                if grad_weight is not None:
                     _add_product(grad_weight, gradient.T, (rows / z).to(dtype), first=start == 0)
         ctx.gradients = grad_hidden, grad_weight
         ctx.hidden_dtype, ctx.tied = hidden.dtype, tied
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         if ctx.gradients is None:
             raise RuntimeError("linear_cross_entropy can be differentiated once: its gradients are scaled in place")
         grad_hidden, grad_weight = ctx.gradients
         ctx.gradients = None
-        grad_hidden = grad_hidden.to(ctx.hidden_dtype).mul_(grad_outputs[0])
-        grad_weight.mul_(grad_outputs[0])
-        if ctx.tied is not None:
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden.to(ctx.hidden_dtype).mul_(grad_outputs[0])
+        if grad_weight is not None:
+            grad_weight.mul_(grad_outputs[0])
+        if ctx.tied is not None and grad_weight is not None:
             ctx.tied.head = grad_weight if ctx.tied.head is None else ctx.tied.head.add_(grad_weight)
             grad_weight = None
         return grad_hidden, grad_weight, None, None

@@ -135,3 +135,15 @@ def test_a_model_elsewhere_than_on_the_cpu_is_refused() -> None:
         model = GPTModel(GPT_CONFIGS["micro"])
     with pytest.raises(ValueError, match="int8 runs on the CPU, the model is on meta; leave --quantize out"):
         quantize_int8(model)
+
+
+def test_a_quantised_model_goes_its_own_way() -> None:
+    model = GPTModel(CONFIG).eval()
+    small, ids = quantize_int8(model.train()), torch.randint(300, (1, 9))
+    assert model.training and model.ln_f.training
+    with torch.inference_mode():
+        before = small(ids)
+        for parameter in model.parameters():
+            parameter.mul_(3)
+        model.bfloat16()
+        torch.testing.assert_close(small(ids), before, atol=0, rtol=0)

@@ -7,6 +7,8 @@ from src.model.decode import Decoder
 from src.model.generate import KeptCache, TextGenerator
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
+from src.model.sampling import SamplingSettings
+from src.model.writer import Writer
 from tests.model.test_generate import Spelling
 
 CONFIG = {"vocab_size": 257, "context_length": 48, "d_model": 32, "n_heads": 4, "n_layers": 3, "dropout": 0.1}
@@ -147,3 +149,40 @@ def test_a_bad_number_of_guesses_is_refused(model: GPTModel, lookup: object) -> 
 def test_a_bad_setting_of_a_batch_is_refused(model: GPTModel, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=f"{message} must be"):
         TextGenerator(model, Spelling()).generate_batch(["a"], **settings)
+
+
+def test_a_batch_under_autocast_is_written(model: GPTModel) -> None:
+    generator = TextGenerator(model, Spelling())
+    with torch.autocast("cpu", torch.bfloat16):
+        texts = generator.generate_batch(["abc", "a"], 5, temperature=0)
+    assert len(texts) == 2
+
+
+def test_an_interrupt_while_a_token_is_chosen_leaves_a_cache_that_is_right(
+    speller: TextGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupting(set):
+        def add(self, token: int) -> None:
+            raise KeyboardInterrupt
+
+    prompt, cache = list(b"abcdefghijklmnopqrstuvwxyzabcd"), speller.model.new_cache()
+    sampling = SamplingSettings(temperature=0)
+    writer = Writer(prompt, 9, context=48, end=256, sampling=sampling, generator=torch.Generator(), lookup=3)
+    assert writer.unread(cache) == [*prompt, *b"efg"]
+    speller.model(torch.tensor([[*prompt, *b"efg"]]), cache)  # with gradients, as in a program without no_grad
+    monkeypatch.setattr(writer, "_seen", Interrupting())
+    with pytest.raises(KeyboardInterrupt):
+        writer.write(torch.zeros(4, 257), cache)  # another token than was guessed
+    assert cache.length == len(prompt)
+
+
+def test_half_precision_makes_no_guesses_unless_asked() -> None:
+    model = GPTModel(CONFIG)
+    assert model.cheap_guesses == 2
+    assert model.bfloat16().cheap_guesses == 0
+    assert quantize_int8(GPTModel(CONFIG)).cheap_guesses == 0
+
+
+def test_one_text_in_place_of_several_prompts_is_refused(model: GPTModel) -> None:
+    with pytest.raises(ValueError, match="prompts must be several prompts in a list"):
+        TextGenerator(model, Spelling()).generate_batch("abc")

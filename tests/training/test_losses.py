@@ -68,6 +68,26 @@ def test_chunked_cross_entropy_refuses_to_be_differentiated_twice() -> None:
         loss.backward()
 
 
+def test_a_second_derivative_of_the_chunked_cross_entropy_is_refused() -> None:
+    hidden, weight = (torch.randn(n, 3, requires_grad=True) for n in (5, 7))
+    loss = linear_cross_entropy(hidden, weight, torch.randint(7, (5,)))
+    (gradient,) = torch.autograd.grad(loss * torch.ones((), requires_grad=True), hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "weight"])
+def test_what_is_frozen_gets_no_gradient_and_the_other_its_own(frozen: str) -> None:
+    torch.manual_seed(0)
+    parts = {"hidden": torch.randn(5, 3), "weight": torch.randn(7, 3)}
+    free = next(part for name, part in parts.items() if name != frozen).requires_grad_()
+    targets = torch.randint(7, (5,))
+    expected = F.cross_entropy(parts["hidden"] @ parts["weight"].T, targets, reduction="sum")
+    (expected_gradient,) = torch.autograd.grad(expected, free)
+    linear_cross_entropy(parts["hidden"], parts["weight"], targets).backward()
+    torch.testing.assert_close(free.grad, expected_gradient)
+
+
 @pytest.mark.parametrize("size", [1e2, 1e4])
 def test_chunked_cross_entropy_holds_where_a_target_is_all_but_impossible(size: float) -> None:
     hidden, weight = (
