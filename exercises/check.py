@@ -1,8 +1,12 @@
-"""python -m exercises.check 3: is the answer to exercise 3 right? Without a number: which of them are done."""
+"""python -m exercises.check 3: is the answer to exercise 3 right? Without a number or name: which of them are done."""
 
 import argparse
 import contextlib
+import inspect
 import io
+import re
+import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,12 +16,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python exercises/check.py` without -m
+
 from exercises.checks.attention import CHECKS as ATTENTION
 from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
 from exercises.checks.judging import CallFailedError
-from src.cli import one_line, run
+from exercises.checks.time_limit import TIME_LIMIT_S, TimeIsUpError, time_limit
+from src.cli import BAD_USAGE, INTERRUPTED, one_line, run
 
-DONE, TO_DO, NOT_YET = "done", "to do", "not yet"
+DONE, TO_DO, NOT_YET, TOO_LONG = "done", "to do", "not yet", f"not yet: not done after {TIME_LIMIT_S} s"
+SHAPE = re.compile(r"\((\.\.\.|[A-Z]\b|\))")  # the beginning of (..., S), of (B, T, C), of () in a docstring
 
 
 @dataclass(frozen=True)
@@ -30,12 +39,16 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Verdict:
-    state: str  # DONE, TO_DO or NOT_YET
+    state: str  # DONE, TO_DO, NOT_YET or TOO_LONG
     sentence: str = ""  # what is missing
 
 
 class BrokenFileError(Exception):
     """The learner's file can't be imported; the message is one line with the place."""
+
+
+class UnknownExerciseError(Exception):
+    """No exercise has this number or name; the message lists all of them."""
 
 
 def all_exercises() -> dict[int, Exercise]:
@@ -48,14 +61,15 @@ def all_exercises() -> dict[int, Exercise]:
     }
 
 
-def load_answers(exercise: Exercise, solution: bool) -> ModuleType:
+def load_answers(exercise: Exercise, solution: bool, seconds: float | None) -> ModuleType:
     """The module with the learner's answer, or the worked one. Raises BrokenFileError."""
     name = f"exercises.{'solutions.' if solution else ''}{exercise.module}"
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         raise BrokenFileError(f"{name.replace('.', '/')}.py is missing")
     try:
-        return import_module(name)
+        with time_limit(seconds, shown_path(spec.origin)):
+            return import_module(name)
     except SyntaxError as error:
         place = f"{shown_path(error.filename or spec.origin)}:{error.lineno}"
         raise BrokenFileError(f"{place}: {type(error).__name__}: {error.msg}") from error
@@ -63,18 +77,21 @@ def load_answers(exercise: Exercise, solution: bool) -> ModuleType:
         raise BrokenFileError(told(error, spec.origin)) from error
 
 
-def judge(exercise: Exercise, answers: ModuleType) -> Verdict:
+def judge(exercise: Exercise, answers: ModuleType, seconds: float | None) -> Verdict:
     """Run the check. What goes wrong inside the learner's file is told by the learner's own line."""
     path = str(answers.__file__)
     function = getattr(answers, exercise.function, None)
     if function is None:
         return Verdict(NOT_YET, f"{shown_path(path)} has no function {exercise.function}")
     try:
-        exercise.check(function)
+        with time_limit(seconds, f"exercise {exercise.number} ({exercise.function}): {NOT_YET}"):
+            exercise.check(function)
+    except TimeIsUpError as error:
+        return Verdict(TOO_LONG, told(error, path))
     except Exception as error:
         if unwritten(error, exercise.number):
             return Verdict(TO_DO, f"still to be written, at {shown_path(path)}:{function.__code__.co_firstlineno}")
-        return Verdict(NOT_YET, told(error, path))
+        return Verdict(NOT_YET, told(error, path) + expected_shapes(error, function))
     return Verdict(DONE)
 
 
@@ -91,8 +108,19 @@ def told(error: BaseException, path: str) -> str:
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     if lines:
         last = lines[-1]
-        return f"{shown_path(path)}:{last.lineno}: {type(error).__name__}: {one_line(error)}\n    {last.line}"
-    return one_line(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {one_line(error)}"
+        kind = "" if isinstance(error, TimeIsUpError) else f"{type(error).__name__}: "
+        return f"{shown_path(path)}:{last.lineno}: {kind}{one_line(error)}\n    {last.line}"
+    ours = isinstance(error, AssertionError | TimeIsUpError)
+    return one_line(error) if ours else f"{type(error).__name__}: {one_line(error)}"
+
+
+def expected_shapes(error: BaseException, function: Callable) -> str:
+    """A line with what the docstring says about shapes, where the error may come from one: torch tells only sizes."""
+    if type(error.__cause__ or error) not in (RuntimeError, IndexError, ValueError):
+        return ""
+    sentences = re.split(r"(?<=\.)\s+", inspect.getdoc(function) or "")
+    about_shapes = " ".join(" ".join(sentence.split()) for sentence in sentences if SHAPE.search(sentence))
+    return about_shapes and f"\n    expected: {about_shapes}"
 
 
 def shown_path(path: str) -> str:
@@ -101,9 +129,9 @@ def shown_path(path: str) -> str:
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
-def report_one(exercise: Exercise, solution: bool) -> int:
+def report_one(exercise: Exercise, solution: bool, seconds: float | None) -> int:
     try:
-        verdict = judge(exercise, load_answers(exercise, solution))
+        verdict = judge(exercise, load_answers(exercise, solution, seconds), seconds)
     except BrokenFileError as error:
         verdict = Verdict(NOT_YET, str(error))
     result = "right" if verdict.state == DONE else f"not yet: {verdict.sentence}"
@@ -111,13 +139,13 @@ def report_one(exercise: Exercise, solution: bool) -> int:
     return int(verdict.state != DONE)
 
 
-def report_all(exercises: dict[int, Exercise], solution: bool) -> None:
+def report_all(exercises: dict[int, Exercise], solution: bool, seconds: float | None) -> None:
     states = {}
     for module in dict.fromkeys(exercise.module for exercise in exercises.values()):
         print(f"exercises/{module}_exercises.md")
         group = [exercise for exercise in exercises.values() if exercise.module == module]
         try:
-            answers = load_answers(group[0], solution)
+            answers = load_answers(group[0], solution, seconds)
         except BrokenFileError as error:
             print(f"  {error}")
             continue
@@ -125,25 +153,43 @@ def report_all(exercises: dict[int, Exercise], solution: bool) -> None:
             # What an answer prints, or is warned of, would tear the list apart.
             with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                states[exercise.number] = judge(exercise, answers).state
+                states[exercise.number] = judge(exercise, answers, seconds).state
             print(f"  {exercise.number:>2}  {exercise.function:<28} {states[exercise.number]}")
     left = [number for number in exercises if states.get(number) != DONE]
     ending = f"; next: python -m exercises.check {left[0]}" if left else ""
     print(f"{len(exercises) - len(left)} of {len(exercises)} done{ending}")
 
 
+def find(exercises: dict[int, Exercise], wanted: str) -> Exercise:
+    """The exercise of this number or function. Raises UnknownExerciseError listing all of them."""
+    for exercise in exercises.values():
+        if wanted in (str(exercise.number), exercise.function):
+            return exercise
+    names = ", ".join(f"{number}\0{exercise.function}" for number, exercise in exercises.items())
+    listed = textwrap.fill(names, 100).replace("\0", " ")  # so no number stands at the end of a line
+    raise UnknownExerciseError(f"there is no exercise {wanted}; there are\n{listed}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     exercises = all_exercises()
     parser = argparse.ArgumentParser("python -m exercises.check", description=__doc__, allow_abbrev=False)
-    parser.add_argument("number", nargs="?", type=int, help="the exercise to check; none: list all with their state")
+    parser.add_argument("exercise", nargs="?", help="the number or function to check; none: list all with their state")
     parser.add_argument("--solution", action="store_true", help="check the worked solution, not your answer")
+    parser.add_argument(
+        "--no-time-limit", action="store_true", help=f"wait longer than {TIME_LIMIT_S} s, as for a debugger"
+    )
     flags = parser.parse_args(argv)
-    if flags.number is None:
-        report_all(exercises, flags.solution)
+    seconds = None if flags.no_time_limit else TIME_LIMIT_S
+    try:
+        if flags.exercise is not None:
+            return report_one(find(exercises, flags.exercise), flags.solution, seconds)
+        report_all(exercises, flags.solution, seconds)
         return 0
-    if flags.number not in exercises:
-        parser.error(f"there is no exercise {flags.number}, they are {min(exercises)} to {max(exercises)}")
-    return report_one(exercises[flags.number], flags.solution)
+    except UnknownExerciseError as error:
+        parser.exit(BAD_USAGE, f"{error}\n")
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

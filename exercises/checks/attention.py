@@ -17,7 +17,7 @@ from exercises.checks.heads import (
     check_order_gap,
     check_split_heads,
 )
-from exercises.checks.judging import as_tensor, call, compare, given, judge, random, require
+from exercises.checks.judging import as_tensor, call, call_without, compare, given, judge, random, require
 
 Answer = Callable[..., Tensor]
 
@@ -90,7 +90,8 @@ def check_softmax(function: Answer) -> None:
             ),
             "not divided by the sum": (scores - scores.amax(-1, keepdim=True)).exp(),
         }
-        judge(function, {"scores": scores}, torch.softmax(scores, dim=-1), mistakes)
+        answer = call_without("softmax", "write it with torch.exp and a sum", function, {"scores": scores})
+        compare(given({"scores": scores}), answer, torch.softmax(scores, dim=-1), mistakes)
 
 
 def check_weighted_sum(function: Answer) -> None:

@@ -19,7 +19,7 @@ from exercises.checks.hard_costs import (
     check_tokens_per_second,
 )
 from exercises.checks.hard_tools import parts, require_small_tensors
-from exercises.checks.judging import call, compare, judge, random, require
+from exercises.checks.judging import call, call_without, compare, given, judge, random, require
 from src.model.gpt import GPTModel
 
 Answer = Callable[..., Any]
@@ -50,7 +50,8 @@ def check_log_sum_exp(function: Answer) -> None:
             ),
             "this is the maximum, only the largest part of the sum": top,
         }
-        judge(function, {"scores": scores}, torch.logsumexp(scores, dim=-1), mistakes)
+        answer = call_without("logsumexp", "write it with exp, sum and log", function, {"scores": scores})
+        compare(given({"scores": scores}), answer, torch.logsumexp(scores, dim=-1), mistakes)
 
 
 def check_softmax_backward(function: Answer) -> None:
@@ -130,7 +131,9 @@ def check_blockwise_attention(function: Answer) -> None:
         (12, 1e3, "small scores were right, these overflow: take out the largest score so far"),
     ]:
         q, k, v = random(2, 36, 8, seed=1) * spread, random(2, 36, 8, seed=2), random(2, 36, 8, seed=3)
-        answer = call(function, {"queries": q, "keys": k, "values": v, "block": block})
+        arguments = {"queries": q, "keys": k, "values": v, "block": block}
+        hint = "write out what it does, block by block"
+        answer = call_without("scaled_dot_product_attention", hint, function, arguments)
         where = f"for 36 tokens in blocks of {block}"
         expected, unscaled = (
             F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale) for scale in (None, 1.0)
@@ -183,7 +186,7 @@ def check_tied_gradient(function: Answer) -> None:
     model = GPTModel(config).double()
     for seed, parameter in enumerate(model.parameters()):
         parameter.data = random(*parameter.shape, seed=seed)
-    for given, ids in [
+    for what, ids in [
         ("2 rows of 3 different tokens", torch.tensor([[0, 1, 2], [3, 4, 5]])),
         ("2 rows of tokens that occur more than once", torch.tensor([[7, 7, 2, 7], [2, 10, 0, 7]])),
     ]:
@@ -204,7 +207,7 @@ def check_tied_gradient(function: Answer) -> None:
             "this is the mean of both uses; they add up": expected / 2,
         }
         arguments = {"ids": ids, "embedded_gradient": by_embedded, "hidden": hidden, "logits_gradient": by_logits}
-        compare(f"for a GPT-2 that reads {given}", call(function, arguments), expected, mistakes)
+        compare(f"for a GPT-2 that reads {what}", call(function, arguments), expected, mistakes)
 
 
 def check_packed_inputs(function: Answer) -> None:

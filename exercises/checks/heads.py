@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from exercises.checks.judging import call, compare, judge, random, require
+from exercises.checks.judging import call, compare, given, judge, kind_of, random, require
 from src.model.attention import MultiHeadAttention
 from src.model.config import GPTConfig
 
@@ -119,7 +119,11 @@ def check_order_gap(function: Callable[..., float]) -> None:
             "these are all the differences: the largest is wanted": gaps.abs(),
             "this is the sum of the differences: the largest is wanted": gaps.abs().sum(),
         }
-        judge(function, {"attention": attend, "x": x, "order": order}, gaps.abs().max(), mistakes)
+        arguments = {"attention": attend, "x": x, "order": order}
+        where, answer = given(arguments), call(function, arguments)
+        is_number = isinstance(answer, float | int)
+        compare(where, torch.tensor(float(answer)) if is_number else answer, gaps.abs().max(), mistakes)
+        require(is_number, f"{where} came {kind_of(answer)}, expected a float: .item() makes one of it")
 
 
 def check_cached_attention(function: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> None:

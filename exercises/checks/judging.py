@@ -1,11 +1,11 @@
 """What the checks share: calling an answer, and saying in one sentence what is wrong with it."""
 
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 TOLERANCE = 1e-6  # relative and absolute; answers worked out in float32 pass, a missing factor does not
 SHOWN_VALUES = 12  # of all arguments together; tensors of more values are shown by their shapes
@@ -57,6 +57,28 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     return answer
 
 
+def call_without(called: str, hint: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """As `call`; raises AssertionError with the hint if the answer leaves the work to torch's function of this name."""
+    with _CalledNames() as names:
+        answer = call(function, arguments)
+    require(not any(called in name for name in names.seen), f"the function calls torch's own {called}: {hint}")
+    return answer
+
+
+class _CalledNames(TorchFunctionMode):
+    """Remembers the names of the torch functions and methods that were called inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.seen.add(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
 def compare(where: str, answer: Any, expected: Tensor, mistakes: Mapping[str, Tensor] | None = None) -> None:
     """Raises AssertionError with one sentence that begins with `where` unless the answer is the expected tensor."""
     answer = as_tensor(where, answer)
@@ -76,9 +98,15 @@ def compare(where: str, answer: Any, expected: Tensor, mistakes: Mapping[str, Te
 def as_tensor(where: str, answer: Any) -> Tensor:
     if answer is None:
         raise AssertionError(f"{where} came None: the function needs a return")
-    if not isinstance(answer, Tensor | Real):
-        raise AssertionError(f"{where} came a {type(answer).__name__}, expected a tensor")
-    return torch.as_tensor(answer).detach()
+    if not isinstance(answer, Tensor):
+        raise AssertionError(f"{where} came {kind_of(answer)}, expected a tensor")
+    return answer.detach()
+
+
+def kind_of(answer: Any) -> str:
+    """'an int', 'a float', 'a tensor'."""
+    kind = "tensor" if isinstance(answer, Tensor) else type(answer).__name__
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def is_close(answer: Tensor, expected: Tensor) -> bool:

@@ -2,6 +2,10 @@
 
 import inspect
 import math
+import os
+import re
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import exercises
 from exercises import attention, check, hard_attention
 from exercises.checks.attention import CHECKS
 from exercises.checks.judging import compare
+from exercises.checks.time_limit import TimeIsUpError, time_limit
 from exercises.solutions import attention as solutions
 from tests.exercises.proof import ROOT, example_problems, layout_problems, number_problems, sections
 
@@ -99,6 +104,7 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (1, lambda a, b: a.sum() * b.sum(), "same place"),
     (1, lambda a, b: None, "needs a return"),
     (1, lambda a, b: "5", "came a str, expected a tensor"),
+    (1, lambda a, b: (a @ b).item(), "came a float, expected a tensor"),
     (2, lambda q, k: k @ q.T, "transpose"),
     (2, lambda q, k: q @ k if k.shape[0] == k.shape[1] else q @ k.T, "columns were taken for the keys"),
     (2, lambda q, k: (q * k).sum(1) if q.shape == k.shape else q @ k.T, "every query meets every key"),
@@ -108,10 +114,15 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (3, lambda q, k: q @ k.mT / math.sqrt(q.shape[-2]), "number of queries"),
     (3, lambda q, k: q @ k.mT * math.sqrt(q.shape[-1]), "multiplied"),
     (4, lambda s: s.exp() / s.exp().sum(-1, keepdim=True), "subtract the row's largest"),
-    (4, lambda s: (s - s.max()).softmax(0), "the columns do"),
+    (4, lambda s: (e := (s - s.max()).exp()) / e.sum(0), "the columns do"),
     (4, lambda s: (e := (s - s.max()).exp()) / e.sum(-1, keepdim=True), "each row needs its own"),
     (4, lambda s: s / s.sum(-1, keepdim=True), "without torch.exp"),
-    (4, lambda s: s.flatten().softmax(0).view(s.shape), "each row has to"),
+    (4, lambda s: torch.softmax(s, -1), "torch's own softmax: write it with torch.exp"),
+    (4, lambda s: s.softmax(dim=-1), "torch's own softmax: "),
+    (4, lambda s: F.softmax(s, -1), "own softmax"),
+    (4, lambda s: nn.Softmax(-1)(s), "calls torch's own softmax"),
+    (4, lambda s: s.log_softmax(-1).exp(), "calls torch's own"),
+    (4, lambda s: (e := (s - s.max()).exp()) / e.sum(), "each row has to"),
     (4, lambda s: (s - s.amax(-1, keepdim=True)).exp(), "not divided"),
     (5, lambda w, v: w.mT @ v if w.shape[-1] == w.shape[-2] else w @ v, "weights are transposed"),
     (5, lambda w, v: v.mean(-2, keepdim=True).expand_as(w @ v), "plain mean"),
@@ -160,6 +171,7 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (13, lambda f, x, order: gap(f, x, order).abs().mean().item(), "mean"),
     (13, lambda f, x, order: gap(f, x, order).abs().sum().item(), "sum"),
     (13, lambda f, x, order: gap(f, x, order).abs(), "all the differences"),
+    (13, lambda f, x, order: gap(f, x, order).abs().max(), "came a tensor, expected a float"),
     (14, lambda q, k, v, K, V: (attend(q, K := extended(K, k), V := extended(V, v)), K, V), "sees S + t + 1"),
     (14, lambda q, k, v, K, V: (attend(q, K := extended(K, k), V := extended(V, v), causal=False), K, V), "later new"),
     (14, lambda q, k, v, K, V: (attend(q, k, v), extended(K, k), extended(V, v)), "cached tokens were not seen"),
@@ -285,11 +297,129 @@ def test_a_missing_file_is_told(answers_are: Callable[[str], Path], capsys: pyte
     assert capsys.readouterr().out == "exercise 1 (dot_product): not yet: exercises/attention.py is missing\n"
 
 
-def test_an_unknown_number_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("unknown", ["27", "sofmax"])
+def test_an_unknown_number_or_name_is_wrong_usage_and_lists_what_there_is(
+    unknown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as left:
-        check.main(["27"])
+        check.main([unknown])
     assert left.value.code == 2
-    assert "there is no exercise 27, they are 1 to 26" in capsys.readouterr().err
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == f"there is no exercise {unknown}; there are"
+    listed = [f"{number} {exercise.function}" for number, exercise in check.all_exercises().items()]
+    assert ", ".join(line.rstrip(",") for line in lines) == ", ".join(listed)
+    assert max(map(len, lines)) <= 100
+
+
+def test_an_exercise_is_found_by_the_name_of_its_function(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(["softmax", "--solution"]) == 0
+    assert capsys.readouterr().out == "exercise 4 (softmax): right\n"
+    assert len({exercise.function for exercise in check.all_exercises().values()}) == 26
+
+
+def test_the_file_runs_without_m_and_from_any_folder(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "exercises" / "check.py"), "3", "--solution"]
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stdout) == (0, "exercise 3 (scaled_scores): right\n"), done.stderr
+
+
+# --- shapes
+
+
+def test_an_error_of_torch_has_what_the_task_says_about_shapes_beside_it(
+    answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    docstring = "'''Not this. Queries (..., T, D)\n    and so on: (..., T, S).\n\n    Nor this.'''"
+    answers_are(f"def scaled_scores(q, k):\n    {docstring}\n    return q @ k\n")
+    assert check.main(["3"]) == 1
+    end = "    return q @ k\n    expected: Queries (..., T, D) and so on: (..., T, S).\n"
+    assert capsys.readouterr().out.endswith(end)
+
+
+def test_every_task_with_tensors_tells_their_shapes_and_other_errors_are_left_alone() -> None:
+    for exercise in list(check.all_exercises().values())[:21]:
+        stub = getattr(attention if exercise.number < 15 else hard_attention, exercise.function)
+        assert "(" in check.expected_shapes(RuntimeError("sizes"), stub), exercise
+        assert check.expected_shapes(NameError("x"), stub) == ""
+
+
+# --- endless loops and Ctrl-C
+
+
+ENDLESS = {
+    "plain": "def causal_mask(n):\n    while True:\n        pass\n",
+    "caught": "def causal_mask(n):\n    try:\n        while True:\n            pass\n    except:\n        return n\n",
+    "at import": "while True:\n    pass\n",
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_an_endless_loop_is_stopped_and_its_line_is_told(
+    kind: str,
+    answers_are: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(check, "TIME_LIMIT_S", 1)
+    answers_are(ENDLESS[kind])
+    assert check.main(["7"]) == 1
+    place = "" if kind == "caught" else r"attention\.py:\d: "
+    sentence = r"not done after 1 s: is there an endless loop\? \(--no-time-limit waits\)\n"
+    assert re.match(rf"exercise 7 \(causal_mask\): not yet: {place}{sentence}", capsys.readouterr().out)
+
+
+def test_the_list_goes_on_after_an_endless_loop(
+    answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "TIME_LIMIT_S", 1)
+    answers_are(ENDLESS["plain"] + "def weighted_sum(w, v):\n    return w @ v\n")
+    assert check.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[7].split(maxsplit=2) == ["7", "causal_mask", check.TOO_LONG]
+    assert lines[-1].startswith("1 of 26 done")
+
+
+def test_a_long_call_that_cannot_be_interrupted_ends_the_process_with_one_line() -> None:
+    code = (
+        "import time\n"
+        "from exercises.checks import time_limit\n"
+        "time_limit.GRACE_S = 0.1\n"
+        "with time_limit.time_limit(0.1, 'exercise 7'):\n"
+        "    time.sleep(600)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=60)
+    assert done.stdout == "exercise 7: not done after 0.1 s: is there an endless loop? (--no-time-limit waits)\n"
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_job_in_the_background_is_stopped_as_well() -> None:
+    in_front = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(TimeIsUpError), time_limit(0.5, "exercise 7"):
+            while True:
+                pass
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, in_front)
+
+
+def test_without_the_limit_a_slow_answer_may_take_its_time(
+    answers_are: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "TIME_LIMIT_S", 0.05)
+    answers_are("import time\ndef dot_product(a, b):\n    time.sleep(0.2)\n    return (a * b).sum()\n")
+    assert check.main(["1"]) == 1
+    assert check.main(["1", "--no-time-limit"]) == 0
+
+
+@pytest.mark.parametrize("argv", [["7"], []])
+def test_ctrl_c_ends_with_one_line(
+    argv: list[str], answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers_are("def causal_mask(n):\n    raise KeyboardInterrupt\n")
+    assert check.main(argv) == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
 
 
 # --- the proofs themselves
