@@ -194,7 +194,8 @@ class ChatSession:
         if dropped:
             del self._turns[:dropped]
             self.left_out += dropped
-            self.notify(f"the oldest {dropped} turns no longer fit {self._context} and are left out")
+            which = "turn no longer fits" if dropped == 2 else f"{dropped // 2} turns no longer fit"
+            self.notify(f"the oldest {which} {self._context} and {'is' if dropped == 2 else 'are'} left out")
 
     def _cut(self, text: str, room: int) -> ChatTurn:
         """The end of a message, as much of it as `room` tokens hold beside the headings."""

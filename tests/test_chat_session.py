@@ -107,14 +107,14 @@ def test_the_oldest_messages_go_with_their_answers_when_the_context_is_full():
     say(session, "first message", "second message", "third message")
     assert generator.prompts[1] == rendered("first message", one, "second message")
     assert generator.prompts[2] == rendered("second message", two, "third message")
-    assert notes == ["the oldest 2 turns no longer fit the context of 64 tokens and are left out"]
+    assert notes == ["the oldest turn no longer fits the context of 64 tokens and is left out"]
     assert session.turns[0].text == "second message"
 
 
 def test_several_messages_that_go_at_once_are_told_once():
     session, generator, notes = chat("one", "two", "three", context_length=96)
     say(session, "first", "second", "a third one that is longer " * 10)
-    assert notes == ["the oldest 4 turns no longer fit the context of 96 tokens and are left out"]
+    assert notes == ["the oldest 2 turns no longer fit the context of 96 tokens and are left out"]
     assert generator.prompts[2] == rendered("a third one that is longer " * 9 + "a third one that is longer")
 
 
@@ -150,7 +150,7 @@ def test_a_message_longer_than_the_context_keeps_its_end_and_its_headings():
     assert "words and the last one" in kept and len(kept) > 150
     assert notes == [
         f"the message does not fit the context of 64 tokens: only its end is read, from {kept[:20]!r}",
-        "the oldest 2 turns no longer fit the context of 64 tokens and are left out",
+        "the oldest turn no longer fits the context of 64 tokens and is left out",
     ]
 
 

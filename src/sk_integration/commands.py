@@ -78,12 +78,11 @@ def sessions(assistant: Assistant, _: str) -> str:
 def memory(assistant: Assistant, _: str) -> str:
     """The conversation, its token budget, and what long-term memory holds."""
     conversation, usage = assistant.conversation, assistant.usage
-    lines = [
-        session_line(assistant),
-        f"tokens: {usage.used} of the {usage.budget} that a prompt may have; {usage.left} left for your next message",
-    ]
-    if usage.used > usage.budget:
-        lines[-1] += "; it will push the oldest turns out"
+    if usage.left:
+        tokens = f"{usage.used} of the {usage.budget} that a prompt may have; {usage.left} left for your next message"
+    else:
+        tokens = f"{usage.used}; a prompt may have {usage.budget}, so your next message pushes the oldest turns out"
+    lines = [session_line(assistant), f"tokens: {tokens}"]
     if assistant.left_out:
         lines.append(f"left out: the oldest {_counted(assistant.left_out // 2, 'turn')} no longer fit")
     if conversation.summary:
@@ -101,6 +100,8 @@ def forget(assistant: Assistant, argument: str) -> str:
     """Delete one memory, or all of them when asked twice."""
     there = assistant.memory.all()
     match argument.lower().split():
+        case [which, *_] if not there and (which == "all" or which.isdecimal()):
+            return "long-term memory is empty: there is nothing to forget; /reset forgets this conversation"
         case ["all", "yes"]:
             for each in there:
                 assistant.memory.forget(each.id)

@@ -74,19 +74,34 @@ class Assistant:
         one changes nothing. Raises ValueError, at once, where there is none."""
         if not self.conversation.messages:
             raise ValueError("there is no answer to refine yet; ask something first")
-        return self._refined(instruction)
+        *_, asked, old = self.conversation.messages
+
+        def replace(text: str) -> None:
+            if text and self.finish_reason != "interrupted":
+                self.conversation.messages[-1] = Message("assistant", text, self.finish_reason)
+                self._save()
+            else:
+                self.notify("the answer stays as it was")
+
+        pieces = self._answer("prompts", "refine", instruction=instruction, draft=old.text, question=asked.text)
+        return _collected(pieces, replace)
 
     def multi(self, task: str, steps: Sequence[str]) -> Iterator[tuple[str, Generator[str, None, None]]]:
         """For each step a heading and the answer, which sees the task and the answer before it, and nothing else.
 
-        Every step becomes a turn of the conversation as soon as it is answered.
+        Every step becomes a turn of the conversation as soon as it is answered. Raises ValueError where the step before
+        became none: its answer was not read, or the model failed at its first word.
         """
-        previous = ""
+        previous, before = "", None
         for n, step in enumerate(steps, start=1):
+            if n > 1:
+                if self._last is None or self._last is before:
+                    raise ValueError(f"step {n - 1} was not answered, and step {n} goes on from that; read it first")
+                previous = self._last.text
+            before = self._last
             function = "step" if previous else "first_step"
             pieces = self._answer("prompts", function, task=task, step=step, previous=previous)
             yield f"Step {n} of {len(steps)}: {step}\n", self._exchange(step, pieces)
-            previous = self.conversation.messages[-1].text
 
     def reset(self) -> None:
         """Forget what was said here, on the disk as well; long-term memory stays."""
@@ -114,14 +129,26 @@ class Assistant:
     def _use(self, conversation: Conversation) -> None:
         self.conversation, self.left_out = conversation, 0
 
+    @property
+    def _last(self) -> Message | None:
+        return self.conversation.messages[-1] if self.conversation.messages else None
+
+    def _still_read(self) -> list[int]:
+        """Where in the conversation the messages are that still fit, without those that got no answer."""
+        places: list[int] = []
+        for place in range(self.left_out, len(self.conversation.messages)):
+            if self.conversation.messages[place].text.strip():
+                places.append(place)
+            elif places:
+                places.pop()
+        return places
+
     def _history(self, facts: Sequence[str] = ()) -> ChatHistory:
-        """The conversation without the messages that no longer fit and without those that got no answer."""
+        """The conversation as far as it is still read."""
         history = ChatHistory(system_message=KNOWN_FACTS + " ".join(facts)) if facts else ChatHistory()
-        for message in self.conversation.messages[self.left_out :]:
-            if not message.text.strip() and history.messages:
-                history.messages.pop()
-            else:
-                history.add_message(ChatMessageContent(role=AuthorRole(message.role), content=message.text))
+        for place in self._still_read():
+            message = self.conversation.messages[place]
+            history.add_message(ChatMessageContent(role=AuthorRole(message.role), content=message.text))
         return history
 
     def _recalled(self, text: str) -> list[str]:
@@ -140,38 +167,19 @@ class Assistant:
 
     def _exchange(self, asked: str, pieces: Generator[str, None, None]) -> Generator[str, None, None]:
         """The pieces; at their end, or when it is closed, question and answer are kept with what was said."""
-        said: list[str] = []
-        try:
-            for piece in pieces:
-                said.append(piece)
-                yield piece
-        finally:
-            pieces.close()
-            if said or self.finish_reason != "interrupted":
-                answer = Message("assistant", "".join(said), self.finish_reason)
+
+        def keep(text: str) -> None:
+            if text or self.finish_reason != "interrupted":
+                answer = Message("assistant", text, self.finish_reason)
                 self.conversation.messages += [Message("user", asked), answer]
                 self.conversation.summary = about(self.conversation.messages[: self.left_out])
                 self._save()
 
-    def _refined(self, instruction: str) -> Generator[str, None, None]:
-        *_, asked, old = self.conversation.messages
-        pieces = self._answer("prompts", "refine", instruction=instruction, draft=old.text, question=asked.text)
-        said: list[str] = []
-        try:
-            for piece in pieces:
-                said.append(piece)
-                yield piece
-        finally:
-            pieces.close()
-            if said and self.finish_reason != "interrupted":
-                self.conversation.messages[-1] = Message("assistant", "".join(said), self.finish_reason)
-                self._save()
-            else:
-                self.notify("the answer stays as it was")
+        return _collected(pieces, keep)
 
     def _answer(self, plugin: str, function: str, **arguments: Any) -> Generator[str, None, None]:
         """The answer of a function of the kernel; notes how it ended and which turns no longer fitted."""
-        self.finish_reason = "interrupted"
+        self.finish_reason, places = "interrupted", self._still_read()
         settings = GPT2ChatSettings.of(self.settings, self.service.service_id)
         parts = self.kernel.invoke_stream(
             plugin_name=plugin, function_name=function, arguments=KernelArguments(settings=settings, **arguments)
@@ -180,11 +188,12 @@ class Assistant:
             with closing(self._loop.stream(parts)) as stream:
                 for part in stream:
                     chunk = cast(StreamingChatMessageContent, part[0] if isinstance(part, list) else part)
-                    if chunk.content:
-                        yield chunk.content
+                    if dropped := chunk.metadata["left_out"]:
+                        self.left_out = places[dropped - 1] + 1
                     if chunk.finish_reason:
                         self.finish_reason = chunk.finish_reason.value
-                        self.left_out += chunk.metadata["left_out"]
+                    if chunk.content:
+                        yield chunk.content
         except Exception as error:
             raise _reason(error) from error
 
@@ -208,6 +217,18 @@ class Assistant:
             self.notify(f"the conversation is not saved: {error}")
         if self.conversation.messages != before:  # another program's turns are among them now: count anew what fits
             self.left_out = 0
+
+
+def _collected(pieces: Generator[str, None, None], keep: Callable[[str], None]) -> Generator[str, None, None]:
+    """The pieces; at their end, or when it is closed, `keep` is given what was said."""
+    said: list[str] = []
+    try:
+        for piece in pieces:
+            said.append(piece)
+            yield piece
+    finally:
+        pieces.close()
+        keep("".join(said))
 
 
 def about(messages: Sequence[Message]) -> str:

@@ -58,12 +58,12 @@ class GPT2ChatSettings(PromptExecutionSettings):
 
 
 @dataclass(frozen=True)
-class _Outcome:
-    """How an answer ended."""
+class _Part:
+    """A piece of an answer; the last one is empty and says how it ended."""
 
-    finish_reason: FinishReason
-    usage: CompletionUsage
-    left_out: int
+    text: str
+    metadata: dict[str, Any]
+    finish_reason: FinishReason | None = None
 
 
 class GPT2ChatCompletion(ChatCompletionClientBase):
@@ -72,9 +72,9 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
     template: the prompt template that the model was tuned with; None for a raw model, whose text is continued.
     notify: is told, from the thread that answers, what is left out of the context; a warning in the log by default.
 
-    The last chunk of an answer, and the whole answer, carry `finish_reason` and in `metadata` the token counts as
-    "usage" and as "left_out" how many messages of the history no longer fitted. One answer is made at a time. Who
-    cancels or closes a stream ends its answer within a token.
+    An answer, and every chunk of it, carries in `metadata` as "left_out" how many messages of the history no longer
+    fitted; the answer, and its last chunk, also `finish_reason` and the token counts as "usage". One answer is made at
+    a time. Who cancels or closes a stream ends its answer within a token.
 
     Raises ValueError for a template that this code does not speak. A request raises ServiceInvalidRequestError where
     it cannot be answered, and ServiceResponseException where the model fails, each with its reason as the cause.
@@ -123,13 +123,8 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
     async def _inner_get_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings
     ) -> list[ChatMessageContent]:
-        pieces: list[str] = []
-        async for part in self._answer(chat_history, settings):
-            if isinstance(part, str):
-                pieces.append(part)
-            else:
-                ended = part
-        return [self._whole("".join(pieces), ended)]
+        parts = [part async for part in self._answer(chat_history, settings)]
+        return [self._whole("".join(part.text for part in parts), parts[-1])]
 
     async def _inner_get_streaming_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings, function_invoke_attempt: int = 0
@@ -138,15 +133,13 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
             async for part in parts:
                 yield [self._chunk(part, function_invoke_attempt)]
 
-    async def _answer(
-        self, history: ChatHistory, settings: PromptExecutionSettings
-    ) -> AsyncGenerator[str | _Outcome, None]:
-        """The pieces of an answer and then its outcome, from the worker thread."""
+    async def _answer(self, history: ChatHistory, settings: PromptExecutionSettings) -> AsyncGenerator[_Part, None]:
+        """The parts of an answer, from the worker thread."""
         loop, stop = asyncio.get_running_loop(), threading.Event()
-        parts: asyncio.Queue[str | _Outcome | BaseException] = asyncio.Queue()
+        parts: asyncio.Queue[_Part | BaseException] = asyncio.Queue()
         messages = list(history.messages)  # the caller may go on with the history
 
-        def put(part: str | _Outcome | BaseException) -> None:
+        def put(part: _Part | BaseException) -> None:
             try:
                 loop.call_soon_threadsafe(parts.put_nowait, part)
             except RuntimeError:  # the loop is closed: nobody waits any more
@@ -160,9 +153,9 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
                 put(error)
 
         self._worker.submit(work)
-        part: str | _Outcome | BaseException = ""
+        ended = False
         try:
-            while not isinstance(part, _Outcome):
+            while not ended:
                 part = await parts.get()
                 if isinstance(part, KernelException):
                     raise part
@@ -170,12 +163,13 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
                     refused = ServiceInvalidRequestError if isinstance(part, ValueError) else ServiceResponseException
                     raise refused(f"the model gave no answer: {part or type(part).__name__}") from part
                 yield part
+                ended = part.finish_reason is not None
         finally:
             stop.set()
 
     def _parts(
         self, messages: Sequence[ChatMessageContent], settings: PromptExecutionSettings, should_stop: Callable[[], bool]
-    ) -> Iterator[str | _Outcome]:
+    ) -> Iterator[_Part]:
         """What the worker thread does."""
         if should_stop():
             return
@@ -184,10 +178,11 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
             self._tell_once(f"settings that this model does not have are ignored: {', '.join(sorted(unknown))}")
         request = read_request(messages)
         session = self._told_so_far(request, settings.chat_settings())
-        yield from session.reply(request.message, should_stop)
+        for piece in session.reply(request.message, should_stop):
+            yield _Part(piece, {"left_out": session.left_out})
         usage = CompletionUsage(prompt_tokens=session.prompt_tokens, completion_tokens=session.answer_tokens)
         reason = FinishReason.LENGTH if session.finish_reason == "length" else FinishReason.STOP
-        yield _Outcome(reason, usage, session.left_out)
+        yield _Part("", {"left_out": session.left_out, "usage": usage}, reason)
 
     def _told_so_far(self, request: Request, settings: ChatSettings) -> ChatSession:
         """A session in which everything of the request but its message was said."""
@@ -219,27 +214,22 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
             self._told.add(note)
             self._notify(note)
 
-    def _whole(self, text: str, ended: _Outcome) -> ChatMessageContent:
+    def _whole(self, text: str, ended: _Part) -> ChatMessageContent:
         return ChatMessageContent(
             role=AuthorRole.ASSISTANT,
             content=text,
             ai_model_id=self.ai_model_id,
             finish_reason=ended.finish_reason,
-            metadata=_metadata(ended),
+            metadata=ended.metadata,
         )
 
-    def _chunk(self, part: str | _Outcome, attempt: int) -> StreamingChatMessageContent:
-        text, ended = (part, None) if isinstance(part, str) else ("", part)
+    def _chunk(self, part: _Part, attempt: int) -> StreamingChatMessageContent:
         return StreamingChatMessageContent(
             role=AuthorRole.ASSISTANT,
             choice_index=0,
-            content=text,
+            content=part.text,
             ai_model_id=self.ai_model_id,
             function_invoke_attempt=attempt,
-            finish_reason=ended.finish_reason if ended else None,
-            metadata=_metadata(ended) if ended else {},
+            finish_reason=part.finish_reason,
+            metadata=part.metadata,
         )
-
-
-def _metadata(ended: _Outcome) -> dict[str, Any]:
-    return {"usage": ended.usage, "left_out": ended.left_out}

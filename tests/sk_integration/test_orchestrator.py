@@ -63,13 +63,31 @@ def test_turns_that_no_longer_fit_stay_on_disk_and_are_told_and_summed_up(talk, 
     one, generator, notes = talk("word " * 18, "two", "three", context_length=64)
     say(one, "the first question has a good many words in it", "second", "third")
     assert generator.prompts[1:] == [rendered("second"), rendered("second", "two", "third")]
-    assert notes == ["the oldest 2 turns no longer fit the context of 64 tokens and are left out"]
+    assert notes == ["the oldest turn no longer fits the context of 64 tokens and is left out"]
     assert len(on_disk(tmp_path)) == 6 and one.left_out == 2
     assert one.conversation.summary == "the first question has a good many words..."
     again, generator, _ = talk("four", context_length=64)
     say(again, "fourth")
     assert generator.prompts == [rendered("second", "two", "third", "three", "fourth")]
     assert again.conversation.summary == one.conversation.summary
+
+
+def test_turns_are_left_out_once_also_behind_an_answer_without_words(talk):
+    one, generator, notes = talk("", "word " * 18, "two", "three", context_length=64)
+    say(one, "Hm", "the first question has a good many words in it", "second", "third")
+    assert generator.prompts[2:] == [rendered("second"), rendered("second", "two", "third")]
+    assert len(notes) == 1 and one.left_out == 4
+
+
+def test_turns_are_left_out_once_also_where_the_answer_is_stopped(talk):
+    one, generator, notes = talk("word " * 18, "two " * 18, "three", context_length=64)
+    say(one, "the first question has a good many words in it")
+    answer = one.reply("second")
+    assert next(answer) == "two"
+    answer.close()
+    say(one, "third")
+    assert generator.prompts[1:] == [rendered("second"), rendered("second", "two", "third")]
+    assert len(notes) == 1 and one.left_out == 2
 
 
 def test_a_fact_is_recalled_in_another_session_for_one_prompt_only(talk, tmp_path):
@@ -143,6 +161,16 @@ def test_each_step_sees_the_task_and_the_result_before_it_and_becomes_a_turn(tal
     assert generator.prompts[3].startswith(rendered("a", "Tea.", "b"))
 
 
+def test_a_step_cannot_go_on_from_an_answer_that_nobody_read(talk):
+    one, generator, _ = talk("Paris.", "Tea.")
+    for before in ([], ["France?", "Paris."]):
+        say(one, *before[:1])
+        with pytest.raises(ValueError, match="step 1 was not answered, and step 2 goes on from that; read it first"):
+            list(one.multi("a; b", ["a", "b"]))
+        assert said(one) == before
+    assert ["".join(pieces) for _, pieces in one.multi("a", ["a"])] == ["Tea."]
+
+
 @pytest.mark.parametrize(
     "failure", [RuntimeError("no memory"), MemoryError("no room"), KeyError("x"), ValueError("id")]
 )
@@ -159,7 +187,7 @@ def test_a_failing_model_leaves_what_was_said_and_the_chat_goes_on(talk, tmp_pat
 
 def test_an_answer_that_is_closed_stops_the_model_and_stays_as_far_as_it_was_said(talk, tmp_path):
     goes_on = threading.Event()
-    one, generator, _ = talk(["Once upon", goes_on.wait, " a time" * 50], "next")
+    one, generator, _ = talk(["Once upon", lambda: goes_on.wait(60), " a time" * 50], "next")
     answer = one.reply("Tell")
     pieces = [next(answer), next(answer)]
     answer.close()
@@ -170,15 +198,15 @@ def test_an_answer_that_is_closed_stops_the_model_and_stays_as_far_as_it_was_sai
 
 
 def test_ctrl_c_in_the_moment_in_which_an_answer_begins_stops_it(talk, monkeypatch):
-    begun = threading.Event()
+    begun, ctrl_c = threading.Event(), [KeyboardInterrupt]
     one, _, _ = talk([begun.set, *["word "] * 1000], "next", settings=replace(SETTINGS, max_tokens=1000))
     schedule, loop = one._loop._loop.call_soon_threadsafe, one._loop._loop
 
     def interrupted(*work):
         schedule(*work)
-        if work[0].__name__ == "start" and not begun.is_set():
-            begun.wait(20)
-            raise KeyboardInterrupt
+        if work[0].__name__ == "start" and ctrl_c:
+            assert begun.wait(60)
+            raise ctrl_c.pop()
 
     monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -101,13 +101,13 @@ def test_what_no_longer_fits_is_counted_and_told():
     answer = ask(model, *talk, max_tokens=20)
     assert answer.metadata["left_out"] == 2
     assert generator.prompts == [rendered("second", "two", "third")]
-    assert notes == ["the oldest 2 turns no longer fit the context of 64 tokens and are left out"]
+    assert notes == ["the oldest turn no longer fits the context of 64 tokens and is left out"]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "closed"])
 def test_an_answer_that_nobody_waits_for_ends_within_a_token(how):
     goes_on = threading.Event()
-    model, generator, _ = service([" one two", goes_on.wait, " three" * 15], "next")
+    model, generator, _ = service([" one two", lambda: goes_on.wait(60), " three" * 15], "next")
 
     async def leave():
         stream = model.get_streaming_chat_message_content(history(("user", "Count")), GPT2ChatSettings())
@@ -129,11 +129,16 @@ def test_an_answer_that_nobody_waits_for_ends_within_a_token(how):
 
 
 def test_the_event_loop_is_free_while_the_model_computes():
-    computed = threading.Event()
-    model, _, _ = service([lambda: computed.wait(20) or pytest.fail("the loop was blocked"), "done"])
+    loops, turned = [], threading.Event()
+
+    def compute():
+        loops[0].call_soon_threadsafe(turned.set)
+        assert turned.wait(20), "the loop was blocked"
+
+    model, _, _ = service([compute, "done"])
 
     async def both():
-        asyncio.get_running_loop().call_later(0.05, computed.set)
+        loops.append(asyncio.get_running_loop())
         return await model.get_chat_message_content(history(("user", "Hi")), GPT2ChatSettings())
 
     assert asyncio.run(both()).content == "done"
