@@ -32,10 +32,11 @@ def example(prompt: list[int], response: list[int]) -> tuple[list[int], list[boo
     return prompt + response, [False] * len(prompt) + [True] * len(response)
 
 
-@pytest.mark.parametrize(("rows", "width"), [(rows, 16) for rows in (0, 1, 127, 128, 129, 300)] + [(310, 300)])
-def test_chunked_cross_entropy_equals_the_plain_form(rows: int, width: int) -> None:
+@pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 20])
+def test_chunked_cross_entropy_equals_the_plain_form(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(tied_head, "CHUNK_ROWS", 8)
     torch.manual_seed(0)
-    hidden, weight = (torch.randn(n, width, dtype=torch.float64, requires_grad=True) for n in (rows, 61))
+    hidden, weight = (torch.randn(n, 16, dtype=torch.float64, requires_grad=True) for n in (rows, 61))
     targets = torch.randint(61, (rows,))
     expected = F.cross_entropy(hidden @ weight.T, targets, reduction="sum")
     expected_gradients = torch.autograd.grad(3 * expected, (hidden, weight))
