@@ -52,7 +52,7 @@ def ways(
         return lambda: usual.generate_batch([prompt] * texts, tokens, batch_size=texts, seed=1)
 
     found = {f"{n} texts at once": (n * tokens, together(n)) for n in (1, 2, 4, 8, 16)}
-    for lookup in (0, 1, 2, 4, 8):
+    for lookup in (0, 2, 5, 8):
         found[f"{lookup} guesses, all right"] = tokens, alone(echo, lookup)
         found[f"{lookup} guesses, none made"] = tokens, alone(usual, lookup)
     return found

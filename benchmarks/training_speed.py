@@ -22,7 +22,7 @@ from src.data.batching import Batch
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.runtime import keep_freed_memory
 from src.training.losses import language_model_loss
-from src.training.optim import make_adamw
+from src.training.optim import clip_gradients, make_adamw
 
 Step = Callable[[], None]
 SHAPES = {"micro": (8, 128), "tiny": (8, 128)}  # windows, tokens; other sizes take 4 x 256
@@ -36,17 +36,22 @@ class Config:
     alone: str | None = flag(None, "be this contestant, for a parent process")
 
 
-def update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], torch.Tensor]) -> None:
+def update(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[[], torch.Tensor],
+    clip: Callable[..., object] = torch.nn.utils.clip_grad_norm_,
+) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss().backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    clip(model.parameters(), 1.0)
     optimizer.step()
 
 
 def ours(config: dict, batch: Batch) -> Step:
     model = GPTModel({**config, "dropout": 0.0})
     optimizer = make_adamw(model, max_lr=1e-5, weight_decay=0.1)
-    return lambda: update(model, optimizer, lambda: language_model_loss(model, batch)[0] / batch.count)
+    return lambda: update(model, optimizer, lambda: language_model_loss(model, batch)[0] / batch.count, clip_gradients)
 
 
 def plain(config: dict, batch: Batch, *, compiled: bool = False) -> Step:

@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import torch
-
 from src.runtime import seed_step
 from src.training.evaluate import add_metrics, evaluate
 from src.training.keeper import Keeper
-from src.training.optim import lr_at
+from src.training.optim import clip_gradients, lr_at
 from src.training.progress import Reporter
 from src.training.run import Run, State
 
@@ -87,7 +85,7 @@ def _accumulate(run: Run, batches: Sequence[Any]) -> dict[str, float]:
 def _update(run: Run, state: State) -> float:
     """Clip and step; returns the gradient norm before clipping. In fp16 the scaler skips a step that overflowed."""
     run.scaler.unscale_(run.optimizer)
-    norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.plan.grad_clip or math.inf))
+    norm = clip_gradients(run.model.parameters(), run.plan.grad_clip or math.inf)
     if not math.isfinite(norm) and not run.scaler.is_enabled():
         raise ValueError(_not_finite(run, state, f"the gradient norm is {norm}"))
     run.scaler.step(run.optimizer)

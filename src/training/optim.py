@@ -1,6 +1,7 @@
 """The optimizers and their learning rate."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,6 +21,18 @@ def make_adamw(model: nn.Module, *, max_lr: float, weight_decay: float) -> torch
     """AdamW (Loshchilov and Hutter 2019) with the betas of GPT-3, in its fused form where the device has one."""
     fused = next(model.parameters()).device.type in ("cpu", "cuda", "mps")
     return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=max_lr, betas=(0.9, 0.95), fused=fused)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> float:
+    """Scale all gradients down to a joint norm of `most`, if it is more; returns what it was (Pascanu et al. 2013).
+
+    As `clip_grad_norm_`, which also multiplies by one.
+    """
+    trained = list(parameters)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    if norm > most:
+        torch.nn.utils.clip_grads_with_norm_(trained, most, norm)
+    return float(norm)
 
 
 class MuonAndAdamW:

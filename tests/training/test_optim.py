@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.model.gpt import GPTModel
-from src.training.optim import MuonAndAdamW, lr_at, make_adamw, parameter_groups
+from src.training.optim import MuonAndAdamW, clip_gradients, lr_at, make_adamw, parameter_groups
 
 CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.0}
 
@@ -155,3 +155,17 @@ def test_the_rate_may_be_constant_or_fall_to_nothing() -> None:
 def test_beyond_its_last_step_a_run_keeps_the_lowest_rate() -> None:
     values = {lr_at(step, max_lr=1.0, min_lr=0.1, warmup_steps=2, steps=10) for step in (9, 10, 11, 500)}
     assert list(values) == pytest.approx([0.1])
+
+
+@pytest.mark.parametrize("most", [0.1, 5.0, math.inf])
+def test_clipping_is_that_of_torch_and_leaves_shorter_gradients_untouched(most: float) -> None:
+    gradients = [torch.tensor([[3.0, 0.0]]), torch.tensor([4.0 / 3]), None]
+    ours, theirs = ([torch.nn.Parameter(torch.zeros(s)) for s in ((1, 2), (1,), (3,))] for _ in range(2))
+    for parameter, gradient in zip([*ours, *theirs], gradients * 2, strict=True):
+        parameter.grad = None if gradient is None else gradient.clone()
+    norm = clip_gradients(ours, most)
+    assert norm == float(torch.nn.utils.clip_grad_norm_(theirs, most))
+    assert norm == pytest.approx(math.hypot(3, 4 / 3))
+    for mine, other, gradient in zip(ours, theirs, gradients, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
+        assert most < norm or gradient is None or torch.equal(mine.grad, gradient)
