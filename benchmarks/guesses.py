@@ -63,7 +63,7 @@ def reads(window: Sequence[int], lookup: int, vocab_size: int) -> Counter[int]:
     found: Counter[int] = Counter()
     while not writer.finished:
         unread, known = writer.unread(cache), len(writer.window)
-        found[len(unread) if cache.length else 1 + len(writer.guesses)] += 1
+        found[1 + len(writer.guesses)] += 1
         cache.length += len(unread)
         following = window[known : known + 1 + len(writer.guesses)]
         writer.write(torch.nn.functional.one_hot(torch.tensor(following), vocab_size).float(), cache)

@@ -7,12 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 import sk_chat
+from src import chat_terminal
 from src.cli import run
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
@@ -199,11 +201,16 @@ def test_a_terminal_session_from_several_lines_to_ctrl_d(checkpoints, tmp_path, 
 
 
 def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, on_terminal, monkeypatch):
-    usual, asked = TextGenerator.stream, []
+    usual, asked, shown = TextGenerator.stream, [], threading.Event()
+
+    def shows(*texts, **options):
+        print(*texts, **options)
+        if "Once" in "".join(texts):
+            shown.set()
 
     def endless():
         yield "Once "
-        time.sleep(0.2)  # until that is shown
+        assert shown.wait(20)
         _thread.interrupt_main()
         while True:  # until it is stopped from the other thread
             time.sleep(0.001)
@@ -214,6 +221,7 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, on_termi
         return endless() if len(asked) == 1 else usual(self, *args, **settings)
 
     monkeypatch.setattr(TextGenerator, "stream", stream)
+    monkeypatch.setattr(chat_terminal, "print", shows, raising=False)
     with terminal("France?\rAgain?\r\x04"):
         assert sk_chat.main(["--model", str(checkpoints / "tuned.pt")]) == 0
     saved = json.loads((tmp_path / "logs/sessions/default.json").read_text("utf-8"))["messages"]

@@ -50,7 +50,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, tied: 
     """`F.cross_entropy(hidden @ weight.T, targets, reduction="sum")` without ever holding all logits.
 
     hidden (N, C), weight (V, C), targets (N,) to a scalar. The logits of a few rows are made, turned into their
-    gradient and thrown away while they are still in the processor's cache, so nothing of size (N, V) exists.
+    gradient in place, and overwritten by those of the next, so nothing of size (N, V) exists.
     With `tied`, the weight's gradient is left there for `embed`, which `hidden` has to come from.
     """
     if not torch.is_grad_enabled():  # inside the function it never is; what asks for no gradient makes none
@@ -75,11 +75,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 part = slice(start, start + CHUNK_ROWS)
                 rows, wanted = h[part], targets[part, None]
                 logits = torch.mm(rows, w.T, out=buffer[: len(rows)]).to(exact)  # (rows, V)
-                odds = torch.softmax(logits, dim=1, out=logits if logits.is_cpu else None)
-                chances[part] = odds.gather(1, wanted)
+                probabilities = torch.softmax(logits, dim=1, out=logits if logits.is_cpu else None)
+                chances[part] = probabilities.gather(1, wanted)
                 if not any(ctx.needs_input_grad):
                     continue
-                gradient = odds.scatter_add_(1, wanted, odds.new_full(wanted.shape, -1.0)).to(dtype)
+                less = probabilities.new_full(wanted.shape, -1.0)  # at the targets
+                gradient = probabilities.scatter_add_(1, wanted, less).to(dtype)
                 if grad_hidden is not None:
                     grad_hidden[part] = gradient @ w
                 if grad_weight is not None:
