@@ -19,7 +19,7 @@ from benchmarks.machine import check_rounds
 from src.cli import flag, parse, run
 from src.data.files import read_text
 from src.data.shakespeare import SHAKESPEARE_PATH, clean_gutenberg
-from src.model import writer as writing
+from src.model import writer
 from src.model.decode import Decoder
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.model.sampling import SamplingSettings
@@ -31,7 +31,7 @@ GUESSES = (0, 2, 3, 5, 8)
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    matched: int = flag(writing.MATCHED, "tokens that have to be the same before a guess")
+    matched: int = flag(writer.MATCHED, "tokens that have to be the same before a guess")
     tokens: int = flag(60_000, "tokens of each text")
     rounds: int = flag(9, "reads of each length that count")
 
@@ -59,21 +59,21 @@ def reads(window: Sequence[int], lookup: int, vocab_size: int) -> Counter[int]:
     """How often so many tokens are read at once while a text is written; the prompt is left out."""
     greedy = SamplingSettings(temperature=0)
     settings = {"context": WINDOW, "end": -1, "sampling": greedy, "generator": torch.Generator(), "lookup": lookup}
-    writer, cache = writing.Writer(window[:BEGINNING], len(window) - BEGINNING, **settings), SimpleNamespace(length=0)
+    copy, cache = writer.Writer(window[:BEGINNING], len(window) - BEGINNING, **settings), SimpleNamespace(length=0)
     found: Counter[int] = Counter()
-    while not writer.finished:
-        unread, known = writer.unread(cache), len(writer.window)
-        found[1 + len(writer.guesses)] += 1
+    while not copy.finished:
+        unread, known = copy.unread(cache), len(copy.window)
+        found[1 + len(copy.guesses)] += 1
         cache.length += len(unread)
-        following = window[known : known + 1 + len(writer.guesses)]
-        writer.write(torch.nn.functional.one_hot(torch.tensor(following), vocab_size).float(), cache)
+        following = window[known : known + 1 + len(copy.guesses)]
+        copy.write(torch.nn.functional.one_hot(torch.tensor(following), vocab_size).float(), cache)
     return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
     check_rounds(flags.rounds)
-    writing.MATCHED = flags.matched
+    writer.MATCHED = flags.matched
     source = "".join(file.read_text(encoding="utf-8") for file in sorted(Path("src").rglob("*.py")))
     texts = {"Shakespeare": clean_gutenberg(read_text(SHAKESPEARE_PATH)).text, "Python source": source}
     cost = read_ms(range(1, max(GUESSES) + 2), flags.rounds)
