@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 import sk_chat
-from src import chat_terminal
 from src.cli import run
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
@@ -221,7 +220,7 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, on_termi
         return endless() if len(asked) == 1 else usual(self, *args, **settings)
 
     monkeypatch.setattr(TextGenerator, "stream", stream)
-    monkeypatch.setattr(chat_terminal, "print", shows, raising=False)
+    monkeypatch.setattr("src.chat_terminal.print", shows, raising=False)
     with terminal("France?\rAgain?\r\x04"):
         assert sk_chat.main(["--model", str(checkpoints / "tuned.pt")]) == 0
     saved = json.loads((tmp_path / "logs/sessions/default.json").read_text("utf-8"))["messages"]
