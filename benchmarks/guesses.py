@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import torch
 
@@ -20,6 +21,7 @@ from src.cli import flag, parse, run
 from src.data.files import read_text
 from src.data.shakespeare import SHAKESPEARE_PATH, clean_gutenberg
 from src.model import writer
+from src.model.attention import KeyValueCache
 from src.model.decode import Decoder
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.model.sampling import SamplingSettings
@@ -58,8 +60,16 @@ def read_ms(lengths: Sequence[int], rounds: int) -> dict[int, float]:
 def reads(window: Sequence[int], lookup: int, vocab_size: int) -> Counter[int]:
     """How often so many tokens are read at once while a text is written; the prompt is left out."""
     greedy = SamplingSettings(temperature=0)
-    settings = {"context": WINDOW, "end": -1, "sampling": greedy, "generator": torch.Generator(), "lookup": lookup}
-    copy, cache = writer.Writer(window[:BEGINNING], len(window) - BEGINNING, **settings), SimpleNamespace(length=0)
+    copy = writer.Writer(
+        window[:BEGINNING],
+        len(window) - BEGINNING,
+        context=WINDOW,
+        end=-1,
+        sampling=greedy,
+        generator=torch.Generator(),
+        lookup=lookup,
+    )
+    cache = cast(KeyValueCache, SimpleNamespace(length=0))  # no more of it is looked at
     found: Counter[int] = Counter()
     while not copy.finished:
         unread, known = copy.unread(cache), len(copy.window)

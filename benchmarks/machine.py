@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import IO, cast
 
 import torch
 
@@ -73,14 +74,15 @@ def take_turns(
 @contextmanager
 def _contestant(name: str, command: Sequence[str]) -> Iterator[Callable[[], list[float]]]:
     """What asks a process for the numbers of a turn. Raises RuntimeError with its last words where it has ended."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as words:
-        process = subprocess.Popen([sys.executable, "-m", *command], text=True, stderr=words, **pipes)
+        arguments = [sys.executable, "-m", *command]
+        process = subprocess.Popen(arguments, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words)
+        answers = cast(IO[str], process.stdout)
 
         def ask() -> list[float]:
             try:
                 print("go", file=process.stdin, flush=True)
-                answer = process.stdout.readline()
+                answer = answers.readline()
             except BrokenPipeError:
                 answer = ""
             if answer:
