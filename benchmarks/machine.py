@@ -42,8 +42,8 @@ def peak_mb() -> float:
     """The most memory that this process has had, its imports among it. For Linux and macOS."""
     import resource
 
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes on macOS, kB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def serve(turn: Callable[[], Sequence[float]]) -> None:
