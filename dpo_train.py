@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     note_unknown_words((text for pair in preferences for text in (pair.chosen, pair.rejected)), base.encoding)
     flags = fit_to_size(flags, "dpo", size_name(base.metadata["config"], GPT_CONFIGS), given, len(preferences))
     base.model.set_dropout(0.0)
-    runtime = choose_runtime(flags.device, flags.precision)
+    runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
     generator = TextGenerator(base.model, base.encoding, runtime.device)
     return run_stage(make_stage(flags, base, preferences, generator), base.model, flags, runtime)
 

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     note_unknown_words((turn.text for chat in conversations for turn in chat.turns), base.encoding)
     flags = fit_to_size(flags, "sft", size_name(base.metadata["config"], GPT_CONFIGS), given, len(conversations))
     base.model.set_dropout(flags.dropout)
-    runtime = choose_runtime(flags.device, flags.precision)
+    runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
     generator = TextGenerator(base.model, base.encoding, runtime.device)
     return run_stage(make_stage(flags, base, conversations, generator), base.model, flags, runtime)
 

@@ -1,6 +1,6 @@
 """python -m benchmarks.training_speed: time and memory of a training step, ours beside a plain PyTorch loop.
 
-Each has a process of its own, and all take turns, step by step, on the same random batch in fp32, so that whatever
+Each has a process of its own, and all take turns, step by step, on the same random batch, so that whatever
 else the machine does hits all alike; medians are compared. Ours has what every training script sets. The limit is what
 the step's matrix products alone would take at the rate that a large product reaches between the rounds. The peak of
 memory is the process's, with its imports. For Linux and macOS.
@@ -20,7 +20,7 @@ from benchmarks.plain_gpt2 import PlainGPT2, plain_adamw
 from src.cli import flag, parse, run
 from src.data.batching import Batch
 from src.model.gpt import GPT_CONFIGS, GPTModel
-from src.runtime import keep_freed_memory
+from src.runtime import PRECISIONS, Runtime, keep_freed_memory
 from src.training.losses import language_model_loss
 from src.training.optim import clip_gradients, make_adamw
 
@@ -32,6 +32,7 @@ SHAPES = {"micro": (8, 128), "tiny": (8, 128)}  # windows, tokens; other sizes t
 class Config:
     model: Literal["micro", "tiny", "gpt2-124M", "gpt2-355M"] = flag("micro", "size")
     rounds: int = flag(12, "steps of each contestant that count, after two to warm up")
+    precision: Literal["fp32", "bf16"] = flag("fp32", "what all compute in; bf16 is autocast, with weights in fp32")
     compiled: bool = flag(False, "the plain loop compiled by torch.compile, too")
     alone: str | None = flag(None, "be this contestant, for a parent process")
 
@@ -39,29 +40,35 @@ class Config:
 def update(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
+    runtime: Runtime,
     loss: Callable[[], torch.Tensor],
     clip: Callable[..., object] = torch.nn.utils.clip_grad_norm_,
 ) -> None:
     optimizer.zero_grad(set_to_none=True)
-    loss().backward()
+    with runtime.autocast():
+        mean = loss()
+    mean.backward()
     clip(model.parameters(), 1.0)
     optimizer.step()
 
 
-def ours(config: dict, batch: Batch) -> Step:
+def ours(config: dict, batch: Batch, runtime: Runtime) -> Step:
+    keep_freed_memory()
     model = GPTModel({**config, "dropout": 0.0})
     optimizer = make_adamw(model, max_lr=1e-5, weight_decay=0.1)
-    return lambda: update(model, optimizer, lambda: language_model_loss(model, batch)[0] / batch.count, clip_gradients)
+    return lambda: update(
+        model, optimizer, runtime, lambda: language_model_loss(model, batch)[0] / batch.count, clip_gradients
+    )
 
 
-def plain(config: dict, batch: Batch, *, compiled: bool = False) -> Step:
+def plain(config: dict, batch: Batch, runtime: Runtime, *, compiled: bool = False) -> Step:
     model = PlainGPT2(config)
     optimizer = plain_adamw(model, lr=1e-5)
     forward = torch.compile(model) if compiled else model
-    return lambda: update(model, optimizer, lambda: forward(batch.inputs, batch.targets))
+    return lambda: update(model, optimizer, runtime, lambda: forward(batch.inputs, batch.targets))
 
 
-def transformers(config: dict, batch: Batch) -> Step:
+def transformers(config: dict, batch: Batch, runtime: Runtime) -> Step:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     size = GPT2Config(
@@ -75,7 +82,7 @@ def transformers(config: dict, batch: Batch) -> Step:
     model = GPT2LMHeadModel(size).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.1, fused=True)
     return lambda: update(
-        model, optimizer, lambda: model(batch.inputs, labels=batch.inputs, shift_labels=batch.targets).loss
+        model, optimizer, runtime, lambda: model(batch.inputs, labels=batch.inputs, shift_labels=batch.targets).loss
     )
 
 
@@ -86,7 +93,7 @@ def step_gflop(model: GPTModel, tokens: int, context_length: int) -> float:
     return (6 * matrices * tokens + 6 * c.n_layers * c.d_model * context_length * tokens) / 1e9
 
 
-CONTESTANTS: dict[str, Callable[[dict, Batch], Step]] = {
+CONTESTANTS: dict[str, Callable[[dict, Batch, Runtime], Step]] = {
     "ours": ours,
     "plain PyTorch": plain,
     "plain, compiled": partial(plain, compiled=True),
@@ -94,14 +101,12 @@ CONTESTANTS: dict[str, Callable[[dict, Batch], Step]] = {
 }
 
 
-def contend(name: str, config: dict, shape: tuple[int, int]) -> None:
+def contend(name: str, config: dict, shape: tuple[int, int], precision: str) -> None:
     """Take one step for every line that comes in: its seconds, and the memory's peak so far."""
     windows, context_length = shape
     ids = torch.randint(config["vocab_size"], (windows, context_length + 1), generator=torch.Generator().manual_seed(1))
     batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
-    if name == "ours":
-        keep_freed_memory()
-    step = CONTESTANTS[name](config, batch)
+    step = CONTESTANTS[name](config, batch, Runtime(torch.device("cpu"), precision, "as asked"))
     step()
 
     def turn() -> tuple[float, float]:
@@ -117,15 +122,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_rounds(flags.rounds)
     config, shape = GPT_CONFIGS[flags.model], SHAPES.get(flags.model, (4, 256))
     if flags.alone:
-        contend(flags.alone, config, shape)
+        contend(flags.alone, config, shape, flags.precision)
         return 0
     names = [name for name in CONTESTANTS if flags.compiled or "compiled" not in name]
-    command = ["benchmarks.training_speed", "--model", flags.model, "--alone"]
+    command = ["benchmarks.training_speed", "--model", flags.model, "--precision", flags.precision, "--alone"]
     rates: list[float] = []
-    turns = take_turns({name: [*command, name] for name in names}, flags.rounds, lambda: rates.append(product_gflops()))
+    turns = take_turns(
+        {name: [*command, name] for name in names},
+        flags.rounds,
+        lambda: rates.append(product_gflops(dtype=PRECISIONS[flags.precision])),
+    )
     windows, context_length = shape
     limit = step_gflop(GPTModel(config), windows * context_length, context_length) / statistics.median(rates)
-    print(f"{flags.model}, {windows} x {context_length} tokens, fp32, {torch.get_num_threads()} threads")
+    print(f"{flags.model}, {windows} x {context_length} tokens, {flags.precision}, {torch.get_num_threads()} threads")
     our_time = statistics.median(seconds for seconds, _ in turns["ours"])
     for name, found in turns.items():
         median = statistics.median(seconds for seconds, _ in found)

@@ -14,7 +14,7 @@ from torch import nn
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
-WORTH_IT = 2.5  # how much faster bf16 must be on a CPU or MPS before its 8 bits of mantissa are worth it
+WORTH_IT = 1.5  # how much faster bf16 must be on a CPU or MPS before its 8 bits of mantissa are worth it
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,18 @@ class Runtime:
             torch.mps.synchronize()
 
 
-def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
+def choose_runtime(device: str = "auto", precision: str = "auto", *, lengths_vary: bool = False) -> Runtime:
     """The runtime that the flags --device and --precision name; "auto" takes the best that is here.
 
+    lengths_vary: whether every batch has another number of tokens, as texts packed into rows have. To a CPU each is a
+    new shape, whose products in bf16 have to be prepared first: at 124M that takes as long as bf16 saves.
     Raises ValueError for a device that this machine does not have, or a precision it cannot train in.
     """
     if precision not in ("auto", *PRECISIONS):
         raise ValueError(f"--precision must be one of auto, {', '.join(PRECISIONS)}, got {precision!r}")
     chosen = _choose_device(device)
     if precision == "auto":
-        return Runtime(chosen, *_choose_precision(chosen))
+        return Runtime(chosen, *_choose_precision(chosen, lengths_vary))
     if precision == "fp16" and chosen.type != "cuda":
         raise ValueError(f"--precision fp16 needs a CUDA device, this is {chosen.type}; pass --precision auto")
     if precision == "bf16" and chosen.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -87,12 +89,14 @@ def _choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _choose_precision(device: torch.device) -> tuple[str, str]:
+def _choose_precision(device: torch.device, lengths_vary: bool) -> tuple[str, str]:
     """The precision and why. A CPU without bf16 arithmetic emulates it, slowly, so there a trial decides."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "this GPU has bf16 arithmetic"
         return "fp16", "this GPU has no bf16 arithmetic"
+    if device.type == "cpu" and lengths_vary:
+        return "fp32", "on a CPU, bf16 pays for batches of one length only"
     try:
         gain = _bf16_gain(device)
     except RuntimeError:

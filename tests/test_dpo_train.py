@@ -28,7 +28,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "Data").mkdir()
     shutil.copy(data, tmp_path / "Data")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("src.runtime._bf16_gain", lambda device: 0.5)
     make_base(seed=0)
     return tmp_path
 

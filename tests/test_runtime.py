@@ -98,8 +98,18 @@ def test_without_bf16_arithmetic_for_sure_a_trial_decides(machine, here: dict) -
     assert chosen.precision == "fp32"
     assert (
         chosen.reason
-        == f"a trial step in bf16 ran {WORTH_IT - 0.06:.1f} times as fast; 2.5 would be worth its rounding"
+        == f"a trial step in bf16 ran {WORTH_IT - 0.06:.1f} times as fast; 1.5 would be worth its rounding"
     )
+
+
+def test_texts_of_many_lengths_stay_in_fp32_on_a_cpu(machine) -> None:
+    machine(gain=AssertionError("tried out"))
+    chosen = choose_runtime(lengths_vary=True)
+    assert (chosen.precision, chosen.reason) == ("fp32", "on a CPU, bf16 pays for batches of one length only")
+    machine(mps=True, gain=WORTH_IT)
+    assert choose_runtime(lengths_vary=True).precision == "bf16"
+    machine(cuda=True, bf16=True)
+    assert choose_runtime(lengths_vary=True).precision == "bf16"
 
 
 def test_where_bf16_does_not_run_at_all_fp32_is_taken(machine) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_ROWS = 512  # of logits in memory at once, 103 MB at GPT-2's vocabulary; smaller products are slower
+PIECE = 4096  # tokens of the vocabulary whose gradient is converted at once
 
 
 class TiedGradient:
@@ -69,18 +70,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = (torch.empty_like if len(h) else torch.zeros_like)(weight) if ctx.needs_input_grad[1] else None
         exact = torch.promote_types(dtype, torch.float32)
         chances = torch.empty(len(h), 1, dtype=exact, device=h.device)  # of the targets
-        buffer = h.new_empty(min(CHUNK_ROWS, len(h)), len(w))  # made once: new memory costs more than it looks
+        # Made once: new memory costs more than it looks. In half precision the softmax has numbers of its own.
+        buffer = h.new_empty(min(CHUNK_ROWS, len(h)), len(w))
+        wide = buffer if exact == dtype else torch.empty_like(buffer, dtype=exact)
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(h), CHUNK_ROWS):
                 part = slice(start, start + CHUNK_ROWS)
                 rows, wanted = h[part], targets[part, None]
-                logits = torch.mm(rows, w.T, out=buffer[: len(rows)]).to(exact)  # (rows, V)
-                probabilities = torch.softmax(logits, dim=1, out=logits if logits.is_cpu else None)
+                logits = torch.mm(rows, w.T, out=buffer[: len(rows)])  # (rows, V)
+                exactly = logits if wide is buffer else wide[: len(rows)].copy_(logits)
+                probabilities = torch.softmax(exactly, dim=1, out=exactly if exactly.is_cpu else None)
                 chances[part] = probabilities.gather(1, wanted)
                 if not any(ctx.needs_input_grad):
                     continue
                 less = probabilities.new_full(wanted.shape, -1.0)  # at the targets
-                gradient = probabilities.scatter_add_(1, wanted, less).to(dtype)
+                gradient = probabilities.scatter_add_(1, wanted, less)
+                if wide is not buffer:
+                    gradient = logits.copy_(gradient)
                 if grad_hidden is not None:
                     grad_hidden[part] = gradient @ w
                 if grad_weight is not None:
@@ -111,10 +117,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor, *, first: bool) -> None:
-    """total += a @ b, or = where `first`; in half precision the sum is kept in total's dtype."""
+    """total += a @ b, or = where `first`; in half precision the sum is kept in total's dtype, piece by piece."""
     if total.dtype == a.dtype:
         total.addmm_(a, b, beta=0 if first else 1)
-    elif first:
-        total.copy_(a @ b)
-    else:
-        total += a @ b
+        return
+    for some, pieces in zip(total.split(PIECE), a.split(PIECE), strict=True):
+        some.copy_(pieces @ b) if first else some.add_(pieces @ b)

@@ -144,6 +144,17 @@ def test_a_run_with_muon_is_resumed_bit_for_bit_too(tmp_path: Path) -> None:
     assert not torch.equal(other.h[0].mlp.c_fc.weight, resumed.h[0].mlp.c_fc.weight)
 
 
+def test_a_run_in_bf16_is_resumed_bit_for_bit_too(tmp_path: Path) -> None:
+    bf16 = replace(CPU, precision="bf16")
+    _, expected = run(flags(tmp_path / "a"), dropout=0.2, runtime=bf16)
+    assert run(flags(tmp_path / "b"), dropout=0.2, runtime=bf16, loss_fn=Interrupt(5))[0] == 130
+    assert run(flags(tmp_path / "b", resume=True), dropout=0.2, runtime=bf16)[0] == 0
+    for name, tensor in weights(expected).items():
+        assert torch.equal(tensor, read_checkpoint(tmp_path / "b/out/latest_model.pt")["model"][name]), name
+    _, other = run(flags(tmp_path / "c"), dropout=0.2)
+    assert not torch.equal(other.wte.weight, expected.wte.weight)
+
+
 @pytest.mark.parametrize("at", [1, 5, 7])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(

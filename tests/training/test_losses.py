@@ -102,7 +102,12 @@ def test_chunked_cross_entropy_holds_where_a_target_is_all_but_impossible(size: 
     torch.testing.assert_close(*gradients)
 
 
-def test_chunked_cross_entropy_in_bf16_stays_near_fp32(model: GPTModel) -> None:
+@pytest.mark.parametrize(("rows", "piece"), [(512, 4096), (32, 16)])
+def test_chunked_cross_entropy_in_bf16_stays_near_fp32(
+    model: GPTModel, monkeypatch: pytest.MonkeyPatch, rows: int, piece: int
+) -> None:
+    monkeypatch.setattr(tied_head, "CHUNK_ROWS", rows)
+    monkeypatch.setattr(tied_head, "PIECE", piece)
     ids = torch.randint(61, (4, 20))
     batch = Batch(ids[:, :-1], ids[:, 1:])
     exact, _ = language_model_loss(model, batch)
