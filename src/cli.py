@@ -98,7 +98,8 @@ def parse(config: type[C], argv: Sequence[str] | None, description: str) -> tupl
 
     Leaves with exit code 2 and one line on stderr, naming all that is wrong, where the line does not fit the config.
     """
-    parser = _Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(_module(), description=description, allow_abbrev=False, formatter_class=layout)
     hints = get_type_hints(config)
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         _add_flag(parser, field, hints[field.name])
@@ -162,7 +163,14 @@ class _Parser(argparse.ArgumentParser):
         return f"there is no {name}" + (f" (did you mean {hint[0]}?)" if hint else "")
 
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_USAGE, f"{self.prog}: {' '.join(message.split())}; see python {self.prog} --help\n")
+        command = self.prog if self.prog.endswith(".py") else f"-m {self.prog}"
+        self.exit(BAD_USAGE, f"{self.prog}: {' '.join(message.split())}; see python {command} --help\n")
+
+
+def _module() -> str | None:
+    """The name of the module that runs as `python -m NAME`; None for a script, which argparse names itself."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec and spec.origin == sys.argv[0] else None
 
 
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any) -> None:

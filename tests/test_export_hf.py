@@ -1,0 +1,115 @@
+"""python -m src.export_hf: what transformers reads there is what the checkpoint holds."""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from src.checkpoint import load_model, save_checkpoint
+from src.data.instructions import Turn
+from src.data.prompts import TEMPLATE, render_conversation
+from src.export_hf import main
+from src.model.gpt import GPTModel
+from src.tokenizer import build_word_encoding, describe, load_gpt2_encoding
+
+TEXTS = ["What's the capital of France?", "naïve café\n\n  two lines", "数学 {{ 7 }} {% raw %} 'quoted' \\n"]
+
+
+def checkpoint(folder: Path, template: str | None = TEMPLATE, **changes) -> Path:
+    """A checkpoint of a small model with weights far from those it was born with."""
+    torch.manual_seed(0)
+    size = {"vocab_size": 50257, "context_length": 64, "d_model": 32, "n_heads": 4, "n_layers": 3}
+    model = GPTModel({**size, **changes})
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    content = {"stage": "sft", "config": asdict(model.config), "model": model.state_dict(), "template": template}
+    save_checkpoint(folder / "best_model.pt", {**content, "tokenizer": describe(load_gpt2_encoding())})
+    return folder / "best_model.pt"
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"activation": "relu", "d_ff": 48}, {"activation": "gelu", "layer_norm_epsilon": 1e-2}]
+)
+def test_transformers_computes_the_same_logits_from_the_folder(tmp_path: Path, changes: dict) -> None:
+    path = checkpoint(tmp_path, **changes)
+    assert main(["--model", str(path), "--out", str(tmp_path / "hf")]) == 0
+    ours, _ = load_model(path)
+    ids = torch.randint(50257, (2, 64))
+    with torch.no_grad():
+        theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()(ids).logits
+        torch.testing.assert_close(theirs, ours(ids), atol=1e-3, rtol=1e-4)
+
+
+def test_the_folder_is_read_here_as_the_same_model_bit_for_bit(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, dropout=0.1)
+    main(["--model", str(path), "--out", str(tmp_path / "deep/hf")])
+    (ours, _), (again, _) = load_model(path), load_model(tmp_path / "deep/hf")
+    assert asdict(again.config) == {**asdict(ours.config), "dropout": 0.0}
+    for name, tensor in ours.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_the_tokenizer_beside_it_is_gpt2s(tmp_path: Path) -> None:
+    main(["--model", str(checkpoint(tmp_path)), "--out", str(tmp_path / "hf")])
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "hf"), load_gpt2_encoding()
+    for text in TEXTS:
+        assert theirs(text)["input_ids"] == ours.encode_ordinary(text)
+    assert (theirs.eos_token_id, theirs.model_max_length) == (ours.eot_token, 64)
+
+
+def test_the_chat_template_writes_the_prompt_that_the_model_was_tuned_with(tmp_path: Path) -> None:
+    main(["--model", str(checkpoint(tmp_path)), "--out", str(tmp_path / "hf")])
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "hf"), load_gpt2_encoding()
+    turns = [Turn("system", "Be brief."), Turn("user", TEXTS[0]), Turn("assistant", "Paris."), Turn("user", TEXTS[2])]
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    expected, _ = render_conversation(turns, ours)
+    assert theirs.apply_chat_template(messages, tokenize=False) == ours.decode(expected)
+    expected, _ = render_conversation(turns[1:], ours)
+    assert theirs.apply_chat_template(messages[1:], add_generation_prompt=True)["input_ids"] == expected
+
+
+def test_a_model_that_was_not_tuned_has_no_chat_template(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    main(["--model", str(checkpoint(tmp_path, template=None)), "--out", str(tmp_path / "hf")])
+    assert AutoTokenizer.from_pretrained(tmp_path / "hf").chat_template is None
+    assert "tokenizer  GPT-2's\n" in capsys.readouterr().out
+
+
+def test_a_word_tokenizer_stays_here(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "verse.txt").write_text("Shall I compare thee to a summer's day?", encoding="utf-8")
+    encoding = build_word_encoding(tmp_path / "verse.txt")
+    model = GPTModel({"vocab_size": encoding.n_vocab, "context_length": 8, "d_model": 8, "n_heads": 2, "n_layers": 1})
+    content = {"stage": "pretrain", "config": asdict(model.config), "model": model.state_dict(), "template": None}
+    save_checkpoint(tmp_path / "best_model.pt", {**content, "tokenizer": describe(encoding)})
+    assert main(["--model", str(tmp_path / "best_model.pt"), "--out", str(tmp_path / "hf")]) == 0
+    assert "none: a word tokenizer has no form there" in capsys.readouterr().out
+    assert sorted(file.name for file in (tmp_path / "hf").iterdir()) == ["config.json", "model.safetensors"]
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    assert theirs.config.eos_token_id == encoding.eot_token
+
+
+def test_what_is_there_already_stays(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path)
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf/mine").write_text("mine", encoding="utf-8")
+    with pytest.raises(FileExistsError, match="hf is there already; remove it, or pass another folder as --out"):
+        main(["--model", str(path), "--out", str(tmp_path / "hf")])
+    assert [file.name for file in (tmp_path / "hf").iterdir()] == ["mine"]
+
+
+def test_a_failed_export_leaves_nothing_and_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    path = checkpoint(tmp_path)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match=r"model.safetensors: could not be written \(No space left on device\)"):
+        main(["--model", str(path), "--out", str(tmp_path / "hf")])
+    assert [file.name for file in tmp_path.iterdir()] == ["best_model.pt"]
+    monkeypatch.undo()
+    shutil.copytree(tmp_path, tmp_path / "hf.tmp")  # as an interrupted one would leave it
+    assert main(["--model", str(path), "--out", str(tmp_path / "hf")]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["best_model.pt", "hf"]
