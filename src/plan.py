@@ -1,0 +1,146 @@
+"""python -m src.plan: what pretraining a size would take on this machine, before it is begun: memory and time.
+
+The time is measured, not reckoned: steps of the model with one layer and with two say what every further layer adds.
+The memory is the sum of what a step has to hold at its peak, and a fifth for what lies unused between.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from src.cli import flag, parse, run
+from src.data.batching import Batch
+from src.model.config import GPTConfig
+from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.runtime import Runtime, choose_runtime, keep_freed_memory
+from src.training.losses import language_model_loss
+from src.training.optim import MuonAndAdamW, clip_gradients, make_adamw
+from src.training.tied_head import CHUNK_ROWS
+
+GB = 1e9
+PROGRAM = 0.3 * GB  # Python and PyTorch themselves
+UNUSED = 1 / 5  # of what is held: room between blocks of different sizes
+TRIAL_STEPS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    model: str = flag("gpt2-124M", f"one of {', '.join(GPT_CONFIGS)}")
+    batch_size: int = flag(4, "windows per micro-batch")
+    grad_accum: int = flag(1, "micro-batches per step")
+    context_length: int = flag(256, "tokens in a window")
+    optimizer: Literal["adamw", "muon"] = flag("adamw", "what trains the matrices in the blocks")
+    device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = flag("auto", "arithmetic of the forward pass")
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.model not in GPT_CONFIGS:
+            problems.append(f"--model must be one of {', '.join(GPT_CONFIGS)}, got {self.model!r}")
+        for name in ("batch_size", "grad_accum", "context_length"):
+            if getattr(self, name) < 1:
+                problems.append(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def size(self, n_layers: int | None = None) -> GPTConfig:
+        """The size that is asked for, or one with fewer layers."""
+        size = GPT_CONFIGS[self.model]
+        changes = {"context_length": self.context_length, "dropout": 0.0, "n_layers": n_layers or size["n_layers"]}
+        return GPTConfig.of({**size, **changes})
+
+
+def memory(size: GPTConfig, tokens: int, *, half: bool, muon: bool = False) -> dict[str, float]:
+    """Bytes that a step of `tokens` in a micro-batch holds at its peak, by what they are for.
+
+    The peak is where the head's gradient has been made and the blocks' not yet, or where all gradients are there.
+    half: whether activations are bf16 or fp16.
+    """
+    parameters, body = size.parameter_count()
+    head, C, ff = size.vocab_size * size.d_model, size.d_model, size.d_ff or 4 * size.d_model
+    # What the gradient needs of a layer: its two inputs, and as operands of products both normalised, q, k, v, y, h.
+    kept = tokens * size.n_layers * (2 * 4 * C + (6 * C + ff) * (2 if half else 4))
+    logits = min(CHUNK_ROWS, tokens) * size.vocab_size * (6 if half else 4)
+    backward = tokens * (3 * ff + 4 * C) * 4  # of the layer that is on
+    copies = 2 * (body + head) if half else 0
+    late = max(kept + copies + 4 * head + max(logits, backward), 4 * parameters)
+    return {
+        "weights": 4 * parameters,
+        "moments": 8 * parameters - (4 * body if muon else 0),
+        "gradients and activations": late,
+    }
+
+
+def peak(held: dict[str, float]) -> float:
+    """What the process will have taken in bytes."""
+    return PROGRAM + (1 + UNUSED) * sum(held.values())
+
+
+def memory_here(device: torch.device) -> float | None:
+    """Bytes of memory that the device has; None where the system does not say."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[1])
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+
+
+def step_seconds(flags: Config, runtime: Runtime) -> float:
+    """The time of a step of the whole model, from those of one layer and of two."""
+    one, two = (_measured(flags, runtime, flags.size(n_layers=layers)) for layers in (1, 2))
+    return one + (flags.size().n_layers - 1) * max(0.0, two - one)
+
+
+def _measured(flags: Config, runtime: Runtime, size: GPTConfig) -> float:
+    """The shortest of a few steps, each with all its micro-batches."""
+    model = GPTModel(size).to(runtime.device)
+    make: Any = MuonAndAdamW if flags.optimizer == "muon" else make_adamw
+    optimizer = make(model, max_lr=1e-6, weight_decay=0.1)
+    ids = torch.randint(size.vocab_size, (flags.batch_size, flags.context_length + 1))
+    batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous()).to(runtime.device)
+    times = []
+    for _ in range(1 + TRIAL_STEPS):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        for _ in range(flags.grad_accum):
+            with runtime.autocast():
+                loss = language_model_loss(model, batch)[0] / batch.count
+            loss.backward()
+        clip_gradients(model.parameters(), 1.0)
+        optimizer.step()
+        runtime.synchronise()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags, _ = parse(Config, argv, __doc__)
+    keep_freed_memory()
+    runtime, size = choose_runtime(flags.device, flags.precision), flags.size()
+    tokens, muon = flags.batch_size * flags.context_length, flags.optimizer == "muon"
+    half, total = runtime.precision != "fp32", memory_here(runtime.device)
+    held = memory(size, tokens, half=half, muon=muon)
+    print(
+        f"model   {flags.model}: {size.n_layers} layers, {size.d_model} wide, {size.parameter_count()[0]:,} parameters"
+    )
+    print(f"device  {runtime.device}, {runtime.precision} ({runtime.reason})")
+    parts = ", ".join(f"{name} {held_bytes / GB:.2f}" for name, held_bytes in held.items())
+    there = "" if total is None else f"; here are {total / GB:.1f} GB"
+    print(f"memory  about {peak(held) / GB:.2f} GB at the peak ({parts}){there}")
+    if total is not None and peak(held) > total:
+        print("        that does not fit: a smaller --batch-size or --context-length, or a smaller model")
+        return 0
+    per_step = step_seconds(flags, runtime)
+    speed = tokens * flags.grad_accum / per_step
+    print(f"step    {tokens * flags.grad_accum:,} tokens in about {per_step:.2f} s, {speed:,.0f} tokens a second")
+    print(f"run     a million tokens in about {1e6 / speed / 60:,.0f} min")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
