@@ -1,6 +1,7 @@
 """Checkpoint files: tensors and plain values that describe themselves, written whole or not at all."""
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -21,6 +22,7 @@ FORMAT = "gpt2-pipeline 1"
 CHECKPOINTS = Path("checkpoints")
 BEST, LATEST = "best_model.pt", "latest_model.pt"
 WEIGHTS = (".safetensors", ".bin")  # Hugging Face's, as opposed to a checkpoint of ours
+PROMPT_TEMPLATE = "prompt_template"  # our entry in a Hugging Face folder's config.json: how the model was asked
 _RESERVE_BYTES = 16 * 2**20  # room that a save leaves free on the disk
 
 # What --model and --base may name: the file, and the command that makes it.
@@ -89,7 +91,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
     path = _file_of(Path(path))
     if path.is_dir() or path.suffix in WEIGHTS:
         model = load_gpt2(path)
-        metadata: dict[str, Any] = {"stage": "pretrained", "template": None, "tokenizer": None}
+        metadata: dict[str, Any] = {"stage": "pretrained", "template": _template_beside(path), "tokenizer": None}
         return model.to(device), {**metadata, "config": asdict(model.config)}
     content = read_checkpoint(path, mapped=True)
     weights, config = content.pop("model", None), content.get("config")
@@ -211,6 +213,13 @@ def _file_of(path: Path) -> Path:
             f"{path}: a folder without {BEST} or a Hugging Face model's {CONFIG}; make one with {command_for(best)}"
         )
     return best if best.is_file() else path
+
+
+def _template_beside(path: Path) -> str | None:
+    """The prompt template that a Hugging Face folder's config.json names; foreign ones name none."""
+    file = (path if path.is_dir() else path.parent) / CONFIG
+    named = json.loads(file.read_text(encoding="utf-8")).get(PROMPT_TEMPLATE) if file.is_file() else None
+    return named if isinstance(named, str) else None
 
 
 def _skeleton(config: Any, weights: Any) -> GPTModel:

@@ -54,7 +54,7 @@ class TrainingFlags:
     seed: int = flag(1337, "seed of initialisation, shuffling and dropout")
     device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
-        "auto", "arithmetic of the forward pass; auto tries it out"
+        "auto", "arithmetic of the forward pass; auto takes the fastest that is safe"
     )
     compile: bool = flag(False, "compile the model first (slow start, faster steps; needs a C++ compiler)")
     resume: bool | None = flag(None, "go on from latest_model.pt (default: if it is an unfinished run), or start over")
@@ -163,7 +163,7 @@ class _Parser(argparse.ArgumentParser):
         return f"there is no {name}" + (f" (did you mean {hint[0]}?)" if hint else "")
 
     def error(self, message: str) -> NoReturn:
-        command = self.prog if self.prog.endswith(".py") else f"-m {self.prog}"
+        command = f"-m {self.prog}" if self.prog == _module() else self.prog
         self.exit(BAD_USAGE, f"{self.prog}: {' '.join(message.split())}; see python {command} --help\n")
 
 

@@ -2,7 +2,7 @@
 
 A window moves over the text by --stride tokens, and each token is predicted once, from what the window holds before it.
 A smaller stride leaves more before each token and takes longer. Perplexities compare only where text, tokenizer,
-context and stride are the same; bits per byte also where the tokenizer is another one.
+context and stride are the same; bits per byte need no same tokenizer, but one that loses nothing, as GPT-2's.
 """
 
 import math
@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from src.chat_start import MODELS
+from src.chat_start import MODELS, blaming
 from src.checkpoint import load_base
 from src.cli import flag, parse, run
 from src.data.shakespeare import SHAKESPEARE_PATH, obtain_shakespeare
-from src.data.text import TokenArray, load_tokens, split_tokens
+from src.data.text import TokenArray, load_tokens
+from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
 from src.runtime import choose_runtime, keep_freed_memory
@@ -72,21 +73,26 @@ def windows(tokens: int, context_length: int, stride: int) -> Iterator[tuple[int
 def text_loss(model: GPTModel, ids: TokenArray, context_length: int, stride: int) -> float:
     """The mean cross-entropy in nats of all tokens but the first, each from the window that first holds it.
 
-    Raises ValueError for lengths that do not fit: a stride above context_length - 1 would leave tokens out of sight.
+    Raises ValueError for lengths that do not fit the text, the model or each other.
     """
     if len(ids) < 2:
-        raise ValueError(f"{len(ids)} tokens leave none to predict; give a longer text, or a larger --val-fraction")
-    if not 0 < stride < context_length <= model.config.context_length:
-        raise ValueError(
-            f"windows of {context_length} tokens, {stride} apart, do not fit: --context-length must be at most the "
-            f"model's {model.config.context_length}, and --stride below it"
-        )
+        raise ValueError(f"a text of {len(ids)} tokens leaves none to predict; read more of it, or give a longer one")
+    check_lengths(model, context_length, stride)
     total, rows = 0.0, max(1, BATCH_TOKENS // context_length)
     ahead = list(windows(len(ids), context_length, stride))
     with model.evaluating():
         for start in tqdm(range(0, len(ahead), rows), unit="batch", leave=False, disable=None):
             total += _loss_sum(model, ids, ahead[start : start + rows])
     return total / (len(ids) - 1)
+
+
+def check_lengths(model: GPTModel, context_length: int, stride: int) -> None:
+    """Raises ValueError where windows do not fit the model, or where tokens would lie between two of them."""
+    if not 1 < context_length <= model.config.context_length:
+        most = model.config.context_length
+        raise ValueError(f"--context-length must be from 2 to the model's {most}, got {context_length}")
+    if not 0 < stride < context_length:
+        raise ValueError(f"--stride must be below the window's {context_length} tokens and at least 1, got {stride}")
 
 
 def _loss_sum(model: GPTModel, ids: TokenArray, some: Sequence[tuple[int, int, int]]) -> float:
@@ -102,7 +108,7 @@ def _loss_sum(model: GPTModel, ids: TokenArray, some: Sequence[tuple[int, int, i
     hidden = model.hidden_states(texts[:, :-1].to(device))[counted.to(device)]
     targets = texts[:, 1:][counted].to(device)
     pieces = zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True)
-    return sum(float(F.cross_entropy(model.head(h).float(), t, reduction="sum").double()) for h, t in pieces)
+    return sum(float(F.cross_entropy(model.head(h).float(), t, reduction="sum")) for h, t in pieces)
 
 
 def read_text(flags: Config, encoding: Any) -> TokenArray:
@@ -110,7 +116,7 @@ def read_text(flags: Config, encoding: Any) -> TokenArray:
     if flags.data == SHAKESPEARE_PATH:
         obtain_shakespeare(flags.data)
     ids = load_tokens(flags.data, encoding, fingerprint(encoding))
-    return ids if flags.val_fraction == 1 else split_tokens(ids, flags.val_fraction)[1]
+    return ids[len(ids) - round(len(ids) * flags.val_fraction) :]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,19 +125,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     base = load_base(flags.model, MODELS, load_encoding)
     in_8_bits = flags.quantize == "int8"
     device = choose_runtime("cpu" if in_8_bits else flags.device, "fp32").device
-    model = quantize_int8(base.model) if in_8_bits else base.model.to(device)
-    ids = read_text(flags, base.encoding)
+    with blaming(base.path):  # where the tokenizer has ids that the model lacks
+        model = TextGenerator(quantize_int8(base.model) if in_8_bits else base.model, base.encoding, device).model
     context_length = flags.context_length or model.config.context_length
     stride = flags.stride or max(1, context_length // 2)
+    check_lengths(model, context_length, stride)
+    ids = read_text(flags, base.encoding)
+    part = "all" if flags.val_fraction == 1 else f"the last {100 * flags.val_fraction:g}%"
+    print(f"text     {part} of it: {len(ids):,} tokens")
     print(f"model    {base.path}, {base.why}, on {device}" + ", in 8 bits" * in_8_bits)
-    print(f"text     {flags.data}: {len(ids):,} tokens, {flags.val_fraction:.0%} of it, its end")
     print(f"windows  of {context_length} tokens, {stride} apart", flush=True)
     start = time.perf_counter()
     loss = text_loss(model, ids, context_length, stride)
-    size = len(base.encoding.decode_bytes(ids[1:].tolist()))
-    bits = loss * (len(ids) - 1) / math.log(2) / size
-    took = time.perf_counter() - start
-    print(f"loss     {loss:.4f} nats a token | perplexity {math.exp(loss):.2f} | {bits:.4f} bits a byte | {took:.1f} s")
+    perplexity = torch.tensor(loss, dtype=torch.float64).exp()  # which may be infinite
+    found = [f"{loss:.4f} nats a token", f"perplexity {perplexity:.2f}"]
+    if base.encoding.name == "gpt2":
+        size = len(base.encoding.decode_bytes(ids[1:].tolist()))
+        found.append(f"{loss * (len(ids) - 1) / math.log(2) / size:.4f} bits a byte")
+    print("loss     " + " | ".join([*found, f"{time.perf_counter() - start:.1f} s"]))
     return 0
 
 

@@ -1,12 +1,13 @@
 """python -m src.export_hf: a checkpoint as a folder that transformers, and all that reads its GPT-2, can load.
 
 The weights as model.safetensors, with config.json, GPT-2's own vocabulary files, and the prompt as a chat template
-where the model was tuned with it. Every --model, --base and --weights here reads that folder, too.
+where the model was tuned with it. With GPT-2's vocabulary, every --model, --base and --weights here reads it, too.
 """
 
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from src.chat_start import MODELS
-from src.checkpoint import Base, load_base
+from src.checkpoint import PROMPT_TEMPLATE, Base, load_base
 from src.cli import flag, parse, run
 from src.data.prompts import TEMPLATE, as_jinja
 from src.model.config import GPTConfig
@@ -68,37 +69,34 @@ def tokenizer_config(context_length: int, template: str | None) -> dict[str, Any
 
 
 def export(base: Base, out: Path) -> None:
-    """Write the folder beside its place, then rename it: what stands there is whole.
+    """Write the folder in a temporary one beside its place, then move it: what stands there is whole.
 
-    Raises FileExistsError where something is there already, and OSError where it cannot be written.
+    Raises OSError where it cannot be written.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} is there already; remove it, or pass another folder as --out")
-    part = out.with_name(out.name + ".tmp")
-    shutil.rmtree(part, ignore_errors=True)  # of an export that was interrupted
-    part.mkdir(parents=True)
-    try:
-        _write_json(part / CONFIG, config_json(base.model.config, base.encoding.eot_token))
-        _write_weights(base, part / WEIGHTS)
-        shutil.copymode(part / CONFIG, part / WEIGHTS)  # safetensors lets nobody else read it
-        if base.encoding.name == "gpt2":
-            for theirs, ours in VOCABULARY.items():
-                (part / theirs).write_bytes(vocabulary_file(ours))
-            settings = tokenizer_config(base.model.config.context_length, base.metadata.get("template"))
-            _write_json(part / "tokenizer_config.json", settings)
-        os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _write_weights(base: Base, path: Path) -> None:
     from safetensors import SafetensorError
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export", dir=out.parent) as temporary:
+            part = Path(temporary, "folder")
+            part.mkdir()
+            _write(base, part)
+            os.replace(part, out)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{out}: could not be written ({first_line(error)}); pass another folder as --out") from error
+
+
+def _write(base: Base, part: Path) -> None:
     from safetensors.torch import save_file
 
-    try:
-        save_file(hugging_face_state_dict(base.model.state_dict()), path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(f"{path}: could not be written ({first_line(error)})") from error
+    size, template = base.model.config, base.metadata.get("template")
+    _write_json(part / CONFIG, config_json(size, base.encoding.eot_token) | {PROMPT_TEMPLATE: template})
+    save_file(hugging_face_state_dict(base.model.state_dict()), part / WEIGHTS, metadata={"format": "pt"})
+    shutil.copymode(part / CONFIG, part / WEIGHTS)  # safetensors lets nobody else read it
+    if base.encoding.name == "gpt2":
+        for theirs, ours in VOCABULARY.items():
+            (part / theirs).write_bytes(vocabulary_file(ours))
+        _write_json(part / "tokenizer_config.json", tokenizer_config(size.context_length, template))
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -107,17 +105,18 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
+    out = Path(os.path.abspath(flags.out.expanduser()))
+    if os.path.lexists(out):
+        raise FileExistsError(f"{out} is there already; remove it, or pass another folder as --out")
     base = load_base(flags.model, MODELS, load_encoding)
     print(f"model      {base.path}, {base.why}: {base.model.config.parameter_count()[0] / 1e6:.1f}M parameters")
-    export(base, flags.out)
+    export(base, out)
     if base.encoding.name == "gpt2":
         chat = ", with the chat template" if base.metadata.get("template") == TEMPLATE else ""
         print(f"tokenizer  GPT-2's{chat}")
     else:
-        print("tokenizer  none: a word tokenizer has no form there; take the ids from this project's")
-    print(
-        f"written to {flags.out}; read it with transformers: AutoModelForCausalLM.from_pretrained({str(flags.out)!r})"
-    )
+        print("tokenizer  none: Hugging Face has no form of a word tokenizer; encode texts with the checkpoint's own")
+    print(f"written to {out}; read it with transformers: AutoModelForCausalLM.from_pretrained({str(out)!r})")
     return 0
 
 

@@ -1,7 +1,8 @@
-"""python -m src.plan: what pretraining a size would take on this machine, before it is begun: memory and time.
+"""python -m src.plan: what training a size would take on this machine, before it is begun: memory and time.
 
 The time is measured, not reckoned: steps of the model with one layer and with two say what every further layer adds.
-The memory is the sum of what a step has to hold at its peak, and a fifth for what lies unused between.
+The memory is the sum of what a step has to hold at its peak, and a fifth for what lies unused between, as on a CPU.
+Both are those of windows without dropout, which takes more of both.
 """
 
 import os
@@ -25,6 +26,7 @@ GB = 1e9
 PROGRAM = 0.3 * GB  # Python and PyTorch themselves
 UNUSED = 1 / 5  # of what is held: room between blocks of different sizes
 TRIAL_STEPS = 3
+TAKEN_FOR = 8 * GB  # the memory of a machine that does not say how much it has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +56,11 @@ class Config:
         return GPTConfig.of({**size, **changes})
 
 
-def memory(size: GPTConfig, tokens: int, *, half: bool, muon: bool = False) -> dict[str, float]:
+def memory(size: GPTConfig, tokens: int, *, half: bool, muon: bool = False, summed: bool = False) -> dict[str, float]:
     """Bytes that a step of `tokens` in a micro-batch holds at its peak, by what they are for.
 
     The peak is where the head's gradient has been made and the blocks' not yet, or where all gradients are there.
-    half: whether activations are bf16 or fp16.
+    half: whether activations are bf16 or fp16. summed: whether gradients of several micro-batches are added up.
     """
     parameters, body = size.parameter_count()
     head, C, ff = size.vocab_size * size.d_model, size.d_model, size.d_ff or 4 * size.d_model
@@ -67,7 +69,8 @@ def memory(size: GPTConfig, tokens: int, *, half: bool, muon: bool = False) -> d
     logits = min(CHUNK_ROWS, tokens) * size.vocab_size * (6 if half else 4)
     backward = tokens * (3 * ff + 4 * C) * 4  # of the layer that is on
     copies = 2 * (body + head) if half else 0
-    late = max(kept + copies + 4 * head + max(logits, backward), 4 * parameters)
+    forward = kept + copies + 4 * head + max(logits, backward)
+    late = forward + 4 * parameters if summed else max(forward, 4 * parameters)
     return {
         "weights": 4 * parameters,
         "moments": 8 * parameters - (4 * body if muon else 0),
@@ -122,23 +125,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
     keep_freed_memory()
     runtime, size = choose_runtime(flags.device, flags.precision), flags.size()
-    tokens, muon = flags.batch_size * flags.context_length, flags.optimizer == "muon"
-    half, total = runtime.precision != "fp32", memory_here(runtime.device)
-    held = memory(size, tokens, half=half, muon=muon)
+    half, tokens = runtime.precision != "fp32", flags.batch_size * flags.context_length
+    held = memory(size, tokens, half=half, muon=flags.optimizer == "muon", summed=flags.grad_accum > 1)
+    there = memory_here(runtime.device)
     print(
         f"model   {flags.model}: {size.n_layers} layers, {size.d_model} wide, {size.parameter_count()[0]:,} parameters"
     )
     print(f"device  {runtime.device}, {runtime.precision} ({runtime.reason})")
     parts = ", ".join(f"{name} {held_bytes / GB:.2f}" for name, held_bytes in held.items())
-    there = "" if total is None else f"; here are {total / GB:.1f} GB"
-    print(f"memory  about {peak(held) / GB:.2f} GB at the peak ({parts}){there}")
-    if total is not None and peak(held) > total:
-        print("        that does not fit: a smaller --batch-size or --context-length, or a smaller model")
+    here = f"{there / GB:.1f} GB in all" if there else f"an unknown number of GB, taken as {TAKEN_FOR / GB:.0f}"
+    print(f"memory  about {peak(held) / GB:.2f} GB at the peak ({parts}); here are {here}")
+    if peak(held) > (there or TAKEN_FOR):
+        smaller = "a smaller model" if peak(memory(size, 1, half=half)) > (there or TAKEN_FOR) else "a smaller batch"
+        print(f"        that does not fit: take {smaller}")
         return 0
     per_step = step_seconds(flags, runtime)
-    speed = tokens * flags.grad_accum / per_step
-    print(f"step    {tokens * flags.grad_accum:,} tokens in about {per_step:.2f} s, {speed:,.0f} tokens a second")
-    print(f"run     a million tokens in about {1e6 / speed / 60:,.0f} min")
+    speed, windows = tokens * flags.grad_accum / per_step, f"{flags.batch_size} x {flags.grad_accum}"
+    print(f"step    {windows} windows of {flags.context_length} tokens, {flags.optimizer}: about {per_step:.3g} s")
+    print(f"run     {speed:,.0f} tokens a second, a million in about {1e6 / speed / 60:,.1f} min")
     return 0
 
 

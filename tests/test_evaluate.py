@@ -79,15 +79,57 @@ def test_a_model_that_knows_nothing_has_the_vocabulary_as_its_perplexity(tokens:
     assert model.training
 
 
-@pytest.mark.parametrize(("context_length", "stride"), [(17, 8), (16, 16), (16, 0)])
-def test_windows_that_do_not_fit_are_refused(context_length: int, stride: int) -> None:
-    with pytest.raises(ValueError, match="do not fit: --context-length must be at most the model's 16"):
+@pytest.mark.parametrize(
+    ("context_length", "stride", "message"),
+    [
+        (17, 8, "--context-length must be from 2 to the model's 16, got 17"),
+        (16, 16, "--stride must be below the window's 16 tokens and at least 1, got 16"),
+        (16, 0, "--stride must be below the window's 16 tokens and at least 1, got 0"),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(context_length: int, stride: int, message: str) -> None:
+    with pytest.raises(ValueError) as refused:
         text_loss(GPTModel(CONFIG), np.arange(40, dtype=np.uint16), context_length, stride)
+    assert str(refused.value) == message
 
 
 def test_a_text_of_one_token_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 tokens leave none to predict"):
+    with pytest.raises(ValueError, match="a text of 1 tokens leaves none to predict"):
         text_loss(GPTModel(CONFIG), np.arange(1, dtype=np.uint16), 16, 8)
+
+
+def test_the_end_of_the_text_is_read(folder: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
+    read: list[list[int]] = []
+    monkeypatch.setattr("src.evaluate.text_loss", lambda model, ids, *_: read.append(ids.tolist()) or 1000.0)
+    asked = ["--model", str(folder / "gpt2"), "--data", str(folder / "verse.txt")]
+    ids = load_gpt2_encoding().encode_ordinary(VERSE * 30)
+    for fraction, part in (("1", "all"), ("0.1", "the last 10%"), ("0.004", "the last 0.4%")):
+        assert main([*asked, "--val-fraction", fraction]) == 0
+        assert read[-1] == ids[len(ids) - round(len(ids) * float(fraction)) :]
+        assert f"text     {part} of it: {len(read[-1])} tokens\n" in capsys.readouterr().out.replace(",", "")
+
+
+def test_8_bits_are_8_bits(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    asked = ["--model", str(folder / "gpt2"), "--data", str(folder / "verse.txt"), "--device", "cpu"]
+    losses = []
+    for more in ([], ["--quantize", "int8"]):
+        assert main([*asked, *more]) == 0
+        losses.append(float(capsys.readouterr().out.split("loss ")[-1].split()[0]))
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+def test_a_loss_whose_perplexity_no_number_holds_is_told(folder: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("src.evaluate.text_loss", lambda *_: 1000.0)
+    assert main(["--model", str(folder / "gpt2"), "--data", str(folder / "verse.txt")]) == 0
+    assert "loss     1000.0000 nats a token | perplexity inf | " in capsys.readouterr().out
+
+
+def test_a_model_whose_ids_are_fewer_than_the_tokenizers_is_refused(tmp_path: Path, folder: Path) -> None:
+    GPT2LMHeadModel(GPT2Config(vocab_size=100, n_positions=32, n_embd=64, n_head=1, n_layer=1)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(ValueError, match="the tokenizer has 50257 ids, the model knows 100"):
+        main(["--model", str(tmp_path), "--data", str(folder / "verse.txt")])
 
 
 def test_a_person_reads_loss_perplexity_and_bits_a_byte(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -100,8 +142,6 @@ def test_a_person_reads_loss_perplexity_and_bits_a_byte(folder: Path, capsys: py
     ids = load_gpt2_encoding().encode_ordinary(VERSE * 30)
     size = len(VERSE * 30) - len("Sh")  # the first token, which nothing predicts
     assert bits == pytest.approx(loss * (len(ids) - 1) / math.log(2) / size, rel=1e-3)
-    assert main([*asked, "--quantize", "int8"]) == 0
-    assert "cpu, in 8 bits" in capsys.readouterr().out
 
 
 def test_a_wrong_flag_names_the_command_that_helps() -> None:

@@ -1,11 +1,12 @@
 """python -m src.export_hf: what transformers reads there is what the checkpoint holds."""
 
-import shutil
+import json
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -47,8 +48,12 @@ def test_transformers_computes_the_same_logits_from_the_folder(tmp_path: Path, c
 def test_the_folder_is_read_here_as_the_same_model_bit_for_bit(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, dropout=0.1)
     main(["--model", str(path), "--out", str(tmp_path / "deep/hf")])
-    (ours, _), (again, _) = load_model(path), load_model(tmp_path / "deep/hf")
+    (ours, of_ours), (again, of_again) = load_model(path), load_model(tmp_path / "deep/hf")
+    assert of_again["template"] == of_ours["template"] == TEMPLATE  # so that it is asked as it was tuned
     assert asdict(again.config) == {**asdict(ours.config), "dropout": 0.0}
+    assert json.loads((tmp_path / "deep/hf/config.json").read_text(encoding="utf-8"))["resid_pdrop"] == 0.1
+    modes = {file.stat().st_mode for file in (tmp_path / "deep/hf").iterdir()}
+    assert len(modes) == 1  # whoever may read one file may read all
     for name, tensor in ours.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
 
@@ -68,6 +73,8 @@ def test_the_chat_template_writes_the_prompt_that_the_model_was_tuned_with(tmp_p
     messages = [{"role": turn.role, "content": turn.text} for turn in turns]
     expected, _ = render_conversation(turns, ours)
     assert theirs.apply_chat_template(messages, tokenize=False) == ours.decode(expected)
+    with pytest.raises(TemplateError, match="the roles are system, user and assistant"):
+        theirs.apply_chat_template([{"role": "tool", "content": "7"}])
     expected, _ = render_conversation(turns[1:], ours)
     assert theirs.apply_chat_template(messages[1:], add_generation_prompt=True)["input_ids"] == expected
 
@@ -75,6 +82,7 @@ def test_the_chat_template_writes_the_prompt_that_the_model_was_tuned_with(tmp_p
 def test_a_model_that_was_not_tuned_has_no_chat_template(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     main(["--model", str(checkpoint(tmp_path, template=None)), "--out", str(tmp_path / "hf")])
     assert AutoTokenizer.from_pretrained(tmp_path / "hf").chat_template is None
+    assert load_model(tmp_path / "hf")[1]["template"] is None
     assert "tokenizer  GPT-2's\n" in capsys.readouterr().out
 
 
@@ -85,19 +93,24 @@ def test_a_word_tokenizer_stays_here(tmp_path: Path, capsys: pytest.CaptureFixtu
     content = {"stage": "pretrain", "config": asdict(model.config), "model": model.state_dict(), "template": None}
     save_checkpoint(tmp_path / "best_model.pt", {**content, "tokenizer": describe(encoding)})
     assert main(["--model", str(tmp_path / "best_model.pt"), "--out", str(tmp_path / "hf")]) == 0
-    assert "none: a word tokenizer has no form there" in capsys.readouterr().out
+    assert "none: Hugging Face has no form of a word tokenizer" in capsys.readouterr().out
     assert sorted(file.name for file in (tmp_path / "hf").iterdir()) == ["config.json", "model.safetensors"]
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     assert theirs.config.eos_token_id == encoding.eot_token
 
 
-def test_what_is_there_already_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("taken", ["hf", "hf.tmp"])
+def test_what_is_there_already_stays(tmp_path: Path, taken: str) -> None:
     path = checkpoint(tmp_path)
-    (tmp_path / "hf").mkdir()
-    (tmp_path / "hf/mine").write_text("mine", encoding="utf-8")
-    with pytest.raises(FileExistsError, match="hf is there already; remove it, or pass another folder as --out"):
-        main(["--model", str(path), "--out", str(tmp_path / "hf")])
-    assert [file.name for file in (tmp_path / "hf").iterdir()] == ["mine"]
+    (tmp_path / taken).mkdir()
+    (tmp_path / taken / "mine").write_text("mine", encoding="utf-8")
+    asked = ["--model", str(path), "--out", str(tmp_path / "hf")]
+    if taken == "hf":
+        with pytest.raises(FileExistsError, match="hf is there already; remove it, or pass another folder as --out"):
+            main(asked)
+    else:
+        assert main(asked) == 0
+    assert [file.name for file in (tmp_path / taken).iterdir()] == ["mine"]
 
 
 def test_a_failed_export_leaves_nothing_and_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,10 +119,12 @@ def test_a_failed_export_leaves_nothing_and_is_one_line(tmp_path: Path, monkeypa
 
     path = checkpoint(tmp_path)
     monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(OSError, match=r"model.safetensors: could not be written \(No space left on device\)"):
+    with pytest.raises(OSError, match=r"hf: could not be written \(No space left on device\); pass another folder"):
         main(["--model", str(path), "--out", str(tmp_path / "hf")])
     assert [file.name for file in tmp_path.iterdir()] == ["best_model.pt"]
-    monkeypatch.undo()
-    shutil.copytree(tmp_path, tmp_path / "hf.tmp")  # as an interrupted one would leave it
-    assert main(["--model", str(path), "--out", str(tmp_path / "hf")]) == 0
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["best_model.pt", "hf"]
+
+
+def test_a_folder_below_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path)
+    with pytest.raises(OSError, match=r"best_model.pt.hf: could not be written \(.*\); pass another folder as --out"):
+        main(["--model", str(path), "--out", str(path / "hf")])

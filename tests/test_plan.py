@@ -9,8 +9,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from src.model.config import GPTConfig
 from src.model.gpt import GPTModel
-from src.plan import Config, main, memory, step_seconds
+from src.plan import TRIAL_STEPS, Config, _measured, main, memory, peak, step_seconds
 from src.runtime import choose_runtime
+from src.training.losses import language_model_loss
 from src.training.optim import MuonAndAdamW, make_adamw
 
 SIZE = GPTConfig(vocab_size=90, context_length=128, d_model=64, n_heads=4, n_layers=3)
@@ -74,15 +75,47 @@ def test_the_time_grows_by_the_difference_of_two_layers_and_one(monkeypatch: pyt
     assert step_seconds(Config(model="gpt2-124M"), choose_runtime("cpu", "fp32")) == 3 + 11 * 2
 
 
-def test_a_person_reads_memory_and_time_of_a_size(capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_trial_step_is_one_of_training(monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
+    """Every micro-batch is read, the optimizer is the one that is asked for, and the shortest step counts."""
+    seen: list[int] = []
+    loss_of = language_model_loss
+    monkeypatch.setattr("src.plan.language_model_loss", lambda *of: (seen.append(len(of[1].inputs)), loss_of(*of))[1])
+    made: list[str] = []
+    for name, make in (("make_adamw", make_adamw), ("MuonAndAdamW", MuonAndAdamW)):
+        monkeypatch.setattr(f"src.plan.{name}", lambda *a, n=name, m=make, **k: (made.append(n), m(*a, **k))[1])
+    clock = iter([0.0, 9.0, 10.0, 15.0, 20.0, 22.0, 30.0, 37.0])
+    monkeypatch.setattr("src.plan.time.perf_counter", lambda: next(clock))
+    flags = Config(model="micro", batch_size=2, grad_accum=3, context_length=8, optimizer=optimizer)
+    assert _measured(flags, choose_runtime("cpu", "fp32"), flags.size(n_layers=1)) == 2.0
+    assert seen == [2] * 3 * (1 + TRIAL_STEPS)
+    assert made[:1] == [{"adamw": "make_adamw", "muon": "MuonAndAdamW"}[optimizer]]
+
+
+def test_accumulated_gradients_lie_beside_the_activations() -> None:
+    once, again = (memory(SIZE, 4096, half=False, summed=more) for more in (False, True))
+    assert again["gradients and activations"] - once["gradients and activations"] == once["weights"]
+
+
+def test_the_peak_is_the_program_what_is_held_and_a_fifth_of_that() -> None:
+    assert peak({"a": 4e9, "b": 1e9}) == 0.3e9 + 6e9
+
+
+def test_a_person_reads_memory_and_time_of_a_size(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     asked = ["--model", "micro", "--batch-size", "1", "--context-length", "16", "--device", "cpu"]
     assert main([*asked, "--precision", "fp32", "--grad-accum", "2", "--optimizer", "muon"]) == 0
     model, device, memory_line, step, run = capsys.readouterr().out.splitlines()
     assert model.startswith("model   micro: 2 layers, 128 wide, 6,831,744 parameters")
     assert device == "device  cpu, fp32 (as asked)"
     assert memory_line.startswith("memory  about 0.")
-    assert step.startswith("step    32 tokens in about ")
-    assert run.startswith("run     a million tokens in about ")
+    assert step.startswith("step    1 x 2 windows of 16 tokens, muon: about ")
+    assert run.startswith("run     ") and "tokens a second, a million in about " in run
+    for speed, told in ((50.0, "50 tokens a second, a million in about 333.3 min"), (1e5, "about 0.2 min")):
+        monkeypatch.setattr("src.plan.step_seconds", lambda *_, speed=speed: 32 / speed)
+        main([*asked, "--precision", "fp32", "--grad-accum", "2"])
+        assert capsys.readouterr().out.endswith(f"{told}\n")
 
 
 def test_what_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -90,8 +123,13 @@ def test_what_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr("src.plan._measured", lambda *_: pytest.fail("tried"))
     assert main(["--model", "gpt3-175B", "--precision", "fp32", "--device", "cpu"]) == 0
     *_, found, advice = capsys.readouterr().out.splitlines()
-    assert found.endswith("; here are 8.0 GB")
-    assert advice.split() == "that does not fit: a smaller --batch-size or --context-length, or a smaller model".split()
+    assert found.endswith("; here are 8.0 GB in all")
+    assert advice.strip() == "that does not fit: take a smaller model"
+    main(["--model", "gpt2-124M", "--batch-size", "64", "--precision", "fp32", "--device", "cpu"])
+    assert capsys.readouterr().out.endswith("that does not fit: take a smaller batch\n")
+    monkeypatch.setattr("src.plan.memory_here", lambda device: None)
+    main(["--model", "gpt3-175B", "--precision", "fp32", "--device", "cpu"])
+    assert "here are an unknown number of GB, taken as 8\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -60,18 +60,21 @@ def headings() -> list[str]:
 def as_jinja() -> str:
     """The template in the language of Hugging Face's `chat_template`, for turns without `input`.
 
-    It writes the same text. The ids are the same but where a part ends in white space, as a system message does: here
-    parts are encoded one by one, there all at once.
+    It writes the same text. There all of it is encoded at once and a special token's spelling is that token; here parts
+    are encoded one by one, as text. So ids differ after a system message, before an answer that begins with white
+    space, and where a text spells <|endoftext|>.
     """
 
     def written(template: str) -> str:
         return "{{ '" + template.replace("\n", r"\n").replace("{}", "' + message['content'] + '") + "' }}"
 
+    system, user = written(_SYSTEM), written(_INSTRUCTION + _RESPONSE)
     return (
         "{% for message in messages %}"
-        "{% if message['role'] == 'system' %}" + written(_SYSTEM) + ""
-        "{% elif message['role'] == 'user' %}" + written(_INSTRUCTION + _RESPONSE) + ""
-        "{% else %}{{ message['content'] + eos_token }}{% endif %}"
+        f"{{% if message['role'] == 'system' %}}{system}"
+        f"{{% elif message['role'] == 'user' %}}{user}"
+        "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}"
+        "{% else %}{{ raise_exception('the roles are system, user and assistant') }}{% endif %}"
         "{% endfor %}"
     )
 

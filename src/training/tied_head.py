@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_ROWS = 512  # of logits in memory at once, 103 MB at GPT-2's vocabulary; smaller products are slower
-PIECE = 4096  # tokens of the vocabulary whose gradient is converted at once
+PIECE = 4096  # tokens of the vocabulary whose gradient is converted at once on a CPU
 
 
 class TiedGradient:
@@ -121,5 +121,9 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor, *, first: bool) -> None:
     if total.dtype == a.dtype:
         total.addmm_(a, b, beta=0 if first else 1)
         return
-    for some, pieces in zip(total.split(PIECE), a.split(PIECE), strict=True):
-        some.copy_(pieces @ b) if first else some.add_(pieces @ b)
+    at_once = PIECE if total.is_cpu else len(total)
+    for some, piece in zip(total.split(at_once), a.split(at_once), strict=True):
+        if first:
+            some.copy_(piece @ b)
+        else:
+            some.add_(piece @ b)
