@@ -144,8 +144,9 @@ def find_model(name: str, order: Sequence[str]) -> tuple[Path, str]:
         return path, f"{name}, as asked"
     if name != "auto":
         if not Path(name).exists():
+            known = ", ".join(order)
             raise FileNotFoundError(
-                f"{name}: no such file; pass a checkpoint, a Hugging Face directory or a weights file"
+                f"{name}: no such file; pass {known}, a checkpoint, a Hugging Face directory or a weights file"
             )
         return _file_of(Path(name)), "as asked"
     for i, choice in enumerate(order):

@@ -83,6 +83,9 @@ class TrainingFlags:
             problems.append(f"--min-lr must not be above --max-lr, got {self.min_lr} and {self.max_lr}")
         if self.grad_clip is not None and not 0 < self.grad_clip < math.inf:
             problems.append(f"--grad-clip must be above 0, or none, got {self.grad_clip}")
+        out = getattr(self, "out", None)
+        if out is not None and out.exists() and not out.is_dir():
+            problems.append(f"--out must be a folder, {out} is a file")
         for name in ("dropout", "val_fraction"):
             if not 0 <= getattr(self, name, 0.0) < 1:  # DPO has no dropout: it would put noise into the log-ratios
                 problems.append(f"{flag_name(name)} must be at least 0 and below 1, got {getattr(self, name)}")

@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     loss = text_loss(model, ids, context_length, stride)
     perplexity = torch.tensor(loss, dtype=torch.float64).exp()  # which may be infinite
-    found = [f"{loss:.4f} nats a token", f"perplexity {perplexity:.2f}"]
+    found = [f"{loss:.4f} nats a token", f"perplexity {perplexity:,.2f}"]
     if base.encoding.name == "gpt2":
         size = len(base.encoding.decode_bytes(ids[1:].tolist()))
         found.append(f"{loss * (len(ids) - 1) / math.log(2) / size:.4f} bits a byte")

@@ -1,19 +1,19 @@
 """python -m src.plan: what training a size would take on this machine, before it is begun: memory and time.
 
-The time is measured, not reckoned: steps of the model with one layer and with two say what every further layer adds.
+The time is measured, not reckoned: steps of the model with one layer and with four say what every further layer adds.
 The memory is the sum of what a step has to hold at its peak, and a fifth for what lies unused between, as on a CPU.
-Both are those of windows without dropout, which takes more of both.
+Both without dropout, which takes more of both.
 """
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-from src.cli import flag, parse, run
+from src.cli import flag, flag_name, parse, run
 from src.data.batching import Batch
 from src.model.config import GPTConfig
 from src.model.gpt import GPT_CONFIGS, GPTModel
@@ -25,7 +25,7 @@ from src.training.tied_head import CHUNK_ROWS
 GB = 1e9
 PROGRAM = 0.3 * GB  # Python and PyTorch themselves
 UNUSED = 1 / 5  # of what is held: room between blocks of different sizes
-TRIAL_STEPS = 3
+TRIAL_STEPS, FEW = 4, 4  # how often, and with how many layers
 TAKEN_FOR = 8 * GB  # the memory of a machine that does not say how much it has
 
 
@@ -40,12 +40,10 @@ class Config:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag("auto", "arithmetic of the forward pass")
 
     def __post_init__(self) -> None:
-        problems = []
+        counts = {name: getattr(self, name) for name in ("batch_size", "grad_accum", "context_length")}
+        problems = [f"{flag_name(name)} must be at least 1, got {n}" for name, n in counts.items() if n < 1]
         if self.model not in GPT_CONFIGS:
             problems.append(f"--model must be one of {', '.join(GPT_CONFIGS)}, got {self.model!r}")
-        for name in ("batch_size", "grad_accum", "context_length"):
-            if getattr(self, name) < 1:
-                problems.append(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -69,17 +67,15 @@ def memory(size: GPTConfig, tokens: int, *, half: bool, muon: bool = False, summ
     logits = min(CHUNK_ROWS, tokens) * size.vocab_size * (6 if half else 4)
     backward = tokens * (3 * ff + 4 * C) * 4  # of the layer that is on
     copies = 2 * (body + head) if half else 0
-    forward = kept + copies + 4 * head + max(logits, backward)
-    late = forward + 4 * parameters if summed else max(forward, 4 * parameters)
+    early, late = kept + copies + 4 * head + max(logits, backward), 4 * parameters
     return {
         "weights": 4 * parameters,
         "moments": 8 * parameters - (4 * body if muon else 0),
-        "gradients and activations": late,
+        "gradients and activations": early + late if summed else max(early, late),
     }
 
 
 def peak(held: dict[str, float]) -> float:
-    """What the process will have taken in bytes."""
     return PROGRAM + (1 + UNUSED) * sum(held.values())
 
 
@@ -87,27 +83,30 @@ def memory_here(device: torch.device) -> float | None:
     """Bytes of memory that the device has; None where the system does not say."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[1])
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):  # Windows
+    if not hasattr(os, "sysconf"):  # Windows
         return None
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def step_seconds(flags: Config, runtime: Runtime) -> float:
-    """The time of a step of the whole model, from those of one layer and of two."""
-    one, two = (_measured(flags, runtime, flags.size(n_layers=layers)) for layers in (1, 2))
-    return one + (flags.size().n_layers - 1) * max(0.0, two - one)
+    """The time of a step: of a shallow model its own, of a deeper one from those of one layer and of a few."""
+    layers = flags.size().n_layers
+    depths = [layers] if layers <= FEW else [1, FEW]
+    trials = [_trial(flags, runtime, flags.size(n_layers=depth)) for depth in depths]
+    rounds = [[trial() for trial in trials] for _ in range(1 + TRIAL_STEPS)]  # in turn; the first is set-up
+    best = [min(times[1:]) for times in zip(*rounds, strict=True)]
+    return best[0] + (layers - depths[0]) * (max(best) - best[0]) / (FEW - 1)
 
 
-def _measured(flags: Config, runtime: Runtime, size: GPTConfig) -> float:
-    """The shortest of a few steps, each with all its micro-batches."""
+def _trial(flags: Config, runtime: Runtime, size: GPTConfig) -> Callable[[], float]:
+    """What takes a step of training, with all its micro-batches, and returns its seconds."""
     model = GPTModel(size).to(runtime.device)
     make: Any = MuonAndAdamW if flags.optimizer == "muon" else make_adamw
     optimizer = make(model, max_lr=1e-6, weight_decay=0.1)
     ids = torch.randint(size.vocab_size, (flags.batch_size, flags.context_length + 1))
     batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous()).to(runtime.device)
-    times = []
-    for _ in range(1 + TRIAL_STEPS):
+
+    def step() -> float:
         start = time.perf_counter()
         optimizer.zero_grad()
         for _ in range(flags.grad_accum):
@@ -117,8 +116,9 @@ def _measured(flags: Config, runtime: Runtime, size: GPTConfig) -> float:
         clip_gradients(model.parameters(), 1.0)
         optimizer.step()
         runtime.synchronise()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+        return time.perf_counter() - start
+
+    return step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,10 +134,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"device  {runtime.device}, {runtime.precision} ({runtime.reason})")
     parts = ", ".join(f"{name} {held_bytes / GB:.2f}" for name, held_bytes in held.items())
     here = f"{there / GB:.1f} GB in all" if there else f"an unknown number of GB, taken as {TAKEN_FOR / GB:.0f}"
-    print(f"memory  about {peak(held) / GB:.2f} GB at the peak ({parts}); here are {here}")
+    print(f"memory  about {peak(held) / GB:.2f} GB at the peak ({parts}, and room between); here are {here}")
     if peak(held) > (there or TAKEN_FOR):
-        smaller = "a smaller model" if peak(memory(size, 1, half=half)) > (there or TAKEN_FOR) else "a smaller batch"
-        print(f"        that does not fit: take {smaller}")
+        size_too = peak(memory(size, 1, half=half)) > (there or TAKEN_FOR)
+        print(f"        that does not fit: take a smaller {'model' if size_too else 'batch'}")
         return 0
     per_step = step_seconds(flags, runtime)
     speed, windows = tokens * flags.grad_accum / per_step, f"{flags.batch_size} x {flags.grad_accum}"

@@ -629,7 +629,9 @@ def test_where_nothing_is_there_auto_names_the_first_command_of_the_way(here) ->
 
 
 def test_a_path_to_nothing_is_refused(here) -> None:
-    expected = "elsewhere.pt: no such file; pass a checkpoint, a Hugging Face directory or a weights file"
+    expected = (
+        f"elsewhere.pt: no such file; pass {', '.join(ORDER)}, a checkpoint, a Hugging Face directory or a weights file"
+    )
     with pytest.raises(FileNotFoundError) as missing:
         find_model("elsewhere.pt", ORDER)
     assert str(missing.value) == expected

@@ -237,6 +237,16 @@ def test_bad_usage_is_one_line_and_exit_code_two(
         assert word in line
 
 
+@pytest.mark.parametrize("script", [main.main, instruction_tune.main])
+def test_an_out_that_is_a_file_is_refused_before_anything_is_trained(
+    folder: Path, capsys: pytest.CaptureFixture, script: Callable
+) -> None:
+    Path("taken").write_text("mine", encoding="utf-8")
+    assert leave(script, "--out", "taken") == 2
+    assert "--out must be a folder, taken is a file" in error(capsys)
+    assert Path("taken").read_text(encoding="utf-8") == "mine"
+
+
 def test_a_rate_is_held_against_the_recipe_that_the_run_takes(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main(["--data", "verse.txt", *SHORT, "--min-lr", "0.001"]) == 0  # above the constant, below micro's
     assert "learning rate  0.01 to 0.001" in capsys.readouterr().out
