@@ -109,6 +109,18 @@ def test_the_end_of_the_text_is_read(folder: Path, capsys: pytest.CaptureFixture
         assert f"text     {part} of it: {len(read[-1])} tokens\n" in capsys.readouterr().out.replace(",", "")
 
 
+def test_shakespeare_is_obtained_where_no_text_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        pass
+
+    def obtain(path: Path) -> None:
+        raise Asked(path)
+
+    monkeypatch.setattr("src.evaluate.obtain_shakespeare", obtain)
+    with pytest.raises(Asked, match="Shakespeare"):
+        main(["--model", str(folder / "gpt2"), "--device", "cpu"])
+
+
 def test_8_bits_are_8_bits(folder: Path, capsys: pytest.CaptureFixture) -> None:
     asked = ["--model", str(folder / "gpt2"), "--data", str(folder / "verse.txt"), "--device", "cpu"]
     losses = []

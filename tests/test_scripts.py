@@ -237,6 +237,15 @@ def test_bad_usage_is_one_line_and_exit_code_two(
         assert word in line
 
 
+def test_texts_of_all_lengths_are_tuned_in_fp32_where_bf16_would_be_fast(
+    folder: Path, hugging_face_folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.runtime._bf16_gain", lambda device: 9.0)
+    asked = ["--base", str(hugging_face_folder), "--max-steps", "1", "--device", "cpu"]
+    assert leave(instruction_tune.main, *asked) == 0
+    assert "cpu, fp32 (on a CPU, bf16 pays for batches of one length only)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("script", [main.main, instruction_tune.main])
 def test_an_out_that_is_a_file_is_refused_before_anything_is_trained(
     folder: Path, capsys: pytest.CaptureFixture, script: Callable
