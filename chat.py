@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def open_session(config: Config, screen: Screen) -> ChatSession:
     """A conversation with the model that the config names. Raises what loading raises."""
-    model = load_chat_model(config, screen.note)
+    model = load_chat_model(config, screen.note, talkative=screen.interactive)
     with blaming(model.base.path):
         return ChatSession(model.generator, template=model.template, settings=config.settings(), notify=screen.note)
 

@@ -60,7 +60,7 @@ def open_assistant(config: Config, screen: Screen, keep: bool) -> tuple["Assista
     from src.sk_integration.orchestrator import Assistant
     from src.sk_integration.service import GPT2ChatCompletion
 
-    model = load_chat_model(config, screen.note)
+    model = load_chat_model(config, screen.note, talkative=screen.interactive)
     with blaming(model.base.path):
         service = GPT2ChatCompletion(model.generator, template=model.template, notify=screen.note)
     assistant = Assistant(

@@ -69,8 +69,11 @@ class ChatModel:
         return self.base.metadata.get("template")
 
 
-def load_chat_model(flags: ChatFlags, notify: Callable[[str], None]) -> ChatModel:
-    """Load the model that the flags name, and say which it is. Raises what loading raises."""
+def load_chat_model(flags: ChatFlags, notify: Callable[[str], None], *, talkative: bool) -> ChatModel:
+    """Load the model that the flags name, and say which it is. Raises what loading raises.
+
+    talkative: it will give many answers, which is prepared in the background.
+    """
     base = load_base(flags.model, MODELS, load_encoding)
     in_8_bits = flags.quantize == "int8"
     device = choose_runtime("cpu" if in_8_bits else flags.device, "fp32").device
@@ -81,7 +84,10 @@ def load_chat_model(flags: ChatFlags, notify: Callable[[str], None]) -> ChatMode
     )
     model = quantize_int8(base.model) if in_8_bits else base.model
     with blaming(base.path):
-        return ChatModel(TextGenerator(model, base.encoding, device), base, where)
+        generator = TextGenerator(model, base.encoding, device)
+    if talkative:
+        generator.settle()
+    return ChatModel(generator, base, where)
 
 
 @contextmanager

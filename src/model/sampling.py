@@ -40,6 +40,13 @@ class SamplingSettings:
         if problems:
             raise ValueError("; ".join(problems))
 
+    @property
+    def deciding(self) -> int | None:
+        """So many of the largest logits decide which token comes and with what chance; None: all of them do."""
+        if self.repetition_penalty != 1.0:
+            return None
+        return 1 if self.temperature == 0 else self.top_k
+
 
 def candidates(logits: Tensor, seen: Collection[int], settings: SamplingSettings) -> tuple[Tensor, Tensor]:
     """The tokens that may come next and their probabilities: float32 logits (V,) to ids (n,) and probabilities (n,).

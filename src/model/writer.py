@@ -35,7 +35,8 @@ class Writer:
         generator: torch.Generator,
         lookup: int = 0,
     ) -> None:
-        self._context, self._end, self._sampling, self._generator = context, end, sampling, generator
+        self.sampling = sampling
+        self._context, self._end, self._generator = context, end, generator
         self._room = context - min(limit, context // 2)  # tokens that a window keeps when more than the context come
         self.window = list(prompt[-self._room :] if len(prompt) + limit > context else prompt)
         self.capacity = min(context, len(self.window) + limit)
@@ -77,7 +78,7 @@ class Writer:
         # Guesses count as read once they have come true: what interrupts this leaves a cache to go on from.
         read, cache.length = cache.length, len(self.window)
         for position, guess in zip(logits, [*self.guesses, None], strict=True):
-            ids, probabilities = candidates(position, self._seen, self._sampling)
+            ids, probabilities = candidates(position, self._seen, self.sampling)
             token = (
                 int(ids[torch.multinomial(probabilities, 1, generator=self._generator)]) if len(ids) > 1 else int(ids)
             )
