@@ -59,6 +59,7 @@ class Config(TrainingFlags):
     max_lr: float = flag(MAX_LR, "highest learning rate, after the warm-up")
     min_lr: float = flag(MIN_LR, "learning rate of the last step")
     warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
+    compile: bool = flag(False, "refused: batches of all lengths would be compiled anew, each one")
     out: Path = flag(CHECKPOINTS / "dpo_aligned", "folder for best_model.pt and latest_model.pt")
 
     def problems(self) -> list[str]:

@@ -53,6 +53,7 @@ class Config(TrainingFlags):
     min_lr: float = flag(MIN_LR, "learning rate of the last step")
     warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
     dropout: float = flag(0.0, "share of activations dropped in training")
+    compile: bool = flag(False, "refused: batches of all lengths would be compiled anew, each one")
     out: Path = flag(CHECKPOINTS / "instruction_tuned", "folder for best_model.pt and latest_model.pt")
 
     def problems(self) -> list[str]:
