@@ -65,6 +65,24 @@ def test_what_the_rows_are_compared_by_holds_their_error() -> None:
         assert (off >= 0.01 * shortlist._error * states.norm(dim=1)).all()  # and is not far above it
 
 
+def test_sums_in_another_order_are_allowed_for_even_where_16_bits_hold_the_weight() -> None:
+    weight, states = normal(500, 2048).half().float(), normal(3, 2048)
+    shortlist = Shortlist(weight)
+    rough = torch.ops.quantized.linear_dynamic_fp16(states, shortlist._packed)
+    off = (rough.double() - states.double() @ weight.double().T).abs().amax(dim=1)
+    assert (off > 0).all()
+    assert (off <= shortlist._error * states.norm(dim=1)).all()
+
+
+def test_the_largest_is_found_where_it_was_rounded_down_and_another_one_up() -> None:
+    unit = 2**-11  # half of what the last bit of 16 counts for, just above 1
+    largest, other = torch.full((64,), 1 + 0.98 * unit), torch.full((64,), 1 + 1.02 * unit)
+    other[-1] = (1 - 6.3 * unit) // (unit / 2) * (unit / 2)  # a number of 16 bits
+    weight, states = torch.cat([largest[None], other[None], torch.zeros(100, 64)]), torch.ones(1, 64)
+    assert (states @ weight.half().float().T).argmax() == 1
+    assert Shortlist(weight).logits(states, 1).argmax() == (states @ weight.T).argmax() == 0
+
+
 def test_few_rows_are_read_twice() -> None:
     weight, states = head_of("plain")
     shortlist = Shortlist(weight)
