@@ -226,6 +226,11 @@ def test_commands_and_answers_of_a_piped_session_make_a_transcript(converse):
     assert "note: the answer was cut at 3 tokens\n" in err
 
 
+def test_a_single_answer_is_not_prepared_for_more(converse, monkeypatch):
+    monkeypatch.setattr(TextGenerator, "settle", None)
+    assert converse("", "--prompt", "France?")[0] == 0
+
+
 def test_prompt_puts_the_answer_on_stdout_and_nothing_else(folder):
     command = [sys.executable, "-X", "importtime", SCRIPT, "--prompt", "What is the capital of France?"]
     done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL)
@@ -390,9 +395,12 @@ def test_a_terminal_session_from_the_first_line_to_ctrl_d(folder, monkeypatch, c
     monkeypatch.chdir(folder)
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     monkeypatch.setattr(chat, "on_terminal", lambda: True)
+    settled = []
+    monkeypatch.setattr(TextGenerator, "settle", lambda generator: settled.append(generator))
     with terminal("France?\r/tokens 2\rgone\x03France?\r\x04"):
         assert chat.main([]) == 0
     assert capsys.readouterr().out == f"{ANSWER}\n\nParis is\n\n"
+    assert len(settled) == 1  # a chat writes many texts
     with pytest.raises(SystemExit) as left:  # ending the process leaves the chat, also in the middle of an answer
         handlers[signal.SIGTERM](signal.SIGTERM, None)
     assert left.value.code == 130

@@ -184,11 +184,13 @@ def on_terminal(tmp_path, monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_terminal_session_from_several_lines_to_ctrl_d(checkpoints, tmp_path, on_terminal, capsys):
-    pasted = "\x1b[200~one\ntwo\x1b[201~"
+def test_a_terminal_session_from_several_lines_to_ctrl_d(checkpoints, tmp_path, on_terminal, capsys, monkeypatch):
+    pasted, settled = "\x1b[200~one\ntwo\x1b[201~", []
+    monkeypatch.setattr(TextGenerator, "settle", lambda generator: settled.append(generator))
     with terminal(f"France\x1b\r?\r{pasted}\r/multi a; b\rgone\x03/tokens 2\r\x1b[A\r\x04"):
         assert sk_chat.main(["--model", str(checkpoints / "tuned.pt")]) == 0
     assert capsys.readouterr().out == f"{ANSWER}\n\n" * 4
+    assert len(settled) == 1  # a chat writes many texts
     asked = re.findall(r'"text": "(.*)"', (tmp_path / "logs/sessions/default.json").read_text("utf-8"))[::2]
     assert asked == ["France\\n?", "one\\ntwo", "a", "b"]
     typed = tmp_path / "logs/sessions/typed_lines"

@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from src.model.attention import KeyValueCache
@@ -46,20 +47,22 @@ class TextGenerator:
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.encoding = encoding
-        self._shortlist: Future[Shortlist] | None = None
+        self._settling: Future[Shortlist] | None = None
 
     def settle(self, *, wait: bool = False) -> None:
         """The model's weights will stay as they are, and many texts be written: what is prepared makes them faster.
 
-        In the background (a second at 124M) the head is copied in 16 bits, where that pays: see `Shortlist`. The texts
-        are the same as without. wait: come back when it is done.
+        In the background (a second at 124M) a large head is copied in 16 bits, which serves greedy and top-k sampling
+        without a repetition penalty, on a CPU: see `Shortlist`. The texts are the same, unless two logits differ by the
+        rounding of their sums only. Where weights change after all, make a new TextGenerator.
+        wait: come back when it is done; raises what went wrong. Otherwise texts are then written as before.
         """
-        if self._shortlist is None and Shortlist.pays(self.model):
+        if self._settling is None and Shortlist.pays(self.model):
             threads = ThreadPoolExecutor(1)
-            self._shortlist = threads.submit(Shortlist, self.model.wte.weight[: self.encoding.n_vocab].detach())
+            self._settling = threads.submit(Shortlist, self.model.wte.weight[: self.encoding.n_vocab].detach())
             threads.shutdown(wait=False)
-        if self._shortlist is not None and wait:
-            self._shortlist.result()
+        if self._settling is not None and wait:
+            self._settling.result()
 
     def generate(self, prompt: str | Sequence[int], max_new_tokens: int = 100, **settings: Any) -> str:
         """The new text only. Takes the settings of `stream` and equals the join of its pieces."""
@@ -256,15 +259,18 @@ class TextGenerator:
 
     @torch.inference_mode()
     def _logits(self, states: Tensor, deciding: int | None) -> Tensor:
-        """Logits (n, V) in float32 on the CPU of states (n, C); ids that spell nothing get -inf, or have no place.
+        """Logits (n, V) in float32 on the CPU of states (n, C); ids that spell nothing get -inf.
 
-        So many as are `deciding`, the largest, are exact. Choosing on the CPU makes a seed give the same text on every
+        deciding: so many, the largest, are looked at. Choosing on the CPU makes a seed give the same text on every
         device.
         """
-        if deciding and self._shortlist is not None and self._shortlist.done():
-            return self._shortlist.result().logits(states, deciding)
+        known, settling = self.encoding.n_vocab, self._settling
+        if deciding and settling is not None and settling.done() and not settling.exception():
+            listed = settling.result().logits(states, deciding)
+            if listed is not None:
+                return F.pad(listed, (0, self.model.config.vocab_size - known), value=-torch.inf)
         logits = self.model.head(states).float().cpu()
-        logits[:, self.encoding.n_vocab :] = -torch.inf
+        logits[:, known:] = -torch.inf
         return logits
 
 
