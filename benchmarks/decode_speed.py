@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in names:
         first, token = (statistics.median(turn[i] for turn in turns[name]) for i in (0, 1))
         limit, speed = MATRICES * (1 if "int8" in name else 4) / rate, flags.tokens / token
-        share = f"{limit * speed:4.0%} of the memory's rate"
+        share = f"{limit * speed:4.0%} of the limit"
         print(f"{name:<18} {speed:6.1f} tokens/s, {share} | first token after {first * 1e3:5.0f} ms")
     return 0
 
