@@ -16,6 +16,9 @@ from src.model.shortlist import Shortlist
 from tests.model.test_generate import Spelling
 from tests.model.test_writing import CONFIG
 
+pytestmark = pytest.mark.skipif(
+    torch.backends.quantized.engine not in ("fbgemm", "x86"), reason="only x86 has a product for weights of 16 bits"
+)
 GENERATOR = torch.Generator().manual_seed(0)
 
 
