@@ -8,15 +8,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from src.chat_session import ChatSession
-from src.chat_start import ChatFlags, blaming, load_chat_model, on_terminal
-from src.chat_terminal import Screen, piped_lines, session_commands, talk, typed_lines
-from src.cli import BAD_USAGE, DONE, INTERRUPTED, parse, run
+from src.chat.session import ChatSession
+from src.chat.start import ChatFlags, is_interactive, load_chat_model, naming_file
+from src.chat.terminal import Screen, piped_lines, session_commands, talk, typed_lines
+from src.cli import parse
+from src.program import BAD_USAGE, DONE, INTERRUPTED, run_script
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ChatFlags):
-    """Defaults are at the top of src/chat_start.py."""
+    """Defaults are at the top of src/chat/start.py."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if once and not config.prompt.strip():
         print("chat.py: --prompt is empty; see python chat.py --help", file=sys.stderr)
         return BAD_USAGE
-    screen = Screen(interactive=not once and on_terminal())
+    screen = Screen(interactive=not once and is_interactive())
     try:
         with screen.warnings_as_notes():
             session = open_session(config, screen)
@@ -40,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def open_session(config: Config, screen: Screen) -> ChatSession:
     """A conversation with the model that the config names. Raises what loading raises."""
-    model = load_chat_model(config, screen.note, talkative=screen.interactive)
-    with blaming(model.base.path):
+    model = load_chat_model(config, screen.note, interactive=screen.interactive)
+    with naming_file(model.base.path):
         return ChatSession(model.generator, template=model.template, settings=config.settings(), notify=screen.note)
 
 
@@ -61,4 +62,4 @@ def _leave(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

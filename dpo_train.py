@@ -14,19 +14,21 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from src.chat_session import sample_answers
-from src.checkpoint import CHECKPOINTS, Base, load_base, load_model
-from src.cli import TrainingFlags, flag, parse, run
+from src.chat.session import sample_answers
+from src.checkpoint import CHECKPOINTS, LoadedModel, load_base, load_model
+from src.cli import flag, parse
 from src.data.batching import Pair, Shuffled, StepLoader, fingerprint, in_batches, pack_pairs
-from src.data.examples import note_unknown_words, preference_examples, split_examples
+from src.data.examples import preference_examples, split_examples, warn_unknown_words
 from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS
+from src.program import run_script
 from src.runtime import choose_runtime
 from src.tokenizer import describe, load_encoding
+from src.training.flags import TrainingFlags
 from src.training.losses import PreferenceLoss, preference_loss
-from src.training.recipes import fit_to_size, size_name
+from src.training.recipes import apply_recipe, size_name
 from src.training.reference import REFERENCE, Reference
 from src.training.run import Stage
 from src.training.stage import NO_COMPILING, NO_VALIDATION, run_stage
@@ -79,15 +81,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Config, argv, __doc__)
     preferences = load_preferences(flags.data)
     base = load_base(flags.base, BASES, load_encoding)
-    note_unknown_words((text for pair in preferences for text in (pair.chosen, pair.rejected)), base.encoding)
-    flags = fit_to_size(flags, "dpo", size_name(base.metadata["config"], GPT_CONFIGS), given, len(preferences))
+    warn_unknown_words((text for pair in preferences for text in (pair.chosen, pair.rejected)), base.encoding)
+    flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"], GPT_CONFIGS), given, len(preferences))
     base.model.set_dropout(0.0)
     runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
     generator = TextGenerator(base.model, base.encoding, runtime.device)
     return run_stage(make_stage(flags, base, preferences, generator), base.model, flags, runtime)
 
 
-def make_stage(flags: Config, base: Base, preferences: Sequence[Preference], generator: TextGenerator) -> Stage:
+def make_stage(flags: Config, base: LoadedModel, preferences: Sequence[Preference], generator: TextGenerator) -> Stage:
     """The preferences as batches of pairs, the loss against a frozen copy of the base, and what to say of both."""
     encoding = base.encoding
     context_length = min(flags.context_length, base.model.config.context_length)
@@ -126,7 +128,7 @@ def make_stage(flags: Config, base: Base, preferences: Sequence[Preference], gen
 
 
 def make_reference(
-    flags: Config, base: Base, pairs: Sequence[Pair], metadata: Mapping[str, Any], device: torch.device
+    flags: Config, base: LoadedModel, pairs: Sequence[Pair], metadata: Mapping[str, Any], device: torch.device
 ) -> Reference:
     """The base once more, from its file: training changes the one that it has, and evaluations compare the two."""
     frozen, _ = load_model(base.path, device)
@@ -141,4 +143,4 @@ def make_reference(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -9,15 +9,17 @@ from functools import partial
 from pathlib import Path
 
 from main import EVAL_BATCHES, prepare_data
-from src.checkpoint import CHECKPOINTS, MADE_BY, file_sha256, load_model, save_checkpoint
-from src.cli import TrainingFlags, flag, parse, run
+from src.checkpoint import CHECKPOINTS, STAGE_OUTPUTS, file_sha256, load_model, save_checkpoint
+from src.cli import flag, parse
 from src.data.shakespeare import SHAKESPEARE_PATH
 from src.data.text import create_loaders
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.model.load_gpt2 import load_gpt2
+from src.program import run_script
 from src.runtime import choose_runtime
 from src.tokenizer import describe, load_gpt2_encoding
+from src.training.flags import TrainingFlags
 from src.training.losses import language_model_loss
 from src.training.recipes import size_name
 from src.training.run import Stage
@@ -51,7 +53,7 @@ class Config(TrainingFlags):
 
 def pretrained_model(flags: Config) -> tuple[GPTModel, Path]:
     """GPT-2 as converted, and the file that keeps it; a conversion of the same model is used again."""
-    kept, _ = MADE_BY["pretrained"]
+    kept, _ = STAGE_OUTPUTS["pretrained"]
     if flags.weights is None and kept.is_file():
         try:
             model, metadata = load_model(kept)
@@ -124,4 +126,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -10,19 +10,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from src.chat_session import sample_answers
-from src.checkpoint import CHECKPOINTS, Base, load_base
-from src.cli import TrainingFlags, flag, parse, run
-from src.data.batching import Joined, StepLoader, in_batches, pack_examples
-from src.data.examples import instruction_examples, note_unknown_words, show_mask, split_examples
+from src.chat.session import sample_answers
+from src.checkpoint import CHECKPOINTS, LoadedModel, load_base
+from src.cli import flag, parse
+from src.data.batching import ChatsOfTurns, StepLoader, in_batches, pack_examples
+from src.data.examples import instruction_examples, show_mask, split_examples, warn_unknown_words
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS
+from src.program import run_script
 from src.runtime import choose_runtime
 from src.tokenizer import Encoding, describe, load_encoding
+from src.training.flags import TrainingFlags
 from src.training.losses import language_model_loss
-from src.training.recipes import fit_to_size, size_name
+from src.training.recipes import apply_recipe, size_name
 from src.training.run import Stage
 from src.training.stage import NO_COMPILING, NO_VALIDATION, run_stage
 
@@ -74,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(show_mask(example, encoding, colour=sys.stdout.isatty()), end="\n\n")
         return 0
     base = load_base(flags.base, BASES, load_encoding)
-    note_unknown_words((turn.text for chat in conversations for turn in chat.turns), base.encoding)
-    flags = fit_to_size(flags, "sft", size_name(base.metadata["config"], GPT_CONFIGS), given, len(conversations))
+    warn_unknown_words((turn.text for chat in conversations for turn in chat.turns), base.encoding)
+    flags = apply_recipe(flags, "sft", size_name(base.metadata["config"], GPT_CONFIGS), given, len(conversations))
     base.model.set_dropout(flags.dropout)
     runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
     generator = TextGenerator(base.model, base.encoding, runtime.device)
@@ -92,13 +94,15 @@ def tokenizer_of(base: str) -> Encoding:
         return load_encoding(None)
 
 
-def make_stage(flags: Config, base: Base, conversations: Sequence[Conversation], generator: TextGenerator) -> Stage:
+def make_stage(
+    flags: Config, base: LoadedModel, conversations: Sequence[Conversation], generator: TextGenerator
+) -> Stage:
     """The conversations as batches, the loss on their responses, and what to say of both."""
     encoding = base.encoding
     context_length = min(flags.context_length, base.model.config.context_length)
     examples, shortened = instruction_examples(conversations, encoding, context_length)
     train_examples, val_examples = split_examples(examples, flags.val_fraction)
-    chats = Joined(train_examples, flags.seed, turns=flags.turns, context_length=context_length)
+    chats = ChatsOfTurns(train_examples, flags.seed, turns=flags.turns, context_length=context_length)
     learned = sum(sum(mask) for _, mask in train_examples)
     shown = [conversation.turns[:-1] for conversation in conversations[:SHOWN]]
     return Stage(
@@ -122,4 +126,4 @@ def make_stage(flags: Config, base: Base, conversations: Sequence[Conversation],
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -9,17 +9,19 @@ from typing import Any, Literal
 import torch
 
 from src.checkpoint import CHECKPOINTS, load_checkpoint
-from src.cli import TrainingFlags, flag, parse, run
+from src.cli import flag, parse
 from src.data.batching import StepLoader, stack_windows
-from src.data.examples import texts_of_examples
-from src.data.shakespeare import SHAKESPEARE_PATH, obtain_shakespeare
+from src.data.examples import tuning_texts
+from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.data.text import TextWindows, TokenArray, create_loaders, load_tokens, split_tokens
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.program import run_script
 from src.runtime import Runtime, choose_runtime, seed_step
 from src.tokenizer import Encoding, build_word_encoding, describe, fingerprint, load_gpt2_encoding
+from src.training.flags import TrainingFlags
 from src.training.losses import language_model_loss
-from src.training.recipes import fit_to_size, size_name
+from src.training.recipes import apply_recipe, size_name
 from src.training.run import Stage
 from src.training.stage import run_stage
 
@@ -49,7 +51,7 @@ class Config(TrainingFlags):
     min_lr: float = flag(MIN_LR, "learning rate of the last step")
     warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
     dropout: float = flag(GPT_CONFIG["dropout"], "share of activations dropped in training")
-    out: Path = flag(CHECKPOINTS / "pretrained", "folder for best_model.pt and latest_model.pt")
+    out: Path = flag(CHECKPOINTS / "scratch", "folder for best_model.pt and latest_model.pt")
 
     def problems(self) -> list[str]:
         problems = super().problems()
@@ -67,7 +69,7 @@ def prepare_data(
     """
     encoding = encoding or load_gpt2_encoding()
     if Path(path) == SHAKESPEARE_PATH:
-        obtain_shakespeare(Path(path))
+        ensure_shakespeare(Path(path))
     tokens = load_tokens(Path(path), encoding, fingerprint(encoding))
     return split_tokens(tokens, val_fraction) if val_fraction else (tokens, tokens[:0])
 
@@ -89,8 +91,8 @@ def choose_encoding(flags: Config) -> Encoding:
     if flags.tokenizer == "gpt2":
         return load_gpt2_encoding()
     if flags.data == SHAKESPEARE_PATH and not flags.data.is_file():
-        obtain_shakespeare(flags.data)
-    return build_word_encoding(flags.data, always=texts_of_examples())
+        ensure_shakespeare(flags.data)
+    return build_word_encoding(flags.data, always=tuning_texts())
 
 
 def train(
@@ -114,7 +116,6 @@ def train(
     runtime = device if isinstance(device, Runtime) else choose_runtime(str(device), config.precision)
     encoding = encoding or load_gpt2_encoding()
     generator = TextGenerator(model, encoding, runtime.device)
-    beginning = train_loader.dataset[0][0][:8].tolist()
     stage = Stage(
         name="pretrain",
         title="Training from scratch",
@@ -122,7 +123,7 @@ def train(
         loader=train_loader,
         evaluation=(val_loader or train_loader).first(EVAL_BATCHES),
         evaluated_on="val" if val_loader else "train",
-        sample=partial(generator.sample, beginning, SAMPLE_TOKENS, config.seed),
+        sample=partial(generator.sample, train_loader.dataset[0][0][:8].tolist(), SAMPLE_TOKENS, config.seed),
         metadata={"template": None, "parent": None, "tokenizer": describe(encoding)},
         facts=facts or {},
         next_command="python instruction_tune.py",
@@ -134,7 +135,7 @@ def train(
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Config, argv, __doc__)
     size = GPT_CONFIGS[flags.model] if flags.model else GPT_CONFIG
-    flags = fit_to_size(flags, "pretrain", size_name(size, GPT_CONFIGS), given)
+    flags = apply_recipe(flags, "pretrain", size_name(size, GPT_CONFIGS), given)
     runtime, encoding = choose_runtime(flags.device, flags.precision), choose_encoding(flags)
     train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction)
     train_loader, val_loader = create_loaders(train_ids, val_ids, flags)
@@ -146,4 +147,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.chat_start import ChatFlags, ChatModel, blaming, load_chat_model, on_terminal
-from src.chat_terminal import Command, Screen, piped_lines, session_commands, talk, typed_lines
-from src.cli import BAD_USAGE, DONE, INTERRUPTED, flag, parse, run
-from src.sk_integration.installed import import_semantic_kernel
+from src.chat.start import ChatFlags, LoadedChat, is_interactive, load_chat_model, naming_file
+from src.chat.terminal import Command, Screen, piped_lines, session_commands, talk, typed_lines
+from src.cli import flag, parse
+from src.program import BAD_USAGE, DONE, INTERRUPTED, run_script
+from src.sk_integration.sk_import import import_semantic_kernel
 
 if TYPE_CHECKING:
     from src.sk_integration.orchestrator import Assistant
 
-# The defaults of the flags; those that chat.py has, too, are in src/chat_start.py.
+# The defaults of the flags; those that chat.py has, too, are in src/chat/start.py.
 SESSION = "default"
 MEMORY_DIR = Path("logs/sessions")
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if once and not config.prompt.strip():
         print("sk_chat.py: --prompt is empty; see python sk_chat.py --help", file=sys.stderr)
         return BAD_USAGE
-    screen = Screen(interactive=not once and on_terminal())
+    screen = Screen(interactive=not once and is_interactive())
     try:
         with screen.warnings_as_notes():
             import_semantic_kernel()
@@ -60,8 +61,8 @@ def open_assistant(config: Config, screen: Screen, keep: bool) -> tuple["Assista
     from src.sk_integration.orchestrator import Assistant
     from src.sk_integration.service import GPT2ChatCompletion
 
-    model = load_chat_model(config, screen.note, talkative=screen.interactive)
-    with blaming(model.base.path):
+    model = load_chat_model(config, screen.note, interactive=screen.interactive)
+    with naming_file(model.base.path):
         service = GPT2ChatCompletion(model.generator, template=model.template, notify=screen.note)
     assistant = Assistant(
         service,
@@ -75,7 +76,7 @@ def open_assistant(config: Config, screen: Screen, keep: bool) -> tuple["Assista
     return assistant, about_model(model)
 
 
-def about_model(model: ChatModel) -> str:
+def about_model(model: LoadedChat) -> str:
     base = model.base
     total, without_embeddings = base.model.config.parameter_count()
     facts = {
@@ -99,7 +100,7 @@ def chat(assistant: "Assistant", info: str, screen: Screen) -> None:
     if not screen.interactive:
         talk(assistant.reply, screen, commands, piped_lines())
         return
-    from src.sk_integration.typed_history import TypedHistory
+    from src.memory.typed_history import TypedHistory
 
     signal.signal(signal.SIGTERM, _leave)  # as Ctrl-C it would stop an answer and not the chat
     screen.note("/help lists the commands, Ctrl-D leaves")
@@ -112,4 +113,4 @@ def _leave(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -24,11 +24,12 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
 from benchmarks.machine import bandwidth, check_rounds, serve, take_turns
-from src.cli import flag, parse, run
+from src.cli import flag, parse
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from src.model.load_gpt2 import load_gpt2
 from src.model.quantize import quantize_int8
+from src.program import run_script
 
 MATRICES = 123_532_032  # numbers that a token reads: all blocks' matrices, and the head
 
@@ -187,4 +188,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

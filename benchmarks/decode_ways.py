@@ -14,10 +14,11 @@ import torch
 
 from benchmarks.decode_speed import Endless
 from benchmarks.machine import check_rounds
-from src.cli import flag, parse, run
+from src.cli import flag, parse
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.model.quantize import quantize_int8
+from src.program import run_script
 
 PROMPT = 64
 
@@ -77,4 +78,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -16,10 +16,11 @@ import torch
 from benchmarks.decode_speed import Endless
 from benchmarks.machine import check_rounds, peak_mb
 from benchmarks.training_speed import ours, step_gflop
-from src.cli import flag, parse, run
+from src.cli import flag, parse
 from src.data.batching import Batch
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.program import run_script
 from src.runtime import choose_runtime
 
 PARTS = ("memory", "context", "batch", "size", "decode")  # memory first: what is shown is the peak so far
@@ -107,4 +108,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -17,16 +17,17 @@ from typing import cast
 import torch
 
 from benchmarks.machine import check_rounds
-from src.chat_start import TOP_K
-from src.cli import flag, parse, run
+from src.chat.start import TOP_K
+from src.cli import flag, parse
 from src.data.files import read_text
-from src.data.shakespeare import SHAKESPEARE_PATH, clean_gutenberg
-from src.model import writer
+from src.data.shakespeare import SHAKESPEARE_PATH, strip_boilerplate
 from src.model.attention import KeyValueCache
-from src.model.decode import Decoder
+from src.model.decoding import sequence
+from src.model.decoding.fast_head import HalfPrecisionHead
+from src.model.decoding.sampling import SamplingSettings
+from src.model.decoding.step import SingleTokenStep
 from src.model.gpt import GPT_CONFIGS, GPTModel
-from src.model.sampling import SamplingSettings
-from src.model.shortlist import Shortlist
+from src.program import run_script
 from src.tokenizer import load_gpt2_encoding
 
 WINDOW, BEGINNING = 1024, 32  # tokens of a text, and how many of them are its prompt
@@ -35,7 +36,7 @@ GUESSES = (0, 2, 3, 5, 8)
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    matched: int = flag(writer.MATCHED, "tokens that have to be the same before a guess")
+    matched: int = flag(sequence.NGRAM, "tokens that have to be the same before a guess")
     tokens: int = flag(60_000, "tokens of each text")
     rounds: int = flag(9, "reads of each length that count")
 
@@ -44,7 +45,7 @@ class Config:
 def read_ms(lengths: Sequence[int], rounds: int) -> dict[int, float]:
     """Milliseconds that a chat's reading of so many tokens takes behind half a window; the lengths take turns."""
     model = GPTModel({**GPT_CONFIGS["gpt2-124M"], "dropout": 0.0}).eval()
-    cache, decoder, head = model.new_cache(), Decoder(model), Shortlist(model.wte.weight)
+    cache, decoder, head = model.new_cache(), SingleTokenStep(model), HalfPrecisionHead(model.wte.weight)
     model.hidden_states(torch.zeros(1, WINDOW // 2, dtype=torch.int64), cache)
     times: dict[int, list[float]] = {length: [] for length in lengths}
     for _ in range(rounds + 1):
@@ -63,7 +64,7 @@ def read_ms(lengths: Sequence[int], rounds: int) -> dict[int, float]:
 def reads(window: Sequence[int], lookup: int, vocab_size: int) -> Counter[int]:
     """How often so many tokens are read at once while a text is written; the prompt is left out."""
     greedy = SamplingSettings(temperature=0)
-    copy = writer.Writer(
+    copy = sequence.Writer(
         window[:BEGINNING],
         len(window) - BEGINNING,
         context=WINDOW,
@@ -86,9 +87,9 @@ def reads(window: Sequence[int], lookup: int, vocab_size: int) -> Counter[int]:
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
     check_rounds(flags.rounds)
-    writer.MATCHED = flags.matched
+    sequence.NGRAM = flags.matched
     source = "".join(file.read_text(encoding="utf-8") for file in sorted(Path("src").rglob("*.py")))
-    texts = {"Shakespeare": clean_gutenberg(read_text(SHAKESPEARE_PATH)).text, "Python source": source}
+    texts = {"Shakespeare": strip_boilerplate(read_text(SHAKESPEARE_PATH)).text, "Python source": source}
     cost = read_ms(range(1, max(GUESSES) + 2), flags.rounds)
     print("tokens at once, ms: " + ", ".join(f"{length}: {ms:.1f}" for length, ms in cost.items()))
     for name, text in texts.items():
@@ -106,4 +107,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

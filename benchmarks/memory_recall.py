@@ -20,11 +20,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from src.chat_start import MODELS
+from src.chat.start import MODELS
 from src.checkpoint import find_model, load_model
-from src.cli import DONE, flag, parse, run
-from src.sk_integration.long_term import LongTermMemory
-from src.sk_integration.told_facts import STOP_WORDS, told_facts, words_of
+from src.cli import flag, parse
+from src.memory.long_term import LongTermMemory
+from src.memory.told_facts import STOP_WORDS, extract_facts, words_of
+from src.program import DONE, run_script
 from src.tokenizer import load_gpt2_encoding
 
 FACTS = "memory_facts.json"
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     groups = json.loads(Path(__file__).with_name(FACTS).read_text(encoding="utf-8"))
     chosen_on, held_out = groups["chosen_on"], groups["held_out"]
     print_kept(chosen_on, held_out)
-    facts = [told_facts(pair["fact"]) for group in (chosen_on, held_out) for pair in group["facts"]]
+    facts = [extract_facts(pair["fact"]) for group in (chosen_on, held_out) for pair in group["facts"]]
     with tempfile.TemporaryDirectory() as folder:
         memory = LongTermMemory(Path(folder) / "memory.sqlite3", print)
         found = ways(facts, memory, config.model)
@@ -69,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def print_kept(*groups: dict[str, Any]) -> None:
     for name, group in zip(("first group", "second group"), groups, strict=True):
-        kept = sum(bool(told_facts(pair["fact"])) for pair in group["facts"])
+        kept = sum(bool(extract_facts(pair["fact"])) for pair in group["facts"])
         others = [*(pair["question"] for pair in group["facts"]), *group["unrelated"], *group["passing"]]
-        wrong = [text for text in others if told_facts(text)]
+        wrong = [text for text in others if extract_facts(text)]
         print(f"{name}: {kept} of {len(group['facts'])} facts are kept, {len(wrong)} of {len(others)} other messages")
         for text in wrong:
             print(f"    kept, and tells nothing: {text}")
@@ -108,7 +109,7 @@ def print_alone(folder: Path, *groups: dict[str, Any]) -> None:
         right = false = 0
         for n, pair in enumerate(group["facts"]):
             memory = LongTermMemory(folder / f"alone_{n}.sqlite3", print)
-            memory.remember(f"Remember that {told_facts(pair['fact'])}", "benchmark")
+            memory.remember(f"Remember that {extract_facts(pair['fact'])}", "benchmark")
             right += bool(memory.recall(pair["question"]))
             false += sum(bool(memory.recall(question)) for question in group["unrelated"])
             memory.close()
@@ -219,4 +220,4 @@ def best_threshold(answers: Sequence[Found], others: Sequence[Found]) -> float:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from semantic_kernel.contents import ChatHistory
 
-from src.chat_start import MODELS
+from src.chat.start import MODELS
 from src.checkpoint import load_base
-from src.cli import flag, parse, run
+from src.cli import flag, parse
 from src.model.generate import TextGenerator
+from src.program import run_script
 from src.sk_integration.service import GPT2ChatCompletion, GPT2ChatSettings
 from src.tokenizer import load_encoding
 
@@ -82,4 +83,4 @@ async def beat(gaps: list[float]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

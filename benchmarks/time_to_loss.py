@@ -16,10 +16,11 @@ import torch
 
 from benchmarks.plain_gpt2 import PlainGPT2, plain_adamw
 from main import create_dataloader, prepare_data
-from src.cli import flag, parse, run
+from src.cli import flag, parse
 from src.data.batching import StepLoader
 from src.data.shakespeare import SHAKESPEARE_PATH
 from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.program import run_script
 from src.runtime import seed_step
 from src.training.losses import language_model_loss
 from src.training.optim import MuonAndAdamW, lr_at
@@ -101,4 +102,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.machine import check_rounds
-from src.cli import flag, parse, run
+from src.cli import flag, parse
 from src.data.files import read_text
-from src.data.shakespeare import SHAKESPEARE_PATH, clean_gutenberg
+from src.data.shakespeare import SHAKESPEARE_PATH, strip_boilerplate
 from src.data.text import load_tokens
+from src.program import run_script
 from src.tokenizer import load_gpt2_encoding
 
 
@@ -35,7 +36,7 @@ def seconds(work: Callable[[], object]) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
     check_rounds(flags.rounds)
-    encoding, text = load_gpt2_encoding(), clean_gutenberg(read_text(flags.data)).text
+    encoding, text = load_gpt2_encoding(), strip_boilerplate(read_text(flags.data)).text
     times: dict[str, list[float]] = {"ours, cached anew": [], "ours, from the cache": [], "tiktoken alone": []}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copy(flags.data, folder))
@@ -56,4 +57,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

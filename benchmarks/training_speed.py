@@ -17,9 +17,10 @@ import torch
 
 from benchmarks.machine import check_rounds, peak_mb, product_gflops, serve, take_turns
 from benchmarks.plain_gpt2 import PlainGPT2, plain_adamw
-from src.cli import flag, parse, run
+from src.cli import flag, parse
 from src.data.batching import Batch
 from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.program import run_script
 from src.runtime import PRECISIONS, Runtime, keep_freed_memory
 from src.training.losses import language_model_loss
 from src.training.optim import clip_gradients, make_adamw
@@ -146,4 +147,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -25,12 +25,13 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.machine import peak_mb
-from src.cli import flag, parse, run
+from src.cli import flag, parse
 from src.data.batching import Example, in_batches, pack_examples, pack_pairs
 from src.data.examples import instruction_examples, preference_examples
 from src.data.instructions import INSTRUCTIONS, load_conversations
 from src.data.preferences import PREFERENCES, load_preferences
 from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.program import run_script
 from src.tokenizer import load_gpt2_encoding
 from src.training.losses import language_model_loss, preference_loss
 from src.training.optim import make_adamw
@@ -228,4 +229,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

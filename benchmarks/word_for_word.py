@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.chat_session import ChatSession, ChatSettings
-from src.chat_start import MODELS
+from src.chat.session import ChatSession, ChatSettings
+from src.chat.start import MODELS
 from src.checkpoint import load_base
-from src.cli import flag, parse, run
+from src.cli import flag, parse
 from src.data.instructions import load_conversations
 from src.model.generate import TextGenerator
+from src.program import run_script
 from src.tokenizer import Encoding, load_encoding
 
 
@@ -54,4 +55,4 @@ def as_spelled(text: str, encoding: Encoding) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

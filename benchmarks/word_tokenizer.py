@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import peak_mb
-from src.data.shakespeare import SHAKESPEARE_PATH, obtain_shakespeare
+from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.tokenizer import build_word_encoding
 from src.tokenizer.processing.cleaner import TextCleaner
 from src.tokenizer.processing.splitter import token_pattern, with_directions
@@ -118,7 +118,7 @@ def main() -> None:
         print_peak(arguments.peak_of)
         return
     if arguments.data == SHAKESPEARE_PATH:
-        obtain_shakespeare(arguments.data)
+        ensure_shakespeare(arguments.data)
     # First, while this process is small: on Linux a child's peak begins with that of the process that started it.
     compare_memory(arguments.data)
     compare_building(arguments.data)

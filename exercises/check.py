@@ -23,7 +23,8 @@ from exercises.checks.attention import CHECKS as ATTENTION
 from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
 from exercises.checks.judging import CallFailedError
 from exercises.checks.time_limit import TIME_LIMIT_S, TimeIsUpError, time_limit
-from src.cli import BAD_USAGE, INTERRUPTED, one_line, run
+from src.common.messages import one_line
+from src.program import BAD_USAGE, INTERRUPTED, run_script
 
 DONE, TO_DO, NOT_YET, TOO_LONG = "done", "to do", "not yet", f"not yet: not done after {TIME_LIMIT_S} s"
 SHAPE = re.compile(r"\((\.\.\.|[A-Z]\b|\))")  # the beginning of (..., S), of (B, T, C), of () in a docstring
@@ -193,4 +194,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

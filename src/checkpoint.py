@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+from src.common.atomic_file import atomic_write, remove_stale_temporaries
+from src.common.messages import one_line
 from src.model.config import GPTConfig
-from src.model.gpt import GPTModel, skeleton
-from src.model.hub import CONFIG, first_line
+from src.model.gpt import GPTModel, on_meta_device
+from src.model.hub import CONFIG
 from src.model.load_gpt2 import load_gpt2
 
 FORMAT = "gpt2-pipeline 1"
@@ -26,12 +28,12 @@ PROMPT_TEMPLATE = "prompt_template"  # our entry in a Hugging Face folder's conf
 _RESERVE_BYTES = 16 * 2**20  # room that a save leaves free on the disk
 
 # What --model and --base may name: the file, and the command that makes it.
-MADE_BY = {
+STAGE_OUTPUTS = {
     "dpo": (CHECKPOINTS / "dpo_aligned" / BEST, "python dpo_train.py"),
     "sft": (CHECKPOINTS / "instruction_tuned" / BEST, "python instruction_tune.py"),
     "finetuned": (CHECKPOINTS / "gpt2_shakespeare" / BEST, "python finetune_gpt2.py"),
     "pretrained": (CHECKPOINTS / "gpt2_pretrained.pt", "python finetune_gpt2.py"),
-    "scratch": (CHECKPOINTS / "pretrained" / BEST, "python main.py"),
+    "scratch": (CHECKPOINTS / "scratch" / BEST, "python main.py"),
 }
 
 
@@ -41,8 +43,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     Raises OSError where the disk is too full, before anything is written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)  # of a run that was killed while it saved; its room may be needed
+    remove_stale_temporaries(path)  # their room may be needed
     size = sum(t.numel() * t.element_size() for t in _tensors(content))
     free = shutil.disk_usage(path.parent).free
     if free < size + _RESERVE_BYTES:
@@ -50,15 +51,10 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
             f"{path}: needs {size / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free; nothing was overwritten"
         )
     try:
-        with open(temporary, "wb") as file:
+        with atomic_write(path) as file:
             torch.save({"format": FORMAT, "versions": _versions(), **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except (RuntimeError, OSError) as error:
-        raise OSError(f"{path}: could not be written ({first_line(error)}); the file before it is untouched") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path}: could not be written ({one_line(error)}); the file before it is untouched") from error
 
 
 def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
@@ -68,7 +64,9 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     it is executed.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; make it with {command_for(path)}, or pass another path")
+        raise FileNotFoundError(
+            f"{path}: no such checkpoint; make it with {producing_command(path)}, or pass another path"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and os.name != "nt")
     except PermissionError:
@@ -76,9 +74,9 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     except Exception as error:  # a damaged pickle fails in any way, and torch's words then advise to run its code
         code = re.search(r"GLOBAL (\S+)", str(error))
         wrong = f"refused, it holds {code[1]} beside tensors and plain values" if code else "damaged or cut off"
-        raise ValueError(f"{path}: {wrong}; make it again with {command_for(path)}") from error
+        raise ValueError(f"{path}: {wrong}; make it again with {producing_command(path)}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path}: not one of this project's checkpoints; make one with {command_for(path)}")
+        raise ValueError(f"{path}: not one of this project's checkpoints; make one with {producing_command(path)}")
     return content
 
 
@@ -88,7 +86,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
     The metadata is the checkpoint without its weights; `template` is the name of the prompt template, or None.
     Raises FileNotFoundError or ValueError with one line that says what is wrong with the file.
     """
-    path = _file_of(Path(path))
+    path = _resolve(Path(path))
     if path.is_dir() or path.suffix in WEIGHTS:
         model = load_gpt2(path)
         metadata: dict[str, Any] = {"stage": "pretrained", "template": _template_beside(path), "tokenizer": None}
@@ -99,7 +97,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
         model = _skeleton(config, weights)
         _check_weights(model, weights)
     except ValueError as error:
-        raise ValueError(f"{path}: {first_line(error)}; make it again with {command_for(path)}") from error
+        raise ValueError(f"{path}: {one_line(error)}; make it again with {producing_command(path)}") from error
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     return model.to(device).eval(), content
 
@@ -127,7 +125,7 @@ def load_checkpoint(
             optimizer.load_state_dict(state)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         action = "make it with src.training.optim.make_adamw"
-        raise ValueError(f"{path}: its state does not fit the optimizer ({first_line(error)}); {action}") from error
+        raise ValueError(f"{path}: its state does not fit the optimizer ({one_line(error)}); {action}") from error
     model.load_state_dict(weights)
     return {"epoch": 0, "step": 0, "train_loss": None, "val_loss": None, **content}
 
@@ -137,8 +135,8 @@ def find_model(name: str, order: Sequence[str]) -> tuple[Path, str]:
 
     "auto" takes the first of `order` that is there. Raises FileNotFoundError naming the command that makes it.
     """
-    if name in MADE_BY:
-        path, command = MADE_BY[name]
+    if name in STAGE_OUTPUTS:
+        path, command = STAGE_OUTPUTS[name]
         if not path.is_file():
             raise FileNotFoundError(f"{path}: not there yet; make it with {command}")
         return path, f"{name}, as asked"
@@ -148,18 +146,18 @@ def find_model(name: str, order: Sequence[str]) -> tuple[Path, str]:
             raise FileNotFoundError(
                 f"{name}: no such file; pass {known}, a checkpoint, a Hugging Face directory or a weights file"
             )
-        return _file_of(Path(name)), "as asked"
+        return _resolve(Path(name)), "as asked"
     for i, choice in enumerate(order):
-        path, _ = MADE_BY[choice]
+        path, _ = STAGE_OUTPUTS[choice]
         if path.is_file():
             passed = f" (no {', '.join(order[:i])} yet)" if i else ""
             return path, f"the best that is here{passed}"
-    path, command = MADE_BY[order[-1]]
+    path, command = STAGE_OUTPUTS[order[-1]]
     raise FileNotFoundError(f"{path}: not there yet; make it with {command}, or pass a path")
 
 
 @dataclass(frozen=True)
-class Base:
+class LoadedModel:
     """A model to start from: what it is, the tokenizer it reads and writes with, its file, and why that one."""
 
     model: GPTModel
@@ -174,7 +172,7 @@ class Base:
         return {"path": str(self.path), "sha256": file_sha256(self.path)}
 
 
-def load_base(name: str, order: Sequence[str], load_encoding: Callable[[Mapping[str, Any] | None], Any]) -> Base:
+def load_base(name: str, order: Sequence[str], load_encoding: Callable[[Mapping[str, Any] | None], Any]) -> LoadedModel:
     """The model that --base or --model names, with the tokenizer that `load_encoding` makes of its description.
 
     Raises as `find_model` and `load_model`, and ValueError where the file's tokenizer cannot be had or is another one.
@@ -185,12 +183,12 @@ def load_base(name: str, order: Sequence[str], load_encoding: Callable[[Mapping[
         encoding = load_encoding(metadata.get("tokenizer"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Base(model, metadata, encoding, path, why)
+    return LoadedModel(model, metadata, encoding, path, why)
 
 
-def command_for(path: Path) -> str:
+def producing_command(path: Path) -> str:
     """The command that makes a checkpoint in the folder of `path`."""
-    for made, command in MADE_BY.values():
+    for made, command in STAGE_OUTPUTS.values():
         if path.parent.name == made.parent.name and (made.name == BEST or path.name == made.name):
             return command
     return "one of the training scripts"
@@ -206,12 +204,13 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _file_of(path: Path) -> Path:
+def _resolve(path: Path) -> Path:
     """What a path stands for: of a folder its best_model.pt, or the folder itself where it is Hugging Face's."""
     best = path / BEST
     if path.is_dir() and not best.is_file() and not (path / CONFIG).is_file():
         raise FileNotFoundError(
-            f"{path}: a folder without {BEST} or a Hugging Face model's {CONFIG}; make one with {command_for(best)}"
+            f"{path}: a folder without {BEST} or a Hugging Face model's {CONFIG}; "
+            f"make one with {producing_command(best)}"
         )
     return best if best.is_file() else path
 
@@ -234,9 +233,9 @@ def _skeleton(config: Any, weights: Any) -> GPTModel:
     if size.n_layers > len(weights):
         raise ValueError(f"model config: {size.n_layers} layers, but only {len(weights)} tensors")
     try:
-        return skeleton(size)
+        return on_meta_device(size)
     except (RuntimeError, TypeError, OverflowError) as error:
-        raise ValueError(f"model config: impossible sizes ({first_line(error)})") from error
+        raise ValueError(f"model config: impossible sizes ({one_line(error)})") from error
 
 
 def _check_weights(model: GPTModel, weights: Any) -> None:

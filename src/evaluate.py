@@ -16,14 +16,15 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from src.chat_start import MODELS, blaming
+from src.chat.start import MODELS, naming_file
 from src.checkpoint import load_base
-from src.cli import flag, parse, run
-from src.data.shakespeare import SHAKESPEARE_PATH, obtain_shakespeare
+from src.cli import flag, parse
+from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.data.text import TokenArray, load_tokens
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
+from src.program import run_script
 from src.runtime import choose_runtime, keep_freed_memory
 from src.tokenizer import fingerprint, load_encoding
 
@@ -114,7 +115,7 @@ def _loss_sum(model: GPTModel, ids: TokenArray, some: Sequence[tuple[int, int, i
 def read_text(flags: Config, encoding: Any) -> TokenArray:
     """The ids of the part of the text that is to be read."""
     if flags.data == SHAKESPEARE_PATH:
-        obtain_shakespeare(flags.data)
+        ensure_shakespeare(flags.data)
     ids = load_tokens(flags.data, encoding, fingerprint(encoding))
     return ids[len(ids) - round(len(ids) * flags.val_fraction) :]
 
@@ -125,17 +126,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     base = load_base(flags.model, MODELS, load_encoding)
     in_8_bits = flags.quantize == "int8"
     device = choose_runtime("cpu" if in_8_bits else flags.device, "fp32").device
-    with blaming(base.path):  # where the tokenizer has ids that the model lacks
+    with naming_file(base.path):  # where the tokenizer has ids that the model lacks
         model = TextGenerator(quantize_int8(base.model) if in_8_bits else base.model, base.encoding, device).model
     context_length = flags.context_length or model.config.context_length
     stride = flags.stride or max(1, context_length // 2)
     check_lengths(model, context_length, stride)
-    ids = read_text(flags, base.encoding)
+    ids, start = read_text(flags, base.encoding), time.perf_counter()
     part = "all" if flags.val_fraction == 1 else f"the last {100 * flags.val_fraction:g}%"
     print(f"text     {part} of it: {len(ids):,} tokens")
     print(f"model    {base.path}, {base.why}, on {device}" + ", in 8 bits" * in_8_bits)
     print(f"windows  of {context_length} tokens, {stride} apart", flush=True)
-    start = time.perf_counter()
     loss = text_loss(model, ids, context_length, stride)
     perplexity = torch.tensor(loss, dtype=torch.float64).exp()  # which may be infinite
     found = [f"{loss:.4f} nats a token", f"perplexity {perplexity:,.2f}"]
@@ -147,4 +147,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

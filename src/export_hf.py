@@ -15,13 +15,15 @@ from typing import Any
 
 from torch import Tensor
 
-from src.chat_start import MODELS
-from src.checkpoint import PROMPT_TEMPLATE, Base, load_base
-from src.cli import flag, parse, run
+from src.chat.start import MODELS
+from src.checkpoint import PROMPT_TEMPLATE, LoadedModel, load_base
+from src.cli import flag, parse
+from src.common.messages import one_line
 from src.data.prompts import TEMPLATE, as_jinja
 from src.model.config import GPTConfig
-from src.model.hub import CONFIG, first_line
+from src.model.hub import CONFIG
 from src.model.load_gpt2 import INPUT_FIRST, SIZES
+from src.program import run_script
 from src.tokenizer import load_encoding
 from src.tokenizer.gpt2 import END_OF_TEXT, vocabulary_file
 
@@ -68,7 +70,7 @@ def tokenizer_config(context_length: int, template: str | None) -> dict[str, Any
     return found | ({"chat_template": as_jinja()} if template == TEMPLATE else {})
 
 
-def export(base: Base, out: Path) -> None:
+def export(base: LoadedModel, out: Path) -> None:
     """Write the folder in a temporary one beside its place, then move it: what stands there is whole.
 
     Raises OSError where it cannot be written.
@@ -83,10 +85,10 @@ def export(base: Base, out: Path) -> None:
             _write(base, part)
             os.replace(part, out)
     except (OSError, SafetensorError) as error:
-        raise OSError(f"{out}: could not be written ({first_line(error)}); pass another folder as --out") from error
+        raise OSError(f"{out}: could not be written ({one_line(error)}); pass another folder as --out") from error
 
 
-def _write(base: Base, part: Path) -> None:
+def _write(base: LoadedModel, part: Path) -> None:
     from safetensors.torch import save_file
 
     size, template = base.model.config, base.metadata.get("template")
@@ -121,4 +123,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

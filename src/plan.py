@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import torch
 
-from src.cli import flag, flag_name, parse, run
+from src.cli import flag, flag_name, parse
 from src.data.batching import Batch
 from src.model.config import GPTConfig
 from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.program import run_script
 from src.runtime import Runtime, choose_runtime, keep_freed_memory
 from src.training.losses import language_model_loss
 from src.training.optim import MuonAndAdamW, clip_gradients, make_adamw
@@ -26,7 +27,7 @@ GB = 1e9
 PROGRAM = 0.3 * GB  # Python and PyTorch themselves
 UNUSED = 1 / 5  # of what is held: room between blocks of different sizes
 TRIAL_STEPS, FEW = 4, 4  # how often, and with how many layers
-TAKEN_FOR = 8 * GB  # the memory of a machine that does not say how much it has
+ASSUMED_MEMORY = 8 * GB  # the memory of a machine that does not say how much it has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,15 +129,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     half, tokens = runtime.precision != "fp32", flags.batch_size * flags.context_length
     held = memory(size, tokens, half=half, muon=flags.optimizer == "muon", summed=flags.grad_accum > 1)
     there = memory_here(runtime.device)
-    print(
-        f"model   {flags.model}: {size.n_layers} layers, {size.d_model} wide, {size.parameter_count()[0]:,} parameters"
-    )
+    total = size.parameter_count()[0]
+    print(f"model   {flags.model}: {size.n_layers} layers, {size.d_model} wide, {total:,} parameters")
     print(f"device  {runtime.device}, {runtime.precision} ({runtime.reason})")
     parts = ", ".join(f"{name} {held_bytes / GB:.2f}" for name, held_bytes in held.items())
-    here = f"{there / GB:.1f} GB in all" if there else f"an unknown number of GB, taken as {TAKEN_FOR / GB:.0f}"
+    here = f"{there / GB:.1f} GB in all" if there else f"an unknown number of GB, taken as {ASSUMED_MEMORY / GB:.0f}"
     print(f"memory  about {peak(held) / GB:.2f} GB at the peak ({parts}, and room between); here are {here}")
-    if peak(held) > (there or TAKEN_FOR):
-        size_too = peak(memory(size, 1, half=half)) > (there or TAKEN_FOR)
+    if peak(held) > (there or ASSUMED_MEMORY):
+        size_too = peak(memory(size, 1, half=half)) > (there or ASSUMED_MEMORY)
         print(f"        that does not fit: take a smaller {'model' if size_too else 'batch'}")
         return 0
     per_step = step_seconds(flags, runtime)
@@ -147,4 +147,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

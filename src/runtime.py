@@ -14,7 +14,7 @@ from torch import nn
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
-WORTH_IT = 1.5  # how much faster bf16 must be on a CPU or MPS before its 8 bits of mantissa are worth it
+MIN_BF16_SPEEDUP = 1.5  # how much faster bf16 must be on a CPU or MPS before its 8 bits of mantissa are worth it
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ def _choose_precision(device: torch.device, lengths_vary: bool) -> tuple[str, st
         gain = _bf16_gain(device)
     except RuntimeError:
         return "fp32", "bf16 does not run here"
-    if gain >= WORTH_IT:
+    if gain >= MIN_BF16_SPEEDUP:
         return "bf16", f"a trial step ran {gain:.1f} times as fast as in fp32"
-    return "fp32", f"a trial step in bf16 ran {gain:.1f} times as fast; {WORTH_IT} would be worth its rounding"
+    return "fp32", f"a trial step in bf16 ran {gain:.1f} times as fast; {MIN_BF16_SPEEDUP} would be worth its rounding"
 
 
 def _bf16_gain(device: torch.device) -> float:

@@ -18,13 +18,13 @@ from prompt_toolkit.output import DummyOutput
 from prompt_toolkit.utils import get_cwidth
 
 import chat
-from src.chat_session import ChatSession
-from src.chat_terminal import Screen, printable, run_command, session_commands, talk, typed_lines, wrapped
+from src.chat.session import ChatSession
+from src.chat.terminal import Screen, printable, run_command, session_commands, talk, typed_lines, wrapped
 from src.checkpoint import save_checkpoint
-from src.cli import run
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
+from src.program import run_script
 from src.tokenizer import describe, load_gpt2_encoding
 
 ENCODING = load_gpt2_encoding()
@@ -72,7 +72,7 @@ def folder(tmp_path_factory, model):
     """A working folder with a tuned model and a raw one."""
     folder = tmp_path_factory.mktemp("chat")
     save(folder / "checkpoints/instruction_tuned/best_model.pt", model, TEMPLATE)
-    save(folder / "checkpoints/pretrained/best_model.pt", model, None)
+    save(folder / "checkpoints/scratch/best_model.pt", model, None)
     save(folder / "escape.pt", speaking_model("Red \x1b[31m alert\x07\x9b!"), TEMPLATE)
     save(folder / "foreign.pt", model, "another template")
     return folder
@@ -236,7 +236,7 @@ def test_prompt_puts_the_answer_on_stdout_and_nothing_else(folder):
     done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (0, ANSWER + "\n")
     assert "note: checkpoints/instruction_tuned/best_model.pt" in done.stderr
-    assert "src.chat_terminal" in done.stderr  # the list of imports; what is for terminals is not among them
+    assert "src.chat.terminal" in done.stderr  # the list of imports; what is for terminals is not among them
     assert "prompt_toolkit" not in done.stderr
 
 
@@ -280,7 +280,7 @@ def test_a_model_that_cannot_be_had_is_one_line_and_exit_code_1(folder, monkeypa
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["chat.py", "--prompt", "Hello", *argv])
     with pytest.raises(SystemExit) as left:
-        run(chat.main)
+        run_script(chat.main)
     out, err = capsys.readouterr()
     assert (left.value.code, out) == (1, "")
     last = err.splitlines()[-1].replace("\\", "/")
@@ -394,7 +394,7 @@ def test_a_terminal_session_from_the_first_line_to_ctrl_d(folder, monkeypatch, c
     handlers = {}
     monkeypatch.chdir(folder)
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    monkeypatch.setattr(chat, "on_terminal", lambda: True)
+    monkeypatch.setattr(chat, "is_interactive", lambda: True)
     settled = []
     monkeypatch.setattr(TextGenerator, "settle", lambda generator: settled.append(generator))
     with terminal("France?\r/tokens 2\rgone\x03France?\r\x04"):

@@ -24,13 +24,13 @@ from src.checkpoint import (
     BEST,
     FORMAT,
     LATEST,
-    MADE_BY,
-    command_for,
+    STAGE_OUTPUTS,
     file_sha256,
     find_model,
     load_base,
     load_checkpoint,
     load_model,
+    producing_command,
     read_checkpoint,
     save_checkpoint,
 )
@@ -181,7 +181,7 @@ def test_a_save_that_fails_leaves_the_old_file_whole(
     best: Path, whole: bytes, monkeypatch, error: BaseException
 ) -> None:
     def fail() -> None:
-        assert best.with_name(f"{BEST}.tmp").exists()
+        assert list(best.parent.glob(f".{BEST}.*.tmp"))
         raise error
 
     monkeypatch.setattr(torch, "save", half_then(fail))
@@ -228,7 +228,7 @@ save_checkpoint(Path(sys.argv[1]), {{"model": {{"w": torch.zeros(10_000)}}}})
 """
     ended = subprocess.run([sys.executable, "-c", program, str(best)], timeout=120)
     assert ended.returncode == 9
-    left = best.with_name(f"{BEST}.tmp")
+    (left,) = best.parent.glob(f".{BEST}.*.tmp")
     assert left.stat().st_size > 10_000
     assert same_weights(load_model(best)[0], model)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0 if left.exists() else 2**40))
@@ -589,7 +589,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
 
     def make(*names: str) -> None:
         for name in names:
-            path, _ = MADE_BY[name]
+            path, _ = STAGE_OUTPUTS[name]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
 
@@ -598,25 +598,25 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
 
 def test_auto_takes_the_first_of_the_order_that_is_there_and_says_why(here: Callable[..., None]) -> None:
     here("scratch", "pretrained")
-    assert find_model("auto", ORDER) == (MADE_BY["scratch"][0], "the best that is here (no dpo, sft yet)")
+    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["scratch"][0], "the best that is here (no dpo, sft yet)")
     here("sft")
-    assert find_model("auto", ORDER) == (MADE_BY["sft"][0], "the best that is here (no dpo yet)")
+    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["sft"][0], "the best that is here (no dpo yet)")
     here("dpo")
-    assert find_model("auto", ORDER) == (MADE_BY["dpo"][0], "the best that is here")
+    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["dpo"][0], "the best that is here")
 
 
 def test_a_name_or_a_path_is_taken_as_it_is(here: Callable[..., None], best: Path) -> None:
     here("dpo", "scratch")
-    assert find_model("scratch", ORDER) == (MADE_BY["scratch"][0], "scratch, as asked")
+    assert find_model("scratch", ORDER) == (STAGE_OUTPUTS["scratch"][0], "scratch, as asked")
     assert find_model(str(best), ORDER) == (best, "as asked")
     assert find_model(str(best.parent), ORDER) == (best, "as asked")
 
 
-@pytest.mark.parametrize(("name", "command"), [(name, command) for name, (_, command) in MADE_BY.items()])
+@pytest.mark.parametrize(("name", "command"), [(name, command) for name, (_, command) in STAGE_OUTPUTS.items()])
 def test_a_name_without_its_file_is_answered_with_the_command_that_makes_it(here, name: str, command: str) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         find_model(name, ORDER)
-    assert str(missing.value) == f"{MADE_BY[name][0]}: not there yet; make it with {command}"
+    assert str(missing.value) == f"{STAGE_OUTPUTS[name][0]}: not there yet; make it with {command}"
 
 
 def test_where_nothing_is_there_auto_names_the_first_command_of_the_way(here) -> None:
@@ -645,13 +645,13 @@ def test_a_path_to_nothing_is_refused(here) -> None:
         ("checkpoints/instruction_tuned/best_model.pt", "python instruction_tune.py"),
         ("checkpoints/gpt2_shakespeare/latest_model.pt", "python finetune_gpt2.py"),
         ("checkpoints/gpt2_pretrained.pt", "python finetune_gpt2.py"),
-        ("checkpoints/pretrained/best_model.pt", "python main.py"),
+        ("checkpoints/scratch/best_model.pt", "python main.py"),
         ("checkpoints/mine.pt", "one of the training scripts"),
         ("best_model.pt", "one of the training scripts"),
     ],
 )
 def test_the_command_for_a_file_follows_from_its_folder(path: str, command: str) -> None:
-    assert command_for(Path(path)) == command
+    assert producing_command(Path(path)) == command
 
 
 def test_a_base_comes_with_the_tokenizer_that_its_file_describes(best: Path) -> None:

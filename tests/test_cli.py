@@ -21,11 +21,13 @@ import finetune_gpt2
 import instruction_tune
 import main
 import sk_chat
-from src.chat_start import load_chat_model
-from src.cli import OUT_OF_MEMORY, TrainingFlags, flag, flag_name, one_line, parse, run
+from src.chat.start import load_chat_model
+from src.cli import flag, flag_name, parse
 from src.data import text
-from src.training import keeper, stage
+from src.program import OUT_OF_MEMORY, run_script
+from src.training import checkpoints, stage
 from src.training import run as training_run
+from src.training.flags import TrainingFlags
 
 ROOT = Path(main.__file__).parent
 TRAINING = (main, finetune_gpt2, instruction_tune, dpo_train)
@@ -70,7 +72,7 @@ def refusal(config: type, argv: list[str], capsys: pytest.CaptureFixture) -> str
 
 def ending(main: Callable[[], int]) -> int | None:
     with pytest.raises(SystemExit) as left:
-        run(main)
+        run_script(main)
     return left.value.code
 
 
@@ -325,7 +327,7 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(error: BaseException, line
 
 def test_a_mistake_of_ours_keeps_its_traceback() -> None:
     with pytest.raises(KeyError):
-        run(lambda: {}["missing"])
+        run_script(lambda: {}["missing"])
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 130])
@@ -355,8 +357,10 @@ def test_sigterm_ends_a_script_even_where_sigint_is_ignored_as_in_a_background_j
 def script(body: str, folder: Path, **options: Any) -> subprocess.CompletedProcess:
     """A script of its own process that runs `body` as its main."""
     file = folder / "script.py"
-    lines = [f"import sys; sys.path.insert(0, {str(ROOT)!r})", "from src.cli import run", "def main():"]
-    file.write_text("\n".join([*lines, *(f"    {line}" for line in body.splitlines()), "run(main)"]), encoding="utf-8")
+    lines = [f"import sys; sys.path.insert(0, {str(ROOT)!r})", "from src.program import run_script", "def main():"]
+    file.write_text(
+        "\n".join([*lines, *(f"    {line}" for line in body.splitlines()), "run_script(main)"]), encoding="utf-8"
+    )
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0", "PYTHONUNBUFFERED": ""}
     return subprocess.run([sys.executable, str(file)], env=environment, stderr=subprocess.PIPE, timeout=60, **options)
 
@@ -382,11 +386,6 @@ def test_a_reader_that_has_left_is_one_line_and_exit_code_1(tmp_path: Path, line
 def test_a_script_without_any_stdout_still_ends_well(monkeypatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     assert ending(lambda: 0) == 0
-
-
-def test_an_error_without_words_is_named_by_its_type() -> None:
-    assert one_line(ValueError()) == "ValueError"
-    assert one_line(ValueError(" two\r\nlines ")) == "two lines"
 
 
 def reads(code: ast.AST, owners: tuple[str, ...]) -> set[str]:
@@ -422,7 +421,7 @@ def source_of(script: ModuleType) -> str:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_every_flag_is_read(script: ModuleType) -> None:
-    shared = (stage, keeper, training_run) if script in TRAINING else ()
+    shared = (stage, checkpoints, training_run) if script in TRAINING else ()
     stage_source = "\n".join(Path(module.__file__).read_text(encoding="utf-8") for module in shared)
     assert dead_flags(script.Config, source_of(script), stage_source=stage_source) == set()
 

@@ -116,7 +116,7 @@ def test_shakespeare_is_obtained_where_no_text_is_named(folder: Path, monkeypatc
     def obtain(path: Path) -> None:
         raise Asked(path)
 
-    monkeypatch.setattr("src.evaluate.obtain_shakespeare", obtain)
+    monkeypatch.setattr("src.evaluate.ensure_shakespeare", obtain)
     with pytest.raises(Asked, match="Shakespeare"):
         main(["--model", str(folder / "gpt2"), "--device", "cpu"])
 

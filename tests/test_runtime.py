@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.runtime import WORTH_IT, Runtime, _bf16_gain, choose_runtime, keep_freed_memory, seed_step
+from src.runtime import MIN_BF16_SPEEDUP, Runtime, _bf16_gain, choose_runtime, keep_freed_memory, seed_step
 
 
 @pytest.fixture
@@ -90,15 +90,18 @@ def test_a_precision_that_is_asked_for_is_taken_without_a_trial(machine, here: d
 
 @pytest.mark.parametrize("here", [{}, {"mps": True}])
 def test_without_bf16_arithmetic_for_sure_a_trial_decides(machine, here: dict) -> None:
-    machine(**here, gain=WORTH_IT)
+    machine(**here, gain=MIN_BF16_SPEEDUP)
     chosen = choose_runtime()
-    assert (chosen.precision, chosen.reason) == ("bf16", f"a trial step ran {WORTH_IT:.1f} times as fast as in fp32")
-    machine(**here, gain=WORTH_IT - 0.06)
+    assert (chosen.precision, chosen.reason) == (
+        "bf16",
+        f"a trial step ran {MIN_BF16_SPEEDUP:.1f} times as fast as in fp32",
+    )
+    machine(**here, gain=MIN_BF16_SPEEDUP - 0.06)
     chosen = choose_runtime()
     assert chosen.precision == "fp32"
     assert (
         chosen.reason
-        == f"a trial step in bf16 ran {WORTH_IT - 0.06:.1f} times as fast; 1.5 would be worth its rounding"
+        == f"a trial step in bf16 ran {MIN_BF16_SPEEDUP - 0.06:.1f} times as fast; 1.5 would be worth its rounding"
     )
 
 
@@ -106,7 +109,7 @@ def test_texts_of_many_lengths_stay_in_fp32_on_a_cpu(machine) -> None:
     machine(gain=AssertionError("tried out"))
     chosen = choose_runtime(lengths_vary=True)
     assert (chosen.precision, chosen.reason) == ("fp32", "on a CPU, bf16 pays for batches of one length only")
-    machine(mps=True, gain=WORTH_IT)
+    machine(mps=True, gain=MIN_BF16_SPEEDUP)
     assert choose_runtime(lengths_vary=True).precision == "bf16"
     machine(cuda=True, bf16=True)
     assert choose_runtime(lengths_vary=True).precision == "bf16"

@@ -15,9 +15,9 @@ import finetune_gpt2
 import instruction_tune
 import main
 from src.checkpoint import file_sha256, load_model, read_checkpoint
-from src.cli import run
 from src.data.prompts import TEMPLATE
 from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.program import run_script
 from src.tokenizer import describe, fingerprint, load_encoding, load_gpt2_encoding
 
 REPOSITORY = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ def hugging_face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def leave(script: Callable, *argv: str) -> int:
     """The exit code of a script, run as its `__main__` does."""
     with pytest.raises(SystemExit) as exit_:
-        run(lambda: script(list(argv)))
+        run_script(lambda: script(list(argv)))
     return exit_.value.code
 
 
@@ -65,7 +65,7 @@ def test_from_a_text_to_an_aligned_model_that_answers(folder: Path, capsys: pyte
     assert "context 32: " in output and "396,800 without the embeddings" in output
     assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
     output = capsys.readouterr().out
-    assert "checkpoints/pretrained/best_model.pt, the best that is here (no finetuned, pretrained yet)" in output
+    assert "checkpoints/scratch/best_model.pt, the best that is here (no finetuned, pretrained yet)" in output
     assert "none: best follows the training loss" in output
     assert "What is the capital of France?" in output
     assert "next: python dpo_train.py" in output
@@ -81,7 +81,7 @@ def test_each_checkpoint_names_its_parent_its_tokenizer_and_its_template(folder:
     main.main(["--data", "verse.txt", *SHORT])
     instruction_tune.main(["--max-steps", "1"])
     dpo_train.main(["--max-steps", "1"])
-    stages = ["pretrained", "instruction_tuned", "dpo_aligned"]
+    stages = ["scratch", "instruction_tuned", "dpo_aligned"]
     paths = [Path("checkpoints") / stage / "best_model.pt" for stage in stages]
     found = [load_model(path)[1] for path in paths]
     assert [metadata["stage"] for metadata in found] == ["pretrain", "sft", "dpo"]
@@ -100,7 +100,7 @@ def test_a_model_of_words_keeps_its_tokenizer_through_all_stages(folder: Path, c
     assert main.main(["--data", "verse.txt", "--tokenizer", "word", *SHORT]) == 0
     assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
     assert dpo_train.main(["--batch-size", "4", "--max-steps", "3"]) == 0
-    stages = ("pretrained", "instruction_tuned", "dpo_aligned")
+    stages = ("scratch", "instruction_tuned", "dpo_aligned")
     found = [load_model(f"checkpoints/{stage}") for stage in stages]
     first = load_encoding(found[0][1]["tokenizer"])
     assert first.decode(first.encode_ordinary(VERSE)) == VERSE
@@ -153,7 +153,7 @@ def test_an_interrupted_run_is_resumed_from_the_command_line(folder: Path, capsy
     main.main(["--data", "verse.txt", *SHORT])
     assert main.main(["--data", "verse.txt", *SHORT, "--max-steps", "5", "--resume"]) == 0
     assert "going on with the unfinished run at step 3 of 5" in capsys.readouterr().out
-    assert read_checkpoint(Path("checkpoints/pretrained/latest_model.pt"))["step"] == 5
+    assert read_checkpoint(Path("checkpoints/scratch/latest_model.pt"))["step"] == 5
 
 
 def test_show_mask_marks_the_response_and_trains_nothing(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -184,13 +184,13 @@ def test_the_library_functions_train_on_a_text_of_ones_own(folder: Path) -> None
 def test_a_run_without_validation_follows_the_training_loss(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main(["--data", "verse.txt", *SHORT, "--val-fraction", "0"]) == 0
     assert "eval      3/3 | train" in capsys.readouterr().out
-    assert read_checkpoint(Path("checkpoints/pretrained/best_model.pt"))["val_loss"] is None
+    assert read_checkpoint(Path("checkpoints/scratch/best_model.pt"))["val_loss"] is None
 
 
 @pytest.mark.parametrize(
     ("script", "argv", "words"),
     [
-        (instruction_tune, [], ["checkpoints/pretrained/best_model.pt: not there yet", "python main.py"]),
+        (instruction_tune, [], ["checkpoints/scratch/best_model.pt: not there yet", "python main.py"]),
         (dpo_train, [], ["checkpoints/instruction_tuned/best_model.pt: not there yet", "python instruction_tune.py"]),
         (chat, ["--prompt", "hi"], ["not there yet", "python main.py"]),
         (chat, ["--model", "dpo", "--prompt", "hi"], ["checkpoints/dpo_aligned", "python dpo_train.py"]),
@@ -272,7 +272,7 @@ def test_a_broken_record_stops_before_anything_is_loaded(folder: Path, capsys: p
 
 def test_a_base_with_a_tokenizer_that_cannot_be_had_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
     main.main(["--data", "verse.txt", *SHORT])
-    path = Path("checkpoints/pretrained/best_model.pt")
+    path = Path("checkpoints/scratch/best_model.pt")
     content = read_checkpoint(path)
     capsys.readouterr()
     for described, why in (

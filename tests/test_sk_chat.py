@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 import sk_chat
-from src.cli import run
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
-from src.sk_integration import installed
+from src.program import run_script
+from src.sk_integration import sk_import
 from tests.test_chat import ANSWER, fail_after, save, speaking_model, terminal
 
 
@@ -175,16 +175,16 @@ def test_control_characters_of_a_model_do_not_reach_the_terminal(converse):
 
 
 @pytest.fixture
-def on_terminal(tmp_path, monkeypatch):
+def is_interactive(tmp_path, monkeypatch):
     """The program believes that it is on a terminal; the handler that it sets is taken back."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sk_chat, "on_terminal", lambda: True)
+    monkeypatch.setattr(sk_chat, "is_interactive", lambda: True)
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_terminal_session_from_several_lines_to_ctrl_d(checkpoints, tmp_path, on_terminal, capsys, monkeypatch):
+def test_a_terminal_session_from_several_lines_to_ctrl_d(checkpoints, tmp_path, is_interactive, capsys, monkeypatch):
     pasted, settled = "\x1b[200~one\ntwo\x1b[201~", []
     monkeypatch.setattr(TextGenerator, "settle", lambda generator: settled.append(generator))
     with terminal(f"France\x1b\r?\r{pasted}\r/multi a; b\rgone\x03/tokens 2\r\x1b[A\r\x04"):
@@ -201,7 +201,7 @@ def test_a_terminal_session_from_several_lines_to_ctrl_d(checkpoints, tmp_path, 
     assert left.value.code == 130
 
 
-def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, on_terminal, monkeypatch):
+def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, is_interactive, monkeypatch):
     usual, asked, shown = TextGenerator.stream, [], threading.Event()
 
     def shows(*texts, **options):
@@ -222,7 +222,7 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, on_termi
         return endless() if len(asked) == 1 else usual(self, *args, **settings)
 
     monkeypatch.setattr(TextGenerator, "stream", stream)
-    monkeypatch.setattr("src.chat_terminal.print", shows, raising=False)
+    monkeypatch.setattr("src.chat.terminal.print", shows, raising=False)
     with terminal("France?\rAgain?\r\x04"):
         assert sk_chat.main(["--model", str(checkpoints / "tuned.pt")]) == 0
     saved = json.loads((tmp_path / "logs/sessions/default.json").read_text("utf-8"))["messages"]
@@ -233,9 +233,15 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, on_termi
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (ModuleNotFoundError("No module", name="semantic_kernel"), "semantic-kernel is not installed; install it with"),
-        (ModuleNotFoundError("No module named 'openai'\n!", name="openai"), "does not load (No module named 'openai')"),
-        (ImportError("cannot import name 'x'\nmore"), "does not load (cannot import name 'x'); install it again with"),
+        (ModuleNotFoundError("No module", name="semantic_kernel"), "semantic-kernel is not installed; install"),
+        (
+            ModuleNotFoundError("No module named 'openai'\n!", name="openai"),
+            "does not load (No module named 'openai' !)",
+        ),
+        (
+            ImportError("cannot import name 'x'\nmore"),
+            "does not load (cannot import name 'x' more); install it again",
+        ),
         (TypeError("metaclass"), "does not load (metaclass); install it again with"),
         (ValueError("enable_otel: a boolean [type=x]"), "variable of the environment or of ./.env whose name begins"),
     ],
@@ -244,11 +250,11 @@ def test_semantic_kernel_that_cannot_be_loaded_is_one_line_and_exit_code_1(monke
     def load(name):
         raise error
 
-    monkeypatch.setattr(installed, "import_module", load)
+    monkeypatch.setattr(sk_import, "import_module", load)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["sk_chat.py", "--prompt", "Hello"])
     with pytest.raises(SystemExit) as left:
-        run(sk_chat.main)
+        run_script(sk_chat.main)
     out, err = capsys.readouterr()
     assert (left.value.code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("error: semantic-kernel ") and reason in err

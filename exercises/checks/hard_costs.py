@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from exercises.checks.hard_tools import compare_number
 from src.model.attention import KeyValueCache
 from src.model.config import GPT_CONFIGS, GPTConfig
-from src.model.gpt import skeleton
+from src.model.gpt import on_meta_device
 from src.model.transformerBlock import TransformerBlock
 
 Answer = Callable[..., Any]
@@ -22,7 +22,7 @@ CONFIGS: dict[str, dict[str, Any]] = {"micro": GPT_CONFIGS["micro"], f"the confi
 
 def check_parameter_count(function: Answer) -> None:
     for name, config in CONFIGS.items():
-        sizes = {part: parameter.numel() for part, parameter in skeleton(config).named_parameters()}
+        sizes = {part: parameter.numel() for part, parameter in on_meta_device(config).named_parameters()}
         head = sizes["wte.weight"]
         for tied in (True, False):
             expected = sum(sizes.values()) + (0 if tied else head)
@@ -48,7 +48,7 @@ def check_forward_flops(function: Answer) -> None:
     for name, config in CONFIGS.items():
         for batch_size, tokens in ((1, 16), (3, 10)):
             ids = torch.zeros(batch_size, tokens, dtype=torch.long, device="meta")
-            linear, scores, head = _flops(skeleton(config), ids)
+            linear, scores, head = _flops(on_meta_device(config), ids)
             expected = linear + scores + head
             mistakes = {
                 "a multiply-add is two FLOPs": expected / 2,
@@ -135,7 +135,7 @@ def _limit(
     config: dict[str, Any], batch_size: int, seen: int, rates: Mapping[str, float]
 ) -> tuple[float, dict[str, float]]:
     """Tokens a second, and what each mistake makes of them."""
-    model = skeleton(config)
+    model = on_meta_device(config)
     cache = model.new_cache(batch_size, seen)
     cache.length = seen - 1
     flops = sum(_flops(model, torch.zeros(batch_size, 1, dtype=torch.long, device="meta"), cache))

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from src.cli import FAILED
+from src.program import FAILED
 
 TIME_LIMIT_S = 10
 GRACE_S = 2  # then the process ends, as the interruption is caught by the answer, or waits for a long call of torch's

@@ -171,7 +171,7 @@ def shuffled(count: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(count, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)).tolist()
 
 
-class Joined(Shuffled):
+class ChatsOfTurns(Shuffled):
     """Examples joined into chats of `turns` one after another, grouped anew for each epoch.
 
     In a chat the model reads the earlier turns as well, at positions that lone examples never reach. One that has seen

@@ -53,7 +53,7 @@ def preference_examples(
     return pairs, shortened
 
 
-def texts_of_examples(instructions: Path = INSTRUCTIONS, preferences: Path = PREFERENCES) -> list[str]:
+def tuning_texts(instructions: Path = INSTRUCTIONS, preferences: Path = PREFERENCES) -> list[str]:
     """All that a model reads and writes in tuning and chat: the template's headings, and the texts of the two files.
 
     A file that is not there has none. Raises ValueError for a file that cannot be read as records.
@@ -68,7 +68,7 @@ def texts_of_examples(instructions: Path = INSTRUCTIONS, preferences: Path = PRE
     return [*headings(), *(text for turn in turns for text in (turn.text, turn.input)), *answers]
 
 
-def note_unknown_words(texts: Iterable[str], encoding: Encoding, announce: Callable[[str], None] = print) -> None:
+def warn_unknown_words(texts: Iterable[str], encoding: Encoding, announce: Callable[[str], None] = print) -> None:
     """Say which words of the texts a tokenizer of whole words does not know: the model reads all of them as one."""
     if not isinstance(encoding, WordEncoding):
         return

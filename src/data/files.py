@@ -1,12 +1,8 @@
-"""Files: one safe way to write, to download and to read them."""
+"""Text files: download and read them."""
 
-import glob
-import os
-import secrets
 import shutil
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -14,45 +10,14 @@ from urllib.parse import urlsplit
 import requests
 from tqdm import tqdm
 
-# A live run touches its temporary file all the time; one that lay still for this long belongs to a dead run.
-_STALE_AFTER_S = 3600.0
+from src.common.atomic_file import atomic_write
+
 _CHUNK_BYTES = 1 << 16
 _CONNECT_READ_S = (4.0, 15.0)
 
 
-class _MayPass(OSError):
+class _TransientError(OSError):
     """A failed download that may succeed on the next try."""
-
-
-@contextmanager
-def atomic_write(path: Path) -> Generator[BinaryIO, None, None]:
-    """Write a binary file so that `path` holds either its old content or all of the new one.
-
-    The bytes go to a temporary file in the same folder (made when missing), are fsynced and renamed.
-    After an exception, Ctrl-C included, the temporary file is gone and `path` is as it was.
-    """
-    target = Path(path).resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale_temporaries(target)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _remove_stale_temporaries(target: Path) -> None:
-    for leftover in target.parent.glob(f".{glob.escape(target.name)}.????????.tmp"):
-        try:
-            if time.time() - leftover.stat().st_mtime > _STALE_AFTER_S:
-                leftover.unlink()
-        except OSError:  # gone already, or not ours to remove: either way no reason to stop a write
-            continue
 
 
 def read_text(path: Path) -> str:
@@ -95,7 +60,7 @@ def download(
     for attempt in range(retries + 1):
         try:
             return _download_once(url, Path(path), min_bytes, announce, timeout)
-        except _MayPass as error:
+        except _TransientError as error:
             if attempt == retries:
                 raise
             pause_s = 2.0**attempt
@@ -115,7 +80,7 @@ def _download_once(
         with atomic_write(path) as out:
             received = _copy_body(response, out, stated_bytes)
             if stated_bytes is not None and received != stated_bytes:
-                raise _MayPass(f"{url} was cut off after {received} of {stated_bytes} bytes")
+                raise _TransientError(f"{url} was cut off after {received} of {stated_bytes} bytes")
             if received < min_bytes:
                 raise ValueError(f"{url} sent {received} bytes, at least {min_bytes} were expected")
 
@@ -126,13 +91,13 @@ def _open_url(url: str, timeout: tuple[float, float]) -> requests.Response:
         # Uncompressed, so that the stated size is the size on disk.
         response = requests.get(url, stream=True, timeout=timeout, headers={"Accept-Encoding": "identity"})
     except requests.ReadTimeout:
-        raise _MayPass(f"{host} gave no answer within {timeout[1]:g} s") from None
+        raise _TransientError(f"{host} gave no answer within {timeout[1]:g} s") from None
     except requests.RequestException as error:
         kind = type(error).__name__
         raise OSError(f"{host} can't be reached ({kind}); check the network, or the proxy in HTTPS_PROXY") from None
     if not response.ok:
         response.close()
-        kind_of_error = _MayPass if response.status_code >= 500 or response.status_code == 429 else OSError
+        kind_of_error = _TransientError if response.status_code >= 500 or response.status_code == 429 else OSError
         raise kind_of_error(f"{url} answered {response.status_code} {response.reason}")
     return response
 
@@ -162,7 +127,7 @@ def _copy_body(response: requests.Response, out: BinaryIO, stated_bytes: int | N
                 received += out.write(chunk)
                 bar.update(len(chunk))
         except requests.RequestException as error:
-            raise _MayPass(f"{response.url} broke off after {received} bytes ({type(error).__name__})") from None
+            raise _TransientError(f"{response.url} broke off after {received} bytes ({type(error).__name__})") from None
     return received
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.data.files import atomic_write, download, read_text
+from src.common.atomic_file import atomic_write
+from src.data.files import download, read_text
 
 SHAKESPEARE_PATH = Path("Data/The Project The Complete Works of William Shakespeare by William Shakespeare.txt")
 GUTENBERG_URL = "https://www.gutenberg.org/cache/epub/100/pg100.txt"
@@ -49,7 +50,7 @@ class CleanText:
     kept_fraction: float
 
 
-def obtain_shakespeare(
+def ensure_shakespeare(
     path: Path = SHAKESPEARE_PATH,
     *,
     announce: Callable[[str], None] = print,
@@ -77,7 +78,7 @@ def obtain_shakespeare(
     for name, source in sources.items():
         announce(f"text: trying {name}")
         try:
-            cleaned = clean_gutenberg(source())
+            cleaned = strip_boilerplate(source())
         except (OSError, ValueError) as error:
             announce(f"text: {name} failed: {error}")
             continue
@@ -149,7 +150,7 @@ def _read_pieces(archive: Path) -> list[str]:
     return [pieces[name] for name in sorted(pieces)]
 
 
-def clean_gutenberg(text: str) -> CleanText:
+def strip_boilerplate(text: str) -> CleanText:
     """Strip Project Gutenberg's header, footer and licence, today's form and those of the 1990s; "\\n" ends lines.
 
     Only the outermost marker lines count. The licence notice that one edition repeats between the scenes goes too.

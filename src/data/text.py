@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.common.atomic_file import atomic_write
 from src.data.batching import StepLoader, stack_windows
-from src.data.files import atomic_write, read_text
-from src.data.shakespeare import clean_gutenberg
+from src.data.files import read_text
+from src.data.shakespeare import strip_boilerplate
 from src.tokenizer.protocols.interfaces import Encoding
 
 # One-dimensional, uint16 or uint32; a read-only np.memmap where the tokens lie in a file.
@@ -56,7 +57,7 @@ def load_tokens(
 def _read_clean(path: Path, announce: Callable[[str], None]) -> str:
     text = read_text(path)
     try:
-        cleaned = clean_gutenberg(text)
+        cleaned = strip_boilerplate(text)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if cleaned.kept_fraction < 1.0:

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
+from src.common.checks import is_count, is_number
+
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu")
 
 
@@ -34,13 +36,13 @@ class GPTConfig:
             for name, value in asdict(self).items()
             if name in ("vocab_size", "context_length", "d_model", "n_heads", "n_layers")
             or (name == "d_ff" and value is not None)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1
+            if not is_count(value)
         ]
         if not problems and self.d_model % self.n_heads:
             problems.append(f"n_heads must divide d_model, got d_model {self.d_model} and n_heads {self.n_heads}")
-        if not _is_number(self.dropout) or not 0.0 <= self.dropout < 1.0:
+        if not is_number(self.dropout) or not 0.0 <= self.dropout < 1.0:
             problems.append(f"dropout must be in [0, 1), got {self.dropout!r}")
-        if not _is_number(self.layer_norm_epsilon) or not 0.0 < self.layer_norm_epsilon < 1.0:
+        if not is_number(self.layer_norm_epsilon) or not 0.0 < self.layer_norm_epsilon < 1.0:
             problems.append(f"layer_norm_epsilon must be in (0, 1), got {self.layer_norm_epsilon!r}")
         if self.activation not in ACTIVATIONS:
             problems.append(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
@@ -70,10 +72,6 @@ class GPTConfig:
         block = 4 * c * c + 4 * c + 2 * c * ff + ff + c + 4 * c  # attention, MLP, two LayerNorms
         body = self.n_layers * block + 2 * c
         return (self.vocab_size + self.context_length) * c + body, body
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _size(d_model: int, n_heads: int, n_layers: int, context_length: int, dropout: float = 0.1) -> dict[str, Any]:

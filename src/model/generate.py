@@ -10,19 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.common.checks import is_count, is_seed
 from src.model.attention import KeyValueCache
-from src.model.decode import Decoder
+from src.model.decoding.fast_head import HalfPrecisionHead
+from src.model.decoding.sampling import SamplingSettings
+from src.model.decoding.sequence import Writer
+from src.model.decoding.step import SingleTokenStep
+from src.model.decoding.text_stream import TextStream, TokenCodec, stop_strings
 from src.model.gpt import GPTModel
-from src.model.sampling import SamplingSettings
-from src.model.shortlist import Shortlist
-from src.model.text_stream import TextStream, TokenCodec, stop_strings
-from src.model.writer import Writer
 
-__all__ = ["KeptCache", "TextGenerator", "TextStream", "TokenCodec"]
+__all__ = ["PrefixCache", "TextGenerator", "TextStream", "TokenCodec"]
 
 
 @dataclass
-class KeptCache:
+class PrefixCache:
     """What a model has read and written, kept so that a text that goes on from there is read from there only.
 
     Pass the same one to each `stream` of a conversation. It is good for one model with the weights it had.
@@ -47,19 +48,19 @@ class TextGenerator:
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.encoding = encoding
-        self._settling: Future[Shortlist] | None = None
+        self._settling: Future[HalfPrecisionHead] | None = None
 
     def settle(self, *, wait: bool = False) -> None:
         """The model's weights will stay as they are, and many texts be written: what is prepared makes them faster.
 
         In the background (a second at 124M) a large head is copied in 16 bits, which serves greedy and top-k sampling
-        without a repetition penalty, on a CPU: see `Shortlist`. The texts are the same, unless two logits differ by the
-        rounding of their sums only. Where weights change after all, make a new TextGenerator.
+        without a repetition penalty, on a CPU: see `HalfPrecisionHead`. The texts are the same, unless two logits
+        differ by the rounding of their sums only. Where weights change after all, make a new TextGenerator.
         wait: come back when it is done; raises what went wrong. Otherwise texts are then written as before.
         """
-        if self._settling is None and Shortlist.pays(self.model):
+        if self._settling is None and HalfPrecisionHead.pays(self.model):
             threads = ThreadPoolExecutor(1)
-            self._settling = threads.submit(Shortlist, self.model.wte.weight[: self.encoding.n_vocab].detach())
+            self._settling = threads.submit(HalfPrecisionHead, self.model.wte.weight[: self.encoding.n_vocab].detach())
             threads.shutdown(wait=False)
         if self._settling is not None and wait:
             self._settling.result()
@@ -80,7 +81,7 @@ class TextGenerator:
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
         lookup: int | None = None,
-        kept: KeptCache | None = None,
+        kept: PrefixCache | None = None,
     ) -> "TextStream":
         """The new text in pieces of whole characters, as they come.
 
@@ -95,9 +96,9 @@ class TextGenerator:
         """
         ids = self.prompt_ids(prompt)
         sampling = SamplingSettings(temperature, top_k, top_p, repetition_penalty)
-        guesses = self.model.cheap_guesses if lookup is None else lookup
+        guesses = self.model.default_draft_tokens if lookup is None else lookup
         writer = self._writer(ids, max_new_tokens, sampling, seed, guesses)
-        return self._text(ids, self._next_tokens(writer, kept or KeptCache()), max_new_tokens, stop)
+        return self._text(ids, self._next_tokens(writer, kept or PrefixCache()), max_new_tokens, stop)
 
     def generate_batch(
         self,
@@ -121,7 +122,7 @@ class TextGenerator:
         sampling, stops = SamplingSettings(temperature, top_k, top_p, repetition_penalty), stop_strings(stop)
         if isinstance(prompts, str):
             raise ValueError("prompts must be several prompts in a list, got a single text")
-        if not _is_count(batch_size):
+        if not is_count(batch_size):
             raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
         beginnings = [self.prompt_ids(prompt) for prompt in prompts]
         seeds = [None if seed is None else seed + i for i in range(len(prompts))]
@@ -161,9 +162,9 @@ class TextGenerator:
     def _writer(
         self, ids: list[int], limit: int, sampling: SamplingSettings, seed: int | None, lookup: int = 0
     ) -> Writer:
-        if not _is_count(limit):
+        if not is_count(limit):
             raise ValueError(f"max_new_tokens must be a whole number of at least 1, got {limit!r}")
-        if lookup != 0 and not _is_count(lookup):
+        if lookup != 0 and not is_count(lookup):
             raise ValueError(f"lookup must be a whole number of at least 0, got {lookup!r}")
         end, context, generator = self.encoding.eot_token, self.model.config.context_length, _random_generator(seed)
         return Writer(ids, limit, context=context, end=end, sampling=sampling, generator=generator, lookup=lookup)
@@ -174,17 +175,17 @@ class TextGenerator:
         before = ids[-1:] if ids[-1] < self.encoding.n_vocab and ids[-1] != self.encoding.eot_token else []
         return TextStream(tokens, self.encoding, limit, stop_strings(stop), before)
 
-    def _next_tokens(self, writer: Writer, kept: KeptCache) -> Iterator[int]:
+    def _next_tokens(self, writer: Writer, kept: PrefixCache) -> Iterator[int]:
         """New ids, ending before an end-of-text."""
-        cache, decoder = self._cache_for(writer.window, writer.capacity, kept), Decoder(self.model)
-        deciding = writer.sampling.deciding
+        cache, decoder = self._cache_for(writer.window, writer.capacity, kept), SingleTokenStep(self.model)
+        top_logits_needed = writer.sampling.top_logits_needed
         try:
             while not writer.finished:
                 ids = writer.unread(cache)
                 if len(ids) == 1:
-                    logits = self._read_one_each(ids, decoder, cache, [cache], deciding)
+                    logits = self._read_one_each(ids, decoder, cache, [cache], top_logits_needed)
                 else:
-                    logits = self._read(ids, cache, 1 + len(writer.guesses), deciding)
+                    logits = self._read(ids, cache, 1 + len(writer.guesses), top_logits_needed)
                 yield from writer.write(logits, cache)
         finally:
             kept.ids, kept.cache = writer.window[: cache.length], cache
@@ -193,7 +194,7 @@ class TextGenerator:
         """(which text, its new ids), text by text and step by step; those being written are the cache's first rows."""
         if not writers:
             return
-        waiting, decoder = iter(enumerate(writers)), Decoder(self.model)
+        waiting, decoder = iter(enumerate(writers)), SingleTokenStep(self.model)
         cache = self.model.new_cache(min(rows, len(writers)), max(writer.capacity for writer in writers))
         cache.both.zero_()  # what a shorter text is masked from may be anything but not a number
         texts: list[tuple[int, Writer, KeyValueCache]] = []
@@ -206,8 +207,11 @@ class TextGenerator:
             for (_, _, row), unread in zip(texts, ids, strict=True):
                 if len(unread) > 1:
                     self._states(unread[:-1], row)
-            last, deciding = [unread[-1] for unread in ids], texts[0][1].sampling.deciding  # all have the same
-            logits = self._read_one_each(last, decoder, cache, [row for _, _, row in texts], deciding)
+            last, top_logits_needed = (
+                [unread[-1] for unread in ids],
+                texts[0][1].sampling.top_logits_needed,
+            )  # all have the same
+            logits = self._read_one_each(last, decoder, cache, [row for _, _, row in texts], top_logits_needed)
             for (i, writer, row), position in zip(texts, logits, strict=True):
                 yield i, writer.write(position[None], row)
             for place in reversed(range(len(texts))):
@@ -215,7 +219,7 @@ class TextGenerator:
                     _give_away(place, texts, cache)
 
     @torch.inference_mode()
-    def _cache_for(self, window: list[int], capacity: int, kept: KeptCache) -> KeyValueCache:
+    def _cache_for(self, window: list[int], capacity: int, kept: PrefixCache) -> KeyValueCache:
         """A cache with room for `capacity` tokens that holds the beginning of the window as far as `kept` has it.
 
         At least the last token is left to be read: its logits are wanted. Meanwhile `kept` is empty, so that a second
@@ -232,9 +236,11 @@ class TextGenerator:
         cache.length = known
         return cache
 
-    def _read(self, ids: list[int], cache: KeyValueCache, positions: int = 1, deciding: int | None = None) -> Tensor:
+    def _read(
+        self, ids: list[int], cache: KeyValueCache, positions: int = 1, top_logits_needed: int | None = None
+    ) -> Tensor:
         """Logits (positions, V) of the tokens after each of the last ids, which continue what the cache holds."""
-        return self._logits(self._states(ids, cache)[-positions:], deciding)
+        return self._logits(self._states(ids, cache)[-positions:], top_logits_needed)
 
     @torch.inference_mode()
     def _states(self, ids: list[int], cache: KeyValueCache) -> Tensor:
@@ -246,27 +252,27 @@ class TextGenerator:
     def _read_one_each(
         self,
         ids: list[int],
-        decoder: Decoder,
+        decoder: SingleTokenStep,
         cache: KeyValueCache,
         rows: Sequence[KeyValueCache],
-        deciding: int | None,
+        top_logits_needed: int | None,
     ) -> Tensor:
         """Logits (rows, V) after one more token in each of the first rows of a cache."""
-        logits = self._logits(decoder.states(ids, cache, [row.length for row in rows]), deciding)
+        logits = self._logits(decoder.states(ids, cache, [row.length for row in rows]), top_logits_needed)
         for row in rows:
             row.length += 1
         return logits
 
     @torch.inference_mode()
-    def _logits(self, states: Tensor, deciding: int | None) -> Tensor:
+    def _logits(self, states: Tensor, top_logits_needed: int | None) -> Tensor:
         """Logits (n, V) in float32 on the CPU of states (n, C); ids that spell nothing get -inf.
 
-        deciding: so many, the largest, are looked at. Choosing on the CPU makes a seed give the same text on every
-        device.
+        top_logits_needed: only this many of the largest logits need to be exact. Choosing on the CPU makes a seed give
+        the same text on every device.
         """
         known, settling = self.encoding.n_vocab, self._settling
-        if deciding and settling is not None and settling.done() and not settling.exception():
-            listed = settling.result().logits(states, deciding)
+        if top_logits_needed and settling is not None and settling.done() and not settling.exception():
+            listed = settling.result().logits(states, top_logits_needed)
             if listed is not None:
                 return F.pad(listed, (0, self.model.config.vocab_size - known), value=-torch.inf)
         logits = self.model.head(states).float().cpu()
@@ -282,15 +288,11 @@ def _give_away(place: int, texts: list[tuple[int, Writer, KeyValueCache]], cache
         texts[place][2].take(row, row.length)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
 def _random_generator(seed: int | None) -> torch.Generator:
     generator = torch.Generator()
     if seed is None:
         generator.seed()
         return generator
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if not is_seed(seed):
         raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, or None, got {seed!r}")
     return generator.manual_seed(seed)

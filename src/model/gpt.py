@@ -18,7 +18,7 @@ from src.model.attention import KeyValueCache, MultiHeadAttention, Segments
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.transformerBlock import TransformerBlock
 
-__all__ = ["GPT_CONFIGS", "GPTConfig", "GPTModel", "skeleton"]
+__all__ = ["GPT_CONFIGS", "GPTConfig", "GPTModel", "on_meta_device"]
 
 
 class GPTModel(nn.Module):
@@ -74,7 +74,7 @@ class GPTModel(nn.Module):
         return F.linear(hidden, self.wte.weight)
 
     @property
-    def cheap_guesses(self) -> int:
+    def default_draft_tokens(self) -> int:
         """Tokens that can be read along with a single one in nearly the same time, and with nearly the same result.
 
         In half precision, what is read at once decides too often which of two tokens comes out as the likelier.
@@ -134,7 +134,7 @@ def _spans(segments: Segments) -> list[tuple[int, int]]:
     return spans
 
 
-def skeleton(config: Mapping[str, Any] | GPTConfig, kind: type[GPTModel] = GPTModel) -> GPTModel:
+def on_meta_device(config: Mapping[str, Any] | GPTConfig, kind: type[GPTModel] = GPTModel) -> GPTModel:
     """The model with shapes but without memory, to be filled by `load_state_dict(..., assign=True)`."""
     with torch.device("meta"), _SkipInit():
         return kind(config)

@@ -11,11 +11,13 @@ import os
 import re
 import shutil
 import sys
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from src.common.atomic_file import atomic_write
+from src.common.messages import one_line
 
 CONFIG = "config.json"
 # In the order of preference. An index names the files that a large model is cut into.
@@ -98,7 +100,8 @@ def _fetch_model(repo: str, root: Path) -> Path:
         _fetch(repo, [weights], home, snapshot)
         files = [_ask_for_part(repo, name, root) for name in _parts(snapshot / weights.name)]
     _fetch(repo, [config, *files], home, snapshot)
-    _write_atomically(home / "refs" / "main", config.commit)  # last: from now on the cache holds the whole model
+    with atomic_write(home / "refs" / "main") as file:  # last: from now on the cache holds the whole model
+        file.write(config.commit.encode("utf-8"))
     return snapshot
 
 
@@ -160,7 +163,7 @@ def _reason(error: Exception, repo: str, root: Path) -> str:
         return f"{constants.ENDPOINT} has no such model (if it is private, run: hf auth login)"
     if isinstance(error, HfHubHTTPError):
         return f"{constants.ENDPOINT} answered {error.response.status_code}"
-    return f"no connection to {constants.ENDPOINT} ({first_line(error)})"
+    return f"no connection to {constants.ENDPOINT} ({one_line(error)})"
 
 
 def _fetch(repo: str, files: list[RemoteFile], home: Path, snapshot: Path) -> None:
@@ -190,7 +193,7 @@ def _fetch_file(repo: str, file: RemoteFile, partial: Path, target: Path) -> Non
         except Exception as error:
             raise OSError(
                 f"{repo}: the download of {file.name} stopped at {_in_bytes(_held(partial))} of "
-                f"{_in_bytes(file.size)} ({first_line(error)}); the same command goes on from there; {WAYS_ON}"
+                f"{_in_bytes(file.size)} ({one_line(error)}); the same command goes on from there; {WAYS_ON}"
             ) from error
         _verify(repo, file, partial)
         os.replace(partial, target)
@@ -281,19 +284,7 @@ def _parts(index: Path) -> list[str]:
     return unique
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def _in_bytes(size: int | None) -> str:
     if size is None:
         return "size unknown"
     return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, cut to one line; its type where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.common.checks import is_count
+from src.common.messages import one_line
 from src.model.config import GPTConfig
-from src.model.gpt import GPTModel, skeleton
-from src.model.hub import CONFIG, download, first_line, weight_files
+from src.model.gpt import GPTModel, on_meta_device
+from src.model.hub import CONFIG, download, weight_files
 
 HUB_IDS = {
     "gpt2-124M": "openai-community/gpt2",
@@ -66,7 +68,7 @@ def load_gpt2(name_or_path: str | Path, cache: str | Path | None = None) -> GPTM
     tensors = _Weights(weight_files(path) if path.is_dir() else [path])
     config = _config_of(path, tensors)
     state = state_dict_from_hugging_face(tensors, config, source=str(path))
-    model = skeleton(config)
+    model = on_meta_device(config)
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval()
 
@@ -82,7 +84,7 @@ def state_dict_from_hugging_face(
 
     Raises ValueError naming the tensor that is missing, unknown, repeated, misshapen, not floating point or not finite.
     """
-    shapes = {name: tuple(value.shape) for name, value in skeleton(config).state_dict().items()}
+    shapes = {name: tuple(value.shape) for name, value in on_meta_device(config).state_dict().items()}
     state: dict[str, Tensor] = {}
     head: Tensor | None = None
     for name, tensor in tensors.items():
@@ -121,7 +123,7 @@ def config_from_hugging_face(raw: Mapping[str, Any], source: str = CONFIG) -> GP
     for key in (*SIZES, "n_inner"):
         value = entries.get(key)
         optional = key == "n_inner" and value is None
-        if not optional and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        if not optional and not is_count(value):
             raise ValueError(f"{source}: {key} must be a whole number of at least 1, got {value!r}")
     try:
         return GPTConfig(
@@ -178,7 +180,7 @@ def _safetensor_names(path: Path) -> list[str]:
         with safe_open(path, framework="pt") as file:
             return list(file.keys())
     except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file ({first_line(error)}); fetch it again") from error
+        raise ValueError(f"{path} is no whole safetensors file ({one_line(error)}); fetch it again") from error
 
 
 def _safetensor(path: Path, name: str) -> Tensor:
@@ -236,7 +238,7 @@ def _config_of(path: Path, tensors: Mapping[str, Tensor]) -> GPTConfig:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON ({first_line(error)}); fetch it again") from error
+        raise ValueError(f"{file} is not valid JSON ({one_line(error)}); fetch it again") from error
     if not isinstance(raw, dict):
         raise ValueError(f"{file} holds a {type(raw).__name__}; expected a JSON object")
     config = config_from_hugging_face(raw, str(file))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.model.gpt import GPTModel, skeleton
+from src.model.gpt import GPTModel, on_meta_device
 
 LEVELS = 127  # on either side of zero
 
@@ -62,7 +62,7 @@ class Int8GPT(GPTModel):
     lm_head: Int8Linear
 
     @property
-    def cheap_guesses(self) -> int:
+    def default_draft_tokens(self) -> int:
         return 0  # three rows take nearly twice the time of one
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def quantize_int8(model: GPTModel) -> GPTModel:
         raise ValueError(f"int8 runs on the CPU, the model is on {model.wpe.weight.device}; leave --quantize out")
     if torch.backends.quantized.engine == "none":
         raise ValueError("this PyTorch has no 8-bit matrix product for this processor; leave --quantize out")
-    small = skeleton(model.config, Int8GPT)
+    small = on_meta_device(model.config, Int8GPT)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             small.set_submodule(name, Int8Linear(*rounded(module.weight), module.bias.detach().clone()))

@@ -34,12 +34,12 @@ class MLP(nn.Module):
         wide = self.c_fc(x)  # (B, T, 4 C)
         if torch.is_grad_enabled():
             # The bent values are a quarter of what training would keep, and are made again in a moment.
-            narrow = checkpoint(self._narrow, wide, use_reentrant=False, preserve_rng_state=False)
+            narrow = checkpoint(self._project, wide, use_reentrant=False, preserve_rng_state=False)
         else:
-            narrow = self._narrow(wide)
+            narrow = self._project(wide)
         return self.dropout(narrow)
 
-    def _narrow(self, wide: Tensor) -> Tensor:
+    def _project(self, wide: Tensor) -> Tensor:
         return self.c_proj(self.activation(wide))
 
 

@@ -3,9 +3,9 @@
 Python's own library only, so that it loads in milliseconds and serves any front end.
 """
 
-from src.sk_integration.long_term import LongTermMemory, Memory, Recollection
-from src.sk_integration.sessions import Conversation, Message, SessionInfo, SessionStore
-from src.sk_integration.told_facts import worth_keeping
+from src.memory.long_term import LongTermMemory, Memory, Recollection
+from src.memory.sessions import Conversation, Message, SessionInfo, SessionStore
+from src.memory.told_facts import worth_keeping
 
 __all__ = [
     "Conversation",

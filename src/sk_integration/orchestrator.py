@@ -9,10 +9,10 @@ from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent
 from semantic_kernel.exceptions import KernelException
 from semantic_kernel.functions import KernelArguments
 
-from src.chat_session import ChatSettings, Usage
+from src.chat.session import ChatSettings, Usage
 from src.sk_integration.loop_thread import LoopThread
 from src.sk_integration.memory_manager import Conversation, LongTermMemory, Message, SessionStore
-from src.sk_integration.plugins import equip
+from src.sk_integration.plugins import register_plugins
 from src.sk_integration.service import GPT2ChatCompletion, GPT2ChatSettings
 
 IMPROVE = "Improve this answer."
@@ -47,7 +47,7 @@ class Assistant:
     ) -> None:
         self.service, self.store, self.memory, self.settings, self.notify = service, store, memory, settings, notify
         self.kernel = Kernel(services=service)
-        equip(self.kernel, memory)
+        register_plugins(self.kernel, memory)
         self.finish_reason = "interrupted"
         self._keep = keep
         self._use(store.load(session) if keep else Conversation(session))
@@ -133,7 +133,7 @@ class Assistant:
     def _last(self) -> Message | None:
         return self.conversation.messages[-1] if self.conversation.messages else None
 
-    def _still_read(self) -> list[int]:
+    def _messages_in_context(self) -> list[int]:
         """Where in the conversation the messages are that still fit, without those that got no answer."""
         places: list[int] = []
         for place in range(self.left_out, len(self.conversation.messages)):
@@ -146,7 +146,7 @@ class Assistant:
     def _history(self, facts: Sequence[str] = ()) -> ChatHistory:
         """The conversation as far as it is still read."""
         history = ChatHistory(system_message=KNOWN_FACTS + " ".join(facts)) if facts else ChatHistory()
-        for place in self._still_read():
+        for place in self._messages_in_context():
             message = self.conversation.messages[place]
             history.add_message(ChatMessageContent(role=AuthorRole(message.role), content=message.text))
         return history
@@ -179,7 +179,7 @@ class Assistant:
 
     def _answer(self, plugin: str, function: str, **arguments: Any) -> Generator[str, None, None]:
         """The answer of a function of the kernel; notes how it ended and which turns no longer fitted."""
-        self.finish_reason, places = "interrupted", self._still_read()
+        self.finish_reason, places = "interrupted", self._messages_in_context()
         settings = GPT2ChatSettings.of(self.settings, self.service.service_id)
         parts = self.kernel.invoke_stream(
             plugin_name=plugin, function_name=function, arguments=KernelArguments(settings=settings, **arguments)

@@ -55,7 +55,9 @@ class MemoryPlugin:
         return f"fact {kept.id}: {kept.text}" if kept else ""
 
 
-async def keep_text_whole(context: PromptRenderContext, next: Callable[[PromptRenderContext], Awaitable[None]]) -> None:
+async def escape_prompt_xml(
+    context: PromptRenderContext, next: Callable[[PromptRenderContext], Awaitable[None]]
+) -> None:
     """A filter for FilterTypes.PROMPT_RENDERING: what is put into a prompt reaches the model as it was typed.
 
     A rendered prompt is read as XML. One control character there, as in text copied from a terminal, and the tags
@@ -67,11 +69,11 @@ async def keep_text_whole(context: PromptRenderContext, next: Callable[[PromptRe
         context.rendered_prompt = text.replace("&amp;", "&amp;amp;")
 
 
-def equip(kernel: Kernel, memory: LongTermMemory) -> None:
+def register_plugins(kernel: Kernel, memory: LongTermMemory) -> None:
     """Give a kernel the functions `chat.reply`, `memory.*` and `prompts.*`, and the filter."""
     kernel.add_plugin(ChatPlugin(), plugin_name="chat")
     kernel.add_plugin(MemoryPlugin(memory), plugin_name="memory")
     for name, template in PROMPTS.items():
         prompt = f"<message role='user'>{template}</message>"
         kernel.add_function("prompts", KernelFunctionFromPrompt(name, "prompts", prompt=prompt))
-    kernel.add_filter(FilterTypes.PROMPT_RENDERING, keep_text_whole)
+    kernel.add_filter(FilterTypes.PROMPT_RENDERING, escape_prompt_xml)

@@ -20,8 +20,8 @@ from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent
 from semantic_kernel.contents.utils.finish_reason import FinishReason
 from semantic_kernel.exceptions import KernelException, ServiceInvalidRequestError, ServiceResponseException
 
-from src.chat_session import RAW_MODEL, ChatSession, ChatSettings, KeptCache, TextGenerator, Usage
-from src.sk_integration.request import Request, read_request
+from src.chat.session import RAW_MODEL, ChatSession, ChatSettings, PrefixCache, TextGenerator, Usage
+from src.sk_integration.history import Request, read_request
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
     _notify: Callable[[str], None]
     _told: set[str]
     _worker: ThreadPoolExecutor
-    _kept: KeptCache
+    _kept: PrefixCache
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
     ) -> None:
         super().__init__(ai_model_id=ai_model_id, service_id=service_id)
         self._generator, self._template, self._notify = generator, template, notify
-        self._told, self._worker, self._kept = set(), ThreadPoolExecutor(1, "gpt2"), KeptCache()
+        self._told, self._worker, self._kept = set(), ThreadPoolExecutor(1, "gpt2"), PrefixCache()
         self._session("", GPT2ChatSettings().chat_settings())
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "GPT2ChatCompletion":
@@ -115,7 +115,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
     def usage(self, history: ChatHistory, settings: ChatSettings) -> Usage:
         """Tokens of the history, and how many a prompt may have. Blocks while it counts."""
         request = read_request([*history.messages, ChatMessageContent(role=AuthorRole.USER, content="?")])
-        return self._told_so_far(request, settings).usage
+        return self._session_with_history(request, settings).usage
 
     def token_count(self, text: str) -> int:
         return len(self._generator.encoding.encode_ordinary(text))
@@ -177,14 +177,14 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
         if unknown := settings.unknown():
             self._tell_once(f"settings that this model does not have are ignored: {', '.join(sorted(unknown))}")
         request = read_request(messages)
-        session = self._told_so_far(request, settings.chat_settings())
+        session = self._session_with_history(request, settings.chat_settings())
         for piece in session.reply(request.message, should_stop):
             yield _Part(piece, {"left_out": session.left_out})
         usage = CompletionUsage(prompt_tokens=session.prompt_tokens, completion_tokens=session.answer_tokens)
         reason = FinishReason.LENGTH if session.finish_reason == "length" else FinishReason.STOP
         yield _Part("", {"left_out": session.left_out, "usage": usage}, reason)
 
-    def _told_so_far(self, request: Request, settings: ChatSettings) -> ChatSession:
+    def _session_with_history(self, request: Request, settings: ChatSettings) -> ChatSession:
         """A session in which everything of the request but its message was said."""
         session = self._session("" if self.is_raw else request.system, settings)
         if self.is_raw and request.system:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from src.runtime import seed_step
-from src.training.evaluate import add_metrics, evaluate
-from src.training.keeper import Keeper
+from src.training.checkpoints import RunCheckpoints
+from src.training.metrics import add_metrics, evaluate
 from src.training.optim import clip_gradients, lr_at
 from src.training.progress import Reporter
 from src.training.run import Run, State
@@ -19,7 +19,9 @@ from src.training.run import Run, State
 SAVE_EVERY_S = 300.0  # a run is saved at every evaluation, and between two of them after this long
 
 
-def train(run: Run, state: State, keeper: Keeper, reporter: Reporter) -> Literal["done", "early", "interrupted"]:
+def train(
+    run: Run, state: State, keeper: RunCheckpoints, reporter: Reporter
+) -> Literal["done", "early", "interrupted"]:
     """Train from `state` to the end of the plan. Ctrl-C or SIGTERM finishes the step in hand, saves, and returns.
 
     Raises ValueError where a loss or a gradient is not finite; what was saved last stays.
@@ -93,7 +95,7 @@ def _update(run: Run, state: State) -> float:
     return norm
 
 
-def _evaluate(run: Run, state: State, keeper: Keeper, reporter: Reporter) -> None:
+def _evaluate(run: Run, state: State, keeper: RunCheckpoints, reporter: Reporter) -> None:
     """Evaluate, report with a sample, and save the model if it is the best since training began."""
     stage = run.stage
     values = evaluate(run.model, stage.loss_fn, stage.evaluation, run.runtime)

@@ -19,7 +19,7 @@ Metrics = dict[str, Tensor]
 def language_model_loss(model: Any, batch: Any) -> tuple[Tensor, Metrics]:
     """Sum of the cross-entropies, in nats, of the targets that count: scalar, no further metrics."""
     tied = TiedGradient()
-    hidden, targets = _states_that_count(model, batch, embed(batch.inputs, model.wte.weight, tied))
+    hidden, targets = _supervised_states(model, batch, embed(batch.inputs, model.wte.weight, tied))
     return linear_cross_entropy(hidden, model.wte.weight, targets, tied), {}
 
 
@@ -80,7 +80,7 @@ def preference_loss(
     reference, mean over the pair's answer tokens, over the whole vocabulary; it alone runs the reference's model.
     """
     P = batch.count
-    logits, targets, answers = _logits_that_count(model, batch)  # (N, V)
+    logits, targets, answers = _supervised_logits(model, batch)  # (N, V)
     policy = _by_answer(-F.cross_entropy(logits, targets, reduction="none"), answers, 2 * P)
     ref = reference.logprobs(batch)
     lengths = torch.bincount(answers, minlength=2 * P)  # (2P,), as policy and ref
@@ -98,14 +98,14 @@ def preference_loss(
         "rejected_tokens": lengths[P:].float().sum(),
     }
     if not torch.is_grad_enabled():
-        reference_logits, _, _ = _logits_that_count(reference.model, batch)
+        reference_logits, _, _ = _supervised_logits(reference.model, batch)
         metrics["kl"] = (_by_answer(_kl(logits, reference_logits), answers % P, P) / (lengths[:P] + lengths[P:])).sum()
     return losses.sum(), metrics
 
 
 def answer_logprobs(model: Any, batch: Any) -> Tensor:
     """Log-probabilities (2P,), summed over each answer of a batch of pairs: the chosen ones, then the rejected."""
-    logits, targets, answers = _logits_that_count(model, batch)
+    logits, targets, answers = _supervised_logits(model, batch)
     return _by_answer(-F.cross_entropy(logits, targets, reduction="none"), answers, 2 * batch.count)
 
 
@@ -120,15 +120,15 @@ def _by_answer(values: Tensor, answers: Tensor, count: int) -> Tensor:
     return torch.zeros(count, dtype=values.dtype, device=values.device).index_add(0, answers, values)
 
 
-def _logits_that_count(model: Any, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _supervised_logits(model: Any, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, at least float32 (N, V), targets (N,) and answers (N,) of the positions whose target counts."""
-    states, targets = _states_that_count(model, batch)
+    states, targets = _supervised_states(model, batch)
     logits = model.head(states)
     exact = torch.promote_types(logits.dtype, torch.float32)
     return logits.to(exact), targets, batch.answers[batch.targets >= 0]
 
 
-def _states_that_count(model: Any, batch: Any, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _supervised_states(model: Any, batch: Any, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """States (N, C) and targets (N,) of the positions whose target counts; the head runs on no others."""
     counts = batch.targets >= 0
     hidden = model.hidden_states(batch.inputs, segments=batch.segments, embedded=embedded)

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 F = TypeVar("F")
 
-FEW_EXAMPLES = 200
+SMALL_DATASET = 200
 # The constants of the scripts as published, by stage: where one differs, somebody edited it.
-PUBLISHED: dict[str, dict[str, Any]] = {
+SCRIPT_DEFAULTS: dict[str, dict[str, Any]] = {
     "pretrain": {
         "epochs": 3,
         "batch_size": 8,
@@ -35,7 +35,7 @@ _FROM_SCRATCH = {
     "patience": 3,  # a short text is overfitted long before the last step
 }
 # To know a few answers by heart is what such a model can show: no validation, no decay, as many passes as that takes.
-_BY_HEART = {
+_MEMORISE = {
     "max_steps": 600,
     "batch_size": 4,
     "turns": 4,
@@ -44,12 +44,12 @@ _BY_HEART = {
     "weight_decay": 0.0,
     "val_fraction": 0.0,
 }
-_ALIGNED = {"max_steps": 40, "min_lr": 1e-5, "weight_decay": 0.0, "val_fraction": 0.0}
+_DPO_SMALL = {"max_steps": 40, "min_lr": 1e-5, "weight_decay": 0.0, "val_fraction": 0.0}
 # stage -> size -> {field: value}; sizes that are not here keep the constants.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "pretrain": {"micro": _FROM_SCRATCH, "tiny": _FROM_SCRATCH},
-    "sft": {"micro": {**_BY_HEART, "max_lr": 2e-3}, "tiny": {**_BY_HEART, "max_lr": 1e-3}},
-    "dpo": {"micro": {**_ALIGNED, "max_lr": 5e-5}, "tiny": {**_ALIGNED, "max_lr": 2e-5}},
+    "sft": {"micro": {**_MEMORISE, "max_lr": 2e-3}, "tiny": {**_MEMORISE, "max_lr": 1e-3}},
+    "dpo": {"micro": {**_DPO_SMALL, "max_lr": 5e-5}, "tiny": {**_DPO_SMALL, "max_lr": 2e-5}},
 }
 
 
@@ -59,16 +59,16 @@ def size_name(config: Mapping[str, Any], sizes: Mapping[str, Mapping[str, Any]])
     return next((name for name, size in sizes.items() if all(size[k] == config[k] for k in shape)), None)
 
 
-def fit_to_size(flags: F, stage: str, size: str | None, given: set[str], examples: int = 0) -> F:
+def apply_recipe(flags: F, stage: str, size: str | None, given: set[str], examples: int = 0) -> F:
     """The flags with the recipe of the size in place of every value that nobody chose.
 
     A flag that was given, or a script's constant that was edited away from what was published, is a choice. With more
     than a few `examples` there is more to do than to learn them by heart: length and validation stay the script's.
     """
-    chosen = given | {name for name, value in PUBLISHED[stage].items() if getattr(flags, name) != value}
+    chosen = given | {name for name, value in SCRIPT_DEFAULTS[stage].items() if getattr(flags, name) != value}
     if "epochs" in chosen:
         chosen.add("max_steps")  # a recipe's steps would overrule the epochs that were asked for
-    if examples > FEW_EXAMPLES:
+    if examples > SMALL_DATASET:
         chosen |= {"max_steps", "val_fraction"}
     recipe = RECIPES[stage].get(size or "", {})
     if "optimizer" in chosen and recipe.get("optimizer", "adamw") != flags.optimizer:  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ import torch
 
 from src.checkpoint import BEST, LATEST
 from src.runtime import Runtime, keep_freed_memory
-from src.training.keeper import Keeper, plain_settings
+from src.training.checkpoints import RunCheckpoints, plain_settings
 from src.training.loop import train
 from src.training.optim import MuonAndAdamW, make_adamw
 from src.training.progress import Reporter, draw_curves
@@ -33,7 +33,7 @@ def run_stage(stage: Stage, model: Any, flags: Any, runtime: Runtime) -> int:
     optimizer = make_optimizer(model, max_lr=plan.max_lr, weight_decay=flags.weight_decay)
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
     run = Run(stage, model, flags, runtime, plan, optimizer, scaler)
-    keeper = Keeper(run)
+    keeper = RunCheckpoints(run)
     state = keeper.restore()
     reporter = Reporter(stage.name, flags.log_dir, first_step=state.step, steps=plan.steps)
     _announce(run, state, reporter)

@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 
 from src.data.batching import (
     IGNORE,
-    Joined,
+    ChatsOfTurns,
     Shuffled,
     StepLoader,
     pack_examples,
@@ -131,8 +131,8 @@ def test_fingerprints_tell_examples_apart() -> None:
     assert loader(2, 1).dataset.fingerprint() != loader(2, 1, count=9).dataset.fingerprint()
 
 
-def joined(turns: int, context_length: int = 100) -> Joined:
-    return Joined([example([i, i], [50 + i]) for i in range(7)], 0, turns=turns, context_length=context_length)
+def joined(turns: int, context_length: int = 100) -> ChatsOfTurns:
+    return ChatsOfTurns([example([i, i], [50 + i]) for i in range(7)], 0, turns=turns, context_length=context_length)
 
 
 def test_joined_chats_hold_every_example_once_an_epoch_with_its_responses_learned() -> None:

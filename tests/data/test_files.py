@@ -2,10 +2,7 @@
 
 import os
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from src.data import files
-from src.data.files import atomic_write, download, read_text
+from src.data.files import download, read_text
 
 BODY = b"Shall I compare thee to a summer's day?\n" * 500
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -185,44 +182,6 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
     server.answers = [answer()]
     with pytest.raises(OSError, match="MB free, 0.0 MB are needed; make room there"):
         quick_download(server.url, target)
-
-
-def test_a_failed_write_keeps_the_old_content_and_leaves_no_temporary_file(target: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), atomic_write(target) as out:
-        out.write(b"half")
-        assert target.read_bytes() == b"old"
-        raise KeyboardInterrupt
-    assert_old_content_kept(target)
-
-
-def test_a_write_makes_the_folder_and_replaces_the_content(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "file.bin"
-    for content in (b"one", b"two"):
-        with atomic_write(path) as out:
-            out.write(content)
-        assert path.read_bytes() == content
-    assert os.listdir(path.parent) == ["file.bin"]
-
-
-def test_what_a_killed_run_left_is_removed_by_a_later_write_but_not_a_live_one(target: Path) -> None:
-    killed = (
-        "import os, pathlib, sys\nfrom src.data.files import atomic_write\n"
-        "with atomic_write(pathlib.Path(sys.argv[1])) as out:\n"
-        "    out.write(b'half')\n    out.flush()\n    os._exit(9)\n"
-    )
-    root = Path(__file__).resolve().parents[2]
-    assert subprocess.run([sys.executable, "-c", killed, str(target)], cwd=root).returncode == 9
-    assert target.read_bytes() == b"old"
-    (dead,) = (entry for entry in target.parent.iterdir() if entry != target)
-    two_hours_ago = time.time() - 7200
-    os.utime(dead, (two_hours_ago, two_hours_ago))
-    with atomic_write(target) as first:
-        assert not dead.exists()
-        first.write(b"first")
-        with atomic_write(target) as second:
-            second.write(b"second")
-    assert target.read_bytes() == b"first"
-    assert os.listdir(target.parent) == [target.name]
 
 
 def test_text_is_read_as_utf8_without_its_byte_order_mark(tmp_path: Path) -> None:

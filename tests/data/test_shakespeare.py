@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from src.data.shakespeare import ARCHIVE_PIECES, clean_gutenberg, obtain_shakespeare
+from src.data.shakespeare import ARCHIVE_PIECES, ensure_shakespeare, strip_boilerplate
 
 PLAY = "THE TEMPEST\n\nby William Shakespeare\n\n\n\n" + "".join(
     f"PROSPERO.\n  Line {i}: the project gathers to a head.\n\n" for i in range(400)
@@ -107,7 +107,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 def obtain(site: Site, path: Path) -> list[str]:
     said: list[str] = []
     url = f"{site.root}/pg100.txt"
-    assert obtain_shakespeare(path, announce=said.append, url=url, min_bytes=1000, timeout=(2, 2), retries=0) == path
+    assert ensure_shakespeare(path, announce=said.append, url=url, min_bytes=1000, timeout=(2, 2), retries=0) == path
     return said
 
 
@@ -175,7 +175,7 @@ def test_when_all_sources_fail_the_error_says_where_to_put_the_file(
     path = tmp_path / "works.txt"
     said: list[str] = []
     with pytest.raises(FileNotFoundError) as caught:
-        obtain_shakespeare(path, announce=said.append, url=f"{site.root}/pg100.txt", timeout=(2, 2), retries=0)
+        ensure_shakespeare(path, announce=said.append, url=f"{site.root}/pg100.txt", timeout=(2, 2), retries=0)
     message = str(caught.value)
     assert str(path) in message
     assert "--data PATH" in message
@@ -192,14 +192,14 @@ def test_modern_markers_and_all_outside_of_them_go(start: str, kind: str) -> Non
     text = (
         f"Title: X\n\n{start} GUTENBERG {kind} OF A\nLONG TITLE ***\n\n{PLAY}\n{end} GUTENBERG {kind} X ***\n{LICENCE}"
     )
-    cleaned = clean_gutenberg(text)
+    cleaned = strip_boilerplate(text)
     assert cleaned.text == PLAY.strip("\n") + "\n"
     assert cleaned.kept_fraction == pytest.approx(len(cleaned.text) / len(text))
 
 
 def test_only_the_outermost_markers_count() -> None:
     inner = "*** END OF THE PROJECT GUTENBERG EBOOK ONE ***\n\n*** START OF THE PROJECT GUTENBERG EBOOK TWO ***\n\n"
-    assert clean_gutenberg(MODERN.replace(PLAY, PLAY + inner + PLAY)).text == (PLAY + inner + PLAY).strip("\n") + "\n"
+    assert strip_boilerplate(MODERN.replace(PLAY, PLAY + inner + PLAY)).text == (PLAY + inner + PLAY).strip("\n") + "\n"
 
 
 @pytest.mark.parametrize(
@@ -226,17 +226,17 @@ def test_only_the_outermost_markers_count() -> None:
 def test_headers_and_footers_of_the_1990s_go(modern: str, header_end: str, footer: str) -> None:
     header = f"This is an Etext presented by Project Gutenberg\n\n{LICENCE}\n{header_end}\n\n"
     credit = "This etext was prepared by a team of\nProject Gutenberg volunteers.\n\n\n"
-    assert clean_gutenberg(modern + header + credit + PLAY + footer).text == PLAY.strip("\n") + "\n"
+    assert strip_boilerplate(modern + header + credit + PLAY + footer).text == PLAY.strip("\n") + "\n"
 
 
 def test_licence_notices_between_the_scenes_go_and_no_word_of_the_play_does() -> None:
     scenes = [f"SCENE {i}\n\n                 Enter ARIEL\n  ARIEL. All hail, {i}.\n" for i in range(50)]
-    cleaned = clean_gutenberg(f"\n\n\n\n{NOTICE}\n\n\n".join(scenes))
+    cleaned = strip_boilerplate(f"\n\n\n\n{NOTICE}\n\n\n".join(scenes))
     assert cleaned.text == "\n\n\n".join(scene.rstrip("\n") for scene in scenes) + "\n"
 
 
 def test_line_ends_are_normalised() -> None:
-    assert clean_gutenberg("one\r\ntwo\rthree\n").text == "one\ntwo\nthree\n"
+    assert strip_boilerplate("one\r\ntwo\rthree\n").text == "one\ntwo\nthree\n"
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_line_ends_are_normalised() -> None:
     ],
 )
 def test_a_text_without_wrapping_passes_unchanged(text: str) -> None:
-    cleaned = clean_gutenberg(text)
+    cleaned = strip_boilerplate(text)
     assert cleaned.text == text
     assert cleaned.kept_fraction == 1.0
 
@@ -257,9 +257,9 @@ def test_a_text_without_wrapping_passes_unchanged(text: str) -> None:
 def test_a_marker_in_the_middle_of_a_big_text_is_refused_with_the_share_it_would_keep() -> None:
     text = PLAY * 10 + "*** END OF THE PROJECT GUTENBERG EBOOK THE TEMPEST ***\n" + PLAY * 10
     with pytest.raises(ValueError, match=r"would keep only (49|50)\.\d% of \d+ characters"):
-        clean_gutenberg(text)
+        strip_boilerplate(text)
 
 
 def test_a_text_that_is_only_wrapping_is_refused() -> None:
     with pytest.raises(ValueError, match=r"would keep only 0\.\d% of"):
-        clean_gutenberg(MODERN.replace(PLAY, ""))
+        strip_boilerplate(MODERN.replace(PLAY, ""))

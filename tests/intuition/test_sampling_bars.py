@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.intuition.sampling_bars import SCORES, distribution
-from src.model.sampling import SamplingSettings, candidates
+from src.model.decoding.sampling import SamplingSettings, candidates
 
 
 @pytest.mark.parametrize("temperature", [0, 0.5, 1.0, 2.0])

@@ -13,9 +13,9 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from src.model.generate import KeptCache, TextGenerator
+from src.model.decoding.sampling import SamplingSettings, candidates
+from src.model.generate import PrefixCache, TextGenerator
 from src.model.gpt import GPTModel
-from src.model.sampling import SamplingSettings, candidates
 from src.tokenizer import load_gpt2_encoding
 from tests.model.test_gpt import twins
 
@@ -51,7 +51,7 @@ class Spelling:
 class Reciter(GPTModel):
     """Says the given ids one after another, whatever it reads; counts the tokens that it was given to read."""
 
-    cheap_guesses = 0
+    default_draft_tokens = 0
 
     def __init__(self, ids: list[int], context_length: int = 64) -> None:
         super().__init__(
@@ -80,7 +80,7 @@ def recite(text: str, **settings) -> tuple[list[str], str]:
 
 def test_a_kept_cache_gives_the_same_text_for_its_new_tokens_alone() -> None:
     model = Reciter([65] * 100, 200)
-    generator, kept, talk = TextGenerator(model, Spelling()), KeptCache(), list(b"a first message")
+    generator, kept, talk = TextGenerator(model, Spelling()), PrefixCache(), list(b"a first message")
     for new in (b"", b" and a second one", b", a third"):
         talk += new
         model.read.clear()
@@ -93,7 +93,7 @@ def test_a_kept_cache_gives_the_same_text_for_its_new_tokens_alone() -> None:
 
 @pytest.mark.parametrize("beginning", [b"a chat that was for", b"another one", b"a chat that was forgotten: hi", b"a"])
 def test_a_kept_cache_changes_no_text(generator, beginning: bytes) -> None:
-    kept = KeptCache()
+    kept = PrefixCache()
     generator.generate(list(b"a chat that was forgotten"), 12, temperature=0, kept=kept)
     given = generator.generate(list(beginning), 20, temperature=0, kept=kept)
     assert given == generator.generate(list(beginning), 20, temperature=0)
@@ -102,7 +102,7 @@ def test_a_kept_cache_changes_no_text(generator, beginning: bytes) -> None:
 
 
 def test_a_kept_cache_is_good_beyond_the_context(generator) -> None:
-    kept, context = KeptCache(), generator.model.config.context_length
+    kept, context = PrefixCache(), generator.model.config.context_length
     for length in (context - 5, context + 9, 3):
         prompt = [i % 50 for i in range(length)]
         given = generator.generate(prompt, 30, temperature=0, kept=kept)
@@ -110,7 +110,7 @@ def test_a_kept_cache_is_good_beyond_the_context(generator) -> None:
 
 
 def test_two_streams_at_once_do_not_share_a_cache(generator) -> None:
-    kept, prompt = KeptCache(), list(b"one prompt")
+    kept, prompt = PrefixCache(), list(b"one prompt")
     expected = generator.generate(prompt, 15, temperature=0)
     streams = [generator.stream(prompt, 15, temperature=0, kept=kept) for _ in range(2)]
     said = ["", ""]
@@ -277,7 +277,7 @@ def test_prompts_and_outputs_beyond_the_context_go_on_from_the_last_part_and_say
 ) -> None:
     text = "".join(chr(97 + i % 26) for i in range(limit))
     model = Reciter([*text.encode(), 256])
-    with caplog.at_level(logging.WARNING, logger="src.model.writer"):
+    with caplog.at_level(logging.WARNING, logger="src.model.decoding.sequence"):
         assert TextGenerator(model, Spelling()).generate([65] * prompt_length, limit, temperature=0) == text
     overflows = prompt_length + limit > 64
     assert bool(caplog.records) == overflows

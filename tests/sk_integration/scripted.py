@@ -2,11 +2,11 @@
 
 import torch
 
-from src.chat_session import ChatSettings
+from src.chat.session import ChatSettings
 from src.data.prompts import TEMPLATE, render_conversation
+from src.model.decoding.text_stream import TextStream, stop_strings
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
-from src.model.text_stream import TextStream, stop_strings
 from src.sk_integration.memory_manager import LongTermMemory, SessionStore
 from src.sk_integration.orchestrator import Assistant
 from src.sk_integration.service import GPT2ChatCompletion
@@ -50,7 +50,7 @@ class Reciter(TextGenerator):
 
 def rendered(*turns: str, system: str = "") -> str:
     """The prompt of a conversation, as training renders it; an answer ends with end-of-text."""
-    from src.chat_session import ChatTurn
+    from src.chat.session import ChatTurn
 
     roles = ("user", "assistant") * len(turns)
     said = [ChatTurn("system", system)] if system else []

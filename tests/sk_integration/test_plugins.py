@@ -9,7 +9,7 @@ from semantic_kernel.filters import FilterTypes
 from semantic_kernel.functions import KernelArguments
 
 from src.sk_integration.memory_manager import LongTermMemory
-from src.sk_integration.plugins import equip, keep_text_whole
+from src.sk_integration.plugins import escape_prompt_xml, register_plugins
 from src.sk_integration.service import GPT2ChatSettings
 from tests.sk_integration.scripted import rendered, service
 
@@ -35,7 +35,7 @@ def memory(tmp_path):
 def test_hostile_text_in_a_variable_reaches_the_model_as_it_is(text):
     model, generator, _ = service("ok", context_length=256)
     kernel = Kernel(services=model)
-    kernel.add_filter(FilterTypes.PROMPT_RENDERING, keep_text_whole)
+    kernel.add_filter(FilterTypes.PROMPT_RENDERING, escape_prompt_xml)
     asyncio.run(kernel.invoke_prompt("Say: {{$said}}", said=text))
     shown = "".join(c if c >= " " else "\N{REPLACEMENT CHARACTER}" for c in text)
     assert generator.prompts == [rendered(f"Say: {shown}")]
@@ -44,7 +44,7 @@ def test_hostile_text_in_a_variable_reaches_the_model_as_it_is(text):
 def test_a_lone_surrogate_in_a_variable_becomes_a_mark():
     model, generator, _ = service("ok")
     kernel = Kernel(services=model)
-    kernel.add_filter(FilterTypes.PROMPT_RENDERING, keep_text_whole)
+    kernel.add_filter(FilterTypes.PROMPT_RENDERING, escape_prompt_xml)
     asyncio.run(kernel.invoke_prompt("Say: {{$said}}", said="a\ud800b"))
     assert generator.prompts == [rendered("Say: a\N{REPLACEMENT CHARACTER}b")]
 
@@ -52,7 +52,7 @@ def test_a_lone_surrogate_in_a_variable_becomes_a_mark():
 def test_facts_are_kept_and_recalled_through_the_kernel_and_in_templates(memory):
     model, generator, _ = service("Miso.")
     kernel = Kernel(services=model)
-    equip(kernel, memory)
+    register_plugins(kernel, memory)
 
     async def use():
         async def call(name, **arguments):
@@ -70,7 +70,7 @@ def test_facts_are_kept_and_recalled_through_the_kernel_and_in_templates(memory)
 def test_the_chat_turn_is_a_kernel_function_and_a_history_needs_no_template(memory):
     model, generator, _ = service("one two")
     kernel = Kernel(services=model)
-    equip(kernel, memory)
+    register_plugins(kernel, memory)
     history = ChatHistory()
     history.add_user_message("<b>\x1b{{$x}}")
 

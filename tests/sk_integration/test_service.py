@@ -20,8 +20,8 @@ from semantic_kernel.contents import (
 from semantic_kernel.exceptions import ServiceInvalidRequestError, ServiceResponseException
 from semantic_kernel.functions import KernelArguments
 
-from src.chat_session import RAW_MODEL
-from src.sk_integration.request import read_request
+from src.chat.session import RAW_MODEL
+from src.sk_integration.history import read_request
 from src.sk_integration.service import GPT2ChatSettings
 from tests.sk_integration.scripted import ENCODING, SETTINGS, rendered, service
 

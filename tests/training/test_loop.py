@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from src.checkpoint import read_checkpoint
-from src.cli import TrainingFlags
 from src.data.batching import Shuffled, StepLoader, pack_examples, stack_windows
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training import loop
+from src.training.flags import TrainingFlags
 from src.training.losses import language_model_loss
 from src.training.run import Stage, make_plan
 from src.training.stage import run_stage

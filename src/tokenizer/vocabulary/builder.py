@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
+from src.common.checks import is_count
 from src.tokenizer.core.constants import LONGEST_TOKEN_CHARS, RESERVED
 from src.tokenizer.core.exceptions import EmptyTextError, SettingError
 from src.tokenizer.core.logging import get_logger
@@ -93,13 +94,9 @@ class VocabularyBuilder:
 def _check_settings(order: object, min_count: object, max_size: object, always: object) -> None:
     if order not in _ORDERS:
         raise SettingError(f"order is {order!r:.60}; choose {' or '.join(map(repr, _ORDERS))}")
-    if not _is_count(min_count):
+    if not is_count(min_count):
         raise SettingError(f"min_count is {min_count!r:.60}; it must be a whole number of at least 1")
-    if max_size is not None and not _is_count(max_size):
+    if max_size is not None and not is_count(max_size):
         raise SettingError(f"max_size is {max_size!r:.60}; it must be a whole number, or None for no limit")
     if isinstance(always, str):
         raise SettingError(f"always is the text {always!r:.60}; pass a list of texts")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from src.common.atomic_file import atomic_write
 from src.tokenizer.core.constants import VERSION
 from src.tokenizer.core.exceptions import (
     FileAccessError,
@@ -49,22 +47,14 @@ def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
     """
     state = vocabulary_state(vocabulary)
     content = json.dumps({"format": _FORMAT, **state, "sha256": _hash(state)}, indent=0)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with atomic_write(path) as file:
+            file.write(content.encode("utf-8"))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise FileAccessError(
             f"{path} can't be written ({reason}); what it held before is untouched; choose another place"
         ) from None
-    finally:
-        with suppress(OSError):  # where its folder is none, there is nothing to take away either
-            temporary.unlink(missing_ok=True)
 
 
 def load_vocabulary(path: Path) -> Vocabulary:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from src.common import atomic_file
 from src.tokenizer.core.exceptions import (
     FileAccessError,
     MissingFileError,
@@ -14,7 +15,6 @@ from src.tokenizer.core.exceptions import (
     VocabularyError,
 )
 from src.tokenizer.core.models import Vocabulary
-from src.tokenizer.vocabulary import storage
 from src.tokenizer.vocabulary.storage import load_vocabulary, save_vocabulary
 
 VOCABULARY = Vocabulary(["<UNK>", "<ENDOFTEXT>", "\n", "caf\xe9", "\u201c", "\ud83d"], ["spaces", "unicode"])
@@ -98,7 +98,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(file: Path, monk
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(atomic_file.os, "fsync", full)
     with pytest.raises(FileAccessError, match="can't be written .*; what it held before is untouched; choose"):
         save_vocabulary(Vocabulary(["<UNK>", "<ENDOFTEXT>", "other"], []), file)
     assert load_vocabulary(file) == VOCABULARY

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from src.model.decoding.fast_head import HalfPrecisionHead
+from src.model.decoding.sampling import SamplingSettings
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
-from src.model.sampling import SamplingSettings
-from src.model.shortlist import Shortlist
+from tests.model.decoding.test_step_and_scheduler import CONFIG
 from tests.model.test_generate import Spelling
-from tests.model.test_writing import CONFIG
 
 pytestmark = pytest.mark.skipif(
     torch.backends.quantized.engine not in ("fbgemm", "x86"), reason="only x86 has a product for weights of 16 bits"
@@ -43,10 +43,10 @@ def head_of(kind: str) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("k", [1, 2, 40, 300])
 @pytest.mark.parametrize("kind", ["plain", "many alike", "far from zero", "large and small numbers", "tiny"])
 def test_the_k_largest_are_those_of_the_head(kind: str, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.model.shortlist.MANY", 1)
+    monkeypatch.setattr("src.model.decoding.fast_head.MANY", 1)
     weight, states = head_of(kind)
     exact = states @ weight.T
-    logits = Shortlist(weight).logits(states, k)
+    logits = HalfPrecisionHead(weight).logits(states, k)
     expected, found = exact.topk(k), logits.topk(k)
     close = {"rtol": 1e-6, "atol": 1e-6 * float(states.norm(dim=1).max() * weight.norm(dim=1).max())}
     torch.testing.assert_close(found.values, expected.values, **close)
@@ -57,7 +57,7 @@ def test_the_k_largest_are_those_of_the_head(kind: str, k: int, monkeypatch: pyt
 def test_what_the_rows_are_compared_by_holds_their_error() -> None:
     for kind in ("plain", "far from zero", "large and small numbers", "tiny"):
         weight, states = head_of(kind)
-        shortlist = Shortlist(weight)
+        shortlist = HalfPrecisionHead(weight)
         rough = torch.ops.quantized.linear_dynamic_fp16(states, shortlist._packed)
         off = (rough.double() - states.double() @ weight.double().T).abs().amax(dim=1)
         assert (off > 0).all()
@@ -67,7 +67,7 @@ def test_what_the_rows_are_compared_by_holds_their_error() -> None:
 
 def test_sums_in_another_order_are_allowed_for_even_where_16_bits_hold_the_weight() -> None:
     weight, states = normal(500, 2048).half().float(), normal(3, 2048)
-    shortlist = Shortlist(weight)
+    shortlist = HalfPrecisionHead(weight)
     rough = torch.ops.quantized.linear_dynamic_fp16(states, shortlist._packed)
     off = (rough.double() - states.double() @ weight.double().T).abs().amax(dim=1)
     assert (off > 0).all()
@@ -81,12 +81,12 @@ def test_the_largest_is_found_where_it_was_rounded_down_and_another_one_up() -> 
     # The last rows are compared with their rounding in another piece, where there is none.
     weight, states = torch.cat([largest[None], other[None], torch.zeros(500, 64)]), torch.ones(1, 64)
     assert (states @ weight.half().float().T).argmax() == 1
-    assert Shortlist(weight).logits(states, 1).argmax() == (states @ weight.T).argmax() == 0
+    assert HalfPrecisionHead(weight).logits(states, 1).argmax() == (states @ weight.T).argmax() == 0
 
 
 def test_few_rows_are_read_twice() -> None:
     weight, states = head_of("plain")
-    shortlist = Shortlist(weight)
+    shortlist = HalfPrecisionHead(weight)
     rough = torch.ops.quantized.linear_dynamic_fp16(states, shortlist._packed)
     touched = (shortlist.logits(states, 40) != rough).sum(dim=1)
     assert ((touched >= 30) & (touched < 50)).all()  # some come out as they were
@@ -95,7 +95,7 @@ def test_few_rows_are_read_twice() -> None:
 @pytest.mark.parametrize("case", ["all alike", "most wanted", "half precision", "autocast"])
 def test_where_a_shortlist_is_the_longer_way_there_is_none(case: str) -> None:
     weight, states = head_of("plain")
-    shortlist = Shortlist(normal(1, 64).expand(5000, 64).contiguous() if case == "all alike" else weight)
+    shortlist = HalfPrecisionHead(normal(1, 64).expand(5000, 64).contiguous() if case == "all alike" else weight)
     states = states.bfloat16() if case == "half precision" else states
     with torch.autocast("cpu", torch.bfloat16, enabled=case == "autocast"):
         assert shortlist.logits(states, 313 if case == "most wanted" else 1) is None
@@ -106,12 +106,12 @@ def test_a_weight_that_16_bits_do_not_reach_is_left_as_it_is(number: float) -> N
     weight, states = head_of("plain")
     weight[3, 5] = number
     before = weight.clone()
-    assert Shortlist(weight).logits(states, 1) is None
+    assert HalfPrecisionHead(weight).logits(states, 1) is None
     torch.testing.assert_close(weight, before, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(
-    ("settings", "deciding"),
+    ("settings", "top_logits_needed"),
     [
         ({"temperature": 0}, 1),
         ({"temperature": 0, "top_k": 5}, 1),
@@ -122,8 +122,8 @@ def test_a_weight_that_16_bits_do_not_reach_is_left_as_it_is(number: float) -> N
         ({"temperature": 0, "repetition_penalty": 0.9}, None),
     ],
 )
-def test_how_many_logits_decide(settings: dict, deciding: int | None) -> None:
-    assert SamplingSettings(**settings).deciding == deciding
+def test_how_many_logits_decide(settings: dict, top_logits_needed: int | None) -> None:
+    assert SamplingSettings(**settings).top_logits_needed == top_logits_needed
 
 
 @pytest.fixture
@@ -135,8 +135,8 @@ def generators(monkeypatch: pytest.MonkeyPatch) -> tuple[TextGenerator, TextGene
         torch.nn.init.normal_(parameter, std=0.2)
     with torch.no_grad():
         model.wte.weight[257:] *= 10  # they would win
-    monkeypatch.setattr("src.model.shortlist.IN_CACHE", 0)
-    monkeypatch.setattr("src.model.shortlist.MANY", 1)
+    monkeypatch.setattr("src.model.decoding.fast_head.IN_CACHE", 0)
+    monkeypatch.setattr("src.model.decoding.fast_head.MANY", 1)
     plain, settled = TextGenerator(model, Spelling()), TextGenerator(copy.deepcopy(model), Spelling())
     settled.settle(wait=True)
     return plain, settled
@@ -174,7 +174,7 @@ def test_where_all_logits_decide_the_whole_head_is_read(
     generators: tuple[TextGenerator, TextGenerator], settings: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, settled = generators
-    monkeypatch.setattr(Shortlist, "logits", None)
+    monkeypatch.setattr(HalfPrecisionHead, "logits", None)
     assert settled.generate("a", 20, seed=1, **settings) == plain.generate("a", 20, seed=1, **settings)
     assert settled.predict_next_token("a") == plain.predict_next_token("a")
 
@@ -186,11 +186,11 @@ def test_texts_are_written_while_the_copy_is_made_and_if_it_cannot_be_made(
     expected = plain.generate("a", 10, temperature=0)
     go_on = threading.Event()
 
-    def no_memory(self: Shortlist, weight: Tensor) -> None:
+    def no_memory(self: HalfPrecisionHead, weight: Tensor) -> None:
         go_on.wait(60)
         raise MemoryError("no memory for a copy")
 
-    monkeypatch.setattr(Shortlist, "__init__", no_memory)
+    monkeypatch.setattr(HalfPrecisionHead, "__init__", no_memory)
     settled = TextGenerator(plain.model, Spelling())
     settled.settle()
     assert settled.generate("a", 10, temperature=0) == expected
@@ -208,13 +208,13 @@ def test_a_head_that_does_not_pay_is_not_copied() -> None:
 
 def test_only_a_large_head_in_32_bits_on_a_cpu_has_a_shortlist(monkeypatch: pytest.MonkeyPatch) -> None:
     model = GPTModel(CONFIG)
-    assert not Shortlist.pays(model)  # a small one
-    assert not Shortlist.pays(GPTModel({**CONFIG, "vocab_size": 150_000}))  # 19 MB
-    assert Shortlist.pays(GPTModel({**CONFIG, "vocab_size": 150_000, "d_model": 64}))
-    monkeypatch.setattr("src.model.shortlist.IN_CACHE", 0)
-    assert Shortlist.pays(model)
-    assert not Shortlist.pays(quantize_int8(model))
-    assert not Shortlist.pays(copy.deepcopy(model).bfloat16())
-    assert not Shortlist.pays(copy.deepcopy(model).to("meta"))
+    assert not HalfPrecisionHead.pays(model)  # a small one
+    assert not HalfPrecisionHead.pays(GPTModel({**CONFIG, "vocab_size": 150_000}))  # 19 MB
+    assert HalfPrecisionHead.pays(GPTModel({**CONFIG, "vocab_size": 150_000, "d_model": 64}))
+    monkeypatch.setattr("src.model.decoding.fast_head.IN_CACHE", 0)
+    assert HalfPrecisionHead.pays(model)
+    assert not HalfPrecisionHead.pays(quantize_int8(model))
+    assert not HalfPrecisionHead.pays(copy.deepcopy(model).bfloat16())
+    assert not HalfPrecisionHead.pays(copy.deepcopy(model).to("meta"))
     monkeypatch.setattr("torch.backends.quantized.engine", "qnnpack")
-    assert not Shortlist.pays(model)
+    assert not HalfPrecisionHead.pays(model)

@@ -15,7 +15,7 @@ IN_CACHE = 32e6  # bytes: a smaller head stays in the processor's cache, where r
 MANY = 1 / 16  # of the vocabulary: to pick more rows than this out of the head takes longer than to read it
 
 
-class Shortlist:
+class HalfPrecisionHead:
     """A head (V, C) of 32 bits that is asked for its largest logits, and a copy of it in 16."""
 
     @staticmethod

@@ -3,6 +3,8 @@
 import logging
 from importlib import import_module
 
+from src.common.messages import one_line
+
 INSTALL = "python -m pip install -r requirements.txt"
 
 
@@ -15,7 +17,7 @@ def import_semantic_kernel() -> None:
     try:
         import_module("semantic_kernel")
     except ModuleNotFoundError as error:
-        missing = "is not installed" if error.name == "semantic_kernel" else f"does not load ({_first_line(error)})"
+        missing = "is not installed" if error.name == "semantic_kernel" else f"does not load ({one_line(error)})"
         raise ImportError(f"semantic-kernel {missing}; install it with {INSTALL}") from error
     except ValueError as error:  # pydantic's: settings are read while the package is imported
         detail = " ".join(str(error).split("[type=")[0].split())
@@ -25,9 +27,5 @@ def import_semantic_kernel() -> None:
         ) from error
     except Exception as error:  # a package that does not fit its dependencies can fail in any way
         raise ImportError(
-            f"semantic-kernel does not load ({_first_line(error)}); install it again with {INSTALL} --force-reinstall"
+            f"semantic-kernel does not load ({one_line(error)}); install it again with {INSTALL} --force-reinstall"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

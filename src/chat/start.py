@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from src.chat_session import ChatSettings
-from src.checkpoint import Base, load_base
+from src.chat.session import ChatSettings
+from src.checkpoint import LoadedModel, load_base
 from src.cli import flag
 from src.model.generate import TextGenerator
 from src.model.quantize import quantize_int8
@@ -57,11 +57,11 @@ class ChatFlags:
 
 
 @dataclass(frozen=True)
-class ChatModel:
+class LoadedChat:
     """A model that can be talked to, the checkpoint that it comes from, and where it computes."""
 
     generator: TextGenerator
-    base: Base
+    base: LoadedModel
     device: str
 
     @property
@@ -69,10 +69,10 @@ class ChatModel:
         return self.base.metadata.get("template")
 
 
-def load_chat_model(flags: ChatFlags, notify: Callable[[str], None], *, talkative: bool) -> ChatModel:
+def load_chat_model(flags: ChatFlags, notify: Callable[[str], None], *, interactive: bool) -> LoadedChat:
     """Load the model that the flags name, and say which it is. Raises what loading raises.
 
-    talkative: it will give many answers, which is prepared in the background.
+    interactive: it will give many answers, which is prepared in the background.
     """
     base = load_base(flags.model, MODELS, load_encoding)
     in_8_bits = flags.quantize == "int8"
@@ -83,15 +83,15 @@ def load_chat_model(flags: ChatFlags, notify: Callable[[str], None], *, talkativ
         f"context of {size.context_length} tokens, on {where}"
     )
     model = quantize_int8(base.model) if in_8_bits else base.model
-    with blaming(base.path):
+    with naming_file(base.path):
         generator = TextGenerator(model, base.encoding, device)
-    if talkative:
+    if interactive:
         generator.settle()
-    return ChatModel(generator, base, where)
+    return LoadedChat(generator, base, where)
 
 
 @contextmanager
-def blaming(path: Path) -> Iterator[None]:
+def naming_file(path: Path) -> Iterator[None]:
     """A ValueError inside names the file that it is about."""
     try:
         yield
@@ -99,7 +99,7 @@ def blaming(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def on_terminal() -> bool:
+def is_interactive() -> bool:
     """Whether a person sits there, at a terminal that can do more than print."""
     streams = (sys.stdin, sys.stdout)
     return all(stream is not None and stream.isatty() for stream in streams) and os.environ.get("TERM") != "dumb"

@@ -10,13 +10,13 @@ from typing import Any
 from src.checkpoint import BEST, LATEST, read_checkpoint, save_checkpoint
 from src.training.run import Run, State
 
-PREVIOUS = "best_model.previous.pt"
+PREVIOUS_BEST = "best_model.previous.pt"
 # What may differ between a run and the one that goes on with it.
 _MAY_CHANGE = ("max_steps", "epochs", "eval_every", "patience", "device", "out", "log_dir", "resume", "compile", "data")
 
 
 @dataclass
-class Keeper:
+class RunCheckpoints:
     """Saves a run and restores it."""
 
     run: Run
@@ -53,8 +53,8 @@ class Keeper:
         """The weights; what an earlier run left under this name is put aside first."""
         best = self.run.flags.out / BEST
         if not self.replaced and best.is_file():
-            os.replace(best, best.with_name(PREVIOUS))
-            print(f"{best}: what an earlier run left there is kept as {PREVIOUS}")
+            os.replace(best, best.with_name(PREVIOUS_BEST))
+            print(f"{best}: what an earlier run left there is kept as {PREVIOUS_BEST}")
         self.replaced = True
         save_checkpoint(best, self._description(state))
 

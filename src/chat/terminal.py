@@ -13,7 +13,8 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from src.chat_session import ChatSettings
+from src.chat.session import ChatSettings
+from src.common.messages import one_line
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -145,7 +146,7 @@ class Command:
     now: Callable[[], str] = str
 
 
-class Talker(Protocol):
+class ChatBackend(Protocol):
     """What the commands of every chat need of it."""
 
     settings: ChatSettings
@@ -153,7 +154,7 @@ class Talker(Protocol):
     def reset(self) -> None: ...
 
 
-def session_commands(session: Talker) -> dict[str, Command]:
+def session_commands(session: ChatBackend) -> dict[str, Command]:
     """The commands of every chat, by name; a front end adds its own, and /help lists those too."""
 
     def reset(_: str) -> str:
@@ -175,7 +176,7 @@ def session_commands(session: Talker) -> dict[str, Command]:
     return commands
 
 
-def _setting(session: Talker, field: str, kind: Callable[[str], float], what: str) -> Command:
+def _setting(session: ChatBackend, field: str, kind: Callable[[str], float], what: str) -> Command:
     def now() -> str:
         value = getattr(session.settings, field)
         return "off" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
@@ -219,7 +220,7 @@ def run_command(line: str, commands: Mapping[str, Command]) -> str | Answers | N
     try:
         return command.run(argument.strip())
     except (ValueError, OSError) as error:
-        return _one_line(error)
+        return one_line(error)
 
 
 def typed_lines(screen: Screen, commands: Mapping[str, Command], history: "History | None" = None) -> Iterator[str]:
@@ -292,8 +293,4 @@ def talk(
                 raise
             screen.note("stopped")
         except (ValueError, RuntimeError, MemoryError) as error:
-            screen.note(f"no answer: {_one_line(error)}")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+            screen.note(f"no answer: {one_line(error)}")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from src.sk_integration import private_files
+from src.common import atomic_file
+from src.memory import private_files
+from src.memory.private_files import locked
 from src.sk_integration.memory_manager import Conversation, Message, SessionStore
-from src.sk_integration.private_files import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -135,7 +136,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(private_files.os, failing, full)
+        patched.setattr(atomic_file.os, failing, full)
         with pytest.raises(OSError, match=r"x\.json: could not be written \(No space left on device\)"):
             store.save(conversation)
     assert (store.folder / "x.json").read_bytes() == before
@@ -154,14 +155,16 @@ def test_a_file_that_a_scanner_holds_for_a_moment_is_written_all_the_same(
             raise refusals.pop()
         real(*paths)
 
-    monkeypatch.setattr(private_files.os, "replace", replace)
+    monkeypatch.setattr(atomic_file.os, "replace", replace)
     saved(store, "a")
     assert questions(store.load("x")) == ["a"]
 
 
 def test_what_a_killed_program_left_is_removed(store: SessionStore) -> None:
     saved(store, "a")
-    (store.folder / ".x.json.abc.tmp").write_text("half", encoding="utf-8")
+    left = store.folder / ".x.json.1-0123abcd.tmp"
+    left.write_text("half", encoding="utf-8")
+    os.utime(left, (0, 0))
     saved(store, "b")
     assert not list(store.folder.glob("*.tmp"))
 

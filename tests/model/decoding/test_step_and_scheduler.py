@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from src.model.decode import Decoder
-from src.model.generate import KeptCache, TextGenerator
+from src.model.decoding.sampling import SamplingSettings
+from src.model.decoding.sequence import Writer
+from src.model.decoding.step import SingleTokenStep
+from src.model.generate import PrefixCache, TextGenerator
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
-from src.model.sampling import SamplingSettings
-from src.model.writer import Writer
 from tests.model.test_generate import Spelling
 
 CONFIG = {"vocab_size": 257, "context_length": 48, "d_model": 32, "n_heads": 4, "n_layers": 3, "dropout": 0.1}
@@ -51,7 +51,7 @@ def test_one_more_token_has_the_states_that_the_whole_model_gives_it(
     for i, n in enumerate(lengths):
         model.hidden_states(ids[i : i + 1, :n], cache.row(i))
     last = [int(ids[i, n]) for i, n in enumerate(lengths)]
-    states = Decoder(model).states(last, cache, lengths)
+    states = SingleTokenStep(model).states(last, cache, lengths)
     torch.testing.assert_close(states, expected, atol=tolerance, rtol=tolerance)
     for i, n in enumerate(lengths):  # and its keys and values stand behind those of the tokens before
         whole = model.new_cache()
@@ -93,9 +93,11 @@ def test_texts_written_together_are_those_written_alone(
 
 def test_a_place_that_a_finished_text_leaves_is_taken_by_the_next(model: GPTModel) -> None:
     generator, steps = TextGenerator(model, Spelling()), []
-    together = Decoder.states
+    together = SingleTokenStep.states
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Decoder, "states", lambda self, ids, *rest: steps.append(len(ids)) or together(self, ids, *rest))
+        patch.setattr(
+            SingleTokenStep, "states", lambda self, ids, *rest: steps.append(len(ids)) or together(self, ids, *rest)
+        )
         generator.generate_batch(["one", "two", "three", "four", "five"], 6, batch_size=2, temperature=0)
     assert steps == [2] * 12 + [1] * 6
     assert generator.generate_batch([], 6) == []
@@ -115,7 +117,7 @@ def test_guesses_change_no_text(speller: TextGenerator, prompt: str, settings: d
 def test_right_guesses_save_steps_and_leave_a_cache_that_is_gone_on_from(
     speller: TextGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads, kept, prompt = [], KeptCache(), "abcdefghijklmnopqrstuvwxyzabcd"
+    reads, kept, prompt = [], PrefixCache(), "abcdefghijklmnopqrstuvwxyzabcd"
     hidden_states = speller.model.hidden_states
     monkeypatch.setattr(speller.model, "hidden_states", lambda *ids: reads.append(1) or hidden_states(*ids))
     stream = speller.stream(prompt, 16, temperature=0, lookup=3, kept=kept)
@@ -128,7 +130,7 @@ def test_right_guesses_save_steps_and_leave_a_cache_that_is_gone_on_from(
 
 
 def test_an_answer_that_is_left_between_two_guessed_tokens_can_be_gone_on_from(speller: TextGenerator) -> None:
-    kept, prompt = KeptCache(), "abcdefghijklmnopqrstuvwxyzabcd"
+    kept, prompt = PrefixCache(), "abcdefghijklmnopqrstuvwxyzabcd"
     stream = speller.stream(prompt, 16, temperature=0, lookup=3, kept=kept)
     said = [next(stream), next(stream)]
     del stream
@@ -178,9 +180,9 @@ def test_an_interrupt_while_a_token_is_chosen_leaves_a_cache_that_is_right(
 
 def test_half_precision_makes_no_guesses_unless_asked() -> None:
     model = GPTModel(CONFIG)
-    assert model.cheap_guesses == 2
-    assert model.bfloat16().cheap_guesses == 0
-    assert quantize_int8(GPTModel(CONFIG)).cheap_guesses == 0
+    assert model.default_draft_tokens == 2
+    assert model.bfloat16().default_draft_tokens == 0
+    assert quantize_int8(GPTModel(CONFIG)).default_draft_tokens == 0
 
 
 def test_one_text_in_place_of_several_prompts_is_refused(model: GPTModel) -> None:

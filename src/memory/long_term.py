@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.sk_integration.private_files import CHECK_FOLDER, LOCK_WAIT_S, locked, readable, reason, set_aside
-from src.sk_integration.told_facts import PERSONAL, STOP_WORDS, told_facts, words_of
+from src.common.messages import without_surrogates
+from src.memory.private_files import CHECK_FOLDER, LOCK_WAIT_S, locked, quarantine, reason
+from src.memory.told_facts import PERSONAL, STOP_WORDS, extract_facts, words_of
 
 VERSION = 1
 
@@ -76,16 +77,16 @@ class LongTermMemory:
             try:
                 self._db = _opened(self.path)
             except _Damaged as error:
-                aside = set_aside(self.path)
+                aside = quarantine(self.path)
                 notify(f"{self.path}: damaged ({error}); it is kept as {aside.name}, and a new memory is begun")
                 self._db = _opened(self.path)
 
     def remember(self, text: str, session: str) -> Memory | None:
         """Keep what a message tells about the person's world; None where that is nothing, or known already."""
-        fact = told_facts(readable(text))
+        fact = extract_facts(without_surrogates(text))
         if not fact:
             return None
-        row = (fact, readable(session), time.time())
+        row = (fact, without_surrogates(session), time.time())
         same = " ".join(fact.casefold().split()).rstrip(".!")
         with self._using() as db:
             insert = "INSERT OR IGNORE INTO memory(text, session, created, same) VALUES (?, ?, ?, ?)"
@@ -98,7 +99,7 @@ class LongTermMemory:
         A fact must hold a quarter of the weight of the question's words, or half where the question does not speak of
         the person; a word weighs the more, the fewer facts have it (BM25's inverse document frequency).
         """
-        asked = words_of(readable(query))
+        asked = words_of(without_surrogates(query))
         words = [word for word in asked if word not in STOP_WORDS][:_MOST_WORDS]
         personal = [word for word in asked if word in PERSONAL]
         if not words:

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from src.chat_session import NEXT_TURN, RAW_MODEL, ChatSession, ChatSettings, ChatTurn
+from src.chat.session import NEXT_TURN, RAW_MODEL, ChatSession, ChatSettings, ChatTurn
 from src.data.prompts import TEMPLATE, render_conversation
-from src.model.generate import KeptCache, TextGenerator
+from src.model.decoding.text_stream import TextStream, stop_strings
+from src.model.generate import PrefixCache, TextGenerator
 from src.model.gpt import GPTModel
-from src.model.text_stream import TextStream, stop_strings
 from src.tokenizer import load_gpt2_encoding
 
 ENCODING = load_gpt2_encoding()
@@ -29,7 +29,7 @@ class Reciter(TextGenerator):
         super().__init__(small_model(context_length), ENCODING)
         self.answers = iter(answers)
         self.prompts: list[list[int]] = []
-        self.kept: list[KeptCache | None] = []
+        self.kept: list[PrefixCache | None] = []
         self.asked_with: list[dict] = []
 
     def stream(self, prompt, max_new_tokens=100, *, stop=None, kept=None, **settings):
@@ -94,7 +94,7 @@ def test_all_turns_of_a_session_share_what_the_model_has_read():
     session, generator, _ = chat("a", "b")
     say(session, "x", "y")
     assert generator.kept[0] is generator.kept[1] is not None
-    kept = KeptCache()
+    kept = PrefixCache()
     other = ChatSession(generator, template=TEMPLATE, settings=session.settings, notify=print, kept=kept)
     generator.answers = iter(["c"])
     say(other, "z")

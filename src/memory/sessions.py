@@ -12,7 +12,8 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Literal
 
-from src.sk_integration.private_files import CHECK_FOLDER, locked, readable, set_aside, write_private
+from src.common.messages import without_surrogates
+from src.memory.private_files import CHECK_FOLDER, locked, quarantine, write_private
 
 FORMAT = 1
 _ROLES = ("system", "user", "assistant")
@@ -29,7 +30,7 @@ class Message:
     finish_reason: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", readable(self.text))
+        object.__setattr__(self, "text", without_surrogates(self.text))
 
 
 Exchange = tuple[Message, ...]  # what a person said and all that follows up to the next thing they say
@@ -102,7 +103,7 @@ class SessionStore:
             content = {
                 "format": FORMAT,
                 "revision": revision,
-                "summary": readable(conversation.summary),
+                "summary": without_surrogates(conversation.summary),
                 "messages": [asdict(message) for message in conversation.messages],
             }
             write_private(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
@@ -157,7 +158,7 @@ class SessionStore:
         try:
             return _read(path)
         except _Damaged as error:
-            aside = set_aside(path)
+            aside = quarantine(path)
             self.notify(f"{error}; it is kept as {aside.name}, and the conversation begins anew")
             return None
 
@@ -191,7 +192,7 @@ def _conversation(name: str, content: dict[str, Any]) -> Conversation:
     messages, summary, revision = content["messages"], content["summary"], content["revision"]
     if not isinstance(messages, list) or not isinstance(summary, str) or not isinstance(revision, int):
         raise TypeError("messages, summary or revision")
-    conversation = Conversation(name, [Message(**message) for message in messages], readable(summary))
+    conversation = Conversation(name, [Message(**message) for message in messages], without_surrogates(summary))
     for n, message in enumerate(conversation.messages):
         if message.role not in _ROLES or not isinstance(message.finish_reason, str | None):
             raise ValueError(f"message {n}")

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from src.model.attention import KeyValueCache
-from src.model.sampling import SamplingSettings, candidates
+from src.model.decoding.sampling import SamplingSettings, candidates
 
 logger = logging.getLogger(__name__)
 
-MATCHED = 3  # tokens that have to be the same before a guess is what followed them last time
+NGRAM = 3  # tokens that have to be the same before a guess is what followed them last time
 
 
 class Writer:
@@ -97,9 +97,9 @@ class Writer:
     def _guess(self) -> list[int]:
         """What followed the last few tokens when they came before."""
         known = len(self.window)
-        for at in range(max(self._indexed, MATCHED), known):
-            self._after[tuple(self.window[at - MATCHED : at])] = at
+        for at in range(max(self._indexed, NGRAM), known):
+            self._after[tuple(self.window[at - NGRAM : at])] = at
         self._indexed = known
-        followed = self.window[self._after.get(tuple(self.window[-MATCHED:]), known) :]
+        followed = self.window[self._after.get(tuple(self.window[-NGRAM:]), known) :]
         most = min(self._lookup, self._left - 1, self._context - known)
         return [followed[i % len(followed)] for i in range(most)] if followed else []  # a loop goes on as a loop

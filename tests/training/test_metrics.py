@@ -9,8 +9,8 @@ import torch
 from src.data.batching import Batch, pack_examples
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
-from src.training.evaluate import evaluate
 from src.training.losses import language_model_loss
+from src.training.metrics import evaluate
 
 CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 1, "dropout": 0.5}
 CPU = Runtime(torch.device("cpu"), "fp32", "for tests")

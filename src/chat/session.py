@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
+from src.common.checks import is_count, is_seed
+from src.common.messages import without_surrogates
 from src.data.prompts import TEMPLATE, Turn, render_conversation
-from src.model.generate import KeptCache, TextGenerator
-from src.model.sampling import SamplingSettings
+from src.model.decoding.sampling import SamplingSettings
+from src.model.generate import PrefixCache, TextGenerator
 
 NEXT_TURN = "\n### Instruction:"  # the template's heading: a model that writes it speaks for the person
 RAW_MODEL = (
@@ -39,9 +41,9 @@ class ChatSettings:
             SamplingSettings(self.temperature, self.top_k, self.top_p, self.repetition_penalty)
         except ValueError as error:
             problems.append(str(error))
-        if not _is_whole(self.max_tokens) or self.max_tokens < 1:
+        if not is_count(self.max_tokens):
             problems.append(f"max_tokens must be a whole number of at least 1, got {self.max_tokens!r}")
-        if self.seed is not None and not (_is_whole(self.seed) and 0 <= self.seed < 2**63):
+        if self.seed is not None and not is_seed(self.seed):
             problems.append(f"seed must be a whole number from 0 to 2**63 - 1, or None for off, got {self.seed!r}")
         if problems:
             raise ValueError("; ".join(problems))
@@ -92,7 +94,7 @@ class ChatSession:
         settings: ChatSettings,
         notify: Callable[[str], None],
         system: str | None = None,
-        kept: KeptCache | None = None,
+        kept: PrefixCache | None = None,
     ) -> None:
         if template not in (None, TEMPLATE):
             raise ValueError(
@@ -102,14 +104,14 @@ class ChatSession:
         if system and template is None:
             raise ValueError("a raw model takes no system message; python instruction_tune.py makes a model that does")
         self.generator, self.settings, self.notify = generator, settings, notify
-        self._kept = kept or KeptCache()
+        self._kept = kept or PrefixCache()
         # As the tokenizer gives it back: one of words has spacing of its own.
         self._next_turn = generator.encoding.decode(generator.encoding.encode_ordinary(NEXT_TURN))
         self.is_raw = template is None
         self.finish_reason: Literal["stop", "length", "interrupted"] | None = None
         self.prompt_tokens = self.answer_tokens = self.left_out = 0
         self._turns: list[ChatTurn] = []
-        self._system = [self._turn("system", _readable(system).strip())] if system else []
+        self._system = [self._turn("system", without_surrogates(system).strip())] if system else []
         self._check_room()
         if self.is_raw:
             notify(RAW_MODEL)
@@ -133,7 +135,7 @@ class ChatSession:
     def remember(self, asked: str, answered: str) -> None:
         """Append a message and its answer, said elsewhere, as if they had been said here."""
         self._turns.append(self._user_turn(asked))
-        self._turns.append(self._turn("assistant", _readable(answered)))
+        self._turns.append(self._turn("assistant", without_surrogates(answered)))
 
     def reply(self, text: str, should_stop: Callable[[], bool] = lambda: False) -> Generator[str, None, None]:
         """The answer in pieces, as they come. Both turns are kept at its end, or when it is closed, with what was said.
@@ -224,7 +226,7 @@ class ChatSession:
     def _user_turn(self, text: str) -> ChatTurn:
         # The white space around a message is not in the training data either; the space after a raw prompt would keep
         # the model from the words that begin with one.
-        text = _readable(text).rstrip(" \t") if self.is_raw else _readable(text).strip()
+        text = without_surrogates(text).rstrip(" \t") if self.is_raw else without_surrogates(text).strip()
         if not text.strip():
             raise ValueError("the message is empty")
         return self._turn("user", text)
@@ -262,18 +264,9 @@ def _stripped(pieces: Iterable[str]) -> Iterator[str]:
             held = held[len(held.rstrip()) :]
 
 
-def _readable(text: str) -> str:
-    """The text without lone surrogates, which stand for bytes that were not text and that nothing can encode."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
 def _ids(turns: Iterable[ChatTurn]) -> list[int]:
     return [i for turn in turns for i in turn.ids]
 
 
 def _length(turns: Iterable[ChatTurn]) -> int:
     return sum(len(turn.ids) for turn in turns)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -3,12 +3,13 @@
 V vocabulary.
 """
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from src.common.checks import is_count, is_number
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,19 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         problems = []
-        if not _is_real(self.temperature) or self.temperature < 0:
+        if not is_number(self.temperature) or self.temperature < 0:
             problems.append(f"temperature must be a number of at least 0, got {self.temperature!r}")
-        if self.top_k is not None and not _is_count(self.top_k):
+        if self.top_k is not None and not is_count(self.top_k):
             problems.append(f"top_k must be a whole number of at least 1, or None for off, got {self.top_k!r}")
-        if self.top_p is not None and not (_is_real(self.top_p) and 0 < self.top_p <= 1):
+        if self.top_p is not None and not (is_number(self.top_p) and 0 < self.top_p <= 1):
             problems.append(f"top_p must be above 0 and at most 1, or None for off, got {self.top_p!r}")
-        if not _is_real(self.repetition_penalty) or self.repetition_penalty <= 0:
+        if not is_number(self.repetition_penalty) or self.repetition_penalty <= 0:
             problems.append(f"repetition_penalty must be a number above 0, got {self.repetition_penalty!r}")
         if problems:
             raise ValueError("; ".join(problems))
 
     @property
-    def deciding(self) -> int | None:
+    def top_logits_needed(self) -> int | None:
         """So many of the largest logits decide which token comes and with what chance; None: all of them do."""
         if self.repetition_penalty != 1.0:
             return None
@@ -59,9 +60,9 @@ def candidates(logits: Tensor, seen: Collection[int], settings: SamplingSettings
     if settings.temperature == 0:
         return logits.argmax().view(1), torch.ones(1)
     if settings.top_k is None and settings.top_p is None:
-        return torch.arange(len(logits)), torch.softmax(_heated(logits, settings.temperature), dim=0)
+        return torch.arange(len(logits)), torch.softmax(_apply_temperature(logits, settings.temperature), dim=0)
     kept, ids = logits.topk(min(settings.top_k or len(logits), len(logits)))  # highest first
-    probabilities = torch.softmax(_heated(kept, settings.temperature), dim=0)
+    probabilities = torch.softmax(_apply_temperature(kept, settings.temperature), dim=0)
     if settings.top_p is not None and settings.top_p < 1:  # 1 keeps all; rounding must not drop any
         before = probabilities.cumsum(0) - probabilities
         n = max(1, int((before < settings.top_p).sum()))  # the token that crosses top_p stays
@@ -78,14 +79,6 @@ def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     return logits.index_copy(0, seen, torch.where(scores > 0, scores / penalty, scores * penalty))
 
 
-def _heated(logits: Tensor, temperature: float) -> Tensor:
+def _apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     """logits / temperature, measured from the largest one so that a tiny temperature cannot overflow."""
     return (logits - logits.max()).double().div(temperature).float()
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -18,7 +18,7 @@ from src.model.gpt import GPTModel
 from src.model.transformerBlock import TransformerBlock
 
 
-class Decoder:
+class SingleTokenStep:
     """Reads single tokens with a model. It holds the model's weights as they are when it is made."""
 
     def __init__(self, model: GPTModel) -> None:

@@ -1,21 +1,14 @@
 """Files that only their owner may read, written whole or not at all, by one program at a time."""
 
-import os
 import sqlite3
-import tempfile
-import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from src.common.atomic_file import OWNER_ONLY, atomic_write
+
 LOCK_WAIT_S = 10.0
-_REPLACE_WAITS_S = (0.05, 0.1, 0.2, 0.4)
 CHECK_FOLDER = "check the room and the permissions there, or pass another --memory-dir"
-
-
-def readable(text: str) -> str:
-    """The text without lone surrogates, which no UTF-8 file can hold: replacement characters take their place."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def make_private_folder(folder: Path) -> None:
@@ -32,36 +25,15 @@ def write_private(path: Path, text: str) -> None:
     To be called inside `locked`. Raises OSError in one line; the old file is then as it was.
     """
     try:
-        # Under the lock, whatever lies here belongs to a program that was killed while it saved.
-        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-            leftover.unlink()
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)  # mode 600
-        try:
-            with open(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            _replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic_write(path, OWNER_ONLY) as file:
+            file.write(text.encode("utf-8"))
     except OSError as error:
         raise OSError(
             f"{path}: could not be written ({error.strerror}); what was saved before is untouched; {CHECK_FOLDER}"
         ) from error
 
 
-def _replace(temporary: str, path: Path) -> None:
-    """Rename over `path`. Windows refuses while somebody reads it, as virus scanners do for a moment."""
-    for wait_s in _REPLACE_WAITS_S:
-        try:
-            return os.replace(temporary, path)
-        except PermissionError:
-            time.sleep(wait_s)
-    os.replace(temporary, path)
-
-
-def set_aside(path: Path) -> Path:
+def quarantine(path: Path) -> Path:
     """Rename a damaged file to the first free `name.damaged-N.suffix` beside it, and return that path.
 
     Raises OSError in one line.

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from src.sk_integration import long_term
+from src.memory import long_term
+from src.memory.told_facts import extract_facts
 from src.sk_integration.memory_manager import LongTermMemory, worth_keeping
-from src.sk_integration.told_facts import told_facts
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = ["My cat is called Miso.", "My wife's name is Ingrid.", "I work in Lisbon.", "Our car is a red Volvo."]
@@ -152,7 +152,7 @@ def test_recall_is_as_good_as_was_measured(path: Path) -> None:
     ],
 )
 def test_statements_about_the_persons_world_are_kept_and_nothing_else(text: str, kept: str) -> None:
-    assert told_facts(text) == kept
+    assert extract_facts(text) == kept
     assert worth_keeping(text) == bool(kept)
 
 

@@ -55,7 +55,7 @@ def words_of(text: str) -> list[str]:
     return list(dict.fromkeys(_WORD.findall(text.lower())))
 
 
-def told_facts(text: str) -> str:
+def extract_facts(text: str) -> str:
     """The sentences of a message that tell something about the person's world; "" where there are none.
 
     "Hi! Remember that the rent is 940 euros. Is that much?" gives "The rent is 940 euros."
@@ -68,7 +68,7 @@ def told_facts(text: str) -> str:
 
 def worth_keeping(text: str) -> bool:
     """Whether a message states something about the person's world, and is not only a question or an order."""
-    return told_facts(text) != ""
+    return extract_facts(text) != ""
 
 
 def _fact(sentence: str) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from prompt_toolkit.history import FileHistory
 
-from src.sk_integration.private_files import make_private_folder, readable
+from src.common.messages import without_surrogates
+from src.memory.private_files import make_private_folder
 
 
 class TypedHistory(FileHistory):
@@ -22,6 +23,6 @@ class TypedHistory(FileHistory):
 
     def store_string(self, string: str) -> None:
         try:
-            super().store_string(readable(string))
+            super().store_string(without_surrogates(string))
         except OSError as error:
             self._notify(f"{self._path}: this line is not kept for the arrow keys ({error.strerror})")

@@ -1,0 +1,75 @@
+"""Files that are written completely or not at all."""
+
+import glob
+import os
+import secrets
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+OWNER_ONLY = 0o600  # the mode of a private file
+
+_STALE_AFTER_S = 3600.0  # a live process writes to its temporary file more often than this
+_RENAME_PAUSES_S = (0.05, 0.1, 0.2, 0.4)
+
+
+@contextmanager
+def atomic_write(path: Path, mode: int = 0o666) -> Generator[BinaryIO, None, None]:
+    """Open a binary file for writing such that `path` holds either its old content or all of the new content.
+
+    The bytes go to a temporary file in the same folder, which is created if it is missing. At the end the file is
+    flushed to the disk and renamed. If anything is raised inside, Ctrl-C included, the temporary file is deleted and
+    `path` is unchanged. `mode` is the permissions of the new file, before the umask.
+    """
+    target = Path(path).resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_temporaries(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _rename(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_stale_temporaries(path: Path) -> None:
+    """Delete what processes that were killed while writing `path` left next to it."""
+    target = Path(path).resolve()
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*-????????.tmp"):
+        try:
+            if _is_stale(leftover):
+                leftover.unlink()
+        except OSError:  # already gone, in use, or owned by someone else
+            continue
+
+
+def _is_stale(temporary: Path) -> bool:
+    """Whether the process that made a temporary file has ended. Its id is part of the file's name."""
+    if time.time() - temporary.stat().st_mtime > _STALE_AFTER_S:
+        return True
+    if os.name == "nt":  # Windows refuses to delete a file that is open, so trying is safe
+        return True
+    try:
+        os.kill(int(temporary.name.split(".")[-2].partition("-")[0]), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, OverflowError, PermissionError):
+        return False
+    return False
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    """Rename, replacing `target`. Windows refuses while another program, such as a virus scanner, reads it."""
+    for pause_s in _RENAME_PAUSES_S:
+        try:
+            return os.replace(temporary, target)
+        except PermissionError:
+            time.sleep(pause_s)
+    os.replace(temporary, target)
