@@ -180,6 +180,12 @@ def spelling_problems(_: str, tree: ast.Module) -> Problems:
                 yield node.lineno, f"write `from src.{name}`: under a second name a module is loaded twice"
 
 
+def shared_test_code_problems(_: str, tree: ast.Module) -> Problems:
+    for line, target in imported_modules(tree):
+        if is_test(target) and target.rpartition(".")[2].startswith("test_"):
+            yield line, f"a test must not import {target}: move what they share to tests/fakes.py"
+
+
 def library_problems(module: str, tree: ast.Module) -> Problems:
     """The word tokenizer is for machines without torch, too."""
     if within(module, "src.tokenizer"):
@@ -194,6 +200,10 @@ def test_imports_go_down_as_the_table_says() -> None:
 
 def test_our_modules_are_imported_under_one_name() -> None:
     assert problems_everywhere(spelling_problems, tests_too=True) == []
+
+
+def test_no_test_imports_another() -> None:
+    assert problems_everywhere(shared_test_code_problems, tests_too=True) == []
 
 
 def test_the_tokenizer_needs_no_torch() -> None:

@@ -6,75 +6,36 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
-from prompt_toolkit.application import create_app_session
-from prompt_toolkit.input import create_pipe_input
-from prompt_toolkit.output import DummyOutput
 from prompt_toolkit.utils import get_cwidth
 
 import chat
 from src.chat.session import ChatSession
 from src.chat.terminal import Screen, printable, run_command, session_commands, talk, typed_lines, wrapped
-from src.checkpoint import save_checkpoint
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
-from src.model.gpt import GPTModel
 from src.program import run_script
-from src.tokenizer import describe, load_gpt2_encoding
+from tests.fakes import ANSWER, ENCODING, answering_model, save_model, stream_that_fails_once, terminal_with_keys
 
-ENCODING = load_gpt2_encoding()
-ANSWER = "Paris is the capital of France."
 SCRIPT = Path(chat.__file__)
-
-
-def speaking_model(text: str) -> GPTModel:
-    """A model that says the text after each line break: its MLP is a table from every token to the next one.
-
-    The tokens of the text must differ from each other.
-    """
-    steps = [*ENCODING.encode_ordinary("\n" + text), ENCODING.eot_token]
-    torch.manual_seed(0)
-    size = {"context_length": 64, "d_model": 64, "n_heads": 1, "n_layers": 1}
-    model = GPTModel({"vocab_size": 50257, **size})
-    table = torch.randn(50257, 64)
-    table = torch.nn.functional.normalize(table - table.mean(dim=1, keepdim=True), dim=1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        model.wte.weight.copy_(table)
-        model.ln_f.weight.fill_(10)
-        block = model.h[0]
-        block.ln_2.weight.fill_(1 / 8)  # unit vectors again
-        for i, (token, following) in enumerate(zip(steps[:-1], steps[1:], strict=True)):
-            block.mlp.c_fc.weight[i] = 100 * table[token]
-            block.mlp.c_fc.bias[i] = -90
-            block.mlp.c_proj.weight[:, i] = table[following]
-    return model.eval()
-
-
-def save(path: Path, model: GPTModel, template: str | None) -> None:
-    content = {"model": model.state_dict(), "config": asdict(model.config), "stage": "test", "template": template}
-    save_checkpoint(path, {**content, "tokenizer": describe(ENCODING)})
 
 
 @pytest.fixture(scope="module")
 def model():
-    return speaking_model(ANSWER)
+    return answering_model(ANSWER)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, model):
     """A working folder with a tuned model and a raw one."""
     folder = tmp_path_factory.mktemp("chat")
-    save(folder / "checkpoints/instruction_tuned/best_model.pt", model, TEMPLATE)
-    save(folder / "checkpoints/scratch/best_model.pt", model, None)
-    save(folder / "escape.pt", speaking_model("Red \x1b[31m alert\x07\x9b!"), TEMPLATE)
-    save(folder / "foreign.pt", model, "another template")
+    save_model(folder / "checkpoints/instruction_tuned/best_model.pt", model, TEMPLATE)
+    save_model(folder / "checkpoints/scratch/best_model.pt", model, None)
+    save_model(folder / "escape.pt", answering_model("Red \x1b[31m alert\x07\x9b!"), TEMPLATE)
+    save_model(folder / "foreign.pt", model, "another template")
     return folder
 
 
@@ -97,14 +58,6 @@ def session(model):
     return ChatSession(
         TextGenerator(model, ENCODING), template=TEMPLATE, settings=chat.Config().settings(), notify=lambda note: None
     )
-
-
-@contextmanager
-def terminal(keys: str = ""):
-    """A terminal on which these keys are pressed."""
-    with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
-        pipe.send_text(keys)
-        yield
 
 
 def test_piped_lines_are_answered_one_after_the_other(converse):
@@ -317,27 +270,9 @@ def test_an_empty_prompt_is_bad_usage(capsys):
     assert capsys.readouterr().err == "chat.py: --prompt is empty; see python chat.py --help\n"
 
 
-def fail_after(pieces: list[str], error: BaseException):
-    """Instead of the first answer these pieces and the error; then the model's own answers."""
-    usual, failed = TextGenerator.stream, []
-
-    def stream(self, *args, **settings):
-        if failed:
-            return usual(self, *args, **settings)
-        failed.append(True)
-
-        def broken():
-            yield from pieces
-            raise error
-
-        return broken()
-
-    return stream
-
-
 def test_ctrl_c_stops_an_answer_and_not_the_chat(session, monkeypatch, capsys):
-    monkeypatch.setattr(TextGenerator, "stream", fail_after(["Once upon ", "a time "], KeyboardInterrupt()))
-    with terminal():
+    monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once upon ", "a time "], KeyboardInterrupt()))
+    with terminal_with_keys():
         talk(session.reply, Screen(interactive=True), session_commands(session), ["Tell", "France?"])
     assert [turn.text for turn in session.turns] == ["Tell", "Once upon a time", "France?", ANSWER]
     assert capsys.readouterr().out == f"Once upon a \n\n{ANSWER}\n\n"
@@ -358,13 +293,13 @@ def test_an_answer_that_cannot_be_shown_is_kept_as_far_as_it_was_said(session, m
 
 
 def test_ctrl_c_ends_a_piped_session_with_exit_code_130(converse, monkeypatch):
-    monkeypatch.setattr(TextGenerator, "stream", fail_after(["Once"], KeyboardInterrupt()))
+    monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once"], KeyboardInterrupt()))
     assert converse("Tell\nFrance?\n")[:2] == (130, "Assistant: Once\n")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory\nleft"), MemoryError(), ValueError("prompt id 9")])
 def test_an_answer_that_fails_is_one_line_and_the_chat_goes_on(converse, monkeypatch, error):
-    monkeypatch.setattr(TextGenerator, "stream", fail_after(["Once"], error))
+    monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once"], error))
     code, out, err = converse("Tell\nFrance?\n")
     assert (code, out) == (0, f"Assistant: Once\nAssistant: {ANSWER}\n")
     reason = " ".join(str(error).split()) or "MemoryError"
@@ -397,7 +332,7 @@ def test_a_terminal_session_from_the_first_line_to_ctrl_d(folder, monkeypatch, c
     monkeypatch.setattr(chat, "is_interactive", lambda: True)
     settled = []
     monkeypatch.setattr(TextGenerator, "settle", lambda generator: settled.append(generator))
-    with terminal("France?\r/tokens 2\rgone\x03France?\r\x04"):
+    with terminal_with_keys("France?\r/tokens 2\rgone\x03France?\r\x04"):
         assert chat.main([]) == 0
     assert capsys.readouterr().out == f"{ANSWER}\n\nParis is\n\n"
     assert len(settled) == 1  # a chat writes many texts
@@ -408,7 +343,7 @@ def test_a_terminal_session_from_the_first_line_to_ctrl_d(folder, monkeypatch, c
 
 def test_typed_lines_can_be_edited_and_cleared(session):
     left = "\x1b[D"
-    with terminal(f"helo{left}l\r" + "cleared\x03" + "\x03" + "bye\r" + "\x04"):
+    with terminal_with_keys(f"helo{left}l\r" + "cleared\x03" + "\x03" + "bye\r" + "\x04"):
         assert list(typed_lines(Screen(interactive=True), session_commands(session))) == ["hello", "bye"]
 
 

@@ -18,15 +18,15 @@ from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from src.program import run_script
 from src.sk_integration import sk_import
-from tests.test_chat import ANSWER, fail_after, save, speaking_model, terminal
+from tests.fakes import ANSWER, answering_model, save_model, stream_that_fails_once, terminal_with_keys
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
-    save(folder / "tuned.pt", speaking_model(ANSWER), TEMPLATE)
-    save(folder / "raw.pt", speaking_model(ANSWER), None)
-    save(folder / "escape.pt", speaking_model("Red \x1b[31m alert\x07\x9b!"), TEMPLATE)
+    save_model(folder / "tuned.pt", answering_model(ANSWER), TEMPLATE)
+    save_model(folder / "raw.pt", answering_model(ANSWER), None)
+    save_model(folder / "escape.pt", answering_model("Red \x1b[31m alert\x07\x9b!"), TEMPLATE)
     return folder
 
 
@@ -157,7 +157,7 @@ def test_a_raw_model_continues_the_prompt(converse):
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory\nleft"), MemoryError(), ValueError("prompt id 9")])
 def test_an_answer_that_fails_is_one_line_and_the_chat_goes_on(converse, monkeypatch, error):
-    monkeypatch.setattr(TextGenerator, "stream", fail_after(["Once"], error))
+    monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once"], error))
     code, out, err = converse("Tell\nFrance?\n/memory\n")
     assert code == 0
     assert out.startswith(f"Assistant: Once\nAssistant: {ANSWER}\nsession default: 2 turns")
@@ -187,7 +187,7 @@ def is_interactive(tmp_path, monkeypatch):
 def test_a_terminal_session_from_several_lines_to_ctrl_d(checkpoints, tmp_path, is_interactive, capsys, monkeypatch):
     pasted, settled = "\x1b[200~one\ntwo\x1b[201~", []
     monkeypatch.setattr(TextGenerator, "settle", lambda generator: settled.append(generator))
-    with terminal(f"France\x1b\r?\r{pasted}\r/multi a; b\rgone\x03/tokens 2\r\x1b[A\r\x04"):
+    with terminal_with_keys(f"France\x1b\r?\r{pasted}\r/multi a; b\rgone\x03/tokens 2\r\x1b[A\r\x04"):
         assert sk_chat.main(["--model", str(checkpoints / "tuned.pt")]) == 0
     assert capsys.readouterr().out == f"{ANSWER}\n\n" * 4
     assert len(settled) == 1  # a chat writes many texts
@@ -223,7 +223,7 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, is_inter
 
     monkeypatch.setattr(TextGenerator, "stream", stream)
     monkeypatch.setattr("src.chat.terminal.print", shows, raising=False)
-    with terminal("France?\rAgain?\r\x04"):
+    with terminal_with_keys("France?\rAgain?\r\x04"):
         assert sk_chat.main(["--model", str(checkpoints / "tuned.pt")]) == 0
     saved = json.loads((tmp_path / "logs/sessions/default.json").read_text("utf-8"))["messages"]
     assert [message["text"][:4] for message in saved] == ["Fran", "Once", "Agai", ANSWER[:4]]

@@ -11,13 +11,13 @@ import pytest
 import sk_chat
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
-from tests.test_chat import ANSWER, save, speaking_model
+from tests.fakes import ANSWER, answering_model, save_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model.pt"
-    save(path, speaking_model(ANSWER), TEMPLATE)
+    save_model(path, answering_model(ANSWER), TEMPLATE)
     return path
 
 

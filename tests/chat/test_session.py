@@ -3,57 +3,16 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
-from src.chat.session import NEXT_TURN, RAW_MODEL, ChatSession, ChatSettings, ChatTurn
-from src.data.prompts import TEMPLATE, render_conversation
-from src.model.decoding.text_stream import TextStream, stop_strings
+from src.chat.session import NEXT_TURN, RAW_MODEL, ChatSession, ChatSettings
+from src.data.prompts import TEMPLATE
 from src.model.generate import PrefixCache, TextGenerator
-from src.model.gpt import GPTModel
-from src.tokenizer import load_gpt2_encoding
-
-ENCODING = load_gpt2_encoding()
-SETTINGS = ChatSettings(temperature=0.7, top_k=40, top_p=0.9, max_tokens=20)
+from tests.fakes import CHAT_SETTINGS, ENCODING, ScriptedGenerator, rendered_ids
 
 
-def small_model(context_length: int = 64) -> GPTModel:
-    torch.manual_seed(0)
-    size = {"d_model": 8, "n_heads": 1, "n_layers": 1}
-    return GPTModel({"vocab_size": 50257, "context_length": context_length, **size})
-
-
-class Reciter(TextGenerator):
-    """Gives the answers it was made with, one after another; an exception among an answer's parts is raised there."""
-
-    def __init__(self, *answers: str | list, context_length: int = 64) -> None:
-        super().__init__(small_model(context_length), ENCODING)
-        self.answers = iter(answers)
-        self.prompts: list[list[int]] = []
-        self.kept: list[PrefixCache | None] = []
-        self.asked_with: list[dict] = []
-
-    def stream(self, prompt, max_new_tokens=100, *, stop=None, kept=None, **settings):
-        self.kept.append(kept)
-        self.prompts.append(list(prompt))
-        self.asked_with.append({"max_new_tokens": max_new_tokens, **settings})
-        answer = next(self.answers)
-        tokens = self.tokens([answer] if isinstance(answer, str) else answer, max_new_tokens)
-        return TextStream(tokens, ENCODING, max_new_tokens, stop_strings(stop))
-
-    def tokens(self, parts, limit):
-        for part in parts:
-            if not isinstance(part, str):
-                raise part
-            for token in ENCODING.encode_ordinary(part):
-                if not limit:
-                    return
-                limit -= 1
-                yield token
-
-
-def chat(*answers, context_length=64, template=TEMPLATE, settings=SETTINGS, system=None):
+def chat(*answers, context_length=64, template=TEMPLATE, settings=CHAT_SETTINGS, system=None):
     """(session, generator, what the person was told)"""
-    generator, notes = Reciter(*answers, context_length=context_length), []
+    generator, notes = ScriptedGenerator(*answers, context_length=context_length), []
     session = ChatSession(generator, template=template, settings=settings, notify=notes.append, system=system)
     return session, generator, notes
 
@@ -62,17 +21,10 @@ def say(session, *messages) -> list[str]:
     return ["".join(session.reply(message)) for message in messages]
 
 
-def rendered(*texts: str, system: str | None = None) -> list[int]:
-    roles = ("user", "assistant") * len(texts)
-    turns = [ChatTurn("system", system)] if system else []
-    turns += [ChatTurn(role, text) for role, text in zip(roles, texts, strict=False)]
-    return render_conversation(turns, ENCODING)[0]
-
-
 def test_the_prompt_is_the_conversation_as_training_renders_it():
     session, generator, notes = chat("Paris.", "Rome.")
     assert say(session, "France?", "Italy?") == ["Paris.", "Rome."]
-    assert generator.prompts == [rendered("France?"), rendered("France?", "Paris.", "Italy?")]
+    assert generator.prompts == [rendered_ids("France?"), rendered_ids("France?", "Paris.", "Italy?")]
     assert [(turn.role, turn.text) for turn in session.turns] == [
         ("user", "France?"), ("assistant", "Paris."), ("user", "Italy?"), ("assistant", "Rome."),
     ]  # fmt: skip
@@ -87,26 +39,26 @@ def test_the_settings_of_the_moment_reach_the_model():
     session.settings = replace(session.settings, max_tokens=5, **changes)
     say(session, "y")
     usual = {"temperature": 0.7, "top_k": 40, "top_p": 0.9, "repetition_penalty": 1.0, "seed": None}
-    assert generator.asked_with == [{"max_new_tokens": 20, **usual}, {"max_new_tokens": 5, **changes}]
+    assert generator.settings == [{"max_new_tokens": 20, **usual}, {"max_new_tokens": 5, **changes}]
 
 
 def test_all_turns_of_a_session_share_what_the_model_has_read():
     session, generator, _ = chat("a", "b")
     say(session, "x", "y")
-    assert generator.kept[0] is generator.kept[1] is not None
+    assert generator.prefix_caches[0] is generator.prefix_caches[1] is not None
     kept = PrefixCache()
     other = ChatSession(generator, template=TEMPLATE, settings=session.settings, notify=print, kept=kept)
-    generator.answers = iter(["c"])
+    generator.answers = ["c"]
     say(other, "z")
-    assert generator.kept[2] is kept is not generator.kept[0]
+    assert generator.prefix_caches[2] is kept is not generator.prefix_caches[0]
 
 
 def test_the_oldest_messages_go_with_their_answers_when_the_context_is_full():
     one, two = "one" + " word" * 10, "two" + " word" * 10
     session, generator, notes = chat(one, two, "three")
     say(session, "first message", "second message", "third message")
-    assert generator.prompts[1] == rendered("first message", one, "second message")
-    assert generator.prompts[2] == rendered("second message", two, "third message")
+    assert generator.prompts[1] == rendered_ids("first message", one, "second message")
+    assert generator.prompts[2] == rendered_ids("second message", two, "third message")
     assert notes == ["the oldest turn no longer fits the context of 64 tokens and is left out"]
     assert session.turns[0].text == "second message"
 
@@ -115,16 +67,16 @@ def test_several_messages_that_go_at_once_are_told_once():
     session, generator, notes = chat("one", "two", "three", context_length=96)
     say(session, "first", "second", "a third one that is longer " * 10)
     assert notes == ["the oldest 2 turns no longer fit the context of 96 tokens and are left out"]
-    assert generator.prompts[2] == rendered("a third one that is longer " * 9 + "a third one that is longer")
+    assert generator.prompts[2] == rendered_ids("a third one that is longer " * 9 + "a third one that is longer")
 
 
 @pytest.mark.parametrize("max_tokens", [1, 20, 500])
 def test_prompt_and_answer_fit_the_context_however_long_the_chat(max_tokens):
-    settings = replace(SETTINGS, max_tokens=max_tokens)
+    settings = replace(CHAT_SETTINGS, max_tokens=max_tokens)
     session, generator, _ = chat(*["word " * 30] * 12, context_length=80, settings=settings, system="Be brief.")
     say(session, *["message " * n for n in range(1, 13)])
     budget = 80 - min(max_tokens, 40)
-    start = rendered(system="Be brief.")
+    start = rendered_ids(system="Be brief.")
     for prompt in generator.prompts:
         assert len(prompt) <= budget
         assert prompt[: len(start)] == start
@@ -134,8 +86,8 @@ def test_usage_counts_what_the_next_prompt_would_hold():
     session, _, _ = chat("one")
     assert (session.usage.used, session.usage.budget, session.usage.left) == (0, 44, 44)
     say(session, "first")
-    assert session.usage.used == len(rendered("first", "one"))
-    session.settings = replace(SETTINGS, max_tokens=1000)
+    assert session.usage.used == len(rendered_ids("first", "one"))
+    session.settings = replace(CHAT_SETTINGS, max_tokens=1000)
     assert session.usage.budget == 32
 
 
@@ -160,8 +112,8 @@ def test_a_system_message_is_never_left_out():
     session.reset()
     say(session, "again")
     for prompt in generator.prompts:
-        assert prompt[: len(rendered(system="Answer in verse."))] == rendered(system="Answer in verse.")
-    assert generator.prompts[3] == rendered("again", system="Answer in verse.")
+        assert prompt[: len(rendered_ids(system="Answer in verse."))] == rendered_ids(system="Answer in verse.")
+    assert generator.prompts[3] == rendered_ids("again", system="Answer in verse.")
 
 
 def test_turns_are_encoded_once(monkeypatch):
@@ -183,7 +135,7 @@ def test_the_model_may_not_write_the_next_message():
 
 
 def test_the_stop_string_is_the_heading_of_the_template():
-    assert ("\n" + ENCODING.decode(rendered("Hi"))).startswith(NEXT_TURN)
+    assert ("\n" + ENCODING.decode(rendered_ids("Hi"))).startswith(NEXT_TURN)
 
 
 def test_answers_come_in_pieces_without_white_space_at_their_ends():
@@ -208,7 +160,7 @@ def test_an_interrupted_answer_stays_as_far_as_it_was_said():
     assert session.turns[1].text == "Once upon a"
     assert session.finish_reason == "interrupted"
     say(session, "Go on")
-    assert generator.prompts[1] == rendered("Tell", "Once upon a", "Go on")
+    assert generator.prompts[1] == rendered_ids("Tell", "Once upon a", "Go on")
 
 
 def test_an_answer_that_is_closed_stays_as_far_as_it_was_said():
@@ -226,7 +178,7 @@ def test_an_answer_that_fails_before_its_first_word_leaves_no_trace(failure):
         say(session, "one")
     assert session.turns == ()
     assert say(session, "two") == ["fine"]
-    assert generator.prompts[1] == rendered("two")
+    assert generator.prompts[1] == rendered_ids("two")
 
 
 def test_a_model_that_says_nothing_has_answered():
@@ -242,7 +194,7 @@ def test_reset_forgets_and_remember_recalls():
     assert session.turns == () and session.usage.used == 0 and session.finish_reason is None
     session.remember("France?", "Paris.")
     say(session, "Italy?")
-    assert generator.prompts[1] == rendered("France?", "Paris.", "Italy?")
+    assert generator.prompts[1] == rendered_ids("France?", "Paris.", "Italy?")
 
 
 def test_a_raw_model_continues_the_text_so_far():
@@ -327,11 +279,13 @@ def test_a_message_is_not_cut_within_a_character(end):
 
 
 def test_a_real_model_answers_and_a_seed_repeats_the_answer():
-    generator = TextGenerator(small_model(), ENCODING)
-    session = ChatSession(generator, template=TEMPLATE, settings=replace(SETTINGS, seed=5), notify=lambda note: None)
+    generator = TextGenerator(ScriptedGenerator().model, ENCODING)
+    session = ChatSession(
+        generator, template=TEMPLATE, settings=replace(CHAT_SETTINGS, seed=5), notify=lambda note: None
+    )
     first = say(session, "Hello", "Go on")
     session.reset()
     assert say(session, "Hello", "Go on") == first
     session.reset()
-    session.settings = replace(SETTINGS, seed=6)
+    session.settings = replace(CHAT_SETTINGS, seed=6)
     assert say(session, "Hello", "Go on") != first

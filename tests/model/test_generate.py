@@ -17,7 +17,7 @@ from src.model.decoding.sampling import SamplingSettings, candidates
 from src.model.generate import PrefixCache, TextGenerator
 from src.model.gpt import GPTModel
 from src.tokenizer import load_gpt2_encoding
-from tests.model.test_gpt import twins
+from tests.fakes import ByteEncoding, model_and_reference
 
 CONFIG = {"vocab_size": 50257, "context_length": 64, "d_model": 32, "n_heads": 2, "n_layers": 2, "dropout": 0.1}
 EOT = 50256
@@ -25,27 +25,12 @@ EOT = 50256
 
 @pytest.fixture(scope="module")
 def models():
-    return twins(CONFIG)
+    return model_and_reference(CONFIG)
 
 
 @pytest.fixture(scope="module")
 def generator(models):
     return TextGenerator(models[0], load_gpt2_encoding(), "cpu")
-
-
-class Spelling:
-    """A tokenizer of single bytes, with 256 as end-of-text: text is what a test wants it to be."""
-
-    name, n_vocab, eot_token = "bytes", 257, 256
-
-    def encode_ordinary(self, text: str) -> list[int]:
-        return list(text.encode())
-
-    def decode(self, tokens) -> str:
-        return bytes(tokens).decode(errors="replace")
-
-    def decode_bytes(self, tokens) -> bytes:
-        return bytes(tokens)
 
 
 class Reciter(GPTModel):
@@ -74,13 +59,13 @@ class Reciter(GPTModel):
 def recite(text: str, **settings) -> tuple[list[str], str]:
     """The pieces and the finish reason of a model that says `text` and then ends."""
     ids = [*text.encode(), 256]
-    stream = TextGenerator(Reciter(ids, 4096), Spelling()).stream("x", temperature=0, **settings)
+    stream = TextGenerator(Reciter(ids, 4096), ByteEncoding()).stream("x", temperature=0, **settings)
     return list(stream), stream.finish_reason
 
 
 def test_a_kept_cache_gives_the_same_text_for_its_new_tokens_alone() -> None:
     model = Reciter([65] * 100, 200)
-    generator, kept, talk = TextGenerator(model, Spelling()), PrefixCache(), list(b"a first message")
+    generator, kept, talk = TextGenerator(model, ByteEncoding()), PrefixCache(), list(b"a first message")
     for new in (b"", b" and a second one", b", a third"):
         talk += new
         model.read.clear()
@@ -252,7 +237,7 @@ def test_text_ends_before_the_first_stop_string_and_never_shows_a_part_of_it(sto
 
 
 def test_what_could_begin_a_stop_string_is_held_back() -> None:
-    stream = TextGenerator(Reciter([*b"abSTO-", 256]), Spelling()).stream("x", stop="STOP", temperature=0)
+    stream = TextGenerator(Reciter([*b"abSTO-", 256]), ByteEncoding()).stream("x", stop="STOP", temperature=0)
     assert [next(stream) for _ in range(2)] == ["a", "b"]
     assert next(stream) == "STO-"
 
@@ -278,7 +263,7 @@ def test_prompts_and_outputs_beyond_the_context_go_on_from_the_last_part_and_say
     text = "".join(chr(97 + i % 26) for i in range(limit))
     model = Reciter([*text.encode(), 256])
     with caplog.at_level(logging.WARNING, logger="src.model.decoding.sequence"):
-        assert TextGenerator(model, Spelling()).generate([65] * prompt_length, limit, temperature=0) == text
+        assert TextGenerator(model, ByteEncoding()).generate([65] * prompt_length, limit, temperature=0) == text
     overflows = prompt_length + limit > 64
     assert bool(caplog.records) == overflows
     assert sum(model.read) < 4 * (prompt_length + limit)  # windows overlap by half: the cost stays linear

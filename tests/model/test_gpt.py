@@ -7,34 +7,12 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel
 from src.model.load_gpt2 import state_dict_from_hugging_face
+from tests.fakes import model_and_reference
 
 SMALL = {"vocab_size": 101, "context_length": 48, "d_model": 32, "n_heads": 4, "n_layers": 3, "dropout": 0.0}
-
-
-def twins(config: dict) -> tuple[GPTModel, GPT2LMHeadModel]:
-    """The same random model, ours and theirs, in eval mode. Biases and norms are random too, so that they count."""
-    torch.manual_seed(0)
-    theirs = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config["vocab_size"],
-            n_positions=config["context_length"],
-            n_embd=config["d_model"],
-            n_head=config["n_heads"],
-            n_layer=config["n_layers"],
-            attn_pdrop=0.0,
-            embd_pdrop=0.0,
-            resid_pdrop=0.0,
-        )
-    ).eval()
-    for parameter in theirs.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    ours = GPTModel(config).eval()
-    ours.load_state_dict(state_dict_from_hugging_face(theirs.state_dict(), ours.config))
-    return ours, theirs
 
 
 @pytest.mark.parametrize(
@@ -49,7 +27,7 @@ def twins(config: dict) -> tuple[GPTModel, GPT2LMHeadModel]:
     ],
 )
 def test_logits_and_gradients_equal_those_of_transformers(config: dict, shape: tuple[int, int]) -> None:
-    ours, theirs = twins(config)
+    ours, theirs = model_and_reference(config)
     ids = torch.randint(config["vocab_size"], shape)
     our_logits, their_logits = ours(ids), theirs(ids).logits
     torch.testing.assert_close(our_logits, their_logits, atol=2e-4, rtol=1e-4)
@@ -64,7 +42,7 @@ def test_logits_and_gradients_equal_those_of_transformers(config: dict, shape: t
 
 
 def test_loss_equals_that_of_transformers() -> None:
-    ours, theirs = twins(SMALL)
+    ours, theirs = model_and_reference(SMALL)
     ids = torch.randint(101, (4, 30))
     loss = F.cross_entropy(ours(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
     torch.testing.assert_close(loss, theirs(ids, labels=ids).loss)
@@ -72,7 +50,7 @@ def test_loss_equals_that_of_transformers() -> None:
 
 @pytest.mark.parametrize("chunks", [[13], [1] * 13, [5, 1, 7], [12, 1], [1, 12], [6, 7]])
 def test_cached_logits_equal_uncached_for_every_chunking(chunks: list[int]) -> None:
-    ours, _ = twins(SMALL)
+    ours, _ = model_and_reference(SMALL)
     ids = torch.randint(101, (3, 13))
     with torch.no_grad():
         cache = ours.new_cache(batch_size=3)
@@ -82,7 +60,7 @@ def test_cached_logits_equal_uncached_for_every_chunking(chunks: list[int]) -> N
 
 
 def test_cached_logits_equal_uncached_for_every_prompt_length_up_to_the_context() -> None:
-    ours, _ = twins(SMALL)
+    ours, _ = model_and_reference(SMALL)
     ids = torch.randint(101, (2, 48))
     with torch.no_grad():
         expected = ours(ids)
@@ -97,7 +75,7 @@ def test_cached_logits_equal_uncached_for_every_prompt_length_up_to_the_context(
 
 
 def test_a_token_sees_none_of_those_after_it() -> None:
-    ours, _ = twins(SMALL)
+    ours, _ = model_and_reference(SMALL)
     ids = torch.randint(101, (1, 20))
     changed = ids.clone()
     changed[0, 11:] = (changed[0, 11:] + 1) % 101
@@ -108,7 +86,7 @@ def test_a_token_sees_none_of_those_after_it() -> None:
 
 
 def test_more_tokens_than_the_context_are_refused() -> None:
-    ours, _ = twins(SMALL)
+    ours, _ = model_and_reference(SMALL)
     with pytest.raises(ValueError, match="49 tokens do not fit the model's context of 48"):
         ours(torch.zeros(1, 49, dtype=torch.int64))
     cache = ours.new_cache()

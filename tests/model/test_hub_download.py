@@ -15,7 +15,7 @@ from huggingface_hub import close_session, constants, hf_hub_download
 
 from src.model import hub
 from src.model.hub import WAYS_ON, download, weight_files
-from tests.model.fake_hub import FakeHub, point_client_at
+from tests.fakes_hub import FakeHub, point_client_at
 
 WEIGHTS = random.Random(0).randbytes(300_000)
 FILES = {"config.json": b"{}", "model.safetensors": WEIGHTS}

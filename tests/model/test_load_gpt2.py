@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from src.model import load_gpt2 as module
 from src.model.gpt import GPT_CONFIGS, GPTConfig
 from src.model.load_gpt2 import config_from_hugging_face, load_gpt2, state_dict_from_hugging_face
-from tests.model.fake_hub import FakeHub, point_client_at
+from tests.fakes_hub import FakeHub, point_client_at
 
 SIZES: dict[str, Any] = {"vocab_size": 61, "n_positions": 16, "n_embd": 64, "n_head": 1, "n_layer": 2}
 IDS = torch.tensor([[1, 60, 5, 5, 0, 17, 33], [2, 4, 8, 16, 32, 59, 3]])

@@ -3,13 +3,13 @@
 import pytest
 
 from src.sk_integration.commands import assistant_commands
-from tests.sk_integration.scripted import assistant
+from tests.fakes_sk import scripted_assistant
 
 
 @pytest.fixture
 def talk(tmp_path):
     """(assistant, a function that runs a line as a command)"""
-    one, _, _ = assistant(tmp_path, "word " * 18, context_length=64)
+    one, _, _ = scripted_assistant(tmp_path, "word " * 18, context_length=64)
     commands = assistant_commands(one, "")
 
     def run(line: str) -> str:

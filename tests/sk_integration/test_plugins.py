@@ -11,7 +11,8 @@ from semantic_kernel.functions import KernelArguments
 from src.sk_integration.memory_manager import LongTermMemory
 from src.sk_integration.plugins import escape_prompt_xml, register_plugins
 from src.sk_integration.service import GPT2ChatSettings
-from tests.sk_integration.scripted import rendered, service
+from tests.fakes import rendered
+from tests.fakes_sk import scripted_service
 
 HOSTILE = [
     "red \x1b[31m nul \x00 bell \x07",
@@ -33,24 +34,24 @@ def memory(tmp_path):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_in_a_variable_reaches_the_model_as_it_is(text):
-    model, generator, _ = service("ok", context_length=256)
+    model, generator, _ = scripted_service("ok", context_length=256)
     kernel = Kernel(services=model)
     kernel.add_filter(FilterTypes.PROMPT_RENDERING, escape_prompt_xml)
     asyncio.run(kernel.invoke_prompt("Say: {{$said}}", said=text))
     shown = "".join(c if c >= " " else "\N{REPLACEMENT CHARACTER}" for c in text)
-    assert generator.prompts == [rendered(f"Say: {shown}")]
+    assert generator.prompt_texts == [rendered(f"Say: {shown}")]
 
 
 def test_a_lone_surrogate_in_a_variable_becomes_a_mark():
-    model, generator, _ = service("ok")
+    model, generator, _ = scripted_service("ok")
     kernel = Kernel(services=model)
     kernel.add_filter(FilterTypes.PROMPT_RENDERING, escape_prompt_xml)
     asyncio.run(kernel.invoke_prompt("Say: {{$said}}", said="a\ud800b"))
-    assert generator.prompts == [rendered("Say: a\N{REPLACEMENT CHARACTER}b")]
+    assert generator.prompt_texts == [rendered("Say: a\N{REPLACEMENT CHARACTER}b")]
 
 
 def test_facts_are_kept_and_recalled_through_the_kernel_and_in_templates(memory):
-    model, generator, _ = service("Miso.")
+    model, generator, _ = scripted_service("Miso.")
     kernel = Kernel(services=model)
     register_plugins(kernel, memory)
 
@@ -63,12 +64,12 @@ def test_facts_are_kept_and_recalled_through_the_kernel_and_in_templates(memory)
         return told, await call("recall", query="the price of steel"), await call("recall", query="my cat?", top=1)
 
     assert asyncio.run(use()) == (["fact 1: My cat is called Miso.", ""], "", "My cat is called Miso.")
-    assert generator.prompts == [rendered("Facts: My cat is called Miso.\nWhat is my cat called?")]
+    assert generator.prompt_texts == [rendered("Facts: My cat is called Miso.\nWhat is my cat called?")]
     assert [fact.session for fact in memory.all()] == ["talk"]
 
 
 def test_the_chat_turn_is_a_kernel_function_and_a_history_needs_no_template(memory):
-    model, generator, _ = service("one two")
+    model, generator, _ = scripted_service("one two")
     kernel = Kernel(services=model)
     register_plugins(kernel, memory)
     history = ChatHistory()
@@ -80,5 +81,5 @@ def test_the_chat_turn_is_a_kernel_function_and_a_history_needs_no_template(memo
         return [part.content async for part in stream]
 
     assert asyncio.run(use()) == ["one", " two", ""]
-    assert generator.prompts == [rendered("<b>\x1b{{$x}}")]
-    assert generator.asked_with[0]["top_k"] is None
+    assert generator.prompt_texts == [rendered("<b>\x1b{{$x}}")]
+    assert generator.settings[0]["top_k"] is None

@@ -23,7 +23,8 @@ from semantic_kernel.functions import KernelArguments
 from src.chat.session import RAW_MODEL
 from src.sk_integration.history import read_request
 from src.sk_integration.service import GPT2ChatSettings
-from tests.sk_integration.scripted import ENCODING, SETTINGS, rendered, service
+from tests.fakes import CHAT_SETTINGS, ENCODING, rendered
+from tests.fakes_sk import scripted_service
 
 
 def history(*messages: tuple[str, str]) -> ChatHistory:
@@ -70,44 +71,47 @@ def test_tools_results_are_read_and_what_is_not_text_is_refused():
 
 
 def test_the_model_reads_the_prompt_that_training_renders():
-    model, generator, _ = service("Rome.")
+    model, generator, _ = scripted_service("Rome.")
     talk = [("system", "Be brief."), ("user", "France?"), ("assistant", "Paris."), ("user", "Italy?")]
     answer = ask(model, *talk, temperature=0.0, seed=3)
-    assert generator.prompts == [rendered("France?", "Paris.", "Italy?", system="Be brief.")]
-    assert generator.asked_with[0]["temperature"] == 0.0 and generator.asked_with[0]["seed"] == 3
+    assert generator.prompt_texts == [rendered("France?", "Paris.", "Italy?", system="Be brief.")]
+    assert generator.settings[0]["temperature"] == 0.0 and generator.settings[0]["seed"] == 3
     assert (answer.content, answer.role.value, answer.finish_reason) == ("Rome.", "assistant", FinishReason.STOP)
 
 
 def test_a_stream_adds_up_to_the_answer_with_its_reason_and_its_tokens():
-    model, generator, notes = service("one two three four")
+    model, generator, notes = scripted_service("one two three four")
     parts = asyncio.run(pieces(model, history(("user", "Count")), max_tokens=3))
     whole = sum(parts[1:], parts[0])
     assert (whole.content, whole.finish_reason, len(parts)) == ("one two three", FinishReason.LENGTH, 4)
     usage = parts[-1].metadata["usage"]
-    assert (usage.prompt_tokens, usage.completion_tokens) == (len(ENCODING.encode_ordinary(generator.prompts[0])), 3)
+    assert (usage.prompt_tokens, usage.completion_tokens) == (
+        len(ENCODING.encode_ordinary(generator.prompt_texts[0])),
+        3,
+    )
     assert notes == ["the answer was cut at 3 tokens"]
 
 
 def test_a_request_goes_on_from_what_the_model_has_read():
-    model, generator, _ = service("one", "two")
+    model, generator, _ = scripted_service("one", "two")
     ask(model, ("user", "a"))
     ask(model, ("user", "a"), ("assistant", "one"), ("user", "b"))
-    assert generator.kept[0] is generator.kept[1] is not None
+    assert generator.prefix_caches[0] is generator.prefix_caches[1] is not None
 
 
 def test_what_no_longer_fits_is_counted_and_told():
-    model, generator, notes = service("fine", context_length=64)
+    model, generator, notes = scripted_service("fine", context_length=64)
     talk = [("user", "first"), ("assistant", "word " * 20), ("user", "second"), ("assistant", "two"), ("user", "third")]
     answer = ask(model, *talk, max_tokens=20)
     assert answer.metadata["left_out"] == 2
-    assert generator.prompts == [rendered("second", "two", "third")]
+    assert generator.prompt_texts == [rendered("second", "two", "third")]
     assert notes == ["the oldest turn no longer fits the context of 64 tokens and is left out"]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "closed"])
 def test_an_answer_that_nobody_waits_for_ends_within_a_token(how):
     goes_on = threading.Event()
-    model, generator, _ = service([" one two", lambda: goes_on.wait(60), " three" * 15], "next")
+    model, generator, _ = scripted_service([" one two", lambda: goes_on.wait(60), " three" * 15], "next")
 
     async def leave():
         stream = model.get_streaming_chat_message_content(history(("user", "Count")), GPT2ChatSettings())
@@ -125,7 +129,7 @@ def test_an_answer_that_nobody_waits_for_ends_within_a_token(how):
         return await model.get_chat_message_content(history(("user", "Go on")), GPT2ChatSettings())
 
     assert asyncio.run(leave()).content == "next"
-    assert generator.made <= 3 + 1  # one token of the first answer after it was left, and the next answer
+    assert generator.n_generated <= 3 + 1  # one token of the first answer after it was left, and the next answer
 
 
 def test_the_event_loop_is_free_while_the_model_computes():
@@ -135,7 +139,7 @@ def test_the_event_loop_is_free_while_the_model_computes():
         loops[0].call_soon_threadsafe(turned.set)
         assert turned.wait(20), "the loop was blocked"
 
-    model, _, _ = service([compute, "done"])
+    model, _, _ = scripted_service([compute, "done"])
 
     async def both():
         loops.append(asyncio.get_running_loop())
@@ -149,7 +153,7 @@ def test_the_event_loop_is_free_while_the_model_computes():
     [(RuntimeError("no memory"), ServiceResponseException), (ValueError("bad id"), ServiceInvalidRequestError)],
 )
 def test_a_failure_is_the_services_with_its_cause_and_the_next_answer_comes(failure, raised):
-    model, _, _ = service(["One", failure], "fine")
+    model, _, _ = scripted_service(["One", failure], "fine")
     with pytest.raises(raised, match=str(failure)) as error:
         ask(model, ("user", "Tell"))
     assert error.value.__cause__ is failure
@@ -167,21 +171,21 @@ def test_settings_have_bounds(bad):
 
 def test_none_switches_a_filter_off_and_settings_come_back_as_they_were():
     assert (GPT2ChatSettings(top_k=None).top_k, GPT2ChatSettings(top_p=None).top_p) == (None, None)
-    assert GPT2ChatSettings.of(SETTINGS, "gpt2").chat_settings() == SETTINGS
+    assert GPT2ChatSettings.of(CHAT_SETTINGS, "gpt2").chat_settings() == CHAT_SETTINGS
 
 
 def test_generic_settings_are_understood_and_unknown_names_told_once():
-    model, generator, notes = service("a", "b")
+    model, generator, notes = scripted_service("a", "b")
     kernel = Kernel(services=model)
     generic = PromptExecutionSettings(max_tokens=7, temperature=0.5, presence_penalty=1)
     for _ in range(2):
         asyncio.run(kernel.invoke_prompt("Hi", arguments=KernelArguments(settings=generic)))
-    assert generator.asked_with[1]["max_tokens"] == 7 and generator.asked_with[1]["temperature"] == 0.5
+    assert generator.settings[1]["max_new_tokens"] == 7 and generator.settings[1]["temperature"] == 0.5
     assert notes == ["settings that this model does not have are ignored: presence_penalty"]
 
 
 def test_other_programs_can_use_it_in_templates_and_agents():
-    model, generator, _ = service("Paris.", "Bonjour.", "Au revoir.")
+    model, generator, _ = scripted_service("Paris.", "Bonjour.", "Au revoir.")
     kernel = Kernel()
     kernel.add_service(model)
     agent = ChatCompletionAgent(kernel=kernel, name="teacher", instructions="Speak French.")
@@ -193,32 +197,32 @@ def test_other_programs_can_use_it_in_templates_and_agents():
         return str(answer), str(first), "".join(str(part) for part in streamed)
 
     assert asyncio.run(use()) == ("Paris.", "Bonjour.", "Au revoir.")
-    assert generator.prompts[0] == rendered("What is the capital of France?")
-    assert generator.prompts[2] == rendered("Hello", "Bonjour.", "Goodbye", system="Speak French.")
+    assert generator.prompt_texts[0] == rendered("What is the capital of France?")
+    assert generator.prompt_texts[2] == rendered("Hello", "Bonjour.", "Goodbye", system="Speak French.")
 
 
 def test_a_summarising_history_gets_its_summary():
-    model, generator, _ = service("They said hello.")
+    model, generator, _ = scripted_service("They said hello.")
     short = ChatHistorySummarizationReducer(
         service=model, target_count=1, threshold_count=0, summarization_instructions="Summarise.",
         messages=history(("user", "Hello"), ("assistant", "Hi"), ("user", "Bye")).messages,
     )  # fmt: skip
     asyncio.run(short.reduce())
     assert short.messages[0].content == "They said hello."
-    assert generator.prompts[0].endswith("Summarise.\n\n### Response:\n")
+    assert generator.prompt_texts[0].endswith("Summarise.\n\n### Response:\n")
 
 
 def test_a_raw_model_continues_the_text_and_says_once_what_it_is():
-    model, generator, notes = service(" upon a time", " home", template=None)
+    model, generator, notes = scripted_service(" upon a time", " home", template=None)
     assert notes == [RAW_MODEL]
     assert ask(model, ("user", "Once")).content == " upon a time"
     ask(model, ("system", "A tale."), ("user", "Once"), ("assistant", " upon"), ("user", "we went"))
-    assert generator.prompts == ["Once", "A tale.\nOnce upon\nwe went"]
+    assert generator.prompt_texts == ["Once", "A tale.\nOnce upon\nwe went"]
     assert notes == [RAW_MODEL]
 
 
 def test_a_model_of_another_template_is_refused_and_copies_share_the_model():
     with pytest.raises(ValueError, match="'alpaca'"):
-        service(template="alpaca")
-    model, _, _ = service()
+        scripted_service(template="alpaca")
+    model, _, _ = scripted_service()
     assert copy.deepcopy(model) is model

@@ -13,8 +13,7 @@ from src.model.decoding.sampling import SamplingSettings
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
-from tests.model.decoding.test_step_and_scheduler import CONFIG
-from tests.model.test_generate import Spelling
+from tests.fakes import BYTE_MODEL, ByteEncoding
 
 pytestmark = pytest.mark.skipif(
     torch.backends.quantized.engine not in ("fbgemm", "x86"), reason="only x86 has a product for weights of 16 bits"
@@ -130,14 +129,14 @@ def test_how_many_logits_decide(settings: dict, top_logits_needed: int | None) -
 def generators(monkeypatch: pytest.MonkeyPatch) -> tuple[TextGenerator, TextGenerator]:
     """Two of the same model, the second with a shortlist. The model knows more ids than the tokenizer spells."""
     torch.manual_seed(0)
-    model = GPTModel({**CONFIG, "vocab_size": 300}).eval()
+    model = GPTModel({**BYTE_MODEL, "vocab_size": 300}).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     with torch.no_grad():
         model.wte.weight[257:] *= 10  # they would win
     monkeypatch.setattr("src.model.decoding.fast_head.IN_CACHE", 0)
     monkeypatch.setattr("src.model.decoding.fast_head.MANY", 1)
-    plain, settled = TextGenerator(model, Spelling()), TextGenerator(copy.deepcopy(model), Spelling())
+    plain, settled = TextGenerator(model, ByteEncoding()), TextGenerator(copy.deepcopy(model), ByteEncoding())
     settled.settle(wait=True)
     return plain, settled
 
@@ -191,7 +190,7 @@ def test_texts_are_written_while_the_copy_is_made_and_if_it_cannot_be_made(
         raise MemoryError("no memory for a copy")
 
     monkeypatch.setattr(HalfPrecisionHead, "__init__", no_memory)
-    settled = TextGenerator(plain.model, Spelling())
+    settled = TextGenerator(plain.model, ByteEncoding())
     settled.settle()
     assert settled.generate("a", 10, temperature=0) == expected
     go_on.set()
@@ -201,16 +200,16 @@ def test_texts_are_written_while_the_copy_is_made_and_if_it_cannot_be_made(
 
 
 def test_a_head_that_does_not_pay_is_not_copied() -> None:
-    generator = TextGenerator(GPTModel(CONFIG), Spelling())
+    generator = TextGenerator(GPTModel(BYTE_MODEL), ByteEncoding())
     generator.settle(wait=True)
     assert generator._settling is None
 
 
 def test_only_a_large_head_in_32_bits_on_a_cpu_has_a_shortlist(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = GPTModel(CONFIG)
+    model = GPTModel(BYTE_MODEL)
     assert not HalfPrecisionHead.pays(model)  # a small one
-    assert not HalfPrecisionHead.pays(GPTModel({**CONFIG, "vocab_size": 150_000}))  # 19 MB
-    assert HalfPrecisionHead.pays(GPTModel({**CONFIG, "vocab_size": 150_000, "d_model": 64}))
+    assert not HalfPrecisionHead.pays(GPTModel({**BYTE_MODEL, "vocab_size": 150_000}))  # 19 MB
+    assert HalfPrecisionHead.pays(GPTModel({**BYTE_MODEL, "vocab_size": 150_000, "d_model": 64}))
     monkeypatch.setattr("src.model.decoding.fast_head.IN_CACHE", 0)
     assert HalfPrecisionHead.pays(model)
     assert not HalfPrecisionHead.pays(quantize_int8(model))

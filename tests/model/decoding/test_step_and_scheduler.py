@@ -9,15 +9,13 @@ from src.model.decoding.step import SingleTokenStep
 from src.model.generate import PrefixCache, TextGenerator
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
-from tests.model.test_generate import Spelling
-
-CONFIG = {"vocab_size": 257, "context_length": 48, "d_model": 32, "n_heads": 4, "n_layers": 3, "dropout": 0.1}
+from tests.fakes import BYTE_MODEL, ByteEncoding
 
 
 @pytest.fixture(scope="module")
 def model() -> GPTModel:
     torch.manual_seed(0)
-    model = GPTModel(CONFIG)
+    model = GPTModel(BYTE_MODEL)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
@@ -27,14 +25,14 @@ def model() -> GPTModel:
 def speller() -> TextGenerator:
     """Of a model that writes the alphabet, over and over."""
     torch.manual_seed(0)
-    model = GPTModel({**CONFIG, "dropout": 0.0})
+    model = GPTModel({**BYTE_MODEL, "dropout": 0.0})
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(60):
         ids = 97 + (torch.arange(40) + torch.randint(26, (8, 1))) % 26
         torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
         optimizer.step()
         optimizer.zero_grad()
-    return TextGenerator(model.eval(), Spelling())
+    return TextGenerator(model.eval(), ByteEncoding())
 
 
 @pytest.mark.parametrize("kind", ["fp32", "int8"])
@@ -74,7 +72,7 @@ def test_one_more_token_has_the_states_that_the_whole_model_gives_it(
 def test_texts_written_together_are_those_written_alone(
     model: GPTModel, monkeypatch: pytest.MonkeyPatch, batch_size: int, settings: dict
 ) -> None:
-    generator, made = TextGenerator(model, Spelling()), model.new_cache
+    generator, made = TextGenerator(model, ByteEncoding()), model.new_cache
 
     def without_a_number(*arguments, **named):
         cache = made(*arguments, **named)
@@ -92,7 +90,7 @@ def test_texts_written_together_are_those_written_alone(
 
 
 def test_a_place_that_a_finished_text_leaves_is_taken_by_the_next(model: GPTModel) -> None:
-    generator, steps = TextGenerator(model, Spelling()), []
+    generator, steps = TextGenerator(model, ByteEncoding()), []
     together = SingleTokenStep.states
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -141,7 +139,7 @@ def test_an_answer_that_is_left_between_two_guessed_tokens_can_be_gone_on_from(s
 @pytest.mark.parametrize("lookup", [-1, True, 1.0, "2"])
 def test_a_bad_number_of_guesses_is_refused(model: GPTModel, lookup: object) -> None:
     with pytest.raises(ValueError, match="lookup must be a whole number of at least 0"):
-        TextGenerator(model, Spelling()).stream("a", lookup=lookup)
+        TextGenerator(model, ByteEncoding()).stream("a", lookup=lookup)
 
 
 @pytest.mark.parametrize(
@@ -150,11 +148,11 @@ def test_a_bad_number_of_guesses_is_refused(model: GPTModel, lookup: object) -> 
 )
 def test_a_bad_setting_of_a_batch_is_refused(model: GPTModel, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=f"{message} must be"):
-        TextGenerator(model, Spelling()).generate_batch(["a"], **settings)
+        TextGenerator(model, ByteEncoding()).generate_batch(["a"], **settings)
 
 
 def test_a_batch_under_autocast_is_written(model: GPTModel) -> None:
-    generator = TextGenerator(model, Spelling())
+    generator = TextGenerator(model, ByteEncoding())
     with torch.autocast("cpu", torch.bfloat16):
         texts = generator.generate_batch(["abc", "a"], 5, temperature=0)
     assert len(texts) == 2
@@ -179,12 +177,12 @@ def test_an_interrupt_while_a_token_is_chosen_leaves_a_cache_that_is_right(
 
 
 def test_half_precision_makes_no_guesses_unless_asked() -> None:
-    model = GPTModel(CONFIG)
+    model = GPTModel(BYTE_MODEL)
     assert model.default_draft_tokens == 2
     assert model.bfloat16().default_draft_tokens == 0
-    assert quantize_int8(GPTModel(CONFIG)).default_draft_tokens == 0
+    assert quantize_int8(GPTModel(BYTE_MODEL)).default_draft_tokens == 0
 
 
 def test_one_text_in_place_of_several_prompts_is_refused(model: GPTModel) -> None:
     with pytest.raises(ValueError, match="prompts must be several prompts in a list"):
-        TextGenerator(model, Spelling()).generate_batch("abc")
+        TextGenerator(model, ByteEncoding()).generate_batch("abc")

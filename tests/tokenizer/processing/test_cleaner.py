@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from src.tokenizer.core.exceptions import SettingError
 from src.tokenizer.processing.cleaner import RULES, TextCleaner
-from tests.tokenizer.texts import TEXTS
+from tests.fakes import TRICKY_TEXTS
 
 # For each rule a text, and what it makes of it.
 EXAMPLES = {
@@ -36,7 +36,7 @@ def test_a_rule_does_its_work_and_can_be_switched_off(rule: str) -> None:
     assert TextCleaner([]).clean(text) == text
 
 
-@given(text=TEXTS, rules=st.sets(st.sampled_from(list(RULES))))
+@given(text=TRICKY_TEXTS, rules=st.sets(st.sampled_from(list(RULES))))
 @settings(max_examples=150, deadline=None)
 def test_cleaning_twice_is_cleaning_once_whichever_rules_are_on(text: str, rules: set[str]) -> None:
     cleaner = TextCleaner(rules)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from src.tokenizer.processing.cleaner import TextCleaner
 from src.tokenizer.processing.splitter import TextSplitter, token_pattern
-from tests.tokenizer.texts import TEXTS
+from tests.fakes import TRICKY_TEXTS
 
 SPLITTER = TextSplitter()
 
@@ -38,7 +38,7 @@ def test_a_text_is_split_and_joined_as_expected(text: str, tokens: str, normal: 
     assert SPLITTER.join(SPLITTER.split(text)) == (text if normal is None else normal)
 
 
-@given(text=TEXTS)
+@given(text=TRICKY_TEXTS)
 @example(text="\u0301_a")
 @example(text="\u2764\ufe0f'a")
 @example(text="a__b _c_ --'d")
@@ -50,14 +50,14 @@ def test_the_normal_form_splits_into_the_same_tokens(text: str) -> None:
     assert SPLITTER.split(TextCleaner().clean(SPLITTER.join(clean))) == clean
 
 
-@given(text=TEXTS, unknown=st.sets(st.integers(0, 20)))
+@given(text=TRICKY_TEXTS, unknown=st.sets(st.integers(0, 20)))
 @settings(max_examples=80, deadline=None)
 def test_the_normal_form_stays_when_words_become_unknown(text: str, unknown: set[int]) -> None:
     tokens = ["<UNK>" if i in unknown else token for i, token in enumerate(SPLITTER.split(text))]
     assert SPLITTER.split(SPLITTER.join(tokens)) == tokens
 
 
-@given(text=TEXTS)
+@given(text=TRICKY_TEXTS)
 @settings(max_examples=80, deadline=None)
 def test_nothing_is_lost_but_white_space_and_the_direction_of_quotes(text: str) -> None:
     straight = {0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'}
@@ -65,7 +65,7 @@ def test_nothing_is_lost_but_white_space_and_the_direction_of_quotes(text: str) 
     assert [*"".join(SPLITTER.split(text)).translate(straight)] == written
 
 
-@given(before=TEXTS, after=TEXTS, cut=st.sampled_from("\n "))
+@given(before=TRICKY_TEXTS, after=TRICKY_TEXTS, cut=st.sampled_from("\n "))
 @settings(max_examples=80, deadline=None)
 def test_a_text_can_be_cut_behind_a_line_break_or_a_space(before: str, after: str, cut: str) -> None:
     def tokens(text: str) -> list[str]:
@@ -74,7 +74,7 @@ def test_a_text_can_be_cut_behind_a_line_break_or_a_space(before: str, after: st
     assert tokens(before + cut) + tokens(after) == tokens(before + cut + after)
 
 
-@given(tokens=st.lists(TEXTS.map(SPLITTER.split)).map(lambda lists: [t for tokens in lists for t in tokens]))
+@given(tokens=st.lists(TRICKY_TEXTS.map(SPLITTER.split)).map(lambda lists: [t for tokens in lists for t in tokens]))
 @settings(max_examples=80, deadline=None)
 def test_the_text_of_the_first_tokens_begins_that_of_all(tokens: list[str]) -> None:
     whole = SPLITTER.join(tokens)

@@ -19,7 +19,7 @@ from src.tokenizer.tokenizers.factory import create_tokenizer
 from src.tokenizer.tokenizers.simple import SimpleTokenizer
 from src.tokenizer.tokenizers.with_unknown import TokenizerWithUnknown
 from src.tokenizer.vocabulary.builder import VocabularyBuilder
-from tests.tokenizer.texts import PIECES, TEXTS
+from tests.fakes import TRICKY_PIECES, TRICKY_TEXTS
 
 WORDS = [
     "\n",
@@ -84,7 +84,7 @@ def test_no_text_spells_a_reserved_token() -> None:
         SIMPLE.encode("<UNK>")
 
 
-@given(text=TEXTS)
+@given(text=TRICKY_TEXTS)
 @settings(max_examples=120, deadline=None)
 def test_any_text_is_encoded_and_its_normal_form_is_encoded_the_same(text: str) -> None:
     ids = WITH_UNKNOWN.encode_ordinary(text)
@@ -111,7 +111,7 @@ def test_what_is_streamed_adds_up_whatever_the_ids(ids: list[int]) -> None:
     assert b"".join(pieces) == decode(ids)
 
 
-@given(texts=st.lists(TEXTS, min_size=1, max_size=4), unseen=st.lists(PIECES, max_size=8).map("".join))
+@given(texts=st.lists(TRICKY_TEXTS, min_size=1, max_size=4), unseen=st.lists(TRICKY_PIECES, max_size=8).map("".join))
 @settings(max_examples=60, deadline=None)
 def test_ids_equal_those_of_the_tokenizers_library_for_the_same_splits(texts: list[str], unseen: str) -> None:
     builder = VocabularyBuilder(always=["a"])

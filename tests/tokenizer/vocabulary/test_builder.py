@@ -12,7 +12,7 @@ from src.tokenizer.core.exceptions import EmptyTextError, SettingError
 from src.tokenizer.core.models import Vocabulary
 from src.tokenizer.processing.cleaner import TextCleaner
 from src.tokenizer.vocabulary.builder import VocabularyBuilder
-from tests.tokenizer.texts import TEXTS
+from tests.fakes import TRICKY_TEXTS
 
 TEXT = "b a b c b\na c d <UNK>"  # b three times, a and c twice
 
@@ -41,7 +41,9 @@ def test_tokens_are_chosen_and_ordered_as_asked(chosen: dict[str, Any], expected
     assert words(**chosen) == expected
 
 
-@given(texts=st.lists(TEXTS, max_size=4).filter(lambda texts: any("a" in text for text in texts)), data=st.data())
+@given(
+    texts=st.lists(TRICKY_TEXTS, max_size=4).filter(lambda texts: any("a" in text for text in texts)), data=st.data()
+)
 @settings(max_examples=60, deadline=None)
 def test_the_order_of_the_texts_does_not_matter(texts: list[str], data: st.DataObject) -> None:
     def built(ordered: list[str]) -> Vocabulary:

@@ -1,0 +1,42 @@
+"""The Semantic Kernel service and assistant with a scripted generator behind them."""
+
+from pathlib import Path
+from typing import Any
+
+from src.chat.session import ChatSettings
+from src.data.prompts import TEMPLATE
+from src.sk_integration.memory_manager import LongTermMemory, SessionStore
+from src.sk_integration.orchestrator import Assistant
+from src.sk_integration.service import GPT2ChatCompletion
+from tests.fakes import CHAT_SETTINGS, ScriptedGenerator
+
+
+def scripted_service(
+    *answers: Any, context_length: int = 128, template: str | None = TEMPLATE
+) -> tuple[GPT2ChatCompletion, ScriptedGenerator, list[str]]:
+    """(service, its generator, the notes that it showed the user)"""
+    generator, notes = ScriptedGenerator(*answers, context_length=context_length), []
+    return GPT2ChatCompletion(generator, template=template, notify=notes.append), generator, notes
+
+
+def scripted_assistant(
+    folder: Path,
+    *answers: Any,
+    session: str = "talk",
+    context_length: int = 128,
+    template: str | None = TEMPLATE,
+    settings: ChatSettings = CHAT_SETTINGS,
+    keep: bool = True,
+) -> tuple[Assistant, ScriptedGenerator, list[str]]:
+    """(assistant, its generator, the notes that it showed the user)"""
+    service, generator, notes = scripted_service(*answers, context_length=context_length, template=template)
+    assistant = Assistant(
+        service,
+        store=SessionStore(folder, notes.append),
+        memory=LongTermMemory(folder / "memory.sqlite3", notes.append),
+        session=session,
+        settings=settings,
+        notify=notes.append,
+        keep=keep,
+    )
+    return assistant, generator, notes
