@@ -62,4 +62,4 @@ def _leave(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, out_of_memory="use a smaller model, or --quantize int8")

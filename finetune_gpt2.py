@@ -19,7 +19,7 @@ from src.model.load_gpt2 import load_gpt2
 from src.program import run_script
 from src.runtime import choose_runtime
 from src.tokenizer import describe, load_gpt2_encoding
-from src.training.flags import TrainingFlags
+from src.training.flags import OUT_OF_MEMORY, TrainingFlags
 from src.training.losses import language_model_loss
 from src.training.recipes import size_name
 from src.training.run import Stage
@@ -126,4 +126,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, out_of_memory=OUT_OF_MEMORY)

@@ -22,7 +22,7 @@ from src.model.gpt import GPT_CONFIGS
 from src.program import run_script
 from src.runtime import choose_runtime
 from src.tokenizer import Encoding, describe, load_encoding
-from src.training.flags import TrainingFlags
+from src.training.flags import OUT_OF_MEMORY, TrainingFlags
 from src.training.losses import language_model_loss
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import Stage
@@ -126,4 +126,4 @@ def make_stage(
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, out_of_memory=OUT_OF_MEMORY)

@@ -19,7 +19,7 @@ from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.program import run_script
 from src.runtime import Runtime, choose_runtime, seed_step
 from src.tokenizer import Encoding, build_word_encoding, describe, fingerprint, load_gpt2_encoding
-from src.training.flags import TrainingFlags
+from src.training.flags import OUT_OF_MEMORY, TrainingFlags
 from src.training.losses import language_model_loss
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import Stage
@@ -147,4 +147,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, out_of_memory=OUT_OF_MEMORY)

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,9 @@ import sk_chat
 from src.chat.start import load_chat_model
 from src.cli import flag, flag_name, parse
 from src.data import text
-from src.program import OUT_OF_MEMORY, run_script
+from src.evaluate import main as evaluate
+from src.plan import main as plan
+from src.program import run_script
 from src.training import checkpoints, stage
 from src.training import run as training_run
 from src.training.flags import TrainingFlags
@@ -33,6 +36,7 @@ ROOT = Path(main.__file__).parent
 TRAINING = (main, finetune_gpt2, instruction_tune, dpo_train)
 CHATS = (chat, sk_chat)
 SCRIPTS = (*TRAINING, *CHATS)
+OUT_OF_MEMORY = "error: out of memory; use a smaller model\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,11 +314,14 @@ def test_help_shows_choices_the_other_side_of_a_switch_and_a_percent_sign(capsys
         (ValueError("a\n  b"), "error: a b\n"),
         (FileNotFoundError(2, "No such file or directory", "x"), "error: [Errno 2] No such file or directory: 'x'\n"),
         (RuntimeError("a kernel failed"), "error: a kernel failed\n"),
-        (RuntimeError("CUDA out of memory. Tried to allocate"), f"error: {OUT_OF_MEMORY}\n"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), f"error: {OUT_OF_MEMORY}\n"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), OUT_OF_MEMORY),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            "error: out of memory; use a smaller model\n",
+        ),
         (ImportError("no module"), "error: no module\n"),
-        (MemoryError(), f"error: {OUT_OF_MEMORY}\n"),
-        (KeyboardInterrupt(), "\ninterrupted; what was saved before is kept\n"),
+        (MemoryError(), OUT_OF_MEMORY),
+        (KeyboardInterrupt(), "\ninterrupted; everything saved so far is intact\n"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_an_exit_code(error: BaseException, line: str, capsys) -> None:
@@ -323,6 +330,35 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(error: BaseException, line
 
     assert ending(fail) == (130 if isinstance(error, KeyboardInterrupt) else 1)
     assert capsys.readouterr() == ("", line)
+
+
+def out_of_memory_advice(script: ModuleType) -> str:
+    """What a script passes to run_script as out_of_memory."""
+    [call] = [
+        node
+        for node in ast.walk(ast.parse(inspect.getsource(script)))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "run_script"
+    ]
+    [advice] = [keyword.value for keyword in call.keywords if keyword.arg == "out_of_memory"]
+    return advice.value if isinstance(advice, ast.Constant) else getattr(script, ast.unparse(advice))
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, *map(inspect.getmodule, (evaluate, plan))], ids=lambda s: s.__name__)
+def test_out_of_memory_advice_names_flags_that_the_script_has(script: ModuleType, capsys) -> None:
+    with pytest.raises(SystemExit):
+        script.main(["--help"])
+    flags = re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out)
+    named = re.findall(r"--[a-z][a-z0-9-]*", out_of_memory_advice(script))
+    assert named and set(named) <= set(flags)
+
+
+def test_a_script_prints_its_own_out_of_memory_advice(capsys) -> None:
+    def fail() -> int:
+        raise MemoryError
+
+    with pytest.raises(SystemExit):
+        run_script(fail, out_of_memory="close something")
+    assert capsys.readouterr().err == "error: out of memory; close something\n"
 
 
 def test_a_mistake_of_ours_keeps_its_traceback() -> None:

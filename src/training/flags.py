@@ -7,6 +7,12 @@ from typing import Literal
 
 from src.cli import flag, flag_name
 
+# What every training script advises if memory runs out.
+OUT_OF_MEMORY = (
+    "halve --batch-size and double --grad-accum, which trains the same (with --no-resume if a run is unfinished), "
+    "then lower --context-length or use a smaller model"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFlags:
