@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from src.chat.session import sample_answers
 from src.checkpoint import CHECKPOINTS, LoadedModel, load_base, load_model
 from src.cli import flag, parse
-from src.data.batching import Pair, Shuffled, StepLoader, fingerprint, in_batches, pack_pairs
+from src.data.batching import Pair, Shuffled, StepLoader, content_hash, in_batches, pack_pairs
 from src.data.examples import preference_examples, split_examples, warn_unknown_words
 from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import TEMPLATE
@@ -134,7 +134,7 @@ def make_reference(
     frozen, _ = load_model(base.path, device)
     frozen.set_dropout(0.0)
     identity = {
-        "pairs": fingerprint(pairs),
+        "pairs": content_hash(pairs),
         "base": metadata["parent"]["sha256"],
         "tokenizer": metadata["tokenizer"]["fingerprint"],
     }

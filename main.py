@@ -121,7 +121,7 @@ def train(
         title="Training from scratch",
         loss_fn=language_model_loss,
         loader=train_loader,
-        evaluation=(val_loader or train_loader).first(EVAL_BATCHES),
+        evaluation=(val_loader or train_loader).first_steps(EVAL_BATCHES),
         evaluated_on="val" if val_loader else "train",
         sample=partial(generator.sample, train_loader.dataset[0][0][:8].tolist(), SAMPLE_TOKENS, config.seed),
         metadata={"template": None, "parent": None, "tokenizer": describe(encoding)},

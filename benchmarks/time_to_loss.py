@@ -49,7 +49,7 @@ def train(model: Any, optimizer: Any, loss_of: Callable, loader: StepLoader, *, 
         lr = lr_at(step, max_lr=max_lr, min_lr=max_lr / 20, warmup_steps=20, steps=steps or 10_000)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        [batch] = loader.at(step)
+        [batch] = loader.step_batches(step)
         optimizer.zero_grad(set_to_none=True)
         loss_of(model, batch).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     train_ids, val_ids = prepare_data(flags.data)
     size = {**GPT_CONFIGS[flags.model], "context_length": flags.context_length, "dropout": 0.0}
     shape: dict[str, Any] = {"context_length": flags.context_length, "seed": flags.seed}
-    validation = create_dataloader(val_ids, 8, **shape).first(40)
+    validation = create_dataloader(val_ids, 8, **shape).first_steps(40)
     runs: list[tuple[str, float]] = [("plain", lr) for lr in PLAIN_RATES] if flags.only != "ours" else []
     runs += [("ours", flags.max_lr)] if flags.only != "plain" else []
     for kind, max_lr in runs:

@@ -27,7 +27,7 @@ class Batch:
 
     inputs: Tensor
     targets: Tensor
-    segments: tuple[tuple[int, int | None], ...] | None = None
+    packing: tuple[tuple[int, int | None], ...] | None = None
 
     def __iter__(self) -> Iterator[Tensor]:
         """So that `inputs, targets = batch` works as with any PyTorch loader."""
@@ -100,7 +100,7 @@ def pack_pairs(pairs: Sequence[Pair]) -> PairBatch:
     batch = pack_examples([example for example, _, _ in parts], [before for _, before, _ in parts])
     numbers = [answer for (ids, _), _, answer in parts for _ in ids[1:]]
     keys = torch.tensor([key for key, _ in pairs])
-    return PairBatch(batch.inputs, batch.targets, batch.segments, answers=torch.tensor([numbers]), keys=keys)
+    return PairBatch(batch.inputs, batch.targets, batch.packing, answers=torch.tensor([numbers]), keys=keys)
 
 
 def _share_prompt(key: int, chosen: Example, rejected: Example) -> list[Example]:
@@ -137,7 +137,7 @@ class Dataset(Protocol):
     def __getitem__(self, key: Any) -> Any: ...
     def __len__(self) -> int: ...
     def order(self, epoch: int) -> Sequence[Any]: ...
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """Equal for equal examples: what a resumed run must find again."""
 
 
@@ -157,11 +157,11 @@ class Shuffled:
         """All keys, in an order that depends on nothing but the seed and the epoch."""
         return shuffled(len(self), self.seed, epoch)
 
-    def fingerprint(self) -> str:
-        return fingerprint(self.examples)
+    def content_hash(self) -> str:
+        return content_hash(self.examples)
 
 
-def fingerprint(examples: Sequence[Any]) -> str:
+def content_hash(examples: Sequence[Any]) -> str:
     """SHA-256 of examples (plain values), in their order."""
     return hashlib.sha256(repr(examples).encode("utf-8")).hexdigest()
 
@@ -223,7 +223,7 @@ class StepLoader(DataLoader):
         """Optimizer steps in an epoch; the last may be smaller."""
         return -(-len(self.dataset) // (self.batch_size * self.grad_accum))  # type: ignore[arg-type, operator]
 
-    def at(self, step: int) -> list[Any]:
+    def step_batches(self, step: int) -> list[Any]:
         """The micro-batches of an optimizer step, counted from 0 over all epochs."""
         epoch, within = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
@@ -235,9 +235,9 @@ class StepLoader(DataLoader):
             for start in range(0, len(keys), size)
         ]
 
-    def first(self, steps: int) -> list[Any]:
+    def first_steps(self, steps: int) -> list[Any]:
         """The micro-batches of the first steps of epoch 0, at most one epoch: a fixed sample to evaluate on."""
-        return [batch for step in range(min(steps, self.steps_per_epoch)) for batch in self.at(step)]
+        return [batch for step in range(min(steps, self.steps_per_epoch)) for batch in self.step_batches(step)]
 
 
 class _EpochSampler:

@@ -223,6 +223,6 @@ class TextWindows:
         starts = offset + self._context_length * torch.randperm(len(self), generator=generator)
         return starts.clamp(max=len(self._ids) - 1 - self._context_length).tolist()
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """SHA-256 of the tokens."""
         return hashlib.sha256(np.ascontiguousarray(self._ids).data).hexdigest()

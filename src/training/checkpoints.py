@@ -93,7 +93,7 @@ class RunCheckpoints:
             **settings,
             "precision": self.run.runtime.precision,
             "model": asdict(self.run.model.config),
-            "data": self.run.stage.loader.dataset.fingerprint(),
+            "data": self.run.stage.loader.dataset.content_hash(),
             "base": parent.get("sha256"),
             "tokenizer": (self.run.stage.metadata.get("tokenizer") or {}).get("fingerprint"),
         }

@@ -56,7 +56,7 @@ def _train_step(run: Run, state: State, reporter: Reporter) -> None:
     lr = lr_at(state.step, max_lr=plan.max_lr, min_lr=plan.min_lr, warmup_steps=plan.warmup_steps, steps=plan.steps)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    batches = run.stage.loader.at(state.step)
+    batches = run.stage.loader.step_batches(state.step)
     totals = _accumulate(run, batches)
     loss = totals.pop("loss")
     if not math.isfinite(loss):

@@ -24,7 +24,7 @@ def test_examples_stand_behind_each_other_and_targets_are_one_token_later_withou
     batch = pack_examples([example([1, 2], [3, 0]), example([4], [5, 6, 7, 0])])
     assert batch.inputs.tolist() == [[1, 2, 3, 4, 5, 6, 7]]
     assert batch.targets.tolist() == [[IGNORE, 3, 0, 5, 6, 7, 0]]
-    assert batch.segments == ((3, None), (4, None))
+    assert batch.packing == ((3, None), (4, None))
     assert batch.count == 6
 
 
@@ -40,7 +40,7 @@ def test_a_pair_batch_holds_each_prompt_once_and_knows_the_answer_of_every_targe
     )  # the second has no more to share
     assert batch.inputs.tolist() == [[1, 2, 3, 4, 5, 3, 6, 4, 5, 4, 6]]
     assert batch.targets.tolist() == [[IGNORE, IGNORE, 4, 5, 9, 6, 9, 5, 9, 6, 9]]
-    assert batch.segments == ((2, None), (3, 0), (2, 0), (2, None), (2, None))
+    assert batch.packing == ((2, None), (3, 0), (2, 0), (2, None), (2, None))
     assert batch.answers.tolist() == [[IGNORE, IGNORE, 0, 0, 0, 2, 2, 1, 1, 3, 3]]
     assert batch.keys.tolist() == [7, 2]
     assert batch.count == 2
@@ -55,7 +55,7 @@ def test_answers_to_different_prompts_share_none(other) -> None:
 def test_all_tensors_of_a_batch_are_moved() -> None:
     batch = pack_pairs([(0, (example([1, 2], [3]), example([1, 2], [4])))]).to(torch.device("meta"))
     assert {t.device.type for t in (batch.inputs, batch.targets, batch.answers, batch.keys)} == {"meta"}
-    assert batch.segments == ((1, None), (1, 0), (1, 0))
+    assert batch.packing == ((1, None), (1, 0), (1, 0))
 
 
 @pytest.mark.parametrize(
@@ -95,40 +95,42 @@ def firsts(batches) -> list[int]:
 def test_every_example_comes_once_an_epoch_in_a_new_order() -> None:
     steps = loader(2, 2)
     assert steps.steps_per_epoch == 3
-    epochs = [[i for step in range(3 * e, 3 * e + 3) for i in firsts(steps.at(step))] for e in range(3)]
+    epochs = [[i for step in range(3 * e, 3 * e + 3) for i in firsts(steps.step_batches(step))] for e in range(3)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
 def test_a_step_depends_on_the_seed_and_its_number_alone() -> None:
-    assert firsts(loader(2, 2).at(7)) == firsts(loader(2, 2).at(7))
+    assert firsts(loader(2, 2).step_batches(7)) == firsts(loader(2, 2).step_batches(7))
     forward = loader(2, 2)
     for step in range(7):
-        forward.at(step)
-    assert firsts(forward.at(7)) == firsts(loader(2, 2).at(7))
-    assert firsts(loader(2, 2, seed=1).at(7)) != firsts(loader(2, 2).at(7))
+        forward.step_batches(step)
+    assert firsts(forward.step_batches(7)) == firsts(loader(2, 2).step_batches(7))
+    assert firsts(loader(2, 2, seed=1).step_batches(7)) != firsts(loader(2, 2).step_batches(7))
 
 
 def test_micro_batches_cut_the_step_that_one_large_batch_would_be() -> None:
-    assert [len(batch.segments) for batch in loader(1, 8).at(0)] == [1] * 8
-    assert firsts(loader(1, 8).at(0)) == firsts(loader(8, 1).at(0))
+    assert [len(batch.packing) for batch in loader(1, 8).step_batches(0)] == [1] * 8
+    assert firsts(loader(1, 8).step_batches(0)) == firsts(loader(8, 1).step_batches(0))
 
 
 def test_it_is_a_pytorch_dataloader_whose_epochs_are_those_of_its_steps() -> None:
     steps = loader(4, 1)
     assert isinstance(steps, DataLoader)
-    assert firsts(iter(steps)) == [i for step in range(3) for i in firsts(steps.at(step))]
-    assert firsts(iter(steps)) == [i for step in range(3, 6) for i in firsts(steps.at(step))]
+    assert firsts(iter(steps)) == [i for step in range(3) for i in firsts(steps.step_batches(step))]
+    assert firsts(iter(steps)) == [i for step in range(3, 6) for i in firsts(steps.step_batches(step))]
 
 
 def test_the_first_batches_are_at_most_an_epoch() -> None:
-    assert firsts(loader(4, 1).first(2)) == firsts(loader(4, 1).at(0)) + firsts(loader(4, 1).at(1))
-    assert len(firsts(loader(4, 1).first(99))) == 10
+    assert firsts(loader(4, 1).first_steps(2)) == firsts(loader(4, 1).step_batches(0)) + firsts(
+        loader(4, 1).step_batches(1)
+    )
+    assert len(firsts(loader(4, 1).first_steps(99))) == 10
 
 
 def test_fingerprints_tell_examples_apart() -> None:
-    assert loader(2, 1).dataset.fingerprint() == loader(4, 2).dataset.fingerprint()
-    assert loader(2, 1).dataset.fingerprint() != loader(2, 1, count=9).dataset.fingerprint()
+    assert loader(2, 1).dataset.content_hash() == loader(4, 2).dataset.content_hash()
+    assert loader(2, 1).dataset.content_hash() != loader(2, 1, count=9).dataset.content_hash()
 
 
 def joined(turns: int, context_length: int = 100) -> ChatsOfTurns:

@@ -343,9 +343,9 @@ def test_a_window_that_would_leave_the_text_is_refused(start: int) -> None:
 
 def test_the_fingerprint_tells_texts_apart_and_nothing_else() -> None:
     ids = np.arange(100, dtype=np.uint16)
-    fingerprint = TextWindows(ids, 8, seed=0).fingerprint()
-    assert TextWindows(ids.copy(), 8, seed=0).fingerprint() == fingerprint
-    assert TextWindows(ids[:-1], 8, seed=0).fingerprint() != fingerprint
+    fingerprint = TextWindows(ids, 8, seed=0).content_hash()
+    assert TextWindows(ids.copy(), 8, seed=0).content_hash() == fingerprint
+    assert TextWindows(ids[:-1], 8, seed=0).content_hash() != fingerprint
 
 
 def test_too_short_a_text_is_refused_with_the_flag_to_change() -> None:

@@ -73,7 +73,7 @@ def run(
         title="Test",
         loss_fn=loss_fn,
         loader=loader,
-        evaluation=loader.first(4) if evaluation is None else evaluation,
+        evaluation=loader.first_steps(4) if evaluation is None else evaluation,
         evaluated_on="train",
         sample=lambda: "a sample",
         metadata={"template": None, "parent": parent, "tokenizer": {"name": "none", "fingerprint": "0"}},
@@ -124,7 +124,7 @@ def test_the_logged_loss_is_the_sum_over_the_step_divided_by_its_targets(tmp_pat
     _, _ = run(flags(tmp_path, batch_size=2, grad_accum=3, max_steps=1))
     torch.manual_seed(0)
     model = GPTModel({**CONFIG, "dropout": 0.0})
-    batches = StepLoader(Shuffled(examples(), 1337), pack_examples, 2, 3).at(0)
+    batches = StepLoader(Shuffled(examples(), 1337), pack_examples, 2, 3).step_batches(0)
     total = sum(language_model_loss(model, batch)[0].item() for batch in batches)
     [step] = [line for line in log_lines(tmp_path) if line["event"] == "step"]
     assert step["loss"] == pytest.approx(total / sum(batch.count for batch in batches), rel=1e-5)
@@ -220,7 +220,7 @@ def test_best_only_improves_and_latest_is_the_last_step(tmp_path: Path) -> None:
             return language_model_loss(model, batch)
         return torch.tensor(next(worse_later)) * batch.count, {}
 
-    one_batch = StepLoader(Shuffled(examples(), 0), pack_examples, 16).first(1)
+    one_batch = StepLoader(Shuffled(examples(), 0), pack_examples, 16).first_steps(1)
     run(flags(tmp_path, max_steps=8, eval_every=2), loss_fn=loss, evaluation=one_batch)
     best, latest = (read_checkpoint(tmp_path / f"out/{name}_model.pt") for name in ("best", "latest"))
     assert (best["step"], latest["step"]) == (6, 8)
@@ -237,7 +237,7 @@ def test_patience_stops_a_run_that_no_longer_improves(tmp_path: Path, capsys) ->
     def loss(model, batch):
         return language_model_loss(model, batch) if model.training else (torch.tensor(float(next(rising))), {})
 
-    one_batch = StepLoader(Shuffled(examples(), 0), pack_examples, 16).first(1)
+    one_batch = StepLoader(Shuffled(examples(), 0), pack_examples, 16).first_steps(1)
     code, _ = run(flags(tmp_path, max_steps=50, eval_every=2, patience=3), loss_fn=loss, evaluation=one_batch)
     assert code == 0
     assert read_checkpoint(tmp_path / "out/latest_model.pt")["step"] == 8
@@ -401,7 +401,7 @@ def test_a_run_that_stopped_early_is_finished(tmp_path: Path, capsys) -> None:
     def loss(model, batch):
         return language_model_loss(model, batch) if model.training else (torch.tensor(float(next(rising))), {})
 
-    one_batch = StepLoader(Shuffled(examples(), 0), pack_examples, 16).first(1)
+    one_batch = StepLoader(Shuffled(examples(), 0), pack_examples, 16).first_steps(1)
     settings = flags(tmp_path, max_steps=50, eval_every=1, patience=1)
     run(settings, loss_fn=loss, evaluation=one_batch)
     capsys.readouterr()
