@@ -1,6 +1,5 @@
 """python -m exercises.check 3: is the answer to exercise 3 right? Without a number or name: which of them are done."""
 
-import argparse
 import contextlib
 import inspect
 import io
@@ -23,6 +22,7 @@ from exercises.checks.attention import CHECKS as ATTENTION
 from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
 from exercises.checks.judging import CallFailedError
 from exercises.checks.time_limit import TIME_LIMIT_S, TimeIsUpError, time_limit
+from src.cli import Parser
 from src.common.messages import one_line
 from src.program import BAD_USAGE, INTERRUPTED, run_script
 
@@ -173,7 +173,7 @@ def find(exercises: dict[int, Exercise], wanted: str) -> Exercise:
 
 def main(argv: Sequence[str] | None = None) -> int:
     exercises = all_exercises()
-    parser = argparse.ArgumentParser("python -m exercises.check", description=__doc__, allow_abbrev=False)
+    parser = Parser(__doc__)
     parser.add_argument("exercise", nargs="?", help="the number or function to check; none: list all with their state")
     parser.add_argument("--solution", action="store_true", help="check the worked solution, not your answer")
     parser.add_argument(

@@ -29,8 +29,7 @@ def parse(config: type[C], argv: Sequence[str] | None, description: str) -> tupl
 
     Leaves with exit code 2 and one line on stderr, naming all that is wrong, where the line does not fit the config.
     """
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(_module(), description=description, allow_abbrev=False, formatter_class=layout)
+    parser = Parser(description)
     hints = get_type_hints(config)
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         _add_flag(parser, field, hints[field.name])
@@ -46,8 +45,12 @@ def parse(config: type[C], argv: Sequence[str] | None, description: str) -> tupl
     return settings, set(given)
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse that answers a bad line with one line, and a misspelt flag with the nearest that exists."""
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that reports bad usage in one line and suggests the nearest flag for a misspelt one."""
+
+    def __init__(self, description: str | None) -> None:
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(_module(), description=description, allow_abbrev=False, formatter_class=layout)
 
     def unknown(self, name: str) -> str:
         hint = get_close_matches(name, self._option_string_actions, 1)
@@ -59,9 +62,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _module() -> str | None:
-    """The name of the module that runs as `python -m NAME`; None for a script, which argparse names itself."""
+    """NAME, if this runs as `python -m NAME`; None for a script, which argparse names itself."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec and spec.origin == sys.argv[0] else None
+    return spec.name.removesuffix(".__main__") if spec and spec.origin == sys.argv[0] else None
 
 
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any) -> None:

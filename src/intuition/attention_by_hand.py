@@ -1,4 +1,4 @@
-"""Attention on three tokens, every number of it, in plain Python. Run it: python -m src.intuition attention"""
+"""Attention on three tokens in plain Python, every number shown. Run it: python -m src.intuition attention"""
 
 import io
 import math
@@ -21,34 +21,34 @@ Matrix = Sequence[Vector]
 
 
 def dot(a: Vector, b: Vector) -> float:
-    """Large where both vectors are large in the same places."""
+    """The dot product: large if both vectors are large in the same places."""
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
 def attention_scores(queries: Matrix, keys: Matrix) -> list[list[float]]:
-    """How well each query fits each key: dot(query, key) / sqrt(length), a row for each query.
+    """How well each query fits each key: dot(query, key) / sqrt(vector length), one row per query.
 
-    The root keeps scores from growing with the length of the vectors (Vaswani et al. 2017, section 3.2.1).
+    The square root keeps scores from growing with the length of the vectors (Vaswani et al. 2017, section 3.2.1).
     """
     return [[dot(query, key) / math.sqrt(len(key)) for key in keys] for query in queries]
 
 
 def mix(weights: Matrix, values: Matrix) -> list[list[float]]:
-    """For each row of weights, the values added up, each times its weight."""
+    """For each row of weights, the weighted sum of the values."""
     return [[dot(row, column) for column in zip(*values, strict=True)] for row in weights]
 
 
 def attention(out: Path = PICTURE) -> None:
-    """Print the demonstration and draw its weights as a PNG.
+    """Show attention step by step, and draw its weights as a PNG.
 
-    Raises OSError where the picture can't be written.
+    Raises OSError if the picture can't be written.
     """
     heading("attention", "how a token gathers from the others")
     say("""A word means little alone: who sat? Attention lets each token gather from the others what it needs. To
-        do so each token has three short lists of numbers. Its query says what it looks for, its key what it
-        offers, its value what it hands over. A trained model computes them from the token; here they are chosen
-        by hand. The first number is about things, the second about actions: "sat" looks for a thing, "cat" for an
-        action, "the" for nothing.""")
+        do so, each token has three vectors, short lists of numbers. Its query says what it looks for, its key
+        what it offers, its value what it passes on. A trained model computes them from the token; here they are
+        chosen by hand. The first number is about things, the second about actions: "sat" looks for a thing, "cat"
+        for an action, "the" for nothing.""")
     rows = zip(TOKENS, QUERIES, KEYS, VALUES, strict=True)
     lines(
         ["token   query       key         value", *(f"{t:<8}{_list(q)}  {_list(k)}  {_list(v)}" for t, q, k, v in rows)]
@@ -57,32 +57,32 @@ def attention(out: Path = PICTURE) -> None:
     weights = [softmax(row) for row in scores]
     mixed = mix(weights, VALUES)
     _show_last(scores[-1], weights[-1], mixed[-1])
-    say("All three tokens at once. Each row is one token, and shows where it looks; a row adds up to 1:")
+    say("All three tokens at once: each row shows where one token looks, and sums to 1.")
     heat_map(weights, TOKENS, TOKENS)
     lines(f"{token} gathers {_list(vector)}" for token, vector in zip(TOKENS, mixed, strict=True))
     gpt2 = GPT_CONFIGS["gpt2-124M"]
-    say(f"""The query of "the" is all zeros, so it looks everywhere alike and gets the average. "cat" finds its
-        action, "sat" its thing. GPT-2 does this {gpt2["n_heads"]} times side by side (these are its heads) in
-        each of {gpt2["n_layers"]} layers, with lists of {gpt2["d_model"] // gpt2["n_heads"]} numbers where we had
-        {len(KEYS[0])}.""")
+    say(f"""The query of "the" is all zeros, so it looks at all tokens equally and gets the average of their
+        values. "cat" finds its action, "sat" its thing. GPT-2 does this {gpt2["n_heads"]} times in parallel (its
+        heads) in each of its {gpt2["n_layers"]} layers, with vectors of {gpt2["d_model"] // gpt2["n_heads"]}
+        numbers instead of our {len(KEYS[0])}.""")
     draw_weights(weights, TOKENS, out)
     print(f"  The weights as a picture: {out}\n")
     suggest("""set the query of "sat" in src/intuition/attention_by_hand.py to (1.0, 1.0), then to (20.0, 0.0).
-        When does it look at one token only?""")
+        When does it look at only one token?""")
 
 
 def _show_last(scores: Vector, weights: Vector, mixed: Vector) -> None:
-    """The sums of the last token, one line for each token that it looks at."""
+    """Print the arithmetic of the last token, one line for each token that it looks at."""
     last, query = TOKENS[-1], QUERIES[-1]
-    say(f"""Step by step for "{last}". Multiply its query with each key, place by place, and add up: the better
-        they fit, the larger the score. Divide by the root of the length, sqrt({len(query)}) =
-        {math.sqrt(len(query)):.2f}. Softmax makes weights of the scores.""")
+    say(f"""Step by step for "{last}". Take the dot product of its query with each key: multiply number by
+        number and add up. The better they fit, the larger the score. Divide by the square root of the vector
+        length, sqrt({len(query)}) = {math.sqrt(len(query)):.2f}. Softmax turns the scores into weights.""")
     lines(
         f"{last} -> {token}   {_products(query, key)} = {dot(query, key):g}"
         f"   / {math.sqrt(len(query)):.2f} = {score:.2f}   weight {weight:.3f}"
         for token, key, score, weight in zip(TOKENS, KEYS, scores, weights, strict=True)
     )
-    say("Then it adds up the values, each times its weight:")
+    say("Then it adds up the values, each multiplied by its weight:")
     for place, total in enumerate(mixed):
         terms = " + ".join(f"{weight:.3f} x {value[place]:g}" for weight, value in zip(weights, VALUES, strict=True))
         print(f"  {terms} = {total:.2f}")
@@ -98,7 +98,7 @@ def _list(numbers: Vector) -> str:
 
 
 def draw_weights(weights: Matrix, tokens: Sequence[str], out: Path) -> None:
-    """Write the weights as a heat map, a PNG, to `out`; its folder is made. Raises OSError where that fails."""
+    """Save the weights as a heat map, a PNG, and create its folder if needed. Raises OSError if that fails."""
     from matplotlib.figure import Figure  # slow to import, and needed only here
 
     figure = Figure(figsize=(4.8, 4), layout="constrained")
@@ -115,8 +115,8 @@ def draw_weights(weights: Matrix, tokens: Sequence[str], out: Path) -> None:
     figure.savefig(drawn, format="png", dpi=100)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(drawn.getvalue())  # only when it is drawn: an earlier picture is not lost to a failure
+        out.write_bytes(drawn.getvalue())  # once it is drawn, so that a failure does not cost an earlier picture
     except OSError as error:
         raise OSError(
-            f"can't write the picture {out}: {error.strerror}; choose another place with --out PATH"
+            f"can't write the picture {out}: {error.strerror}; choose another file with --out PATH"
         ) from error

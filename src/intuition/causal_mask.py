@@ -1,4 +1,4 @@
-"""Why a token must not look at what comes after it, and how it is kept from it.
+"""Why a token must not look at later tokens, and how the causal mask prevents it.
 
 Run it: python -m src.intuition causal-mask
 """
@@ -10,26 +10,28 @@ from src.intuition.attention_by_hand import KEYS, QUERIES, TOKENS, VALUES, Matri
 from src.intuition.softmax import softmax
 from src.intuition.terminal import heading, heat_map, lines, say, suggest
 
-# What the last token is replaced with, to see who notices.
+# Replace the last token with these, to see which tokens notice.
 OTHER_KEY, OTHER_VALUE = (2.0, 2.0), (9.0, 9.0)
 
 
 def hide_future(scores: Matrix) -> list[list[float]]:
-    """The scores with -inf wherever a token would look at one after it."""
+    """The scores, with -inf wherever a token would look at a later one."""
     return [[score if j <= i else -math.inf for j, score in enumerate(row)] for i, row in enumerate(scores)]
 
 
 def attend(keys: Matrix, values: Matrix, *, causal: bool) -> list[list[float]]:
-    """What each token gathers, with the queries of the demonstration `attention`."""
+    """The output of attention for each token, with the queries of the demonstration `attention`."""
     scores = attention_scores(QUERIES, keys)
     return mix([softmax(row) for row in (hide_future(scores) if causal else scores)], values)
 
 
 def causal_mask() -> None:
+    """Show the causal mask, and prove that no earlier token notices a later one."""
     heading("causal-mask", "no token looks ahead")
-    say("""In the demonstration attention, "cat" looked at "sat", which comes after it. While a text is being
-        written nothing comes after. And in training the next word is the answer that the model is asked for: seen
-        beforehand, there is nothing to learn. So the scores of all later tokens are set to minus infinity.""")
+    say("""In the demonstration `attention`, "cat" looked at "sat", which comes after it. During generation nothing
+        comes after it yet. And in training the next token is the answer that the model has to predict: if it
+        could look, there would be nothing to learn. So the scores of all later tokens are set to minus
+        infinity.""")
     scores = attention_scores(QUERIES, KEYS)
     hidden = hide_future(scores)
     rows = zip(TOKENS, scores, hidden, strict=True)
@@ -37,25 +39,25 @@ def causal_mask() -> None:
         f"{'scores':>12}{'masked':>33}",
         *(f"{token}  {_row(before)}   ->   {_row(after)}" for token, before, after in rows),
     ])  # fmt: skip
-    say("""exp(-inf) is 0, so softmax gives those places no weight, and the others share all of it. The upper
-        right corner is empty, the first token looks at itself only:""")
+    say("""exp(-inf) is 0, so softmax gives those positions no weight, and the others share all of it. The upper
+        right corner is empty, and the first token looks only at itself:""")
     heat_map([softmax(row) for row in hidden], TOKENS, TOKENS)
-    say(f"""The proof: replace the last token, its key with {OTHER_KEY} and its value with {OTHER_VALUE}, and see
-        by how much what each token gathers has moved.""")
+    say(f"""The proof: replace the last token's key with {OTHER_KEY} and its value with {OTHER_VALUE}, and see by
+        how much the output of each token changes.""")
     moved = {causal: _moves(causal=causal) for causal in (False, True)}
     lines([
         f"{'':<8}{'without mask':>14}{'with mask':>14}",
         *(f"{token:<8}{a:14.4f}{b:14.4f}" for token, a, b in zip(TOKENS, moved[False], moved[True], strict=True)),
     ])  # fmt: skip
-    say("""With the mask, the tokens before the last one do not notice. So one pass over a text trains all its
-        places at once, each as if the text ended there, and a chat can keep what it computed for earlier tokens
-        (the cache in src/model/attention.py).""")
-    suggest("""change j <= i to i - 1 <= j <= i in src/intuition/causal_mask.py: each token sees itself and one
-        before it. How could the third, in a second layer, still hear of the first?""")
+    say("""With the mask, the earlier tokens do not notice. So one forward pass trains all positions at once,
+        each as if the text ended there. And during generation the keys and values of earlier tokens can be cached
+        (the KV cache in src/model/attention.py).""")
+    suggest("""change j <= i to i - 1 <= j <= i in src/intuition/causal_mask.py: then each token sees only itself
+        and the one before it. How could the third token still hear of the first, in a second layer?""")
 
 
 def _moves(*, causal: bool) -> list[float]:
-    """The largest change in what each token gathers when the last one is replaced."""
+    """For each token, the largest change of its output when the last token is replaced."""
     before = attend(KEYS, VALUES, causal=causal)
     after = attend((*KEYS[:-1], OTHER_KEY), (*VALUES[:-1], OTHER_VALUE), causal=causal)
     return [max(abs(x - y) for x, y in zip(a, b, strict=True)) for a, b in zip(before, after, strict=True)]

@@ -1,4 +1,4 @@
-"""Three ways to turn text into numbers: one for each character, one for each word, or for pieces learned by merging.
+"""Three ways to turn text into numbers: by character, by word, or by pieces learned by merging.
 
 Run it: python -m src.intuition characters words byte-pairs
 """
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from src.intuition.terminal import heading, labelled, lines, pieces, say, suggest
 from src.tokenizer import load_gpt2_encoding
 
-TEXT = "low lower lowest slow slower slowest"  # what the three learn from
-NEW_TEXT = "lowers slows"  # what they have to write after that
+TEXT = "low lower lowest slow slower slowest"  # all three learn from this
+NEW_TEXT = "lowers slows"  # and then have to encode this
 ACCENTED = "\u00e9"
 MOST_MERGES = 12
 UNKNOWN = "<UNK>"
@@ -23,11 +23,12 @@ Pair = tuple[str, str]
 
 
 def build_vocabulary(tokens: Iterable[str]) -> dict[str, int]:
-    """A number, called id, for each different token: 0, 1, 2, ... in sorted order."""
+    """An id for each distinct token: 0, 1, 2, ... in sorted order."""
     return {token: id_ for id_, token in enumerate(sorted(set(tokens)))}
 
 
 def characters() -> None:
+    """Show one token per character: nothing is lost, but texts get long."""
     heading("characters", "a number for each character")
     vocabulary = build_vocabulary(TEXT)
     ids = [vocabulary[character] for character in TEXT]
@@ -42,15 +43,15 @@ def characters() -> None:
         "ids": " ".join(map(str, ids)),
         "and back": back,
     })  # fmt: skip
-    say(f"""The good: {len(vocabulary)} numbers spell everything that these characters can spell, and nothing is
-        lost on the way back. The bad: the text is {len(ids)} tokens long. A model does work for every token and
-        can look back over a fixed number of them, so short is better.""")
+    say(f"""The upside: {len(vocabulary)} ids can spell any text made of these characters, and decoding loses
+        nothing. The downside: the text is {len(ids)} tokens long. A model does work for every token and can only
+        look back over a limited number of them, so shorter is better.""")
     foreign = sorted(set("Lows!") - vocabulary.keys())
-    say(f"""And a character that was not in the text has no number. Of "Lows!" these are missing:
-        {" ".join(foreign) or "none"}. (A capital is another character: to the model L and l are as different as l
-        and o.)""")
-    suggest("""make TEXT in src/intuition/custom_tokenizers.py a line of your own with capitals and signs. How
-        fast does the vocabulary grow?""")
+    say(f"""And a character that was not in the text has no id. Missing from "Lows!":
+        {" ".join(foreign) or "none"}. (A capital is a different character: to the model, L and l are as different
+        as l and o.)""")
+    suggest("""replace TEXT in src/intuition/custom_tokenizers.py with a line of your own that has capitals and
+        punctuation. How fast does the vocabulary grow?""")
 
 
 def _spelled_out(vocabulary: dict[str, int]) -> str:
@@ -61,47 +62,48 @@ def _spelled_out(vocabulary: dict[str, int]) -> str:
 
 
 def split_words(text: str) -> list[str]:
-    """Words and single signs; what is between them is lost."""
+    """Words and single punctuation marks; the whitespace between them is lost."""
     return re.findall(r"\w+|[^\w\s]", text)
 
 
 def words() -> None:
+    """Show one token per word: texts get short, but unseen words and spaces are lost."""
     heading("words", "a number for each word")
     tokens = split_words(TEXT)
     vocabulary = build_vocabulary([*tokens, UNKNOWN])
     spellings = {id_: token for token, id_ in vocabulary.items()}
     new_ids = [vocabulary.get(token, vocabulary[UNKNOWN]) for token in split_words(NEW_TEXT)]
-    say("Words are what we think in. So give each word its number, and keep one for words that never came up.")
+    say("We think in words. So give each word an id, and reserve one for words that never came up.")
     labelled({
         "text": TEXT,
         "vocabulary": f"{len(vocabulary)} tokens: {_spelled_out(vocabulary)}",
         "ids": " ".join(str(vocabulary[token]) for token in tokens),
     })  # fmt: skip
-    say(f"""Now the text is {len(tokens)} tokens long, where characters took {len(TEXT)}. But look at words that
-        were not in the text:""")
+    say(f"""Now the text is {len(tokens)} tokens long; as characters it was {len(TEXT)}. But look what happens
+        to words that were not in the text:""")
     labelled({
         "new text": NEW_TEXT,
         "ids": " ".join(map(str, new_ids)),
         "and back": " ".join(spellings[id_] for id_ in new_ids),
     })  # fmt: skip
-    say(f"""{UNKNOWN} is all that is left of them. A real text has a hundred thousand different words, and
-        tomorrow's names are not among them. And the numbers hide what the words share: nothing tells a model that
-        "{tokens[1]}", {vocabulary[tokens[1]]}, has anything to do with "{tokens[0]}", {vocabulary[tokens[0]]}.
-        The spaces are gone, too: nobody can tell how many there were.""")
+    say(f"""{UNKNOWN} is all that is left of them. Real texts have a hundred thousand different words, and
+        tomorrow's names are not among them. The ids also hide what words have in common: nothing tells a model
+        that id {vocabulary[tokens[1]]}, "{tokens[1]}", has anything to do with id {vocabulary[tokens[0]]},
+        "{tokens[0]}". The spaces are gone too: nobody can tell how many there were.""")
     suggest("""add "fast" to TEXT in src/intuition/custom_tokenizers.py. Which ids change, and why would that
-        ruin a model that was trained before?""")
+        ruin a model that is already trained?""")
 
 
 # --- byte pairs
 
 
 def count_pairs(texts: Iterable[Sequence[str]]) -> Counter[Pair]:
-    """How often each two tokens stand side by side."""
+    """How often each pair of adjacent tokens occurs."""
     return Counter(pair for tokens in texts for pair in zip(tokens, tokens[1:], strict=False))
 
 
 def merge(tokens: Sequence[str], pair: Pair) -> list[str]:
-    """The tokens with each occurrence of the pair made one token, from left to right."""
+    """The tokens with each occurrence of the pair merged into one token, from left to right."""
     merged: list[str] = []
     i = 0
     while i < len(tokens):
@@ -112,10 +114,10 @@ def merge(tokens: Sequence[str], pair: Pair) -> list[str]:
 
 
 def learn_merges(texts: Iterable[str], most: int) -> list[Pair]:
-    """The merges that shorten the texts, in the order they are learned; none crosses from one text to the next.
+    """Up to `most` merges that shorten the texts, in the order they are learned; none crosses from text to text.
 
-    Each time the most frequent pair wins, and of equals the one whose tokens are older. A pair that is there only once
-    is no pattern, so learning ends there (Sennrich et al. 2016, algorithm 1, with this project's own rule for ties).
+    Each step merges the most frequent pair; of equally frequent pairs the one with the older tokens wins. A pair that
+    occurs only once is no pattern, so learning ends there (Sennrich et al. 2016, algorithm 1, with a rule for ties).
     """
     split = [list(text) for text in texts]
     ids = build_vocabulary(token for tokens in split for token in tokens)
@@ -132,7 +134,7 @@ def learn_merges(texts: Iterable[str], most: int) -> list[Pair]:
 
 
 def apply_merges(text: str, merges: Sequence[Pair]) -> list[str]:
-    """The tokens of a text: from characters on, the earliest learned merge that fits is made, until none does."""
+    """The tokens of a text: start with characters and apply the earliest learned merge that fits, until none does."""
     order = {pair: place for place, pair in enumerate(merges)}
     tokens = list(text)
     while fitting := [pair for pair in count_pairs([tokens]) if pair in order]:
@@ -141,32 +143,34 @@ def apply_merges(text: str, merges: Sequence[Pair]) -> list[str]:
 
 
 def byte_pairs() -> None:
-    heading("byte-pairs", "pieces that are learned by merging")
+    """Show byte-pair encoding learn its merges, then apply them to a new text."""
+    heading("byte-pairs", "pieces learned by merging")
     merges = learn_merges([TEXT], MOST_MERGES)
-    say("""Between characters and words lies GPT-2's way, byte-pair encoding. Start with characters. Count which
-        two tokens stand side by side most often, make them one token, and count again. When two pairs come
-        equally often, the one whose tokens are older wins. A bar is the border between two tokens:""")
+    say("""GPT-2 uses byte-pair encoding, a middle way between characters and words. Start with characters. Count
+        which two tokens occur next to each other most often, merge them into one token, and count again. If two
+        pairs are equally frequent, the pair with the older tokens wins. A bar marks the border between two
+        tokens:""")
     _show_learning(merges)
     vocabulary = {*TEXT, *map("".join, merges)}
     tokens = apply_merges(TEXT, merges)
-    end = f"{MOST_MERGES} merges are made" if len(merges) == MOST_MERGES else "No pair is left that comes twice"
+    end = f"{MOST_MERGES} merges are done" if len(merges) == MOST_MERGES else "No pair occurs twice any more"
     say(f"""{end}, so learning ends. The vocabulary has {len(vocabulary)} tokens now, and the text is
-        {len(tokens)} tokens long instead of {len(TEXT)}. The merges know no grammar, they only count: that is why
-        a piece can end in the middle of a word.""")
-    say(f"""The merges are the tokenizer. To write a new text, make the same merges in the same order. No word of
-        "{NEW_TEXT}" was in the text, but parts of them were:""")
+        {len(tokens)} tokens long instead of {len(TEXT)}. Merging knows no grammar, it only counts. That is why
+        a token can end in the middle of a word.""")
+    say(f"""The list of merges is the tokenizer. To encode a new text, apply the same merges in the same order.
+        Neither word of "{NEW_TEXT}" was in the text, but parts of both were:""")
     lines([pieces(NEW_TEXT), pieces(apply_merges(NEW_TEXT, merges))])
     gpt2 = load_gpt2_encoding()
-    say(f"""GPT-2 begins not with characters but with the 256 values of a byte, and has {gpt2.n_vocab - 256 - 1:,}
-        merges on top. Every text in the world is made of bytes (an e with an acute accent is
-        {len(ACCENTED.encode("utf-8"))} of them), so nothing is ever unknown. It writes "{NEW_TEXT}" as:""")
+    say(f"""GPT-2 starts from the 256 possible bytes instead of characters, and has {gpt2.n_vocab - 256 - 1:,}
+        merges on top. Every text is made of bytes (an e with an acute accent is
+        {len(ACCENTED.encode("utf-8"))} of them), so nothing is ever unknown. It encodes "{NEW_TEXT}" as:""")
     lines([pieces(gpt2.decode([id_]) for id_ in gpt2.encode_ordinary(NEW_TEXT))])
     suggest("""set MOST_MERGES in src/intuition/custom_tokenizers.py to 2, or double the text with TEXT = 2 *
         "...". What becomes one token when a text repeats itself?""")
 
 
 def _show_learning(merges: Sequence[Pair]) -> None:
-    """The text after each merge, with the pairs that were counted before it."""
+    """Print the text after each merge, and the pairs that were counted before it."""
     tokens = list(TEXT)
     lines([pieces(tokens)])
     for place, pair in enumerate(merges, 1):

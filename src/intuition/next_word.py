@@ -14,7 +14,7 @@ Model = Mapping[str, Counter[str]]
 
 
 def count_followers(words: Sequence[str]) -> Model:
-    """For each word, how often each other came right after it."""
+    """For each word, how often each other word came right after it."""
     model: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for word, follower in zip(words, words[1:], strict=False):
         model[word][follower] += 1
@@ -22,18 +22,19 @@ def count_followers(words: Sequence[str]) -> Model:
 
 
 def probability(model: Model, word: str, follower: str) -> float:
-    """The share of the occurrences of `word` that `follower` came after; 0 where it never did."""
+    """The share of the occurrences of `word` that were followed by `follower`; 0 if none was."""
     counts = model.get(word, Counter())
     return counts[follower] / counts.total() if counts else 0.0
 
 
 def loss(model: Model, words: Sequence[str]) -> float:
-    """The mean of -ln(probability) over the words after the first: what a training run prints as its loss."""
+    """The mean of -ln(probability) over the words after the first: the loss that a training run prints."""
     chances = [probability(model, *pair) for pair in zip(words, words[1:], strict=False)]
     return sum(-math.log(chance) if chance else math.inf for chance in chances) / len(chances)
 
 
 def next_word() -> None:
+    """Show a language model that counts, and the loss and perplexity of three sentences."""
     heading("next-word", "a language model in ten lines")
     words = TEXT.split()
     model = count_followers(words)
@@ -43,25 +44,25 @@ def next_word() -> None:
     for word in list(model)[:2]:
         print(f'  After "{word}", seen {model[word].total()} times:\n')
         bars({follower: probability(model, word, follower) for follower in sorted(model[word])})
-    say("""How good is it? Take a sentence and look how likely the model found each next word. The surprise at a
+    say("""How good is it? Take a sentence and see how likely the model finds each next word. The surprise at a
         word is -ln(probability): 0 for a sure thing, more for an unlikely one. The mean surprise is the loss, the
-        number that training makes smaller.""")
+        number that training reduces.""")
     for sentence in SENTENCES:
         _show_surprises(model, sentence.split())
-    say("""The last number is exp(loss), the perplexity: the model is as unsure as if it had to guess among so
-        many equally likely words. A pair that was never seen has probability 0, and one such pair makes the
-        surprise endless, though the sentence is fine. Counting can't know that dogs run because cats do. GPT-2
+    say("""The last number is exp(loss), the perplexity: the model is as unsure as if it had to guess among
+        that many equally likely words. A pair that was never seen has probability 0, and one such pair makes the
+        loss infinite, although the sentence is fine. Counting can't conclude that dogs run because cats do. GPT-2
         can: it learns what words have in common, and it looks back further than one word.""")
     vocabulary = load_gpt2_encoding().n_vocab
-    say(f"""One number to keep: before training, GPT-2 finds all of its {vocabulary:,} tokens about equally
-        likely, so its loss starts near ln({vocabulary:,}) = {math.log(vocabulary):.2f}. Look for it where a run
-        tells its loss before training.""")
+    say(f"""One number to remember: before training, GPT-2 finds all of its {vocabulary:,} tokens about equally
+        likely, so its loss starts near ln({vocabulary:,}) = {math.log(vocabulary):.2f}. Look for it in the loss
+        that a run reports before training.""")
     suggest("""add "the dog ran ." to TEXT in src/intuition/next_word.py, and see what it does to all three
         sentences.""")
 
 
 def _show_surprises(model: Model, words: Sequence[str]) -> None:
-    """Probability and surprise of each word of a sentence, and its loss and perplexity."""
+    """Print probability and surprise of each word of a sentence, then its loss and perplexity."""
     table = [" ".join(words)]
     for word, follower in zip(words, words[1:], strict=False):
         chance = probability(model, word, follower)

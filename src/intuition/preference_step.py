@@ -1,4 +1,4 @@
-"""One step of direct preference optimization (DPO), with every number of it.
+"""One step of direct preference optimization (DPO), every number shown.
 
 Run it: python -m src.intuition preference-step
 """
@@ -11,37 +11,37 @@ from src.intuition.softmax import softmax
 from src.intuition.terminal import heading, lines, say, suggest
 
 BETA = 0.1
-LEARNING_RATE = 5.0  # huge, so that one step can be seen
+LEARNING_RATE = 5.0  # huge, so that one step is visible
 
 Weights = Mapping[str, float]
 Case = tuple[Sequence[str], Weights]
 
-# Answers that a tiny model chooses among, the first preferred to the second, and its weights at the start.
+# The answers a tiny model chooses from (the first is chosen, the second rejected), and its initial weights.
 APART: Case = (("Paris", "Rome", "hm"), {"Paris": 0.0, "Rome": 1.0, "hm": 0.5})
 ALIKE: Case = (("Paris", "Paris Paris", "hm"), {"Paris": -1.0, "hm": 0.0})
 
 
 def log_probabilities(answers: Sequence[str], weights: Weights) -> list[float]:
-    """ln(probability) of each answer: a word adds its weight to the score, softmax makes probabilities of scores."""
+    """ln(probability) of each answer: the softmax of its score, which is the sum of its words' weights."""
     scores = [sum(weights[word] for word in answer.split()) for answer in answers]
     return [math.log(chance) for chance in softmax(scores)]
 
 
 def implicit_rewards(now: Sequence[float], start: Sequence[float]) -> list[float]:
-    """BETA times how far each log-probability has moved from where it was at the start."""
+    """BETA times how far each log-probability has moved from the start."""
     return [BETA * (a - b) for a, b in zip(now, start, strict=True)]
 
 
 def preference_loss(margin: float) -> float:
-    """-ln(sigmoid(margin)): ln 2 at margin 0, smaller the more the chosen answer is ahead (Rafailov et al. 2023)."""
+    """-ln(sigmoid(margin)), which is ln 2 at margin 0 and falls as the margin grows (Rafailov et al. 2023)."""
     return math.log1p(math.exp(-margin))
 
 
 def gradient(answers: Sequence[str], weights: Weights, margin: float) -> dict[str, float]:
-    """How fast the loss grows with each weight.
+    """The gradient of the loss with respect to each weight.
 
-    The sum that softmax divides by is the same for both answers, so it cancels, and what remains is how often a word
-    comes in the chosen answer less how often in the rejected one.
+    The sum that softmax divides by is the same for both answers, so it cancels. What remains is how often a word
+    occurs in the chosen answer minus how often it occurs in the rejected one.
     """
     chosen, rejected = (Counter(answer.split()) for answer in answers[:2])
     pull = BETA / (1 + math.exp(margin))
@@ -55,38 +55,39 @@ def step(answers: Sequence[str], weights: Weights) -> dict[str, float]:
 
 
 def preference_step() -> None:
+    """Show one DPO step that works as hoped, and one that makes the chosen answer less likely."""
     heading("preference-step", "what one DPO step does")
-    say(f"""Two answers to one question, and a person preferred the first. DPO raises the chosen answer against
-        the rejected one, and measures both from where the model started (the reference), so that it does not run
-        away. Our model is as small as can be: each word has a weight, an answer's score is the sum over its
-        words, and softmax makes probabilities.
+    say(f"""Two answers to one question, and a person preferred the first. DPO makes the chosen answer more likely
+        relative to the rejected one. It measures both against the model it started from (the reference), so that
+        the model does not drift too far. Our model is as small as possible: each word has a weight, an answer's
+        score is the sum of its words' weights, and softmax turns scores into probabilities.
 
-        We speak in log-probabilities, ln(p): 0 is certain, more negative is less likely. The move of an answer's
-        log-probability from the start, times beta = {BETA}, is its reward; the reward of the chosen less that of
-        the rejected is the margin. sigmoid(margin) = 1 / (1 + exp(-margin)) makes of it the probability that the
-        model, too, prefers the chosen answer, and the loss is -ln of that. At the start nothing has moved: margin
-        0, probability 1/2, loss ln 2 = {preference_loss(0.0):.4f}. Now one step, which moves each weight down the
-        slope of the loss:""")
+        We work with log-probabilities, ln(p): 0 is certain, more negative is less likely. How far an answer's
+        log-probability has moved from the start, times beta = {BETA}, is its reward. The margin is the reward of
+        the chosen answer minus that of the rejected one. sigmoid(margin) = 1 / (1 + exp(-margin)) turns it into
+        the probability that the model also prefers the chosen answer, and the loss is -ln of that. At the start
+        nothing has moved: margin 0, probability 1/2, loss ln 2 = {preference_loss(0.0):.4f}. Now one step of
+        gradient descent, which moves each weight against its gradient:""")
     _show_step(*APART)
     say("""As hoped: the chosen answer went up, the rejected one down. But the loss sees only their difference.
         Here the answers share a word, and the rejected one says it twice:""")
     _show_step(*ALIKE)
-    say("""The margin grew and the loss fell, and yet the chosen answer became less likely, too. To push down the
-        rejected answer the step lowered the weight of the word they share, and an answer that nobody asked about
-        took what both lost. Real answers share most of their words. So don't worry when a run shows a falling
-        log-probability of the chosen; worry when the answers in its samples get worse.""")
+    say("""The margin grew and the loss fell, yet the chosen answer became less likely too. To push down the
+        rejected answer, the step lowered the weight of the word they share, and an answer that nobody asked about
+        gained what both lost. Real answers share most of their words. So don't worry if the log-probability of
+        the chosen answers falls during a run; worry if the sampled answers get worse.""")
     suggest("""add ' Paris' to the first answer of ALIKE in src/intuition/preference_step.py, so that both answers
         are the same. What is left to learn?""")
 
 
 def _show_step(answers: Sequence[str], weights: Weights) -> None:
-    """Weights, answers and loss before and after one step."""
+    """Print weights, answers and loss before and after one step."""
     after = step(answers, weights)
     old, new = log_probabilities(answers, weights), log_probabilities(answers, after)
     rewards = implicit_rewards(new, old)
     margin = rewards[0] - rewards[1]
     lines(f"weight of {word:<7}{weights[word]:6.2f} -> {after[word]:6.2f}" for word in weights)
-    roles = ("chosen", "rejected", *("another" for _ in answers[2:]))
+    roles = ("chosen", "rejected", *("other" for _ in answers[2:]))
     table = [f"{'':<26}{'ln p before':>12}{'after':>8}{'reward':>9}   p before -> after"]
     for role, answer, a, b, reward in zip(roles, answers, old, new, rewards, strict=True):
         table.append(f"{role:<10}{answer:<16}{a:12.3f}{b:8.3f}{reward:+9.4f}   {math.exp(a):8.1%} -> {math.exp(b):.1%}")

@@ -1,4 +1,4 @@
-"""What a model learns from an instruction and its answer, and what it only reads.
+"""Which tokens of an instruction and its response a model learns from.
 
 Run it: python -m src.intuition response-mask
 """
@@ -12,9 +12,9 @@ PROMPT = "### Instruction:\n{instruction}\n\n### Response:\n"  # as in src/data/
 
 
 def mark_response(instruction: str, response: str, encoding: Encoding) -> tuple[list[int], list[bool]]:
-    """The ids of an example, and for each whether it is learned: the response and the one end-of-text after it.
+    """The ids of an example, and a mask: True for the response and the end-of-text token after it.
 
-    Prompt and response are encoded apart. Encoded together, a merge could swallow the border between them.
+    Prompt and response are encoded separately: encoded together, a merge could cross the border between them.
     """
     prompt = encoding.encode_ordinary(PROMPT.replace("{instruction}", instruction))
     answer = [*encoding.encode_ordinary(response), encoding.eot_token]
@@ -22,31 +22,31 @@ def mark_response(instruction: str, response: str, encoding: Encoding) -> tuple[
 
 
 def response_mask() -> None:
+    """Show which tokens of a training example are supervised in instruction tuning."""
     heading("response-mask", "what instruction tuning learns from")
     encoding = load_gpt2_encoding()
     ids, learned = mark_response(INSTRUCTION, RESPONSE, encoding)
     tokens = [encoding.decode([id_]) for id_ in ids]
-    how = "The prompt is grey, the response green" if has_colours() else "The response stands between [[ and ]]"
-    say(f"""A model that was trained on books goes on with a text, it does not answer. Instruction tuning (SFT)
-        shows it questions with answers, always in the same form. {how}:""")
+    how = "The prompt is grey, the response green" if has_colours() else "[[ and ]] enclose the response"
+    say(f"""A model trained on books continues a text; it does not answer questions. Instruction tuning (SFT)
+        shows it questions with answers, always in the same format. {how}:""")
     lines(_marked(tokens, learned).split("\n"))
-    say("""The model reads all of it, but its loss counts at the response only. Otherwise it would learn to write
-        questions, too, headings and all. Token by token:""")
+    say("""The model sees all of it, but the loss is computed only on the response; the prompt is masked.
+        Otherwise the model would also learn to write questions, headings and all. Token by token:""")
     lines(
-        f"{'learned' if mark else 'read':<9}{id_:>6}  {token!r}"
+        f"{'learned' if mark else 'masked':<9}{id_:>6}  {token!r}"
         for id_, token, mark in zip(ids, tokens, learned, strict=True)
     )
     first = learned.index(True)
-    say(f"""{sum(learned)} of {len(ids)} tokens are learned. The prediction of a token is made at the one before
-        it: at {tokens[first - 1]!r}, the last of the prompt, the model is asked for {tokens[first]!r}. And the
-        last token that it learns is {tokens[-1]!r}, end-of-text. Without it a model would never learn when to
-        stop.""")
-    say("In a run, `python instruction_tune.py --show-mask` shows the same for your own data.")
-    suggest("""write a longer INSTRUCTION in src/intuition/response_mask.py. How many tokens are learned then?""")
+    say(f"""{sum(learned)} of {len(ids)} tokens are learned. Each token is predicted at the position before it:
+        at {tokens[first - 1]!r}, the end of the prompt, the model has to predict {tokens[first]!r}. The last
+        token that it learns is {tokens[-1]!r}. Without it a model would never learn when to stop.""")
+    say("For your own data, `python instruction_tune.py --show-mask` shows the same.")
+    suggest("""write a longer INSTRUCTION in src/intuition/response_mask.py. How many tokens are learned now?""")
 
 
 def _marked(tokens: list[str], learned: list[bool]) -> str:
-    """The text of an example, grey where it is only read and green where it is learned, or with [[ ]] around that."""
+    """The text of an example: prompt grey and response green, or without colours the response in [[ ]]."""
     prompt = "".join(token for token, mark in zip(tokens, learned, strict=True) if not mark)
     response = "".join(token for token, mark in zip(tokens, learned, strict=True) if mark)
     if not has_colours():

@@ -1,4 +1,4 @@
-"""From scores to probabilities, the one function that a language model uses everywhere.
+"""From scores to probabilities: the function that a language model uses in attention and at its output.
 
 Run it: python -m src.intuition softmax
 """
@@ -12,7 +12,7 @@ SCORES = {"blue": 2.0, "grey": 1.0, "green": -1.0}
 
 
 def softmax(scores: Sequence[float]) -> list[float]:
-    """Probabilities that add up to 1, larger for larger scores: exp(score) / sum of exp(all scores).
+    """Probabilities that sum to 1, larger for larger scores: exp(score) / sum of exp(all scores).
 
     Subtracting the largest score first changes nothing and keeps exp from overflowing. A score of -inf gets 0.
     """
@@ -22,11 +22,12 @@ def softmax(scores: Sequence[float]) -> list[float]:
 
 
 def show_softmax() -> None:
+    """Show softmax on three scores, and what adding to them and multiplying them does."""
     heading("softmax", "from scores to probabilities")
     scores = list(SCORES.values())
-    say("""A model gives each possible next token a score, any number at all. What we want is probabilities: none
-        below 0, together 1. Softmax makes them in two steps: exp(score), which is never negative and about 2.7
-        times as large for each point more, and then each divided by the sum of all.""")
+    say("""A model gives each possible next token a score, any number at all. We want probabilities: none below 0,
+        and a sum of 1. Softmax takes two steps. First exp(score), which is never negative and grows by a factor of
+        about 2.7 for each extra point. Then it divides each result by the sum of all.""")
     total = sum(map(math.exp, scores))
     lines(
         f"{name:<6} score {score:4.1f}   exp({score:4.1f}) = {math.exp(score):5.2f}   "
@@ -34,14 +35,14 @@ def show_softmax() -> None:
         for (name, score), chance in zip(SCORES.items(), softmax(scores), strict=True)
     )
     bars(dict(zip(SCORES, softmax(scores), strict=True)))
-    say("""Only differences count. With 100 added to every score the probabilities are the same:""")
+    say("Only differences matter. Add 100 to every score, and the probabilities stay the same:")
     shifted = [score + 100 for score in scores]
     labelled({
         "scores": "   ".join(f"{score:6.1f}" for score in shifted),
         "softmax": "   ".join(f"{chance:6.3f}" for chance in softmax(shifted)),
     })  # fmt: skip
-    say("""Multiplying is another matter. Twice the scores:""")
+    say("Multiplying is different. With all scores doubled:")
     bars(dict(zip(SCORES, softmax([2 * score for score in scores]), strict=True)))
-    say("Larger differences make the winner surer. The demonstration sampling makes a dial of that.")
-    suggest("""set a score to -math.inf in src/intuition/softmax.py. That is how a model is forbidden something,
-        and the demonstration causal-mask lives on it.""")
+    say("Larger differences make the winner more certain. The demonstration `sampling` turns that into a dial.")
+    suggest("""set a score to -math.inf in src/intuition/softmax.py. That is how a model is kept from choosing
+        something, and the demonstration `causal-mask` depends on it.""")

@@ -1,4 +1,4 @@
-"""Attention, its mask and softmax equal PyTorch's and the model's own."""
+"""Softmax, attention and the causal mask match PyTorch and the model."""
 
 import math
 from pathlib import Path
@@ -14,13 +14,13 @@ from src.model.attention import MultiHeadAttention
 from src.model.config import GPTConfig
 
 
-def test_softmax_equals_the_reference() -> None:
+def test_softmax_matches_torch() -> None:
     scores = [3.0, -1.5, 0.0, 800.0, 799.0, -math.inf]
     assert softmax(scores) == pytest.approx(torch.tensor(scores, dtype=torch.float64).softmax(0).tolist(), abs=1e-12)
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_equals_the_reference(causal: bool) -> None:
+def test_attention_matches_torch(causal: bool) -> None:
     q, k, v = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     scores = attention_scores(q.tolist(), k.tolist())
     mixed = mix([softmax(row) for row in (hide_future(scores) if causal else scores)], v.tolist())
@@ -31,10 +31,10 @@ def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) ->
     return F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=causal)[0]
 
 
-def test_the_masked_demonstration_equals_the_models_attention() -> None:
+def test_causal_demonstration_matches_the_model() -> None:
     layer = MultiHeadAttention(GPTConfig(vocab_size=9, context_length=3, d_model=2, n_heads=1, n_layers=1))
     ours = torch.cat([torch.tensor(matrix) for matrix in (QUERIES, KEYS, VALUES)], dim=1)  # (3, 6)
-    # Of the inputs (0, 0), (1, 0) and (0, 1) a linear layer can make any three rows.
+    # A linear layer can map the inputs (0, 0), (1, 0) and (0, 1) to any three rows.
     with torch.no_grad():
         layer.c_attn.bias.copy_(ours[0])
         layer.c_attn.weight.copy_((ours[1:] - ours[0]).T)
@@ -44,14 +44,14 @@ def test_the_masked_demonstration_equals_the_models_attention() -> None:
     torch.testing.assert_close(torch.tensor(attend(KEYS, VALUES, causal=True)), expected)
 
 
-def test_the_picture_is_drawn_where_the_terminal_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_picture_is_saved_to_the_printed_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "folder" / "w.png"
     attention(out)
     assert out.read_bytes().startswith(b"\x89PNG")
     assert str(out) in capsys.readouterr().out
 
 
-def test_a_picture_that_cannot_be_written_is_one_line_with_the_way_out(tmp_path: Path) -> None:
+def test_unwritable_picture_error_suggests_out_flag(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"^can't write the picture .*w\.png: .*; choose another place with --out PATH$"):
+    with pytest.raises(OSError, match=r"^can't write the picture .*w\.png: .*; choose another file with --out PATH$"):
         attention(tmp_path / "file" / "w.png")

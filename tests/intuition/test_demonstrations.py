@@ -1,4 +1,4 @@
-"""What a person sees: the list, each demonstration as it prints, and what a slip is answered with."""
+"""The command line: the list, the output of each demonstration, and the errors."""
 
 import io
 import re
@@ -20,13 +20,13 @@ def shown(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return capsys.readouterr().out
 
 
-def test_without_a_name_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_name_lists_all_demonstrations(capsys: pytest.CaptureFixture[str]) -> None:
     listed = re.findall(r"^  (\S+)  +\S", shown(capsys), re.MULTILINE)
     assert listed == list(DEMONSTRATIONS)
 
 
 @pytest.mark.parametrize("name", DEMONSTRATIONS)
-def test_a_demonstration_fits_the_terminal_and_ends_with_what_to_try(
+def test_output_fits_the_terminal_and_ends_with_a_suggestion(
     name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -42,7 +42,7 @@ def test_a_demonstration_fits_the_terminal_and_ends_with_what_to_try(
     )
 
 
-def test_all_runs_all_in_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_all_runs_every_demonstration_in_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text = shown(capsys, "all", "--out", str(tmp_path / "w.png"))
     headings = [name for name in DEMONSTRATIONS if f"\n{name}: " in text]
     assert headings == sorted(DEMONSTRATIONS, key=lambda name: text.index(f"\n{name}: ")) == list(DEMONSTRATIONS)
@@ -50,24 +50,29 @@ def test_all_runs_all_in_order(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("argv", "answer"),
+    ("argv", "complaint"),
     [
-        (["atention"], "there is no 'atention' (did you mean attention?)"),
-        (["xyz"], "there is no 'xyz'; there are all, characters, "),
-        (
-            ["words", "--out", "w.png"],
-            "--out is where attention draws its picture, and attention is not among the names",
-        ),
-        (["attention", "--out", "w.txt"], "--out must be a file that ends in .png, got 'w.txt'"),
+        (["atention"], "there is no demonstration 'atention' (did you mean attention?)"),
+        (["xyz"], "there is no demonstration 'xyz'; choose from all, characters, "),
+        (["words", "--out", "w.png"], "--out needs attention among the names"),
+        (["attention", "--out", "w.txt"], "--out must be a file name ending in .png, got 'w.txt'"),
         (["--loud"], "unrecognized arguments: --loud"),
     ],
 )
-def test_a_slip_is_one_line_and_exit_code_2(argv: list[str], answer: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_usage_is_one_line_and_exit_code_2(
+    argv: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as left:
         main(argv)
     printed = capsys.readouterr()
     assert left.value.code == 2 and printed.out == "" and printed.err.count("\n") == 1
-    assert printed.err.startswith(f"src.intuition: {answer}")
+    assert printed.err.partition(": ")[2].startswith(complaint)
+
+
+def test_bad_usage_names_the_command_and_its_help() -> None:
+    done = python("-m", "src.intuition", "atention")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert re.fullmatch(rb"src\.intuition: [^\n]+; see python -m src\.intuition --help\s*", done.stderr)
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -75,13 +80,13 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[b
     return subprocess.run(command, cwd=ROOT, capture_output=True, env={"PYTHONPATH": str(ROOT), **environment})
 
 
-def test_a_picture_that_cannot_be_written_is_one_line_and_exit_code_1() -> None:
+def test_unwritable_picture_is_one_line_and_exit_code_1() -> None:
     done = python("-m", "src.intuition", "attention", "--out", "README.md/w.png")
     assert done.returncode == 1
     assert re.fullmatch(rb"error: can't write the picture \S+: [^\n]+ with --out PATH\s*", done.stderr)
 
 
-def test_a_reader_that_leaves_early_is_no_failure() -> None:
+def test_closed_pipe_is_not_an_error() -> None:
     command = [sys.executable, "-m", "src.intuition", "words"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stdout is not None and running.stderr is not None
@@ -89,13 +94,14 @@ def test_a_reader_that_leaves_early_is_no_failure() -> None:
         assert (running.stderr.read(), running.wait()) == (b"", 0)
 
 
-def test_where_only_ascii_can_be_printed_ascii_is() -> None:
+def test_bars_are_utf8_whatever_the_locale() -> None:
     done = python("-m", "src.intuition", "sampling", "causal-mask", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"blue      43.4%  ####" in done.stdout and b"++++ 0.50" in done.stdout
+    text = done.stdout.decode("utf-8")
+    assert "blue      43.4%  \u2588\u2588\u2588\u2588" in text and "\u2592\u2592\u2592\u2592 0.50" in text
 
 
-def test_tokenizers_start_without_torch_and_matplotlib() -> None:
+def test_tokenizer_demonstrations_skip_torch_and_matplotlib() -> None:
     code = "import sys; from src.intuition.__main__ import main; main(['characters', 'words', 'byte-pairs'])"
     check = "; sys.exit(str({'torch', 'matplotlib'} & set(sys.modules) or ''))"
     assert python("-c", code + check).stderr.strip() == b""
@@ -109,7 +115,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(("unset", "colours"), [("1", False), ("", True)])
-def test_colours_are_for_terminals_whose_person_wants_them(
+def test_colours_need_a_terminal_and_respect_no_color(
     unset: str, colours: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert grey("x") == "x"
@@ -119,12 +125,12 @@ def test_colours_are_for_terminals_whose_person_wants_them(
     assert ("\033" in grey("x")) == colours
 
 
-def test_a_bar_is_as_long_as_its_share(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bar_length_is_proportional_to_its_share(capsys: pytest.CaptureFixture[str]) -> None:
     bars({"all": 1.0, "half": 0.5, "none": 0.0})
     whole, half, none = capsys.readouterr().out.splitlines()[:3]
     assert whole.count("\u2588") == 2 * half.count("\u2588") > 0
     assert none == "  none       -"
 
 
-def test_the_picture_in_the_repository_is_small() -> None:
+def test_committed_picture_is_small() -> None:
     assert PICTURE.read_bytes().startswith(b"\x89PNG") and PICTURE.stat().st_size < 60_000

@@ -1,4 +1,4 @@
-"""The step equals that of autograd through the loss that dpo_train.py uses."""
+"""The step matches autograd through the loss that dpo_train.py uses."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from src.training.losses import dpo_loss
 
 
 @pytest.mark.parametrize("case", [APART, ALIKE])
-def test_loss_and_step_equal_the_reference(case: Case) -> None:
+def test_loss_and_step_match_autograd(case: Case) -> None:
     answers, weights = case
     after, words = step(*case), list(weights)
     start = torch.tensor([*weights.values()], dtype=torch.float64)
@@ -40,7 +40,7 @@ def test_loss_and_step_equal_the_reference(case: Case) -> None:
 def autograd(
     answers: Sequence[str], weights: torch.Tensor, start: torch.Tensor, words: list[str]
 ) -> tuple[float, torch.Tensor]:
-    """Loss and gradient at the weights, by PyTorch and the loss of the project."""
+    """Loss and gradient at the weights, from PyTorch and the project's DPO loss."""
     counts = torch.tensor([[answer.split().count(word) for word in words] for answer in answers]).double()
     weights = weights.clone().requires_grad_()
     policy, reference = ((counts @ w).log_softmax(0)[:, None] for w in (weights, start))
@@ -49,7 +49,7 @@ def autograd(
     return loss.item(), slopes
 
 
-def test_the_margin_grows_in_both_cases_and_the_chosen_answer_falls_in_one() -> None:
+def test_margin_grows_even_if_the_chosen_answer_falls() -> None:
     for case, direction in ((APART, 1), (ALIKE, -1)):
         old, new = (log_probabilities(case[0], weights) for weights in (case[1], step(*case)))
         chosen, rejected, other = implicit_rewards(new, old)

@@ -1,4 +1,4 @@
-"""The mask is the one that instruction tuning learns with."""
+"""The mask is the one that instruction tuning uses."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from src.tokenizer import load_gpt2_encoding
     ("instruction", "response"),
     [(INSTRUCTION, RESPONSE), ("Say {instruction} {}", "\nno\n"), ("### Response:\n", "<|endoftext|> caf\u00e9")],
 )
-def test_the_mask_equals_that_of_the_data(instruction: str, response: str) -> None:
+def test_mask_matches_the_training_data(instruction: str, response: str) -> None:
     encoding = load_gpt2_encoding()
     conversation = Conversation("here", (Turn("user", instruction), Turn("assistant", response)))
     (expected,), _ = instruction_examples([conversation], encoding, 256)

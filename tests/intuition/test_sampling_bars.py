@@ -1,4 +1,4 @@
-"""The distributions equal those that the project draws its tokens from."""
+"""The distributions match those that the model samples from."""
 
 from itertools import product
 
@@ -11,7 +11,7 @@ from src.model.decoding.sampling import SamplingSettings, candidates
 
 @pytest.mark.parametrize("temperature", [0, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("scores", [[*SCORES.values()], [0.3, -1.1, 2.5, 0.31, 0.9, -0.4, 1.7, 1.2], [0.0, -40.0]])
-def test_temperature_top_k_and_top_p_equal_the_models(scores: list[float], temperature: float) -> None:
+def test_temperature_top_k_and_top_p_match_the_model(scores: list[float], temperature: float) -> None:
     for top_k, top_p in product([None, 1, 3, 100], [None, 0.01, 0.5, 0.8, 0.9, 1]):
         settings = SamplingSettings(temperature=temperature, top_k=top_k, top_p=top_p)
         ids, chances = candidates(torch.tensor(scores), torch.tensor([], dtype=torch.int64), settings)
@@ -21,6 +21,6 @@ def test_temperature_top_k_and_top_p_equal_the_models(scores: list[float], tempe
         assert [share > 0 for share in ours] == (expected > 0).tolist()
 
 
-def test_a_token_that_only_just_begins_at_top_p_is_out() -> None:
+def test_token_starting_exactly_at_top_p_is_ruled_out() -> None:
     ids, _ = candidates(torch.zeros(4), torch.tensor([], dtype=torch.int64), SamplingSettings(top_p=0.5))
     assert [*map(bool, distribution([0.0] * 4, top_p=0.5))] == [True] * len(ids) + [False] * 2

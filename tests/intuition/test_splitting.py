@@ -1,4 +1,4 @@
-"""The cuts are those of GPT-2's own tokenizer."""
+"""The pieces match those of GPT-2's own pre-tokenizer."""
 
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
@@ -10,12 +10,12 @@ TRICKY = (*EXAMPLES, DOGS, "a   b\n\n c ", "caf\u00e9 \u4f60\u597d 5\u00bd_x", "
 
 
 @pytest.mark.parametrize("text", TRICKY)
-def test_the_cuts_equal_the_reference(text: str) -> None:
+def test_pieces_match_the_tokenizers_library(text: str) -> None:
     reference = ByteLevel(add_prefix_space=False).pre_tokenize_str(text)
     assert split(text) == [text[start:end] for _, (start, end) in reference]
 
 
-def test_without_cuts_merges_run_across_words_and_signs() -> None:
+def test_unsplit_merges_cross_words_and_punctuation() -> None:
     assert any(". A dog" in "".join(pair) for pair in learn_merges([DOGS], 20))
     assert (" d", "og") in (cut := learn_merges(split(DOGS), 20))
     assert not any("g" in first or " " in second for first, second in cut)
