@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat; README.md here says what they gave and on which machine."""
+"""Benchmarks; README.md in this folder lists their commands and results."""

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
-from benchmarks.machine import bandwidth, check_rounds, serve, take_turns
+from benchmarks.harness import check_rounds, memory_bandwidth, run_in_turns, serve
 from src.cli import flag, parse
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = ["benchmarks.decode_speed", f"--prompt={flags.prompt}", f"--tokens={flags.tokens}"]
         commands = {name: [*command, f"--alone={name}@{folders.get(name, folder)}"] for name in names}
         rates: list[float] = []
-        turns = take_turns(commands, flags.rounds, lambda: rates.append(bandwidth()))
+        turns = run_in_turns(commands, flags.rounds, lambda: rates.append(memory_bandwidth()))
     rate = statistics.median(rates)
     threads = torch.get_num_threads()
     print(f"124M, prompt of {flags.prompt}, {flags.tokens} new tokens, {threads} threads, {rate / 1e9:.0f} GB/s")

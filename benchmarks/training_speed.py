@@ -1,9 +1,9 @@
-"""python -m benchmarks.training_speed: time and memory of a training step, ours beside a plain PyTorch loop.
+"""python -m benchmarks.training_speed: time and peak memory of a training step, compared with a plain PyTorch loop.
 
-Each has a process of its own, and all take turns, step by step, on the same random batch, so that whatever
-else the machine does hits all alike; medians are compared. Ours has what every training script sets. The limit is what
-the step's matrix products alone would take at the rate that a large product reaches between the rounds. The peak of
-memory is the process's, with its imports. For Linux and macOS.
+Each implementation runs in a process of its own. They take turns, step by step, on the same random batch, so that
+other load on the machine slows all of them alike. The times are medians. Ours has the settings of the training
+scripts. The limit is the time of the step's matrix products alone, at the speed that a large product reaches between
+the rounds. Peak memory is that of the process, imports included. Linux and macOS only.
 """
 
 import statistics
@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from benchmarks.machine import check_rounds, peak_mb, product_gflops, serve, take_turns
+from benchmarks.harness import check_rounds, matmul_gflops, peak_mb, require, run_in_turns, serve
 from benchmarks.plain_gpt2 import PlainGPT2, plain_adamw
 from src.cli import flag, parse
 from src.data.batching import Batch
@@ -26,29 +26,30 @@ from src.training.losses import language_model_loss
 from src.training.optim import clip_gradients, make_adamw
 
 Step = Callable[[], None]
-SHAPES = {"micro": (8, 128), "tiny": (8, 128)}  # windows, tokens; other sizes take 4 x 256
+SHAPES = {"micro": (8, 128), "tiny": (8, 128)}  # windows, tokens in each
+LARGE_SHAPE = (4, 256)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    model: Literal["micro", "tiny", "gpt2-124M", "gpt2-355M"] = flag("micro", "size")
-    rounds: int = flag(12, "steps of each contestant that count, after two to warm up")
-    precision: Literal["fp32", "bf16"] = flag("fp32", "what all compute in; bf16 is autocast, with weights in fp32")
-    compiled: bool = flag(False, "the plain loop compiled by torch.compile, too")
-    alone: str | None = flag(None, "be this contestant, for a parent process")
+class Flags:
+    model: Literal["micro", "tiny", "gpt2-124M", "gpt2-355M"] = flag("micro", "model size")
+    rounds: int = flag(12, "measured steps of each implementation, after two to warm up")
+    precision: Literal["fp32", "bf16"] = flag("fp32", "bf16: autocast for all implementations, weights stay fp32")
+    compiled: bool = flag(False, "also measure the plain loop with torch.compile")
+    worker: str | None = flag(None, "internal: be the worker process of this implementation")
 
 
-def update(
+def train_step(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     runtime: Runtime,
-    loss: Callable[[], torch.Tensor],
+    mean_loss: Callable[[], torch.Tensor],
     clip: Callable[..., object] = torch.nn.utils.clip_grad_norm_,
 ) -> None:
     optimizer.zero_grad(set_to_none=True)
     with runtime.autocast():
-        mean = loss()
-    mean.backward()
+        loss = mean_loss()
+    loss.backward()
     clip(model.parameters(), 1.0)
     optimizer.step()
 
@@ -57,7 +58,7 @@ def ours(config: dict, batch: Batch, runtime: Runtime) -> Step:
     keep_freed_memory()
     model = GPTModel({**config, "dropout": 0.0})
     optimizer = make_adamw(model, max_lr=1e-5, weight_decay=0.1)
-    return lambda: update(
+    return lambda: train_step(
         model, optimizer, runtime, lambda: language_model_loss(model, batch)[0] / batch.count, clip_gradients
     )
 
@@ -66,7 +67,7 @@ def plain(config: dict, batch: Batch, runtime: Runtime, *, compiled: bool = Fals
     model = PlainGPT2(config)
     optimizer = plain_adamw(model, lr=1e-5)
     forward = torch.compile(model) if compiled else model
-    return lambda: update(model, optimizer, runtime, lambda: forward(batch.inputs, batch.targets))
+    return lambda: train_step(model, optimizer, runtime, lambda: forward(batch.inputs, batch.targets))
 
 
 def transformers(config: dict, batch: Batch, runtime: Runtime) -> Step:
@@ -82,19 +83,22 @@ def transformers(config: dict, batch: Batch, runtime: Runtime) -> Step:
     )
     model = GPT2LMHeadModel(size).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.1, fused=True)
-    return lambda: update(
+    return lambda: train_step(
         model, optimizer, runtime, lambda: model(batch.inputs, labels=batch.inputs, shift_labels=batch.targets).loss
     )
 
 
 def step_gflop(model: GPTModel, tokens: int, context_length: int) -> float:
-    """Matrix products of a step: 6 a parameter and token (Kaplan et al. 2020), attention's two, halved by the mask."""
+    """GFLOP of a step's matrix products: 6 per parameter and token (Kaplan et al. 2020), and attention's.
+
+    The causal mask halves attention's products.
+    """
     c = model.config
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and name != "wpe.weight")
     return (6 * matrices * tokens + 6 * c.n_layers * c.d_model * context_length * tokens) / 1e9
 
 
-CONTESTANTS: dict[str, Callable[[dict, Batch, Runtime], Step]] = {
+IMPLEMENTATIONS: dict[str, Callable[[dict, Batch, Runtime], Step]] = {
     "ours": ours,
     "plain PyTorch": plain,
     "plain, compiled": partial(plain, compiled=True),
@@ -102,46 +106,47 @@ CONTESTANTS: dict[str, Callable[[dict, Batch, Runtime], Step]] = {
 }
 
 
-def contend(name: str, config: dict, shape: tuple[int, int], precision: str) -> None:
-    """Take one step for every line that comes in: its seconds, and the memory's peak so far."""
+def run_worker(name: str, config: dict, shape: tuple[int, int], precision: str) -> None:
+    """Serve training steps: the seconds of each, and peak memory so far in MB."""
     windows, context_length = shape
     ids = torch.randint(config["vocab_size"], (windows, context_length + 1), generator=torch.Generator().manual_seed(1))
     batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
-    step = CONTESTANTS[name](config, batch, Runtime(torch.device("cpu"), precision, "as asked"))
+    step = IMPLEMENTATIONS[name](config, batch, Runtime(torch.device("cpu"), precision, "set by --precision"))
     step()
 
-    def turn() -> tuple[float, float]:
+    def measure() -> tuple[float, float]:
         start = time.perf_counter()
         step()
         return time.perf_counter() - start, peak_mb()
 
-    serve(turn)
+    serve(measure)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    flags, _ = parse(Config, argv, __doc__)
+    flags, _ = parse(Flags, argv, __doc__)
     check_rounds(flags.rounds)
-    config, shape = GPT_CONFIGS[flags.model], SHAPES.get(flags.model, (4, 256))
-    if flags.alone:
-        contend(flags.alone, config, shape, flags.precision)
+    config, shape = GPT_CONFIGS[flags.model], SHAPES.get(flags.model, LARGE_SHAPE)
+    if flags.worker:
+        run_worker(flags.worker, config, shape, flags.precision)
         return 0
-    names = [name for name in CONTESTANTS if flags.compiled or "compiled" not in name]
-    command = ["benchmarks.training_speed", "--model", flags.model, "--precision", flags.precision, "--alone"]
+    require("transformers")
+    names = [name for name in IMPLEMENTATIONS if flags.compiled or "compiled" not in name]
+    command = ["benchmarks.training_speed", "--model", flags.model, "--precision", flags.precision, "--worker"]
     rates: list[float] = []
-    turns = take_turns(
+    results = run_in_turns(
         {name: [*command, name] for name in names},
         flags.rounds,
-        lambda: rates.append(product_gflops(dtype=PRECISIONS[flags.precision])),
+        lambda: rates.append(matmul_gflops(dtype=PRECISIONS[flags.precision])),
     )
     windows, context_length = shape
     limit = step_gflop(GPTModel(config), windows * context_length, context_length) / statistics.median(rates)
     print(f"{flags.model}, {windows} x {context_length} tokens, {flags.precision}, {torch.get_num_threads()} threads")
-    our_time = statistics.median(seconds for seconds, _ in turns["ours"])
-    for name, found in turns.items():
-        median = statistics.median(seconds for seconds, _ in found)
+    our_time = statistics.median(seconds for seconds, _ in results["ours"])
+    for name, steps in results.items():
+        median = statistics.median(seconds for seconds, _ in steps)
         print(
-            f"{name:<16} {median * 1e3:7.0f} ms a step | {median / our_time:.2f} times our time | {median / limit:.2f} "
-            f"times the limit of {limit * 1e3:.0f} ms | {found[-1][1] / 1e3:.2f} GB peak"
+            f"{name:<16} {median * 1e3:7.0f} ms per step | {median / our_time:.2f} x our time | "
+            f"{median / limit:.2f} x the limit of {limit * 1e3:.0f} ms | {steps[-1][1] / 1e3:.2f} GB peak"
         )
     return 0
 

