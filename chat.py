@@ -17,7 +17,7 @@ from src.program import BAD_USAGE, DONE, INTERRUPTED, run_script
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ChatFlags):
-    """Defaults are at the top of src/chat/start.py."""
+    """The defaults are in src/chat/session.py and src/chat/start.py."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from src.sk_integration.sk_import import import_semantic_kernel
 if TYPE_CHECKING:
     from src.sk_integration.orchestrator import Assistant
 
-# The defaults of the flags; those that chat.py has, too, are in src/chat/start.py.
+# The defaults of the flags; chat.py's flags have theirs in src/chat/session.py and start.py.
 SESSION = "default"
 MEMORY_DIR = Path("logs/sessions")
 

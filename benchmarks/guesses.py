@@ -17,7 +17,7 @@ from typing import cast
 import torch
 
 from benchmarks.harness import check_rounds
-from src.chat.start import TOP_K
+from src.chat.session import ChatSettings
 from src.cli import flag, parse
 from src.data.files import read_text
 from src.data.shakespeare import SHAKESPEARE_PATH, strip_boilerplate
@@ -55,7 +55,7 @@ def read_ms(lengths: Sequence[int], rounds: int) -> dict[int, float]:
                 states = decoder.states([5], cache, [WINDOW // 2])
             else:
                 states = model.hidden_states(torch.full((1, length), 5), cache)[0]
-            head.logits(states, TOP_K)  # never None: random rows differ
+            head.logits(states, ChatSettings().sampling_options()["top_k"])  # never None: random rows differ
             found.append(time.perf_counter() - start)
             cache.length = WINDOW // 2
     return {length: statistics.median(found[1:]) * 1e3 for length, found in times.items()}

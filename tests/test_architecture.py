@@ -72,8 +72,9 @@ FUNCTION_LINES, MODULE_LINES, SCRIPT_LINES = 40, 300, 150
 
 # What may be called while a module is imported: it makes a constant, a type, a field or a decorator, and no more.
 CALLED_AT_IMPORT = {
-    "Path", "TypeVar", "_size", "dataclass", "dict.fromkeys", "field", "flag", "kernel_function", "logging.getLogger",
-    "ord", "partial", "range", "re.compile", "torch.inference_mode", "torch.no_grad",
+    "Path", "TypeVar", "_size", "dataclass", "dict.fromkeys", "field", "field_validator", "flag", "kernel_function",
+    "logging.getLogger", "option", "ord", "partial", "range", "re.compile", "torch.inference_mode", "torch.no_grad",
+    "with_default",
 }  # fmt: skip
 
 Problems = Iterator[tuple[int, str]]  # line, what is wrong there

@@ -22,10 +22,12 @@ import finetune_gpt2
 import instruction_tune
 import main
 import sk_chat
+from src.chat.session import ChatSession
 from src.chat.start import load_chat_model
 from src.cli import flag, flag_name, parse
 from src.data import text
 from src.evaluate import main as evaluate
+from src.model.decoding.sampling import SamplingSettings
 from src.plan import main as plan
 from src.program import run_script
 from src.training import checkpoints, stage
@@ -442,7 +444,7 @@ def reads(code: ast.AST, owners: tuple[str, ...]) -> set[str]:
 
 def dead_flags(config: type, source: str, *, stage_source: str) -> set[str]:
     """Fields that neither the script's source nor the stage's reads."""
-    read = reads(ast.parse(source), ("flags", "config", "self")) | reads(ast.parse(stage_source), ("flags",))
+    read = reads(ast.parse(source), ("flags", "config", "settings", "self")) | reads(ast.parse(stage_source), ("flags",))
     return {field.name for field in dataclasses.fields(config)} - read
 
 
@@ -450,8 +452,9 @@ def source_of(script: ModuleType) -> str:
     source = Path(script.__file__).read_text(encoding="utf-8")
     if script in (main, finetune_gpt2):  # both hand their flags to create_loaders
         source += "\n" + inspect.getsource(text.create_loaders)
-    if script in CHATS:  # both hand their flags to load_chat_model
-        source += "\n" + inspect.getsource(inspect.getmodule(load_chat_model))
+    if script in CHATS:  # both hand their flags to load_chat_model, and their settings to a ChatSession
+        modules = map(inspect.getmodule, (load_chat_model, ChatSession, SamplingSettings))
+        source += "\n".join(["", *map(inspect.getsource, modules)])
     return source
 
 

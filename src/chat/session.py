@@ -11,7 +11,7 @@ from typing import Literal
 from src.common.checks import is_count, is_seed
 from src.common.messages import without_surrogates
 from src.data.prompts import TEMPLATE, Turn, render_conversation
-from src.model.decoding.sampling import SamplingSettings
+from src.model.decoding.sampling import SamplingSettings, option, with_default
 from src.model.generate import PrefixCache, TextGenerator
 
 NEXT_TURN = "\n### Instruction:"  # the template's heading: a model that writes it speaks for the person
@@ -22,31 +22,29 @@ RAW_MODEL = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatSettings:
-    """How answers are made: sampling, the most tokens in an answer, and a seed (None: a new one for each answer).
+class ChatSettings(SamplingSettings):
+    """How answers are generated. The flags and commands of the chats, and their defaults, follow from the fields.
 
     Raises ValueError naming every bad value at once.
     """
 
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    max_tokens: int
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        problems = []
-        try:
-            SamplingSettings(self.temperature, self.top_k, self.top_p, self.repetition_penalty)
-        except ValueError as error:
-            problems.append(str(error))
-        if not is_count(self.max_tokens):
-            problems.append(f"max_tokens must be a whole number of at least 1, got {self.max_tokens!r}")
-        if self.seed is not None and not is_seed(self.seed):
-            problems.append(f"seed must be a whole number from 0 to 2**63 - 1, or None for off, got {self.seed!r}")
-        if problems:
-            raise ValueError("; ".join(problems))
+    temperature: float = with_default("temperature", 0.7)
+    top_k: int | None = with_default("top_k", 40)
+    top_p: float | None = with_default("top_p", 0.9)
+    max_tokens: int = option(
+        150,
+        "maximum number of tokens in an answer",
+        command="/tokens",
+        is_valid=is_count,
+        expected="a whole number of at least 1",
+    )
+    seed: int | None = option(
+        None,
+        "makes answers repeatable (default: a new seed for each answer)",
+        command="/seed",
+        is_valid=lambda value: value is None or is_seed(value),
+        expected="a whole number from 0 to 2**63 - 1, or None for a new one each time",
+    )
 
 
 @dataclass(frozen=True)
@@ -150,13 +148,10 @@ class ChatSession:
         stream = self.generator.stream(
             prompt,
             settings.max_tokens,
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            repetition_penalty=settings.repetition_penalty,
             stop=None if self.is_raw else self._next_turn,
             seed=settings.seed,
             kept=self._kept,
+            **settings.sampling_options(),
         )
         said: list[str] = []
         self.finish_reason = "interrupted"

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -16,44 +16,31 @@ from src.model.quantize import quantize_int8
 from src.runtime import choose_runtime
 from src.tokenizer import load_encoding
 
-# The defaults of the flags.
-TEMPERATURE = 0.7
-TOP_K = 40
-TOP_P = 0.9
-MAX_TOKENS = 150
-REPETITION_PENALTY = 1.0
 MODELS = ("dpo", "sft", "finetuned", "pretrained", "scratch")  # what --model auto takes, the first that is there
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatFlags:
-    """The flags of a chat. Raises ValueError naming every bad value at once."""
+class ModelFlags:
+    """Which model a chat loads, and where it runs."""
 
     model: str = flag("auto", f"auto (the first of {', '.join(MODELS)} that is there), one of these, or a path")
-    temperature: float = flag(TEMPERATURE, "0 takes the likeliest token, above 1 is more varied than the model")
-    top_k: int | None = flag(TOP_K, "choose among this many likeliest tokens; none is off")
-    top_p: float | None = flag(TOP_P, "choose among the likeliest tokens with this probability together; none is off")
-    max_tokens: int = flag(MAX_TOKENS, "most tokens in an answer")
-    repetition_penalty: float = flag(REPETITION_PENALTY, "above 1 repeats itself less")
-    seed: int | None = flag(None, "makes answers repeatable (default: a new seed for each answer)")
-    prompt: str = flag("", "answer this once, on stdout, and leave (default: a chat)")
     device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
     quantize: Literal["none", "int8"] = flag("none", "int8: a quarter of the memory, faster on a CPU")
 
+
+@dataclass(frozen=True, kw_only=True)
+class ChatFlags(ChatSettings, ModelFlags):  # --help lists the fields of the last base first
+    """The flags of a chat: the model, every setting, and the prompt. Raises ValueError naming every bad value."""
+
+    prompt: str = flag("", "answer this once, on stdout, and leave (default: a chat)")
+
     def __post_init__(self) -> None:
-        self.settings()  # refuses bad values
+        super().__post_init__()
         if self.quantize == "int8" and self.device not in ("auto", "cpu"):
             raise ValueError(f"--quantize int8 is for the CPU; leave --device {self.device} out")
 
     def settings(self) -> ChatSettings:
-        return ChatSettings(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            max_tokens=self.max_tokens,
-            repetition_penalty=self.repetition_penalty,
-            seed=self.seed,
-        )
+        return ChatSettings(**{setting.name: getattr(self, setting.name) for setting in fields(ChatSettings)})
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import shutil
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, get_type_hints
 
 from src.chat.session import ChatSettings
 from src.common.messages import one_line
@@ -166,13 +166,12 @@ def session_commands(session: ChatBackend) -> dict[str, Command]:
         "/quit": Command("leave the chat, as Ctrl-D does", lambda _: None),
         "/exit": Command("the same", lambda _: None),
         "/reset": Command("forget the conversation, keep the settings", reset),
-        "/temp": _setting(session, "temperature", float, "temperature: 0 takes the likeliest token"),
-        "/topk": _setting(session, "top_k", int, "top-k: how many of the likeliest tokens to choose among"),
-        "/topp": _setting(session, "top_p", float, "top-p: which share of the probability to choose among"),
-        "/tokens": _setting(session, "max_tokens", int, "most tokens in an answer"),
-        "/penalty": _setting(session, "repetition_penalty", float, "repetition penalty: above 1 repeats itself less"),
-        "/seed": _setting(session, "seed", int, "seed: the same conversation gets the same answer"),
     }
+    hints = get_type_hints(ChatSettings)
+    for setting in fields(ChatSettings):
+        kind = int if hints[setting.name] in (int, int | None) else float
+        help = f"{setting.name}: {setting.metadata['help']}"
+        commands[setting.metadata["command"]] = _setting(session, setting.name, kind, help)
     return commands
 
 

@@ -74,19 +74,17 @@ class TextGenerator:
         prompt: str | Sequence[int],
         max_new_tokens: int = 100,
         *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        repetition_penalty: float = 1.0,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
         lookup: int | None = None,
         kept: PrefixCache | None = None,
+        **sampling: Any,
     ) -> "TextStream":
         """The new text in pieces of whole characters, as they come.
 
         prompt: text, in which a special token's spelling is ordinary text, or token ids. An empty prompt starts after
-        an end-of-text. stop: a string or several; the text ends before the first that appears. seed: None draws a
+        an end-of-text. sampling: the options of `SamplingSettings`, as temperature=, top_k=, top_p= and
+        repetition_penalty=. stop: a string or several; the text ends before the first that appears. seed: None draws a
         new one. lookup: where the text repeats itself, so many tokens at most are guessed ahead and read at once: the
         same text, sooner; None guesses as many as cost the model next to nothing. kept: reads only what follows the
         tokens that it holds already, and holds the new ones afterwards. Where prompt and answer outgrow the context,
@@ -95,9 +93,8 @@ class TextGenerator:
         Raises ValueError naming each bad setting.
         """
         ids = self.prompt_ids(prompt)
-        sampling = SamplingSettings(temperature, top_k, top_p, repetition_penalty)
         guesses = self.model.default_draft_tokens if lookup is None else lookup
-        writer = self._writer(ids, max_new_tokens, sampling, seed, guesses)
+        writer = self._writer(ids, max_new_tokens, SamplingSettings(**sampling), seed, guesses)
         return self._text(ids, self._next_tokens(writer, kept or PrefixCache()), max_new_tokens, stop)
 
     def generate_batch(
@@ -105,13 +102,10 @@ class TextGenerator:
         prompts: Sequence[str | Sequence[int]],
         max_new_tokens: int = 100,
         *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        repetition_penalty: float = 1.0,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
         batch_size: int = 8,
+        **sampling: Any,
     ) -> list[str]:
         """The new text of each prompt: what `generate` gives it, the first with `seed`, the next with `seed + 1`.
 
@@ -119,14 +113,14 @@ class TextGenerator:
         its place. The other settings are those of `stream`. In 8 bits and in half precision, rounding can make a text
         that is written with others another one. Raises ValueError naming each bad setting.
         """
-        sampling, stops = SamplingSettings(temperature, top_k, top_p, repetition_penalty), stop_strings(stop)
+        settings, stops = SamplingSettings(**sampling), stop_strings(stop)
         if isinstance(prompts, str):
             raise ValueError("prompts must be several prompts in a list, got a single text")
         if not is_count(batch_size):
             raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
         beginnings = [self.prompt_ids(prompt) for prompt in prompts]
         seeds = [None if seed is None else seed + i for i in range(len(prompts))]
-        writers = [self._writer(ids, max_new_tokens, sampling, s) for ids, s in zip(beginnings, seeds, strict=True)]
+        writers = [self._writer(ids, max_new_tokens, settings, s) for ids, s in zip(beginnings, seeds, strict=True)]
         written: list[list[int]] = [[] for _ in writers]
         for i, tokens in self._write_together(writers, batch_size):
             written[i] += tokens

@@ -9,10 +9,10 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, get_args
 
-from pydantic import Field
+from pydantic import ValidationInfo, field_validator
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
 from semantic_kernel.connectors.ai.completion_usage import CompletionUsage
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
@@ -26,31 +26,32 @@ from src.sk_integration.history import Request, read_request
 logger = logging.getLogger(__name__)
 
 
-class GPT2ChatSettings(PromptExecutionSettings):
-    """How answers are made. Raises pydantic's ValidationError, a ValueError, for a value out of bounds.
+class GPT2ChatSettings(PromptExecutionSettings, ChatSettings):  # type: ignore[misc]  # pydantic's are not frozen
+    """The fields of ChatSettings as Semantic Kernel's settings, with the same defaults and bounds.
 
-    None switches a filter off when it is given here or assigned; in generic settings it keeps the default, as
-    Semantic Kernel leaves None out when it converts them.
+    Raises pydantic's ValidationError, a ValueError, for a value out of bounds. None disables a filter when it is given
+    here or assigned; in generic settings it leaves the default, since Semantic Kernel drops None when it converts them.
     """
-
-    temperature: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.7
-    top_k: Annotated[int | None, Field(ge=1)] = 40
-    top_p: Annotated[float | None, Field(gt=0.0, le=1.0)] = 0.9
-    max_tokens: Annotated[int, Field(ge=1)] = 150
-    repetition_penalty: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
-    seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
 
     def __init__(self, service_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(service_id, **kwargs)
-        for name in {"top_k", "top_p"} & {name for name, value in kwargs.items() if value is None}:
-            setattr(self, name, None)
+        for name, declared in type(self).model_fields.items():
+            if name in kwargs and kwargs[name] is None and type(None) in get_args(declared.annotation):
+                setattr(self, name, None)
+
+    @field_validator("*")
+    @classmethod
+    def _check(cls, value: Any, info: ValidationInfo) -> Any:
+        if problem := cls.problem(info.field_name or "", value):
+            raise ValueError(problem)
+        return value
 
     @classmethod
     def of(cls, settings: ChatSettings, service_id: str) -> "GPT2ChatSettings":
         return cls(service_id, **asdict(settings))
 
     def chat_settings(self) -> ChatSettings:
-        return ChatSettings(**{name: getattr(self, name) for name in ChatSettings.__dataclass_fields__})
+        return ChatSettings(**{setting.name: getattr(self, setting.name) for setting in fields(ChatSettings)})
 
     def unknown(self) -> set[str]:
         """Names that were given and mean nothing to this model; Semantic Kernel takes any."""

@@ -289,7 +289,7 @@ def test_the_reread_window_predicts_as_the_model_does_from_scratch(models) -> No
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": float("inf")}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
-        ({"top_k": 0}, "top_k must be a whole number of at least 1, or None for off, got 0"),
+        ({"top_k": 0}, "top_k must be a whole number of at least 1, or None to disable it, got 0"),
         ({"top_k": 2.5}, "top_k"),
         ({"top_k": True}, "top_k"),
         ({"top_p": 0}, "top_p must be above 0 and at most 1"),

@@ -1,10 +1,15 @@
-"""From logits to the next token: the settings a person turns, checked once, and the filters in the order they apply.
+"""From logits to the next token: the sampling options, declared once, and the filters in the order they apply.
 
-V vocabulary.
+To add an option: declare its field here, and apply it in `candidates` or `filters`. The keywords of `TextGenerator`,
+the flags and commands of the chats and the Semantic Kernel settings follow from the field.
+
+V vocabulary, n candidates.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,61 +17,127 @@ from torch import Tensor
 from src.common.checks import is_count, is_number
 
 
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How the next token is chosen. `None` switches a filter off.
+def option(default: Any, help: str, *, command: str, is_valid: Callable[[Any], bool], expected: str) -> Any:
+    """A dataclass field that is an option of generation.
 
-    temperature: 0 takes the most likely token; below 1 sharpens, above 1 flattens.
-    top_k: only the k most likely tokens. top_p: only the smallest set of tokens that holds this probability
-    (Holtzman et al. 2020). repetition_penalty: above 1 makes tokens already seen less likely (Keskar et al. 2019).
+    help: text for --help and /help. command: the chat command that changes the option. is_valid: whether a value is
+    allowed. expected: the allowed values, for error messages.
+    """
+    return field(
+        default=default, metadata={"help": help, "command": command, "is_valid": is_valid, "expected": expected}
+    )
 
-    Raises ValueError naming every bad value at once.
+
+def with_default(name: str, default: Any) -> Any:
+    """The sampling option `name` with another default, for subclasses of SamplingSettings."""
+    return field(default=default, metadata=SamplingSettings.__dataclass_fields__[name].metadata)
+
+
+class Filter(NamedTuple):
+    """Keeps the most likely candidates only.
+
+    count: from their probabilities (n,), highest first, to how many are kept. top_logits_needed: how many of the
+    largest logits can pass; None if that depends on all of them.
     """
 
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    repetition_penalty: float = 1.0
+    count: Callable[[Tensor], int]
+    top_logits_needed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How the next token is chosen. None disables a filter.
+
+    top_p is nucleus sampling (Holtzman et al. 2020), repetition_penalty that of CTRL (Keskar et al. 2019).
+
+    Raises ValueError naming every bad value at once; subclasses check their own options the same way.
+    """
+
+    temperature: float = option(
+        1.0,
+        "0 takes the most likely token, below 1 sharpens the distribution, above 1 flattens it",
+        command="/temp",
+        is_valid=lambda value: is_number(value) and value >= 0,
+        expected="a number of at least 0",
+    )
+    top_k: int | None = option(
+        None,
+        "sample from this many most likely tokens; none disables it",
+        command="/topk",
+        is_valid=lambda value: value is None or is_count(value),
+        expected="a whole number of at least 1, or None to disable it",
+    )
+    top_p: float | None = option(
+        None,
+        "sample from the most likely tokens that together have this probability; none disables it",
+        command="/topp",
+        is_valid=lambda value: value is None or (is_number(value) and 0 < value <= 1),
+        expected="above 0 and at most 1, or None to disable it",
+    )
+    repetition_penalty: float = option(
+        1.0,
+        "above 1 makes tokens that already occurred less likely",
+        command="/penalty",
+        is_valid=lambda value: is_number(value) and value > 0,
+        expected="a number above 0",
+    )
 
     def __post_init__(self) -> None:
-        problems = []
-        if not is_number(self.temperature) or self.temperature < 0:
-            problems.append(f"temperature must be a number of at least 0, got {self.temperature!r}")
-        if self.top_k is not None and not is_count(self.top_k):
-            problems.append(f"top_k must be a whole number of at least 1, or None for off, got {self.top_k!r}")
-        if self.top_p is not None and not (is_number(self.top_p) and 0 < self.top_p <= 1):
-            problems.append(f"top_p must be above 0 and at most 1, or None for off, got {self.top_p!r}")
-        if not is_number(self.repetition_penalty) or self.repetition_penalty <= 0:
-            problems.append(f"repetition_penalty must be a number above 0, got {self.repetition_penalty!r}")
-        if problems:
+        checked = (self.problem(name, getattr(self, name)) for name in self.__dataclass_fields__)
+        if problems := [problem for problem in checked if problem]:
             raise ValueError("; ".join(problems))
+
+    @classmethod
+    def problem(cls, name: str, value: Any) -> str | None:
+        """The reason why a field cannot have this value, or None."""
+        declared = cls.__dataclass_fields__.get(name)
+        if declared is None or "is_valid" not in declared.metadata or declared.metadata["is_valid"](value):
+            return None
+        return f"{name} must be {declared.metadata['expected']}, got {value!r}"
+
+    def sampling_options(self) -> dict[str, Any]:
+        """The options of SamplingSettings alone, as keywords of `TextGenerator.stream`."""
+        return {declared.name: getattr(self, declared.name) for declared in fields(SamplingSettings)}
+
+    @cached_property
+    def filters(self) -> tuple[Filter, ...]:
+        """The active filters in the order they apply, which is that of Hugging Face."""
+        found = []
+        if (top_k := self.top_k) is not None:
+            found.append(Filter(lambda probabilities: top_k, top_k))
+        if (top_p := self.top_p) is not None and top_p < 1:  # 1 keeps all; rounding must not drop any
+            found.append(Filter(lambda probabilities: _nucleus_size(probabilities, top_p)))
+        return tuple(found)
 
     @property
     def top_logits_needed(self) -> int | None:
-        """So many of the largest logits decide which token comes and with what chance; None: all of them do."""
+        """How many of the largest logits can affect the next token; None if all can."""
         if self.repetition_penalty != 1.0:
             return None
-        return 1 if self.temperature == 0 else self.top_k
+        if self.temperature == 0:
+            return 1
+        return self.filters[0].top_logits_needed if self.filters else None
 
 
 def candidates(logits: Tensor, seen: Collection[int], settings: SamplingSettings) -> tuple[Tensor, Tensor]:
-    """The tokens that may come next and their probabilities: float32 logits (V,) to ids (n,) and probabilities (n,).
+    """The possible next tokens and their probabilities: float32 logits (V,) to ids (n,) and probabilities (n,).
 
-    `seen` are the ids that the repetition penalty applies to. The order of the filters is that of Hugging Face:
-    penalty, temperature, top_k, top_p. The most likely token is always kept.
+    `seen` are the ids that the repetition penalty applies to. The order is Hugging Face's: penalty, temperature,
+    filters. The most likely token always remains.
     """
     if settings.repetition_penalty != 1.0:
         logits = penalise_repetition(logits, torch.tensor(sorted(seen)), settings.repetition_penalty)
     if settings.temperature == 0:
         return logits.argmax().view(1), torch.ones(1)
-    if settings.top_k is None and settings.top_p is None:
+    filters = settings.filters
+    if not filters:
         return torch.arange(len(logits)), torch.softmax(_apply_temperature(logits, settings.temperature), dim=0)
-    kept, ids = logits.topk(min(settings.top_k or len(logits), len(logits)))  # highest first
-    probabilities = torch.softmax(_apply_temperature(kept, settings.temperature), dim=0)
-    if settings.top_p is not None and settings.top_p < 1:  # 1 keeps all; rounding must not drop any
-        before = probabilities.cumsum(0) - probabilities
-        n = max(1, int((before < settings.top_p).sum()))  # the token that crosses top_p stays
-        ids, probabilities = ids[:n], probabilities[:n] / probabilities[:n].sum()
+    top_logits, ids = logits.topk(min(filters[0].top_logits_needed or len(logits), len(logits)))  # highest first
+    probabilities = torch.softmax(_apply_temperature(top_logits, settings.temperature), dim=0)
+    for count, _ in filters:
+        n = max(1, count(probabilities))
+        if n < len(ids):
+            ids, probabilities = ids[:n], probabilities[:n] / probabilities[:n].sum()
     return ids, probabilities
 
 
@@ -77,6 +148,11 @@ def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     """
     scores = logits[seen]
     return logits.index_copy(0, seen, torch.where(scores > 0, scores / penalty, scores * penalty))
+
+
+def _nucleus_size(probabilities: Tensor, top_p: float) -> int:
+    more_likely = probabilities.cumsum(0) - probabilities  # (n,), the probability of all tokens before each one
+    return int((more_likely < top_p).sum())  # the token that crosses top_p stays
 
 
 def _apply_temperature(logits: Tensor, temperature: float) -> Tensor:
