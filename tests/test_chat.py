@@ -1,5 +1,6 @@
 """The chat as a person meets it: flags, commands, pipes, a terminal, and what goes wrong."""
 
+import dataclasses
 import io
 import re
 import shutil
@@ -13,7 +14,7 @@ import torch
 from prompt_toolkit.utils import get_cwidth
 
 import chat
-from src.chat.session import ChatSession
+from src.chat.session import ChatSession, ChatSettings
 from src.chat.terminal import Screen, printable, run_command, session_commands, talk, typed_lines, wrapped
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
@@ -141,6 +142,16 @@ def test_help_lists_every_command_with_its_value_now(session):
     assert re.search(r"^/temp .*\(now 0.25\)$", listed, re.MULTILINE)
     assert re.search(r"^/topk .*\(now 40\)$", listed, re.MULTILINE)
     assert re.search(r"^/seed .*\(now off\)$", listed, re.MULTILINE)
+
+
+def test_every_setting_has_a_flag_and_a_command(session):
+    flags = {field.name: field for field in dataclasses.fields(chat.Config)}
+    commands = session_commands(session)
+    for setting in dataclasses.fields(ChatSettings):
+        assert (flags[setting.name].default, flags[setting.name].metadata) == (setting.default, setting.metadata)
+        assert setting.metadata["help"] in commands[setting.metadata["command"]].what
+    changed = ChatSettings(temperature=0.1, top_k=2, top_p=0.3, repetition_penalty=1.4, max_tokens=5, seed=6)
+    assert chat.Config(**dataclasses.asdict(changed)).settings() == changed
 
 
 def test_an_unknown_command_suggests_the_nearest(session):

@@ -444,7 +444,9 @@ def reads(code: ast.AST, owners: tuple[str, ...]) -> set[str]:
 
 def dead_flags(config: type, source: str, *, stage_source: str) -> set[str]:
     """Fields that neither the script's source nor the stage's reads."""
-    read = reads(ast.parse(source), ("flags", "config", "settings", "self")) | reads(ast.parse(stage_source), ("flags",))
+    read = reads(ast.parse(source), ("flags", "config", "settings", "self")) | reads(
+        ast.parse(stage_source), ("flags",)
+    )
     return {field.name for field in dataclasses.fields(config)} - read
 
 

@@ -5,15 +5,7 @@ import logging
 import pytest
 import torch
 from transformers import GenerationConfig
-from transformers.generation.logits_process import (
-    LogitsProcessorList,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
 
-from src.model.decoding.sampling import SamplingSettings, candidates
 from src.model.generate import PrefixCache, TextGenerator
 from src.model.gpt import GPTModel
 from src.tokenizer import load_gpt2_encoding
@@ -119,45 +111,6 @@ def test_greedy_equals_transformers_token_for_token(models, generator, penalty: 
         expected_ids = [i for i in expected[prompt.shape[1] :].tolist() if i != EOT]
         assert stream.ids == expected_ids
         assert text == generator.encoding.decode(expected_ids)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        SamplingSettings(temperature=0.7),
-        SamplingSettings(top_k=7),
-        SamplingSettings(top_k=10**6),
-        SamplingSettings(top_p=0.6),
-        SamplingSettings(top_p=1e-9),
-        SamplingSettings(top_p=1.0),
-        SamplingSettings(temperature=1.7, top_k=50, top_p=0.9),
-        SamplingSettings(temperature=0.3, top_k=50, top_p=0.4, repetition_penalty=1.4),
-        SamplingSettings(repetition_penalty=0.5),
-    ],
-)
-def test_filtered_distributions_equal_those_of_transformers(settings: SamplingSettings) -> None:
-    torch.manual_seed(0)
-    logits, seen = 4 * torch.randn(500), torch.randint(500, (30,)).unique()
-    processors = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)])
-    processors.append(TemperatureLogitsWarper(settings.temperature))
-    if settings.top_k:
-        processors.append(TopKLogitsWarper(settings.top_k))
-    if settings.top_p:
-        processors.append(TopPLogitsWarper(settings.top_p))
-    expected = processors(seen[None], logits[None].clone())[0].softmax(dim=0)
-    ids, probabilities = candidates(logits, seen, settings)
-    ours = torch.zeros(500).index_copy(0, ids, probabilities)
-    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-4)
-    assert torch.equal(ours > 0, expected > 0)
-
-
-@pytest.mark.parametrize("temperature", [0, 1e-30, 1e-300])
-def test_temperature_towards_zero_is_the_most_likely_token(temperature: float) -> None:
-    logits = torch.tensor([1.0, 3.0, 2.9])
-    ids, probabilities = candidates(logits, torch.tensor([]), SamplingSettings(temperature=temperature))
-    assert probabilities.isfinite().all()
-    assert int(ids[probabilities.argmax()]) == 1
-    assert probabilities.max() == 1
 
 
 def test_sampling_follows_the_distribution(generator) -> None:

@@ -20,7 +20,7 @@ from semantic_kernel.contents import (
 from semantic_kernel.exceptions import ServiceInvalidRequestError, ServiceResponseException
 from semantic_kernel.functions import KernelArguments
 
-from src.chat.session import RAW_MODEL
+from src.chat.session import RAW_MODEL, ChatSettings
 from src.sk_integration.history import read_request
 from src.sk_integration.service import GPT2ChatSettings
 from tests.fakes import CHAT_SETTINGS, ENCODING, rendered
@@ -169,9 +169,17 @@ def test_settings_have_bounds(bad):
         GPT2ChatSettings(**bad)
 
 
-def test_none_switches_a_filter_off_and_settings_come_back_as_they_were():
+def test_none_disables_a_filter_and_settings_survive_the_round_trip():
     assert (GPT2ChatSettings(top_k=None).top_k, GPT2ChatSettings(top_p=None).top_p) == (None, None)
     assert GPT2ChatSettings.of(CHAT_SETTINGS, "gpt2").chat_settings() == CHAT_SETTINGS
+    assert GPT2ChatSettings().chat_settings() == ChatSettings()
+
+
+def test_a_bad_assignment_is_refused_and_changes_nothing():
+    settings = GPT2ChatSettings(top_k=7)
+    with pytest.raises(ValueError, match="top_k must be a whole number of at least 1, or None to disable it, got 0"):
+        settings.top_k = 0
+    assert settings.top_k == 7
 
 
 def test_generic_settings_are_understood_and_unknown_names_told_once():

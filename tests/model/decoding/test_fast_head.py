@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from src.model.decoding.fast_head import HalfPrecisionHead
-from src.model.decoding.sampling import SamplingSettings
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
@@ -107,22 +106,6 @@ def test_a_weight_that_16_bits_do_not_reach_is_left_as_it_is(number: float) -> N
     before = weight.clone()
     assert HalfPrecisionHead(weight).logits(states, 1) is None
     torch.testing.assert_close(weight, before, rtol=0, atol=0, equal_nan=True)
-
-
-@pytest.mark.parametrize(
-    ("settings", "top_logits_needed"),
-    [
-        ({"temperature": 0}, 1),
-        ({"temperature": 0, "top_k": 5}, 1),
-        ({"top_k": 5, "top_p": 0.5}, 5),
-        ({"top_p": 0.5}, None),
-        ({}, None),
-        ({"top_k": 5, "repetition_penalty": 1.1}, None),
-        ({"temperature": 0, "repetition_penalty": 0.9}, None),
-    ],
-)
-def test_how_many_logits_decide(settings: dict, top_logits_needed: int | None) -> None:
-    assert SamplingSettings(**settings).top_logits_needed == top_logits_needed
 
 
 @pytest.fixture

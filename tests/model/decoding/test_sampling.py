@@ -1,0 +1,68 @@
+"""Sampling: each filter equals the logits processor of transformers."""
+
+import pytest
+import torch
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from src.model.decoding.sampling import SamplingSettings, candidates
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SamplingSettings(temperature=0.7),
+        SamplingSettings(top_k=7),
+        SamplingSettings(top_k=10**6),
+        SamplingSettings(top_p=0.6),
+        SamplingSettings(top_p=1e-9),
+        SamplingSettings(top_p=1.0),
+        SamplingSettings(temperature=1.7, top_k=50, top_p=0.9),
+        SamplingSettings(temperature=0.3, top_k=50, top_p=0.4, repetition_penalty=1.4),
+        SamplingSettings(repetition_penalty=0.5),
+    ],
+)
+def test_filtered_distributions_equal_transformers(settings: SamplingSettings) -> None:
+    torch.manual_seed(0)
+    logits, seen = 4 * torch.randn(500), torch.randint(500, (30,)).unique()
+    processors = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)])
+    processors.append(TemperatureLogitsWarper(settings.temperature))
+    if settings.top_k:
+        processors.append(TopKLogitsWarper(settings.top_k))
+    if settings.top_p:
+        processors.append(TopPLogitsWarper(settings.top_p))
+    expected = processors(seen[None], logits[None].clone())[0].softmax(dim=0)
+    ids, probabilities = candidates(logits, seen, settings)
+    ours = torch.zeros(500).index_copy(0, ids, probabilities)
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-4)
+    assert torch.equal(ours > 0, expected > 0)
+
+
+@pytest.mark.parametrize("temperature", [0, 1e-30, 1e-300])
+def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
+    logits = torch.tensor([1.0, 3.0, 2.9])
+    ids, probabilities = candidates(logits, torch.tensor([]), SamplingSettings(temperature=temperature))
+    assert probabilities.isfinite().all()
+    assert int(ids[probabilities.argmax()]) == 1
+    assert probabilities.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "top_logits_needed"),
+    [
+        ({"temperature": 0}, 1),
+        ({"temperature": 0, "top_k": 5}, 1),
+        ({"top_k": 5, "top_p": 0.5}, 5),
+        ({"top_p": 0.5}, None),
+        ({}, None),
+        ({"top_k": 5, "repetition_penalty": 1.1}, None),
+        ({"temperature": 0, "repetition_penalty": 0.9}, None),
+    ],
+)
+def test_top_logits_needed_follows_from_the_active_filters(settings: dict, top_logits_needed: int | None) -> None:
+    assert SamplingSettings(**settings).top_logits_needed == top_logits_needed
