@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from src.chat.start import MODELS
 from src.checkpoint import find_model, load_model
 from src.cli import flag, parse
+from src.memory.facts import STOP_WORDS, extract_facts, words_of
 from src.memory.long_term import LongTermMemory
-from src.memory.told_facts import STOP_WORDS, extract_facts, words_of
 from src.program import DONE, run_script
 from src.tokenizer import load_gpt2_encoding
 
@@ -102,7 +102,7 @@ def chat_memory(facts: Sequence[str], memory: LongTermMemory) -> Callable[[str],
         saved = memory.remember(f"Remember that {fact}", "benchmark")
         assert saved is not None
         index_of[saved.id] = n
-    return lambda question: [(index_of[hit.memory.id], hit.score) for hit in memory.recall(question, top=5)]
+    return lambda question: [(index_of[hit.fact.id], hit.score) for hit in memory.recall(question, top=5)]
 
 
 def print_single_fact_memory(folder: Path, *groups: dict[str, Any]) -> None:

@@ -79,7 +79,7 @@ def test_piped_lines_are_answered_and_the_session_goes_on_at_the_next_start(conv
         ("/load ../x", "session '../x': a name has"),
         ("/forget", "/forget N deletes the fact of that number, /forget all every one"),
         ("/forget 7", "long-term memory is empty: there is nothing to forget; /reset forgets this conversation"),
-        ("My cat is called Miso.\n/forget 7", "Assistant: .*\nmemory 7: there is none of that number; there are: 1"),
+        ("My cat is called Miso.\n/forget 7", "Assistant: .*\nthere is no fact 7; the numbers are: 1"),
         ("/forget \u00b2", "/forget N deletes"),
         ("My cat is called Miso.\n/forget 1", "Assistant: .*\nforgotten: My cat is called Miso."),
         ("/forgt", "/forgt: no such command; did you mean /forget?"),

@@ -67,7 +67,7 @@ def test_damaged_files_are_told_and_kept_and_the_chat_goes_on(start, tmp_path, d
     assert "1  My dog is called Rex." in out
     for kept, content in (("default.damaged-1.json", damage), ("memory.damaged-1.sqlite3", b"no database")):
         assert (folder / kept).read_bytes() == content
-        assert f"kept as {kept}" in err
+        assert f"renamed to {kept}" in err
     assert "Traceback" not in err
 
 

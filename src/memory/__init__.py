@@ -1,1 +1,1 @@
-"""What outlives a chat: sessions, long-term facts and typed lines. No Semantic Kernel in here."""
+"""What outlives a chat: saved sessions, long-term facts and the typed history. No Semantic Kernel in here."""

@@ -1,6 +1,6 @@
-"""Conversations on disk, each in a JSON file of its own.
+"""Conversations on disk, each in its own JSON file.
 
-Two programs may have the same conversation open: what each of them changed since it last read the file is joined.
+Two programs can have the same conversation open: saving merges the changes that each made since it last read the file.
 """
 
 import json
@@ -22,8 +22,8 @@ _DEVICE = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Message:
-    """One thing said. Lone surrogates, which no file can hold, become replacement characters."""
+class StoredMessage:
+    """A message of a saved conversation. Lone surrogates, which UTF-8 cannot encode, become replacement characters."""
 
     role: Literal["system", "user", "assistant"]
     text: str
@@ -33,22 +33,27 @@ class Message:
         object.__setattr__(self, "text", without_surrogates(self.text))
 
 
-Exchange = tuple[Message, ...]  # what a person said and all that follows up to the next thing they say
+Turn = tuple[StoredMessage, ...]  # a user message and everything up to the next one
 
 
 @dataclass
 class Conversation:
-    """What was said under a name, oldest first. `summary` is what older, dropped turns were about; "" for none.
+    """The messages of a session, oldest first. `summary` describes older turns that left the context; "" if none did.
 
-    `revision` counts how often the file was written, by whichever program.
+    `revision` counts how many times the file was written, by any program.
     """
 
     name: str
-    messages: list[Message] = field(default_factory=list)
+    messages: list[StoredMessage] = field(default_factory=list)
     summary: str = ""
     revision: int = 0
-    # Messages and summary as the file last had them: what differs from them there was changed by another program.
-    on_disk: tuple[tuple[Message, ...], str] = field(default=((), ""), init=False, repr=False, compare=False)
+    # Messages and summary as last read or written here: a file that differs was changed by another program.
+    on_disk: tuple[tuple[StoredMessage, ...], str] = field(default=((), ""), init=False, repr=False, compare=False)
+
+    @property
+    def turns(self) -> int:
+        """The number of user messages."""
+        return sum(message.role == "user" for message in self.messages)
 
     def mark_saved(self, revision: int) -> None:
         self.revision, self.on_disk = revision, (tuple(self.messages), self.summary)
@@ -56,7 +61,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """A conversation as a list shows it: how many messages of the person it holds, when it was saved (Unix time)."""
+    """A conversation as a list shows it: its name, its number of turns, and when it was saved (Unix time)."""
 
     name: str
     turns: int
@@ -64,41 +69,42 @@ class SessionInfo:
 
 
 class SessionStore:
-    """The conversations of one folder. `notify` is told, in one line, what a person should know.
+    """The conversations in one folder. `notify` gets one-line messages for the user.
 
-    A name has 1 to 64 letters (a-z, A-Z), digits, - and _, is no device of Windows, and differs from the others in
-    more than upper and lower case; every method raises ValueError for another. Where the disk fails they raise
-    OSError, and what was saved before stays as it was.
+    A name has 1 to 64 letters (a-z, A-Z), digits, - and _. It may not be a device name of Windows, nor differ from
+    another session's name only in case. Every method raises ValueError for an invalid name, and OSError if the disk
+    fails; what was saved before is then unchanged.
     """
 
     def __init__(self, folder: Path, notify: Callable[[str], None]) -> None:
         self.folder, self.notify = Path(folder), notify
 
     def load(self, name: str) -> Conversation:
-        """The conversation of that name; an empty one where there is none, or where the file is damaged.
+        """The conversation of that name; an empty one if there is none.
 
-        A damaged file is renamed, which `notify` is told. Raises ValueError for one of a newer version.
+        A damaged file is renamed, with a notification, and an empty conversation is returned. Raises ValueError if a
+        newer version of the program wrote the file.
         """
         path = self._path(name)
         try:
             return _read(path) or Conversation(name)
         except _Damaged:
             with locked(self.folder):
-                return self._read_or_set_aside(path) or Conversation(name)
+                return self._read_or_quarantine(path) or Conversation(name)
 
     def save(self, conversation: Conversation) -> Path:
-        """Write the conversation, after joining it with what another program wrote since it was last read.
+        """Write the conversation, merged with the changes that another program has saved since it was last read.
 
-        What either of the two dropped is dropped, what either added is kept, theirs before ours, and a question stays
-        with its answer; an answer that one replaced while the other went on is there in both forms. Afterwards
-        `conversation` is what the file holds.
+        A turn that either program removed is removed. A turn that either program added is kept, theirs before ours. A
+        turn changed by one program is kept as changed; if both changed it, both versions are kept. Afterwards,
+        `conversation` equals the file.
         """
         path = self._path(conversation.name)
         with locked(self.folder):
-            theirs = self._read_or_set_aside(path)
+            theirs = self._read_or_quarantine(path)
             if theirs and theirs.on_disk != conversation.on_disk:
-                _join(conversation, theirs)
-                self.notify(f"session {conversation.name}: another program wrote to it as well; it now holds both")
+                _merge(conversation, theirs)
+                self.notify(f"session {conversation.name}: another program changed it too; the changes are merged")
             revision = max(conversation.revision, theirs.revision if theirs else 0) + 1
             content = {
                 "format": FORMAT,
@@ -110,39 +116,41 @@ class SessionStore:
             conversation.mark_saved(revision)
         return path
 
-    def names(self) -> list[SessionInfo]:
-        """All conversations that can be read, the last saved first; `notify` is told of the others."""
+    def list_sessions(self) -> list[SessionInfo]:
+        """All readable conversations, the last saved first. `notify` gets a message for each unreadable one."""
         found = []
         for path in self._files():
             try:
                 if conversation := _read(path):
-                    turns = sum(message.role == "user" for message in conversation.messages)
-                    found.append(SessionInfo(path.stem, turns, path.stat().st_mtime))
+                    found.append(SessionInfo(path.stem, conversation.turns, path.stat().st_mtime))
             except (ValueError, OSError) as error:
                 self.notify(str(error))
         return sorted(found, key=lambda info: info.saved, reverse=True)
 
     def delete(self, name: str) -> None:
-        """Remove a conversation. Raises ValueError naming those there are where it is none of them."""
+        """Delete a conversation. Raises ValueError listing the existing ones if there is none of that name."""
         path = self._path(name)
         with locked(self.folder):
             if not path.is_file():
-                there = ", ".join(file.stem for file in self._files()) or "none"
-                raise ValueError(f"session {name!r}: not in {self.folder}; there are: {there}")
+                existing = ", ".join(file.stem for file in self._files()) or "none"
+                raise ValueError(f"session {name!r}: not in {self.folder}; the sessions are: {existing}")
             try:
                 path.unlink()
             except OSError as error:
-                raise OSError(f"{path}: could not be removed ({error.strerror}); {CHECK_FOLDER}") from error
+                raise OSError(f"{path}: could not be deleted ({error.strerror}); {CHECK_FOLDER}") from error
 
     def _path(self, name: str) -> Path:
         shown = repr(name[:70])
         if not _NAME.fullmatch(name):
-            raise ValueError(f"session {shown}: a name has 1 to 64 letters (a-z), digits, - and _; choose such a one")
+            raise ValueError(f"session {shown}: a name has 1 to 64 letters (a-z), digits, - and _; choose another name")
         if _DEVICE.fullmatch(name):
-            raise ValueError(f"session {shown}: on Windows that is a device, not a file; choose another name")
+            raise ValueError(f"session {shown}: Windows reserves this name for a device; choose another name")
         for file in self._files():
             if file.stem != name and file.stem.lower() == name.lower():
-                raise ValueError(f"session {shown}: there is {file.stem!r}, for some systems the same; use that one")
+                raise ValueError(
+                    f"session {shown}: differs only in case from {file.stem!r}, which some systems cannot tell apart; "
+                    "use that one or choose another name"
+                )
         return self.folder / f"{name}.json"
 
     def _files(self) -> list[Path]:
@@ -154,21 +162,21 @@ class SessionStore:
             raise OSError(f"{self.folder}: cannot be read ({error.strerror}); {CHECK_FOLDER}") from error
         return [self.folder / file for file in files if file.suffix == ".json" and _NAME.fullmatch(file.stem)]
 
-    def _read_or_set_aside(self, path: Path) -> Conversation | None:
+    def _read_or_quarantine(self, path: Path) -> Conversation | None:
         try:
             return _read(path)
         except _Damaged as error:
-            aside = quarantine(path)
-            self.notify(f"{error}; it is kept as {aside.name}, and the conversation begins anew")
+            moved_to = quarantine(path)
+            self.notify(f"{error}; renamed to {moved_to.name}, starting with an empty conversation")
             return None
 
 
 class _Damaged(ValueError):
-    """A file that is not a whole session."""
+    """The file is not a complete session."""
 
 
 def _read(path: Path) -> Conversation | None:
-    """The conversation of a file; None where there is none. Raises _Damaged, or ValueError for a newer format."""
+    """The conversation in a file; None if there is no file. Raises _Damaged, or ValueError for a newer format."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -183,16 +191,16 @@ def _read(path: Path) -> Conversation | None:
         if not isinstance(version, int) or version < FORMAT:
             raise ValueError(f"format {version!r}")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise _Damaged(f"{path}: damaged, not a whole session") from error
+        raise _Damaged(f"{path}: damaged, not a complete session") from error
     raise ValueError(f"{path}: written by a newer version of this program; use that one, or another --session")
 
 
 def _conversation(name: str, content: dict[str, Any]) -> Conversation:
-    """Raises KeyError, TypeError or ValueError for content that is no conversation."""
+    """Raises KeyError, TypeError or ValueError if the content is not a conversation."""
     messages, summary, revision = content["messages"], content["summary"], content["revision"]
     if not isinstance(messages, list) or not isinstance(summary, str) or not isinstance(revision, int):
         raise TypeError("messages, summary or revision")
-    conversation = Conversation(name, [Message(**message) for message in messages], without_surrogates(summary))
+    conversation = Conversation(name, [StoredMessage(**message) for message in messages], without_surrogates(summary))
     for n, message in enumerate(conversation.messages):
         if message.role not in _ROLES or not isinstance(message.finish_reason, str | None):
             raise ValueError(f"message {n}")
@@ -200,36 +208,36 @@ def _conversation(name: str, content: dict[str, Any]) -> Conversation:
     return conversation
 
 
-def _join(ours: Conversation, theirs: Conversation) -> None:
-    """Put into our conversation what the other program changed in the file."""
-    messages, summary = ours.on_disk
-    base, mine, other = _exchanges(messages), _exchanges(ours.messages), _exchanges(theirs.messages)
-    kept = _kept(base, mine) & _kept(base, other)
-    theirs_new = _added(base, other)
-    ours_new = [exchange for exchange in _added(base, mine) if exchange not in theirs_new]
-    merged = [*(base[i] for i in sorted(kept)), *theirs_new, *ours_new]
-    ours.messages[:] = [message for exchange in merged for message in exchange]
-    changed = [text for text in (theirs.summary, ours.summary) if text != summary]
-    ours.summary = "\n".join(filter(None, dict.fromkeys(changed))) if changed else summary
+def _merge(ours: Conversation, theirs: Conversation) -> None:
+    """Apply to our conversation the changes that the other program made since we last read the file."""
+    base_messages, base_summary = ours.on_disk
+    base, our_turns, their_turns = _turns(base_messages), _turns(ours.messages), _turns(theirs.messages)
+    unchanged = _unchanged(base, our_turns) & _unchanged(base, their_turns)
+    their_new = _added(base, their_turns)
+    our_new = [turn for turn in _added(base, our_turns) if turn not in their_new]
+    merged = [*(base[i] for i in sorted(unchanged)), *their_new, *our_new]
+    ours.messages[:] = [message for turn in merged for message in turn]
+    changed = [summary for summary in (theirs.summary, ours.summary) if summary != base_summary]
+    ours.summary = "\n".join(filter(None, dict.fromkeys(changed))) if changed else base_summary
 
 
-def _exchanges(messages: Iterable[Message]) -> list[Exchange]:
-    exchanges: list[list[Message]] = []
+def _turns(messages: Iterable[StoredMessage]) -> list[Turn]:
+    turns: list[list[StoredMessage]] = []
     for message in messages:
-        if message.role != "assistant" or not exchanges:
-            exchanges.append([])
-        exchanges[-1].append(message)
-    return [tuple(exchange) for exchange in exchanges]
+        if message.role != "assistant" or not turns:
+            turns.append([])
+        turns[-1].append(message)
+    return [tuple(turn) for turn in turns]
 
 
-def _kept(base: Sequence[Exchange], changed: Sequence[Exchange]) -> set[int]:
-    """Which exchanges of `base` are still in `changed`."""
+def _unchanged(base: Sequence[Turn], changed: Sequence[Turn]) -> set[int]:
+    """The indices of the turns of `base` that are still in `changed`."""
     blocks = SequenceMatcher(None, base, changed, autojunk=False).get_matching_blocks()
     return {i for block in blocks for i in range(block.a, block.a + block.size)}
 
 
-def _added(base: Sequence[Exchange], changed: Sequence[Exchange]) -> list[Exchange]:
-    """Which exchanges of `changed` were not in `base`, in their order."""
+def _added(base: Sequence[Turn], changed: Sequence[Turn]) -> list[Turn]:
+    """The turns of `changed` that are not in `base`, in order."""
     blocks = SequenceMatcher(None, base, changed, autojunk=False).get_matching_blocks()
     known = {i for block in blocks for i in range(block.b, block.b + block.size)}
-    return [exchange for i, exchange in enumerate(changed) if i not in known]
+    return [turn for i, turn in enumerate(changed) if i not in known]

@@ -10,9 +10,9 @@ from src.memory.private_files import make_private_folder
 
 
 class TypedHistory(FileHistory):
-    """A history in a file that only its owner may read. Where it cannot be written, `notify` is told.
+    """prompt_toolkit's history in a file that only its owner can read. `notify` gets a message if a write fails.
 
-    Raises OSError where the file cannot be made.
+    Raises OSError if the file cannot be created.
     """
 
     def __init__(self, path: Path, notify: Callable[[str], None]) -> None:
@@ -25,4 +25,4 @@ class TypedHistory(FileHistory):
         try:
             super().store_string(without_surrogates(string))
         except OSError as error:
-            self._notify(f"{self._path}: this line is not kept for the arrow keys ({error.strerror})")
+            self._notify(f"{self._path}: this line is not saved for the arrow keys ({error.strerror})")

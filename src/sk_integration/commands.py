@@ -64,7 +64,7 @@ def session_line(assistant: Assistant) -> str:
 
 
 def sessions(assistant: Assistant, _: str) -> str:
-    infos = assistant.store.names()
+    infos = assistant.store.list_sessions()
     if not infos:
         return f"no session is saved in {assistant.store.folder} yet"
     width = max(len(info.name) for info in infos)

@@ -1,19 +1,14 @@
-"""What the assistant remembers: conversations, each in its own file, and facts that any conversation may recall.
+"""What the assistant remembers: conversations, each in its own file, and facts that every conversation can recall."""
 
-Python's own library only, so that it loads in milliseconds and serves any front end.
-"""
-
-from src.memory.long_term import LongTermMemory, Memory, Recollection
-from src.memory.sessions import Conversation, Message, SessionInfo, SessionStore
-from src.memory.told_facts import worth_keeping
+from src.memory.long_term import Fact, LongTermMemory, RecalledFact
+from src.memory.sessions import Conversation, SessionInfo, SessionStore, StoredMessage
 
 __all__ = [
     "Conversation",
+    "Fact",
     "LongTermMemory",
-    "Memory",
-    "Message",
-    "Recollection",
+    "RecalledFact",
     "SessionInfo",
     "SessionStore",
-    "worth_keeping",
+    "StoredMessage",
 ]

@@ -11,7 +11,7 @@ from semantic_kernel.functions import KernelArguments
 
 from src.chat.session import ChatSettings, Usage
 from src.sk_integration.loop_thread import LoopThread
-from src.sk_integration.memory_manager import Conversation, LongTermMemory, Message, SessionStore
+from src.sk_integration.memory_manager import Conversation, LongTermMemory, SessionStore, StoredMessage
 from src.sk_integration.plugins import register_plugins
 from src.sk_integration.service import GPT2ChatCompletion, GPT2ChatSettings
 
@@ -61,7 +61,7 @@ class Assistant:
         """The answer in pieces. What is known about the message goes in front of the conversation, for this once."""
         if not text.strip():
             raise ValueError("the message is empty")
-        text = Message("user", text).text
+        text = StoredMessage("user", text).text
         facts = self._recalled(text)
         if told := self._call("memory", "remember", text=text, session=self.conversation.name):
             self.notify(f"remembered {told}")
@@ -78,7 +78,7 @@ class Assistant:
 
         def replace(text: str) -> None:
             if text and self.finish_reason != "interrupted":
-                self.conversation.messages[-1] = Message("assistant", text, self.finish_reason)
+                self.conversation.messages[-1] = StoredMessage("assistant", text, self.finish_reason)
                 self._save()
             else:
                 self.notify("the answer stays as it was")
@@ -116,7 +116,7 @@ class Assistant:
 
     def copy_to(self, name: str) -> None:
         """Save the conversation under another name as well. Raises ValueError where there is one, and as the store."""
-        if any(info.name == name for info in self.store.names()):
+        if any(info.name == name for info in self.store.list_sessions()):
             raise ValueError(f"session {name!r}: there is one of that name; /load {name} opens it, or choose another")
         conversation = self.conversation
         self.store.save(Conversation(name, list(conversation.messages), conversation.summary))
@@ -130,7 +130,7 @@ class Assistant:
         self.conversation, self.left_out = conversation, 0
 
     @property
-    def _last(self) -> Message | None:
+    def _last(self) -> StoredMessage | None:
         return self.conversation.messages[-1] if self.conversation.messages else None
 
     def _messages_in_context(self) -> list[int]:
@@ -170,8 +170,8 @@ class Assistant:
 
         def keep(text: str) -> None:
             if text or self.finish_reason != "interrupted":
-                answer = Message("assistant", text, self.finish_reason)
-                self.conversation.messages += [Message("user", asked), answer]
+                answer = StoredMessage("assistant", text, self.finish_reason)
+                self.conversation.messages += [StoredMessage("user", asked), answer]
                 self.conversation.summary = about(self.conversation.messages[: self.left_out])
                 self._save()
 
@@ -231,7 +231,7 @@ def _collected(pieces: Generator[str, None, None], keep: Callable[[str], None]) 
         keep("".join(said))
 
 
-def about(messages: Sequence[Message]) -> str:
+def about(messages: Sequence[StoredMessage]) -> str:
     """What these messages were about: the first words of each question, the last ones if there are many.
 
     Words of the conversation itself, since a model of a few million parameters writes no summary.

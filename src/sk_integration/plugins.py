@@ -47,7 +47,7 @@ class MemoryPlugin:
     @kernel_function(description="Facts told in any conversation that a text is about, the best first, one a line.")
     async def recall(self, query: Annotated[str, "what to look for"], top: Annotated[int, "most facts"] = 3) -> str:
         found = await asyncio.to_thread(self._memory.recall, query, top)
-        return "\n".join(" ".join(recollection.memory.text.split()) for recollection in found)
+        return "\n".join(" ".join(recalled.fact.text.split()) for recalled in found)
 
     @kernel_function(description="Keeps what a person tells of their world; says what was kept, or nothing.")
     async def remember(self, text: str, session: Annotated[str, "the conversation it was told in"] = "") -> str:

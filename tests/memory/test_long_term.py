@@ -1,4 +1,4 @@
-"""Long-term memory: what is kept, what a question finds, and that nothing is lost or left behind."""
+"""Long-term memory: which facts are stored, what a question recalls, and that no data is lost or left behind."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from src.memory import long_term
-from src.memory.told_facts import extract_facts
-from src.sk_integration.memory_manager import LongTermMemory, worth_keeping
+from src.memory.facts import extract_facts
+from src.memory.long_term import LongTermMemory
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = ["My cat is called Miso.", "My wife's name is Ingrid.", "I work in Lisbon.", "Our car is a red Volvo."]
@@ -42,29 +42,29 @@ def memory(path: Path, notes: list[str]) -> Iterator[LongTermMemory]:
 
 
 def recalled(memory: LongTermMemory, question: str) -> list[str]:
-    return [each.memory.text for each in memory.recall(question)]
+    return [each.fact.text for each in memory.recall(question)]
 
 
 # --- recall
 
 
-def test_a_question_in_other_words_finds_its_fact_first(memory: LongTermMemory) -> None:
+def test_a_rephrased_question_recalls_its_fact_first(memory: LongTermMemory) -> None:
     assert recalled(memory, "What's the name of my cat?")[0] == FACTS[0]
     assert recalled(memory, "which town am I WORKING in") == [FACTS[2]]
     assert recalled(memory, "What colour is our car?") == [FACTS[3]]
 
 
 @pytest.mark.parametrize("question", ["Who wrote Hamlet?", "What is it?", "Why is a tomato red?", "", "?!", "Tell me."])
-def test_recall_is_silent_on_what_was_not_told(memory: LongTermMemory, question: str) -> None:
+def test_unrelated_questions_recall_nothing(memory: LongTermMemory, question: str) -> None:
     assert memory.recall(question) == []
 
 
-def test_less_in_common_is_enough_where_the_question_speaks_of_the_person(memory: LongTermMemory) -> None:
+def test_personal_questions_have_a_lower_threshold(memory: LongTermMemory) -> None:
     assert recalled(memory, "Which red wine suits fish?") == []
     assert recalled(memory, "Which red wine suits us?") == [FACTS[3]]
 
 
-def test_a_memory_of_one_fact_finds_it_too(path: Path) -> None:
+def test_recall_works_with_a_single_fact(path: Path) -> None:
     alone = LongTermMemory(path, print)
     alone.remember(FACTS[0], "a")
     assert recalled(alone, "Which animal is my cat, and how old?") == [FACTS[0]]
@@ -72,11 +72,11 @@ def test_a_memory_of_one_fact_finds_it_too(path: Path) -> None:
     alone.close()
 
 
-def test_recollections_come_best_first_with_their_scores_and_the_latest_of_equals(memory: LongTermMemory) -> None:
+def test_recalled_facts_are_sorted_by_score_then_newest(memory: LongTermMemory) -> None:
     memory.remember("My cat is called Mina.", "second")
     memory.remember("My cat is very old and my neighbour feeds it.", "second")
     found = memory.recall("How old is my cat?")
-    assert [each.memory.id for each in found] == [6, 5, 1]
+    assert [each.fact.id for each in found] == [6, 5, 1]
     assert found[0].score == pytest.approx(1.0) and 0.25 <= found[1].score == found[2].score < 1
     assert len(memory.recall("How old is my cat?", top=1)) == 1
 
@@ -96,42 +96,42 @@ def test_recollections_come_best_first_with_their_scores_and_the_latest_of_equal
         "''cat",
     ],
 )
-def test_the_syntax_of_the_index_is_plain_text_in_a_question(memory: LongTermMemory, query: str) -> None:
+def test_fts5_syntax_in_a_question_is_plain_text(memory: LongTermMemory, query: str) -> None:
     assert FACTS[0] in recalled(memory, f"my {query}")
 
 
-def test_a_question_of_any_length_is_answered(memory: LongTermMemory) -> None:
+def test_recall_accepts_questions_of_any_length(memory: LongTermMemory) -> None:
     assert memory.recall("x" * 100_000) == []
     text = "My list: " + " ".join(f"w{n}" for n in range(40))
     memory.remember(text, "a")
     assert recalled(memory, text + " ".join(f"v{n}" for n in range(20_000))) == [text]
 
 
-def test_letters_of_all_scripts_are_words_and_no_syntax(memory: LongTermMemory) -> None:
+def test_letters_of_every_script_are_searchable(memory: LongTermMemory) -> None:
     for first in range(0x20, 0x30000, 64):
         memory.recall(" ".join(map(chr, range(first, first + 64))))
     memory.remember("Моя кошка, remember: my cat is МИСО 猫.", "a")
     assert recalled(memory, "my МИСО?") == ["Моя кошка, remember: my cat is МИСО 猫."]
 
 
-def test_recall_is_as_good_as_was_measured(path: Path) -> None:
+def test_recall_quality_matches_the_benchmark(path: Path) -> None:
     groups = json.loads((ROOT / "benchmarks" / "memory_facts.json").read_text(encoding="utf-8"))
     pairs = [pair for name in ("development", "held_out") for pair in groups[name]["facts"]]
     memory = LongTermMemory(path, print)
     facts = [memory.remember(pair["fact"], "a") for pair in pairs]
     assert len(set(facts)) == 88 and None not in facts
-    found = [[each.memory for each in memory.recall(pair["question"])] for pair in pairs]
+    found = [[each.fact for each in memory.recall(pair["question"])] for pair in pairs]
     assert sum(fact in memories for fact, memories in zip(facts, found, strict=True)) >= 66
     unrelated = groups["development"]["unrelated"] + groups["held_out"]["unrelated"]
     assert len(unrelated) == 60 and sum(bool(memory.recall(question)) for question in unrelated) <= 2
     memory.close()
 
 
-# --- what is kept
+# --- storing
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("text", "facts"),
     [
         ("My cat is called Miso.", "My cat is called Miso."),
         ("Hello! I live in St. Gallen. Is it big?", "I live in St. Gallen."),
@@ -151,47 +151,46 @@ def test_recall_is_as_good_as_was_measured(path: Path) -> None:
         ("I ran. " * 1000, ""),
     ],
 )
-def test_statements_about_the_persons_world_are_kept_and_nothing_else(text: str, kept: str) -> None:
-    assert extract_facts(text) == kept
-    assert worth_keeping(text) == bool(kept)
+def test_only_statements_about_the_user_are_facts(text: str, facts: str) -> None:
+    assert extract_facts(text) == facts
 
 
-def test_a_fact_is_kept_once(memory: LongTermMemory) -> None:
-    kept = memory.remember("I play the cello.", "a")
-    assert kept is not None and (kept.id, kept.session, kept.text) == (5, "a", "I play the cello.")
+def test_a_fact_is_stored_once(memory: LongTermMemory) -> None:
+    stored = memory.remember("I play the cello.", "a")
+    assert stored is not None and (stored.id, stored.session, stored.text) == (5, "a", "I play the cello.")
     assert memory.remember("i play  the CELLO", "b") is None
     assert memory.remember("What do I play?", "b") is None
-    assert memory.all()[-1] == kept and len(memory.all()) == 5
+    assert memory.all()[-1] == stored and len(memory.all()) == 5
 
 
-def test_a_lone_surrogate_is_replaced(memory: LongTermMemory) -> None:
-    kept = memory.remember("My name is \ud800.", "\ud800")
-    assert kept is not None and kept.text == "My name is \N{REPLACEMENT CHARACTER}." and memory.all()[-1] == kept
+def test_lone_surrogates_are_replaced(memory: LongTermMemory) -> None:
+    stored = memory.remember("My name is \ud800.", "\ud800")
+    assert stored is not None and stored.text == "My name is \N{REPLACEMENT CHARACTER}." and memory.all()[-1] == stored
 
 
 # --- forgetting
 
 
-def test_a_forgotten_fact_leaves_no_trace_in_the_file(memory: LongTermMemory, path: Path) -> None:
+def test_a_deleted_fact_leaves_no_trace_on_disk(memory: LongTermMemory, path: Path) -> None:
     secret = memory.remember("Our safe opens with 77 13 Quixote.", "a")
     assert secret is not None and b"quixot" in path.read_bytes().lower()
     assert memory.forget(secret.id) == secret
     assert memory.recall("What opens our safe?") == [] and secret not in memory.all()
     assert b"quixot" not in b"".join(file.read_bytes() for file in path.parent.iterdir()).lower()
     again = memory.remember("I ski.", "a")
-    assert again is not None and again.id == secret.id + 1  # a number means one fact for good
+    assert again is not None and again.id == secret.id + 1  # numbers are not reused
 
 
 @pytest.mark.parametrize("id", [0, 99, -1, 10**30])
-def test_a_number_that_there_is_not_is_refused_with_those_there_are(memory: LongTermMemory, id: int) -> None:
-    with pytest.raises(ValueError, match=f"memory {id}: .*there are: 1, 2, 3, 4$"):
+def test_an_unknown_fact_number_lists_the_existing_ones(memory: LongTermMemory, id: int) -> None:
+    with pytest.raises(ValueError, match=f"no fact {id}; the numbers are: 1, 2, 3, 4$"):
         memory.forget(id)
 
 
 # --- the file
 
 
-def test_memory_survives_a_restart_and_belongs_to_all_sessions(memory: LongTermMemory, path: Path) -> None:
+def test_facts_survive_a_restart(memory: LongTermMemory, path: Path) -> None:
     before = memory.all()
     memory.close()
     again = LongTermMemory(path, print)
@@ -202,7 +201,7 @@ def test_memory_survives_a_restart_and_belongs_to_all_sessions(memory: LongTermM
 
 
 @pytest.mark.parametrize("damage", ["no database", "cut off", "overwritten", "index"])
-def test_a_damaged_file_is_kept_aside_and_a_new_memory_begun(
+def test_a_damaged_file_is_renamed_and_replaced(
     memory: LongTermMemory, path: Path, notes: list[str], damage: str
 ) -> None:
     memory.close()
@@ -213,51 +212,52 @@ def test_a_damaged_file_is_kept_aside_and_a_new_memory_begun(
     if damage == "index":
         with closing(sqlite3.connect(path)) as db, db:
             db.execute("DELETE FROM words_data WHERE id > 10")
-    broken = path.read_bytes()
+    damaged = path.read_bytes()
     new = LongTermMemory(path, notes.append)
-    aside = path.with_name("memory.damaged-1.sqlite3")
-    assert new.all() == [] and aside.read_bytes() == broken
-    assert len(notes) == 1 and "\n" not in notes[0] and "memory.sqlite3: damaged" in notes[0] and aside.name in notes[0]
+    renamed = path.with_name("memory.damaged-1.sqlite3")
+    assert new.all() == [] and renamed.read_bytes() == damaged
+    assert len(notes) == 1 and "\n" not in notes[0]
+    assert "memory.sqlite3: damaged" in notes[0] and f"renamed to {renamed.name}" in notes[0]
     assert new.remember("I ski.", "a") and recalled(new, "Do I ski?") == ["I ski."]
     new.close()
 
 
-def test_a_file_of_a_newer_version_or_another_program_is_refused_and_left_alone(path: Path, notes: list[str]) -> None:
+def test_a_newer_or_foreign_file_is_refused_and_unchanged(path: Path, notes: list[str]) -> None:
     path.parent.mkdir()
-    for made, said in (("PRAGMA user_version = 2", "newer version"), ("CREATE TABLE t(x)", "another program")):
+    for statement, reason in (("PRAGMA user_version = 2", "newer version"), ("CREATE TABLE t(x)", "another program")):
         path.unlink(missing_ok=True)
         db = sqlite3.connect(path)
-        db.execute(made)
+        db.execute(statement)
         db.close()
         before = path.read_bytes()
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=reason):
             LongTermMemory(path, notes.append)
         assert path.read_bytes() == before and notes == []
 
 
-def test_a_python_without_the_index_is_told_in_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sqlite_without_fts5_is_a_one_line_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_term, "_SCHEMA", "CREATE VIRTUAL TABLE words USING fts5_missing(text)")
-    with pytest.raises(OSError, match="built without its full-text index FTS5.*another build of Python"):
+    with pytest.raises(OSError, match="full-text index FTS5.*built without it; use another build of Python"):
         LongTermMemory(path, print)
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(memory: LongTermMemory) -> None:
+def test_a_full_disk_is_a_one_line_error_and_loses_nothing(memory: LongTermMemory) -> None:
     memory._db.execute("PRAGMA max_page_count = 1").fetchone()
-    with pytest.raises(OSError, match="full; check the room") as error:
+    with pytest.raises(OSError, match="full; check its free space") as error:
         for n in range(2000):
             memory.remember(f"My house has {n} rooms and {n + 1} doors.", "a")
     assert "\n" not in str(error.value) and recalled(memory, "What is my cat called?") == [FACTS[0]]
 
 
-def test_a_path_that_is_a_folder_is_one_line(path: Path) -> None:
+def test_a_folder_in_place_of_the_file_is_a_one_line_error(path: Path) -> None:
     path.mkdir(parents=True)
     with pytest.raises(OSError, match="memory.sqlite3: .* --memory-dir"):
         LongTermMemory(path, print)
 
 
-def test_processes_and_threads_that_write_at_once_lose_nothing(memory: LongTermMemory, path: Path) -> None:
+def test_concurrent_processes_and_threads_lose_nothing(memory: LongTermMemory, path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from src.sk_integration.memory_manager import *\n"
+        "import sys; from pathlib import Path; from src.memory.long_term import *\n"
         "memory = LongTermMemory(Path(sys.argv[1]), print)\n"
         "for n in range(30):\n"
         "    assert memory.remember(f'My friend {sys.argv[2]}{n} sings.', 's')\n"

@@ -1,4 +1,4 @@
-"""Conversations on disk: back as they were, never half, never lost to another program."""
+"""Saved conversations: they round-trip, are never half written, and merge with another program's changes."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from src.common import atomic_file
 from src.memory import private_files
 from src.memory.private_files import locked
-from src.sk_integration.memory_manager import Conversation, Message, SessionStore
+from src.memory.sessions import Conversation, SessionStore, StoredMessage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,14 +28,14 @@ def store(tmp_path: Path, notes: list[str]) -> SessionStore:
     return SessionStore(tmp_path / "logs" / "sessions", notes.append)
 
 
-def exchange(question: str, answer: str = "Yes.") -> list[Message]:
-    return [Message("user", question), Message("assistant", answer, "stop")]
+def turn(question: str, answer: str = "Yes.") -> list[StoredMessage]:
+    return [StoredMessage("user", question), StoredMessage("assistant", answer, "stop")]
 
 
 def saved(store: SessionStore, *questions: str, name: str = "x") -> Conversation:
     conversation = store.load(name)
     for question in questions:
-        conversation.messages += exchange(question)
+        conversation.messages += turn(question)
     store.save(conversation)
     return conversation
 
@@ -44,11 +44,11 @@ def questions(conversation: Conversation) -> list[str]:
     return [message.text for message in conversation.messages if message.role == "user"]
 
 
-def test_a_conversation_comes_back_as_it_was(store: SessionStore, notes: list[str]) -> None:
+def test_a_conversation_round_trips(store: SessionStore, notes: list[str]) -> None:
     conversation = store.load("x")
     assert conversation == Conversation("x")
     hostile = 'é 猫 \x00\x1b[31m </message> {{$x}} <|endoftext|> " \\ \r\n\u2028' + "long " * 20_000
-    conversation.messages += [Message("system", "Be brief."), *exchange(hostile), *exchange("cut", "")]
+    conversation.messages += [StoredMessage("system", "Be brief."), *turn(hostile), *turn("cut", "")]
     conversation.summary = "They spoke of cats."
     path = store.save(conversation)
     assert store.load("x") == conversation
@@ -56,7 +56,7 @@ def test_a_conversation_comes_back_as_it_was(store: SessionStore, notes: list[st
     assert "猫" in path.read_text(encoding="utf-8") and notes == []
 
 
-def test_a_lone_surrogate_is_replaced_and_not_a_reason_to_lose_the_rest(store: SessionStore) -> None:
+def test_lone_surrogates_are_replaced(store: SessionStore) -> None:
     conversation = saved(store, "a\ud800b", "c")
     conversation.summary = "\udfff"
     store.save(conversation)
@@ -64,8 +64,8 @@ def test_a_lone_surrogate_is_replaced_and_not_a_reason_to_lose_the_rest(store: S
     assert store.load("x").summary == "\N{REPLACEMENT CHARACTER}"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such modes")
-def test_only_the_owner_may_read_folder_and_file(store: SessionStore) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_only_the_owner_can_read_folder_and_file(store: SessionStore) -> None:
     saved(store, "a")
     assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((store.folder / "x.json").stat().st_mode) == 0o600
@@ -75,13 +75,13 @@ def test_only_the_owner_may_read_folder_and_file(store: SessionStore) -> None:
     "name",
     ["", "a" * 65, "../x", "a/b", "a\\b", "x.json", "naïve", "a b", ".", "x\n", "CON", "nul", "Com1", "lpt9", "WORK"],
 )
-def test_a_name_that_some_system_cannot_keep_apart_is_refused_in_one_line(store: SessionStore, name: str) -> None:
+def test_names_that_some_file_system_rejects_are_refused(store: SessionStore, name: str) -> None:
     saved(store, "a", name="work")
     for refused in (store.load, store.delete, lambda name: store.save(Conversation(name))):
         with pytest.raises(ValueError, match="^session .*(choose|use that one)") as error:
             refused(name)
         assert "\n" not in str(error.value)
-    assert [info.name for info in store.names()] == ["work"]
+    assert [info.name for info in store.list_sessions()] == ["work"]
 
 
 DAMAGED = [
@@ -94,7 +94,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
-def test_a_damaged_file_is_kept_aside_and_told_of(store: SessionStore, notes: list[str], content: bytes) -> None:
+def test_a_damaged_file_is_renamed_with_a_note(store: SessionStore, notes: list[str], content: bytes) -> None:
     path = store.save(store.load("x"))
     for n in (1, 2):
         path.write_bytes(content)
@@ -102,10 +102,10 @@ def test_a_damaged_file_is_kept_aside_and_told_of(store: SessionStore, notes: li
         assert path.with_name(f"x.damaged-{n}.json").read_bytes() == content
         assert "x.json: damaged" in notes[-1] and f"x.damaged-{n}.json" in notes[-1]
         assert "\n" not in notes[-1] and len(notes) == n
-    assert store.names() == []
+    assert store.list_sessions() == []
 
 
-def test_a_file_damaged_while_the_chat_runs_is_kept_aside_and_the_conversation_saved(store: SessionStore) -> None:
+def test_saving_over_a_damaged_file_renames_it_first(store: SessionStore) -> None:
     conversation = saved(store, "a")
     (store.folder / "x.json").write_bytes(b"damaged")
     store.save(conversation)
@@ -113,7 +113,7 @@ def test_a_file_damaged_while_the_chat_runs_is_kept_aside_and_the_conversation_s
     assert (store.folder / "x.damaged-1.json").read_bytes() == b"damaged"
 
 
-def test_a_file_of_a_newer_version_is_refused_and_left_alone(store: SessionStore, notes: list[str]) -> None:
+def test_a_file_of_a_newer_version_is_refused_and_unchanged(store: SessionStore, notes: list[str]) -> None:
     path = store.save(store.load("x"))
     newer = json.dumps({"format": 2, "other": []})
     path.write_text(newer, encoding="utf-8")
@@ -121,16 +121,16 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(store: SessionStore
         with pytest.raises(ValueError, match="newer version"):
             refused()
     assert path.read_text(encoding="utf-8") == newer
-    assert store.names() == [] and "newer version" in notes[-1]
+    assert store.list_sessions() == [] and "newer version" in notes[-1]
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+def test_a_full_disk_leaves_only_the_old_file(
     store: SessionStore, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     conversation = saved(store, "a")
     before = (store.folder / "x.json").read_bytes()
-    conversation.messages += exchange("b")
+    conversation.messages += turn("b")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -145,9 +145,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     assert questions(store.load("x")) == ["a", "b"]
 
 
-def test_a_file_that_a_scanner_holds_for_a_moment_is_written_all_the_same(
-    store: SessionStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_saving_retries_while_a_scanner_holds_the_file(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     real, refusals = os.replace, [PermissionError(13, "Access is denied")] * 2
 
     def replace(*paths: Path) -> None:
@@ -160,7 +158,7 @@ def test_a_file_that_a_scanner_holds_for_a_moment_is_written_all_the_same(
     assert questions(store.load("x")) == ["a"]
 
 
-def test_what_a_killed_program_left_is_removed(store: SessionStore) -> None:
+def test_temporary_files_of_a_killed_program_are_removed(store: SessionStore) -> None:
     saved(store, "a")
     left = store.folder / ".x.json.1-0123abcd.tmp"
     left.write_text("half", encoding="utf-8")
@@ -170,10 +168,10 @@ def test_what_a_killed_program_left_is_removed(store: SessionStore) -> None:
 
 
 @pytest.mark.parametrize("folder", ["file", "file/folder", "locked"])
-def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path, folder: str) -> None:
+def test_an_unusable_folder_is_a_one_line_error(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     (tmp_path / "locked" / ".lock").mkdir(parents=True)
-    with pytest.raises(OSError, match="cannot be (read|made|written to).* --memory-dir") as error:
+    with pytest.raises(OSError, match="cannot be (read|created|written to).* --memory-dir") as error:
         SessionStore(tmp_path / folder, print).save(Conversation("x"))
     assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
 
@@ -186,70 +184,71 @@ def two_open(store: SessionStore) -> tuple[Conversation, Conversation]:
     return store.load("x"), store.load("x")
 
 
-def test_what_two_programs_say_is_kept_by_both(store: SessionStore, notes: list[str]) -> None:
+def test_turns_of_two_programs_are_merged(store: SessionStore, notes: list[str]) -> None:
     ours, theirs = two_open(store)
-    theirs.messages += exchange("theirs")
-    ours.messages += exchange("ours")
+    theirs.messages += turn("theirs")
+    ours.messages += turn("ours")
     store.save(theirs)
     assert notes == []
     store.save(ours)
     assert questions(ours) == ["a", "b", "theirs", "ours"] and "another program" in notes[0]
     assert store.load("x") == ours
-    ours.messages += exchange("more")
+    ours.messages += turn("more")
     store.save(ours)
     assert len(notes) == 1 and ours.revision == 4
 
 
-def test_saving_again_without_another_program_changes_nothing_but_the_revision(store: SessionStore) -> None:
+def test_saving_without_changes_only_counts_the_revision(store: SessionStore) -> None:
     ours, theirs = two_open(store)
     store.save(theirs)
     store.save(ours)
     assert questions(ours) == ["a", "b"] and ours.revision == 3
 
 
-def test_what_one_dropped_stays_dropped_and_what_the_other_said_stays(store: SessionStore) -> None:
+def test_merging_keeps_removals_and_additions(store: SessionStore) -> None:
     ours, theirs = two_open(store)
     del theirs.messages[:2]
     theirs.summary = "Of a."
     store.save(theirs)
-    ours.messages += exchange("c")
+    ours.messages += turn("c")
     store.save(ours)
     assert (questions(ours), ours.summary) == (["b", "c"], "Of a.")
     ours, theirs = store.load("x"), store.load("x")
     ours.messages.clear()
     ours.summary = ""
-    theirs.messages += exchange("d")
+    theirs.messages += turn("d")
     store.save(theirs)
     store.save(ours)
     assert (questions(ours), ours.summary) == (["d"], "")
 
 
-def test_an_answer_refined_here_and_a_question_asked_there_keep_questions_and_answers_in_turn(
+def test_merging_a_refined_answer_keeps_turns_whole(
     store: SessionStore,
 ) -> None:
     ours, theirs = two_open(store)
-    theirs.messages[-1] = Message("assistant", "Refined.", "stop")
+    theirs.messages[-1] = StoredMessage("assistant", "Refined.", "stop")
     theirs.summary, ours.summary = "theirs", "ours"
     store.save(theirs)
-    ours.messages += exchange("c")
+    ours.messages += turn("c")
     store.save(ours)
     assert [message.text for message in ours.messages] == ["a", "Yes.", "b", "Refined.", "c", "Yes."]
     assert ours.summary == "theirs\nours"
     ours, theirs = store.load("x"), store.load("x")
-    theirs.messages += exchange("d")
-    ours.messages[-1] = Message("assistant", "Refined here.", "stop")
+    theirs.messages += turn("d")
+    ours.messages[-1] = StoredMessage("assistant", "Refined here.", "stop")
     store.save(theirs)
     store.save(ours)
     assert [message.text for message in ours.messages[4:]] == ["d", "Yes.", "c", "Refined here."]
 
 
-def test_two_processes_that_save_at_once_lose_nothing(store: SessionStore) -> None:
+def test_two_processes_saving_at_once_lose_nothing(store: SessionStore) -> None:
     code = (
-        "import sys; from pathlib import Path; from src.sk_integration.memory_manager import *\n"
+        "import sys; from pathlib import Path; from src.memory.sessions import *\n"
         "store = SessionStore(Path(sys.argv[1]), lambda note: None)\n"
         "conversation = store.load('x')\n"
         "for n in range(20):\n"
-        "    conversation.messages += [Message('user', f'{sys.argv[2]}{n}'), Message('assistant', 'Yes.')]\n"
+        "    messages = (('user', f'{sys.argv[2]}{n}'), ('assistant', 'Yes.'))\n"
+        "    conversation.messages += [StoredMessage(*message) for message in messages]\n"
         "    store.save(conversation)\n"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(store.folder), who], cwd=ROOT) for who in "AB"]
@@ -260,12 +259,12 @@ def test_two_processes_that_save_at_once_lose_nothing(store: SessionStore) -> No
         assert [text for text in asked if text[0] == who] == [f"{who}{n}" for n in range(20)]
 
 
-def test_a_lock_that_stays_held_is_one_line_and_one_that_is_left_is_taken(
+def test_a_held_lock_times_out_and_a_released_one_is_taken(
     store: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(private_files, "LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr(private_files, "LOCK_TIMEOUT_S", 0.1)
     conversation = saved(store, "a")
-    with locked(store.folder), pytest.raises(OSError, match="another program has kept it locked for 0.1 s"):
+    with locked(store.folder), pytest.raises(OSError, match="another program has held its lock for 0.1 s"):
         store.save(conversation)
     store.save(conversation)
 
@@ -273,18 +272,18 @@ def test_a_lock_that_stays_held_is_one_line_and_one_that_is_left_is_taken(
 # --- the list
 
 
-def test_the_list_has_turns_and_the_last_saved_first(store: SessionStore) -> None:
+def test_sessions_are_listed_last_saved_first(store: SessionStore) -> None:
     saved(store, "a", "b", name="first")
     saved(store, name="second")
     os.utime(store.folder / "first.json", (50, 50))
     os.utime(store.folder / "second.json", (10, 10))
-    assert [astuple(info) for info in store.names()] == [("first", 2, 50.0), ("second", 0, 10.0)]
+    assert [astuple(info) for info in store.list_sessions()] == [("first", 2, 50.0), ("second", 0, 10.0)]
 
 
-def test_a_deleted_conversation_is_gone_and_a_missing_one_refused_by_name(store: SessionStore) -> None:
+def test_delete_removes_a_session_and_refuses_a_missing_one(store: SessionStore) -> None:
     saved(store, "a", name="one")
     saved(store, "a", name="two")
     store.delete("one")
     assert store.load("one").messages == []
-    with pytest.raises(ValueError, match="'one': not in .*there are: two"):
+    with pytest.raises(ValueError, match="'one': not in .*the sessions are: two"):
         store.delete("one")
