@@ -25,7 +25,7 @@ from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS
 from src.program import run_script
 from src.runtime import choose_runtime
-from src.tokenizer import describe, load_encoding
+from src.tokenizer import describe
 from src.training.flags import OUT_OF_MEMORY, TrainingFlags
 from src.training.losses import PreferenceLoss, preference_loss
 from src.training.recipes import apply_recipe, size_name
@@ -80,7 +80,7 @@ class Config(TrainingFlags):
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Config, argv, __doc__)
     preferences = load_preferences(flags.data)
-    base = load_base(flags.base, BASES, load_encoding)
+    base = load_base(flags.base, BASES)
     warn_unknown_words((text for pair in preferences for text in (pair.chosen, pair.rejected)), base.encoding)
     flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"], GPT_CONFIGS), given, len(preferences))
     base.model.set_dropout(0.0)
@@ -105,7 +105,7 @@ def make_stage(flags: Config, base: LoadedModel, preferences: Sequence[Preferenc
         loss=flags.loss,
         label_smoothing=flags.label_smoothing,
     )
-    shown = [preference.turns for preference in preferences[:SHOWN]]
+    shown = [preference.messages for preference in preferences[:SHOWN]]
     return Stage(
         name="dpo",
         title="Preference alignment (DPO)",
@@ -116,7 +116,7 @@ def make_stage(flags: Config, base: LoadedModel, preferences: Sequence[Preferenc
         sample=partial(sample_answers, generator, shown, max(1, min(SAMPLE_TOKENS, context_length // 2))),
         metadata=metadata,
         facts={
-            "base": f"{base.path}, {base.why}; it is the reference, too",
+            "base": f"{base.path}, {base.reason}; it is the reference, too",
             "data": f"{flags.data}: {len(train_pairs)} pairs to train on, {shortened} cut to {context_length} tokens; "
             f"answers of {chosen:.1f} tokens (chosen) and {rejected:.1f} (rejected) on average",
             "loss": f"{flags.loss}, beta {flags.beta:g}, label smoothing {flags.label_smoothing:g}",

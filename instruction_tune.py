@@ -75,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for example in instruction_examples(conversations[:SHOWN], encoding, flags.context_length)[0]:
             print(show_mask(example, encoding, colour=sys.stdout.isatty()), end="\n\n")
         return 0
-    base = load_base(flags.base, BASES, load_encoding)
-    warn_unknown_words((turn.text for chat in conversations for turn in chat.turns), base.encoding)
+    base = load_base(flags.base, BASES)
+    warn_unknown_words((message.text for chat in conversations for message in chat.messages), base.encoding)
     flags = apply_recipe(flags, "sft", size_name(base.metadata["config"], GPT_CONFIGS), given, len(conversations))
     base.model.set_dropout(flags.dropout)
     runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def tokenizer_of(base: str) -> Encoding:
     """The tokenizer of the model that training would start from; GPT-2's while there is none."""
     try:
-        return load_base(base, BASES, load_encoding).encoding
+        return load_base(base, BASES).encoding
     except FileNotFoundError:
         if base != "auto":
             raise
@@ -104,7 +104,7 @@ def make_stage(
     train_examples, val_examples = split_examples(examples, flags.val_fraction)
     chats = ChatsOfTurns(train_examples, flags.seed, turns=flags.turns, context_length=context_length)
     learned = sum(sum(mask) for _, mask in train_examples)
-    shown = [conversation.turns[:-1] for conversation in conversations[:SHOWN]]
+    shown = [conversation.messages[:-1] for conversation in conversations[:SHOWN]]
     return Stage(
         name="sft",
         title="Instruction tuning (SFT)",
@@ -115,7 +115,7 @@ def make_stage(
         sample=partial(sample_answers, generator, shown, max(1, min(SAMPLE_TOKENS, context_length // 2))),
         metadata={"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent},
         facts={
-            "base": f"{base.path}, {base.why}",
+            "base": f"{base.path}, {base.reason}",
             "data": f"{flags.data}: {len(train_examples)} conversations to train on, {learned:,} tokens are learned; "
             f"{shortened} shortened to {context_length} tokens; {flags.turns} joined into a chat",
             "validation": f"{len(val_examples)} conversations" if val_examples else NO_VALIDATION,

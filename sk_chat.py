@@ -80,7 +80,7 @@ def about_model(model: LoadedChat) -> str:
     base = model.base
     total, without_embeddings = base.model.config.parameter_count()
     facts = {
-        "model": f"{base.path}, {base.why}",
+        "model": f"{base.path}, {base.reason}",
         "stage": base.metadata.get("stage", "unknown"),
         "parameters": f"{total:,}, {without_embeddings:,} without the embeddings",
         "context": f"{base.model.config.context_length} tokens",

@@ -15,7 +15,7 @@ from src.cli import flag, parse
 from src.data.instructions import load_conversations
 from src.model.generate import TextGenerator
 from src.program import run_script
-from src.tokenizer import Encoding, load_encoding
+from src.tokenizer import Encoding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,10 @@ class Flags:
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Flags, argv, __doc__)
     logging.disable(logging.WARNING)
-    base = load_base(flags.model, MODELS, load_encoding)
+    base = load_base(flags.model, MODELS)
     generator = TextGenerator(base.model, base.encoding)
-    pairs = [(c.turns[0].text, round_trip(c.turns[1].text, base.encoding)) for c in load_conversations(flags.data)]
+    chats = [conversation.messages for conversation in load_conversations(flags.data)]
+    pairs = [(question.text, round_trip(answer.text, base.encoding)) for question, answer in chats]
 
     def new_chat() -> ChatSession:
         settings = ChatSettings(temperature=0, top_k=None, top_p=None, max_tokens=100)

@@ -23,7 +23,6 @@ from src.cli import flag, parse
 from src.model.generate import TextGenerator
 from src.program import run_script
 from src.sk_integration.service import GPT2ChatCompletion, GPT2ChatSettings
-from src.tokenizer import load_encoding
 
 IMPORTS = "import torch, semantic_kernel"
 
@@ -37,7 +36,7 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Flags, argv, __doc__)
-    base = load_base(flags.model, MODELS, load_encoding)
+    base = load_base(flags.model, MODELS)
     with tempfile.TemporaryDirectory() as folder:
         chat = ["sk_chat.py", "--model", str(base.path), "--memory-dir", folder]
         seconds(chat)  # fill the disk cache

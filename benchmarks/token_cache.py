@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         copy = Path(shutil.copy(flags.data, folder))
 
         def ours() -> object:
-            return load_tokens(copy, encoding, "gpt2", announce=lambda _: None)
+            return load_tokens(copy, encoding, "gpt2", notify=lambda _: None)
 
         for _ in range(flags.rounds + 1):
             for cache in Path(folder).glob("*.npy"):

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from src.model.config import GPTConfig
 from src.model.gpt import GPTModel, on_meta_device
 from src.model.hub import CONFIG
 from src.model.load_gpt2 import load_gpt2
+from src.tokenizer import Encoding, load_encoding
 
 FORMAT = "gpt2-pipeline 1"
 CHECKPOINTS = Path("checkpoints")
 BEST, LATEST = "best_model.pt", "latest_model.pt"
-WEIGHTS = (".safetensors", ".bin")  # Hugging Face's, as opposed to a checkpoint of ours
+WEIGHT_SUFFIXES = (".safetensors", ".bin")  # Hugging Face's, as opposed to a checkpoint of ours
 PROMPT_TEMPLATE = "prompt_template"  # our entry in a Hugging Face folder's config.json: how the model was asked
 _RESERVE_BYTES = 16 * 2**20  # room that a save leaves free on the disk
 
@@ -87,7 +88,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
     Raises FileNotFoundError or ValueError with one line that says what is wrong with the file.
     """
     path = _resolve(Path(path))
-    if path.is_dir() or path.suffix in WEIGHTS:
+    if path.is_dir() or path.suffix in WEIGHT_SUFFIXES:
         model = load_gpt2(path)
         metadata: dict[str, Any] = {"stage": "pretrained", "template": _template_beside(path), "tokenizer": None}
         return model.to(device), {**metadata, "config": asdict(model.config)}
@@ -131,7 +132,7 @@ def load_checkpoint(
 
 
 def find_model(name: str, order: Sequence[str]) -> tuple[Path, str]:
-    """(path, why) of the model that --model or --base names: "auto", a name of `order`, or a path.
+    """(path, reason) of the model that --model or --base names: "auto", a name of `order`, or a path.
 
     "auto" takes the first of `order` that is there. Raises FileNotFoundError naming the command that makes it.
     """
@@ -158,13 +159,13 @@ def find_model(name: str, order: Sequence[str]) -> tuple[Path, str]:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model to start from: what it is, the tokenizer it reads and writes with, its file, and why that one."""
+    """A model with its metadata and its tokenizer, the file it came from, and the reason why that file was taken."""
 
     model: GPTModel
     metadata: dict[str, Any]
-    encoding: Any
+    encoding: Encoding
     path: Path
-    why: str
+    reason: str
 
     @property
     def parent(self) -> dict[str, str]:
@@ -172,18 +173,19 @@ class LoadedModel:
         return {"path": str(self.path), "sha256": file_sha256(self.path)}
 
 
-def load_base(name: str, order: Sequence[str], load_encoding: Callable[[Mapping[str, Any] | None], Any]) -> LoadedModel:
-    """The model that --base or --model names, with the tokenizer that `load_encoding` makes of its description.
+def load_base(name: str, order: Sequence[str]) -> LoadedModel:
+    """The model that --base or --model names, with the tokenizer that its file describes.
 
-    Raises as `find_model` and `load_model`, and ValueError where the file's tokenizer cannot be had or is another one.
+    Raises FileNotFoundError or ValueError as `find_model` and `load_model` do, and ValueError if the tokenizer is
+    damaged or unknown.
     """
-    path, why = find_model(name, order)
+    path, reason = find_model(name, order)
     model, metadata = load_model(path)
     try:
         encoding = load_encoding(metadata.get("tokenizer"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return LoadedModel(model, metadata, encoding, path, why)
+    return LoadedModel(model, metadata, encoding, path, reason)
 
 
 def producing_command(path: Path) -> str:
@@ -197,7 +199,7 @@ def producing_command(path: Path) -> str:
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, or of the weights files in a directory, read in pieces."""
     digest = hashlib.sha256()
-    for part in sorted(f for f in path.iterdir() if f.suffix in WEIGHTS) if path.is_dir() else [path]:
+    for part in sorted(f for f in path.iterdir() if f.suffix in WEIGHT_SUFFIXES) if path.is_dir() else [path]:
         with open(part, "rb") as file:
             while piece := file.read(2**20):
                 digest.update(piece)

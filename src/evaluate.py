@@ -26,7 +26,7 @@ from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
 from src.program import run_script
 from src.runtime import choose_runtime, keep_freed_memory
-from src.tokenizer import fingerprint, load_encoding
+from src.tokenizer import encoding_fingerprint
 
 BATCH_TOKENS = 2048  # read at once
 HEAD_ROWS = 512  # positions whose logits exist at once
@@ -116,14 +116,14 @@ def read_text(flags: Config, encoding: Any) -> TokenArray:
     """The ids of the part of the text that is to be read."""
     if flags.data == SHAKESPEARE_PATH:
         ensure_shakespeare(flags.data)
-    ids = load_tokens(flags.data, encoding, fingerprint(encoding))
+    ids = load_tokens(flags.data, encoding, encoding_fingerprint(encoding))
     return ids[len(ids) - round(len(ids) * flags.val_fraction) :]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
     keep_freed_memory()
-    base = load_base(flags.model, MODELS, load_encoding)
+    base = load_base(flags.model, MODELS)
     in_8_bits = flags.quantize == "int8"
     device = choose_runtime("cpu" if in_8_bits else flags.device, "fp32").device
     with naming_file(base.path):  # where the tokenizer has ids that the model lacks
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ids, start = read_text(flags, base.encoding), time.perf_counter()
     part = "all" if flags.val_fraction == 1 else f"the last {100 * flags.val_fraction:g}%"
     print(f"text     {part} of it: {len(ids):,} tokens")
-    print(f"model    {base.path}, {base.why}, on {device}" + ", in 8 bits" * in_8_bits)
+    print(f"model    {base.path}, {base.reason}, on {device}" + ", in 8 bits" * in_8_bits)
     print(f"windows  of {context_length} tokens, {stride} apart", flush=True)
     loss = text_loss(model, ids, context_length, stride)
     perplexity = torch.tensor(loss, dtype=torch.float64).exp()  # which may be infinite

@@ -24,10 +24,9 @@ from src.model.config import GPTConfig
 from src.model.hub import CONFIG
 from src.model.load_gpt2 import INPUT_FIRST, SIZES
 from src.program import run_script
-from src.tokenizer import load_encoding
 from src.tokenizer.gpt2 import END_OF_TEXT, vocabulary_file
 
-WEIGHTS = "model.safetensors"
+WEIGHTS_FILE = "model.safetensors"
 ACTIVATIONS = {"gelu_tanh": "gelu_new"}  # where Hugging Face has another name for one
 VOCABULARY = {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}  # its names of OpenAI's files
 
@@ -93,8 +92,8 @@ def _write(base: LoadedModel, part: Path) -> None:
 
     size, template = base.model.config, base.metadata.get("template")
     _write_json(part / CONFIG, config_json(size, base.encoding.eot_token) | {PROMPT_TEMPLATE: template})
-    save_file(hugging_face_state_dict(base.model.state_dict()), part / WEIGHTS, metadata={"format": "pt"})
-    shutil.copymode(part / CONFIG, part / WEIGHTS)  # safetensors lets nobody else read it
+    save_file(hugging_face_state_dict(base.model.state_dict()), part / WEIGHTS_FILE, metadata={"format": "pt"})
+    shutil.copymode(part / CONFIG, part / WEIGHTS_FILE)  # safetensors lets nobody else read it
     if base.encoding.name == "gpt2":
         for theirs, ours in VOCABULARY.items():
             (part / theirs).write_bytes(vocabulary_file(ours))
@@ -110,8 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(os.path.abspath(flags.out.expanduser()))
     if os.path.lexists(out):
         raise FileExistsError(f"{out} is there already; remove it, or pass another folder as --out")
-    base = load_base(flags.model, MODELS, load_encoding)
-    print(f"model      {base.path}, {base.why}: {base.model.config.parameter_count()[0] / 1e6:.1f}M parameters")
+    base = load_base(flags.model, MODELS)
+    print(f"model      {base.path}, {base.reason}: {base.model.config.parameter_count()[0] / 1e6:.1f}M parameters")
     export(base, out)
     if base.encoding.name == "gpt2":
         chat = ", with the chat template" if base.metadata.get("template") == TEMPLATE else ""

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from src.chat.session import ChatSettings, ChatTurn
+from src.chat.session import ChatSettings
 from src.checkpoint import save_checkpoint
-from src.data.prompts import render_conversation
+from src.data.prompts import Message, render_conversation
 from src.model.decoding.text_stream import TextStream, stop_strings
 from src.model.generate import PrefixCache, TextGenerator
 from src.model.gpt import GPTModel
@@ -165,9 +165,9 @@ class ScriptedGenerator(TextGenerator):
 def rendered_ids(*texts: str, system: str | None = None) -> list[int]:
     """The prompt of a conversation, as training renders it. The user's and the assistant's texts alternate."""
     roles = ("user", "assistant") * len(texts)
-    turns = [ChatTurn("system", system)] if system else []
-    turns += [ChatTurn(role, text) for role, text in zip(roles, texts, strict=False)]
-    return render_conversation(turns, ENCODING)[0]
+    messages = [Message("system", system)] if system else []
+    messages += [Message(role, text) for role, text in zip(roles, texts, strict=False)]
+    return render_conversation(messages, ENCODING)[0]
 
 
 def rendered(*texts: str, system: str | None = None) -> str:

@@ -35,11 +35,15 @@ from src.checkpoint import (
     save_checkpoint,
 )
 from src.model.gpt import GPTModel
+from src.tokenizer import describe, load_gpt2_encoding
+from src.tokenizer.core.constants import RESERVED
+from src.tokenizer.core.models import Vocabulary
+from src.tokenizer.tokenizers.factory import create_tokenizer
 from src.training.optim import make_adamw
 
 CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 64, "n_heads": 1, "n_layers": 2, "dropout": 0.0}
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # in files that are damaged on purpose
-TOKENIZER = {"name": "ours", "fingerprint": "f1"}
+TOKENIZER = describe(create_tokenizer("simple", Vocabulary([*RESERVED, "be", "or", "to"], ())))
 ORDER = ("dpo", "sft", "scratch")
 IDS = torch.arange(12).view(1, 12)
 
@@ -479,8 +483,8 @@ def test_a_hugging_face_folder_and_its_files_are_models_too(tmp_path: Path, mode
     assert not loaded.training
     assert (metadata["stage"], metadata["template"], metadata["tokenizer"]) == ("pretrained", None, None)
     assert metadata["config"] == asdict(loaded.config)
-    base = load_base(str(tmp_path / name), ORDER, str)
-    assert base.encoding == "None"
+    base = load_base(str(tmp_path / name), ORDER)
+    assert base.encoding is load_gpt2_encoding()
     assert same_weights(base.model, model)
     assert base.parent == {"path": str(tmp_path / name), "sha256": file_sha256(tmp_path / name)}
 
@@ -496,7 +500,7 @@ def test_the_hash_of_a_folder_is_that_of_its_weights(tmp_path: Path) -> None:
 
 def test_a_folder_of_ours_stands_for_its_best_model(best: Path, model: GPTModel) -> None:
     assert same_weights(load_model(best.parent)[0], model)
-    base = load_base(str(best.parent), ORDER, dict)
+    base = load_base(str(best.parent), ORDER)
     assert base.path == best
     assert base.parent == {"path": str(best), "sha256": hashlib.sha256(best.read_bytes()).hexdigest()}
     best.with_name("config.json").write_text("{}", encoding="utf-8")
@@ -655,16 +659,15 @@ def test_the_command_for_a_file_follows_from_its_folder(path: str, command: str)
 
 
 def test_a_base_comes_with_the_tokenizer_that_its_file_describes(best: Path) -> None:
-    assert load_base(str(best), ORDER, lambda described: ("made of", described)).encoding == ("made of", TOKENIZER)
+    assert describe(load_base(str(best), ORDER).encoding) == TOKENIZER
 
 
-def test_a_base_whose_tokenizer_cannot_be_had_is_refused_by_name(best: Path) -> None:
-    def refuse(_: object) -> None:
-        raise ValueError("a tokenizer from the future")
-
+def test_load_base_names_the_file_of_a_damaged_tokenizer(tmp_path: Path) -> None:
+    path = tmp_path / BEST
+    save_checkpoint(path, {**description(new_model()), "tokenizer": {**TOKENIZER, "fingerprint": "0"}})
     with pytest.raises(ValueError) as refused:
-        load_base(str(best), ORDER, refuse)
-    assert str(refused.value) == f"{best}: a tokenizer from the future"
+        load_base(str(path), ORDER)
+    assert str(refused.value).startswith(f"{path}: the tokenizer in this checkpoint is damaged: ")
 
 
 def test_weights_stay_in_their_file_until_they_are_used(best: Path, monkeypatch) -> None:

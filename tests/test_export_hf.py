@@ -11,8 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from src.checkpoint import load_model, save_checkpoint
-from src.data.instructions import Turn
-from src.data.prompts import TEMPLATE, render_conversation
+from src.data.prompts import TEMPLATE, Message, render_conversation
 from src.export_hf import main
 from src.model.gpt import GPTModel
 from src.tokenizer import build_word_encoding, describe, load_gpt2_encoding
@@ -69,13 +68,18 @@ def test_the_tokenizer_beside_it_is_gpt2s(tmp_path: Path) -> None:
 def test_the_chat_template_writes_the_prompt_that_the_model_was_tuned_with(tmp_path: Path) -> None:
     main(["--model", str(checkpoint(tmp_path)), "--out", str(tmp_path / "hf")])
     theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "hf"), load_gpt2_encoding()
-    turns = [Turn("system", "Be brief."), Turn("user", TEXTS[0]), Turn("assistant", "Paris."), Turn("user", TEXTS[2])]
-    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
-    expected, _ = render_conversation(turns, ours)
+    said = [
+        Message("system", "Be brief."),
+        Message("user", TEXTS[0]),
+        Message("assistant", "Paris."),
+        Message("user", TEXTS[2]),
+    ]
+    messages = [{"role": message.role, "content": message.text} for message in said]
+    expected, _ = render_conversation(said, ours)
     assert theirs.apply_chat_template(messages, tokenize=False) == ours.decode(expected)
     with pytest.raises(TemplateError, match="the roles are system, user and assistant"):
         theirs.apply_chat_template([{"role": "tool", "content": "7"}])
-    expected, _ = render_conversation(turns[1:], ours)
+    expected, _ = render_conversation(said[1:], ours)
     assert theirs.apply_chat_template(messages[1:], add_generation_prompt=True)["input_ids"] == expected
 
 

@@ -18,7 +18,7 @@ from src.checkpoint import file_sha256, load_model, read_checkpoint
 from src.data.prompts import TEMPLATE
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.program import run_script
-from src.tokenizer import describe, fingerprint, load_encoding, load_gpt2_encoding
+from src.tokenizer import describe, encoding_fingerprint, load_encoding, load_gpt2_encoding
 
 REPOSITORY = Path(__file__).parent.parent
 SHORT = ["--max-steps", "3", "--batch-size", "2", "--context-length", "32", "--eval-every", "3", "--device", "cpu"]
@@ -90,7 +90,7 @@ def test_each_checkpoint_names_its_parent_its_tokenizer_and_its_template(folder:
         None,
         *({"path": str(path), "sha256": file_sha256(path)} for path in paths[:2]),
     ]
-    assert {metadata["tokenizer"]["fingerprint"] for metadata in found} == {fingerprint(load_gpt2_encoding())}
+    assert {metadata["tokenizer"]["fingerprint"] for metadata in found} == {encoding_fingerprint(load_gpt2_encoding())}
     for path in paths:
         assert "optimizer" not in read_checkpoint(path)
         assert "optimizer" in read_checkpoint(path.with_name("latest_model.pt"))

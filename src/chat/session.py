@@ -10,7 +10,7 @@ from typing import Literal
 
 from src.common.checks import is_count, is_seed
 from src.common.messages import without_surrogates
-from src.data.prompts import TEMPLATE, Turn, render_conversation
+from src.data.prompts import TEMPLATE, Message, Role, render_conversation
 from src.model.decoding.sampling import SamplingSettings, option, with_default
 from src.model.generate import PrefixCache, TextGenerator
 
@@ -51,10 +51,9 @@ class ChatSettings(SamplingSettings):
 class ChatTurn:
     """What one side said, with its ids as the model reads them."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Role
     text: str
-    ids: tuple[int, ...] = ()
-    input: str = ""
+    ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -226,23 +225,22 @@ class ChatSession:
             raise ValueError("the message is empty")
         return self._turn("user", text)
 
-    def _turn(self, role: Literal["system", "user", "assistant"], text: str) -> ChatTurn:
+    def _turn(self, role: Role, text: str) -> ChatTurn:
         encoding = self.generator.encoding
-        turn = ChatTurn(role, text)
         if self.is_raw:
             line_break = "\n" if role == "user" and self._turns and not self._turns[-1].text.endswith("\n") else ""
             ids = encoding.encode_ordinary(line_break + text)
         else:
-            ids, _ = render_conversation([turn], encoding)
+            ids, _ = render_conversation([Message(role, text)], encoding)
         return ChatTurn(role, text, tuple(ids))
 
 
-def sample_answers(generator: TextGenerator, prompts: Sequence[Sequence[Turn]], max_tokens: int) -> str:
+def sample_answers(generator: TextGenerator, prompts: Sequence[Sequence[Message]], max_tokens: int) -> str:
     """What a model answers to each conversation at temperature 0, below the question: shown while it is trained."""
     lines = []
-    for turns in prompts:
-        ids, _ = render_conversation(turns, generator.encoding)
-        question = turns[-1].text.splitlines()[0][:100]
+    for messages in prompts:
+        ids, _ = render_conversation(messages, generator.encoding)
+        question = messages[-1].text.splitlines()[0][:100]
         lines.append(f"{question}\n  -> {generator.generate(ids, max_tokens, temperature=0)}")
     return "\n".join(lines)
 

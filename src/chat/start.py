@@ -14,7 +14,6 @@ from src.cli import flag
 from src.model.generate import TextGenerator
 from src.model.quantize import quantize_int8
 from src.runtime import choose_runtime
-from src.tokenizer import load_encoding
 
 MODELS = ("dpo", "sft", "finetuned", "pretrained", "scratch")  # what --model auto takes, the first that is there
 
@@ -61,12 +60,12 @@ def load_chat_model(flags: ChatFlags, notify: Callable[[str], None], *, interact
 
     interactive: it will give many answers, which is prepared in the background.
     """
-    base = load_base(flags.model, MODELS, load_encoding)
+    base = load_base(flags.model, MODELS)
     in_8_bits = flags.quantize == "int8"
     device = choose_runtime("cpu" if in_8_bits else flags.device, "fp32").device
     size, where = base.model.config, device.type + ", in 8 bits" * in_8_bits
     notify(
-        f"{base.path}, {base.why}: {size.parameter_count()[0] / 1e6:.1f}M parameters, "
+        f"{base.path}, {base.reason}: {size.parameter_count()[0] / 1e6:.1f}M parameters, "
         f"context of {size.context_length} tokens, on {where}"
     )
     model = quantize_int8(base.model) if in_8_bits else base.model

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from src.data.batching import Example, truncate
-from src.data.instructions import INSTRUCTIONS, Conversation, Turn, load_conversations
+from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.preferences import PREFERENCES, Preference, load_preferences
-from src.data.prompts import headings, render_conversation
+from src.data.prompts import Message, headings, render_conversation
 from src.tokenizer.protocols.interfaces import Encoding, WordEncoding
 
 E = TypeVar("E")
@@ -21,7 +21,7 @@ def instruction_examples(
     conversations: Sequence[Conversation], encoding: Encoding, context_length: int
 ) -> tuple[list[Example], int]:
     """The example of each conversation, and how many had to be shortened to the context."""
-    whole = [render_conversation(conversation.turns, encoding) for conversation in conversations]
+    whole = [render_conversation(conversation.messages, encoding) for conversation in conversations]
     examples = [truncate(example, context_length) for example in whole]
     shortened = sum(len(before[0]) > len(after[0]) for before, after in zip(whole, examples, strict=True))
     return examples, shortened
@@ -37,9 +37,9 @@ def preference_examples(
     """
     pairs, shortened = [], 0
     for preference in preferences:
-        prompt, _ = render_conversation(preference.turns, encoding)
+        prompt, _ = render_conversation(preference.messages, encoding)
         answers = [
-            render_conversation([Turn("assistant", text)], encoding)[0]
+            render_conversation([Message("assistant", text)], encoding)[0]
             for text in (preference.chosen, preference.rejected)
         ]
         excess = max(0, len(prompt) + max(map(len, answers)) - (context_length + 1))
@@ -58,24 +58,25 @@ def tuning_texts(instructions: Path = INSTRUCTIONS, preferences: Path = PREFEREN
 
     A file that is not there has none. Raises ValueError for a file that cannot be read as records.
     """
-    turns: list[Turn] = []
+    messages: list[Message] = []
     if instructions.is_file():
-        turns += [turn for conversation in load_conversations(instructions) for turn in conversation.turns]
+        for conversation in load_conversations(instructions):
+            messages += conversation.messages
     answers = []
     for preference in load_preferences(preferences) if preferences.is_file() else ():
-        turns += preference.turns
+        messages += preference.messages
         answers += [preference.chosen, preference.rejected]
-    return [*headings(), *(text for turn in turns for text in (turn.text, turn.input)), *answers]
+    return [*headings(), *(text for message in messages for text in (message.text, message.input)), *answers]
 
 
-def warn_unknown_words(texts: Iterable[str], encoding: Encoding, announce: Callable[[str], None] = print) -> None:
+def warn_unknown_words(texts: Iterable[str], encoding: Encoding, notify: Callable[[str], None] = print) -> None:
     """Say which words of the texts a tokenizer of whole words does not know: the model reads all of them as one."""
     if not isinstance(encoding, WordEncoding):
         return
     unknown = encoding.unknown("\n".join(texts))
     if unknown:
         named = ", ".join(unknown[:UNKNOWN_NAMED]) + (", ..." if len(unknown) > UNKNOWN_NAMED else "")
-        announce(f"{len(unknown)} words are not in the model's vocabulary: {named}")
+        notify(f"{len(unknown)} words are not in the model's vocabulary: {named}")
 
 
 def split_examples(examples: Sequence[E], val_fraction: float) -> tuple[list[E], list[E]]:

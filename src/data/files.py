@@ -41,12 +41,12 @@ def read_text(path: Path) -> str:
     return text
 
 
-def download(
+def download_file(
     url: str,
     path: Path,
     *,
     min_bytes: int,
-    announce: Callable[[str], None] = print,
+    notify: Callable[[str], None] = print,
     timeout: tuple[float, float] = _CONNECT_READ_S,
     retries: int = 2,
 ) -> None:
@@ -59,22 +59,22 @@ def download(
     """
     for attempt in range(retries + 1):
         try:
-            return _download_once(url, Path(path), min_bytes, announce, timeout)
+            return _download_once(url, Path(path), min_bytes, notify, timeout)
         except _TransientError as error:
             if attempt == retries:
                 raise
             pause_s = 2.0**attempt
-            announce(f"{error}; trying again in {pause_s:.0f} s")
+            notify(f"{error}; trying again in {pause_s:.0f} s")
             time.sleep(pause_s)
 
 
 def _download_once(
-    url: str, path: Path, min_bytes: int, announce: Callable[[str], None], timeout: tuple[float, float]
+    url: str, path: Path, min_bytes: int, notify: Callable[[str], None], timeout: tuple[float, float]
 ) -> None:
     with _open_url(url, timeout) as response:
         stated_bytes = _stated_size(response)
         size = f"{stated_bytes / 1e6:.1f} MB" if stated_bytes is not None else "size not stated"
-        announce(f"downloading {url} ({size})")
+        notify(f"downloading {url} ({size})")
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_free_space(path.parent, stated_bytes or min_bytes)
         with atomic_write(path) as out:

@@ -2,31 +2,21 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
+from src.data.prompts import Message, Role
 from src.data.records import Record, collect, kind, only_key, read_records, text_of
-
-Role = Literal["system", "user", "assistant"]
 
 INSTRUCTIONS = Path("Data/instruction_data.json")
 FORMATS = "expected 'instruction' and 'response', Alpaca's 'instruction', 'input' and 'output', or chat 'messages'"
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What one side says; `input` is the material that an Alpaca instruction works on, "" where there is none."""
-
-    role: Role
-    text: str
-    input: str = ""
-
-
-@dataclass(frozen=True)
 class Conversation:
-    """Turns that end with the assistant's, and the place in the file that they came from."""
+    """Messages that end with the assistant's, and the place in the file that they came from."""
 
     where: str
-    turns: tuple[Turn, ...]
+    messages: tuple[Message, ...]
 
 
 def load_conversations(path: str | Path) -> list[Conversation]:
@@ -40,44 +30,44 @@ def load_conversations(path: str | Path) -> list[Conversation]:
         FileNotFoundError: there is no such file.
         ValueError: the file can't be read as records, or a record is none of these; one line with the first problem.
     """
-    return collect(lambda located: Conversation(located[0], _turns(*located)), read_records(path))
+    return collect(lambda located: Conversation(located[0], _messages(*located)), read_records(path))
 
 
-def _turns(where: str, record: Record) -> tuple[Turn, ...]:
+def _messages(where: str, record: Record) -> tuple[Message, ...]:
     if only_key(where, record, ("instruction", "messages"), FORMATS) == "messages":
         return read_messages(where, record, "messages", last="assistant")
     answer_key = only_key(where, record, ("response", "output"), FORMATS)
-    return (instruction_turn(where, record), Turn("assistant", text_of(where, record, answer_key)))
+    return (instruction_message(where, record), Message("assistant", text_of(where, record, answer_key)))
 
 
-def instruction_turn(where: str, record: Record) -> Turn:
+def instruction_message(where: str, record: Record) -> Message:
     """Read "instruction" and the optional "input"; raises ValueError where either is not text."""
     has_input = record.get("input") is not None
-    return Turn(
+    return Message(
         "user",
         text_of(where, record, "instruction"),
         text_of(where, record, "input", may_be_empty=True) if has_input else "",
     )
 
 
-def read_messages(where: str, record: Record, key: str, last: Role) -> tuple[Turn, ...]:
+def read_messages(where: str, record: Record, key: str, last: Role) -> tuple[Message, ...]:
     """Read the chat under `key`: an optional system message, then user and assistant in turn, ending with `last`.
 
     An empty system message counts as none. Raises ValueError where the messages are not such a chat.
     """
-    messages = message_list(where, record, key)
-    turns = [message_turn(f"{where}, message {n} of {key!r}", message) for n, message in enumerate(messages, start=1)]
-    before_user = 1 if turns[0].role == "system" else 0
-    for index, turn in enumerate(turns[before_user:]):
+    entries = message_list(where, record, key)
+    messages = [read_message(f"{where}, message {n} of {key!r}", entry) for n, entry in enumerate(entries, start=1)]
+    before_user = 1 if messages[0].role == "system" else 0
+    for index, message in enumerate(messages[before_user:]):
         expected = "assistant" if index % 2 else "user"
-        if turn.role != expected:
+        if message.role != expected:
             raise ValueError(
-                f"{where}, message {before_user + index + 1} of {key!r}: found the role {turn.role!r}, "
+                f"{where}, message {before_user + index + 1} of {key!r}: found the role {message.role!r}, "
                 f"expected {expected!r}; user and assistant take turns, after at most one system message"
             )
-    if turns[-1].role != last:
-        raise ValueError(f"{where}: {key!r} ends with the role {turns[-1].role!r}, expected {last!r} at the end")
-    return tuple(turn for turn in turns if turn.text)
+    if messages[-1].role != last:
+        raise ValueError(f"{where}: {key!r} ends with the role {messages[-1].role!r}, expected {last!r} at the end")
+    return tuple(message for message in messages if message.text)
 
 
 def message_list(where: str, record: Record, key: str) -> list[object]:
@@ -92,11 +82,11 @@ def message_list(where: str, record: Record, key: str) -> list[object]:
     return value
 
 
-def message_turn(where: str, message: object) -> Turn:
+def read_message(where: str, message: object) -> Message:
     """Read one {"role", "content"} object; raises ValueError where it is something else."""
     if not isinstance(message, dict):
         raise ValueError(f"{where}: found {kind(message)}, expected an object with 'role' and 'content'")
     role = text_of(where, message, "role")
     if role not in get_args(Role):
         raise ValueError(f"{where}: unknown role {role[:30]!r}, expected 'system', 'user' or 'assistant'")
-    return Turn(cast(Role, role), text_of(where, message, "content", may_be_empty=role == "system"))
+    return Message(cast(Role, role), text_of(where, message, "content", may_be_empty=role == "system"))

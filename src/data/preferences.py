@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.data.instructions import Turn, instruction_turn, message_list, message_turn, read_messages
+from src.data.instructions import instruction_message, message_list, read_message, read_messages
+from src.data.prompts import Message
 from src.data.records import Record, collect, key_names, only_key, read_records, text_of
 
 PREFERENCES = Path("Data/preference_data.json")
@@ -12,10 +13,10 @@ FORMATS = "expected 'instruction' or 'prompt', 'chosen' and 'rejected', or the l
 
 @dataclass(frozen=True)
 class Preference:
-    """A prompt whose last turn is the user's, its better and its worse answer, and the place that they came from."""
+    """A prompt, its better and its worse answer, and the place in the file that they came from."""
 
     where: str
-    turns: tuple[Turn, ...]
+    messages: tuple[Message, ...]  # the prompt; the last message is the user's
     chosen: str
     rejected: str
 
@@ -38,25 +39,26 @@ def _preference(where: str, record: Record) -> Preference:
     for key in ("chosen", "rejected"):
         if key not in record:
             raise ValueError(f"{where}: {key!r} is missing, {key_names(record)}; {FORMATS}")
-    turns, chosen, rejected = _prompt_and_answers(where, record)
+    messages, chosen, rejected = _prompt_and_answers(where, record)
     if chosen == rejected:
         raise ValueError(f"{where}: 'chosen' and 'rejected' are identical, expected two different answers; change one")
-    return Preference(where, turns, chosen, rejected)
+    return Preference(where, messages, chosen, rejected)
 
 
-def _prompt_and_answers(where: str, record: Record) -> tuple[tuple[Turn, ...], str, str]:
+def _prompt_and_answers(where: str, record: Record) -> tuple[tuple[Message, ...], str, str]:
     whole_chats = isinstance(record["chosen"], list) and isinstance(record["rejected"], list)
     if whole_chats and "prompt" not in record and "instruction" not in record:
         return _split_chats(where, record)
     prompt_key = only_key(where, record, ("instruction", "prompt"), FORMATS)
     if isinstance(record[prompt_key], list) and prompt_key == "prompt":
-        turns = read_messages(where, record, "prompt", last="user")
-        return turns, _answer_message(where, record, "chosen"), _answer_message(where, record, "rejected")
-    turn = Turn("user", text_of(where, record, "prompt")) if prompt_key == "prompt" else instruction_turn(where, record)
-    return (turn,), text_of(where, record, "chosen"), text_of(where, record, "rejected")
+        prompt = read_messages(where, record, "prompt", last="user")
+        return prompt, _answer_message(where, record, "chosen"), _answer_message(where, record, "rejected")
+    by_text = prompt_key == "prompt"
+    asked = Message("user", text_of(where, record, "prompt")) if by_text else instruction_message(where, record)
+    return (asked,), text_of(where, record, "chosen"), text_of(where, record, "rejected")
 
 
-def _split_chats(where: str, record: Record) -> tuple[tuple[Turn, ...], str, str]:
+def _split_chats(where: str, record: Record) -> tuple[tuple[Message, ...], str, str]:
     """The prompt is all but the last message, which must be the same in both chats."""
     *chosen_prompt, chosen = read_messages(where, record, "chosen", last="assistant")
     *rejected_prompt, rejected = read_messages(where, record, "rejected", last="assistant")
@@ -71,7 +73,7 @@ def _answer_message(where: str, record: Record, key: str) -> str:
     messages = message_list(where, record, key)
     if len(messages) != 1:
         raise ValueError(f"{where}: {key!r} holds {len(messages)} messages, expected the assistant's answer alone")
-    answer = message_turn(f"{where}, message 1 of {key!r}", messages[0])
+    answer = read_message(f"{where}, message 1 of {key!r}", messages[0])
     if answer.role != "assistant":
         raise ValueError(f"{where}, message 1 of {key!r}: found the role {answer.role!r}, expected 'assistant'")
     return answer.text

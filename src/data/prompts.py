@@ -5,7 +5,8 @@ model would be asked for tokens that it never saw in training.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal
 
 from src.tokenizer.protocols.interfaces import Encoding
 
@@ -15,41 +16,41 @@ _INSTRUCTION = "### Instruction:\n{}\n\n"
 _INPUT = "### Input:\n{}\n\n"
 _RESPONSE = "### Response:\n"
 
-
-class Turn(Protocol):
-    """One turn of a conversation; `input` is the material that an instruction speaks of, often empty."""
-
-    @property
-    def role(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def input(self) -> str: ...
+Role = Literal["system", "user", "assistant"]
 
 
-def render_conversation(turns: Sequence[Turn], encoding: Encoding) -> tuple[list[int], list[bool]]:
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation. `input` is the material that an Alpaca instruction refers to, often empty."""
+
+    role: Role
+    text: str
+    input: str = ""
+
+
+def render_conversation(messages: Sequence[Message], encoding: Encoding) -> tuple[list[int], list[bool]]:
     """Ids of a conversation, and for each whether it is to be learned: responses and the end-of-text after each.
 
-    The last turn may be the user's; the ids then end where the response begins.
+    The last message may be the user's; the ids then end where the response begins.
     """
     ids: list[int] = []
     learned: list[bool] = []
-    for turn in turns:
-        if turn.role == "assistant":
-            part = [*encoding.encode_ordinary(turn.text), encoding.eot_token]
+    for message in messages:
+        if message.role == "assistant":
+            part = [*encoding.encode_ordinary(message.text), encoding.eot_token]
         else:
-            part = prompt_ids(turn, encoding)
+            part = prompt_ids(message, encoding)
         ids += part
-        learned += [turn.role == "assistant"] * len(part)
+        learned += [message.role == "assistant"] * len(part)
     return ids, learned
 
 
-def prompt_ids(turn: Turn, encoding: Encoding) -> list[int]:
-    """Ids of a system or user turn; a user turn ends with the heading that the response follows."""
-    if turn.role == "system":
-        return encoding.encode_ordinary(_fill(_SYSTEM, turn.text))
-    given = _fill(_INPUT, turn.input) if turn.input else ""
-    return encoding.encode_ordinary(_fill(_INSTRUCTION, turn.text) + given + _RESPONSE)
+def prompt_ids(message: Message, encoding: Encoding) -> list[int]:
+    """Ids of a system or user message; a user message ends with the heading that the response follows."""
+    if message.role == "system":
+        return encoding.encode_ordinary(_fill(_SYSTEM, message.text))
+    given = _fill(_INPUT, message.input) if message.input else ""
+    return encoding.encode_ordinary(_fill(_INSTRUCTION, message.text) + given + _RESPONSE)
 
 
 def headings() -> list[str]:
@@ -58,7 +59,7 @@ def headings() -> list[str]:
 
 
 def as_jinja() -> str:
-    """The template in the language of Hugging Face's `chat_template`, for turns without `input`.
+    """The template in the language of Hugging Face's `chat_template`, for messages without `input`.
 
     It writes the same text. There all of it is encoded at once and a special token's spelling is that token; here parts
     are encoded one by one, as text. So ids differ after a system message, before an answer that begins with white

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.common.atomic_file import atomic_write
-from src.data.files import download, read_text
+from src.data.files import download_file, read_text
 
 SHAKESPEARE_PATH = Path("Data/The Project The Complete Works of William Shakespeare by William Shakespeare.txt")
 GUTENBERG_URL = "https://www.gutenberg.org/cache/epub/100/pg100.txt"
@@ -53,7 +53,7 @@ class CleanText:
 def ensure_shakespeare(
     path: Path = SHAKESPEARE_PATH,
     *,
-    announce: Callable[[str], None] = print,
+    notify: Callable[[str], None] = print,
     url: str = GUTENBERG_URL,
     min_bytes: int = GUTENBERG_MIN_BYTES,
     timeout: tuple[float, float] = (4.0, 15.0),
@@ -68,23 +68,23 @@ def ensure_shakespeare(
     """
     path = Path(path)
     if path.is_file() and path.stat().st_size > 0:
-        announce(f"text: {path} ({path.stat().st_size / 1e6:.1f} MB) is there")
+        notify(f"text: {path} ({path.stat().st_size / 1e6:.1f} MB) is there")
         return path
     sources: dict[str, Callable[[], str]] = {
-        "Project Gutenberg": lambda: _from_gutenberg(url, announce, min_bytes, timeout, retries),
+        "Project Gutenberg": lambda: _from_gutenberg(url, notify, min_bytes, timeout, retries),
         f"source archive of {ARCHIVE}": _from_archive,
     }
-    announce(f"text: {path} is missing or empty, it will be obtained")
+    notify(f"text: {path} is missing or empty, it will be obtained")
     for name, source in sources.items():
-        announce(f"text: trying {name}")
+        notify(f"text: trying {name}")
         try:
             cleaned = strip_boilerplate(source())
         except (OSError, ValueError) as error:
-            announce(f"text: {name} failed: {error}")
+            notify(f"text: {name} failed: {error}")
             continue
         with atomic_write(path) as out:
             out.write(cleaned.text.encode("utf-8"))
-        announce(f"text: {path} written ({path.stat().st_size / 1e6:.1f} MB, {cleaned.kept_fraction:.1%} of what came)")
+        notify(f"text: {path} written ({path.stat().st_size / 1e6:.1f} MB, {cleaned.kept_fraction:.1%} of what came)")
         return path
     raise FileNotFoundError(
         f"no source has the Shakespeare text (reasons above); put a plain text of it, for example {GUTENBERG_URL}, "
@@ -93,11 +93,11 @@ def ensure_shakespeare(
 
 
 def _from_gutenberg(
-    url: str, announce: Callable[[str], None], min_bytes: int, timeout: tuple[float, float], retries: int
+    url: str, notify: Callable[[str], None], min_bytes: int, timeout: tuple[float, float], retries: int
 ) -> str:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "ebook.txt"
-        download(url, raw, min_bytes=min_bytes, announce=announce, timeout=timeout, retries=retries)
+        download_file(url, raw, min_bytes=min_bytes, notify=notify, timeout=timeout, retries=retries)
         text = read_text(raw)
     if not _END.search(text):  # also how a server that states too small a size is noticed
         raise ValueError(f"{url} sent a text without Project Gutenberg's end line; it is not whole")

@@ -31,39 +31,37 @@ _LONE_NEWLINE = re.compile(r"\w\n(?=\w)")
 
 
 def load_tokens(
-    path: Path, encoding: Encoding, fingerprint: str, *, announce: Callable[[str], None] = print
+    path: Path, encoding: Encoding, fingerprint: str, *, notify: Callable[[str], None] = print
 ) -> TokenArray:
     """All tokens of a UTF-8 text file, without what Project Gutenberg put around it.
 
     They are cached beside the text in a .npy file and mapped into memory read-only. Its name carries a hash of the
     text and of `fingerprint` (what tells one tokenizer from another), so a changed text or tokenizer is tokenised
-    anew. Where the folder can't be written, the tokens are kept in memory, and `announce` is told.
+    anew. Where the folder can't be written, the tokens are kept in memory, and `notify` is told.
     Returns shape (tokens,), uint16 when every id fits, else uint32.
     Raises FileNotFoundError or ValueError for a text that can't be used.
     """
     path = Path(path)
-    text = _read_clean(path, announce)
+    text = _read_clean(path, notify)
     dtype = np.dtype(np.uint16 if encoding.n_vocab <= 1 << 16 else np.uint32)
     cache = path.with_name(f"{path.name}.{_key(text, fingerprint)}.tokens.npy")
-    tokens = _open_cache(cache, dtype, announce)
+    tokens = _open_cache(cache, dtype, notify)
     if tokens is None:
         tokens = _tokenise(text, encoding, dtype)
-        tokens = _store(tokens, cache, announce)
+        tokens = _store(tokens, cache, notify)
         _remove_other_caches(path, keep=cache)
-    announce(f"tokens: {len(tokens)} in {path}")
+    notify(f"tokens: {len(tokens)} in {path}")
     return tokens
 
 
-def _read_clean(path: Path, announce: Callable[[str], None]) -> str:
+def _read_clean(path: Path, notify: Callable[[str], None]) -> str:
     text = read_text(path)
     try:
         cleaned = strip_boilerplate(text)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if cleaned.kept_fraction < 1.0:
-        announce(
-            f"text: {cleaned.kept_fraction:.1%} of {path} kept, the rest is Project Gutenberg's header and licence"
-        )
+        notify(f"text: {cleaned.kept_fraction:.1%} of {path} kept, the rest is Project Gutenberg's header and licence")
     return cleaned.text
 
 
@@ -72,7 +70,7 @@ def _key(text: str, fingerprint: str) -> str:
     return hashlib.sha256(f"{_CACHE_VERSION} {text_hash} {fingerprint}".encode()).hexdigest()[:16]
 
 
-def _store(tokens: TokenArray, cache: Path, announce: Callable[[str], None]) -> TokenArray:
+def _store(tokens: TokenArray, cache: Path, notify: Callable[[str], None]) -> TokenArray:
     """Write the cache and return the tokens as mapped from it; as they are where it can't be written."""
     try:
         with atomic_write(cache) as out:
@@ -85,11 +83,11 @@ def _store(tokens: TokenArray, cache: Path, announce: Callable[[str], None]) -> 
         mapped: TokenArray = np.load(cache, mmap_mode="r", allow_pickle=False)
         return mapped
     except OSError as error:
-        announce(f"tokens: kept in memory only, {cache} can't be written ({error.strerror or error})")
+        notify(f"tokens: kept in memory only, {cache} can't be written ({error.strerror or error})")
         return tokens
 
 
-def _open_cache(cache: Path, dtype: np.dtype[Any], announce: Callable[[str], None]) -> TokenArray | None:
+def _open_cache(cache: Path, dtype: np.dtype[Any], notify: Callable[[str], None]) -> TokenArray | None:
     """The cached tokens, or None where there are none, or damaged ones."""
     if not cache.exists():
         return None
@@ -103,7 +101,7 @@ def _open_cache(cache: Path, dtype: np.dtype[Any], announce: Callable[[str], Non
             raise ValueError(f"it holds {tokens.dtype} of shape {tokens.shape}")
         return tokens
     except (OSError, ValueError, EOFError) as error:
-        announce(f"tokens: {cache} can't be used ({error}); it is made again")
+        notify(f"tokens: {cache} can't be used ({error}); it is made again")
         return None
 
 

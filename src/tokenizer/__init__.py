@@ -1,7 +1,7 @@
 """Tokenizers: GPT-2's own byte-pair encoding, whole words, and what every tokenizer here has in common."""
 
 from src.tokenizer.gpt2 import load_gpt2_encoding
-from src.tokenizer.protocols.interfaces import Encoding, describe, fingerprint
+from src.tokenizer.protocols.interfaces import Encoding, describe, encoding_fingerprint
 from src.tokenizer.stored import build_word_encoding, load_encoding
 
-__all__ = ["Encoding", "build_word_encoding", "describe", "fingerprint", "load_encoding", "load_gpt2_encoding"]
+__all__ = ["Encoding", "build_word_encoding", "describe", "encoding_fingerprint", "load_encoding", "load_gpt2_encoding"]

@@ -7,7 +7,7 @@ from typing import Any
 from src.tokenizer.core.exceptions import TokenizerError, VocabularyError
 from src.tokenizer.gpt2 import load_gpt2_encoding
 from src.tokenizer.processing.file_reader import read_pieces
-from src.tokenizer.protocols.interfaces import Encoding, fingerprint
+from src.tokenizer.protocols.interfaces import Encoding, encoding_fingerprint
 from src.tokenizer.tokenizers.factory import create_tokenizer
 from src.tokenizer.tokenizers.with_unknown import TokenizerWithUnknown
 from src.tokenizer.vocabulary.builder import VocabularyBuilder
@@ -45,7 +45,7 @@ def load_encoding(description: Mapping[str, Any] | None) -> Encoding:
     except TokenizerError as error:
         problem = " ".join(str(error).split())  # of a tensor in place of a name, for one, Python shows several lines
         raise VocabularyError(f"the tokenizer in this checkpoint is damaged: {problem}; {_TRAIN_AGAIN}") from None
-    found = fingerprint(encoding)
+    found = encoding_fingerprint(encoding)
     if expected != found and not (name == "gpt2" and expected is None):
         raise VocabularyError(
             f"the tokenizer in this checkpoint is damaged: its fingerprint is {found[:12]}..., another than it states; "

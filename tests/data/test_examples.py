@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from src.data.batching import Example
 from src.data.examples import instruction_examples, preference_examples, show_mask, split_examples
-from src.data.instructions import Conversation, Turn
+from src.data.instructions import Conversation
 from src.data.preferences import Preference
-from src.data.prompts import render_conversation
+from src.data.prompts import Message, render_conversation
 from src.tokenizer import load_gpt2_encoding
 
 END = 50256
@@ -24,13 +24,13 @@ def encoding() -> tiktoken.Encoding:
     return load_gpt2_encoding()
 
 
-def conversation(*turns: tuple[str, str]) -> Conversation:
-    return Conversation("x.json record 1", tuple(Turn(role, text) for role, text in turns))  # type: ignore[arg-type]
+def conversation(*messages: tuple[str, str]) -> Conversation:
+    return Conversation("x.json record 1", tuple(Message(role, text) for role, text in messages))  # type: ignore[arg-type]
 
 
-def preference(chosen: str, rejected: str, *turns: tuple[str, str]) -> Preference:
-    asked = conversation(*turns) if turns else conversation(("user", "Say hello."))
-    return Preference("x.json record 1", asked.turns, chosen, rejected)
+def preference(chosen: str, rejected: str, *messages: tuple[str, str]) -> Preference:
+    asked = conversation(*messages) if messages else conversation(("user", "Say hello."))
+    return Preference("x.json record 1", asked.messages, chosen, rejected)
 
 
 def learned_text(example: Example, encoding: tiktoken.Encoding) -> str:
@@ -47,7 +47,7 @@ def test_an_instruction_example_is_the_whole_conversation(encoding: tiktoken.Enc
         conversation(("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")),
     ]
     examples, shortened = instruction_examples(chats, encoding, PLENTY)
-    assert examples == [render_conversation(chat.turns, encoding) for chat in chats]
+    assert examples == [render_conversation(chat.messages, encoding) for chat in chats]
     assert [learned_text(example, encoding) for example in examples] == [
         "Hello!<|endoftext|>", "b<|endoftext|>d<|endoftext|>",
     ]  # fmt: skip
@@ -63,7 +63,7 @@ def test_instructions_too_long_for_the_context_are_shortened_before_the_response
         conversation(("user", "word " * 90), ("assistant", "Hello!")),
     ]
     examples, shortened = instruction_examples(chats, encoding, 40)
-    assert [len(ids) for ids, _ in examples] == [len(render_conversation(chats[0].turns, encoding)[0]), 41, 41]
+    assert [len(ids) for ids, _ in examples] == [len(render_conversation(chats[0].messages, encoding)[0]), 41, 41]
     assert [learned_text(example, encoding) for example in examples] == ["Hello!<|endoftext|>"] * 3
     assert all(read_text(example, encoding).endswith("\n\n### Response:\n") for example in examples)
     assert shortened == 2
@@ -71,7 +71,7 @@ def test_instructions_too_long_for_the_context_are_shortened_before_the_response
 
 def test_an_instruction_that_just_fits_is_not_shortened(encoding: tiktoken.Encoding) -> None:
     chat = conversation(("user", "Say hello."), ("assistant", "Hello!"))
-    length = len(render_conversation(chat.turns, encoding)[0])
+    length = len(render_conversation(chat.messages, encoding)[0])
     assert instruction_examples([chat], encoding, length - 1)[1] == 0
     assert instruction_examples([chat], encoding, length - 2)[1] == 1
 
@@ -85,8 +85,8 @@ def test_both_answers_of_a_preference_follow_the_same_prompt(encoding: tiktoken.
 
 
 def test_of_a_preference_only_the_last_response_is_learned(encoding: tiktoken.Encoding) -> None:
-    turns = [("system", "s"), ("user", "a"), ("assistant", "earlier"), ("user", "c")]
-    (((ids, learned), rejected),) = preference_examples([preference("yes", "no", *turns)], encoding, PLENTY)[0]
+    messages = [("system", "s"), ("user", "a"), ("assistant", "earlier"), ("user", "c")]
+    (((ids, learned), rejected),) = preference_examples([preference("yes", "no", *messages)], encoding, PLENTY)[0]
     assert learned_text((ids, learned), encoding) == "yes<|endoftext|>"
     assert learned_text(rejected, encoding) == "no<|endoftext|>"
     assert "earlier<|endoftext|>### Instruction:\nc" in read_text((ids, learned), encoding)
@@ -147,10 +147,10 @@ def test_a_split_that_leaves_nothing_to_train_on_is_refused(count: int, val_frac
 
 GREEN, DIM, PLAIN = "\033[0;1;32m", "\033[2m", "\033[0m"
 TALK = [
-    Turn("user", "Say hello."),
-    Turn("assistant", "Hello, Zoë 👋🏽"),
-    Turn("user", "Again."),
-    Turn("assistant", "Hello!"),
+    Message("user", "Say hello."),
+    Message("assistant", "Hello, Zoë 👋🏽"),
+    Message("user", "Again."),
+    Message("assistant", "Hello!"),
 ]
 AGAIN = "### Instruction:\nAgain.\n\n### Response:\n"
 
@@ -176,9 +176,9 @@ def test_a_prompt_alone_has_nothing_marked(encoding: tiktoken.Encoding) -> None:
 @given(texts=st.lists(st.text(max_size=20), min_size=1, max_size=4))
 @settings(max_examples=100, deadline=None)
 def test_every_character_is_shown_also_where_tokens_split_it(encoding: tiktoken.Encoding, texts: list[str]) -> None:
-    turns = [turn for text in texts for turn in (Turn("user", text), Turn("assistant", text))]
+    messages = [message for text in texts for message in (Message("user", text), Message("assistant", text))]
     asked_and_answered = [f"### Instruction:\n{text}\n\n### Response:\n[[{text}<|endoftext|>]]" for text in texts]
-    assert show_mask(render_conversation(turns, encoding), encoding, colour=False) == "".join(asked_and_answered)
+    assert show_mask(render_conversation(messages, encoding), encoding, colour=False) == "".join(asked_and_answered)
 
 
 def test_a_character_of_several_tokens_is_one_and_half_of_one_is_a_replacement_character(

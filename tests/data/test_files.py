@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from src.data import files
-from src.data.files import download, read_text
+from src.data.files import download_file, read_text
 
 BODY = b"Shall I compare thee to a summer's day?\n" * 500
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -63,7 +63,7 @@ def answer(
 
 def quick_download(url: str, path: Path, retries: int = 0, min_bytes: int = 1000) -> list[str]:
     said: list[str] = []
-    download(url, path, min_bytes=min_bytes, announce=said.append, timeout=(2.0, 0.3), retries=retries)
+    download_file(url, path, min_bytes=min_bytes, notify=said.append, timeout=(2.0, 0.3), retries=retries)
     return said
 
 

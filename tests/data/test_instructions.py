@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from src.data.instructions import Conversation, Turn, load_conversations
+from src.data.instructions import Conversation, load_conversations
+from src.data.prompts import Message
 from src.data.records import read_records
 
 PAIR = {"instruction": "Say hello.", "response": "Hello there."}
-PAIR_TURNS = (Turn("user", "Say hello."), Turn("assistant", "Hello there."))
+PAIR_MESSAGES = (Message("user", "Say hello."), Message("assistant", "Hello there."))
 
 
 def say(role: str, content: object) -> dict[str, object]:
@@ -36,27 +37,27 @@ def refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("record", "turns"),
+    ("record", "messages"),
     [
-        (PAIR, PAIR_TURNS),
-        ({**PAIR, "input": "To Ann."}, (Turn("user", "Say hello.", "To Ann."), PAIR_TURNS[1])),
-        ({"instruction": "Say hello.", "input": "", "output": "Hello there."}, PAIR_TURNS),
-        ({"instruction": "Say hello.", "input": " \n", "output": "Hello there."}, PAIR_TURNS),
-        ({"instruction": "Say hello.", "input": None, "output": "Hello there."}, PAIR_TURNS),
-        ({"instruction": "Say hello.", "output": "Hello there."}, PAIR_TURNS),
+        (PAIR, PAIR_MESSAGES),
+        ({**PAIR, "input": "To Ann."}, (Message("user", "Say hello.", "To Ann."), PAIR_MESSAGES[1])),
+        ({"instruction": "Say hello.", "input": "", "output": "Hello there."}, PAIR_MESSAGES),
+        ({"instruction": "Say hello.", "input": " \n", "output": "Hello there."}, PAIR_MESSAGES),
+        ({"instruction": "Say hello.", "input": None, "output": "Hello there."}, PAIR_MESSAGES),
+        ({"instruction": "Say hello.", "output": "Hello there."}, PAIR_MESSAGES),
         (
             {"instruction": "Add.", "input": "2 and 3", "output": "5"},
-            (Turn("user", "Add.", "2 and 3"), Turn("assistant", "5")),
+            (Message("user", "Add.", "2 and 3"), Message("assistant", "5")),
         ),
-        ({"messages": [say("user", "Say hello."), say("assistant", "Hello there.")]}, PAIR_TURNS),
+        ({"messages": [say("user", "Say hello."), say("assistant", "Hello there.")]}, PAIR_MESSAGES),
         (
             {"messages": [say("system", "Be kind."), say("user", "Say hello."), say("assistant", "Hello there.")]},
-            (Turn("system", "Be kind."), *PAIR_TURNS),
+            (Message("system", "Be kind."), *PAIR_MESSAGES),
         ),
-        ({"messages": [say("system", ""), say("user", "Say hello."), say("assistant", "Hello there.")]}, PAIR_TURNS),
+        ({"messages": [say("system", ""), say("user", "Say hello."), say("assistant", "Hello there.")]}, PAIR_MESSAGES),
         (
             {"messages": [say("user", "a"), say("assistant", "b"), say("user", "c"), say("assistant", "d")]},
-            (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "d")),
+            (Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d")),
         ),
     ],
     ids=[
@@ -64,24 +65,24 @@ def refusal(path: Path) -> str:
         "alpaca, no input", "alpaca", "chat", "chat with system", "chat with empty system", "chat of two rounds",
     ],
 )  # fmt: skip
-def test_each_format_becomes_turns(tmp_path: Path, record: dict[str, object], turns: tuple[Turn, ...]) -> None:
+def test_each_format_becomes_messages(tmp_path: Path, record: dict[str, object], messages: tuple[Message, ...]) -> None:
     path = save_list(tmp_path, record)
-    assert load_conversations(path) == [Conversation(f"{path} record 1", turns)]
+    assert load_conversations(path) == [Conversation(f"{path} record 1", messages)]
 
 
 def test_white_space_around_texts_is_stripped_and_inside_them_is_kept(tmp_path: Path) -> None:
     pair = {"instruction": " \n Say  hello.\t", "input": " a\nb ", "response": "\r\nHello\n\nthere. "}
     chat = {"messages": [say("user", " Say\nhello. "), say("assistant", "\tHello  there.\n")]}
     first, second = load_conversations(save_list(tmp_path, pair, chat))
-    assert first.turns == (Turn("user", "Say  hello.", "a\nb"), Turn("assistant", "Hello\n\nthere."))
-    assert second.turns == (Turn("user", "Say\nhello."), Turn("assistant", "Hello  there."))
+    assert first.messages == (Message("user", "Say  hello.", "a\nb"), Message("assistant", "Hello\n\nthere."))
+    assert second.messages == (Message("user", "Say\nhello."), Message("assistant", "Hello  there."))
 
 
 def test_formats_may_be_mixed_in_one_file_and_other_keys_are_ignored(tmp_path: Path) -> None:
     alpaca = {"instruction": "Say hello.", "output": "Hello there.", "text": 7, "id": None}
     chat = {"messages": [{**say("user", "Say hello."), "name": "Ann"}, say("assistant", "Hello there.")], "source": []}
     loaded = load_conversations(save_list(tmp_path, {**PAIR, "tags": ["x"]}, alpaca, chat))
-    assert [conversation.turns for conversation in loaded] == [PAIR_TURNS] * 3
+    assert [conversation.messages for conversation in loaded] == [PAIR_MESSAGES] * 3
 
 
 LINE = json.dumps(PAIR)
@@ -109,14 +110,14 @@ def test_each_kind_of_file_is_read_and_its_records_are_located(
     tmp_path: Path, name: str, text: str | bytes, places: list[str]
 ) -> None:
     path = save(tmp_path / name, text)
-    assert load_conversations(path) == [Conversation(f"{path} {place}", PAIR_TURNS) for place in places]
+    assert load_conversations(path) == [Conversation(f"{path} {place}", PAIR_MESSAGES) for place in places]
 
 
 def test_unicode_survives_and_its_line_separators_do_not_split_a_jsonl_line(tmp_path: Path) -> None:
     text = "na\u00efve\u2028\u4f60\u597d\x85\U0001f600!"
     line = json.dumps({"instruction": text, "response": text}, ensure_ascii=False)
     loaded = load_conversations(save(tmp_path / "x.jsonl", f"{line}\n{line}"))
-    assert [turn.text for conversation in loaded for turn in conversation.turns] == [text] * 4
+    assert [message.text for conversation in loaded for message in conversation.messages] == [text] * 4
 
 
 def test_records_come_back_whole_with_every_key(tmp_path: Path) -> None:
@@ -270,6 +271,6 @@ def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_turns_and_conversations_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
-        PAIR_TURNS[0].text = "other"  # type: ignore[misc]
+        PAIR_MESSAGES[0].text = "other"  # type: ignore[misc]
     with pytest.raises(AttributeError):
-        Conversation("x.json record 1", PAIR_TURNS).where = "other"  # type: ignore[misc]
+        Conversation("x.json record 1", PAIR_MESSAGES).where = "other"  # type: ignore[misc]

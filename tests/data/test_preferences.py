@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from src.data.instructions import Turn
 from src.data.preferences import Preference, load_preferences
+from src.data.prompts import Message
 
 
 def say(role: str, content: object) -> dict[str, object]:
@@ -19,8 +19,13 @@ TEXTS = {"prompt": "Hi.", "chosen": "Hello.", "rejected": "No."}
 MESSAGES = {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}
 CHATS = {"chosen": [USER, GOOD], "rejected": [USER, BAD]}
 PAIR = {"instruction": "Hi.", "chosen": "Hello.", "rejected": "No."}
-HI = (Turn("user", "Hi."),)
-LONG_PROMPT = (Turn("system", "Be kind."), Turn("user", "Hi."), Turn("assistant", "Hello."), Turn("user", "And now?"))
+HI = (Message("user", "Hi."),)
+LONG_PROMPT = (
+    Message("system", "Be kind."),
+    *HI,
+    Message("assistant", "Hello."),
+    Message("user", "And now?"),
+)
 
 
 def save_list(tmp_path: Path, *records: object) -> Path:
@@ -40,12 +45,12 @@ def refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("record", "turns"),
+    ("record", "messages"),
     [
         (PAIR, HI),
         ({**PAIR, "input": ""}, HI),
         ({**PAIR, "input": None}, HI),
-        ({**PAIR, "input": " To Ann. "}, (Turn("user", "Hi.", "To Ann."),)),
+        ({**PAIR, "input": " To Ann. "}, (Message("user", "Hi.", "To Ann."),)),
         (TEXTS, HI),
         (MESSAGES, HI),
         ({**MESSAGES, "prompt": [SYSTEM, USER, GOOD, AGAIN]}, LONG_PROMPT),
@@ -64,10 +69,10 @@ def refusal(path: Path) -> str:
     ],
 )  # fmt: skip
 def test_each_format_becomes_a_prompt_and_two_answers(
-    tmp_path: Path, record: dict[str, object], turns: tuple[Turn, ...]
+    tmp_path: Path, record: dict[str, object], messages: tuple[Message, ...]
 ) -> None:
     path = save_list(tmp_path, record)
-    assert load_preferences(path) == [Preference(f"{path} record 1", turns, "Hello.", "No.")]
+    assert load_preferences(path) == [Preference(f"{path} record 1", messages, "Hello.", "No.")]
 
 
 def test_formats_may_be_mixed_in_one_file(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.data.instructions import Turn
-from src.data.prompts import TEMPLATE, prompt_ids, render_conversation
+from src.data.prompts import TEMPLATE, Message, prompt_ids, render_conversation
 from src.tokenizer import load_gpt2_encoding
 
 END = 50256
@@ -27,25 +26,25 @@ def encoding() -> tiktoken.Encoding:
     return load_gpt2_encoding()
 
 
-def chat(rounds: list[tuple[str, str, str]], system: str | None = None) -> list[Turn]:
-    turns = [Turn("system", system)] if system is not None else []
+def chat(rounds: list[tuple[str, str, str]], system: str | None = None) -> list[Message]:
+    messages = [Message("system", system)] if system is not None else []
     for instruction, given_input, response in rounds:
-        turns += [Turn("user", instruction, given_input), Turn("assistant", response)]
-    return turns
+        messages += [Message("user", instruction, given_input), Message("assistant", response)]
+    return messages
 
 
-def parts(turns: list[Turn], encoding: tiktoken.Encoding) -> list[tuple[str, bool]]:
+def parts(messages: list[Message], encoding: tiktoken.Encoding) -> list[tuple[str, bool]]:
     """The texts of the stretches of tokens that are learned, or not, in order."""
-    pairs = zip(*render_conversation(turns, encoding), strict=True)
+    pairs = zip(*render_conversation(messages, encoding), strict=True)
     return [
         (encoding.decode([id_ for id_, _ in run]), learned) for learned, run in groupby(pairs, key=lambda pair: pair[1])
     ]
 
 
-USER = Turn("user", "What is the capital of France?")
-ALPACA = Turn("user", "Translate to French.", "Good day.\nHow are you?")
-SYSTEM = Turn("system", "Be brief.")
-PARIS = Turn("assistant", "Paris")
+USER = Message("user", "What is the capital of France?")
+ALPACA = Message("user", "Translate to French.", "Good day.\nHow are you?")
+SYSTEM = Message("system", "Be brief.")
+PARIS = Message("assistant", "Paris")
 
 ASKED = "### Instruction:\nWhat is the capital of France?\n\n### Response:\n"
 ALPACA_ASKED = "### Instruction:\nTranslate to French.\n\n### Input:\nGood day.\nHow are you?\n\n### Response:\n"
@@ -54,7 +53,7 @@ ANSWERED = "Paris<|endoftext|>"
 
 
 @pytest.mark.parametrize(
-    ("turns", "expected"),
+    ("messages", "expected"),
     [
         ([USER], [(ASKED, False)]),
         ([USER, PARIS], [(ASKED, False), (ANSWERED, True)]),
@@ -62,10 +61,10 @@ ANSWERED = "Paris<|endoftext|>"
         ([SYSTEM, USER, PARIS], [(TOLD + ASKED, False), (ANSWERED, True)]),
         ([SYSTEM], [(TOLD, False)]),
         ([PARIS], [(ANSWERED, True)]),
-        ([USER, Turn("assistant", "")], [(ASKED, False), ("<|endoftext|>", True)]),
+        ([USER, Message("assistant", "")], [(ASKED, False), ("<|endoftext|>", True)]),
         ([USER, PARIS, ALPACA], [(ASKED, False), (ANSWERED, True), (ALPACA_ASKED, False)]),
         (
-            [SYSTEM, USER, PARIS, ALPACA, Turn("assistant", "Bonjour.")],
+            [SYSTEM, USER, PARIS, ALPACA, Message("assistant", "Bonjour.")],
             [(TOLD + ASKED, False), (ANSWERED, True), (ALPACA_ASKED, False), ("Bonjour.<|endoftext|>", True)],
         ),
         ([], []),
@@ -76,9 +75,9 @@ ANSWERED = "Paris<|endoftext|>"
     ],
 )  # fmt: skip
 def test_a_conversation_is_written_and_learned_exactly_so(
-    encoding: tiktoken.Encoding, turns: list[Turn], expected: list[tuple[str, bool]]
+    encoding: tiktoken.Encoding, messages: list[Message], expected: list[tuple[str, bool]]
 ) -> None:
-    assert parts(turns, encoding) == expected
+    assert parts(messages, encoding) == expected
 
 
 def test_another_text_of_the_template_needs_another_name() -> None:
@@ -114,15 +113,15 @@ GOLDEN = [
 
 
 def test_ids_and_mask_of_a_sample_are_these(encoding: tiktoken.Encoding) -> None:
-    turns = [Turn("user", "Greet Zoë: {}"), Turn("assistant", "Hello, Zoë! 👋")]
-    ids, learned = render_conversation(turns, encoding)
+    messages = [Message("user", "Greet Zoë: {}"), Message("assistant", "Hello, Zoë! 👋")]
+    ids, learned = render_conversation(messages, encoding)
     spellings = map(encoding.decode_single_token_bytes, ids)
     assert list(zip(ids, spellings, learned, strict=True)) == GOLDEN
 
 
 def test_prompt_ids_are_those_of_the_conversation_so_far(encoding: tiktoken.Encoding) -> None:
-    for turn in (USER, ALPACA, SYSTEM):
-        assert prompt_ids(turn, encoding) == render_conversation([turn], encoding)[0]
+    for message in (USER, ALPACA, SYSTEM):
+        assert prompt_ids(message, encoding) == render_conversation([message], encoding)[0]
 
 
 @given(rounds=ROUNDS, system=st.none() | TEXT)
@@ -130,10 +129,10 @@ def test_prompt_ids_are_those_of_the_conversation_so_far(encoding: tiktoken.Enco
 def test_the_prompt_is_a_prefix_of_the_whole_whatever_the_texts(
     encoding: tiktoken.Encoding, rounds: list[tuple[str, str, str]], system: str | None
 ) -> None:
-    turns = chat(rounds, system)
-    whole, _ = render_conversation(turns, encoding)
-    for end in range(len(turns) + 1):
-        ids, _ = render_conversation(turns[:end], encoding)
+    messages = chat(rounds, system)
+    whole, _ = render_conversation(messages, encoding)
+    for end in range(len(messages) + 1):
+        ids, _ = render_conversation(messages[:end], encoding)
         assert whole[: len(ids)] == ids
 
 
@@ -154,7 +153,7 @@ def test_every_response_is_learned_with_one_end_of_text_and_nothing_else_is(
 def test_the_first_learned_token_begins_the_response_and_the_last_is_end_of_text(
     encoding: tiktoken.Encoding, asked: str, answer: str
 ) -> None:
-    ids, learned = render_conversation([Turn("user", asked), Turn("assistant", answer)], encoding)
+    ids, learned = render_conversation([Message("user", asked), Message("assistant", answer)], encoding)
     first = learned.index(True)
     assert encoding.decode(ids[:first]) == f"### Instruction:\n{asked}\n\n### Response:\n"
     assert ids[first] == encoding.encode_ordinary(answer)[0]
@@ -165,7 +164,7 @@ def test_the_first_learned_token_begins_the_response_and_the_last_is_end_of_text
 def test_prompt_and_response_are_joined_as_ids_also_where_encoding_both_at_once_differs(
     encoding: tiktoken.Encoding, answer: str
 ) -> None:
-    ids, _ = render_conversation([USER, Turn("assistant", answer)], encoding)
+    ids, _ = render_conversation([USER, Message("assistant", answer)], encoding)
     at_once = encoding.encode_ordinary(ASKED + answer)
     assert encoding.decode(ids[:-1]) == encoding.decode(at_once)
     assert ids[:-1] != at_once
@@ -176,8 +175,8 @@ def test_prompt_and_response_are_joined_as_ids_also_where_encoding_both_at_once_
 
 @pytest.mark.parametrize("text", NASTY)
 def test_texts_stand_in_the_template_as_they_are(encoding: tiktoken.Encoding, text: str) -> None:
-    turns = [Turn("system", text), Turn("user", text, text), Turn("assistant", text)]
-    ids, _ = render_conversation(turns, encoding)
+    messages = [Message("system", text), Message("user", text, text), Message("assistant", text)]
+    ids, _ = render_conversation(messages, encoding)
     assert encoding.decode(ids) == (
         f"### System:\n{text}\n\n### Instruction:\n{text}\n\n### Input:\n{text}\n\n### Response:\n{text}<|endoftext|>"
     )

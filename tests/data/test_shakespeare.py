@@ -107,7 +107,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 def obtain(site: Site, path: Path) -> list[str]:
     said: list[str] = []
     url = f"{site.root}/pg100.txt"
-    assert ensure_shakespeare(path, announce=said.append, url=url, min_bytes=1000, timeout=(2, 2), retries=0) == path
+    assert ensure_shakespeare(path, notify=said.append, url=url, min_bytes=1000, timeout=(2, 2), retries=0) == path
     return said
 
 
@@ -175,7 +175,7 @@ def test_when_all_sources_fail_the_error_says_where_to_put_the_file(
     path = tmp_path / "works.txt"
     said: list[str] = []
     with pytest.raises(FileNotFoundError) as caught:
-        ensure_shakespeare(path, announce=said.append, url=f"{site.root}/pg100.txt", timeout=(2, 2), retries=0)
+        ensure_shakespeare(path, notify=said.append, url=f"{site.root}/pg100.txt", timeout=(2, 2), retries=0)
     message = str(caught.value)
     assert str(path) in message
     assert "--data PATH" in message

@@ -31,13 +31,15 @@ def gpt2_tokens(text: str) -> int:
 def test_there_are_thirty_instructions_with_two_keys_each_and_all_load() -> None:
     loaded = load_conversations(INSTRUCTIONS)
     assert [set(record) for record in records(INSTRUCTIONS)] == [{"instruction", "response"}] * 30
-    assert [[turn.text for turn in one.turns] for one in loaded] == [[*one.values()] for one in records(INSTRUCTIONS)]
+    assert [[message.text for message in one.messages] for one in loaded] == [
+        [*one.values()] for one in records(INSTRUCTIONS)
+    ]
 
 
 def test_there_are_twenty_preferences_with_three_keys_each_and_all_load() -> None:
     loaded = load_preferences(PREFERENCES)
     assert [set(record) for record in records(PREFERENCES)] == [{"instruction", "chosen", "rejected"}] * 20
-    assert [[one.turns[0].text, one.chosen, one.rejected] for one in loaded] == [
+    assert [[one.messages[0].text, one.chosen, one.rejected] for one in loaded] == [
         [*one.values()] for one in records(PREFERENCES)
     ]
 

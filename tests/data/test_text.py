@@ -39,7 +39,7 @@ class ByteEncoding:
 
 def load(path: Path, encoding: ByteEncoding, fingerprint: str = "f") -> tuple[np.ndarray, list[str]]:
     said: list[str] = []
-    return load_tokens(path, encoding, fingerprint, announce=said.append), said
+    return load_tokens(path, encoding, fingerprint, notify=said.append), said
 
 
 def caches(folder: Path) -> list[Path]:
@@ -246,7 +246,7 @@ def test_a_long_text_is_really_cut_and_its_tokens_are_those_of_the_whole(tmp_pat
     path.write_text("".join(lines), encoding="utf-8")
     encoding = load_gpt2_encoding()
     assert len(list(text_module._chunks("".join(lines)))) > 2
-    tokens = load_tokens(path, encoding, "gpt2", announce=lambda _: None)
+    tokens = load_tokens(path, encoding, "gpt2", notify=lambda _: None)
     assert tokens.dtype == np.uint16
     assert tokens.tolist() == encoding.encode_ordinary("".join(lines))
 

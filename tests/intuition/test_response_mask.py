@@ -3,7 +3,8 @@
 import pytest
 
 from src.data.examples import instruction_examples
-from src.data.instructions import Conversation, Turn
+from src.data.instructions import Conversation
+from src.data.prompts import Message
 from src.intuition.response_mask import INSTRUCTION, RESPONSE, mark_response
 from src.tokenizer import load_gpt2_encoding
 
@@ -14,6 +15,6 @@ from src.tokenizer import load_gpt2_encoding
 )
 def test_mask_matches_the_training_data(instruction: str, response: str) -> None:
     encoding = load_gpt2_encoding()
-    conversation = Conversation("here", (Turn("user", instruction), Turn("assistant", response)))
+    conversation = Conversation("here", (Message("user", instruction), Message("assistant", response)))
     (expected,), _ = instruction_examples([conversation], encoding, 256)
     assert mark_response(instruction, response, encoding) == expected

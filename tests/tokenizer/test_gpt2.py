@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 from transformers import GPT2Tokenizer
 
-from src.tokenizer import Encoding, describe, fingerprint, gpt2, load_gpt2_encoding
+from src.tokenizer import Encoding, describe, encoding_fingerprint, gpt2, load_gpt2_encoding
 
 END_OF_TEXT = 50256
 FINGERPRINT = "a5623714bcf19049eb0fd78df19b6daa1e61ac435b86a5deae767768e7fcdc3d"  # checkpoints carry it: never changes
@@ -253,7 +253,7 @@ class Spelled:
 
 
 def test_the_fingerprint_of_gpt2_never_changes(encoding: tiktoken.Encoding) -> None:
-    assert fingerprint(encoding) == FINGERPRINT
+    assert encoding_fingerprint(encoding) == FINGERPRINT
     assert describe(encoding) == {"name": "gpt2", "fingerprint": FINGERPRINT}
 
 
@@ -269,11 +269,11 @@ def test_another_vocabulary_has_another_fingerprint(monkeypatch: pytest.MonkeyPa
         built_from("gpt2", ranks), Spelled(b"a", b"bc"), Spelled(b"ab", b"c"), Spelled(b"bc", b"a"), Spelled(b"abc"),
         Spelled(b"a", b"bc", b"d"), Spelled(b"a", None, b"bc"), Spelled(),
     ]  # fmt: skip
-    assert len({FINGERPRINT, *map(fingerprint, vocabularies)}) == len(vocabularies) + 1
+    assert len({FINGERPRINT, *map(encoding_fingerprint, vocabularies)}) == len(vocabularies) + 1
 
 
 def test_equal_vocabularies_with_an_id_left_out_have_equal_fingerprints() -> None:
-    assert fingerprint(Spelled(b"a", None)) == fingerprint(Spelled(b"a", None))
+    assert encoding_fingerprint(Spelled(b"a", None)) == encoding_fingerprint(Spelled(b"a", None))
 
 
 def test_whatever_has_the_members_is_an_encoding(encoding: tiktoken.Encoding, reference: GPT2Tokenizer) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.tokenizer import build_word_encoding, describe, fingerprint, load_encoding, load_gpt2_encoding
+from src.tokenizer import build_word_encoding, describe, encoding_fingerprint, load_encoding, load_gpt2_encoding
 from src.tokenizer.core.models import Vocabulary
 from src.tokenizer.processing import file_reader
 from src.tokenizer.tokenizers.simple import SimpleTokenizer
@@ -49,7 +49,7 @@ def test_an_encoding_comes_back_from_a_checkpoint(text: Path, tmp_path: Path, ki
         == description
         == {
             "name": "word",
-            "fingerprint": fingerprint(encoding),
+            "fingerprint": encoding_fingerprint(encoding),
             "state": {"version": 1, "kind": kind.kind, "cleaning": [], "tokens": [*vocabulary.tokens]},
         }
     )

@@ -66,7 +66,7 @@ class Splitter(Protocol):
     def join(self, tokens: Iterable[str]) -> str: ...
 
 
-def fingerprint(encoding: Encoding) -> str:
+def encoding_fingerprint(encoding: Encoding) -> str:
     """SHA-256 over the bytes of every token in order: equal exactly when ids mean the same."""
     digest = hashlib.sha256()
     for token in range(encoding.n_vocab):
@@ -80,5 +80,5 @@ def fingerprint(encoding: Encoding) -> str:
 
 def describe(encoding: Encoding) -> dict[str, Any]:
     """What a checkpoint says of its tokenizer, so that it is found again and another one is refused."""
-    description = {"name": encoding.name, "fingerprint": fingerprint(encoding)}
+    description = {"name": encoding.name, "fingerprint": encoding_fingerprint(encoding)}
     return {**description, "state": encoding.state()} if isinstance(encoding, Storable) else description
