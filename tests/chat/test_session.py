@@ -1,6 +1,6 @@
 """A conversation: which ids the model is given, what is kept of it, and what reaches a person."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -32,14 +32,14 @@ def test_the_prompt_is_the_conversation_as_training_renders_it():
     assert notes == []
 
 
-def test_the_settings_of_the_moment_reach_the_model():
+def test_current_settings_reach_the_model():
     session, generator, _ = chat("a", "b")
     say(session, "x")
     changes = {"temperature": 0.0, "top_k": None, "top_p": 0.5, "repetition_penalty": 1.2, "seed": 3}
     session.settings = replace(session.settings, max_tokens=5, **changes)
     say(session, "y")
-    usual = {"temperature": 0.7, "top_k": 40, "top_p": 0.9, "repetition_penalty": 1.0, "seed": None}
-    assert generator.settings == [{"max_new_tokens": 20, **usual}, {"max_new_tokens": 5, **changes}]
+    expected = [asdict(CHAT_SETTINGS), {**asdict(CHAT_SETTINGS), **changes, "max_tokens": 5}]
+    assert generator.settings == [{"max_new_tokens": each.pop("max_tokens"), **each} for each in expected]
 
 
 def test_all_turns_of_a_session_share_what_the_model_has_read():

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -48,17 +48,14 @@ def test_the_model_reads_the_conversation_and_a_restart_goes_on_with_it(talk, tm
     assert again.conversation.messages[-1].finish_reason == "stop"
 
 
-def test_the_settings_of_the_moment_reach_the_model(talk):
+def test_current_settings_reach_the_model(talk):
     one, generator, _ = talk("a", "b")
     say(one, "x")
     changed = {"temperature": 0.0, "top_k": None, "top_p": None, "max_tokens": 5, "repetition_penalty": 1.2, "seed": 3}
     one.settings = replace(CHAT_SETTINGS, **changed)
     "".join(one.refine())
-    changed["max_new_tokens"] = changed.pop("max_tokens")
-    assert generator.settings == [
-        {"temperature": 0.7, "top_k": 40, "top_p": 0.9, "max_new_tokens": 20, "repetition_penalty": 1.0, "seed": None},
-        changed,
-    ]
+    expected = [asdict(CHAT_SETTINGS), {**asdict(CHAT_SETTINGS), **changed}]
+    assert generator.settings == [{"max_new_tokens": each.pop("max_tokens"), **each} for each in expected]
 
 
 def test_turns_that_no_longer_fit_stay_on_disk_and_are_told_and_summed_up(talk, tmp_path):
