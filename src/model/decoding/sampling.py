@@ -48,7 +48,8 @@ class Filter(NamedTuple):
 class SamplingSettings:
     """How the next token is chosen. None disables a filter.
 
-    top_p is nucleus sampling (Holtzman et al. 2020), repetition_penalty that of CTRL (Keskar et al. 2019).
+    top_p is nucleus sampling (Holtzman et al. 2020), min_p is that of Nguyen et al. (2024), and repetition_penalty
+    that of CTRL (Keskar et al. 2019).
 
     Raises ValueError naming every bad value at once; subclasses check their own options the same way.
     """
@@ -73,6 +74,13 @@ class SamplingSettings:
         command="/topp",
         is_valid=lambda value: value is None or (is_number(value) and 0 < value <= 1),
         expected="above 0 and at most 1, or None to disable it",
+    )
+    min_p: float | None = option(
+        None,
+        "sample from tokens with at least this fraction of the top token's probability; none disables it",
+        command="/minp",
+        is_valid=lambda value: value is None or (is_number(value) and 0 <= value <= 1),
+        expected="from 0 to 1, or None to disable it",
     )
     repetition_penalty: float = option(
         1.0,
@@ -107,6 +115,8 @@ class SamplingSettings:
             found.append(Filter(lambda probabilities: top_k, top_k))
         if (top_p := self.top_p) is not None and top_p < 1:  # 1 keeps all; rounding must not drop any
             found.append(Filter(lambda probabilities: _nucleus_size(probabilities, top_p)))
+        if min_p := self.min_p:
+            found.append(Filter(lambda probabilities: int((probabilities >= min_p * probabilities[0]).sum())))
         return tuple(found)
 
     @property

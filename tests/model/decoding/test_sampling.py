@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers.generation.logits_process import (
     LogitsProcessorList,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -22,7 +23,11 @@ from src.model.decoding.sampling import SamplingSettings, candidates
         SamplingSettings(top_p=0.6),
         SamplingSettings(top_p=1e-9),
         SamplingSettings(top_p=1.0),
+        SamplingSettings(min_p=0.02),
+        SamplingSettings(min_p=0.0),
+        SamplingSettings(min_p=1.0),
         SamplingSettings(temperature=1.7, top_k=50, top_p=0.9),
+        SamplingSettings(temperature=1.7, top_k=50, top_p=0.9, min_p=0.1),
         SamplingSettings(temperature=0.3, top_k=50, top_p=0.4, repetition_penalty=1.4),
         SamplingSettings(repetition_penalty=0.5),
     ],
@@ -36,6 +41,8 @@ def test_filtered_distributions_equal_transformers(settings: SamplingSettings) -
         processors.append(TopKLogitsWarper(settings.top_k))
     if settings.top_p:
         processors.append(TopPLogitsWarper(settings.top_p))
+    if settings.min_p is not None:
+        processors.append(MinPLogitsWarper(settings.min_p))
     expected = processors(seen[None], logits[None].clone())[0].softmax(dim=0)
     ids, probabilities = candidates(logits, seen, settings)
     ours = torch.zeros(500).index_copy(0, ids, probabilities)
@@ -58,7 +65,9 @@ def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
         ({"temperature": 0}, 1),
         ({"temperature": 0, "top_k": 5}, 1),
         ({"top_k": 5, "top_p": 0.5}, 5),
+        ({"top_k": 5, "min_p": 0.1}, 5),
         ({"top_p": 0.5}, None),
+        ({"min_p": 0.1}, None),
         ({}, None),
         ({"top_k": 5, "repetition_penalty": 1.1}, None),
         ({"temperature": 0, "repetition_penalty": 0.9}, None),
@@ -66,3 +75,9 @@ def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
 )
 def test_top_logits_needed_follows_from_the_active_filters(settings: dict, top_logits_needed: int | None) -> None:
     assert SamplingSettings(**settings).top_logits_needed == top_logits_needed
+
+
+@pytest.mark.parametrize("min_p", [-0.1, 1.1, float("nan"), True, "0.1"])
+def test_min_p_is_from_0_to_1(min_p: object) -> None:
+    with pytest.raises(ValueError, match="min_p must be from 0 to 1, or None to disable it, got"):
+        SamplingSettings(min_p=min_p)
