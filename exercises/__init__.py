@@ -1,1 +1,1 @@
-"""Exercises on attention: stubs to fill in, checks that say what is wrong, and worked solutions."""
+"""Exercises on attention: functions to write, checks that explain what is wrong, and worked solutions."""

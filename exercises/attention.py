@@ -1,8 +1,8 @@
 """Your answers to exercises 1 to 14: replace each `raise`. The tasks are in attention_exercises.md.
 
-A later answer may call an earlier one. Check one with `python -m exercises.check 1`.
+Later answers may call earlier ones. Check an answer with `python -m exercises.check 1`.
 
-B batch, T tokens, S tokens that are looked at, C channels of the model, H heads, D channels of a head.
+B batch, T tokens, S tokens attended to, C channels of the model, H heads, D channels of a head.
 """
 
 import math  # noqa: F401
@@ -23,66 +23,66 @@ def score_matrix(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def scaled_scores(queries: Tensor, keys: Tensor) -> Tensor:
-    """All dot products, divided by the square root of D: (..., T, D) and (..., S, D) to (..., T, S)."""
+    """All dot products divided by the square root of D: (..., T, D) and (..., S, D) to (..., T, S)."""
     raise NotImplementedError("exercise 3")
 
 
 def softmax(scores: Tensor) -> Tensor:
     """Weights that are positive and sum to 1 along the last dimension: (..., S) to (..., S).
 
-    Written with torch.exp, not with torch.softmax. Scores of any size, and -inf among them, are fine.
+    Use torch.exp, not torch.softmax. Scores may be of any size, and some may be -inf.
     """
     raise NotImplementedError("exercise 4")
 
 
 def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
-    """For every row of weights (..., T, S) that much of every value (..., S, D), added up: (..., T, D)."""
+    """For every row of weights (..., T, S), the weighted sum of the values (..., S, D): (..., T, D)."""
     raise NotImplementedError("exercise 5")
 
 
 def self_attention(x: Tensor, w_query: Tensor, w_key: Tensor, w_value: Tensor) -> Tensor:
-    """Each of the tokens x (T, C) looks at all of them: (T, D). The three matrices are (C, D), used as x @ w."""
+    """Self-attention of the tokens x (T, C) without a mask: (T, D). The three matrices are (C, D), used as x @ w."""
     raise NotImplementedError("exercise 6")
 
 
 def causal_mask(n_tokens: int) -> Tensor:
-    """True where the token of the row may look at the token of the column: bool, (T, T)."""
+    """True where the row's token may look at the column's token: bool, (T, T)."""
     raise NotImplementedError("exercise 7")
 
 
 def causal_weights(scores: Tensor) -> Tensor:
-    """Attention weights of scores (..., T, T) that give nothing to later tokens, each row summing to 1."""
+    """Attention weights of scores (..., T, T): 0 for later tokens, and each row sums to 1."""
     raise NotImplementedError("exercise 8")
 
 
 def newest_token_attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """What the newest token reads: query (D,), keys and values (S, D) of all tokens, its own last, to (D,)."""
+    """Attention of the newest token: query (D,), keys and values (S, D) of all tokens, its own last, to (D,)."""
     raise NotImplementedError("exercise 9")
 
 
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
-    """Cut the channels into heads, one after another: (B, T, C) to (B, H, T, D), where C is H * D."""
+    """Split the channels into consecutive heads: (B, T, C) to (B, H, T, D), with C = H * D."""
     raise NotImplementedError("exercise 10")
 
 
 def merge_heads(y: Tensor) -> Tensor:
-    """Put the heads of each token side by side again: (B, H, T, D) to (B, T, C), where C is H * D."""
+    """Put the heads of each token side by side again: (B, H, T, D) to (B, T, C), with C = H * D."""
     raise NotImplementedError("exercise 11")
 
 
 def multi_head_attention(x: Tensor, c_attn: nn.Linear, c_proj: nn.Linear, n_heads: int) -> Tensor:
     """GPT-2's causal self-attention, without dropout: (B, T, C) to (B, T, C).
 
-    c_attn makes queries, keys and values, in this order, in one product: C to 3 * C. c_proj is C to C.
+    c_attn gives queries, keys and values, in this order, in one product: C to 3 * C. c_proj is C to C.
     """
     raise NotImplementedError("exercise 12")
 
 
 def order_gap(attention: Callable[[Tensor], Tensor], x: Tensor, order: Tensor) -> float:
-    """How much it matters that the tokens x (T, C) come in another order, int64 (T,).
+    """How much attention depends on the order of the tokens x (T, C); `order` is a permutation, int64 (T,).
 
-    The largest absolute difference between attention of the reordered tokens and the reordered attention of
-    the tokens; `attention` is a function from (T, C) to (T, D).
+    The largest absolute difference between the attention of the reordered tokens and the reordered attention of the
+    tokens. `attention` is a function from (T, C) to (T, D).
     """
     raise NotImplementedError("exercise 13")
 
@@ -92,7 +92,7 @@ def cached_attention(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Causal attention of T new tokens that follow the S tokens of a cache.
 
-    q, k and v of the new tokens are (B, H, T, D), the cached ones (B, H, S, D), where S may be 0. Returns the new
-    tokens' attention (B, H, T, D), and the keys and the values of all tokens, (B, H, S + T, D) each.
+    q, k and v of the new tokens are (B, H, T, D). The cached keys and values are (B, H, S, D); S may be 0. Returns the
+    attention of the new tokens (B, H, T, D), then the keys and the values of all tokens, (B, H, S + T, D) each.
     """
     raise NotImplementedError("exercise 14")

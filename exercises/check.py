@@ -1,4 +1,7 @@
-"""python -m exercises.check 3: is the answer to exercise 3 right? Without a number or name: which of them are done."""
+"""Check your answers: `python -m exercises.check 3` checks exercise 3.
+
+Without a number or name it lists all exercises and says which are done.
+"""
 
 import contextlib
 import inspect
@@ -26,26 +29,30 @@ from src.cli import Parser
 from src.common.messages import one_line
 from src.program import BAD_USAGE, INTERRUPTED, run_script
 
-DONE, TO_DO, NOT_YET, TOO_LONG = "done", "to do", "not yet", f"not yet: not done after {TIME_LIMIT_S} s"
-SHAPE = re.compile(r"\((\.\.\.|[A-Z]\b|\))")  # the beginning of (..., S), of (B, T, C), of () in a docstring
+DONE, TO_DO, NOT_YET, TOO_LONG = "done", "to do", "not yet", f"not yet: timed out after {TIME_LIMIT_S} s"
+SHAPE = re.compile(r"\((\.\.\.|[A-Z]\b|\))")  # the start of a shape in a docstring: (..., S), (B, T, C) or ()
 
 
 @dataclass(frozen=True)
 class Exercise:
+    """One exercise: its function, and the check of an answer."""
+
     number: int
     function: str
     check: Callable[[Callable], None]
-    module: str  # the name of its file here and in solutions/
+    module: str  # its file here and in solutions/, without .py
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """The result of a check."""
+
     state: str  # DONE, TO_DO, NOT_YET or TOO_LONG
-    sentence: str = ""  # what is missing
+    sentence: str = ""  # what is wrong or missing
 
 
 class BrokenFileError(Exception):
-    """The learner's file can't be imported; the message is one line with the place."""
+    """The file with the answers can't be imported; the message gives its path and line."""
 
 
 class UnknownExerciseError(Exception):
@@ -63,60 +70,61 @@ def all_exercises() -> dict[int, Exercise]:
 
 
 def load_answers(exercise: Exercise, solution: bool, seconds: float | None) -> ModuleType:
-    """The module with the learner's answer, or the worked one. Raises BrokenFileError."""
+    """Import the learner's answers, or the worked ones. Raises BrokenFileError."""
     name = f"exercises.{'solutions.' if solution else ''}{exercise.module}"
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         raise BrokenFileError(f"{name.replace('.', '/')}.py is missing")
     try:
-        with time_limit(seconds, shown_path(spec.origin)):
+        with time_limit(seconds, short_path(spec.origin)):
             return import_module(name)
     except SyntaxError as error:
-        place = f"{shown_path(error.filename or spec.origin)}:{error.lineno}"
+        place = f"{short_path(error.filename or spec.origin)}:{error.lineno}"
         raise BrokenFileError(f"{place}: {type(error).__name__}: {error.msg}") from error
     except Exception as error:
-        raise BrokenFileError(told(error, spec.origin)) from error
+        raise BrokenFileError(describe(error, spec.origin)) from error
 
 
-def judge(exercise: Exercise, answers: ModuleType, seconds: float | None) -> Verdict:
-    """Run the check. What goes wrong inside the learner's file is told by the learner's own line."""
+def run_check(exercise: Exercise, answers: ModuleType, seconds: float | None) -> Verdict:
+    """Check one answer. An error raised in the learner's file is reported with the line it came from."""
     path = str(answers.__file__)
     function = getattr(answers, exercise.function, None)
     if function is None:
-        return Verdict(NOT_YET, f"{shown_path(path)} has no function {exercise.function}")
+        return Verdict(NOT_YET, f"{short_path(path)} has no function {exercise.function}")
     try:
         with time_limit(seconds, f"exercise {exercise.number} ({exercise.function}): {NOT_YET}"):
             exercise.check(function)
     except TimeIsUpError as error:
-        return Verdict(TOO_LONG, told(error, path))
+        return Verdict(TOO_LONG, describe(error, path))
     except Exception as error:
-        if unwritten(error, exercise.number):
-            return Verdict(TO_DO, f"still to be written, at {shown_path(path)}:{function.__code__.co_firstlineno}")
-        return Verdict(NOT_YET, told(error, path) + expected_shapes(error, function))
+        if is_stub(error, exercise.number):
+            place = f"{short_path(path)}:{function.__code__.co_firstlineno}"
+            return Verdict(TO_DO, f"still a stub; write your answer at {place}")
+        return Verdict(NOT_YET, describe(error, path) + expected_shapes(error, function))
     return Verdict(DONE)
 
 
-def unwritten(error: BaseException, number: int) -> bool:
-    """Whether this, or what caused it, is what the exercise's stub raises."""
+def is_stub(error: BaseException, number: int) -> bool:
+    """Whether the error or its cause is the one that the exercise's stub raises."""
     origin = error.__cause__ or error
     return isinstance(origin, NotImplementedError) and str(origin) == f"exercise {number}"
 
 
-def told(error: BaseException, path: str) -> str:
-    """The error with the last line of the file that it passed through; the check's own sentence as it stands."""
+def describe(error: BaseException, path: str) -> str:
+    """The error with the last line of the file in its traceback; a message of the check itself is unchanged."""
     if isinstance(error, CallFailedError) and error.__cause__:
-        return f"{error}: {told(error.__cause__, path)}"
+        return f"{error}: {describe(error.__cause__, path)}"
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     if lines:
         last = lines[-1]
         kind = "" if isinstance(error, TimeIsUpError) else f"{type(error).__name__}: "
-        return f"{shown_path(path)}:{last.lineno}: {kind}{one_line(error)}\n    {last.line}"
+        return f"{short_path(path)}:{last.lineno}: {kind}{one_line(error)}\n    {last.line}"
     ours = isinstance(error, AssertionError | TimeIsUpError)
     return one_line(error) if ours else f"{type(error).__name__}: {one_line(error)}"
 
 
 def expected_shapes(error: BaseException, function: Callable) -> str:
-    """A line with what the docstring says about shapes, where the error may come from one: torch tells only sizes."""
+    """The sentences of the docstring about shapes, if the error may be about one: torch only names sizes."""
     if type(error.__cause__ or error) not in (RuntimeError, IndexError, ValueError):
         return ""
     sentences = re.split(r"(?<=\.)\s+", inspect.getdoc(function) or "")
@@ -124,15 +132,16 @@ def expected_shapes(error: BaseException, function: Callable) -> str:
     return about_shapes and f"\n    expected: {about_shapes}"
 
 
-def shown_path(path: str) -> str:
-    """From the current folder where the file is within it."""
+def short_path(path: str) -> str:
+    """The path relative to the current folder, if the file is inside it."""
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 def report_one(exercise: Exercise, solution: bool, seconds: float | None) -> int:
+    """Print the result of one check. Returns 0 if the answer is right, else 1."""
     try:
-        verdict = judge(exercise, load_answers(exercise, solution, seconds), seconds)
+        verdict = run_check(exercise, load_answers(exercise, solution, seconds), seconds)
     except BrokenFileError as error:
         verdict = Verdict(NOT_YET, str(error))
     result = "right" if verdict.state == DONE else f"not yet: {verdict.sentence}"
@@ -141,6 +150,7 @@ def report_one(exercise: Exercise, solution: bool, seconds: float | None) -> int
 
 
 def report_all(exercises: dict[int, Exercise], solution: bool, seconds: float | None) -> None:
+    """Print the state of every exercise, and which one is next."""
     states = {}
     for module in dict.fromkeys(exercise.module for exercise in exercises.values()):
         print(f"exercises/{module}_exercises.md")
@@ -151,10 +161,10 @@ def report_all(exercises: dict[int, Exercise], solution: bool, seconds: float | 
             print(f"  {error}")
             continue
         for exercise in group:
-            # What an answer prints, or is warned of, would tear the list apart.
+            # Keep prints and warnings of the answers out of the list.
             with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                states[exercise.number] = judge(exercise, answers, seconds).state
+                states[exercise.number] = run_check(exercise, answers, seconds).state
             print(f"  {exercise.number:>2}  {exercise.function:<28} {states[exercise.number]}")
     left = [number for number in exercises if states.get(number) != DONE]
     ending = f"; next: python -m exercises.check {left[0]}" if left else ""
@@ -162,22 +172,23 @@ def report_all(exercises: dict[int, Exercise], solution: bool, seconds: float | 
 
 
 def find(exercises: dict[int, Exercise], wanted: str) -> Exercise:
-    """The exercise of this number or function. Raises UnknownExerciseError listing all of them."""
+    """The exercise with this number or function name. Raises UnknownExerciseError."""
     for exercise in exercises.values():
         if wanted in (str(exercise.number), exercise.function):
             return exercise
     names = ", ".join(f"{number}\0{exercise.function}" for number, exercise in exercises.items())
-    listed = textwrap.fill(names, 100).replace("\0", " ")  # so no number stands at the end of a line
+    listed = textwrap.fill(names, 100).replace("\0", " ")  # keeps a number and its name on one line
     raise UnknownExerciseError(f"there is no exercise {wanted}; there are\n{listed}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Check one answer or list all exercises. Returns the exit code; exits with 2 if there is no such exercise."""
     exercises = all_exercises()
     parser = Parser(__doc__)
-    parser.add_argument("exercise", nargs="?", help="the number or function to check; none: list all with their state")
-    parser.add_argument("--solution", action="store_true", help="check the worked solution, not your answer")
+    parser.add_argument("exercise", nargs="?", help="number or function name to check (default: list all exercises)")
+    parser.add_argument("--solution", action="store_true", help="check the worked solution instead of your answer")
     parser.add_argument(
-        "--no-time-limit", action="store_true", help=f"wait longer than {TIME_LIMIT_S} s, as for a debugger"
+        "--no-time-limit", action="store_true", help=f"run for longer than {TIME_LIMIT_S} s, for example in a debugger"
     )
     flags = parser.parse_args(argv)
     seconds = None if flags.no_time_limit else TIME_LIMIT_S

@@ -1,7 +1,7 @@
 """Your answers to exercises 15 to 26: replace each `raise`. The tasks are in hard_attention_exercises.md.
 
-B batch, T tokens, C channels, D head size, N tokens of all rows, V vocabulary; `...` any number of leading dimensions.
-Answers have the dtype of their inputs: make new tensors with `x.new_zeros(shape)` and the like.
+B batch, T tokens, C channels, D head size, N tokens of the whole batch, V vocabulary; `...` any leading dimensions.
+Answers have the dtype of their inputs: create new tensors with `x.new_zeros(shape)` and the like.
 """
 
 import math  # noqa: F401
@@ -13,13 +13,13 @@ from torch import Tensor
 def log_sum_exp(scores: Tensor) -> Tensor:
     """The logarithm of the sum of the exponentials over the last dimension: (..., S) to (...).
 
-    Right for scores of any size. An entry of -inf counts as nothing; a row of nothing else gives -inf.
+    Right for scores of any size. An entry of -inf adds nothing; a row of only -inf gives -inf.
     """
     raise NotImplementedError("exercise 15")
 
 
 def softmax_backward(probabilities: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of the scores (..., S) from the gradient (..., S) of their softmax, without any (S, S) matrix.
+    """The gradient of the scores (..., S) from the gradient (..., S) of their softmax, without an (S, S) matrix.
 
     probabilities: the softmax of the scores over the last dimension, (..., S).
     """
@@ -31,15 +31,15 @@ def attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of queries, keys and values, each (..., T, D), from the gradient (..., T, D) of the output.
 
-    The output is that of causal attention, scores divided by sqrt(D). By hand: no autograd.
+    The output is that of causal attention with scores divided by sqrt(D). By hand: no autograd.
     """
     raise NotImplementedError("exercise 17")
 
 
 def blockwise_attention(queries: Tensor, keys: Tensor, values: Tensor, block: int) -> Tensor:
-    """Causal attention, scores divided by sqrt(D): three times (..., T, D) to (..., T, D).
+    """Causal attention with scores divided by sqrt(D): queries, keys and values (..., T, D) to (..., T, D).
 
-    Reads `block` keys and values at a time and makes no tensor larger than (..., T, max(D, block)).
+    Processes `block` keys and values at a time and creates no tensor larger than (..., T, max(D, block)).
     """
     raise NotImplementedError("exercise 18")
 
@@ -53,32 +53,32 @@ def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, rows:
 
 
 def tied_gradient(ids: Tensor, embedded_gradient: Tensor, hidden: Tensor, logits_gradient: Tensor) -> Tensor:
-    """The gradient (V, C) of a matrix that embeds the ids (B, T) and, as the head, gives `hidden @ matrix.T`.
+    """The gradient (V, C) of a matrix that embeds the ids (B, T) and is also the head, `hidden @ matrix.T`.
 
-    embedded_gradient (B, T, C) is the loss's gradient by the embedded ids, logits_gradient (B, T, V) by the logits;
-    hidden is (B, T, C).
+    embedded_gradient (B, T, C) and logits_gradient (B, T, V) are the gradients of the loss with respect to the
+    embedded ids and to the logits; hidden is (B, T, C).
     """
     raise NotImplementedError("exercise 20")
 
 
 def packed_inputs(lengths: list[int]) -> tuple[Tensor, Tensor]:
-    """For documents of these lengths, one after the other in a row of T tokens: mask (T, T) and positions (T,).
+    """Mask (T, T) and positions (T,) for documents of these lengths, packed into one row of T tokens.
 
-    mask[i, j] is True where token i may look at token j; positions are int64.
+    mask[i, j] is True if token i may look at token j; positions are int64.
     """
     raise NotImplementedError("exercise 21")
 
 
 def parameter_count(config: dict, tied: bool) -> int:
-    """The numbers that a GPT-2 of this config, an entry of GPT_CONFIGS, has to learn.
+    """The number of parameters of a GPT-2 of this config, an entry of GPT_CONFIGS.
 
-    tied: the output head is the token embedding itself; otherwise it is a (V, C) matrix of its own, without bias.
+    tied: the output head is the token embedding; otherwise it is a separate (V, C) matrix without bias.
     """
     raise NotImplementedError("exercise 22")
 
 
 def forward_flops(config: dict, batch_size: int, tokens: int) -> int:
-    """FLOPs of the matrix products in one forward pass over (batch_size, tokens) ids, logits of all tokens included.
+    """FLOPs of the matrix products in one forward pass over (batch_size, tokens) ids, with logits for all tokens.
 
     A multiply-add is two FLOPs; a masked score costs as much as any other.
     """
@@ -86,17 +86,17 @@ def forward_flops(config: dict, batch_size: int, tokens: int) -> int:
 
 
 def crossover_length(d_model: int, share: float) -> float:
-    """The tokens at which scores and weighted sums are `share` of a block's multiply-adds; not always a whole number.
+    """The number of tokens, not always whole, at which scores and weighted sums are `share` of a block's multiply-adds.
 
-    share is above 0 and below 1. The block has the four projections of attention and an MLP of 4 * d_model.
+    share is between 0 and 1. The block has the four projections of attention and an MLP of 4 * d_model channels.
     """
     raise NotImplementedError("exercise 24")
 
 
 def cache_bytes(config: dict, batch_size: int, tokens: int, bytes_per_number: int, kv_heads: int | None = None) -> int:
-    """Bytes of the keys and values of all layers for `batch_size` sequences of `tokens` tokens.
+    """Bytes of the KV cache of all layers for `batch_size` sequences of `tokens` tokens.
 
-    kv_heads: how many heads have keys and values of their own; None: all n_heads.
+    kv_heads: the number of heads with keys and values of their own; None means all n_heads.
     """
     raise NotImplementedError("exercise 25")
 
@@ -104,9 +104,9 @@ def cache_bytes(config: dict, batch_size: int, tokens: int, bytes_per_number: in
 def tokens_per_second(
     config: dict, batch_size: int, seen: int, *, bandwidth: float, compute: float, bytes_per_number: int
 ) -> float:
-    """The most tokens a second that `batch_size` sequences together can gain, one token each at every step.
+    """The upper limit of tokens per second for `batch_size` sequences together, one token each per decode step.
 
-    seen: tokens in the cache that a step reads for each sequence, its own included. bandwidth: bytes a second out of
-    memory. compute: FLOPs a second. Reading and computing go on at the same time; the slower one sets the pace.
+    seen: cached tokens that a step reads for each sequence, including the new one. bandwidth: bytes per second from
+    memory. compute: FLOPs per second. Reading and computing overlap; the slower one sets the pace.
     """
     raise NotImplementedError("exercise 26")

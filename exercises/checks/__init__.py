@@ -1,1 +1,1 @@
-"""What an answer has to do, exercise by exercise; reading these gives hints away."""
+"""The checks of every exercise. Reading them gives hints away."""

@@ -31,10 +31,10 @@ def check_dot_product(function: Answer) -> None:
     ]
     for a, b in pairs:
         mistakes = {
-            "these are the products, they still have to be added up": a * b,
-            "this is the cosine of the angle; the lengths of the vectors count as well": F.cosine_similarity(a, b, 0),
+            "these are the products; they still have to be added up": a * b,
+            "this is the cosine of the angle; the lengths of the vectors matter too": F.cosine_similarity(a, b, 0),
             "this is the mean of the products, not their sum": (a * b).mean(),
-            "all of a times all of b; only numbers at the same place are multiplied": a.sum() * b.sum(),
+            "this is sum(a) * sum(b); multiply only numbers at the same position": a.sum() * b.sum(),
         }
         judge(function, {"a": a, "b": b}, torch.dot(a, b), mistakes)
 
@@ -45,10 +45,10 @@ def check_score_matrix(function: Answer) -> None:
         expected = torch.einsum("td,sd->ts", queries, keys)
         mistakes = {"this is the transpose: row t belongs to query t, column s to key s": expected.T}
         if n_keys == size:
-            mistakes["keys need to be transposed, as here their columns were taken for the keys"] = queries @ keys
+            mistakes["transpose the keys: here their columns were used as keys"] = queries @ keys
         if n_keys == n_queries:
             products = (queries * keys).sum(1)
-            mistakes["only query t with key t; every query meets every key"] = products
+            mistakes["this pairs query t only with key t; pair every query with every key"] = products
         judge(function, {"queries": queries, "keys": keys}, expected, mistakes)
 
 
@@ -58,12 +58,11 @@ def check_scaled_scores(function: Answer) -> None:
         size = shape[-1]
         plain = torch.einsum("...td,...sd->...ts", queries, keys)
         mistakes = {
-            "these are not scaled": plain,
-            "divided by D; it is its square root that keeps the spread at 1": plain / size,
-            "divided by the root of the number of keys; it is the length D of a query that counts": plain / n_keys**0.5,
-            "divided by the root of the number of queries; it is the length D of one that counts": plain
-            / shape[-2] ** 0.5,
-            "multiplied by the square root of D, where it should be divided": plain * size**0.5,
+            "the scores are not scaled": plain,
+            "divided by D; divide by its square root to keep the variance at 1": plain / size,
+            "divided by the square root of the number of keys; use D, the length of a query": plain / n_keys**0.5,
+            "divided by the square root of the number of queries; use D, the length of one": plain / shape[-2] ** 0.5,
+            "multiplied by the square root of D instead of divided": plain * size**0.5,
         }
         judge(function, {"queries": queries, "keys": keys}, plain / math.sqrt(size), mistakes)
 
@@ -80,17 +79,17 @@ def check_softmax(function: Answer) -> None:
     for scores in cases:
         by_the_largest_of_all = (scores - scores.max()).exp()
         mistakes = {
-            "each row must sum to 1, but here the columns do: the sum runs over the last dimension": scores.softmax(0),
-            "all of it sums to 1, but each row has to": scores.flatten().softmax(0).view(scores.shape),
-            "divided by the sum without torch.exp first": scores / scores.sum(-1, keepdim=True),
-            "torch.exp overflows for large scores and vanishes for very negative ones: subtract the row's largest"
+            "each row must sum to 1, but here the columns do: sum over the last dimension": scores.softmax(0),
+            "the whole tensor sums to 1, but each row has to": scores.flatten().softmax(0).view(scores.shape),
+            "the scores are divided by their sum without torch.exp first": scores / scores.sum(-1, keepdim=True),
+            "torch.exp overflows for large scores and underflows for very negative ones: subtract the row's largest"
             " score first": scores.exp() / scores.exp().sum(-1, keepdim=True),
             "the largest of all scores was subtracted; each row needs its own, or its weights vanish": (
                 by_the_largest_of_all / by_the_largest_of_all.sum(-1, keepdim=True)
             ),
             "not divided by the sum": (scores - scores.amax(-1, keepdim=True)).exp(),
         }
-        answer = call_without("softmax", "write it with torch.exp and a sum", function, {"scores": scores})
+        answer = call_without(("softmax", "softmin"), "write it with torch.exp and a sum", function, {"scores": scores})
         compare(given({"scores": scores}), answer, torch.softmax(scores, dim=-1), mistakes)
 
 
@@ -101,11 +100,11 @@ def check_weighted_sum(function: Answer) -> None:
         expected = torch.einsum("...ts,...sd->...td", weights, values)
         alike = values.sum(-2, keepdim=True).expand(expected.shape)
         mistakes = {
-            "all values count alike here: each has a weight of its own": alike,
-            "this is the plain mean of the values: each has a weight of its own": alike / n_values,
+            "all values are weighted equally: use the weight of each one": alike,
+            "this is the plain mean of the values: use the weight of each one": alike / n_values,
         }
         if n_rows == n_values:
-            mistakes["the weights are transposed: row t says what token t takes"] = weights.mT @ values
+            mistakes["the weights are transposed: row t holds the weights of token t"] = weights.mT @ values
         judge(function, {"weights": weights, "values": values}, expected, mistakes)
 
 
@@ -118,14 +117,14 @@ def check_self_attention(function: Answer) -> None:
         scores = q @ k.T / math.sqrt(size)
         mistakes = {
             "the scores are not divided by the square root of D": (q @ k.T).softmax(-1) @ v,
-            "the scores are divided by the root of C; it is D, the length of a query": (
+            "the scores are divided by the square root of C; use D, the length of a query": (
                 (q @ k.T / math.sqrt(channels)).softmax(-1) @ v
             ),
             "softmax ran over the queries: it must run over the keys, the last dimension": scores.softmax(0) @ v,
-            "the weights were applied to x: it is the values, x @ w_value, that are added up": scores.softmax(-1) @ x,
+            "the weights were applied to x: apply them to the values, x @ w_value": scores.softmax(-1) @ x,
             "without softmax the weights do not sum to 1": scores @ v,
-            "queries and keys changed places": scores.mT.softmax(-1) @ v,
-            "only earlier tokens were seen: there is no mask in this exercise": (
+            "queries and keys are swapped": scores.mT.softmax(-1) @ v,
+            "a causal mask was applied: this exercise has none": (
                 F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
             ),
         }
@@ -139,19 +138,19 @@ def check_causal_mask(function: Answer) -> None:
         expected = torch.tensor([[column <= row for column in range(n_tokens)] for row in range(n_tokens)])
         answer = as_tensor(where, call(function, {"n_tokens": n_tokens}))
         mistakes = {
-            "this is the transpose: row t is the token that looks, and it sees columns up to t": expected.T,
+            "this is the transpose: row t belongs to the token that looks, and it sees columns up to t": expected.T,
             "a token may look at itself as well, so the diagonal is True": expected & ~torch.eye(n_tokens).bool(),
-            "this is the opposite: True where it may look, not where it may not": ~expected,
-            "0 and -inf are what is added to scores; here True and False are wanted": (
+            "this is the opposite: True means that the token may look": ~expected,
+            "0 and -inf are added to scores; return True and False here": (
                 torch.zeros(n_tokens, n_tokens).masked_fill(~expected, -math.inf)
             ),
         }
         compare(where, answer, expected, mistakes)
-        require(answer.dtype == torch.bool, f"{where} came the right places as {answer.dtype}, expected torch.bool")
+        require(answer.dtype == torch.bool, f"{where} got the right values as {answer.dtype}, expected torch.bool")
 
 
 def check_causal_weights(function: Answer) -> None:
-    # In the third case a later score is so large that softmax without a mask leaves nothing for the earlier ones.
+    # In the third case a later score is so large that softmax without a mask gives earlier tokens exactly 0.
     late_and_large = torch.tensor([[0.0, 1.0, 2000.0], [1.0, 0.0, 2000.0], [0.0, 0.0, 1.0]])
     for scores in [random(4, 4, seed=1), random(2, 3, 5, 5, seed=2), late_and_large, torch.tensor([[3.0]])]:
         n_tokens = scores.shape[-1]
@@ -161,15 +160,15 @@ def check_causal_weights(function: Answer) -> None:
         allowed = torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
         cut_after = scores.softmax(-1) * allowed
         mistakes = {
-            "masked after softmax: the rows no longer sum to 1; hide the scores, then take softmax": cut_after,
-            "masked after softmax, then divided by the rest, which can vanish: hide the scores, then take softmax": (
+            "masked after softmax: the rows no longer sum to 1; mask the scores before softmax": cut_after,
+            "masked after softmax, then divided by a sum that can underflow: mask the scores before softmax": (
                 cut_after / cut_after.sum(-1, keepdim=True)
             ),
-            "a hidden score of 0 still weighs exp(0), which is 1: it has to be -inf": (scores * allowed).softmax(-1),
-            "the mask is transposed: earlier tokens are hidden, not later ones": (
+            "a masked score of 0 still gets exp(0), which is 1: set it to -inf": (scores * allowed).softmax(-1),
+            "the mask is transposed: it hides earlier tokens instead of later ones": (
                 scores.masked_fill(~allowed.T, -math.inf).softmax(-1)
             ),
-            "nothing is hidden": scores.softmax(-1),
+            "the mask is missing: later tokens have weight": scores.softmax(-1),
         }
         judge(function, {"scores": scores}, expected, mistakes)
 
@@ -177,17 +176,17 @@ def check_causal_weights(function: Answer) -> None:
 def check_newest_token_attention(function: Answer) -> None:
     for n_tokens, size in [(5, 4), (1, 3), (3, 9), (4, 4)]:
         q, keys, values = random(3, n_tokens, size, seed=n_tokens)
-        # What every token reads behind a causal mask; the newest one's share is the last row.
+        # Causal attention of all tokens; the last row is that of the newest one.
         expected = F.scaled_dot_product_attention(q[None], keys[None], values[None], is_causal=True)[0, -1]
         products = keys @ q[-1]
         mistakes = {
-            "only the first token was seen, as if the query stood at place 0: the newest token sees all": values[0],
-            "only the newest token itself was seen: it sees all": values[-1],
+            "the query saw only the first token, as if it were at position 0: the newest token sees all": values[0],
+            "the query saw only the newest token itself: it sees all of them": values[-1],
             "the scores are not divided by the square root of D": products.softmax(0) @ values,
-            "the scores are divided by the root of the number of tokens; it is D that counts": (
+            "the scores are divided by the square root of the number of tokens; use D": (
                 (products / math.sqrt(n_tokens)).softmax(0) @ values
             ),
-            "all values count alike here: the weights come from the query and the keys": values.mean(0),
+            "all values are weighted equally: the weights come from the query and the keys": values.mean(0),
         }
         judge(function, {"query": q[-1], "keys": keys, "values": values}, expected, mistakes)
 

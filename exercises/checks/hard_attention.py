@@ -1,6 +1,6 @@
-"""The checks of exercises 15 to 26. Those of 15 to 21 are here, those that only count in hard_costs.py.
+"""The checks of exercises 15 to 26: 15 to 21 are here, the counting ones, 22 to 26, in hard_costs.py.
 
-Every expected value comes from somewhere else than the solutions: torch's own functions, autograd, or the model.
+Expected values never come from the solutions, but from torch's own functions, autograd, or the model.
 """
 
 import math
@@ -40,17 +40,19 @@ def check_log_sum_exp(function: Answer) -> None:
         scores = scores.double()
         top = scores.amax(dim=-1)
         mistakes = {
-            "-inf less -inf is NaN: where the maximum is -inf, take out something else": (
+            "-inf - -inf is NaN: if the maximum is -inf, subtract something finite instead": (
                 (scores - top[..., None]).exp().sum(-1).log() + top
             ),
-            "exp overflows, or all of it is rounded to 0: take the maximum out first": scores.exp().sum(-1).log(),
-            "the maximum that was taken out has to be added again": torch.logsumexp(scores - top[..., None], -1),
-            "beside a larger row a small one is rounded to 0: each row needs its own maximum": (
+            "exp overflows, or every term underflows to 0: subtract the maximum first": scores.exp().sum(-1).log(),
+            "add the maximum back at the end": torch.logsumexp(scores - top[..., None], -1),
+            "next to a larger row, a small one underflows to 0: subtract each row's own maximum": (
                 (scores - scores.max()).exp().sum(-1).log() + scores.max()
             ),
-            "this is the maximum, only the largest part of the sum": top,
+            "this is the maximum, only the largest term of the sum": top,
         }
-        answer = call_without("logsumexp", "write it with exp, sum and log", function, {"scores": scores})
+        answer = call_without(
+            ("logsumexp", "logcumsumexp"), "write it with exp, sum and log", function, {"scores": scores}
+        )
         compare(given({"scores": scores}), answer, torch.logsumexp(scores, dim=-1), mistakes)
 
 
@@ -64,16 +66,18 @@ def check_softmax_backward(function: Answer) -> None:
         average = (p * gradient).sum(-1, keepdim=True)
         mistakes = {
             "all scores share a denominator, so each one moves every probability, not only its own": p * gradient,
-            "this is the diagonal of the Jacobian; the entries -p_i p_j beside it are missing": p * (1 - p) * gradient,
-            "every row has an average of its own, over the last dimension": p * (gradient - (p * gradient).sum()),
-            "the average of the gradient is weighted with the probabilities": (
+            "this is the diagonal of the Jacobian; the entries -p_i p_j off the diagonal are missing": p
+            * (1 - p)
+            * gradient,
+            "every row needs its own average, over the last dimension": p * (gradient - (p * gradient).sum()),
+            "weight the average of the gradient with the probabilities": (
                 p * (gradient - gradient.mean(-1, keepdim=True))
             ),
-            "the gradient less its average still has to be multiplied by the probabilities": gradient - average,
+            "multiply the gradient minus its average by the probabilities": gradient - average,
         }
         judge(function, {"probabilities": p, "gradient": gradient}, expected, mistakes)
     p, gradient = random(2, 400, seed=1).softmax(dim=-1), random(2, 400, seed=2)
-    advice = "write out the product with the matrix diag(p) - p p^T, then it isn't needed"
+    advice = "write out the product with diag(p) - p p^T, so that the matrix itself isn't needed"
     require_small_tensors("for 2 rows of 400 scores", lambda: function(p, gradient), 2 * 400, advice)
 
 
@@ -93,8 +97,8 @@ def check_attention_backward(function: Answer) -> None:
             answer = parts(where, call(function, inputs), 3)
         for i, name in enumerate(names):
             mistakes = {
-                "later tokens were seen: the mask is missing": unmasked[i],
-                "the scores were divided by the root of D, so the way back is, too": expected[i] * math.sqrt(shape[-1]),
+                "later tokens are visible: the mask is missing": unmasked[i],
+                "divide by the square root of D in the backward pass too": expected[i] * math.sqrt(shape[-1]),
                 **{f"this is the gradient of the {names[j]}": expected[j] for j in range(3) if i != j},
                 **wrong[name],
             }
@@ -102,14 +106,14 @@ def check_attention_backward(function: Answer) -> None:
 
 
 def _attention_mistakes(q: Tensor, k: Tensor, v: Tensor, gradient: Tensor) -> dict[str, dict[str, Tensor]]:
-    """What comes out for queries, keys and values when one step of the way back is wrong."""
+    """The gradients of queries, keys and values if one step of the backward pass is wrong."""
     T, D = q.shape[-2:]
     scores = q @ k.transpose(-2, -1) / math.sqrt(D)
     weights = (scores + torch.full((T, T), -math.inf, dtype=q.dtype).triu(1)).softmax(-1)
     grad_weights, grad_scores = torch.autograd.grad(weights @ v, (weights, scores), gradient)
     elementwise = weights * grad_weights / math.sqrt(D)
-    softmax = "the softmax was gone back through number by number; exercise 16 is the way"
-    turned = "a matrix (T, T) has to be transposed: a key or value hears from every query that looks at it"
+    softmax = "the softmax was differentiated elementwise; use exercise 16"
+    turned = "a (T, T) matrix has to be transposed: a key or value collects gradient from every query that looks at it"
     return {
         "queries": {softmax: elementwise @ k},
         "keys": {softmax: elementwise.transpose(-2, -1) @ q, turned: grad_scores @ q / math.sqrt(D)},
@@ -119,34 +123,34 @@ def _attention_mistakes(q: Tensor, k: Tensor, v: Tensor, gradient: Tensor) -> di
 
 def check_blockwise_attention(function: Answer) -> None:
     joining = (
-        "in one block it was right, so the joining is wrong: when the largest score grows, the total and the weighted"
-        " sum so far are both multiplied by exp(old largest - new largest)"
+        "a single block was right, so the rescaling is wrong: when the largest score grows, the total and the weighted"
+        " sum so far must both be multiplied by exp(old largest - new largest)"
     )
     for block, spread, advice in [
         (36, 1.0, None),
         (12, 1.0, joining),
         (1, 1.0, joining),
-        (8, 1.0, "blocks that divide the length were right: here the last one has 4 keys"),
-        (64, 1.0, "a block may be longer than the text"),
-        (12, 1e3, "small scores were right, these overflow: take out the largest score so far"),
+        (8, 1.0, "blocks that divide the length evenly were right: here the last one has 4 keys"),
+        (64, 1.0, "a block may be longer than the sequence"),
+        (12, 1e3, "small scores were right, these overflow: subtract the largest score so far"),
     ]:
         q, k, v = random(2, 36, 8, seed=1) * spread, random(2, 36, 8, seed=2), random(2, 36, 8, seed=3)
         arguments = {"queries": q, "keys": k, "values": v, "block": block}
-        hint = "write out what it does, block by block"
-        answer = call_without("scaled_dot_product_attention", hint, function, arguments)
+        hint = "compute it block by block"
+        answer = call_without(("scaled_dot_product_attention",), hint, function, arguments)
         where = f"for 36 tokens in blocks of {block}"
         expected, unscaled = (
             F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale) for scale in (None, 1.0)
         )
         mistakes = {
-            "later tokens were seen: the mask is missing": F.scaled_dot_product_attention(q, k, v),
+            "later tokens are visible: the mask is missing": F.scaled_dot_product_attention(q, k, v),
             "the scores are not divided by the square root of D": unscaled,
         }
         if advice and isinstance(answer, Tensor):
             mistakes[advice] = answer
         compare(where, answer, expected, mistakes)
     q, k, v = (random(64, 8, seed=seed) for seed in range(3))
-    advice = "scores, weights and mask may exist for one block of keys, never for all"
+    advice = "keep scores, weights and mask for only one block of keys at a time"
     require_small_tensors("for 64 tokens in blocks of 8", lambda: function(q, k, v, 8), 64 * 8, advice)
 
 
@@ -159,10 +163,10 @@ def check_chunked_cross_entropy(function: Answer) -> None:
         expected = (loss.detach(), *torch.autograd.grad(loss, (h, w)))
         logits, last = hidden @ weight.T, slice((9 // rows) * rows, None)
         p = logits.softmax(dim=-1)
-        one = "this is the gradient of log_sum_exp alone: the loss takes the target's logit off, its gradient 1"
-        overflow = "exp overflows: take the maximum out first"
+        one = "this is the gradient of log_sum_exp alone: the loss also subtracts the target's logit"
+        overflow = "exp overflows: subtract the maximum first"
         naive = (logits.exp().sum(-1).log() - logits[range(10), targets]).sum()
-        ending = "this is the last chunk's part: the weight's gradient is the sum over chunks"
+        ending = "this is the part of the last chunk: sum the gradient of weight over chunks"
         wrong: tuple[dict[str, Tensor], ...] = (
             {overflow: naive},
             {one: p @ weight, overflow: logits.exp() / logits.exp().sum(-1, keepdim=True) @ weight},
@@ -176,7 +180,7 @@ def check_chunked_cross_entropy(function: Answer) -> None:
             mistakes = {"this is the mean over the tokens, not the sum": expected[i] / 10, **wrong[i]}
             compare(f"{where}, as {name},", answer[i], expected[i], mistakes)
     hidden, weight, targets = random(256, 4, seed=1), random(64, 4, seed=2), torch.arange(256) % 64
-    advice = "logits, and all that has their shape, may exist for `rows` tokens only"
+    advice = "keep logits, and anything of their shape, for only `rows` tokens at a time"
     where = "for 256 tokens, 8 rows at a time, V 64, C 4,"
     require_small_tensors(where, lambda: function(hidden, weight, targets, 8), 256 * 4, advice)
 
@@ -190,24 +194,26 @@ def check_tied_gradient(function: Answer) -> None:
         ("2 rows of 3 different tokens", torch.tensor([[0, 1, 2], [3, 4, 5]])),
         ("2 rows of tokens that occur more than once", torch.tensor([[7, 7, 2, 7], [2, 10, 0, 7]])),
     ]:
-        kept: list[Tensor] = []
-        with model.wte.register_forward_hook(lambda _module, _inputs, output, kept=kept: kept.append(output)):
+        embedded: list[Tensor] = []
+        with model.wte.register_forward_hook(
+            lambda _module, _inputs, output, embedded=embedded: embedded.append(output)
+        ):
             hidden = model.hidden_states(ids)
         logits = model.head(hidden)
         loss = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="sum")
-        expected, by_embedded, by_logits = torch.autograd.grad(loss, (model.wte.weight, kept[0], logits))
+        expected, by_embedded, by_logits = torch.autograd.grad(loss, (model.wte.weight, embedded[0], logits))
         hidden = hidden.detach()
         head = by_logits.flatten(0, 1).T @ hidden.flatten(0, 1)
         overwritten = head.clone()
         overwritten[ids] += by_embedded
         mistakes = {
-            "this is the part of the head, the embedding's is missing": head,
-            "this is the part of the embedding, the head's is missing": expected - head,
-            "x[ids] += y keeps one of the gradients of a token that occurs twice; index_add adds all": overwritten,
-            "this is the mean of both uses; they add up": expected / 2,
+            "this is the gradient from the head; the one from the embedding is missing": head,
+            "this is the gradient from the embedding; the one from the head is missing": expected - head,
+            "x[ids] += y keeps only one gradient of a token that occurs twice; index_add adds all": overwritten,
+            "this is the mean over both uses; add them up": expected / 2,
         }
         arguments = {"ids": ids, "embedded_gradient": by_embedded, "hidden": hidden, "logits_gradient": by_logits}
-        compare(f"for a GPT-2 that reads {what}", call(function, arguments), expected, mistakes)
+        compare(f"for a GPT-2 on {what}", call(function, arguments), expected, mistakes)
 
 
 def check_packed_inputs(function: Answer) -> None:
@@ -215,19 +221,19 @@ def check_packed_inputs(function: Answer) -> None:
         where, T = f"for lengths {lengths}", sum(lengths)
         mask, positions = parts(where, call(function, {"lengths": lengths}), 2)
         kind = getattr(mask, "dtype", type(mask).__name__)
-        require(kind == torch.bool, f"{where}, as mask, came {kind}, expected a tensor of torch.bool")
+        require(kind == torch.bool, f"{where}, as mask, got {kind}, expected a tensor of torch.bool")
         squares = [torch.ones(length, length) for length in lengths]
         expected = torch.block_diag(*(square.tril() for square in squares)).bool()
         mistakes = {
-            "tokens see the documents before their own": torch.ones(T, T).tril().bool(),
-            "tokens see later ones of their own document": torch.block_diag(*squares).bool(),
-            "this is the transpose: rows are the tokens that look, columns those that are looked at": expected.T,
-            "True is where a token may look, not where it may not": ~expected,
+            "tokens see earlier documents": torch.ones(T, T).tril().bool(),
+            "tokens see later tokens of their own document": torch.block_diag(*squares).bool(),
+            "this is the transpose: rows are the tokens that look, columns the tokens they look at": expected.T,
+            "True means that a token may look": ~expected,
         }
         compare(f"{where}, as mask,", mask, expected, mistakes)
-        running_on = {"every document begins at position 0": torch.arange(T)}
+        no_restart = {"every document starts at position 0": torch.arange(T)}
         expected = torch.cat([torch.arange(length) for length in lengths])
-        compare(f"{where}, as positions,", positions, expected, running_on)
+        compare(f"{where}, as positions,", positions, expected, no_restart)
 
 
 CHECKS: dict[int, tuple[str, Callable[[Answer], None]]] = {

@@ -1,4 +1,4 @@
-"""The checks of exercises 22 to 26, which count: held against models without memory and PyTorch's FLOP counter."""
+"""The checks of exercises 22 to 26: compare counts with models on the meta device and PyTorch's FLOP counter."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from src.model.transformerBlock import TransformerBlock
 
 Answer = Callable[..., Any]
 
-# Sizes that have nothing in common, so that no mistake cancels out.
+# Sizes without a common factor, so that no mistake cancels out.
 ODD = {"vocab_size": 97, "context_length": 16, "d_model": 24, "n_heads": 3, "n_layers": 5, "dropout": 0.0}
 CONFIGS: dict[str, dict[str, Any]] = {"micro": GPT_CONFIGS["micro"], f"the config {ODD}": ODD}
 
@@ -34,7 +34,7 @@ def check_parameter_count(function: Answer) -> None:
             }
             mistakes = {
                 "a tied head is the embedding, counted once": expected + head,
-                "a head that isn't tied has V x C numbers of its own": expected - head,
+                "a head that isn't tied has V x C parameters of its own": expected - head,
                 "the head has no bias": expected + config["vocab_size"],
                 **{
                     f"{what} are missing": expected - sum(size for part, size in sizes.items() if pattern in part)
@@ -55,8 +55,8 @@ def check_forward_flops(function: Answer) -> None:
                 "the head is missing": expected - head,
                 "the scores and weighted sums are missing": expected - scores,
                 "scores and weighted sums are two products, each as large": expected - scores / 2,
-                "the head reads every token, not only the last": expected - head * (tokens - 1) / tokens,
-                "there are n_layers blocks": (linear + scores) / config["n_layers"] + head,
+                "the head computes logits for every token, not only the last": expected - head * (tokens - 1) / tokens,
+                "multiply by the number of blocks, n_layers": (linear + scores) / config["n_layers"] + head,
                 "the batch is missing": expected / batch_size,
             }
             answer = function(dict(config), batch_size, tokens)
@@ -64,9 +64,9 @@ def check_forward_flops(function: Answer) -> None:
 
 
 def _flops(model: nn.Module, *inputs: Any) -> tuple[int, int, int]:
-    """FLOPs of (linear layers, scores and weighted sums, the head) in one forward pass without memory.
+    """FLOPs of (linear layers, scores and weighted sums, head) in one forward pass on the meta device.
 
-    There attention runs as plain products, where on a CPU its fused kernel would be left out of the count.
+    There attention runs as plain matrix products; on a CPU the counter would miss the fused kernel.
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.eval()(*inputs)
@@ -79,15 +79,15 @@ def check_crossover_length(function: Answer) -> None:
         with torch.device("meta"):
             block = TransformerBlock(GPTConfig(50257, 1024, d_model, 4, 1))
             linear, scores, _ = _flops(block, torch.empty(1, 8, d_model))
-        equal = 8 * linear / scores  # tokens at which they cost as much: one grows with T, the other with T * T
+        equal = 8 * linear / scores  # tokens at which both cost the same: one grows with T, the other with T * T
         for share in (0.5, 0.1, 0.25, 0.9):
             expected = equal * share / (1 - share)
             mistakes = {
                 "the MLP belongs to the block": expected / 3,
                 "the four projections of attention belong to the block": expected * 2 / 3,
                 "scores and weighted sums are two products, each as large": expected * 2,
-                "this is for a share of the rest of the block; a share of the whole is asked for": equal * share,
-                "this is for the share of the rest": equal * (1 - share) / share,
+                "this is relative to the rest of the block; use a share of the whole block": equal * share,
+                "this is where the rest of the block has that share": equal * (1 - share) / share,
             }
             compare_number(f"for d_model {d_model} and share {share}", function(d_model, share), expected, mistakes)
 
@@ -106,12 +106,12 @@ def check_cache_bytes(function: Answer) -> None:
         cache = KeyValueCache(kept, batch_size, tokens, device=torch.device("meta"), dtype=dtypes[size])
         expected = cache.both.nbytes
         mistakes = {
-            "keys and values are both kept": expected / 2,
+            "keys and values are both cached": expected / 2,
             "every layer has keys and values": expected / config["n_layers"],
             "every head has d_model / n_heads channels, not d_model": expected * config["n_heads"],
-            "all heads are kept, this is one": expected / heads,
-            "only kv_heads heads are kept": expected * config["n_heads"] / heads,
-            "every sequence of the batch has a cache": expected / batch_size,
+            "this is one head; all are cached": expected / heads,
+            "only kv_heads heads are cached": expected * config["n_heads"] / heads,
+            "every sequence of the batch has its own cache": expected / batch_size,
             "these are numbers, not bytes": expected / size,
         }
         arguments = [dict(config), batch_size, tokens, size, *([] if kv_heads is None else [kv_heads])]
@@ -134,7 +134,7 @@ def check_tokens_per_second(function: Answer) -> None:
 def _limit(
     config: dict[str, Any], batch_size: int, seen: int, rates: Mapping[str, float]
 ) -> tuple[float, dict[str, float]]:
-    """Tokens a second, and what each mistake makes of them."""
+    """Tokens per second, and the value that each common mistake leads to."""
     model = on_meta_device(config)
     cache = model.new_cache(batch_size, seen)
     cache.length = seen - 1
@@ -145,14 +145,14 @@ def _limit(
     cache_s = size * cache.both.numel() / bandwidth
     compute_s, read_s = flops / rates["compute"], weights_s + cache_s
     return batch_size / max(read_s, compute_s), {
-        "both go on at the same time: the longer one counts, not the sum": batch_size / (read_s + compute_s),
+        "reading and computing overlap: use the longer time, not the sum": batch_size / (read_s + compute_s),
         "the slower one sets the pace": batch_size / min(read_s, compute_s),
-        "every one of the sequences gains a token": 1 / max(read_s, compute_s),
-        "the weights are read once for all sequences": batch_size / max(batch_size * weights_s + cache_s, compute_s),
+        "every sequence gains a token per step": 1 / max(read_s, compute_s),
+        "the weights are read once for the whole batch": batch_size / max(batch_size * weights_s + cache_s, compute_s),
         "every sequence reads a cache of its own": batch_size / max(weights_s + cache_s / batch_size, compute_s),
-        "the cache is read, too": batch_size / max(weights_s, compute_s),
+        "the cache is read too": batch_size / max(weights_s, compute_s),
         "a number takes several bytes": batch_size / max(read_s / size, compute_s),
-        "of the position table only one row is read": (
+        "leave out the position table: only one row of it is read": (
             batch_size / max(read_s + size * sizes["wpe.weight"] / bandwidth, compute_s)
         ),
     }

@@ -1,4 +1,4 @@
-"""What only the checks of exercises 15 to 26 need: answers that are tuples or counts, and the memory on the way."""
+"""Helpers for the checks of exercises 15 to 26: tuples, counts, and the size of intermediate tensors."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,19 +11,19 @@ from exercises.checks.judging import require
 
 
 def parts(where: str, answer: Any, count: int) -> tuple[Any, ...]:
-    """The answer, if it is a tuple of `count` parts. Raises AssertionError with one sentence otherwise."""
-    came = f"{len(answer)} parts" if isinstance(answer, tuple | list) else f"a {type(answer).__name__}"
-    require(came == f"{count} parts", f"{where} came {came}, expected a tuple of {count} tensors")
+    """The answer, if it is a tuple of `count` parts; otherwise raises AssertionError."""
+    got = f"{len(answer)} parts" if isinstance(answer, tuple | list) else f"a {type(answer).__name__}"
+    require(got == f"{count} parts", f"{where} got {got}, expected a tuple of {count} tensors")
     return tuple(answer)
 
 
 def compare_number(where: str, answer: Any, expected: float, mistakes: Mapping[str, float]) -> None:
-    """Raises AssertionError with one sentence unless the answer is the expected number; a known mistake is named."""
+    """Raise AssertionError unless the answer is the expected number; the message names a known mistake."""
     is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
-    require(is_number, f"{where} came {'None' if answer is None else 'a ' + type(answer).__name__}, expected a number")
+    require(is_number, f"{where} got {'None' if answer is None else 'a ' + type(answer).__name__}, expected a number")
     hints = [f": {mistake}" for mistake, wrong in mistakes.items() if _is_close(answer, wrong)]
     if not _is_close(answer, expected):
-        raise AssertionError(f"{where} came {_shown(answer)}, expected {_shown(expected)}{(hints or [''])[0]}")
+        raise AssertionError(f"{where} got {_shown(answer)}, expected {_shown(expected)}{(hints or [''])[0]}")
 
 
 def _is_close(answer: float, expected: float) -> bool:
@@ -35,15 +35,15 @@ def _shown(number: float) -> str:
 
 
 def require_small_tensors(where: str, call: Callable[[], Any], most: int, advice: str) -> None:
-    """Raises AssertionError with one sentence if the call makes a tensor of more than `most` numbers on its way."""
+    """Raise AssertionError if the call creates an intermediate tensor of more than `most` numbers."""
     with _LargestTensor() as watch:
         call()
-    made = f"made a tensor of shape {watch.shape} on the way, {watch.largest:,} numbers"
-    require(watch.largest <= most, f"{where} the function {made}, where {most:,} are enough: {advice}")
+    made = f"creates a tensor of shape {watch.shape}, {watch.largest:,} numbers"
+    require(watch.largest <= most, f"{where} the function {made}, but {most:,} are enough: {advice}")
 
 
 class _LargestTensor(TorchFunctionMode):
-    """Remembers the largest tensor that any torch function or method inside gave back."""
+    """Records the largest tensor that a torch function or method returns inside the block."""
 
     def __init__(self) -> None:
         super().__init__()

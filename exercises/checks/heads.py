@@ -1,4 +1,4 @@
-"""The checks of exercises 10 to 14: heads, the whole of GPT-2's attention, order, and the cache."""
+"""The checks of exercises 10 to 14: heads, multi-head attention, token order, and the KV cache."""
 
 import math
 from collections.abc import Callable
@@ -20,8 +20,8 @@ def check_split_heads(function: Callable[..., Tensor]) -> None:
             "the shape is right but tokens and heads are mixed up: view as (B, T, H, D), then swap T and H": (
                 x.view(batch, n_heads, n_tokens, size)
             ),
-            "T and H still have to change places, with transpose(1, 2)": x.view(batch, n_tokens, n_heads, size),
-            "head h took every H-th channel: its D channels are neighbours": (
+            "T and H still have to be swapped, with transpose(1, 2)": x.view(batch, n_tokens, n_heads, size),
+            "head h got every H-th channel: its D channels are adjacent": (
                 x.view(batch, n_tokens, size, n_heads).permute(0, 3, 1, 2)
             ),
         }
@@ -35,10 +35,10 @@ def check_merge_heads(function: Callable[..., Tensor]) -> None:
         flat = (batch, n_tokens, n_heads * size)
         mistakes = {
             "the shape is right but tokens and heads are mixed up: swap H and T before the reshape": y.reshape(flat),
-            "the heads are dealt out channel by channel: they stand side by side, head 0 first": (
+            "the heads are interleaved channel by channel: put them side by side, head 0 first": (
                 y.permute(0, 2, 3, 1).reshape(flat)
             ),
-            "the heads were added up: they stand side by side": y.sum(1),
+            "the heads were added up: put them side by side": y.sum(1),
         }
         judge(function, {"y": y}, expected, mistakes)
 
@@ -62,6 +62,7 @@ def model_attention(d_model: int, n_heads: int) -> MultiHeadAttention:
 
 
 def multi_head_mistakes(x: Tensor, module: MultiHeadAttention, n_heads: int) -> dict[str, Tensor]:
+    """The outputs (B, T, C) that common mistakes in multi-head attention lead to."""
     B, T, C = x.shape
     parts = module.c_attn(x).split(C, dim=2)
     q, k, v = (part.view(B, T, n_heads, C // n_heads).transpose(1, 2) for part in parts)
@@ -73,14 +74,14 @@ def multi_head_mistakes(x: Tensor, module: MultiHeadAttention, n_heads: int) -> 
         return y.transpose(1, 2).reshape(B, T, C)
 
     wrong = {
-        "later tokens were seen: the mask is missing": merged(q, k, v, causal=False),
-        "the scores are divided by the root of C; each head's queries have only D channels": (
+        "later tokens are visible: the mask is missing": merged(q, k, v, causal=False),
+        "the scores are divided by the square root of C; each head's queries have only D channels": (
             merged(q, k, v, scale=1 / math.sqrt(C))
         ),
         "the scores are not divided by the square root of D": merged(q, k, v, scale=1.0),
-        "c_attn gives queries, keys, values, in this order; two of them changed places": merged(k, q, v),
-        "keys and values changed places": merged(q, v, k),
-        "all channels were one head: split queries, keys and values first": merged(*one_head),
+        "c_attn gives queries, keys and values in this order; two of them are swapped": merged(k, q, v),
+        "keys and values are swapped": merged(q, v, k),
+        "all channels form one head: split queries, keys and values first": merged(*one_head),
         "tokens and heads are mixed up when the heads are split": merged(*mixed),
         "tokens and heads are mixed up when the heads are merged": (
             F.scaled_dot_product_attention(q, k, v, is_causal=True).reshape(B, T, C)
@@ -110,20 +111,20 @@ def check_order_gap(function: Callable[..., float]) -> None:
         before, after = attend(x), attend(x[order])
         gaps = torch.stack([after[new] - before[old] for new, old in enumerate(order.tolist())])
         mistakes = {
-            "the tokens' attention has to be reordered too before the two are compared": (after - before).abs().max(),
+            "reorder the attention of x too before comparing the two": (after - before).abs().max(),
             "the reordering went the wrong way: row i of x[order] is row order[i] of x": (
                 (after[order] - before).abs().max()
             ),
             "this is the largest difference with its sign: take absolute values first": gaps.max(),
-            "this is the mean of the differences: the largest is wanted": gaps.abs().mean(),
-            "these are all the differences: the largest is wanted": gaps.abs(),
-            "this is the sum of the differences: the largest is wanted": gaps.abs().sum(),
+            "this is the mean of the differences: return the largest": gaps.abs().mean(),
+            "these are all the differences: return the largest": gaps.abs(),
+            "this is the sum of the differences: return the largest": gaps.abs().sum(),
         }
         arguments = {"attention": attend, "x": x, "order": order}
         where, answer = given(arguments), call(function, arguments)
         is_number = isinstance(answer, float | int)
         compare(where, torch.tensor(float(answer)) if is_number else answer, gaps.abs().max(), mistakes)
-        require(is_number, f"{where} came {kind_of(answer)}, expected a float: .item() makes one of it")
+        require(is_number, f"{where} got {kind_of(answer)}, expected a float: use .item()")
 
 
 def check_cached_attention(function: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> None:
@@ -139,24 +140,24 @@ def check_cached_attention(function: Callable[..., tuple[Tensor, Tensor, Tensor]
 def check_cached_step(
     function: Callable[..., tuple[Tensor, Tensor, Tensor]], tensors: tuple[Tensor, ...], start: int, end: int
 ) -> None:
-    """The tokens from start to end, after those before start; the whole answer is known."""
+    """Check one call: tokens start to end are new, those before start are cached."""
     q, k, v = (tensor[:, :, start:end] for tensor in tensors[:3])
     keys, values = (tensor[:, :, :end] for tensor in tensors[1:3])
     arguments = {"q": q, "k": k, "v": v, "cached_keys": keys[:, :, :start], "cached_values": values[:, :, :start]}
     answer = call(function, arguments)
     where = f"for T = {end - start} new and S = {start} cached tokens"
     triple = isinstance(answer, tuple | list) and len(answer) == 3
-    require(triple, f"{where} came no triple: return the attention, all keys and all values")
+    require(triple, f"{where} got no tuple of three: return the attention, all keys and all values")
     new_first = "the cached ones come first, then the new ones"
-    compare(f"{where}, as keys", answer[1], keys, {new_first: torch.cat([k, keys[:, :, :start]], 2)})
-    compare(f"{where}, as values", answer[2], values, {new_first: torch.cat([v, values[:, :, :start]], 2)})
+    compare(f"{where}, as keys,", answer[1], keys, {new_first: torch.cat([k, keys[:, :, :start]], 2)})
+    compare(f"{where}, as values,", answer[2], values, {new_first: torch.cat([v, values[:, :, :start]], 2)})
     mistakes = {
         "the mask's triangle starts at the first cached token; new token t sees S + t + 1 tokens": (
             F.scaled_dot_product_attention(q, keys, values, is_causal=True)
         ),
-        "new tokens saw later new ones: between these the mask is still needed": (
+        "new tokens see later new ones: among these the mask is still needed": (
             F.scaled_dot_product_attention(q, keys, values)
         ),
-        "the cached tokens were not seen": F.scaled_dot_product_attention(q, k, v, is_causal=True),
+        "the new tokens ignore the cache": F.scaled_dot_product_attention(q, k, v, is_causal=True),
     }
     compare(where, answer[0], tensors[3][:, :, start:end], mistakes)

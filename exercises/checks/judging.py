@@ -1,28 +1,28 @@
-"""What the checks share: calling an answer, and saying in one sentence what is wrong with it."""
+"""Shared by the checks: call an answer, and say in one sentence what is wrong with it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-TOLERANCE = 1e-6  # relative and absolute; answers worked out in float32 pass, a missing factor does not
-SHOWN_VALUES = 12  # of all arguments together; tensors of more values are shown by their shapes
+TOLERANCE = 1e-6  # relative and absolute: float32 answers pass, a missing factor does not
+SHOWN_VALUES = 12  # of all arguments together; larger tensors are shown by their shapes
 
 
 class CallFailedError(Exception):
-    """The function under test raised the error that is this one's cause; the message says for which arguments."""
+    """The answer raised an error, which is the cause; the message gives the arguments."""
 
 
 def require(condition: bool, sentence: str) -> None:
-    """Raises AssertionError with the sentence when the condition doesn't hold."""
+    """Raise AssertionError with the sentence unless the condition holds."""
     if not condition:
         raise AssertionError(sentence)
 
 
 def random(*shape: int, seed: int) -> Tensor:
-    """Standard normal float64 values, the same ones each time; the global random state is left alone."""
+    """Standard normal float64 values for a seed; the global random state is not touched."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -32,18 +32,18 @@ def judge(
     expected: Tensor,
     mistakes: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Call the function with the arguments, in order, and compare what it returns with the expected tensor.
+    """Call the function with the arguments, in order, and compare its result with the expected tensor.
 
-    `mistakes` maps what a well-known mistake is to the answer it leads to; one that fits ends the sentence.
-    Raises AssertionError with one sentence: what was given, what came, what was expected.
+    `mistakes` maps the description of a common mistake to the answer it leads to; a match is added to the message.
+    Raises AssertionError with one sentence: the arguments, what the function returned, and what was expected.
     """
     compare(given(arguments), call(function, arguments), expected, mistakes)
 
 
 def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """The function's answer to copies of the arguments.
+    """Call the function on copies of the arguments and return its answer.
 
-    Raises AssertionError if it changes one of them, and CallFailedError from what it raises itself.
+    Raises AssertionError if it changes an argument, and CallFailedError if the function raises.
     """
     copies = {name: value.clone() if isinstance(value, Tensor) else value for name, value in arguments.items()}
     try:
@@ -53,20 +53,23 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     for name, value in arguments.items():
         if isinstance(value, Tensor):
             unchanged = value.shape == copies[name].shape and torch.equal(copies[name], value)
-            require(unchanged, f"the call changed its argument {name}: leave the arguments as they are")
+            require(unchanged, f"the call changed its argument {name}: leave the arguments unchanged")
     return answer
 
 
-def call_without(called: str, hint: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """As `call`; raises AssertionError with the hint if the answer leaves the work to torch's function of this name."""
+def call_without(
+    forbidden: Sequence[str], hint: str, function: Callable[..., Any], arguments: Mapping[str, Any]
+) -> Any:
+    """Like `call`, but raises AssertionError with the hint if the answer calls a forbidden torch function."""
     with _CalledNames() as names:
         answer = call(function, arguments)
-    require(not any(called in name for name in names.seen), f"the function calls torch's own {called}: {hint}")
+    for name in forbidden:
+        require(not any(name in called for called in names.seen), f"the function calls torch's own {name}: {hint}")
     return answer
 
 
 class _CalledNames(TorchFunctionMode):
-    """Remembers the names of the torch functions and methods that were called inside."""
+    """Records the names of the torch functions and methods called inside the block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,31 +83,32 @@ class _CalledNames(TorchFunctionMode):
 
 
 def compare(where: str, answer: Any, expected: Tensor, mistakes: Mapping[str, Tensor] | None = None) -> None:
-    """Raises AssertionError with one sentence that begins with `where` unless the answer is the expected tensor."""
+    """Raise AssertionError with a sentence that starts with `where` unless the answer is the expected tensor."""
     answer = as_tensor(where, answer)
     if is_close(answer, expected):
         return
     hints = [f": {mistake}" for mistake, wrong in (mistakes or {}).items() if is_close(answer, wrong)]
     hint = hints[0] if hints else ""
     if answer.shape != expected.shape:
-        came, wanted = (shown(tensor).replace("of shape", "a tensor of shape") for tensor in (answer, expected))
-        raise AssertionError(f"{where} came {came}, expected {wanted}{hint}")
+        got, wanted = (shown(tensor).replace("of shape", "a tensor of shape") for tensor in (answer, expected))
+        raise AssertionError(f"{where} got {got}, expected {wanted}{hint}")
     place = worst_place(answer, expected)
-    came, wanted = (shown(tensor[place]) for tensor in (answer, expected))
+    got, wanted = (shown(tensor[place]) for tensor in (answer, expected))
     at = f" at {list(place)}" if place else ""
-    raise AssertionError(f"{where} came {came}{at}, expected {wanted}{hint}")
+    raise AssertionError(f"{where} got {got}{at}, expected {wanted}{hint}")
 
 
 def as_tensor(where: str, answer: Any) -> Tensor:
+    """The answer, detached. Raises AssertionError if it is no tensor."""
     if answer is None:
-        raise AssertionError(f"{where} came None: the function needs a return")
+        raise AssertionError(f"{where} got None: the function needs a return")
     if not isinstance(answer, Tensor):
-        raise AssertionError(f"{where} came {kind_of(answer)}, expected a tensor")
+        raise AssertionError(f"{where} got {kind_of(answer)}, expected a tensor")
     return answer.detach()
 
 
 def kind_of(answer: Any) -> str:
-    """'an int', 'a float', 'a tensor'."""
+    """The type of the answer with its article: 'an int', 'a float', 'a tensor'."""
     kind = "tensor" if isinstance(answer, Tensor) else type(answer).__name__
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
@@ -117,24 +121,24 @@ def is_close(answer: Tensor, expected: Tensor) -> bool:
 
 
 def worst_place(answer: Tensor, expected: Tensor) -> tuple[int, ...]:
-    """Where the two differ most; a NaN comes before all else, equal infinities don't count."""
+    """The index of the largest difference; NaN counts as the largest, equal infinities as none."""
     gap = (answer.double() - expected.double()).abs().masked_fill(answer == expected, 0.0)
     return tuple(int(index) for index in torch.unravel_index(gap.argmax(), gap.shape))
 
 
 def given(arguments: Mapping[str, Any]) -> str:
-    """The arguments in words: 'for scores [0.0, 1.0] and n_heads 2'."""
+    """The arguments as words: 'for scores [0.0, 1.0] and n_heads 2'."""
     values = sum(value.numel() for value in arguments.values() if isinstance(value, Tensor))
     named = [f"{name} {shown(value, in_full=values <= SHOWN_VALUES)}" for name, value in arguments.items()]
     return "for " + ", ".join(named[:-1]) + (" and " if named[1:] else "") + named[-1]
 
 
 def shown(value: Any, *, in_full: bool = True) -> str:
-    """A tensor by its values, or by its shape when it has many or not `in_full`; functions by their name."""
+    """A tensor as its values, or as its shape if it is large or not `in_full`; a function as its name."""
     if not isinstance(value, Tensor):
         return str(value) if isinstance(value, int | float) else getattr(value, "__name__", type(value).__name__)
     if value.numel() > SHOWN_VALUES or not in_full:
         return f"of shape {tuple(value.shape)}"
     if value.dim() == 0 and value.is_floating_point():
-        return f"{round(value.item(), 9) + 0.0:.6g}"  # rounding leftovers of 1e-16 would only distract
+        return f"{round(value.item(), 9) + 0.0:.6g}"  # hide rounding errors of 1e-16
     return str(torch.round(value, decimals=4).tolist() if value.is_floating_point() else value.tolist())

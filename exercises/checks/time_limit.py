@@ -1,4 +1,4 @@
-"""A limit to the time an answer may take. It needs no alarm of the operating system, so it holds on Windows, too."""
+"""A time limit for answers. It does not use signal.alarm, so it also works on Windows."""
 
 import _thread
 import os
@@ -11,20 +11,20 @@ from contextlib import contextmanager
 from src.program import FAILED
 
 TIME_LIMIT_S = 10
-GRACE_S = 2  # then the process ends, as the interruption is caught by the answer, or waits for a long call of torch's
+GRACE_S = 2  # then the process ends: the answer caught the interrupt, or is inside one long torch call
 
 
 class TimeIsUpError(Exception):
-    """The block took too long; the traceback ends where it was interrupted."""
+    """The block took too long. The traceback ends where it was interrupted."""
 
 
 @contextmanager
 def time_limit(seconds: float | None, name: str) -> Iterator[None]:
-    """Interrupt the block, which runs in the main thread, after so many seconds; None: never.
+    """Interrupt the block, which must run in the main thread, after `seconds`; None disables the limit.
 
-    Raises TimeIsUpError. A block that can't be interrupted ends the process with one line that begins with the name.
+    Raises TimeIsUpError. If the block can't be interrupted, prints one line that starts with `name` and exits.
     """
-    words = f"not done after {seconds} s: is there an endless loop? (--no-time-limit waits)"
+    words = f"still running after {seconds} s: is there an endless loop? (--no-time-limit waits for it)"
     finished, expired = threading.Event(), threading.Event()
 
     def watch() -> None:
@@ -36,7 +36,7 @@ def time_limit(seconds: float | None, name: str) -> Iterator[None]:
             print(f"{name}: {words}", file=sys.__stdout__, flush=True)
             os._exit(FAILED)
 
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background begin without it
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start with SIGINT ignored
     try:
         threading.Thread(target=watch, daemon=True).start()
         yield

@@ -1,1 +1,1 @@
-"""The answers. Try the exercises first."""
+"""The worked solutions. Try the exercises first."""

@@ -1,6 +1,6 @@
-"""Worked answers to exercises 15 to 26: look here last. hard_attention.md beside this file says why they are right.
+"""The answers to exercises 15 to 26, explained in hard_attention.md. Try the exercises first.
 
-B batch, T tokens, C channels, D head size, N tokens of all rows, V vocabulary; `...` any number of leading dimensions.
+B batch, T tokens, C channels, D head size, N tokens of the whole batch, V vocabulary; `...` any leading dimensions.
 """
 
 import math
@@ -12,12 +12,12 @@ from torch import Tensor
 def log_sum_exp(scores: Tensor) -> Tensor:
     """log(sum(exp(scores))) over the last dimension, (..., S) to (...)."""
     top = scores.amax(dim=-1, keepdim=True)
-    top = top.masked_fill(top.isinf(), 0.0)  # -inf less -inf would be nan
+    top = top.masked_fill(top.isinf(), 0.0)  # -inf - -inf would be nan
     return (scores - top).exp().sum(dim=-1).log() + top.squeeze(-1)
 
 
 def softmax_backward(probabilities: Tensor, gradient: Tensor) -> Tensor:
-    """Gradient of the scores (..., S) from that of their softmax (..., S)."""
+    """Gradient of the scores (..., S) from the gradient of their softmax (..., S)."""
     average = (probabilities * gradient).sum(dim=-1, keepdim=True)
     return probabilities * (gradient - average)
 
@@ -25,7 +25,7 @@ def softmax_backward(probabilities: Tensor, gradient: Tensor) -> Tensor:
 def attention_backward(
     queries: Tensor, keys: Tensor, values: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of queries, keys and values, each (..., T, D), from the output's."""
+    """Gradients of queries, keys and values, each (..., T, D), from the gradient of the output."""
     T, D = queries.shape[-2:]
     scale = 1 / math.sqrt(D)
     hidden = torch.ones(T, T, dtype=torch.bool, device=queries.device).triu(1)
@@ -41,7 +41,7 @@ def blockwise_attention(queries: Tensor, keys: Tensor, values: Tensor, block: in
     """Causal attention, (..., T, D), `block` keys at a time (Milakov and Gimelshein 2018; Dao et al. 2022)."""
     T, D = queries.shape[-2:]
     at = torch.arange(T, device=queries.device)
-    top = queries.new_full((*queries.shape[:-1], 1), -math.inf)  # largest score met
+    top = queries.new_full((*queries.shape[:-1], 1), -math.inf)  # largest score so far
     total = torch.zeros_like(top)  # sum of exp(score - top)
     weighted = torch.zeros_like(queries)  # sum of exp(score - top) * value
     for start in range(0, T, block):
@@ -80,7 +80,7 @@ def tied_gradient(ids: Tensor, embedded_gradient: Tensor, hidden: Tensor, logits
 
 
 def packed_inputs(lengths: list[int]) -> tuple[Tensor, Tensor]:
-    """Mask (T, T), True where a token may look, and positions (T,) of documents packed into one row."""
+    """Mask (T, T), True where a token may look, and positions (T,), for documents packed into one row."""
     length = torch.tensor(lengths)
     start = length.cumsum(0) - length
     document = torch.arange(len(lengths)).repeat_interleave(length)  # (T,)
@@ -90,7 +90,7 @@ def packed_inputs(lengths: list[int]) -> tuple[Tensor, Tensor]:
 
 
 def parameter_count(config: dict, tied: bool) -> int:
-    """Learned numbers of a GPT-2 of this config."""
+    """Number of parameters of a GPT-2 of this config."""
     C, V = config["d_model"], config["vocab_size"]
     attention = (C * 3 * C + 3 * C) + (C * C + C)
     mlp = (C * 4 * C + 4 * C) + (4 * C * C + C)
@@ -101,7 +101,7 @@ def parameter_count(config: dict, tied: bool) -> int:
 
 
 def forward_flops(config: dict, batch_size: int, tokens: int) -> int:
-    """FLOPs of the matrix products of one forward pass, two a multiply-add."""
+    """FLOPs of the matrix products of one forward pass, two per multiply-add."""
     C = config["d_model"]
     linear = 4 * C * C + 8 * C * C  # c_attn and attention's c_proj; the MLP
     scores_and_sums = 2 * tokens * C
@@ -110,12 +110,12 @@ def forward_flops(config: dict, batch_size: int, tokens: int) -> int:
 
 
 def crossover_length(d_model: int, share: float) -> float:
-    """Tokens at which scores and weighted sums take `share` of a block's multiply-adds."""
+    """Tokens at which scores and weighted sums are `share` of a block's multiply-adds."""
     return 6 * d_model * share / (1 - share)
 
 
 def cache_bytes(config: dict, batch_size: int, tokens: int, bytes_per_number: int, kv_heads: int | None = None) -> int:
-    """Bytes of the keys and values of all layers."""
+    """Bytes of the KV cache of all layers."""
     head_size = config["d_model"] // config["n_heads"]
     width = head_size * (config["n_heads"] if kv_heads is None else kv_heads)
     return 2 * config["n_layers"] * batch_size * tokens * width * bytes_per_number
@@ -124,7 +124,7 @@ def cache_bytes(config: dict, batch_size: int, tokens: int, bytes_per_number: in
 def tokens_per_second(
     config: dict, batch_size: int, seen: int, *, bandwidth: float, compute: float, bytes_per_number: int
 ) -> float:
-    """The roofline of one decoding step (Williams et al. 2009), as tokens a second."""
+    """The roofline of one decode step (Williams et al. 2009), in tokens per second."""
     C, V, layers = config["d_model"], config["vocab_size"], config["n_layers"]
     read_once = parameter_count(config, tied=True) - config["context_length"] * C
     step_bytes = read_once * bytes_per_number + cache_bytes(config, batch_size, seen, bytes_per_number)

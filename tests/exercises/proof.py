@@ -1,7 +1,7 @@
-"""Holds the text of the exercises to its word: every example is run, every number worked out.
+"""Check the text of the exercises: run every example and recompute every number.
 
-In a text, a number is one of three things: output of a >>> example in a python block, the right side of
-`expression = value` in backticks, or a plain number that the task takes for granted, which has no decimals.
+A number in a text is either output of a >>> example in a python block, the right side of `expression = value` in
+backticks, or a plain number without decimals that the task assumes.
 """
 
 import doctest
@@ -26,53 +26,53 @@ HINT = re.compile(r"<details>\s*<summary>Hint[^<]*</summary>\n\n(.+?)\n\n</detai
 
 
 def sections(text: str) -> dict[int, str]:
-    """The exercises of a text by number, from one heading to the next."""
+    """The sections of a text by exercise number."""
     found = list(HEADING.finditer(text))
     ends = [match.start() for match in found[1:]] + [len(text)]
     return {int(match[1]): text[match.start() : end] for match, end in zip(found, ends, strict=True)}
 
 
 def example_problems(text: str, names: dict[str, Any]) -> list[str]:
-    """The examples that don't hold. Each exercise starts anew, with torch, math and the given names at hand."""
+    """The examples that fail. Each exercise has a fresh namespace with torch, math and the given names."""
     problems: list[str] = []
     for number, section in sections(text).items():
         code = "\n".join(PYTHON.findall(section))
-        test = doctest.DocTestParser().get_doctest(code, names_at_hand(names), f"exercise {number}", None, 0)
+        test = doctest.DocTestParser().get_doctest(code, namespace(names), f"exercise {number}", None, 0)
         doctest.DocTestRunner(verbose=False).run(test, out=problems.append)
     return problems
 
 
 def number_problems(text: str, names: dict[str, Any]) -> list[str]:
-    """Numbers in prose that are wrong, can't be worked out, or have decimals and no proof."""
+    """Numbers in prose that are wrong, can't be recomputed, or have decimals and no expression."""
     prose = FENCED.sub("", text)
     wrong = [problem for piece in IN_BACKTICKS.findall(prose) if (problem := equation_problem(piece, names))]
     lines = IN_BACKTICKS.sub("", prose).splitlines()
-    return wrong + [f"no proof for a number in: {line}" for line in lines if WITH_DECIMALS.search(line)]
+    return wrong + [f"no expression for a number in: {line}" for line in lines if WITH_DECIMALS.search(line)]
 
 
 def equation_problem(piece: str, names: dict[str, Any]) -> str | None:
-    """What is wrong with `expression = value`; None for all else, as `name = 3` or an equation between symbols."""
+    """What is wrong with `expression = value`; None for `name = 3`, symbolic equations and other code."""
     match = LAST_EQUALS.fullmatch(piece)
     if match is None or match[1].strip().isidentifier() or not NUMBER.fullmatch(match[2].strip()):
         return None
     written = match[2].strip().replace(",", "")
     try:
-        true = float(eval(match[1], names_at_hand(names)))
+        true = float(eval(match[1], namespace(names)))
     except Exception as error:
         return f"{piece}: {error!r}"
-    # Half a unit of the last decimal that is written; without decimals, nothing is rounded.
+    # Allow half a unit of the last decimal; a number without decimals is exact.
     decimals = len(written.partition("e")[0].partition(".")[2])
     scale = float("1" + written[written.index("e") :]) if "e" in written else 1.0
     leeway = scale * 0.5 * 10.0**-decimals if decimals else 0.0
     return None if math.isclose(true, float(written), rel_tol=1e-9, abs_tol=leeway) else f"{piece}: it is {true!r}"
 
 
-def names_at_hand(names: dict[str, Any]) -> dict[str, Any]:
+def namespace(names: dict[str, Any]) -> dict[str, Any]:
     return {"torch": torch, "math": math, **names}
 
 
 def layout_problems(text: str, stubs: dict[int, Callable[..., Any]]) -> list[str]:
-    """Exercises that lack what each must have: the signature of its stub, an example, its command, 1 to 3 hints."""
+    """Exercises without the signature of their stub, an example, their command, or one to three hints."""
     found = sections(text)
     if list(found) != list(stubs):
         return [f"the text has exercises {list(found)}, the checks have {list(stubs)}"]

@@ -1,4 +1,4 @@
-"""Exercises 1 to 14: the text holds, solutions pass, stubs don't, and the classic mistakes are told by name."""
+"""Exercises 1 to 14: examples hold, solutions pass, stubs fail, and common mistakes are named."""
 
 import inspect
 import math
@@ -33,18 +33,18 @@ STUBS = {number: getattr(attention, name) for number, (name, _) in CHECKS.items(
 # --- the text
 
 
-def test_each_exercise_has_its_signature_an_example_a_command_and_hints() -> None:
+def test_every_exercise_has_signature_example_command_and_hints() -> None:
     assert layout_problems(TASKS.read_text(encoding="utf-8"), STUBS) == []
 
 
 @pytest.mark.parametrize("text", [TASKS, ANSWERS], ids=lambda path: path.name)
-def test_every_example_and_every_number_in_the_text_holds(text: Path) -> None:
+def test_every_example_and_number_in_the_text_is_right(text: Path) -> None:
     content = text.read_text(encoding="utf-8")
     assert example_problems(content, NAMES) == []
     assert number_problems(content, NAMES) == []
 
 
-def test_each_exercise_has_a_worked_answer_under_the_same_title() -> None:
+def test_every_exercise_has_a_worked_answer_with_the_same_title() -> None:
     tasks, answers = (sections(path.read_text(encoding="utf-8")) for path in (TASKS, ANSWERS))
     assert {n: task.split("\n")[0] for n, task in tasks.items()} == {n: a.split("\n")[0] for n, a in answers.items()}
 
@@ -53,19 +53,22 @@ def test_each_exercise_has_a_worked_answer_under_the_same_title() -> None:
 
 
 @pytest.mark.parametrize("number", CHECKS)
-def test_the_solution_is_right(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_solution_passes_its_check(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main([str(number), "--solution"]) == 0
     assert capsys.readouterr().out == f"exercise {number} ({CHECKS[number][0]}): right\n"
 
 
 @pytest.mark.parametrize("number", CHECKS)
-def test_the_stub_is_still_to_be_written(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stub_fails_its_check(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main([str(number)]) == 1, "an answer is in exercises/attention.py, where git keeps the stubs"
-    assert f"exercise {number} ({CHECKS[number][0]}): not yet: still to be written, at " in capsys.readouterr().out
+    assert (
+        f"exercise {number} ({CHECKS[number][0]}): not yet: still a stub; write your answer at "
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("number", CHECKS)
-def test_stub_and_solution_have_the_same_signature(number: int) -> None:
+def test_stub_and_solution_signatures_match(number: int) -> None:
     assert inspect.signature(STUBS[number]) == inspect.signature(NAMES[CHECKS[number][0]])
     assert STUBS[number].__doc__
 
@@ -101,13 +104,13 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (1, lambda a, b: a * b, "added up"),
     (1, lambda a, b: F.cosine_similarity(a, b, 0), "cosine"),
     (1, lambda a, b: (a * b).mean(), "mean"),
-    (1, lambda a, b: a.sum() * b.sum(), "same place"),
+    (1, lambda a, b: a.sum() * b.sum(), "same position"),
     (1, lambda a, b: None, "needs a return"),
-    (1, lambda a, b: "5", "came a str, expected a tensor"),
-    (1, lambda a, b: (a @ b).item(), "came a float, expected a tensor"),
+    (1, lambda a, b: "5", "got a str, expected a tensor"),
+    (1, lambda a, b: (a @ b).item(), "got a float, expected a tensor"),
     (2, lambda q, k: k @ q.T, "transpose"),
-    (2, lambda q, k: q @ k if k.shape[0] == k.shape[1] else q @ k.T, "columns were taken for the keys"),
-    (2, lambda q, k: (q * k).sum(1) if q.shape == k.shape else q @ k.T, "every query meets every key"),
+    (2, lambda q, k: q @ k if k.shape[0] == k.shape[1] else q @ k.T, "columns were used as keys"),
+    (2, lambda q, k: (q * k).sum(1) if q.shape == k.shape else q @ k.T, "every query with every key"),
     (3, lambda q, k: q @ k.mT, "not scaled"),
     (3, lambda q, k: q @ k.mT / q.shape[-1], "divided by D;"),
     (3, lambda q, k: q @ k.mT / math.sqrt(k.shape[-2]), "number of keys"),
@@ -122,36 +125,38 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (4, lambda s: F.softmax(s, -1), "own softmax"),
     (4, lambda s: nn.Softmax(-1)(s), "calls torch's own softmax"),
     (4, lambda s: s.log_softmax(-1).exp(), "calls torch's own"),
+    (4, lambda s: F.softmin(-s, -1), "calls torch's own softmin"),
+    (4, lambda s: nn.Softmin(-1)(-s), "calls torch's own softmin"),
     (4, lambda s: (e := (s - s.max()).exp()) / e.sum(), "each row has to"),
     (4, lambda s: (s - s.amax(-1, keepdim=True)).exp(), "not divided"),
     (5, lambda w, v: w.mT @ v if w.shape[-1] == w.shape[-2] else w @ v, "weights are transposed"),
     (5, lambda w, v: v.mean(-2, keepdim=True).expand_as(w @ v), "plain mean"),
-    (5, lambda w, v: v.sum(-2, keepdim=True).expand_as(w @ v), "count alike"),
+    (5, lambda w, v: v.sum(-2, keepdim=True).expand_as(w @ v), "weighted equally"),
     (6, lambda x, q, k, v: (x @ q @ (x @ k).T).softmax(-1) @ x @ v, "not divided"),
     (6, lambda x, q, k, v: (x @ q @ (x @ k).T / x.shape[1] ** 0.5).softmax(-1) @ x @ v, "root of C"),
     (6, lambda x, q, k, v: (x @ q @ (x @ k).T / q.shape[1] ** 0.5).softmax(0) @ x @ v, "over the queries"),
     (6, lambda x, q, k, v: (x @ q @ (x @ k).T / q.shape[1] ** 0.5).softmax(-1) @ x, "applied to x"),
     (6, lambda x, q, k, v: (x @ q @ (x @ k).T / q.shape[1] ** 0.5) @ x @ v, "without softmax"),
-    (6, lambda x, q, k, v: (x @ k @ (x @ q).T / q.shape[1] ** 0.5).softmax(-1) @ x @ v, "changed places"),
-    (6, lambda x, q, k, v: attend(*(t[None] for t in (x @ q, x @ k, x @ v)))[0], "only earlier tokens"),
+    (6, lambda x, q, k, v: (x @ k @ (x @ q).T / q.shape[1] ** 0.5).softmax(-1) @ x @ v, "are swapped"),
+    (6, lambda x, q, k, v: attend(*(t[None] for t in (x @ q, x @ k, x @ v)))[0], "causal mask was applied"),
     (7, lambda n: torch.ones(n, n).triu().bool(), "the transpose"),
     (7, lambda n: torch.ones(n, n).tril(-1).bool(), "itself as well"),
     (7, lambda n: torch.ones(n, n).triu(1).bool(), "the opposite"),
     (7, lambda n: torch.full((n, n), -math.inf).triu(1), "added to scores"),
     (7, lambda n: torch.ones(n, n).tril(), "expected torch.bool"),
     (8, lambda s: s.softmax(-1).tril(), "masked after softmax: the rows"),
-    (8, lambda s: (w := s.softmax(-1).tril()) / w.sum(-1, keepdim=True), "which can vanish"),
-    (8, lambda s: s.tril().softmax(-1), "weighs exp(0)"),
+    (8, lambda s: (w := s.softmax(-1).tril()) / w.sum(-1, keepdim=True), "can underflow"),
+    (8, lambda s: s.tril().softmax(-1), "gets exp(0)"),
     (8, lambda s: masked(s, solutions.causal_mask(s.shape[-1]).T).softmax(-1), "mask is transposed"),
-    (8, lambda s: s.softmax(-1), "nothing is hidden"),
+    (8, lambda s: s.softmax(-1), "mask is missing"),
     (8, lambda s: s.masked_fill_(~solutions.causal_mask(s.shape[-1]), -math.inf).softmax(-1), "changed its argument"),
     (9, lambda q, k, v: attend(q[None, None], k[None], v[None])[0, 0], "only the first token"),
     (9, lambda q, k, v: v[-1], "only the newest token"),
     (9, lambda q, k, v: (k @ q).softmax(0) @ v, "not divided"),
     (9, lambda q, k, v: (k @ q / len(k) ** 0.5).softmax(0) @ v, "number of tokens"),
-    (9, lambda q, k, v: v.mean(0), "count alike"),
+    (9, lambda q, k, v: v.mean(0), "weighted equally"),
     (10, lambda x, h: x.view(x.shape[0], h, x.shape[1], -1), "mixed up"),
-    (10, lambda x, h: x.view(*x.shape[:2], h, -1), "change places"),
+    (10, lambda x, h: x.view(*x.shape[:2], h, -1), "have to be swapped"),
     (10, lambda x, h: x.view(*x.shape[:2], -1, h).permute(0, 3, 1, 2), "every H-th"),
     (11, lambda y: y.reshape(y.shape[0], y.shape[2], -1), "mixed up"),
     (11, lambda y: y.permute(0, 2, 3, 1).reshape(y.shape[0], y.shape[2], -1), "side by side"),
@@ -160,48 +165,47 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*heads_of(x, a, h), scale=x.shape[2] ** -0.5))), "of C"),
     (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*heads_of(x, a, h), scale=1.0))), "not divided"),
     (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*(heads_of(x, a, h)[i] for i in (1, 0, 2))))), "in this"),
-    (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*(heads_of(x, a, h)[i] for i in (0, 2, 1))))), "keys and"),
+    (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*(heads_of(x, a, h)[i] for i in (0, 2, 1))))),
+     "keys and values are swapped"),
     (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*heads_of(x, a, 1)))), "one head"),
     (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*mixed_heads_of(x, a, h)))), "are split"),
     (12, lambda x, a, p, h: p(attend(*heads_of(x, a, h)).reshape(x.shape)), "are merged"),
     (12, lambda x, a, p, h: solutions.merge_heads(attend(*heads_of(x, a, h))), "c_proj is missing"),
-    (13, lambda f, x, order: (f(x[order]) - f(x)).abs().max().item(), "reordered too"),
+    (13, lambda f, x, order: (f(x[order]) - f(x)).abs().max().item(), "reorder the attention"),
     (13, lambda f, x, order: (f(x[order])[order] - f(x)).abs().max().item(), "wrong way"),
     (13, lambda f, x, order: gap(f, x, order).max().item(), "absolute values first"),
     (13, lambda f, x, order: gap(f, x, order).abs().mean().item(), "mean"),
     (13, lambda f, x, order: gap(f, x, order).abs().sum().item(), "sum"),
     (13, lambda f, x, order: gap(f, x, order).abs(), "all the differences"),
-    (13, lambda f, x, order: gap(f, x, order).abs().max(), "came a tensor, expected a float"),
+    (13, lambda f, x, order: gap(f, x, order).abs().max(), "got a tensor, expected a float"),
     (14, lambda q, k, v, K, V: (attend(q, K := extended(K, k), V := extended(V, v)), K, V), "sees S + t + 1"),
     (14, lambda q, k, v, K, V: (attend(q, K := extended(K, k), V := extended(V, v), causal=False), K, V), "later new"),
-    (14, lambda q, k, v, K, V: (attend(q, k, v), extended(K, k), extended(V, v)), "cached tokens were not seen"),
+    (14, lambda q, k, v, K, V: (attend(q, k, v), extended(K, k), extended(V, v)), "ignore the cache"),
     (14, lambda q, k, v, K, V: (attend(q, k, v), extended(k, K), extended(v, V)), "cached ones come first"),
     (14, lambda q, k, v, K, V: (attend(q, k, v), extended(K, k), extended(v, V)), "as values"),
     (14, lambda q, k, v, K, V: (attend(q, k, v), K, extended(V, v)), "as keys"),
-    (14, lambda q, k, v, K, V: attend(q, k, v), "no triple"),
+    (14, lambda q, k, v, K, V: attend(q, k, v), "no tuple of three"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("number", "wrong", "told"), MISTAKES, ids=[f"{n}: {told}" for n, _, told in MISTAKES])
-def test_a_classic_mistake_is_refused_in_one_sentence_that_names_it(
-    number: int, wrong: Callable[..., Any], told: str
-) -> None:
+@pytest.mark.parametrize(("number", "wrong", "hint"), MISTAKES, ids=[f"{n}: {hint}" for n, _, hint in MISTAKES])
+def test_a_common_mistake_fails_with_a_message_that_names_it(number: int, wrong: Callable[..., Any], hint: str) -> None:
     with pytest.raises(AssertionError) as refused:
         CHECKS[number][1](wrong)
-    assert told in str(refused.value)
+    assert hint in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_every_exercise_has_at_least_two_mistakes_here() -> None:
+def test_every_exercise_has_at_least_two_mistakes() -> None:
     assert min(sum(number == mistake[0] for mistake in MISTAKES) for number in CHECKS) >= 2
 
 
-def test_the_sentence_points_at_the_largest_difference() -> None:
-    with pytest.raises(AssertionError, match=r"^here came 1 at \[2\], expected 3$"):
+def test_message_points_at_the_largest_difference() -> None:
+    with pytest.raises(AssertionError, match=r"^here got 1 at \[2\], expected 3$"):
         compare("here", torch.tensor([-math.inf, 1.0, 1.0]), torch.tensor([-math.inf, 2.0, 3.0]))
 
 
-def test_an_answer_in_single_precision_is_right() -> None:
+def test_a_float32_answer_passes() -> None:
     CHECKS[6][1](lambda *tensors: solutions.self_attention(*(tensor.float() for tensor in tensors)))
 
 
@@ -210,7 +214,7 @@ def test_an_answer_in_single_precision_is_right() -> None:
 
 @pytest.fixture
 def answers_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Put another file in the place of exercises/attention.py."""
+    """Replace exercises/attention.py with another file."""
 
     def write(code: str) -> Path:
         file = tmp_path / "attention.py"
@@ -225,11 +229,11 @@ def answers_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
     return write
 
 
-def test_the_exercises_are_numbered_from_1_to_26() -> None:
+def test_exercises_are_numbered_from_1_to_26() -> None:
     assert list(check.all_exercises()) == list(range(1, 27))
 
 
-def test_the_list_shows_what_is_done_and_what_comes_next(
+def test_list_shows_states_and_the_next_exercise(
     answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     noisy = "def dot_product(a, b):\n    print('hm')\n    __import__('warnings').warn('oh')\n    return a @ b\n"
@@ -246,7 +250,7 @@ def test_the_list_shows_what_is_done_and_what_comes_next(
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "message"),
     [
         (
             "def dot_product(a, b):\n    c = a\n    return c @ b[1:]\n",
@@ -265,23 +269,23 @@ def test_the_list_shows_what_is_done_and_what_comes_next(
             "def dot_product(a, b):\n    raise NotImplementedError('exercise 2')\n",
             ":2: NotImplementedError: exercise 2",
         ),
-        ("def dot_product(a, b):\n    return a * b\n", "not yet: for a [1.0, 2.0, 0.0] and b [3.0, 1.0, 5.0] came"),
+        ("def dot_product(a, b):\n    return a * b\n", "not yet: for a [1.0, 2.0, 0.0] and b [3.0, 1.0, 5.0] got"),
         ("def dot(a, b):\n    return a\n", "not yet: attention.py has no function dot_product\n"),
         ("def dot_product(a, b:\n", "not yet: attention.py:1: SyntaxError: "),
         ("import torhc\n", "not yet: attention.py:1: ModuleNotFoundError: No module named 'torhc'\n    import torhc\n"),
     ],
 )
-def test_what_goes_wrong_in_the_answers_is_told_with_its_own_line(
-    code: str, told: str, answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+def test_an_error_in_the_answer_is_reported_with_its_line(
+    code: str, message: str, answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers_are(code)
     assert check.main(["1"]) == 1
     shown = capsys.readouterr().out
-    assert shown.startswith("exercise 1 (dot_product): not yet: ") and told in shown
+    assert shown.startswith("exercise 1 (dot_product): not yet: ") and message in shown
     assert shown.count("\n") <= 2
 
 
-def test_a_file_that_does_not_load_is_told_once_in_the_list(
+def test_list_reports_a_broken_file_once(
     answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers_are("1 +\n")
@@ -291,16 +295,14 @@ def test_a_file_that_does_not_load_is_told_once_in_the_list(
     assert shown.splitlines()[-1].startswith("0 of 26 done")
 
 
-def test_a_missing_file_is_told(answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_reported(answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
     answers_are("").unlink()
     assert check.main(["1"]) == 1
     assert capsys.readouterr().out == "exercise 1 (dot_product): not yet: exercises/attention.py is missing\n"
 
 
 @pytest.mark.parametrize("unknown", ["27", "sofmax"])
-def test_an_unknown_number_or_name_is_wrong_usage_and_lists_what_there_is(
-    unknown: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_exercise_is_bad_usage_and_lists_all(unknown: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         check.main([unknown])
     assert left.value.code == 2
@@ -311,13 +313,13 @@ def test_an_unknown_number_or_name_is_wrong_usage_and_lists_what_there_is(
     assert max(map(len, lines)) <= 100
 
 
-def test_an_exercise_is_found_by_the_name_of_its_function(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exercise_is_found_by_its_function_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main(["softmax", "--solution"]) == 0
     assert capsys.readouterr().out == "exercise 4 (softmax): right\n"
     assert len({exercise.function for exercise in check.all_exercises().values()}) == 26
 
 
-def test_the_file_runs_without_m_and_from_any_folder(tmp_path: Path) -> None:
+def test_check_runs_as_a_script_from_any_folder(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "exercises" / "check.py"), "3", "--solution"]
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, encoding="utf-8")
@@ -327,7 +329,7 @@ def test_the_file_runs_without_m_and_from_any_folder(tmp_path: Path) -> None:
 # --- shapes
 
 
-def test_an_error_of_torch_has_what_the_task_says_about_shapes_beside_it(
+def test_a_torch_error_is_followed_by_the_expected_shapes(
     answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     docstring = "'''Not this. Queries (..., T, D)\n    and so on: (..., T, S).\n\n    Nor this.'''"
@@ -337,7 +339,7 @@ def test_an_error_of_torch_has_what_the_task_says_about_shapes_beside_it(
     assert capsys.readouterr().out.endswith(end)
 
 
-def test_every_task_with_tensors_tells_their_shapes_and_other_errors_are_left_alone() -> None:
+def test_only_shape_errors_are_followed_by_expected_shapes() -> None:
     for exercise in list(check.all_exercises().values())[:21]:
         stub = getattr(attention if exercise.number < 15 else hard_attention, exercise.function)
         assert "(" in check.expected_shapes(RuntimeError("sizes"), stub), exercise
@@ -355,7 +357,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_an_endless_loop_is_stopped_and_its_line_is_told(
+def test_an_endless_loop_is_stopped_and_located(
     kind: str,
     answers_are: Callable[[str], Path],
     capsys: pytest.CaptureFixture[str],
@@ -365,11 +367,11 @@ def test_an_endless_loop_is_stopped_and_its_line_is_told(
     answers_are(ENDLESS[kind])
     assert check.main(["7"]) == 1
     place = "" if kind == "caught" else r"attention\.py:\d: "
-    sentence = r"not done after 1 s: is there an endless loop\? \(--no-time-limit waits\)\n"
+    sentence = r"still running after 1 s: is there an endless loop\? \(--no-time-limit waits for it\)\n"
     assert re.match(rf"exercise 7 \(causal_mask\): not yet: {place}{sentence}", capsys.readouterr().out)
 
 
-def test_the_list_goes_on_after_an_endless_loop(
+def test_list_continues_after_an_endless_loop(
     answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "TIME_LIMIT_S", 1)
@@ -380,7 +382,7 @@ def test_the_list_goes_on_after_an_endless_loop(
     assert lines[-1].startswith("1 of 26 done")
 
 
-def test_a_long_call_that_cannot_be_interrupted_ends_the_process_with_one_line() -> None:
+def test_an_uninterruptible_call_ends_the_process_with_one_line() -> None:
     code = (
         "import time\n"
         "from exercises.checks import time_limit\n"
@@ -389,11 +391,13 @@ def test_a_long_call_that_cannot_be_interrupted_ends_the_process_with_one_line()
         "    time.sleep(600)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=60)
-    assert done.stdout == "exercise 7: not done after 0.1 s: is there an endless loop? (--no-time-limit waits)\n"
+    assert done.stdout == (
+        "exercise 7: still running after 0.1 s: is there an endless loop? (--no-time-limit waits for it)\n"
+    )
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_job_in_the_background_is_stopped_as_well() -> None:
+def test_the_limit_works_in_a_background_job() -> None:
     in_front = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with pytest.raises(TimeIsUpError), time_limit(0.5, "exercise 7"):
@@ -404,7 +408,7 @@ def test_a_job_in_the_background_is_stopped_as_well() -> None:
         signal.signal(signal.SIGINT, in_front)
 
 
-def test_without_the_limit_a_slow_answer_may_take_its_time(
+def test_no_time_limit_lets_a_slow_answer_finish(
     answers_are: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "TIME_LIMIT_S", 0.05)
@@ -414,7 +418,7 @@ def test_without_the_limit_a_slow_answer_may_take_its_time(
 
 
 @pytest.mark.parametrize("argv", [["7"], []])
-def test_ctrl_c_ends_with_one_line(
+def test_ctrl_c_exits_with_one_line(
     argv: list[str], answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers_are("def causal_mask(n):\n    raise KeyboardInterrupt\n")
@@ -422,7 +426,7 @@ def test_ctrl_c_ends_with_one_line(
     assert capsys.readouterr().err == "\ninterrupted\n"
 
 
-# --- the proofs themselves
+# --- the checkers of the text
 
 
 SAMPLE = """
@@ -455,7 +459,7 @@ def all_problems(text: str) -> list[str]:
     return [*example_problems(text, {"f": f}), *number_problems(text, {"f": f}), *layout_problems(text, {1: f})]
 
 
-def test_a_text_that_holds_passes() -> None:
+def test_a_correct_text_passes() -> None:
     assert all_problems(SAMPLE) == []
 
 
@@ -480,6 +484,6 @@ def test_a_text_that_holds_passes() -> None:
         ("<details>", "<p>"),
     ],
 )
-def test_a_text_that_does_not_hold_is_found(piece: str, other: str) -> None:
+def test_a_wrong_text_is_found(piece: str, other: str) -> None:
     assert piece in SAMPLE
     assert all_problems(SAMPLE.replace(piece, other)) != []

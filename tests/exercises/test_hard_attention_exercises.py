@@ -1,4 +1,4 @@
-"""Exercises 15 to 26: the answers are right, the checks refuse what is wrong, and the text keeps its word."""
+"""Exercises 15 to 26: solutions pass, stubs fail, common mistakes are named, and examples hold."""
 
 import inspect
 import math
@@ -27,7 +27,7 @@ NAMES = {name: getattr(solutions, name) for name, _ in CHECKS.values()}
 
 
 @pytest.mark.parametrize("number", CHECKS)
-def test_the_worked_answer_is_right_and_the_stub_is_not_done(number: int) -> None:
+def test_solution_passes_and_stub_fails(number: int) -> None:
     name, check = CHECKS[number]
     check(getattr(solutions, name))
     with pytest.raises((NotImplementedError, CallFailedError)) as raised:
@@ -36,7 +36,7 @@ def test_the_worked_answer_is_right_and_the_stub_is_not_done(number: int) -> Non
     assert isinstance(origin, NotImplementedError) and str(origin) == f"exercise {number}"
 
 
-def test_stubs_and_worked_answers_are_one_list_without_gaps_and_agree_in_their_signatures() -> None:
+def test_stubs_solutions_and_checks_match() -> None:
     assert list(CHECKS) == list(range(15, 27))
     for module in (stubs, solutions):
         functions = inspect.getmembers(module, inspect.isfunction)
@@ -47,29 +47,29 @@ def test_stubs_and_worked_answers_are_one_list_without_gaps_and_agree_in_their_s
         assert inspect.getdoc(getattr(stubs, name))
 
 
-def test_every_exercise_has_its_signature_example_command_and_hints() -> None:
+def test_every_exercise_has_signature_example_command_and_hints() -> None:
     text = TEXT.read_text(encoding="utf-8")
     assert layout_problems(text, {number: getattr(stubs, name) for number, (name, _) in CHECKS.items()}) == []
 
 
 @pytest.mark.parametrize("file", [TEXT, WORKED], ids=lambda file: file.name)
-def test_every_example_and_every_number_of_the_text_holds(file: Path) -> None:
+def test_every_example_and_number_in_the_text_is_right(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert [f"## {number}." for number in CHECKS if f"\n## {number}. " not in text] == []
     assert example_problems(text, NAMES) == []
     assert number_problems(text, NAMES) == []
 
 
-# --- the checks have teeth
+# --- mistakes
 
 
 def logits_of(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Right, but with all logits at once."""
+    """Right, but creates all logits at once."""
     return solutions.chunked_cross_entropy(hidden, weight, targets, len(hidden))
 
 
 def online(queries: Tensor, keys: Tensor, values: Tensor, block: int, *, total: bool, weighted: bool) -> Tensor:
-    """Attention in blocks that forgets to correct one of its sums, or both."""
+    """Blockwise attention that forgets to rescale one of its sums, or both."""
     T, D = queries.shape[-2:]
     at, top = torch.arange(T), queries.new_full((*queries.shape[:-1], 1), -math.inf)
     sums, result = torch.zeros_like(top), torch.zeros_like(queries)
@@ -86,7 +86,7 @@ def online(queries: Tensor, keys: Tensor, values: Tensor, block: int, *, total: 
 
 
 def whole_blocks(queries: Tensor, keys: Tensor, values: Tensor, block: int) -> Tensor:
-    """Leaves out the last keys when they don't fill a block."""
+    """Leaves out the last keys if they don't fill a block."""
     T = queries.shape[-2]
     kept = max(T // block * block, min(T, block))
     hidden = torch.ones(T, T, dtype=torch.bool).triu(1)[:, :kept]
@@ -95,7 +95,7 @@ def whole_blocks(queries: Tensor, keys: Tensor, values: Tensor, block: int) -> T
 
 
 def attention_gradients(change: Callable[[tuple[Tensor, ...], int], tuple[Tensor, ...]]) -> Callable[..., Any]:
-    """The right gradients, then changed; `change` also gets D."""
+    """The right gradients, changed by `change`, which also gets D."""
     return lambda q, k, v, gradient: change(solutions.attention_backward(q, k, v, gradient), q.shape[-1])
 
 
@@ -110,7 +110,7 @@ def overwritten(ids: Tensor, embedded: Tensor, hidden: Tensor, logits: Tensor) -
 
 
 def changed(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
-    """The worked answer, changed by a function of it and the arguments."""
+    """The worked answer, changed by a function of the answer and its arguments."""
     return lambda *arguments, **more: change(NAMES[name](*arguments, **more), *arguments, **more)
 
 
@@ -119,7 +119,7 @@ def matrix_of_softmax(p: Tensor, g: Tensor) -> Tensor:
 
 
 def speeds(change: Callable[[float, float, float, int], float]) -> Callable[..., float]:
-    """A change of: the speed that reading allows, that without the cache, that computing allows, and the batch."""
+    """A function of four values: speed limit of reading, of reading without cache, of computing, and batch size."""
     speed, inf = solutions.tokens_per_second, math.inf
 
     def changed(config: dict, batch_size: int, seen: int, **rates: Any) -> float:
@@ -130,27 +130,28 @@ def speeds(change: Callable[[float, float, float, int], float]) -> Callable[...,
     return changed
 
 
-# The exercise, a part of the sentence that the check must say, and the wrong answer.
+# Exercise number, part of the expected message, wrong answer.
 WRONG: list[tuple[int, str, Callable[..., Any]]] = [
-    (15, "take the maximum out first", lambda s: s.exp().sum(-1).log()),
-    (15, "has to be added again", lambda s: (s - s.amax(-1, keepdim=True)).exp().sum(-1).log()),
-    (15, "its own maximum", lambda s: (s - s.max()).exp().sum(-1).log() + s.max()),
-    (15, "-inf less -inf", lambda s: (s - s.amax(-1, keepdim=True)).exp().sum(-1).log() + s.amax(-1)),
-    (15, "only the largest part", lambda s: s.amax(-1)),
-    (15, "came [[", changed("log_sum_exp", lambda result, s: result[..., None])),
+    (15, "subtract the maximum first", lambda s: s.exp().sum(-1).log()),
+    (15, "add the maximum back", lambda s: (s - s.amax(-1, keepdim=True)).exp().sum(-1).log()),
+    (15, "own maximum", lambda s: (s - s.max()).exp().sum(-1).log() + s.max()),
+    (15, "-inf - -inf", lambda s: (s - s.amax(-1, keepdim=True)).exp().sum(-1).log() + s.amax(-1)),
+    (15, "only the largest term", lambda s: s.amax(-1)),
+    (15, "got [[", changed("log_sum_exp", lambda result, s: result[..., None])),
     (15, "torch's own logsumexp", lambda s: s.logsumexp(-1)),
+    (15, "torch's own logcumsumexp", lambda s: s.logcumsumexp(-1)[..., -1]),
     (16, "share a denominator", lambda p, g: p * g),
     (16, "the diagonal of the Jacobian", lambda p, g: p * (1 - p) * g),
-    (16, "an average of its own", lambda p, g: p * (g - (p * g).sum())),
-    (16, "is weighted", lambda p, g: p * (g - g.mean(-1, keepdim=True))),
-    (16, "multiplied by the probabilities", lambda p, g: g - (p * g).sum(-1, keepdim=True)),
+    (16, "its own average", lambda p, g: p * (g - (p * g).sum())),
+    (16, "weight the average", lambda p, g: p * (g - g.mean(-1, keepdim=True))),
+    (16, "minus its average by the probabilities", lambda p, g: g - (p * g).sum(-1, keepdim=True)),
     (16, "of shape (2, 400, 400)", matrix_of_softmax),
-    (17, "divided by the root of D", attention_gradients(lambda x, D: (x[0] * D**0.5, x[1] * D**0.5, x[2]))),
+    (17, "D in the backward pass", attention_gradients(lambda x, D: (x[0] * D**0.5, x[1] * D**0.5, x[2]))),
     (17, "this is the gradient of the keys", attention_gradients(lambda x, D: (x[1], x[0], x[2]))),
     (17, "expected a tuple of 3", attention_gradients(lambda x, D: x[:2])),
-    (18, "both multiplied by", partial(online, total=False, weighted=True)),
-    (18, "both multiplied by", partial(online, total=True, weighted=False)),
-    (18, "both multiplied by", partial(online, total=False, weighted=False)),
+    (18, "both be multiplied by", partial(online, total=False, weighted=True)),
+    (18, "both be multiplied by", partial(online, total=True, weighted=False)),
+    (18, "both be multiplied by", partial(online, total=False, weighted=False)),
     (18, "the last one has 4 keys", whole_blocks),
     (18, "not divided", lambda q, k, v, b: solutions.blockwise_attention(q * q.shape[-1] ** 0.5, k, v, b)),
     (18, "mask is missing", lambda q, k, v, b: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v),
@@ -160,17 +161,17 @@ WRONG: list[tuple[int, str, Callable[..., Any]]] = [
     (19, "of shape (256, 64)", logits_of),
     (19, "expected a tuple of 3", other_triple(lambda loss, h, w, n: (loss, h))),
     (20, "twice; index_add", overwritten),
-    (20, "the embedding's is missing", lambda i, e, h, g: g.flatten(0, 1).T @ h.flatten(0, 1)),
-    (20, "mean of both", changed("tied_gradient", lambda x, *_: x / 2)),
-    (20, "the head's is missing", lambda i, e, h, g: solutions.tied_gradient(i, e, h, torch.zeros_like(g))),
-    (21, "documents before their own", lambda n: (torch.ones(sum(n), sum(n)).tril().bool(), torch.arange(sum(n)))),
-    (21, "begins at position 0", changed("packed_inputs", lambda x, n: (x[0], torch.arange(sum(n))))),
+    (20, "from the embedding is missing", lambda i, e, h, g: g.flatten(0, 1).T @ h.flatten(0, 1)),
+    (20, "mean over both uses", changed("tied_gradient", lambda x, *_: x / 2)),
+    (20, "from the head is missing", lambda i, e, h, g: solutions.tied_gradient(i, e, h, torch.zeros_like(g))),
+    (21, "tokens see earlier documents", lambda n: (torch.ones(sum(n), sum(n)).tril().bool(), torch.arange(sum(n)))),
+    (21, "starts at position 0", changed("packed_inputs", lambda x, n: (x[0], torch.arange(sum(n))))),
     (21, "the transpose", changed("packed_inputs", lambda x, n: (x[0].T, x[1]))),
-    (21, "where a token may look", changed("packed_inputs", lambda x, n: (~x[0], x[1]))),
-    (21, "see later ones", changed("packed_inputs", lambda x, n: (x[0] | x[0].T, x[1]))),
+    (21, "True means that a token may look", changed("packed_inputs", lambda x, n: (~x[0], x[1]))),
+    (21, "see later tokens of their own", changed("packed_inputs", lambda x, n: (x[0] | x[0].T, x[1]))),
     (21, "of torch.bool", changed("packed_inputs", lambda x, n: (x[0].float(), x[1]))),
     (22, "counted once", lambda c, tied: solutions.parameter_count(c, False)),
-    (22, "numbers of its own", lambda c, tied: solutions.parameter_count(c, True)),
+    (22, "parameters of its own", lambda c, tied: solutions.parameter_count(c, True)),
     (22, "wpe are missing", changed("parameter_count", lambda n, c, tied: n - c["context_length"] * c["d_model"])),
     (22, "ln_f are missing", changed("parameter_count", lambda n, c, tied: n - 2 * c["d_model"])),
     (22, "biases", changed("parameter_count", lambda n, c, tied: n - c["d_model"] * (11 * c["n_layers"] + 1))),
@@ -183,9 +184,9 @@ WRONG: list[tuple[int, str, Callable[..., Any]]] = [
     (24, "the MLP belongs", lambda d, s: 2 * d * s / (1 - s)),
     (24, "the four projections", lambda d, s: 4 * d * s / (1 - s)),
     (24, "two products", lambda d, s: 12 * d * s / (1 - s)),
-    (24, "a share of the whole", lambda d, s: 6 * d * s),
-    (24, "share of the rest", lambda d, s: 6 * d * (1 - s) / s),
-    (25, "both kept", changed("cache_bytes", lambda n, *_: n // 2)),
+    (24, "a share of the whole block", lambda d, s: 6 * d * s),
+    (24, "the rest of the block has that share", lambda d, s: 6 * d * (1 - s) / s),
+    (25, "both cached", changed("cache_bytes", lambda n, *_: n // 2)),
     (25, "every layer", changed("cache_bytes", lambda n, c, *_: n // c["n_layers"])),
     (25, "not d_model", changed("cache_bytes", lambda n, c, *_: n * c["n_heads"])),
     (25, "only kv_heads", lambda c, b, t, size, kv_heads=None: solutions.cache_bytes(c, b, t, size)),
@@ -193,14 +194,14 @@ WRONG: list[tuple[int, str, Callable[..., Any]]] = [
     (25, "not bytes", lambda c, b, t, size, *rest: solutions.cache_bytes(c, b, t, 1, *rest)),
     (26, "the slower one", speeds(lambda reading, uncached, computing, n: max(reading, computing))),
     (26, "not the sum", speeds(lambda reading, uncached, computing, n: 1 / (1 / reading + 1 / computing))),
-    (26, "gains a token", speeds(lambda reading, uncached, computing, n: min(reading, computing) / n)),
+    (26, "gains a token per step", speeds(lambda reading, uncached, computing, n: min(reading, computing) / n)),
     (26, "the cache is read", speeds(lambda reading, uncached, computing, n: min(uncached, computing))),
-    (26, "came None, expected a number", lambda *_, **__: None),
+    (26, "got None, expected a number", lambda *_, **__: None),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("number", "sentence", "wrong"), WRONG, ids=[f"{n}: {sentence}" for n, sentence, _ in WRONG])
-def test_a_wrong_answer_is_refused_in_one_sentence_that_names_the_mistake(
+def test_a_common_mistake_fails_with_a_message_that_names_it(
     number: int, sentence: str, wrong: Callable[..., Any]
 ) -> None:
     with pytest.raises(AssertionError) as raised:
@@ -208,15 +209,15 @@ def test_a_wrong_answer_is_refused_in_one_sentence_that_names_the_mistake(
     assert sentence in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_every_check_refuses_several_wrong_answers() -> None:
+def test_every_exercise_has_at_least_two_mistakes() -> None:
     assert [number for number in CHECKS if sum(wrong[0] == number for wrong in WRONG) < 2] == []
 
 
-# --- what the text says beyond its numbers
+# --- claims of the text beyond its numbers
 
 
 def packed_states(model: GPTModel, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-    """The states (T, C) of one row, with a mask and positions of its own."""
+    """The hidden states (T, C) of one row with the given mask and positions."""
     x = model.wte(ids) + model.wpe(positions)
     for block in model.h:
         x = x + masked_attention(block.attn, block.ln_1(x), mask)
@@ -240,18 +241,18 @@ def model() -> GPTModel:
     return model
 
 
-def test_packed_documents_get_the_states_that_each_has_alone(model: GPTModel) -> None:
+def test_packed_documents_have_the_same_states_as_alone(model: GPTModel) -> None:
     lengths = [4, 1, 5]
     ids = torch.randint(31, (10,))
     alone = torch.cat([model.hidden_states(document[None])[0] for document in ids.split(lengths)])
     mask, positions = solutions.packed_inputs(lengths)
     torch.testing.assert_close(packed_states(model, ids, mask, positions), alone)
-    one_document, running_on = solutions.packed_inputs([10])
+    one_document, no_restart = solutions.packed_inputs([10])
     assert not torch.allclose(packed_states(model, ids, one_document, positions), alone)
-    assert not torch.allclose(packed_states(model, ids, mask, running_on), alone)
+    assert not torch.allclose(packed_states(model, ids, mask, no_restart), alone)
 
 
-def test_the_flop_counter_leaves_the_fused_attention_of_a_cpu_out(model: GPTModel) -> None:
+def test_flop_counter_misses_fused_attention_on_a_cpu(model: GPTModel) -> None:
     config = {**GPT_CONFIGS["micro"], "vocab_size": 31, "context_length": 12, "d_model": 16, "n_heads": 2}
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 12, dtype=torch.long))
