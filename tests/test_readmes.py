@@ -1,0 +1,387 @@
+"""Every command and every Python snippet in every README works.
+
+In a ```bash block each line is a command. In other blocks only a line that starts with "$ " is one, so output belongs
+in a ```text block or in one without a language. Commands run in a folder with tiny models, and train for two steps. If
+a command needs the network, a large model or a benchmark's peer, its script parses the flags and stops; so it does with
+`python ...` in prose. A ```python block runs, after the ones above it. After ```bash not-run and ```python not-run,
+commands are only parsed and code is only compiled.
+"""
+
+import argparse
+import importlib
+import inspect
+import io
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import main
+from src.data.shakespeare import SHAKESPEARE_PATH
+from src.model.gpt import GPT_CONFIGS
+from tests.repository import ROOT, tracked_files
+
+FOLDERS = ("src", "benchmarks", "exercises", "tests")
+READMES = [ROOT / "README.md", *sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("README.md"))]
+FIRST_SCREEN = 60  # lines of README.md
+INSTALL = ["pip", "install", "-r"]
+MAIN_JOB = [
+    [*INSTALL, "requirements.txt"],
+    ["python", "main.py"],
+    ["python", "instruction_tune.py"],
+    ["python", "dpo_train.py"],
+    ["python", "chat.py"],
+]
+TESTS = [[*INSTALL, "requirements-dev.txt"], ["python", "-m", "pytest"]]
+
+OTHER_TOOLS = {"cd", "echo", "export", "git", "head", "pip", "printf", "source", "tail", "tee"}
+SHELL = {"bash", "sh", "shell", "console"}
+FENCED = re.compile(r"^([ \t]*)(```+)[ \t]*([^`\n]*)\n(.*?)^[ \t]*\2[ \t]*$", re.DOTALL | re.MULTILINE)
+
+# A model small enough to train in milliseconds, in place of the sizes that the READMEs name.
+TINY = {"d_model": 16, "n_heads": 2, "n_layers": 1}
+# Appended to a command if its script has the flag: the last value of a flag wins.
+QUICK = {
+    "max_steps": ["--max-steps", "2"],
+    "batch_size": ["--batch-size", "2"],
+    "grad_accum": ["--grad-accum", "1"],
+    "context_length": ["--context-length", "32"],
+    "eval_every": ["--eval-every", "2"],
+    "precision": ["--precision", "fp32"],
+    "device": ["--device", "cpu"],
+    "compile": ["--no-compile"],
+    "stride": ["--stride", "16"],
+    "max_tokens": ["--max-tokens", "3"],
+}
+VERSE = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n\n"
+INSTRUCTIONS = [{"instruction": f"Say {word}.", "response": f"{word}!"} for word in ("one", "two", "three", "four")]
+PREFERENCES = [{"instruction": f"Say {word}.", "chosen": word, "rejected": "No."} for word in ("one", "two", "three")]
+
+
+# --- what a README tells its reader to type
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of Markdown: where its first line is, what follows the opening fence, and its text."""
+
+    file: Path
+    line: int
+    info: tuple[str, ...]
+    text: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.file.relative_to(ROOT).as_posix()}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Command:
+    words: list[str]
+    stdin: str = ""
+
+
+def blocks(file: Path) -> list[Block]:
+    text = file.read_text(encoding="utf-8")
+    return [
+        Block(file, text[: m.start(4)].count("\n") + 1, tuple(m[3].split()), textwrap.dedent(m[4]))
+        for m in FENCED.finditer(text)
+    ]
+
+
+def shell_lines(block: Block) -> Iterator[Block]:
+    """The lines of a block that are shell commands, with continued lines joined."""
+    is_shell, number = SHELL.intersection(block.info[:1]), block.line
+    for line in block.text.replace("\\\n", "\0").splitlines():
+        if line.startswith("$ ") or (is_shell and line.strip() and not line.lstrip().startswith("#")):
+            yield Block(block.file, number, block.info, line.removeprefix("$ ").replace("\0", " ").strip())
+        number += 1 + line.count("\0")
+
+
+def commands(line: str) -> list[Command]:
+    """The commands of a shell line. What printf or echo prints into a pipe is the stdin of the next command."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";|&<>")
+    lexer.whitespace_split = True
+    found, words, stdin = [], [], ""
+    for word in [*lexer, ";"]:
+        if not set(word) <= set(";|&"):
+            words.append(word)
+            continue
+        if words:
+            end = min((i for i, part in enumerate(words) if set(part) <= set("<>")), default=len(words))
+            found.append(Command(words[:end], stdin))
+        piped = word == "|" and words[0] in ("printf", "echo")
+        stdin = words[-1].encode().decode("unicode_escape") if piped else ""
+        words = []
+    return found
+
+
+def inline_commands(file: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of each `python ...` outside the blocks."""
+    prose = FENCED.sub(lambda block: "\n" * block[0].count("\n"), file.read_text(encoding="utf-8"))
+    for number, line in enumerate(prose.splitlines(), 1):
+        yield from ((number, text) for text in re.findall(r"`(python [^`]+)`", line))
+
+
+# --- running it
+
+
+class Parsed(Exception):
+    """Raised when a script has parsed its flags, in place of the script's work."""
+
+    def __init__(self, flags: Any) -> None:
+        self.flags = flags
+
+
+def parse_only(module: ModuleType, arguments: list[str]) -> Any:
+    """The flags as the script's own parser reads them. Raises SystemExit if it refuses them."""
+
+    def stop(flags: Any) -> NoReturn:
+        raise Parsed(flags)
+
+    parse, parse_args = getattr(module, "parse", None), argparse.ArgumentParser.parse_args
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", lambda *given: stop(parse_args(*given)))
+        if parse is not None:
+            patch.setattr(module, "parse", lambda *given: stop(parse(*given)[0]))
+        try:
+            call(module, arguments)
+        except Parsed as parsed:
+            return parsed.flags
+    raise AssertionError(f"{module.__name__} must parse its flags before it does anything else")
+
+
+def call(module: ModuleType, arguments: list[str]) -> int | None:
+    takes_arguments = inspect.signature(module.main).parameters
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(module.__file__), *arguments])
+        code: int | None = module.main(arguments) if takes_arguments else module.main()
+    return code
+
+
+def runs_quickly(name: str, flags: Any) -> bool:
+    """Whether a script needs neither the network nor a large model nor a benchmark's peer."""
+    if name == "finetune_gpt2":
+        return flags.weights is not None
+    if name in ("main", "src.plan"):
+        return flags.model in (None, "micro", "tiny")
+    return not name.startswith("benchmarks.")
+
+
+def script_of(words: list[str]) -> tuple[str, list[str]] | None:
+    """(module, arguments) of a command that runs a script of this project; None for any other known tool."""
+    match words:
+        case [tool, *_] if tool in OTHER_TOOLS:
+            return None
+        case ["python", "-m", "pip" | "pytest" | "venv", *_]:
+            return None
+        case ["python", "-m", name, *arguments]:
+            path = name.replace(".", "/")
+            path, name = (f"{path}/__main__.py", f"{name}.__main__") if (ROOT / path).is_dir() else (f"{path}.py", name)
+        case ["python", path, *arguments]:
+            name = path.removesuffix(".py").replace("/", ".")
+        case _:
+            raise AssertionError("this is not a known command; output belongs in a ```text block")
+    assert (ROOT / path).is_file(), f"there is no {path}"
+    return name, arguments
+
+
+def check_paths(words: list[str]) -> None:
+    """The requirements and tests that pip and pytest are given exist."""
+    if "pytest" in words or "pip" in words:
+        paths = [word.split("::")[0] for word in words if word.endswith(".txt") or word.startswith("tests")]
+        missing = [path for path in paths if not (ROOT / path).exists()]
+        assert not missing, f"there is no {', '.join(missing)}"
+
+
+def provide_files(name: str, arguments: list[str]) -> None:
+    """Create the reader's own files that a command names: a text, records, or a Hugging Face folder."""
+    for flag, value in zip(arguments, arguments[1:], strict=False):
+        path = Path(value)
+        if path.exists():
+            continue
+        if flag == "--data":
+            records = PREFERENCES if name == "dpo_train" else INSTRUCTIONS
+            lines = "\n".join(map(json.dumps, records))
+            content = {".json": json.dumps(records), ".jsonl": lines}.get(path.suffix, VERSE * 100)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+        elif flag == "--weights" or (flag in ("--base", "--model") and not value.isalnum()):
+            shutil.copytree("hugging-face", path)
+
+
+def run(command: Command, *, only_parse: bool) -> None:
+    words = list(itertools.dropwhile(re.compile(r"\w+=").match, command.words))  # VARIABLE=value before a command
+    check_paths(words)
+    if (script := script_of(words)) is None:
+        return
+    name, arguments = script
+    module = importlib.import_module(name)
+    try:
+        flags = parse_only(module, arguments)
+    except SystemExit as refused:
+        assert refused.code == 0, "its script refuses these flags"
+        return  # --help
+    if only_parse or not runs_quickly(name, flags):
+        return
+    provide_files(name, arguments)
+    quick = [word for field, words in QUICK.items() if hasattr(flags, field) for word in words]
+    with pytest.MonkeyPatch.context() as patch:
+        stdin = command.stdin or "Hello\n/quit\n"
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
+        code = call(module, arguments + quick)
+    assert code == 0 or name == "exercises.check", f"it ends with exit code {code}"
+
+
+@contextmanager
+def blamed_on(place: str, text: str, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Turn any failure into one that names the place in the README, the command, and what it printed."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        printed = "\n".join(capsys.readouterr()[::-1]).strip()[-2000:]
+        raise AssertionError(f"{place}: {text}\n{type(error).__name__}: {error}\n{printed}") from error
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder as it is after every stage has run once, and tiny models behind the names micro and tiny."""
+    folder = tmp_path_factory.mktemp("readmes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("micro", "tiny"):
+            patch.setitem(GPT_CONFIGS, name, {**GPT_CONFIGS[name], **TINY})
+        patch.setattr(main, "GPT_CONFIG", {**main.GPT_CONFIG, **TINY})
+        Path("Data").mkdir()
+        for records in tracked_files("Data"):
+            shutil.copy(records, "Data")
+        for text in (SHAKESPEARE_PATH, Path("my.txt")):
+            text.write_text(VERSE * 100, encoding="utf-8")
+        torch.manual_seed(0)
+        GPT2LMHeadModel(GPT2Config(n_positions=64, n_embd=16, n_head=1, n_layer=1)).save_pretrained("hugging-face")
+        for stage in ("main.py", "finetune_gpt2.py --weights hugging-face", "instruction_tune.py", "dpo_train.py"):
+            run(Command(["python", *stage.split()]), only_parse=False)
+        yield folder
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the prepared folder, to run in. Files are linked: every script replaces a file and never edits it."""
+    shutil.copytree(prepared, tmp_path / "clone", copy_function=os.link, ignore=shutil.ignore_patterns("logs"))
+    monkeypatch.chdir(tmp_path / "clone")
+    return tmp_path / "clone"
+
+
+LINES = [line for file in READMES for block in blocks(file) for line in shell_lines(block)]
+SNIPPETS = {file: found for file in READMES if (found := [b for b in blocks(file) if b.info[:1] == ("python",)])}
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.place)
+def test_commands_run(line: Block, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with blamed_on(line.place, line.text, capsys):
+        for command in commands(line.text):
+            run(command, only_parse="not-run" in line.info)
+
+
+@pytest.mark.parametrize("file", READMES, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_commands_in_prose_parse(file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, text in inline_commands(file):
+        whole = re.sub(r"(\s--?\S+)?\s\.\.\.", "", text)  # `--flag ...`
+        with blamed_on(f"{file.relative_to(ROOT)}:{number}", text, capsys):
+            for command in commands(whole):
+                run(command, only_parse=True)
+
+
+@pytest.mark.parametrize("file", SNIPPETS, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_python_snippets_run(file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in SNIPPETS[file]:
+        with blamed_on(block.place, block.text.strip().splitlines()[0], capsys):
+            code = compile("\n" * (block.line - 1) + block.text, file, "exec")
+            if "not-run" not in block.info:
+                exec(code, names)
+
+
+# --- the first screen of README.md
+
+
+def is_command(given: list[str], wanted: list[str], flags_allowed: bool) -> bool:
+    rest = given[len(wanted) :]
+    return given[: len(wanted)] == wanted and (not rest or (flags_allowed and rest[0].startswith("--")))
+
+
+def is_line(line: str, wanted: list[list[str]], *, flags_allowed: bool = False) -> bool:
+    """Whether a line has exactly these commands in this order, each possibly with flags after it."""
+    given = [command.words for command in commands(line)]
+    return len(given) == len(wanted) and all(
+        is_command(*pair, flags_allowed) for pair in zip(given, wanted, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("wanted", "flags_allowed"), [(MAIN_JOB, True), (TESTS, False)], ids=["main job", "tests"])
+def test_first_screen_has_the_command(wanted: list[list[str]], flags_allowed: bool) -> None:
+    lines = [line.text for line in LINES if line.file == ROOT / "README.md" and line.line <= FIRST_SCREEN]
+    assert any(is_line(line, wanted, flags_allowed=flags_allowed) for line in lines)
+
+
+# --- the harness itself
+
+
+SAMPLE = """
+```bash
+python main.py --max-steps 3 \\
+  --seed 4 && python chat.py   # a comment
+# only a comment
+```
+  ```
+  $ X=1 printf 'a\\nb' | python chat.py --prompt "x; y" | head
+  You: I'm output
+  ```
+"""
+
+
+def test_lines_and_commands_are_found(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(SAMPLE, encoding="utf-8")
+    lines = [line for block in blocks(tmp_path / "README.md") for line in shell_lines(block)]
+    assert [line.line for line in lines] == [3, 8]
+    assert [[command.words for command in commands(line.text)] for line in lines] == [
+        [["python", "main.py", "--max-steps", "3", "--seed", "4"], ["python", "chat.py"]],
+        [["X=1", "printf", "a\\nb"], ["python", "chat.py", "--prompt", "x; y"], ["head"]],
+    ]
+    assert [command.stdin for command in commands("printf 'a\\nb' | python chat.py")] == ["", "a\nb"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python absent.py",
+        "python -m benchmarks.absent",
+        "python main.py --colour red",
+        "python main.py --max-steps many",
+        "python main.py --data absent/folder/ --max-steps 0",
+        "python -m benchmarks.training_speed --model huge",
+        "python -m exercises.check --absent",
+        "pip install -r absent.txt",
+        "python -m pytest tests/absent.py",
+        "Training from scratch",
+        "python chat.py --model absent",
+    ],
+)
+def test_a_command_that_does_not_work_is_found(line: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AssertionError, match="^README.md:1: "), blamed_on("README.md:1", line, capsys):
+        for command in commands(line):
+            run(command, only_parse=False)
