@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from src.chat.session import ChatSession
-from src.chat.start import ChatFlags, is_interactive, load_chat_model, naming_file
+from src.chat.start import ChatFlags, is_interactive, load_chat_model
 from src.chat.terminal import Screen, piped_lines, session_commands, talk, typed_lines
 from src.cli import parse
+from src.common.messages import naming_file
 from src.program import BAD_USAGE, DONE, INTERRUPTED, run_script
 
 

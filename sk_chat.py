@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.chat.start import ChatFlags, LoadedChat, is_interactive, load_chat_model, naming_file
+from src.chat.start import ChatFlags, LoadedChat, is_interactive, load_chat_model
 from src.chat.terminal import Command, Screen, piped_lines, session_commands, talk, typed_lines
 from src.cli import flag, parse
+from src.common.messages import naming_file
 from src.program import BAD_USAGE, DONE, INTERRUPTED, run_script
 from src.sk_integration.sk_import import import_semantic_kernel
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.chat.session import ChatSession, ChatSettings
-from src.chat.start import MODELS
-from src.checkpoint import load_base
+from src.checkpoint import MODEL_HELP, load_base
 from src.cli import flag, parse
 from src.data.instructions import load_conversations
 from src.model.generate import TextGenerator
@@ -20,7 +19,7 @@ from src.tokenizer import Encoding
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    model: str = flag("auto", f"auto (the first of {', '.join(MODELS)} that exists), one of these, or a path")
+    model: str = flag("auto", MODEL_HELP)
     data: Path = flag(Path("Data/instruction_data.json"), "instructions and their responses, as trained")
     show: bool = flag(False, "print the answers that differ")
 
@@ -28,7 +27,7 @@ class Flags:
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Flags, argv, __doc__)
     logging.disable(logging.WARNING)
-    base = load_base(flags.model, MODELS)
+    base = load_base(flags.model)
     generator = TextGenerator(base.model, base.encoding)
     chats = [conversation.messages for conversation in load_conversations(flags.data)]
     pairs = [(question.text, round_trip(answer.text, base.encoding)) for question, answer in chats]

@@ -20,8 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from src.chat.start import MODELS
-from src.checkpoint import find_model, load_model
+from src.checkpoint import MODEL_HELP, MODELS, find_model, load_model
 from src.cli import flag, parse
 from src.memory.facts import STOP_WORDS, extract_facts, words_of
 from src.memory.long_term import LongTermMemory
@@ -37,9 +36,7 @@ Embed = Callable[[Sequence[str]], torch.Tensor]  # n texts -> (n, d) unit vector
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    model: str = flag(
-        "auto", f"model to pool: auto (the first of {', '.join(MODELS)} that exists), one of these, or a path"
-    )
+    model: str = flag("auto", f"the model to pool: {MODEL_HELP}")
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from semantic_kernel.contents import ChatHistory
 
-from src.chat.start import MODELS
-from src.checkpoint import load_base
+from src.checkpoint import MODEL_HELP, load_base
 from src.cli import flag, parse
 from src.model.generate import TextGenerator
 from src.program import run_script
@@ -29,14 +28,14 @@ IMPORTS = "import torch, semantic_kernel"
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    model: str = flag("auto", f"auto (the first of {', '.join(MODELS)} that exists), one of these, or a path")
+    model: str = flag("auto", MODEL_HELP)
     rounds: int = flag(7, "timed starts")
     prompt_words: int = flag(20_000, "length of the message whose answer is measured for stalls")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Flags, argv, __doc__)
-    base = load_base(flags.model, MODELS)
+    base = load_base(flags.model)
     with tempfile.TemporaryDirectory() as folder:
         chat = ["sk_chat.py", "--model", str(base.path), "--memory-dir", folder]
         seconds(chat)  # fill the disk cache

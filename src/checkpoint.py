@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from src.common.atomic_file import atomic_write, remove_stale_temporaries
-from src.common.messages import one_line
+from src.common.messages import naming_file, one_line
 from src.model.config import GPTConfig
 from src.model.gpt import GPTModel, on_meta_device
 from src.model.hub import CONFIG
@@ -36,6 +36,8 @@ STAGE_OUTPUTS = {
     "pretrained": (CHECKPOINTS / "gpt2_pretrained.pt", "python finetune_gpt2.py"),
     "scratch": (CHECKPOINTS / "scratch" / BEST, "python main.py"),
 }
+MODELS = (*STAGE_OUTPUTS,)  # --model auto takes the first that exists
+MODEL_HELP = f"auto (the first of {', '.join(MODELS)} that exists), one of these, or a path"
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -173,7 +175,7 @@ class LoadedModel:
         return {"path": str(self.path), "sha256": file_sha256(self.path)}
 
 
-def load_base(name: str, order: Sequence[str]) -> LoadedModel:
+def load_base(name: str, order: Sequence[str] = MODELS) -> LoadedModel:
     """The model that --base or --model names, with the tokenizer that its file describes.
 
     Raises FileNotFoundError or ValueError as `find_model` and `load_model` do, and ValueError if the tokenizer is
@@ -181,10 +183,8 @@ def load_base(name: str, order: Sequence[str]) -> LoadedModel:
     """
     path, reason = find_model(name, order)
     model, metadata = load_model(path)
-    try:
+    with naming_file(path):
         encoding = load_encoding(metadata.get("tokenizer"))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
     return LoadedModel(model, metadata, encoding, path, reason)
 
 

@@ -1,8 +1,8 @@
-"""python -m src.evaluate: how well a model predicts a text, as loss, perplexity, and bits per byte.
+"""python -m src.evaluate: loss, perplexity and bits per byte of a text under a model.
 
-A window moves over the text by --stride tokens, and each token is predicted once, from what the window holds before it.
-A smaller stride leaves more before each token and takes longer. Perplexities compare only where text, tokenizer,
-context and stride are the same; bits per byte need no same tokenizer, but one that loses nothing, as GPT-2's.
+A window slides over the text by --stride tokens. Each token is predicted once, from the tokens before it in its window.
+A smaller stride gives each token more context, and takes longer. Compare perplexities only if text, tokenizer, context
+and stride are the same. Bits per byte can be compared across lossless tokenizers, such as GPT-2's.
 """
 
 import math
@@ -10,15 +10,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from src.chat.start import MODELS, naming_file
-from src.checkpoint import load_base
+from src.checkpoint import MODEL_HELP, load_base
 from src.cli import flag, parse
+from src.common.messages import naming_file
 from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.data.text import TokenArray, load_tokens
 from src.model.generate import TextGenerator
@@ -26,20 +26,20 @@ from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
 from src.program import run_script
 from src.runtime import choose_runtime, keep_freed_memory
-from src.tokenizer import encoding_fingerprint
+from src.tokenizer import Encoding, encoding_fingerprint
 
-BATCH_TOKENS = 2048  # read at once
-HEAD_ROWS = 512  # positions whose logits exist at once
+BATCH_TOKENS = 2048  # tokens per forward pass
+HEAD_ROWS = 512  # positions whose logits are in memory together
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    model: str = flag("auto", f"auto (the first of {', '.join(MODELS)} that is there), one of these, or a path")
-    data: Path = flag(SHAKESPEARE_PATH, "text file in UTF-8; Shakespeare's works are fetched if they are not there")
-    val_fraction: float = flag(0.1, "share of the text that is read, its end; 1 reads all")
+class Flags:
+    model: str = flag("auto", MODEL_HELP)
+    data: Path = flag(SHAKESPEARE_PATH, "text file in UTF-8; Shakespeare's works are downloaded if missing")
+    val_fraction: float = flag(0.1, "share of the text to evaluate, counted from its end; 1 is all of it")
     context_length: int | None = flag(None, "tokens in a window (default: the model's context)")
-    stride: int | None = flag(None, "tokens that the window moves by (default: half of it)")
-    quantize: Literal["none", "int8"] = flag("none", "int8: the model in 8 bits, on the CPU")
+    stride: int | None = flag(None, "tokens that the window moves by (default: half the window)")
+    quantize: Literal["none", "int8"] = flag("none", "int8: quantize the weights to 8 bits, on the CPU")
     device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
 
     def __post_init__(self) -> None:
@@ -56,93 +56,93 @@ class Config:
             raise ValueError("; ".join(problems))
 
 
-def windows(tokens: int, context_length: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """(first, new, end) of each window: it holds the tokens first..end-1 and predicts those from `new` on.
-
-    The convention of Hugging Face's guide to perplexity; the text's first token is predicted by none.
-    """
-    new = 1
-    for first in range(0, tokens, stride):
-        end = min(first + context_length, tokens)
-        yield first, new, end
-        if end == tokens:
+def windows(n_tokens: int, context_length: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Yields (start, first_target, end): the window of tokens start..end-1 predicts those from first_target."""
+    # The scheme of Hugging Face's perplexity guide. Token 0 is never a target.
+    first_target = 1
+    for start in range(0, n_tokens, stride):
+        end = min(start + context_length, n_tokens)
+        yield start, first_target, end
+        if end == n_tokens:
             return
-        new = end
+        first_target = end
 
 
 @torch.no_grad()
 def text_loss(model: GPTModel, ids: TokenArray, context_length: int, stride: int) -> float:
-    """The mean cross-entropy in nats of all tokens but the first, each from the window that first holds it.
+    """Mean cross-entropy per token in nats. Each token but the first is predicted once, in the first window with it.
 
-    Raises ValueError for lengths that do not fit the text, the model or each other.
+    Raises ValueError if the text is too short, or if the lengths do not fit the model or each other.
     """
     if len(ids) < 2:
-        raise ValueError(f"a text of {len(ids)} tokens leaves none to predict; read more of it, or give a longer one")
+        raise ValueError(f"a text of {len(ids)} tokens has none to predict; raise --val-fraction or use a longer text")
     check_lengths(model, context_length, stride)
-    total, rows = 0.0, max(1, BATCH_TOKENS // context_length)
-    ahead = list(windows(len(ids), context_length, stride))
+    loss_sum, batch_size = 0.0, max(1, BATCH_TOKENS // context_length)
+    spans = list(windows(len(ids), context_length, stride))
     with model.evaluating():
-        for start in tqdm(range(0, len(ahead), rows), unit="batch", leave=False, disable=None):
-            total += _loss_sum(model, ids, ahead[start : start + rows])
-    return total / (len(ids) - 1)
+        for i in tqdm(range(0, len(spans), batch_size), unit="batch", leave=False, disable=None):
+            loss_sum += _loss_sum(model, ids, spans[i : i + batch_size])
+    return loss_sum / (len(ids) - 1)
 
 
 def check_lengths(model: GPTModel, context_length: int, stride: int) -> None:
-    """Raises ValueError where windows do not fit the model, or where tokens would lie between two of them."""
-    if not 1 < context_length <= model.config.context_length:
-        most = model.config.context_length
-        raise ValueError(f"--context-length must be from 2 to the model's {most}, got {context_length}")
+    """Raises ValueError if a window does not fit the model, or if the windows would skip tokens."""
+    if not 1 < context_length <= (limit := model.config.context_length):
+        raise ValueError(f"--context-length must be from 2 to the model's {limit}, got {context_length}")
     if not 0 < stride < context_length:
-        raise ValueError(f"--stride must be below the window's {context_length} tokens and at least 1, got {stride}")
+        raise ValueError(f"--stride must be at least 1 and below the window's {context_length} tokens, got {stride}")
 
 
-def _loss_sum(model: GPTModel, ids: TokenArray, some: Sequence[tuple[int, int, int]]) -> float:
-    """The cross-entropies of what some windows predict, added up. The text's last window may be a shorter one."""
+def _loss_sum(model: GPTModel, ids: TokenArray, spans: Sequence[tuple[int, int, int]]) -> float:
+    """Summed cross-entropy of the targets in a batch of windows. The last window of the text may be shorter."""
     device = model.wpe.weight.device
-    longest = max(end - first for first, _, end in some)
-    texts = torch.zeros(len(some), longest, dtype=torch.long)
-    for row, (first, _, end) in zip(texts, some, strict=True):
-        row[: end - first] = torch.from_numpy(ids[first:end].astype("int64"))
-    counted = torch.zeros(len(some), longest - 1, dtype=torch.bool)
-    for row, (first, new, end) in zip(counted, some, strict=True):
-        row[new - first - 1 : end - first - 1] = True
-    hidden = model.hidden_states(texts[:, :-1].to(device))[counted.to(device)]
-    targets = texts[:, 1:][counted].to(device)
-    pieces = zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True)
-    return sum(float(F.cross_entropy(model.head(h).float(), t, reduction="sum")) for h, t in pieces)
+    longest = max(end - start for start, _, end in spans)
+    tokens = torch.zeros(len(spans), longest, dtype=torch.long)  # (B, T), padded on the right
+    is_target = torch.zeros(len(spans), longest - 1, dtype=torch.bool)  # of the token after each position
+    for row, (start, first_target, end) in enumerate(spans):
+        tokens[row, : end - start] = torch.from_numpy(ids[start:end].astype("int64"))
+        is_target[row, first_target - start - 1 : end - start - 1] = True
+    hidden = model.hidden_states(tokens[:, :-1].to(device))[is_target.to(device)]  # (targets, C)
+    targets = tokens[:, 1:][is_target].to(device)
+    chunks = zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True)
+    return sum(float(F.cross_entropy(model.head(h).float(), t, reduction="sum")) for h, t in chunks)
 
 
-def read_text(flags: Config, encoding: Any) -> TokenArray:
-    """The ids of the part of the text that is to be read."""
+def load_eval_tokens(flags: Flags, encoding: Encoding) -> TokenArray:
+    """The token ids of the last --val-fraction of the text. Downloads Shakespeare's works if no text is named."""
     if flags.data == SHAKESPEARE_PATH:
         ensure_shakespeare(flags.data)
     ids = load_tokens(flags.data, encoding, encoding_fingerprint(encoding))
     return ids[len(ids) - round(len(ids) * flags.val_fraction) :]
 
 
+def print_result(loss: float, ids: TokenArray, encoding: Encoding, seconds: float) -> None:
+    perplexity = torch.tensor(loss, dtype=torch.float64).exp()  # inf if it overflows
+    parts = [f"{loss:.4f} nats per token", f"perplexity {perplexity:,.2f}"]
+    if encoding.name == "gpt2":
+        n_bytes = len(encoding.decode_bytes(ids[1:].tolist()))
+        parts.append(f"{loss * (len(ids) - 1) / math.log(2) / n_bytes:.4f} bits per byte")
+    print("loss     " + " | ".join([*parts, f"{seconds:.1f} s"]))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    flags, _ = parse(Config, argv, __doc__)
+    flags, _ = parse(Flags, argv, __doc__)
     keep_freed_memory()
-    base = load_base(flags.model, MODELS)
-    in_8_bits = flags.quantize == "int8"
-    device = choose_runtime("cpu" if in_8_bits else flags.device, "fp32").device
-    with naming_file(base.path):  # where the tokenizer has ids that the model lacks
-        model = TextGenerator(quantize_int8(base.model) if in_8_bits else base.model, base.encoding, device).model
+    base = load_base(flags.model)
+    int8 = flags.quantize == "int8"
+    device = choose_runtime("cpu" if int8 else flags.device, "fp32").device
+    with naming_file(base.path):  # TextGenerator checks that the model has an embedding for every id of the tokenizer
+        model = TextGenerator(quantize_int8(base.model) if int8 else base.model, base.encoding, device).model
     context_length = flags.context_length or model.config.context_length
     stride = flags.stride or max(1, context_length // 2)
     check_lengths(model, context_length, stride)
-    ids, start = read_text(flags, base.encoding), time.perf_counter()
-    part = "all" if flags.val_fraction == 1 else f"the last {100 * flags.val_fraction:g}%"
-    print(f"text     {part} of it: {len(ids):,} tokens")
-    print(f"model    {base.path}, {base.reason}, on {device}" + ", in 8 bits" * in_8_bits)
-    print(f"windows  of {context_length} tokens, {stride} apart", flush=True)
+    ids, start = load_eval_tokens(flags, base.encoding), time.perf_counter()
+    part = "all of it" if flags.val_fraction == 1 else f"the last {100 * flags.val_fraction:g}%"
+    print(f"text     {flags.data}, {part}: {len(ids):,} tokens")
+    print(f"model    {base.path}, {base.reason}, on {device}" + ", int8" * int8)
+    print(f"windows  {context_length} tokens, stride {stride}", flush=True)
     loss = text_loss(model, ids, context_length, stride)
-    perplexity = torch.tensor(loss, dtype=torch.float64).exp()  # which may be infinite
-    found = [f"{loss:.4f} nats a token", f"perplexity {perplexity:,.2f}"]
-    if base.encoding.name == "gpt2":
-        size = len(base.encoding.decode_bytes(ids[1:].tolist()))
-        found.append(f"{loss * (len(ids) - 1) / math.log(2) / size:.4f} bits a byte")
-    print("loss     " + " | ".join([*found, f"{time.perf_counter() - start:.1f} s"]))
+    print_result(loss, ids, base.encoding, time.perf_counter() - start)
     return 0
 
 

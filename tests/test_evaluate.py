@@ -1,4 +1,4 @@
-"""python -m src.evaluate against transformers, a closed form, and what a person reads."""
+"""python -m src.evaluate: the loss equals transformers' and a closed form, and the output is right."""
 
 import math
 import subprocess
@@ -21,7 +21,7 @@ VERSE = "Shall I compare thee to a summer's day?\nThou art more lovely and more 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random GPT-2 as transformers saves it, and a text beside it."""
+    """A folder with a random GPT-2 in Hugging Face's format, and a text file."""
     folder = tmp_path_factory.mktemp("evaluate")
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(n_positions=32, n_embd=64, n_head=1, n_layer=2))
@@ -32,17 +32,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def by_transformers(model: GPT2LMHeadModel, ids: torch.Tensor, context_length: int, stride: int) -> float:
-    """The mean of all tokens' losses, by the loop of Hugging Face's guide to perplexity."""
+def hugging_face_loss(model: GPT2LMHeadModel, ids: torch.Tensor, context_length: int, stride: int) -> float:
+    """Mean loss per token, computed by the loop of Hugging Face's perplexity guide."""
     total, count, previous_end = 0.0, 0, 0
     for begin in range(0, len(ids), stride):
         end = min(begin + context_length, len(ids))
         targets = ids[begin:end].clone()[None]
         targets[:, : max(previous_end - begin, 0)] = -100
-        counted = int((targets[:, 1:] != -100).sum())
+        n_targets = int((targets[:, 1:] != -100).sum())
         with torch.no_grad():
-            total += model(ids[begin:end][None], labels=targets).loss.item() * counted
-        count += counted
+            total += model(ids[begin:end][None], labels=targets).loss.item() * n_targets
+        count += n_targets
         previous_end = end
         if end == len(ids):
             break
@@ -52,11 +52,9 @@ def by_transformers(model: GPT2LMHeadModel, ids: torch.Tensor, context_length: i
 
 @pytest.mark.parametrize(("context_length", "stride"), [(32, 16), (32, 31), (32, 1), (20, 7)])
 @pytest.mark.parametrize("tokens", [2, 31, 32, 33, 150])
-def test_the_loss_is_that_of_the_loop_in_hugging_faces_guide(
-    folder: Path, context_length: int, stride: int, tokens: int
-) -> None:
+def test_loss_equals_hugging_faces_perplexity_loop(folder: Path, context_length: int, stride: int, tokens: int) -> None:
     ids = torch.randint(50257, (tokens,), generator=torch.Generator().manual_seed(tokens))
-    expected = by_transformers(GPT2LMHeadModel.from_pretrained(folder / "gpt2").eval(), ids, context_length, stride)
+    expected = hugging_face_loss(GPT2LMHeadModel.from_pretrained(folder / "gpt2").eval(), ids, context_length, stride)
     found = text_loss(load_gpt2(folder / "gpt2"), ids.numpy().astype("uint16"), context_length, stride)
     assert found == pytest.approx(expected, rel=1e-5)
 
@@ -65,13 +63,13 @@ def test_every_token_but_the_first_is_predicted_once() -> None:
     for tokens in range(2, 40):
         for context_length in range(2, 12):
             for stride in range(1, context_length):
-                predicted = [i for _, new, end in windows(tokens, context_length, stride) for i in range(new, end)]
+                predicted = [i for _, first, end in windows(tokens, context_length, stride) for i in range(first, end)]
                 assert predicted == list(range(1, tokens))
-                assert all(first < new for first, new, _ in windows(tokens, context_length, stride))
+                assert all(start < first for start, first, _ in windows(tokens, context_length, stride))
 
 
 @pytest.mark.parametrize("tokens", [10, 3 * BATCH_TOKENS])
-def test_a_model_that_knows_nothing_has_the_vocabulary_as_its_perplexity(tokens: int) -> None:
+def test_uniform_model_has_perplexity_of_vocabulary_size(tokens: int) -> None:
     model = GPTModel({**CONFIG, "dropout": 0.5}).train()
     torch.nn.init.zeros_(model.wte.weight)
     ids = np.random.default_rng(0).integers(61, size=tokens, dtype=np.uint16)
@@ -83,33 +81,38 @@ def test_a_model_that_knows_nothing_has_the_vocabulary_as_its_perplexity(tokens:
     ("context_length", "stride", "message"),
     [
         (17, 8, "--context-length must be from 2 to the model's 16, got 17"),
-        (16, 16, "--stride must be below the window's 16 tokens and at least 1, got 16"),
-        (16, 0, "--stride must be below the window's 16 tokens and at least 1, got 0"),
+        (16, 16, "--stride must be at least 1 and below the window's 16 tokens, got 16"),
+        (16, 0, "--stride must be at least 1 and below the window's 16 tokens, got 0"),
     ],
 )
-def test_windows_that_do_not_fit_are_refused(context_length: int, stride: int, message: str) -> None:
+def test_bad_window_lengths_are_refused(context_length: int, stride: int, message: str) -> None:
     with pytest.raises(ValueError) as refused:
         text_loss(GPTModel(CONFIG), np.arange(40, dtype=np.uint16), context_length, stride)
     assert str(refused.value) == message
 
 
-def test_a_text_of_one_token_is_refused() -> None:
-    with pytest.raises(ValueError, match="a text of 1 tokens leaves none to predict"):
+def test_text_of_one_token_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="a text of 1 tokens has none to predict; raise --val-fraction or use a longer text"
+    ):
         text_loss(GPTModel(CONFIG), np.arange(1, dtype=np.uint16), 16, 8)
 
 
-def test_the_end_of_the_text_is_read(folder: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
-    read: list[list[int]] = []
-    monkeypatch.setattr("src.evaluate.text_loss", lambda model, ids, *_: read.append(ids.tolist()) or 1000.0)
+def test_val_fraction_evaluates_the_end_of_the_text(folder: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
+    evaluated: list[list[int]] = []
+    monkeypatch.setattr("src.evaluate.text_loss", lambda model, ids, *_: evaluated.append(ids.tolist()) or 1000.0)
     asked = ["--model", str(folder / "gpt2"), "--data", str(folder / "verse.txt")]
     ids = load_gpt2_encoding().encode_ordinary(VERSE * 30)
-    for fraction, part in (("1", "all"), ("0.1", "the last 10%"), ("0.004", "the last 0.4%")):
+    for fraction, part in (("1", "all of it"), ("0.1", "the last 10%"), ("0.004", "the last 0.4%")):
         assert main([*asked, "--val-fraction", fraction]) == 0
-        assert read[-1] == ids[len(ids) - round(len(ids) * float(fraction)) :]
-        assert f"text     {part} of it: {len(read[-1])} tokens\n" in capsys.readouterr().out.replace(",", "")
+        assert evaluated[-1] == ids[len(ids) - round(len(ids) * float(fraction)) :]
+        assert (
+            f"text     {folder / 'verse.txt'} {part}: {len(evaluated[-1])} tokens\n"
+            in capsys.readouterr().out.replace(",", "")
+        )
 
 
-def test_shakespeare_is_obtained_where_no_text_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shakespeare_is_downloaded_if_no_text_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Asked(Exception):
         pass
 
@@ -121,7 +124,7 @@ def test_shakespeare_is_obtained_where_no_text_is_named(folder: Path, monkeypatc
         main(["--model", str(folder / "gpt2"), "--device", "cpu"])
 
 
-def test_8_bits_are_8_bits(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_int8_changes_the_loss_by_less_than_one_percent(folder: Path, capsys: pytest.CaptureFixture) -> None:
     asked = ["--model", str(folder / "gpt2"), "--data", str(folder / "verse.txt"), "--device", "cpu"]
     losses = []
     for more in ([], ["--quantize", "int8"]):
@@ -130,13 +133,13 @@ def test_8_bits_are_8_bits(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
-def test_a_loss_whose_perplexity_no_number_holds_is_told(folder: Path, capsys, monkeypatch) -> None:
+def test_perplexity_that_overflows_is_printed_as_inf(folder: Path, capsys, monkeypatch) -> None:
     monkeypatch.setattr("src.evaluate.text_loss", lambda *_: 1000.0)
     assert main(["--model", str(folder / "gpt2"), "--data", str(folder / "verse.txt")]) == 0
-    assert "loss     1000.0000 nats a token | perplexity inf | " in capsys.readouterr().out
+    assert "loss     1000.0000 nats per token | perplexity inf | " in capsys.readouterr().out
 
 
-def test_a_model_whose_ids_are_fewer_than_the_tokenizers_is_refused(tmp_path: Path, folder: Path) -> None:
+def test_model_with_fewer_ids_than_the_tokenizer_is_refused(tmp_path: Path, folder: Path) -> None:
     GPT2LMHeadModel(GPT2Config(vocab_size=100, n_positions=32, n_embd=64, n_head=1, n_layer=1)).save_pretrained(
         tmp_path
     )
@@ -144,19 +147,19 @@ def test_a_model_whose_ids_are_fewer_than_the_tokenizers_is_refused(tmp_path: Pa
         main(["--model", str(tmp_path), "--data", str(folder / "verse.txt")])
 
 
-def test_a_person_reads_loss_perplexity_and_bits_a_byte(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_output_has_loss_perplexity_and_bits_per_byte(folder: Path, capsys: pytest.CaptureFixture) -> None:
     asked = ["--model", str(folder / "gpt2"), "--data", str(folder / "verse.txt")]
     assert main([*asked, "--val-fraction", "1", "--device", "cpu"]) == 0
     out = capsys.readouterr().out.replace(",", "").splitlines()
-    assert out[-2] == "windows  of 32 tokens 16 apart"
+    assert out[-2] == "windows  32 tokens stride 16"
     loss, perplexity, bits = (float(part.split()[i]) for part, i in zip(out[-1].split(" | "), (1, 1, 0), strict=False))
     assert perplexity == pytest.approx(math.exp(loss), rel=1e-3)
     ids = load_gpt2_encoding().encode_ordinary(VERSE * 30)
-    size = len(VERSE * 30) - len("Sh")  # the first token, which nothing predicts
+    size = len(VERSE * 30) - len("Sh")  # the first token is never predicted
     assert bits == pytest.approx(loss * (len(ids) - 1) / math.log(2) / size, rel=1e-3)
 
 
-def test_a_wrong_flag_names_the_command_that_helps() -> None:
+def test_wrong_flags_are_reported_in_one_line_with_the_help_command() -> None:
     command = [sys.executable, "-m", "src.evaluate", "--strid", "1", "--val-fraction", "0"]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""python -m src.export_hf: what transformers reads there is what the checkpoint holds."""
+"""python -m src.export_hf: transformers loads the same model, tokenizer and chat template from the exported folder."""
 
 import json
 from dataclasses import asdict
@@ -20,7 +20,7 @@ TEXTS = ["What's the capital of France?", "naïve café\n\n  two lines", "数学
 
 
 def checkpoint(folder: Path, template: str | None = TEMPLATE, **changes) -> Path:
-    """A checkpoint of a small model with weights far from those it was born with."""
+    """A checkpoint of a small model, with weights far from their initial values."""
     torch.manual_seed(0)
     size = {"vocab_size": 50257, "context_length": 64, "d_model": 32, "n_heads": 4, "n_layers": 3}
     model = GPTModel({**size, **changes})
@@ -34,7 +34,7 @@ def checkpoint(folder: Path, template: str | None = TEMPLATE, **changes) -> Path
 @pytest.mark.parametrize(
     "changes", [{}, {"activation": "relu", "d_ff": 48}, {"activation": "gelu", "layer_norm_epsilon": 1e-2}]
 )
-def test_transformers_computes_the_same_logits_from_the_folder(tmp_path: Path, changes: dict) -> None:
+def test_transformers_computes_the_same_logits(tmp_path: Path, changes: dict) -> None:
     path = checkpoint(tmp_path, **changes)
     assert main(["--model", str(path), "--out", str(tmp_path / "hf")]) == 0
     ours, _ = load_model(path)
@@ -44,20 +44,20 @@ def test_transformers_computes_the_same_logits_from_the_folder(tmp_path: Path, c
         torch.testing.assert_close(theirs, ours(ids), atol=1e-3, rtol=1e-4)
 
 
-def test_the_folder_is_read_here_as_the_same_model_bit_for_bit(tmp_path: Path) -> None:
+def test_exported_folder_loads_here_bit_for_bit(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, dropout=0.1)
     main(["--model", str(path), "--out", str(tmp_path / "deep/hf")])
     (ours, of_ours), (again, of_again) = load_model(path), load_model(tmp_path / "deep/hf")
-    assert of_again["template"] == of_ours["template"] == TEMPLATE  # so that it is asked as it was tuned
+    assert of_again["template"] == of_ours["template"] == TEMPLATE  # so that a chat prompts it as in tuning
     assert asdict(again.config) == {**asdict(ours.config), "dropout": 0.0}
     assert json.loads((tmp_path / "deep/hf/config.json").read_text(encoding="utf-8"))["resid_pdrop"] == 0.1
     modes = {file.stat().st_mode for file in (tmp_path / "deep/hf").iterdir()}
-    assert len(modes) == 1  # whoever may read one file may read all
+    assert len(modes) == 1  # all files have the same permissions
     for name, tensor in ours.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
-def test_the_tokenizer_beside_it_is_gpt2s(tmp_path: Path) -> None:
+def test_exported_tokenizer_is_gpt2s(tmp_path: Path) -> None:
     main(["--model", str(checkpoint(tmp_path)), "--out", str(tmp_path / "hf")])
     theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "hf"), load_gpt2_encoding()
     for text in TEXTS:
@@ -65,7 +65,7 @@ def test_the_tokenizer_beside_it_is_gpt2s(tmp_path: Path) -> None:
     assert (theirs.eos_token_id, theirs.model_max_length) == (ours.eot_token, 64)
 
 
-def test_the_chat_template_writes_the_prompt_that_the_model_was_tuned_with(tmp_path: Path) -> None:
+def test_chat_template_renders_the_tuning_prompt(tmp_path: Path) -> None:
     main(["--model", str(checkpoint(tmp_path)), "--out", str(tmp_path / "hf")])
     theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "hf"), load_gpt2_encoding()
     said = [
@@ -83,41 +83,41 @@ def test_the_chat_template_writes_the_prompt_that_the_model_was_tuned_with(tmp_p
     assert theirs.apply_chat_template(messages[1:], add_generation_prompt=True)["input_ids"] == expected
 
 
-def test_a_model_that_was_not_tuned_has_no_chat_template(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_untuned_model_has_no_chat_template(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     main(["--model", str(checkpoint(tmp_path, template=None)), "--out", str(tmp_path / "hf")])
     assert AutoTokenizer.from_pretrained(tmp_path / "hf").chat_template is None
     assert load_model(tmp_path / "hf")[1]["template"] is None
     assert "tokenizer  GPT-2's\n" in capsys.readouterr().out
 
 
-def test_a_word_tokenizer_stays_here(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_word_tokenizer_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "verse.txt").write_text("Shall I compare thee to a summer's day?", encoding="utf-8")
     encoding = build_word_encoding(tmp_path / "verse.txt")
     model = GPTModel({"vocab_size": encoding.n_vocab, "context_length": 8, "d_model": 8, "n_heads": 2, "n_layers": 1})
     content = {"stage": "pretrain", "config": asdict(model.config), "model": model.state_dict(), "template": None}
     save_checkpoint(tmp_path / "best_model.pt", {**content, "tokenizer": describe(encoding)})
     assert main(["--model", str(tmp_path / "best_model.pt"), "--out", str(tmp_path / "hf")]) == 0
-    assert "none: Hugging Face has no form of a word tokenizer" in capsys.readouterr().out
+    assert "none: Hugging Face has no word tokenizer of this kind" in capsys.readouterr().out
     assert sorted(file.name for file in (tmp_path / "hf").iterdir()) == ["config.json", "model.safetensors"]
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     assert theirs.config.eos_token_id == encoding.eot_token
 
 
 @pytest.mark.parametrize("taken", ["hf", "hf.tmp"])
-def test_what_is_there_already_stays(tmp_path: Path, taken: str) -> None:
+def test_existing_folders_are_not_overwritten(tmp_path: Path, taken: str) -> None:
     path = checkpoint(tmp_path)
     (tmp_path / taken).mkdir()
     (tmp_path / taken / "mine").write_text("mine", encoding="utf-8")
     asked = ["--model", str(path), "--out", str(tmp_path / "hf")]
     if taken == "hf":
-        with pytest.raises(FileExistsError, match="hf is there already; remove it, or pass another folder as --out"):
+        with pytest.raises(FileExistsError, match="hf already exists; remove it, or pass another folder as --out"):
             main(asked)
     else:
         assert main(asked) == 0
     assert [file.name for file in (tmp_path / taken).iterdir()] == ["mine"]
 
 
-def test_a_failed_export_leaves_nothing_and_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_export_leaves_nothing_and_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise SafetensorError("No space left on device")
 
@@ -128,7 +128,7 @@ def test_a_failed_export_leaves_nothing_and_is_one_line(tmp_path: Path, monkeypa
     assert [file.name for file in tmp_path.iterdir()] == ["best_model.pt"]
 
 
-def test_a_folder_below_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_folder_below_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
     path = checkpoint(tmp_path)
     with pytest.raises(OSError, match=r"best_model.pt.hf: could not be written \(.*\); pass another folder as --out"):
         main(["--model", str(path), "--out", str(path / "hf")])

@@ -2,27 +2,24 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Literal
 
 from src.chat.session import ChatSettings
-from src.checkpoint import LoadedModel, load_base
+from src.checkpoint import MODEL_HELP, LoadedModel, load_base
 from src.cli import flag
+from src.common.messages import naming_file
 from src.model.generate import TextGenerator
 from src.model.quantize import quantize_int8
 from src.runtime import choose_runtime
-
-MODELS = ("dpo", "sft", "finetuned", "pretrained", "scratch")  # what --model auto takes, the first that is there
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags:
     """Which model a chat loads, and where it runs."""
 
-    model: str = flag("auto", f"auto (the first of {', '.join(MODELS)} that is there), one of these, or a path")
+    model: str = flag("auto", MODEL_HELP)
     device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
     quantize: Literal["none", "int8"] = flag("none", "int8: a quarter of the memory, faster on a CPU")
 
@@ -60,7 +57,7 @@ def load_chat_model(flags: ChatFlags, notify: Callable[[str], None], *, interact
 
     interactive: it will give many answers, which is prepared in the background.
     """
-    base = load_base(flags.model, MODELS)
+    base = load_base(flags.model)
     in_8_bits = flags.quantize == "int8"
     device = choose_runtime("cpu" if in_8_bits else flags.device, "fp32").device
     size, where = base.model.config, device.type + ", in 8 bits" * in_8_bits
@@ -74,15 +71,6 @@ def load_chat_model(flags: ChatFlags, notify: Callable[[str], None], *, interact
     if interactive:
         generator.settle()
     return LoadedChat(generator, base, where)
-
-
-@contextmanager
-def naming_file(path: Path) -> Iterator[None]:
-    """A ValueError inside names the file that it is about."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def is_interactive() -> bool:

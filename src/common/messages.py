@@ -1,5 +1,9 @@
 """Messages for a person: errors as one line, and text that every terminal and file can hold."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 def one_line(error: BaseException) -> str:
     """The error's message on one line; its type if it has no message.
@@ -8,6 +12,15 @@ def one_line(error: BaseException) -> str:
     """
     message = str(error).partition("\nException raised from")[0]
     return " ".join(message.split()) or type(error).__name__
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Put the file's path in front of the message of every ValueError raised inside."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def without_surrogates(text: str) -> str:
