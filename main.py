@@ -18,7 +18,7 @@ from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.program import run_script
 from src.runtime import Runtime, choose_runtime, seed_step
-from src.tokenizer import Encoding, build_word_encoding, describe, encoding_fingerprint, load_gpt2_encoding
+from src.tokenizer import Encoding, build_word_encoding, describe, load_gpt2_encoding
 from src.training.flags import OUT_OF_MEMORY, TrainingFlags
 from src.training.losses import language_model_loss
 from src.training.recipes import apply_recipe, size_name
@@ -70,7 +70,7 @@ def prepare_data(
     encoding = encoding or load_gpt2_encoding()
     if Path(path) == SHAKESPEARE_PATH:
         ensure_shakespeare(Path(path))
-    tokens = load_tokens(Path(path), encoding, encoding_fingerprint(encoding))
+    tokens = load_tokens(Path(path), encoding)
     return split_tokens(tokens, val_fraction) if val_fraction else (tokens, tokens[:0])
 
 

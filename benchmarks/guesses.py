@@ -20,7 +20,8 @@ from benchmarks.harness import check_rounds
 from src.chat.session import ChatSettings
 from src.cli import flag, parse
 from src.data.files import read_text
-from src.data.shakespeare import SHAKESPEARE_PATH, strip_boilerplate
+from src.data.gutenberg import strip_boilerplate
+from src.data.shakespeare import SHAKESPEARE_PATH
 from src.model.attention import KeyValueCache
 from src.model.decoding import sequence
 from src.model.decoding.fast_head import HalfPrecisionHead

@@ -15,7 +15,8 @@ from pathlib import Path
 from benchmarks.harness import check_rounds
 from src.cli import flag, parse
 from src.data.files import read_text
-from src.data.shakespeare import SHAKESPEARE_PATH, strip_boilerplate
+from src.data.gutenberg import strip_boilerplate
+from src.data.shakespeare import SHAKESPEARE_PATH
 from src.data.text import load_tokens
 from src.program import run_script
 from src.tokenizer import load_gpt2_encoding
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         copy = Path(shutil.copy(flags.data, folder))
 
         def ours() -> object:
-            return load_tokens(copy, encoding, "gpt2", notify=lambda _: None)
+            return load_tokens(copy, encoding, notify=lambda _: None)
 
         for _ in range(flags.rounds + 1):
             for cache in Path(folder).glob("*.npy"):

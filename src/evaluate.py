@@ -26,7 +26,7 @@ from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
 from src.program import run_script
 from src.runtime import choose_runtime, keep_freed_memory
-from src.tokenizer import Encoding, encoding_fingerprint
+from src.tokenizer import Encoding
 
 BATCH_TOKENS = 2048  # tokens per forward pass
 HEAD_ROWS = 512  # positions whose logits are in memory together
@@ -112,7 +112,7 @@ def load_eval_tokens(flags: Flags, encoding: Encoding) -> TokenArray:
     """The token ids of the last --val-fraction of the text. Downloads Shakespeare's works if no text is named."""
     if flags.data == SHAKESPEARE_PATH:
         ensure_shakespeare(flags.data)
-    ids = load_tokens(flags.data, encoding, encoding_fingerprint(encoding))
+    ids = load_tokens(flags.data, encoding)
     return ids[len(ids) - round(len(ids) * flags.val_fraction) :]
 
 

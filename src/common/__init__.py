@@ -1,1 +1,1 @@
-"""The ground floor: atomic files, one-line messages and checks of values. It imports nothing of ours."""
+"""The ground floor: atomic writes, disk space, one-line messages and checks of values. It imports nothing of ours."""

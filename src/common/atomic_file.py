@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Write files completely or not at all."""
 
 import glob
 import os
@@ -18,10 +18,10 @@ _RENAME_PAUSES_S = (0.05, 0.1, 0.2, 0.4)
 
 @contextmanager
 def atomic_write(path: Path, mode: int = 0o666) -> Generator[BinaryIO, None, None]:
-    """Open a binary file for writing such that `path` holds either its old content or all of the new content.
+    """Open a binary file for writing. Afterwards `path` has all of the new content, or, if anything fails, the old.
 
     The bytes go to a temporary file in the same folder, which is created if it is missing. At the end the file is
-    flushed to the disk and renamed. If anything is raised inside, Ctrl-C included, the temporary file is deleted and
+    flushed to disk and renamed. If an exception is raised inside, Ctrl-C included, the temporary file is deleted and
     `path` is unchanged. `mode` is the permissions of the new file, before the umask.
     """
     target = Path(path).resolve()
@@ -40,7 +40,7 @@ def atomic_write(path: Path, mode: int = 0o666) -> Generator[BinaryIO, None, Non
 
 
 def remove_stale_temporaries(path: Path) -> None:
-    """Delete what processes that were killed while writing `path` left next to it."""
+    """Delete the temporary files of `path` that killed processes left behind."""
     target = Path(path).resolve()
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*-????????.tmp"):
         try:
@@ -51,10 +51,10 @@ def remove_stale_temporaries(path: Path) -> None:
 
 
 def _is_stale(temporary: Path) -> bool:
-    """Whether the process that made a temporary file has ended. Its id is part of the file's name."""
+    """Whether the process that created a temporary file has ended. The file's name contains the process id."""
     if time.time() - temporary.stat().st_mtime > _STALE_AFTER_S:
         return True
-    if os.name == "nt":  # Windows refuses to delete a file that is open, so trying is safe
+    if os.name == "nt":  # Windows does not delete open files, so trying is safe
         return True
     try:
         os.kill(int(temporary.name.split(".")[-2].partition("-")[0]), 0)
@@ -66,7 +66,7 @@ def _is_stale(temporary: Path) -> bool:
 
 
 def _rename(temporary: Path, target: Path) -> None:
-    """Rename, replacing `target`. Windows refuses while another program, such as a virus scanner, reads it."""
+    """Replace `target`. On Windows this fails while another program, such as a virus scanner, has it open: retry."""
     for pause_s in _RENAME_PAUSES_S:
         try:
             return os.replace(temporary, target)

@@ -1,23 +1,23 @@
 """Checks of values that come from a person or a file. A bool is never a number here."""
 
 import math
+from typing import TypeGuard
 
 
-def is_whole_number(value: object) -> bool:
-    """Whether the value is an int."""
+def is_whole_number(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_count(value: object) -> bool:
+def is_count(value: object) -> TypeGuard[int]:
     """Whether the value is an int of at least 1."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return is_whole_number(value) and value >= 1
 
 
-def is_seed(value: object) -> bool:
+def is_seed(value: object) -> TypeGuard[int]:
     """Whether the value is an int that PyTorch's generators accept as a seed."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return is_whole_number(value) and 0 <= value < 2**63
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether the value is a finite int or float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

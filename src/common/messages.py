@@ -1,4 +1,4 @@
-"""Messages for a person: errors as one line, and text that every terminal and file can hold."""
+"""Messages for a person: errors on one line, and text that can be encoded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,10 +6,7 @@ from pathlib import Path
 
 
 def one_line(error: BaseException) -> str:
-    """The error's message on one line; its type if it has no message.
-
-    PyTorch appends a C++ stack trace to some messages. It is dropped.
-    """
+    """The error's message on one line, or its type if it has no message. PyTorch's C++ stack traces are dropped."""
     message = str(error).partition("\nException raised from")[0]
     return " ".join(message.split()) or type(error).__name__
 

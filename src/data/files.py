@@ -1,6 +1,5 @@
-"""Text files: download and read them."""
+"""Read and download text files."""
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import requests
 from tqdm import tqdm
 
 from src.common.atomic_file import atomic_write
+from src.common.disk import format_bytes, require_free_space
 
 _CHUNK_BYTES = 1 << 16
 _CONNECT_READ_S = (4.0, 15.0)
@@ -21,14 +21,14 @@ class _TransientError(OSError):
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 text file; a byte order mark is dropped.
+    """Return the text of a UTF-8 file, without a byte order mark.
 
-    Raises FileNotFoundError, or ValueError with the byte offset when it is not UTF-8, or when it is empty.
+    Raises FileNotFoundError, or ValueError if the file is empty or is not UTF-8 (with the byte's offset).
     """
     path = Path(path)
     if not path.is_file():
         found = "is not a file" if path.exists() else "not found"
-        raise FileNotFoundError(f"{path} {found}; check the path, or give a text file with --data PATH")
+        raise FileNotFoundError(f"{path} {found}; check the path, or pass a text file with --data PATH")
     data = path.read_bytes()
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
@@ -37,7 +37,7 @@ def read_text(path: Path) -> str:
             f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}; save it again as UTF-8"
         ) from None
     if not text.strip():
-        raise ValueError(f"{path} is empty; put text into it, or delete it")
+        raise ValueError(f"{path} is empty; put text in it, or delete it")
     return text
 
 
@@ -50,12 +50,12 @@ def download_file(
     timeout: tuple[float, float] = _CONNECT_READ_S,
     retries: int = 2,
 ) -> None:
-    """Download a text file to `path`, all of it or nothing.
+    """Download a text file to `path`, atomically.
 
-    `timeout` is (connect, read) in seconds. A host that can't be reached is not tried again; an answer that is late,
-    cut off or a server error is, `retries` times with a growing pause. The size that the server states is announced,
-    checked against the free disk space before and against the bytes received after.
-    Raises OSError when it can't be had, ValueError when what came is an HTML page or under `min_bytes`.
+    `timeout` is (connect, read) in seconds. A timeout, a truncated response or a server error is retried up to
+    `retries` times with growing pauses; an unreachable host is not. The size that the server states is compared with
+    the free disk space before the download, and with the number of bytes received after it.
+    Raises OSError if the download fails, ValueError if the response is an HTML page or shorter than `min_bytes`.
     """
     for attempt in range(retries + 1):
         try:
@@ -64,7 +64,7 @@ def download_file(
             if attempt == retries:
                 raise
             pause_s = 2.0**attempt
-            notify(f"{error}; trying again in {pause_s:.0f} s")
+            notify(f"{error}; retrying in {pause_s:.0f} s")
             time.sleep(pause_s)
 
 
@@ -73,28 +73,27 @@ def _download_once(
 ) -> None:
     with _open_url(url, timeout) as response:
         stated_bytes = _stated_size(response)
-        size = f"{stated_bytes / 1e6:.1f} MB" if stated_bytes is not None else "size not stated"
+        size = format_bytes(stated_bytes) if stated_bytes is not None else "unknown size"
         notify(f"downloading {url} ({size})")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _check_free_space(path.parent, stated_bytes or min_bytes)
+        require_free_space(path, stated_bytes or min_bytes, "make room there")
         with atomic_write(path) as out:
             received = _copy_body(response, out, stated_bytes)
             if stated_bytes is not None and received != stated_bytes:
                 raise _TransientError(f"{url} was cut off after {received} of {stated_bytes} bytes")
             if received < min_bytes:
-                raise ValueError(f"{url} sent {received} bytes, at least {min_bytes} were expected")
+                raise ValueError(f"{url} sent {received} bytes, expected at least {min_bytes}")
 
 
 def _open_url(url: str, timeout: tuple[float, float]) -> requests.Response:
     host = urlsplit(url).hostname
     try:
-        # Uncompressed, so that the stated size is the size on disk.
+        # No compression, so that the stated size is the size on disk.
         response = requests.get(url, stream=True, timeout=timeout, headers={"Accept-Encoding": "identity"})
     except requests.ReadTimeout:
-        raise _TransientError(f"{host} gave no answer within {timeout[1]:g} s") from None
+        raise _TransientError(f"{host} did not answer within {timeout[1]:g} s") from None
     except requests.RequestException as error:
         kind = type(error).__name__
-        raise OSError(f"{host} can't be reached ({kind}); check the network, or the proxy in HTTPS_PROXY") from None
+        raise OSError(f"cannot reach {host} ({kind}); check the network, or the proxy in HTTPS_PROXY") from None
     if not response.ok:
         response.close()
         kind_of_error = _TransientError if response.status_code >= 500 or response.status_code == 429 else OSError
@@ -107,18 +106,10 @@ def _stated_size(response: requests.Response) -> int | None:
     return int(stated) if stated.isdigit() and "Content-Encoding" not in response.headers else None
 
 
-def _check_free_space(folder: Path, needed_bytes: int) -> None:
-    free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < needed_bytes:
-        raise OSError(
-            f"{folder} has {free_bytes / 1e6:.1f} MB free, {needed_bytes / 1e6:.1f} MB are needed; make room there"
-        )
-
-
 def _copy_body(response: requests.Response, out: BinaryIO, stated_bytes: int | None) -> int:
-    """Copy the body to `out` under a progress bar and return its number of bytes; an HTML page is refused."""
+    """Copy the body to `out` with a progress bar and return its number of bytes. Raises ValueError for HTML."""
     received = 0
-    # disable=None: no bar where stderr is not a terminal
+    # disable=None: no bar if stderr is not a terminal
     with tqdm(total=stated_bytes, unit="B", unit_scale=True, desc="download", leave=False, disable=None) as bar:
         try:
             for chunk in response.iter_content(_CHUNK_BYTES):
@@ -127,7 +118,9 @@ def _copy_body(response: requests.Response, out: BinaryIO, stated_bytes: int | N
                 received += out.write(chunk)
                 bar.update(len(chunk))
         except requests.RequestException as error:
-            raise _TransientError(f"{response.url} broke off after {received} bytes ({type(error).__name__})") from None
+            raise _TransientError(
+                f"{response.url} was cut off after {received} bytes ({type(error).__name__})"
+            ) from None
     return received
 
 
@@ -135,4 +128,4 @@ def _refuse_html(response: requests.Response, first_chunk: bytes) -> None:
     content_type = response.headers.get("Content-Type", "").lower()
     start = first_chunk[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if "html" in content_type or start.startswith((b"<!doctype html", b"<html")):
-        raise ValueError(f"{response.url} sent an HTML page instead of text; a login page of this network may answer")
+        raise ValueError(f"{response.url} sent an HTML page instead of text; it may be a login page of this network")

@@ -1,4 +1,4 @@
-"""Running text as tokens: read and cached once, split, and cut into windows to predict the next token in."""
+"""A text as token ids: tokenised once and cached, then split into training windows."""
 
 import glob
 import hashlib
@@ -12,43 +12,43 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from src.common.atomic_file import atomic_write
 from src.data.batching import StepLoader, stack_windows
 from src.data.files import read_text
-from src.data.shakespeare import strip_boilerplate
-from src.tokenizer.protocols.interfaces import Encoding
+from src.data.gutenberg import strip_boilerplate
+from src.tokenizer import encoding_fingerprint
+from src.tokenizer.protocols.interfaces import BatchEncoding, Encoding
 
-# One-dimensional, uint16 or uint32; a read-only np.memmap where the tokens lie in a file.
-TokenArray: TypeAlias = np.ndarray[Any, Any]
+# One-dimensional, uint16 or uint32. A read-only np.memmap if the tokens are cached in a file.
+TokenArray: TypeAlias = NDArray[np.unsignedinteger]
+TokenType: TypeAlias = np.dtype[np.unsignedinteger]
 
 _CACHE_VERSION = 1
 _CHECKSUM_BYTES = 4
 _CHUNK_CHARS = 1 << 16
-_CHUNKS_AT_ONCE = 64
+_CHUNKS_PER_BATCH = 64
 _LONE_NEWLINE = re.compile(r"\w\n(?=\w)")
 
 
-def load_tokens(
-    path: Path, encoding: Encoding, fingerprint: str, *, notify: Callable[[str], None] = print
-) -> TokenArray:
-    """All tokens of a UTF-8 text file, without what Project Gutenberg put around it.
+def load_tokens(path: Path, encoding: Encoding, *, notify: Callable[[str], None] = print) -> TokenArray:
+    """Return all token ids of a UTF-8 text file, without Project Gutenberg's additions.
 
-    They are cached beside the text in a .npy file and mapped into memory read-only. Its name carries a hash of the
-    text and of `fingerprint` (what tells one tokenizer from another), so a changed text or tokenizer is tokenised
-    anew. Where the folder can't be written, the tokens are kept in memory, and `notify` is told.
-    Returns shape (tokens,), uint16 when every id fits, else uint32.
-    Raises FileNotFoundError or ValueError for a text that can't be used.
+    The ids are cached next to the text in a .npy file, which is mapped into memory. The cache's name contains a hash
+    of text and tokenizer, so a change of either tokenises again. If the cache cannot be written, the ids stay in
+    memory. `notify` gets one line per step.
+    The shape is (tokens,), the type uint16 if every id fits and uint32 otherwise.
+    Raises FileNotFoundError or ValueError if the text cannot be used.
     """
     path = Path(path)
     text = _read_clean(path, notify)
-    dtype = np.dtype(np.uint16 if encoding.n_vocab <= 1 << 16 else np.uint32)
-    cache = path.with_name(f"{path.name}.{_key(text, fingerprint)}.tokens.npy")
+    dtype: TokenType = np.dtype(np.uint16 if encoding.n_vocab <= 1 << 16 else np.uint32)
+    cache = path.with_name(f"{path.name}.{_cache_key(text, encoding)}.tokens.npy")
     tokens = _open_cache(cache, dtype, notify)
     if tokens is None:
-        tokens = _tokenise(text, encoding, dtype)
-        tokens = _store(tokens, cache, notify)
+        tokens = _store(_tokenise(text, encoding, dtype), cache, notify)
         _remove_other_caches(path, keep=cache)
     notify(f"tokens: {len(tokens)} in {path}")
     return tokens
@@ -61,34 +61,35 @@ def _read_clean(path: Path, notify: Callable[[str], None]) -> str:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if cleaned.kept_fraction < 1.0:
-        notify(f"text: {cleaned.kept_fraction:.1%} of {path} kept, the rest is Project Gutenberg's header and licence")
+        notify(f"text: using {cleaned.kept_fraction:.1%} of {path}, without Project Gutenberg's header and licence")
     return cleaned.text
 
 
-def _key(text: str, fingerprint: str) -> str:
+def _cache_key(text: str, encoding: Encoding) -> str:
     text_hash = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    return hashlib.sha256(f"{_CACHE_VERSION} {text_hash} {fingerprint}".encode()).hexdigest()[:16]
+    key = f"{_CACHE_VERSION} {text_hash} {encoding_fingerprint(encoding)}"
+    return hashlib.sha256(key.encode("ascii")).hexdigest()[:16]
 
 
 def _store(tokens: TokenArray, cache: Path, notify: Callable[[str], None]) -> TokenArray:
-    """Write the cache and return the tokens as mapped from it; as they are where it can't be written."""
+    """Write the cache and return the tokens mapped from it, or the tokens themselves if it cannot be written."""
     try:
         with atomic_write(cache) as out:
             np.save(out, tokens, allow_pickle=False)
             out.flush()
             with open(out.name, "rb") as written:
                 checksum = _crc32(written, out.tell())
-            # Behind the array, where readers of .npy files don't look.
+            # After the array, where np.load does not look.
             out.write(checksum.to_bytes(_CHECKSUM_BYTES, "little"))
         mapped: TokenArray = np.load(cache, mmap_mode="r", allow_pickle=False)
         return mapped
     except OSError as error:
-        notify(f"tokens: kept in memory only, {cache} can't be written ({error.strerror or error})")
+        notify(f"tokens: not cached, {cache} cannot be written ({error.strerror or error})")
         return tokens
 
 
-def _open_cache(cache: Path, dtype: np.dtype[Any], notify: Callable[[str], None]) -> TokenArray | None:
-    """The cached tokens, or None where there are none, or damaged ones."""
+def _open_cache(cache: Path, dtype: TokenType, notify: Callable[[str], None]) -> TokenArray | None:
+    """The cached tokens, or None if there are none or the file is damaged."""
     if not cache.exists():
         return None
     try:
@@ -101,21 +102,21 @@ def _open_cache(cache: Path, dtype: np.dtype[Any], notify: Callable[[str], None]
             raise ValueError(f"it holds {tokens.dtype} of shape {tokens.shape}")
         return tokens
     except (OSError, ValueError, EOFError) as error:
-        notify(f"tokens: {cache} can't be used ({error}); it is made again")
+        notify(f"tokens: cannot use {cache} ({error}), tokenising again")
         return None
 
 
-def _crc32(handle: BinaryIO, length: int) -> int:
-    # Read, not mapped: pages of a map would count as this process's memory.
+def _crc32(file: BinaryIO, length: int) -> int:
+    # Read in blocks, not mapped: mapped pages would count as memory of this process.
     checksum = 0
-    while length > 0 and (block := handle.read(min(length, 1 << 20))):
+    while length > 0 and (block := file.read(min(length, 1 << 20))):
         checksum = zlib.crc32(block, checksum)
         length -= len(block)
     return checksum
 
 
 def _remove_other_caches(path: Path, keep: Path) -> None:
-    """Remove the caches of older contents of `path`, and of other tokenizers."""
+    """Delete the caches of earlier versions of the text and of other tokenizers."""
     for other in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 16}.tokens.npy"):
         if other != keep:
             try:
@@ -124,23 +125,22 @@ def _remove_other_caches(path: Path, keep: Path) -> None:
                 continue
 
 
-def _tokenise(text: str, encoding: Encoding, dtype: np.dtype[Any]) -> TokenArray:
-    """The ids of the whole text; in chunks on all cores where the encoding offers that (tiktoken does)."""
-    batch_encode = getattr(encoding, "encode_ordinary_batch", None)
-    if batch_encode is None:
+def _tokenise(text: str, encoding: Encoding, dtype: TokenType) -> TokenArray:
+    """The ids of the whole text. An encoding that takes batches (tiktoken) works on all cores."""
+    if not isinstance(encoding, BatchEncoding):
         return _as_array(encoding.encode_ordinary(text), encoding.n_vocab, dtype)
     chunks, parts = _chunks(text), []
-    while group := list(islice(chunks, _CHUNKS_AT_ONCE)):
-        encoded = batch_encode(group, num_threads=os.cpu_count() or 1)
+    while batch := list(islice(chunks, _CHUNKS_PER_BATCH)):
+        encoded = encoding.encode_ordinary_batch(batch, num_threads=os.cpu_count() or 1)
         parts += [_as_array(ids, encoding.n_vocab, dtype) for ids in encoded]
     return np.concatenate(parts)
 
 
 def _chunks(text: str) -> Iterator[str]:
-    """Cut a text only where tiktoken's encodings give the same tokens as for the whole.
+    """Cut a text only at places where its chunks have the same tokens as the whole.
 
-    They split before they merge, and a newline between two letters or digits is always a piece of its own, whether
-    the text goes on behind it or ends there. So both sides of the cut split as they do in the whole text.
+    tiktoken's encodings split a text into pieces before they merge bytes. A newline between two letters or digits is
+    always a piece of its own, also at the end of a text, so cutting after it changes no piece on either side.
     """
     start = 0
     while start < len(text):
@@ -150,23 +150,25 @@ def _chunks(text: str) -> Iterator[str]:
         start = end
 
 
-def _as_array(ids: list[int], n_vocab: int, dtype: np.dtype[Any]) -> TokenArray:
-    wide = np.array(ids, dtype=np.int64)
-    if wide.size and not 0 <= wide.min() <= wide.max() < n_vocab:
-        raise ValueError(f"the tokenizer gave ids from {wide.min()} to {wide.max()}, its vocabulary has {n_vocab}")
-    return wide.astype(dtype)
+def _as_array(ids: list[int], n_vocab: int, dtype: TokenType) -> TokenArray:
+    as_int64 = np.array(ids, dtype=np.int64)
+    if as_int64.size and not 0 <= as_int64.min() <= as_int64.max() < n_vocab:
+        raise ValueError(
+            f"the tokenizer gave ids from {as_int64.min()} to {as_int64.max()}, its vocabulary has {n_vocab}"
+        )
+    return as_int64.astype(dtype)
 
 
 def split_tokens(ids: TokenArray, val_fraction: float) -> tuple[TokenArray, TokenArray]:
-    """Split into (train, val): the last `val_fraction` (between 0 and 1) of the tokens, in one piece, is val.
+    """Split into (train, val). Val is the last `val_fraction` (between 0 and 1) of the tokens.
 
-    Raises ValueError when one of the two would be empty.
+    Raises ValueError if either part would be empty.
     """
     n_val = round(len(ids) * val_fraction)
     if not (0.0 < val_fraction < 1.0 and 0 < n_val < len(ids)):
         raise ValueError(
-            f"a validation fraction of {val_fraction:g} leaves {len(ids) - n_val} of {len(ids)} tokens to train on and "
-            f"{n_val} to validate on; both must have some: change --val-fraction, or give a longer text"
+            f"a validation fraction of {val_fraction:g} leaves {len(ids) - n_val} of {len(ids)} tokens for training "
+            f"and {n_val} for validation; both need some: change --val-fraction, or use a longer text"
         )
     return ids[:-n_val], ids[-n_val:]
 

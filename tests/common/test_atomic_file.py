@@ -19,20 +19,20 @@ def target(tmp_path: Path) -> Path:
     return path
 
 
-def assert_old_content_kept(path: Path) -> None:
+def assert_unchanged(path: Path) -> None:
     assert path.read_bytes() == b"old"
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_a_failed_write_keeps_the_old_content_and_leaves_no_temporary_file(target: Path) -> None:
+def test_a_failed_write_changes_nothing(target: Path) -> None:
     with pytest.raises(KeyboardInterrupt), atomic_write(target) as out:
         out.write(b"half")
         assert target.read_bytes() == b"old"
         raise KeyboardInterrupt
-    assert_old_content_kept(target)
+    assert_unchanged(target)
 
 
-def test_a_write_makes_the_folder_and_replaces_the_content(tmp_path: Path) -> None:
+def test_a_write_creates_the_folder_and_replaces_the_content(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "file.bin"
     for content in (b"one", b"two"):
         with atomic_write(path) as out:
@@ -41,7 +41,7 @@ def test_a_write_makes_the_folder_and_replaces_the_content(tmp_path: Path) -> No
     assert os.listdir(path.parent) == ["file.bin"]
 
 
-def test_temporaries_of_a_killed_process_are_removed_but_not_live_ones(target: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed(target: Path) -> None:
     killed = (
         "import os, pathlib, sys\nfrom src.common.atomic_file import atomic_write\n"
         "with atomic_write(pathlib.Path(sys.argv[1])) as out:\n"
@@ -61,7 +61,7 @@ def test_temporaries_of_a_killed_process_are_removed_but_not_live_ones(target: P
 
 
 @pytest.mark.parametrize("name", ["1-0123abcd", "word-0123abcd", "99999999999999999999-0123abcd"])
-def test_a_temporary_file_of_a_live_or_unknown_process_stays_for_an_hour(target: Path, name: str) -> None:
+def test_temporary_files_of_other_processes_stay_for_an_hour(target: Path, name: str) -> None:
     temporary = target.with_name(f".{target.name}.{name}.tmp")
     temporary.write_bytes(b"half")
     atomic_file.remove_stale_temporaries(target)
@@ -71,8 +71,8 @@ def test_a_temporary_file_of_a_live_or_unknown_process_stays_for_an_hour(target:
     assert not temporary.exists()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such modes")
-def test_a_private_file_is_for_its_owner_only(target: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_a_private_file_is_readable_by_its_owner_only(target: Path) -> None:
     with atomic_write(target, atomic_file.OWNER_ONLY) as out:
         out.write(b"secret")
     assert target.stat().st_mode & 0o777 == 0o600

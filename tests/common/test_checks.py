@@ -1,4 +1,4 @@
-"""Checks of values take numbers for numbers and nothing else."""
+"""Checks accept numbers and nothing else."""
 
 import math
 

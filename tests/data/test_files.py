@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, downloads are checked, text is UTF-8."""
+"""Downloads are checked and atomic; text is UTF-8."""
 
 import os
 import socket
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from src.common import disk
 from src.data import files
 from src.data.files import download_file, read_text
 
@@ -17,7 +18,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Server:
-    """A web server on this machine whose answers, one after the other, a test sets; the last one stays."""
+    """A local web server. A test sets its answers, one per request; the last one repeats."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -62,12 +63,12 @@ def answer(
 
 
 def quick_download(url: str, path: Path, retries: int = 0, min_bytes: int = 1000) -> list[str]:
-    said: list[str] = []
-    download_file(url, path, min_bytes=min_bytes, notify=said.append, timeout=(2.0, 0.3), retries=retries)
-    return said
+    lines: list[str] = []
+    download_file(url, path, min_bytes=min_bytes, notify=lines.append, timeout=(2.0, 0.3), retries=retries)
+    return lines
 
 
-def assert_old_content_kept(path: Path) -> None:
+def assert_unchanged(path: Path) -> None:
     assert path.read_bytes() == b"old"
     assert os.listdir(path.parent) == [path.name]
 
@@ -80,55 +81,55 @@ def target(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_download_is_stored_byte_for_byte_and_its_size_announced(server: Server, tmp_path: Path) -> None:
+def test_a_download_is_saved_unchanged_and_its_size_reported(server: Server, tmp_path: Path) -> None:
     server.answers = [answer()]
     path = tmp_path / "new folder" / "text.txt"
-    said = quick_download(server.url, path)
+    lines = quick_download(server.url, path)
     assert path.read_bytes() == BODY
-    assert said == [f"downloading {server.url} (0.0 MB)"]
+    assert lines == [f"downloading {server.url} (20.0 kB)"]
 
 
-def test_a_slow_server_times_out_and_leaves_the_old_file(server: Server, target: Path) -> None:
+def test_a_slow_server_times_out_and_the_old_file_stays(server: Server, target: Path) -> None:
     def wait(handler: BaseHTTPRequestHandler) -> None:
         server.released.wait(10)
 
     server.answers = [wait]
-    with pytest.raises(OSError, match=r"127\.0\.0\.1 gave no answer within 0\.3 s"):
+    with pytest.raises(OSError, match=r"127\.0\.0\.1 did not answer within 0\.3 s"):
         quick_download(server.url, target)
-    assert_old_content_kept(target)
+    assert_unchanged(target)
 
 
-def test_a_server_that_stalls_in_the_middle_times_out(server: Server, target: Path) -> None:
+def test_a_stalled_download_times_out(server: Server, target: Path) -> None:
     def stall(handler: BaseHTTPRequestHandler) -> None:
         answer(BODY[:5000], stated=len(BODY))(handler)
         server.released.wait(10)
 
     server.answers = [stall]
-    with pytest.raises(OSError, match="broke off after"):
+    with pytest.raises(OSError, match="was cut off after"):
         quick_download(server.url, target)
-    assert_old_content_kept(target)
+    assert_unchanged(target)
 
 
-def test_a_connection_cut_in_the_middle_is_noticed(server: Server, target: Path) -> None:
+def test_a_truncated_download_is_an_error(server: Server, target: Path) -> None:
     server.answers = [answer(BODY[:5000], stated=len(BODY))]
-    with pytest.raises(OSError, match="broke off|cut off"):
+    with pytest.raises(OSError, match="was cut off after"):
         quick_download(server.url, target)
-    assert_old_content_kept(target)
+    assert_unchanged(target)
 
 
-def test_a_text_below_the_least_size_is_refused(server: Server, target: Path) -> None:
+def test_a_download_below_the_minimum_size_is_refused(server: Server, target: Path) -> None:
     server.answers = [answer(stated=900)]
-    with pytest.raises(ValueError, match="sent 900 bytes, at least 1000 were expected"):
+    with pytest.raises(ValueError, match="sent 900 bytes, expected at least 1000"):
         quick_download(server.url, target)
-    assert_old_content_kept(target)
+    assert_unchanged(target)
 
 
-def test_a_missing_page_is_reported_and_not_tried_again(server: Server, target: Path) -> None:
+def test_a_missing_page_is_not_retried(server: Server, target: Path) -> None:
     server.answers = [answer(status=404)]
     with pytest.raises(OSError, match="answered 404 Not Found"):
         quick_download(server.url, target, retries=3)
     assert server.requests == 1
-    assert_old_content_kept(target)
+    assert_unchanged(target)
 
 
 @pytest.mark.parametrize(
@@ -138,60 +139,60 @@ def test_a_missing_page_is_reported_and_not_tried_again(server: Server, target: 
         answer(b"\n <!DOCTYPE html>" + BODY),
         answer(b"\xef\xbb\xbf<HTML>" + BODY, content_type="application/octet-stream"),
     ],
-    ids=["by its type", "by its first bytes", "behind a byte order mark"],
+    ids=["content type", "first bytes", "after a byte order mark"],
 )
 def test_an_html_page_is_refused(server: Server, target: Path, page: Answer) -> None:
     server.answers = [page]
     with pytest.raises(ValueError, match="sent an HTML page instead of text"):
         quick_download(server.url, target, retries=3)
     assert server.requests == 1
-    assert_old_content_kept(target)
+    assert_unchanged(target)
 
 
-def test_a_passing_failure_is_tried_again_with_growing_pauses(
+def test_transient_errors_are_retried_with_growing_pauses(
     server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses_s: list[float] = []
     monkeypatch.setattr(files.time, "sleep", pauses_s.append)
     server.answers = [answer(status=503), answer(BODY[:5000], stated=len(BODY)), answer()]
-    said = quick_download(server.url, target, retries=2)
+    lines = quick_download(server.url, target, retries=2)
     assert target.read_bytes() == BODY
     assert pauses_s == [1.0, 2.0]
-    assert said[0] == f"{server.url} answered 503 Service Unavailable; trying again in 1 s"
+    assert lines[0] == f"{server.url} answered 503 Service Unavailable; retrying in 1 s"
 
 
-def test_a_host_that_cannot_be_reached_is_tried_once(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_host_is_not_retried(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(files.time, "sleep", lambda _: pytest.fail("tried again"))
+    monkeypatch.setattr(files.time, "sleep", lambda _: pytest.fail("retried"))
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, but nothing listens
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/text.txt"
-        with pytest.raises(OSError, match=r"127\.0\.0\.1 can't be reached \(Connect.*HTTPS_PROXY"):
+        with pytest.raises(OSError, match=r"cannot reach 127\.0\.0\.1 \(Connect.*HTTPS_PROXY"):
             quick_download(url, target, retries=3)
-    assert_old_content_kept(target)
+    assert_unchanged(target)
 
 
-def test_a_full_disk_is_noticed_before_anything_is_written(
+def test_a_download_checks_the_free_disk_space_first(
     server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Usage:
         free = len(BODY) - 1
 
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: Usage)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: Usage)
     monkeypatch.setattr(files, "atomic_write", lambda path: pytest.fail("written"))
     server.answers = [answer()]
-    with pytest.raises(OSError, match="MB free, 0.0 MB are needed; make room there"):
+    with pytest.raises(OSError, match=r"text\.txt needs 20\.0 kB, but .* only 20\.0 kB free; make room there"):
         quick_download(server.url, target)
 
 
-def test_text_is_read_as_utf8_without_its_byte_order_mark(tmp_path: Path) -> None:
+def test_text_is_utf8_without_its_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_bytes(b"\xef\xbb\xbfThe r\xc3\xb4le\r\n")
     assert read_text(path) == "The rôle\r\n"
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_a_byte_that_is_not_utf8_is_named_with_its_place_in_the_file(tmp_path: Path, mark: bytes) -> None:
+def test_a_byte_that_is_not_utf8_is_named_with_its_offset(tmp_path: Path, mark: bytes) -> None:
     path = tmp_path / "latin.txt"
     path.write_bytes(mark + b"The r\xf4le")
     with pytest.raises(ValueError) as caught:
@@ -207,7 +208,7 @@ def test_an_empty_text_is_refused(tmp_path: Path, content: bytes) -> None:
         read_text(path)
 
 
-def test_a_missing_text_and_a_folder_are_refused_by_name(tmp_path: Path) -> None:
+def test_a_missing_text_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"absent\.txt not found; .*--data PATH"):
         read_text(tmp_path / "absent.txt")
     with pytest.raises(FileNotFoundError, match="is not a file"):

@@ -1,4 +1,4 @@
-"""Tokens are those of the whole text, cached safely, split in one piece and cut into windows that repeat exactly."""
+"""Tokens are cached safely, split once into train and val, and cut into reproducible windows."""
 
 import os
 import random
@@ -16,7 +16,7 @@ from src.tokenizer import load_gpt2_encoding
 
 
 class ByteEncoding:
-    """One token per UTF-8 byte, `first_id` added; counts how often it was used."""
+    """One token per UTF-8 byte, with `first_id` added. Counts its calls."""
 
     name = "bytes"
     eot_token = 0
@@ -33,13 +33,19 @@ class ByteEncoding:
     def decode(self, ids: object) -> str:
         raise NotImplementedError
 
-    def decode_single_token_bytes(self, token: int) -> bytes:
+    def decode_bytes(self, tokens: object) -> bytes:
         raise NotImplementedError
 
+    def decode_single_token_bytes(self, token: int) -> bytes:
+        if not self.first_id <= token < self.first_id + 256:
+            raise KeyError(token)
+        return bytes([token - self.first_id])
 
-def load(path: Path, encoding: ByteEncoding, fingerprint: str = "f") -> tuple[np.ndarray, list[str]]:
-    said: list[str] = []
-    return load_tokens(path, encoding, fingerprint, notify=said.append), said
+
+def load(path: Path, encoding: ByteEncoding) -> tuple[np.ndarray, list[str]]:
+    """(tokens, the lines that were reported)"""
+    lines: list[str] = []
+    return load_tokens(path, encoding, notify=lines.append), lines
 
 
 def caches(folder: Path) -> list[Path]:
@@ -56,16 +62,16 @@ def play(tmp_path: Path) -> Path:
 # --- tokens and their cache
 
 
-def test_tokens_are_those_of_the_text_and_are_mapped_from_a_file(play: Path) -> None:
-    tokens, said = load(play, ByteEncoding())
+def test_tokens_are_mapped_read_only_from_the_cache(play: Path) -> None:
+    tokens, lines = load(play, ByteEncoding())
     assert tokens.tolist() == list(play.read_bytes())
     assert isinstance(tokens, np.memmap)
     assert not tokens.flags.writeable
-    assert said == [f"tokens: {len(tokens)} in {play}"]
+    assert lines == [f"tokens: {len(tokens)} in {play}"]
     assert np.load(caches(play.parent)[0]).tolist() == tokens.tolist()
 
 
-def test_a_second_load_does_not_tokenise_again(play: Path) -> None:
+def test_a_second_load_uses_the_cache(play: Path) -> None:
     encoding = ByteEncoding()
     first, _ = load(play, encoding)
     second, _ = load(play, encoding)
@@ -74,7 +80,7 @@ def test_a_second_load_does_not_tokenise_again(play: Path) -> None:
     assert first.tolist() == second.tolist()
 
 
-def test_a_changed_text_is_tokenised_anew_and_its_old_cache_removed(play: Path) -> None:
+def test_a_changed_text_replaces_its_cache(play: Path) -> None:
     load(play, ByteEncoding())
     (old,) = caches(play.parent)
     play.write_bytes(b"Words, words, words.\n")
@@ -84,14 +90,14 @@ def test_a_changed_text_is_tokenised_anew_and_its_old_cache_removed(play: Path) 
     assert caches(play.parent) != [old]
 
 
-def test_another_tokenizer_does_not_get_the_first_ones_tokens(play: Path) -> None:
-    load(play, ByteEncoding(), "one")
-    tokens, _ = load(play, ByteEncoding(n_vocab=300, first_id=7), "two")
+def test_another_tokenizer_does_not_use_the_cache(play: Path) -> None:
+    load(play, ByteEncoding())
+    tokens, _ = load(play, ByteEncoding(n_vocab=300, first_id=7))
     assert tokens.tolist() == [byte + 7 for byte in play.read_bytes()]
     assert len(caches(play.parent)) == 1
 
 
-def test_caches_of_other_texts_and_other_files_stay(play: Path) -> None:
+def test_caches_of_other_texts_and_other_files_are_not_deleted(play: Path) -> None:
     neighbour = play.with_name("play [1].txt.old.txt")
     neighbour.write_bytes(b"another text\n")
     load(neighbour, ByteEncoding())
@@ -104,27 +110,27 @@ def test_caches_of_other_texts_and_other_files_stay(play: Path) -> None:
     assert len(caches(play.parent)) == 3
 
 
-def test_line_ends_and_a_byte_order_mark_are_no_tokens(play: Path) -> None:
+def test_line_endings_are_normalised_and_a_byte_order_mark_dropped(play: Path) -> None:
     play.write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
     assert load(play, ByteEncoding())[0].tolist() == list(b"one\ntwo\n")
 
 
-def test_a_raw_gutenberg_file_is_cleaned_and_the_share_kept_is_said(play: Path) -> None:
+def test_a_raw_gutenberg_file_is_cleaned_and_this_is_reported(play: Path) -> None:
     body = "Now is the winter of our discontent\n" * 30
     play.write_text(
         f"*** START OF THE PROJECT GUTENBERG EBOOK X ***\n{body}*** END OF THE PROJECT GUTENBERG EBOOK X ***\n",
         encoding="utf-8",
     )
-    tokens, said = load(play, ByteEncoding())
+    tokens, lines = load(play, ByteEncoding())
     assert tokens.tolist() == list(body.encode())
-    assert said[0] == f"text: 92.2% of {play} kept, the rest is Project Gutenberg's header and licence"
+    assert lines[0] == f"text: using 92.2% of {play}, without Project Gutenberg's header and licence"
 
 
-def test_a_text_that_cannot_be_cleaned_is_named(play: Path) -> None:
+def test_a_text_that_cannot_be_cleaned_is_an_error_with_its_path(play: Path) -> None:
     play.write_text("*** END OF THE PROJECT GUTENBERG EBOOK X ***\nlicence\n", encoding="utf-8")
     with pytest.raises(ValueError) as caught:
         load(play, ByteEncoding())
-    assert str(caught.value).startswith(f"{play}: taking away Project Gutenberg's header")
+    assert str(caught.value).startswith(f"{play}: removing Project Gutenberg's header")
 
 
 @pytest.mark.parametrize(
@@ -137,52 +143,48 @@ def test_a_text_that_cannot_be_cleaned_is_named(play: Path) -> None:
         lambda content: content[:500] + bytes([content[500] ^ 1]) + content[501:],
         lambda content: content + b"\0",
     ],
-    ids=["half", "last byte lost", "empty", "another file", "one bit", "one byte more"],
+    ids=["half", "last byte missing", "empty", "not an array", "one bit flipped", "one byte more"],
 )
-def test_a_damaged_cache_is_made_again_and_that_is_said(play: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_cache_is_reported_and_replaced(play: Path, damage: Callable[[bytes], bytes]) -> None:
     expected = load(play, ByteEncoding())[0].tolist()
     (cache,) = caches(play.parent)
     cache.write_bytes(damage(cache.read_bytes()))
     encoding = ByteEncoding()
-    tokens, said = load(play, encoding)
+    tokens, lines = load(play, encoding)
     assert tokens.tolist() == expected
     assert encoding.calls == 1
-    assert len(said) == 2
-    assert said[0].startswith(f"tokens: {cache} can't be used (")
-    assert load(play, ByteEncoding())[1] == said[1:]
+    assert len(lines) == 2
+    assert lines[0].startswith(f"tokens: cannot use {cache} (")
+    assert load(play, ByteEncoding())[1] == lines[1:]
 
 
-def test_a_sound_array_of_another_type_is_not_taken_for_the_tokens(play: Path) -> None:
+def test_a_cache_of_another_type_is_reported_and_replaced(play: Path) -> None:
     load(play, ByteEncoding())
     (cache,) = caches(play.parent)
     with open(cache, "wb") as out:
         np.save(out, np.zeros(4, dtype=np.float32))
     content = cache.read_bytes()
     cache.write_bytes(content + zlib.crc32(content).to_bytes(4, "little"))
-    tokens, said = load(play, ByteEncoding())
+    tokens, lines = load(play, ByteEncoding())
     assert tokens.tolist() == list(play.read_bytes())
-    assert "holds float32" in said[0]
+    assert "holds float32" in lines[0]
 
 
-def test_where_the_folder_cannot_be_written_tokens_stay_in_memory_and_that_is_said(
-    play: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_stay_in_memory_if_the_cache_cannot_be_written(play: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(text_module, "atomic_write", refuse)
-    tokens, said = load(play, ByteEncoding())
+    tokens, lines = load(play, ByteEncoding())
     assert tokens.tolist() == list(play.read_bytes())
     assert not isinstance(tokens, np.memmap)
-    assert said[0].startswith("tokens: kept in memory only, ")
-    assert said[0].endswith("can't be written (Permission denied)")
+    assert lines[0].startswith("tokens: not cached, ")
+    assert lines[0].endswith("cannot be written (Permission denied)")
     assert os.listdir(play.parent) == [play.name]
 
 
 @pytest.mark.parametrize(("n_vocab", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])
-def test_the_largest_id_survives_in_the_smallest_type_that_holds_it(
-    play: Path, n_vocab: int, dtype: type[np.unsignedinteger]
-) -> None:
+def test_tokens_are_uint16_if_every_id_fits(play: Path, n_vocab: int, dtype: type[np.unsignedinteger]) -> None:
     play.write_bytes(b"\x7f")
     tokens, _ = load(play, ByteEncoding(n_vocab, first_id=n_vocab - 1 - 0x7F))
     assert tokens.dtype == dtype
@@ -198,7 +200,7 @@ def test_an_id_outside_the_vocabulary_is_refused(play: Path) -> None:
 
 
 def hostile_text(seed: int) -> str:
-    """Everything a pre-tokenizer treats differently, in an order no writer would choose."""
+    """Characters that the pre-tokenizer treats differently, in random order."""
     pieces = ["\n"] * 8 + ["\n\n", " ", "  ", "\t", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\xa0", "\u2028", "\u3000"]
     pieces += [
         "a",
@@ -225,35 +227,31 @@ def hostile_text(seed: int) -> str:
 
 
 @pytest.mark.parametrize("chunk_chars", [1, 7, 50])
-def test_chunks_of_a_hostile_text_give_the_tokens_of_the_whole(
-    monkeypatch: pytest.MonkeyPatch, chunk_chars: int
-) -> None:
+def test_chunks_have_the_tokens_of_the_whole_text(monkeypatch: pytest.MonkeyPatch, chunk_chars: int) -> None:
     encoding = load_gpt2_encoding()
     monkeypatch.setattr(text_module, "_CHUNK_CHARS", chunk_chars)
-    monkeypatch.setattr(text_module, "_CHUNKS_AT_ONCE", 3)
+    monkeypatch.setattr(text_module, "_CHUNKS_PER_BATCH", 3)
     n_chunks = 0
     for seed in range(40):
         text = hostile_text(seed)
         n_chunks += len(list(text_module._chunks(text)))
         tokens = text_module._tokenise(text, encoding, np.dtype(np.uint16))
         assert tokens.tolist() == encoding.encode_ordinary(text), repr(text)
-    assert n_chunks > 100  # or the cuts weren't tried
+    assert n_chunks > 100  # the texts were really cut
 
 
-def test_a_long_text_is_really_cut_and_its_tokens_are_those_of_the_whole(tmp_path: Path) -> None:
+def test_a_long_text_is_cut_and_has_the_tokens_of_the_whole(tmp_path: Path) -> None:
     lines = [f"  HAMLET. Line {i}, 'tis   here\nSo say I\n\n" for i in range(6000)]
     path = tmp_path / "long.txt"
     path.write_text("".join(lines), encoding="utf-8")
     encoding = load_gpt2_encoding()
     assert len(list(text_module._chunks("".join(lines)))) > 2
-    tokens = load_tokens(path, encoding, "gpt2", notify=lambda _: None)
+    tokens = load_tokens(path, encoding, notify=lambda _: None)
     assert tokens.dtype == np.uint16
     assert tokens.tolist() == encoding.encode_ordinary("".join(lines))
 
 
-def test_an_encoding_without_batches_is_given_the_whole_text_at_once(
-    play: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_encoding_without_batches_gets_the_whole_text(play: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_module, "_CHUNK_CHARS", 10)
     encoding = ByteEncoding()
     load(play, encoding)
@@ -263,7 +261,7 @@ def test_an_encoding_without_batches_is_given_the_whole_text_at_once(
 # --- splitting
 
 
-def test_the_validation_part_is_the_tail_in_one_piece() -> None:
+def test_validation_tokens_are_the_end_of_the_text() -> None:
     train, val = split_tokens(np.arange(1000), 0.1)
     assert train.tolist() == list(range(900))
     assert val.tolist() == list(range(900, 1000))
@@ -272,7 +270,7 @@ def test_the_validation_part_is_the_tail_in_one_piece() -> None:
 @pytest.mark.parametrize(
     ("tokens", "fraction"), [(1000, 0.0), (1000, 1.0), (1000, -0.1), (1000, 1.5), (3, 0.1), (3, 0.9), (0, 0.5)]
 )
-def test_a_split_that_leaves_a_part_empty_is_refused(tokens: int, fraction: float) -> None:
+def test_a_split_with_an_empty_part_is_refused(tokens: int, fraction: float) -> None:
     with pytest.raises(ValueError, match="--val-fraction"):
         split_tokens(np.arange(tokens), fraction)
 

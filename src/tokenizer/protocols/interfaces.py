@@ -33,6 +33,13 @@ class Encoding(Protocol):
 
 
 @runtime_checkable
+class BatchEncoding(Encoding, Protocol):
+    """An encoding that encodes several texts in parallel."""
+
+    def encode_ordinary_batch(self, text: list[str], *, num_threads: int = 8) -> list[list[int]]: ...
+
+
+@runtime_checkable
 class Storable(Protocol):
     """An encoding that no package carries: a checkpoint has to hold all of it."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.common.atomic_file import atomic_write
+from src.common.checks import is_whole_number
 from src.tokenizer.core.constants import VERSION
 from src.tokenizer.core.exceptions import (
     FileAccessError,
@@ -31,7 +32,7 @@ def vocabulary_of_state(state: Mapping[str, Any]) -> Vocabulary:
     Raises VocabularyError or SettingError that says what is wrong with them.
     """
     version, cleaning, tokens = (state.get(key) for key in ("version", "cleaning", "tokens"))
-    if type(version) is not int or version != VERSION:
+    if not is_whole_number(version) or version != VERSION:
         raise VocabularyError(f"its version is {version!r:.60}, this program reads version {VERSION}")
     for key, value in (("cleaning", cleaning), ("tokens", tokens)):
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

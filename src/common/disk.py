@@ -1,0 +1,22 @@
+"""Sizes of files and room on the disk."""
+
+import shutil
+from pathlib import Path
+
+
+def format_bytes(n_bytes: int) -> str:
+    """A number of bytes for a person to read: "548.1 MB" or "12.3 kB"."""
+    return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 100_000 else f"{n_bytes / 1e3:.1f} kB"
+
+
+def require_free_space(path: Path, needed_bytes: int, advice: str) -> None:
+    """Raise OSError, ending with `advice`, unless the disk of `path` has room for that many bytes.
+
+    Neither `path` nor its folder needs to exist yet.
+    """
+    path = Path(path).resolve()
+    folder = next(parent for parent in (path, *path.parents) if parent.is_dir())
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        needed, free = format_bytes(needed_bytes), format_bytes(free_bytes)
+        raise OSError(f"{path} needs {needed}, but the disk has only {free} free; {advice}")

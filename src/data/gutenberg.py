@@ -1,0 +1,82 @@
+"""Remove what Project Gutenberg adds to its texts: header, licence, footer and credits."""
+
+import re
+from dataclasses import dataclass
+
+# Headers and footers of the 1990s are only searched this close to either end: the same words occur in between.
+_EDGE_CHARS = 40_000
+_MARKER = r"^\*{3} ?%s OF TH(?:E|IS) PROJECT GUTENBERG E(?:BOOK|TEXT)\b"
+_START = re.compile(_MARKER % "START" + r"(?:[^*]{0,300}\*{3})?.*\n", re.M | re.I)  # a long title takes two lines
+_END = re.compile(_MARKER % "END", re.M | re.I)
+_SMALL_PRINT_END = re.compile(r"^(?:\*?END ?\*? ?THE SMALL PRINT!.*|\[\"Small Print\" V\.[\d.]+\][ \t]*)$", re.M | re.I)
+# Case-sensitive: in capitals these words are the end marker above.
+_OLD_FOOTER = re.compile(r"^\W*End of (?:[Tt]he |this )?(?:Project Gutenberg|E(?:text|Book|book)\b)", re.M)
+_LICENCE_INSIDE = re.compile(r"\n*<<\s*THIS ELECTRONIC VERSION OF[^<>]*>>[ \t]*\n*")
+_CREDITS = re.compile(
+    r"(?:(?:produced|prepared|transcribed) by|this e-?(?:text|book) was|.*project gutenberg)\b", re.S | re.I
+)
+_CREDITS_MAX_CHARS = 1000
+
+# Gutenberg adds up to 35,000 characters around a text, and in the worst edition two percent inside it.
+_BIG_TEXT_CHARS = 200_000
+_MIN_KEPT_OF_BIG_TEXT = 0.8
+
+
+@dataclass(frozen=True)
+class CleanText:
+    """A text without Project Gutenberg's additions, and the fraction of its characters that is left (0 to 1)."""
+
+    text: str
+    kept_fraction: float
+
+
+def has_end_marker(text: str) -> bool:
+    """Whether the text contains Project Gutenberg's end marker. A truncated download does not."""
+    return _END.search(text) is not None
+
+
+def strip_boilerplate(text: str) -> CleanText:
+    r"""Remove Project Gutenberg's header, licence, footer and credits, in today's form and that of the 1990s.
+
+    Only the outermost markers are used. The licence notice that one edition repeats between scenes is removed too.
+    Line endings become "\n"; a text without any of these is otherwise unchanged.
+    Raises ValueError if too little text would be left, because a marker is in the middle.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    body = _LICENCE_INSIDE.sub("\n\n\n", _strip_footer(_strip_header(text)))
+    if body == text:
+        return CleanText(text, 1.0)
+    body = _strip_credits(body).strip("\n") + "\n"
+    kept = len(body) / len(text)
+    if not body.strip() or (len(text) >= _BIG_TEXT_CHARS and kept < _MIN_KEPT_OF_BIG_TEXT):
+        raise ValueError(
+            f"removing Project Gutenberg's header and licence would keep only {kept:.1%} of {len(text)} characters; "
+            "remove them by hand, with their marker lines"
+        )
+    return CleanText(body, kept)
+
+
+def _strip_header(text: str) -> str:
+    """Drop everything up to the first start marker, and an old header that may follow it."""
+    if start := _START.search(text):
+        text = text[start.end() :]
+    old = _SMALL_PRINT_END.search(text, 0, _EDGE_CHARS)
+    return text[old.end() :] if old else text
+
+
+def _strip_footer(text: str) -> str:
+    """Drop everything from the last end marker on, and an old footer that may precede it."""
+    ends = list(_END.finditer(text))
+    if ends:
+        text = text[: ends[-1].start()]
+    old = _OLD_FOOTER.search(text, max(0, len(text) - _EDGE_CHARS))
+    return text[: old.start()] if old else text
+
+
+def _strip_credits(body: str) -> str:
+    """Drop leading paragraphs that only say who produced the file."""
+    while True:
+        first, _, rest = body.lstrip("\n").partition("\n\n")
+        if not rest or len(first) > _CREDITS_MAX_CHARS or not _CREDITS.match(first):
+            return body
+        body = rest
