@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures that apply to every test."""
 
 import pytest
 import torch
@@ -6,5 +6,5 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """The models here are so small that threads cost more than they give."""
+    """The models in the tests are so small that more threads only slow them down."""
     torch.set_num_threads(1)
