@@ -88,6 +88,11 @@ def module_name(file: Path) -> str:
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
+def trees() -> dict[str, ast.Module]:
+    return {module: ast.parse(file.read_text(encoding="utf-8")) for module, file in sources().items()}
+
+
 def within(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
@@ -96,7 +101,7 @@ def problems(check: Callable[[str, ast.Module], Problems]) -> list[str]:
     return [
         f"{file.relative_to(ROOT).as_posix()}:{line}: {problem}"
         for module, file in sources().items()
-        for line, problem in check(module, ast.parse(file.read_text(encoding="utf-8")))
+        for line, problem in check(module, trees()[module])
     ]
 
 

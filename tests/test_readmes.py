@@ -1,13 +1,14 @@
-"""Every command and every Python snippet in every README works.
+"""Every command and every Python snippet in every README and other Markdown file works.
 
-In a ```bash block each line is a command. In other blocks only a line that starts with "$ " is one, so output belongs
-in a ```text block or in one without a language. Commands run in a folder with tiny models, and train for two steps. If
-a command needs the network, a large model or a benchmark's peer, its script parses the flags and stops; so it does with
-`python ...` in prose. A ```python block runs, after the ones above it. After ```bash not-run and ```python not-run,
-commands are only parsed and code is only compiled.
+What counts as a command: each line of a ```bash block, and in other blocks a line that starts with "$ ", "python " or
+"pip ". Output belongs in a ```text block. Commands run in a folder with tiny models, and train for two steps. If a
+command needs the network, a large model or a benchmark's peer, its script only parses the flags. The same holds for
+`python ...` in prose. A ```python block runs after the ones above it. Commands after ```bash not-run are only parsed,
+and code after ```python not-run is only compiled.
 """
 
 import argparse
+import doctest
 import importlib
 import inspect
 import io
@@ -36,7 +37,7 @@ from src.model.gpt import GPT_CONFIGS
 from tests.repository import ROOT, tracked_files
 
 FOLDERS = ("src", "benchmarks", "exercises", "tests")
-READMES = [ROOT / "README.md", *sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("README.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.md"))]
 FIRST_SCREEN = 60  # lines of README.md
 INSTALL = ["pip", "install", "-r"]
 MAIN_JOB = [
@@ -107,7 +108,7 @@ def shell_lines(block: Block) -> Iterator[Block]:
     """The lines of a block that are shell commands, with continued lines joined."""
     is_shell, number = SHELL.intersection(block.info[:1]), block.line
     for line in block.text.replace("\\\n", "\0").splitlines():
-        if line.startswith("$ ") or (is_shell and line.strip() and not line.lstrip().startswith("#")):
+        if line.startswith(("$ ", "python ", "pip ")) or (is_shell and line.strip() and not line.startswith("#")):
             yield Block(block.file, number, block.info, line.removeprefix("$ ").replace("\0", " ").strip())
         number += 1 + line.count("\0")
 
@@ -286,8 +287,9 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path / "clone"
 
 
-LINES = [line for file in READMES for block in blocks(file) for line in shell_lines(block)]
-SNIPPETS = {file: found for file in READMES if (found := [b for b in blocks(file) if b.info[:1] == ("python",)])}
+LINES = [line for file in DOCUMENTS for block in blocks(file) for line in shell_lines(block)]
+PYTHON = [block for file in DOCUMENTS for block in blocks(file) if block.info[:1] == ("python",)]
+READMES = sorted({block.file for block in PYTHON if block.file.name == "README.md"})  # tests/exercises runs the others
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.place)
@@ -297,7 +299,7 @@ def test_commands_run(line: Block, folder: Path, capsys: pytest.CaptureFixture[s
             run(command, only_parse="not-run" in line.info)
 
 
-@pytest.mark.parametrize("file", READMES, ids=lambda file: file.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_commands_in_prose_parse(file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, text in inline_commands(file):
         whole = re.sub(r"(\s--?\S+)?\s\.\.\.", "", text)  # `--flag ...`
@@ -306,14 +308,24 @@ def test_commands_in_prose_parse(file: Path, folder: Path, capsys: pytest.Captur
                 run(command, only_parse=True)
 
 
-@pytest.mark.parametrize("file", SNIPPETS, ids=lambda file: file.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("file", READMES, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_python_snippets_run(file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
-    for block in SNIPPETS[file]:
+    for block in (block for block in PYTHON if block.file == file):
         with blamed_on(block.place, block.text.strip().splitlines()[0], capsys):
-            code = compile("\n" * (block.line - 1) + block.text, file, "exec")
-            if "not-run" not in block.info:
-                exec(code, names)
+            run_snippet(block, names)
+
+
+def run_snippet(block: Block, names: dict[str, Any]) -> None:
+    if ">>>" in block.text:
+        test = doctest.DocTestParser().get_doctest(block.text, names, block.place, None, block.line)
+        problems: list[str] = []
+        doctest.DocTestRunner(verbose=False).run(test, out=problems.append, clear_globs=False)
+        assert not problems, "".join(problems)
+    else:
+        code = compile("\n" * (block.line - 1) + block.text, block.file, "exec")
+        if "not-run" not in block.info:
+            exec(code, names)
 
 
 # --- the first screen of README.md
