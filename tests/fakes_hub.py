@@ -1,7 +1,7 @@
-"""A Hugging Face hub on 127.0.0.1 with one model, for tests of what is downloaded and how.
+"""A fake Hugging Face hub on 127.0.0.1 that serves one model.
 
-Like the real one it answers HEAD and GET of `/<repo>/resolve/main/<file>`, keeps the size and the SHA-256 of large
-files in X-Linked-* headers, and sends those who want their content on to another server (here: another port).
+Like the real hub it answers HEAD and GET requests for `/<repo>/resolve/main/<file>`. It states the size and SHA-256 of
+a large file in X-Linked-* headers, and redirects requests for its content to a CDN, here on another port.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it arrived: `path` starts with /cdn/ where content was asked for."""
+    """A request that the hub received. `path` starts with /cdn/ if it asked for the content of a large file."""
 
     method: str
     path: str
@@ -34,18 +34,18 @@ class Request:
 
 
 class FakeHub:
-    """Serves `files` as the model `repo` while used as a context manager; tests set the misbehaviour they need."""
+    """Serves `files` as the model `repo` while used as a context manager. Tests set the faults they need."""
 
     def __init__(self, files: Mapping[str, bytes], repo: str = "someone/tiny-gpt2") -> None:
         self.files = dict(files)
         self.repo = repo
         self.requests: list[Request] = []
-        self.content_bytes = 0  # of large files, over all answers
-        self.promised_hash: str | None = None  # instead of the true SHA-256
-        self.cuts: list[tuple[int, str]] = []  # each ends one answer after so many bytes, by "close" or "reset"
-        self.refusal: tuple[int, dict[str, str]] | None = None  # status and headers of every answer
-        self.knows_ranges = True
-        self.tells_sizes = True
+        self.content_bytes = 0  # bytes of large files sent in total
+        self.claimed_hash: str | None = None  # sent in place of the true SHA-256
+        self.cuts: list[tuple[int, str]] = []  # each cuts one response after N bytes, by "close" or "reset"
+        self.error_response: tuple[int, dict[str, str]] | None = None  # status and headers of every response
+        self.supports_ranges = True
+        self.states_sizes = True
 
     def __enter__(self) -> "FakeHub":
         hub = self
@@ -67,12 +67,12 @@ class FakeHub:
             server.server_close()
 
     def content_requests(self) -> list[Request]:
-        """The requests for the content of large files, in order."""
+        """The requests for large files' content, in order."""
         return [request for request in self.requests if request.path.startswith("/cdn/")]
 
 
 def point_client_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT does, for a client that is imported already; it also writes in small steps and never waits."""
+    """Set the endpoint of a client that is already imported. It also downloads in small chunks and never sleeps."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
@@ -83,7 +83,7 @@ def point_client_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 class _Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's own also looks its name up, which can take seconds without a DNS
+        TCPServer.server_bind(self)  # HTTPServer's also resolves the host name, which can take seconds without DNS
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -91,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
     model: FakeHub
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet."""
+        """Print nothing."""
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -103,8 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.model
         given = (self.headers[name] for name in ("Range", "Authorization", "Accept-Encoding"))
         hub.requests.append(Request(self.command, self.path, *given))
-        if hub.refusal is not None:
-            return self._head(hub.refusal[0], {**hub.refusal[1], "Content-Length": "0"})
+        if hub.error_response is not None:
+            return self._head(hub.error_response[0], {**hub.error_response[1], "Content-Length": "0"})
         if self.path.startswith("/cdn/"):
             return self._content(hub.files[self.path.removeprefix("/cdn/")])
         repo, _, name = self.path.strip("/").partition("/resolve/main/")
@@ -118,11 +118,11 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": COMMIT}
         if not name.endswith(".json"):
             headers |= {
-                "X-Linked-Etag": f'"{self.model.promised_hash or hashlib.sha256(content).hexdigest()}"',
+                "X-Linked-Etag": f'"{self.model.claimed_hash or hashlib.sha256(content).hexdigest()}"',
                 "Location": f"{self.model.content_endpoint}/cdn/{name}",
                 "Content-Length": "0",
             }
-            if self.model.tells_sizes:
+            if self.model.states_sizes:
                 headers["X-Linked-Size"] = str(len(content))
             return self._head(302, headers)
         etag = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _content(self, content: bytes) -> None:
         start = 0
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        if asked and self.model.knows_ranges:
+        if asked and self.model.supports_ranges:
             start = int(asked[1])
             if start >= len(content):
                 return self._head(416, {"Content-Length": "0"})
@@ -162,8 +162,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _hang_up(self, abruptly: bool) -> None:
         self.close_connection = True
-        if abruptly:  # lingering for 0 s makes the system send RST instead of FIN
-            time.sleep(0.1)  # it also makes the other side drop what it has not read yet
+        if abruptly:  # with a linger time of 0 s the system sends RST instead of FIN
+            time.sleep(0.1)  # a reset makes the client drop unread data, so let it read first
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
         else:
