@@ -79,7 +79,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(server: FakeHub, tmp_path: 
 
 
 def test_a_server_that_ignores_ranges_starts_over(server: FakeHub, tmp_path: Path) -> None:
-    server.knows_ranges = False
+    server.supports_ranges = False
     server.cuts = [(150_000, "close")]
     folder = download(server.repo, tmp_path)
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
@@ -120,7 +120,7 @@ def test_an_interrupted_download_keeps_what_it_can_use(
 
 
 def test_a_file_damaged_on_the_way_is_refused_and_fetched_anew(server: FakeHub, tmp_path: Path) -> None:
-    server.promised_hash = hashlib.sha256(WEIGHTS).hexdigest()
+    server.claimed_hash = hashlib.sha256(WEIGHTS).hexdigest()
     server.files["model.safetensors"] = bytes([WEIGHTS[0] ^ 1]) + WEIGHTS[1:]
     with pytest.raises(
         OSError, match=r"model\.safetensors arrived with SHA-256 .* promised .* was deleted, run the same"
@@ -135,7 +135,7 @@ def test_a_file_damaged_on_the_way_is_refused_and_fetched_anew(server: FakeHub, 
 def test_a_server_that_tells_no_sizes_still_serves(
     server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.tells_sizes = False
+    server.states_sizes = False
     assert (download(server.repo, tmp_path) / "model.safetensors").read_bytes() == WEIGHTS
     assert "model.safetensors (size unknown)" in capsys.readouterr().err
 
@@ -162,7 +162,7 @@ def test_a_full_disk_is_noticed_before_anything_is_fetched(
 def test_a_refusal_is_one_line_with_the_ways_on(
     server: FakeHub, tmp_path: Path, status: int, headers: dict[str, str], said: str
 ) -> None:
-    server.refusal = (status, headers)
+    server.error_response = (status, headers)
     with pytest.raises(OSError) as failure:
         download(server.repo, tmp_path)
     assert said in str(failure.value) and server.endpoint in str(failure.value)
