@@ -1,4 +1,4 @@
-"""Masked multi-head self-attention, and the cache that lets generation read each token once.
+"""Masked multi-head self-attention, and the KV cache that saves generation from recomputing the prefix.
 
 B batch, T new tokens, S tokens seen so far (cache included), C channels, H heads, D head size.
 """
@@ -11,47 +11,52 @@ from torch import Tensor, nn
 
 from src.model.config import GPTConfig
 
-# Texts behind each other in one row: for each the number of its tokens, and the earlier segment that it goes on from.
-Segments = Sequence[tuple[int, int | None]]
+# Several sequences packed into one row. Per segment: its length, and the index of its parent, the segment that it
+# continues (None if it starts a sequence).
+Packing = Sequence[tuple[int, int | None]]
 
 
 class KeyValueCache:
-    """Keys and values of every layer in memory reserved once: a tensor of shape (layers, B, 2, H, capacity, D)."""
+    """Keys and values of every layer, preallocated: a tensor of shape (layers, B, 2, H, capacity, D).
+
+    `length` is the number of cached tokens. `GPTModel.hidden_states` advances it after the last layer. Otherwise only
+    `CachedModel` changes it.
+    """
 
     def __init__(
         self, config: GPTConfig, batch_size: int, capacity: int, *, device: torch.device, dtype: torch.dtype
     ) -> None:
         head_size = config.d_model // config.n_heads
         shape = (config.n_layers, batch_size, 2, config.n_heads, capacity, head_size)
-        self._hold(torch.empty(shape, device=device, dtype=dtype))
+        self._use(torch.empty(shape, device=device, dtype=dtype))
 
-    def _hold(self, both: Tensor) -> None:
-        self.both = both
-        self.capacity = both.shape[4]
-        self.length = 0  # tokens every layer holds; the model moves it on after its last layer
+    def _use(self, keys_values: Tensor) -> None:
+        self.keys_values = keys_values
+        self.capacity = keys_values.shape[4]
+        self.length = 0
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, layer_index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new (B, H, T, D) keys and values of one layer and return all of them, (B, H, S, D)."""
         end = self.length + keys.shape[2]
-        known = self.both[layer]  # (B, 2, H, capacity, D)
-        known[:, 0, :, self.length : end] = keys
-        known[:, 1, :, self.length : end] = values
-        return known[:, 0, :, :end], known[:, 1, :, :end]
+        layer = self.keys_values[layer_index]  # (B, 2, H, capacity, D)
+        layer[:, 0, :, self.length : end] = keys
+        layer[:, 1, :, self.length : end] = values
+        return layer[:, 0, :, :end], layer[:, 1, :, :end]
 
     def row(self, i: int) -> "KeyValueCache":
-        """The cache of one row alone, in the same memory, with a length of its own."""
-        alone = object.__new__(KeyValueCache)
-        alone._hold(self.both[:, i : i + 1])
-        return alone
+        """A view of one row: the same memory, with a length of its own, which starts at 0."""
+        view = object.__new__(KeyValueCache)
+        view._use(self.keys_values[:, i : i + 1])
+        return view
 
-    def take(self, other: "KeyValueCache", length: int) -> None:
-        """Hold the first `length` tokens that another cache of the same model holds."""
-        self.both[..., :length, :] = other.both[..., :length, :]
+    def copy_from(self, other: "KeyValueCache", length: int) -> None:
+        """Replace the content by the first `length` tokens of another cache of the same model."""
+        self.keys_values[..., :length, :] = other.keys_values[..., :length, :]
         self.length = length
 
 
 class MultiHeadAttention(nn.Module):
-    """Each token looks at itself and the tokens before it, once per head (Vaswani et al. 2017, section 3.2)."""
+    """Each token attends to itself and to the tokens before it, in every head (Vaswani et al. 2017, section 3.2)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -61,17 +66,18 @@ class MultiHeadAttention(nn.Module):
         self.c_proj = nn.Linear(config.d_model, config.d_model)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0, segments: Segments | None = None
-    ) -> Tensor:
-        """(B, T, C) to (B, T, C). With a cache, x continues what it holds; with segments, it is texts in a row."""
+    def forward(self, x: Tensor, context: KeyValueCache | Packing | None = None, layer_index: int = 0) -> Tensor:
+        """(B, T, C) to (B, T, C). With a cache, x continues the cached tokens; with a packing, x holds its segments."""
         B, T, C = x.shape
         heads = (B, T, self.n_heads, C // self.n_heads)
         q, k, v = (part.view(heads).transpose(1, 2) for part in self.c_attn(x).split(C, dim=2))  # (B, H, T, D)
-        if cache is not None:
-            k, v = cache.extend(layer, k, v)  # (B, H, S, D)
-        y = self._attend(q, k, v) if segments is None else self._attend_in_segments(q, k, v, segments)  # (B, H, T, D)
-        y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C)
+        if isinstance(context, KeyValueCache):
+            y = self._attend(q, *context.extend(layer_index, k, v))
+        elif context is None:
+            y = self._attend(q, k, v)
+        else:
+            y = self._attend_in_segments(q, k, v, context)
+        y = y.transpose(1, 2).reshape(B, T, C)  # from (B, H, T, D)
         return self.resid_dropout(self.c_proj(y))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -86,22 +92,22 @@ class MultiHeadAttention(nn.Module):
             is_causal=T > 1 and T == S,
         )
 
-    def _attend_in_segments(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
-        """The same, all (B, H, T, D): each segment sees itself, and all that the one sees that it goes on from."""
-        lengths = [length for length, _ in segments]
+    def _attend_in_segments(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
+        """The same, all (B, H, T, D). A segment attends to itself and to everything its parent can attend to."""
+        lengths = [length for length, _ in packing]
         queries, keys, values = (list(part.split(lengths, dim=2)) for part in (q, k, v))
-        for i, (_, before) in enumerate(segments):
-            if before is not None:
-                keys[i] = torch.cat([keys[before], keys[i]], dim=2)
-                values[i] = torch.cat([values[before], values[i]], dim=2)
+        for i, (_, parent) in enumerate(packing):
+            if parent is not None:
+                keys[i] = torch.cat([keys[parent], keys[i]], dim=2)
+                values[i] = torch.cat([values[parent], values[i]], dim=2)
         return torch.cat([self._attend(*part) for part in zip(queries, keys, values, strict=True)], dim=2)
 
 
-def _continuation_mask(new: int, seen: int, device: torch.device) -> Tensor | None:
-    """True where a new token may look, (T, S); None where `is_causal` or no mask says the same.
+def _continuation_mask(T: int, S: int, device: torch.device) -> Tensor | None:
+    """The mask (T, S) of T new tokens after S - T cached ones, True where a token may attend; None if none is needed.
 
-    `is_causal` aligns the triangle top left, so it is wrong as soon as the cache holds earlier tokens.
+    `is_causal` aligns its triangle to the top left, so it is wrong as soon as the cache holds earlier tokens.
     """
-    if new == seen or new == 1:
+    if T == S or T == 1:
         return None
-    return torch.ones(new, seen, dtype=torch.bool, device=device).tril(seen - new)
+    return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)

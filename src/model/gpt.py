@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019): embeddings, a stack of blocks, and the token embedding once more as the head.
+"""GPT-2 (Radford et al. 2019): embeddings, a stack of blocks, and an output head tied to the token embedding.
 
 B batch, T tokens, C channels, V vocabulary.
 """
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from src.model.attention import KeyValueCache, MultiHeadAttention, Segments
+from src.model.attention import KeyValueCache, MultiHeadAttention, Packing
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.transformerBlock import TransformerBlock
 
@@ -38,52 +38,39 @@ class GPTModel(nn.Module):
         self._initialise()
 
     def forward(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Next-token logits: int64 (B, T) to float (B, T, V). With a cache, `ids` continues what it holds."""
+        """Next-token logits: int64 (B, T) to float (B, T, V). With a cache, `ids` continues the cached tokens."""
         return self.head(self.hidden_states(ids, cache))
 
     def hidden_states(
-        self,
-        ids: Tensor,
-        cache: KeyValueCache | None = None,
-        segments: Segments | None = None,
-        embedded: Tensor | None = None,
+        self, ids: Tensor, context: KeyValueCache | Packing | None = None, *, embedded: Tensor | None = None
     ) -> Tensor:
-        """The normalised states that the head reads: int64 (B, T) to (B, T, C).
+        """The normalised input of the head: int64 (B, T) to (B, T, C).
 
-        With a cache, `ids` continues what it holds. With segments, a row holds several texts behind each other, and the
-        states are those that each would have alone; one that goes on from an earlier one shares its computation.
-        embedded: what `wte` makes of the ids, (B, T, C), where the caller has looked it up already.
-        Raises ValueError when a text, with what it continues, is longer than the context.
+        context: a cache, whose tokens `ids` continues and which is advanced by T; or a packing, if each row holds
+        several segments. A packed segment has the states it would have in a sequence of its own, after its parent.
+        embedded: `wte(ids)`, (B, T, C), if the caller has it already.
+        Raises ValueError if a sequence is longer than the model's context.
         """
-        start = cache.length if cache is not None else 0
-        spans = _spans(segments) if segments is not None else [(start, start + ids.shape[1])]
+        spans = _position_spans(context, ids.shape[1])
         if (longest := max(end for _, end in spans)) > self.config.context_length:
             raise ValueError(f"{longest} tokens do not fit the model's context of {self.config.context_length}")
         positions = torch.cat([torch.arange(*span, device=ids.device) for span in spans])  # (T,)
         x = self.drop((self.wte(ids) if embedded is None else embedded) + self.wpe(positions))  # (B, T, C)
-        for layer, block in enumerate(self.h):
-            x = block(x, cache, layer, segments)
-        if cache is not None:
-            cache.length += ids.shape[1]
+        for layer_index, block in enumerate(self.h):
+            x = block(x, context, layer_index)
+        if isinstance(context, KeyValueCache):
+            context.length += ids.shape[1]
         return self.ln_f(x)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits (..., V) of states (..., C)."""
-        if hidden.numel() == hidden.shape[-1]:  # a product with a vector reads the matrix a third faster
+        """Logits (..., V) of hidden states (..., C)."""
+        if hidden.numel() == hidden.shape[-1]:  # one token: a matrix-vector product is a third faster
             return F.linear(hidden.flatten(), self.wte.weight).view(*hidden.shape[:-1], -1)
         return F.linear(hidden, self.wte.weight)
 
-    @property
-    def default_draft_tokens(self) -> int:
-        """Tokens that can be read along with a single one in nearly the same time, and with nearly the same result.
-
-        In half precision, what is read at once decides too often which of two tokens comes out as the likelier.
-        """
-        return 2 if self.wpe.weight.dtype in (torch.float32, torch.float64) else 0
-
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """No dropout and no gradients inside; afterwards the mode is what it was before."""
+        """Turn dropout and gradients off inside, and restore the previous mode afterwards."""
         was_training = self.training
         if was_training:
             self.eval()
@@ -95,7 +82,7 @@ class GPTModel(nn.Module):
                 self.train()
 
     def set_dropout(self, dropout: float) -> None:
-        """Drop this share of activations in training, whatever the model was made with."""
+        """Change the dropout rate that the model was built with."""
         self.config = replace(self.config, dropout=dropout)
         for module in self.modules():
             if isinstance(module, nn.Dropout):
@@ -125,23 +112,26 @@ class GPTModel(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02)
 
 
-def _spans(segments: Segments) -> list[tuple[int, int]]:
-    """The first position of each segment and the one after its last, counted from where its text begins."""
+def _position_spans(context: KeyValueCache | Packing | None, length: int) -> list[tuple[int, int]]:
+    """The positions (start, end) of each segment of a row of `length` tokens; without a packing it is one segment."""
+    if context is None or isinstance(context, KeyValueCache):
+        start = context.length if context is not None else 0
+        return [(start, start + length)]
     spans: list[tuple[int, int]] = []
-    for length, before in segments:
-        start = 0 if before is None else spans[before][1]
-        spans.append((start, start + length))
+    for segment_length, parent in context:
+        start = 0 if parent is None else spans[parent][1]
+        spans.append((start, start + segment_length))
     return spans
 
 
 def on_meta_device(config: Mapping[str, Any] | GPTConfig, kind: type[GPTModel] = GPTModel) -> GPTModel:
-    """The model with shapes but without memory, to be filled by `load_state_dict(..., assign=True)`."""
+    """A model whose parameters have shapes and no memory, for `load_state_dict(..., assign=True)`."""
     with torch.device("meta"), _SkipInit():
         return kind(config)
 
 
 class _SkipInit(TorchFunctionMode):
-    """Leaves out torch.nn.init, which would import a second's worth of modules to fill tensors without memory."""
+    """Skips torch.nn.init: initialising meta tensors would only trigger slow imports."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -61,10 +61,6 @@ class Int8GPT(GPTModel):
 
     lm_head: Int8Linear
 
-    @property
-    def default_draft_tokens(self) -> int:
-        return 0  # three rows take nearly twice the time of one
-
     def head(self, hidden: Tensor) -> Tensor:
         return self.lm_head(hidden)
 

@@ -1,4 +1,4 @@
-"""One layer of GPT-2. B batch, T tokens, C channels."""
+"""One layer of GPT-2: attention and MLP. B batch, T tokens, C channels."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from src.model.attention import KeyValueCache, MultiHeadAttention, Segments
+from src.model.attention import KeyValueCache, MultiHeadAttention, Packing
 from src.model.config import GPTConfig
 
 _ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
@@ -19,7 +19,7 @@ _ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class MLP(nn.Module):
-    """Widen, bend, narrow: each token on its own."""
+    """Two linear layers with an activation between them, applied to each token independently."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -31,20 +31,26 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        wide = self.c_fc(x)  # (B, T, 4 C)
-        if torch.is_grad_enabled():
-            # The bent values are a quarter of what training would keep, and are made again in a moment.
-            narrow = checkpoint(self._project, wide, use_reentrant=False, preserve_rng_state=False)
-        else:
-            narrow = self._project(wide)
-        return self.dropout(narrow)
+        hidden = self.c_fc(x)  # (B, T, 4 C)
+        # The activation's output is a quarter of the layer's saved activations, and cheap to recompute.
+        return self.dropout(recompute_in_backward(self._project, hidden))
 
-    def _project(self, wide: Tensor) -> Tensor:
-        return self.c_proj(self.activation(wide))
+    def _project(self, hidden: Tensor) -> Tensor:
+        return self.c_proj(self.activation(hidden))
+
+
+def recompute_in_backward(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """function(x). Backward recomputes its intermediate results instead of storing them (Chen et al. 2016).
+
+    The function must not draw random numbers.
+    """
+    if not torch.is_grad_enabled():
+        return function(x)
+    return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
 
 
 class TransformerBlock(nn.Module):
-    """Attention and MLP, each added to what came in, each reading a normalised copy (pre-norm, as in GPT-2)."""
+    """Attention and MLP, each on a normalised input and added to the residual stream (pre-norm, as in GPT-2)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -53,9 +59,7 @@ class TransformerBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(
-        self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0, segments: Segments | None = None
-    ) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
-        x = x + self.attn(self.ln_1(x), cache, layer, segments)
+    def forward(self, x: Tensor, context: KeyValueCache | Packing | None = None, layer_index: int = 0) -> Tensor:
+        """(B, T, C) to (B, T, C). `context` is that of `MultiHeadAttention`."""
+        x = x + self.attn(self.ln_1(x), context, layer_index)
         return x + self.mlp(self.ln_2(x))

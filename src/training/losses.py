@@ -131,5 +131,5 @@ def _supervised_logits(model: Any, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _supervised_states(model: Any, batch: Any, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """States (N, C) and targets (N,) of the positions whose target counts; the head runs on no others."""
     counts = batch.targets >= 0
-    hidden = model.hidden_states(batch.inputs, segments=batch.packing, embedded=embedded)
+    hidden = model.hidden_states(batch.inputs, batch.packing, embedded=embedded)
     return hidden[counts], batch.targets[counts]

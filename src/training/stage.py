@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from src.checkpoint import BEST, LATEST
+from src.model.attention import KeyValueCache, Packing
 from src.runtime import Runtime, keep_freed_memory
 from src.training.checkpoints import RunCheckpoints, plain_settings
 from src.training.loop import train
@@ -58,10 +59,12 @@ def _compile(model: Any) -> None:
 
     eager, compiled = model.hidden_states, torch.compile(model.hidden_states)
 
-    def hidden_states(ids: torch.Tensor, cache: Any = None, segments: Any = None, embedded: Any = None) -> torch.Tensor:
-        if cache is not None:
-            return eager(ids, cache)
-        if segments is not None:
+    def hidden_states(
+        ids: torch.Tensor, context: KeyValueCache | Packing | None = None, *, embedded: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if isinstance(context, KeyValueCache):
+            return eager(ids, context)
+        if context is not None:
             raise ValueError(f"{NO_COMPILING}; leave it out")
         try:
             return compiled(ids, embedded=embedded)

@@ -112,7 +112,7 @@ def test_packed_texts_have_the_states_and_gradients_that_each_has_alone(seed: in
         segments.append((len(own), before))
         whole.append(([] if before is None else whole[before]) + own)
     ids = [id_ for (length, _), text in zip(segments, whole, strict=True) for id_ in text[-length:]]
-    packed = model.hidden_states(torch.tensor([ids]), segments=segments)[0]
+    packed = model.hidden_states(torch.tensor([ids]), segments)[0]
     alone = [
         model.hidden_states(torch.tensor([text]))[0, -length:]
         for (length, _), text in zip(segments, whole, strict=True)
@@ -129,11 +129,11 @@ def test_packed_texts_have_the_states_and_gradients_that_each_has_alone(seed: in
 def test_packed_texts_longer_than_the_context_are_refused_with_what_they_go_on_from() -> None:
     model = GPTModel(SMALL)
     ids = torch.zeros(1, 90, dtype=torch.int64)
-    model.hidden_states(ids, segments=((40, None), (8, 0), (42, None)))
+    model.hidden_states(ids, ((40, None), (8, 0), (42, None)))
     with pytest.raises(ValueError, match="49 tokens do not fit the model's context of 48"):
-        model.hidden_states(ids, segments=((40, None), (9, 0), (41, None)))
+        model.hidden_states(ids, ((40, None), (9, 0), (41, None)))
     with pytest.raises(ValueError, match="50 tokens"):
-        model.hidden_states(ids, segments=((40, None), (5, 0), (5, 1), (40, None)))
+        model.hidden_states(ids, ((40, None), (5, 0), (5, 1), (40, None)))
 
 
 def test_the_head_is_the_token_embedding() -> None:

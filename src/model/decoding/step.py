@@ -51,7 +51,7 @@ class SingleTokenStep:
         rows, places = (slice(n), longest) if equal else (torch.arange(n, device=device), at)
         x = model.wte(torch.tensor(ids, device=device)) + model.wpe(at)  # (n, C)
         for known, (ln_1, c_attn, c_proj, ln_2, c_fc, activation, mlp_proj) in zip(
-            cache.both.unbind(0), self._layers, strict=True
+            cache.keys_values.unbind(0), self._layers, strict=True
         ):
             qkv = c_attn(ln_1(x)).view(n, 3, H, -1)  # (n, 3, H, D)
             known[rows, :, :, places] = qkv[:, 1:].to(known.dtype)  # autocast makes other ones

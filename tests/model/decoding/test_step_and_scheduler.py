@@ -44,7 +44,7 @@ def test_one_more_token_has_the_states_that_the_whole_model_gives_it(
     model, tolerance = (model, 1e-5) if kind == "fp32" else (quantize_int8(model), 0.05)
     ids = torch.randint(257, (len(lengths), 10), generator=torch.Generator().manual_seed(1))
     cache = model.new_cache(len(lengths) + 1)
-    cache.both.zero_()
+    cache.keys_values.zero_()
     expected = torch.cat([model.hidden_states(ids[i : i + 1, : n + 1])[:, -1] for i, n in enumerate(lengths)])
     for i, n in enumerate(lengths):
         model.hidden_states(ids[i : i + 1, :n], cache.row(i))
@@ -55,7 +55,7 @@ def test_one_more_token_has_the_states_that_the_whole_model_gives_it(
         whole = model.new_cache()
         model.hidden_states(ids[i : i + 1, : n + 1], whole)
         torch.testing.assert_close(
-            cache.both[:, i, ..., : n + 1, :], whole.both[:, 0, ..., : n + 1, :], atol=tolerance, rtol=tolerance
+            cache.keys_values[:, i, ..., : n + 1, :], whole.keys_values[:, 0, ..., : n + 1, :], atol=tolerance, rtol=tolerance
         )
 
 
@@ -76,7 +76,7 @@ def test_texts_written_together_are_those_written_alone(
 
     def without_a_number(*arguments, **named):
         cache = made(*arguments, **named)
-        cache.both.fill_(torch.nan)  # what memory holds before it is written may be anything
+        cache.keys_values.fill_(torch.nan)  # what memory holds before it is written may be anything
         return cache
 
     monkeypatch.setattr(model, "new_cache", without_a_number)
