@@ -3,8 +3,8 @@
 Greedy, one text at a time, over a cache. All take turns, each in a process of its own, since idle threads of one
 library slow the next one down. Each writes a short and a long text: the difference of the two is its time for the
 tokens in between, the short one that of reading the prompt. The limit is what the memory delivers when each token
-reads every matrix once, in 32 or 8 bits. Ours is what a chat has, `TextGenerator.settle`. transformers in fp32;
-CTranslate2, where it is installed, in fp32 and int8. OpenVINO GenAI takes
+reads every matrix once, in 32 or 8 bits. Ours is what a chat has, `TextGenerator.prepare_fast_decoding`. transformers
+in fp32; CTranslate2, if it is installed, in fp32 and int8. OpenVINO GenAI takes
 part with --openvino FOLDER, a GPT-2 of 124M that it was given as int8 (its converter wants an environment of its own):
 optimum-cli export openvino --model openai-community/gpt2 --task text-generation-with-past --weight-format int8 FOLDER
 """
@@ -63,11 +63,12 @@ class Endless:
         return b"."
 
 
-def ours(model: GPTModel, *, settled: bool = False) -> Write:
+def ours(model: GPTModel, *, prepared: bool = False) -> Write:
     generator = TextGenerator(model, Endless())
-    if settled:
-        generator.settle(wait=True)
-    return lambda prompt, n: generator.generate(prompt, n, temperature=0, lookup=0)  # a random model repeats itself
+    if prepared:
+        generator.prepare_fast_decoding(wait=True)
+    # A random model repeats itself, so draft tokens would flatter it.
+    return lambda prompt, n: generator.generate(prompt, n, temperature=0, draft_tokens=0)
 
 
 def transformers(folder: Path) -> Write:
@@ -130,8 +131,8 @@ def random_model(folder: Path) -> None:
 
 
 CONTESTANTS: dict[str, Callable[[Path], Write]] = {
-    "ours": lambda folder: ours(load_gpt2(folder), settled=True),
-    "ours, not settled": lambda folder: ours(load_gpt2(folder)),
+    "ours": lambda folder: ours(load_gpt2(folder), prepared=True),
+    "ours, fp32 head": lambda folder: ours(load_gpt2(folder)),
     "ours, int8": lambda folder: ours(quantize_int8(load_gpt2(folder))),
     "transformers": transformers,
     "CTranslate2": lambda folder: ctranslate2(folder, "float32"),

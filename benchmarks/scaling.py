@@ -77,7 +77,7 @@ def decoding(flags: Flags) -> None:
     weights = sum(p.numel() for n, p in model.named_parameters() if n != "wpe.weight") * 4
     for length in (64, 128, 256, 512, 960):
         prompt = torch.randint(c.vocab_size, (length,)).tolist()
-        generate = partial(generator.generate, prompt, temperature=0, lookup=0)
+        generate = partial(generator.generate, prompt, temperature=0, draft_tokens=0)
         short, long = (median_seconds(partial(generate, n), flags.rounds) for n in (1, 33))
         seconds, n_bytes = (long - short) / 32, weights + 2 * c.n_layers * c.d_model * (length + 16) * 4
         speed = f"{seconds * 1e3:7.2f} ms | {n_bytes / 1e6:5.0f} MB | {n_bytes / seconds / 1e9:5.1f} GB/s"

@@ -139,10 +139,10 @@ class ScriptedGenerator(TextGenerator):
     def prompt_texts(self) -> list[str]:
         return [ENCODING.decode(prompt) for prompt in self.prompts]
 
-    def stream(self, prompt, max_new_tokens=100, *, stop=None, kept=None, **settings):
+    def stream(self, prompt, max_new_tokens=100, *, stop=None, prefix_cache=None, **settings):
         self.prompts.append(list(prompt))
         self.settings.append({"max_new_tokens": max_new_tokens, **settings})
-        self.prefix_caches.append(kept)
+        self.prefix_caches.append(prefix_cache)
         answer = self.answers.pop(0)
         tokens = self._tokens([answer] if isinstance(answer, str) else answer, max_new_tokens)
         return TextStream(tokens, ENCODING, max_new_tokens, stop_strings(stop))

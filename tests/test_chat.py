@@ -191,7 +191,7 @@ def test_commands_and_answers_of_a_piped_session_make_a_transcript(converse):
 
 
 def test_a_single_answer_is_not_prepared_for_more(converse, monkeypatch):
-    monkeypatch.setattr(TextGenerator, "settle", None)
+    monkeypatch.setattr(TextGenerator, "prepare_fast_decoding", None)
     assert converse("", "--prompt", "France?")[0] == 0
 
 
@@ -341,12 +341,12 @@ def test_a_terminal_session_from_the_first_line_to_ctrl_d(folder, monkeypatch, c
     monkeypatch.chdir(folder)
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     monkeypatch.setattr(chat, "is_interactive", lambda: True)
-    settled = []
-    monkeypatch.setattr(TextGenerator, "settle", lambda generator: settled.append(generator))
+    prepared = []
+    monkeypatch.setattr(TextGenerator, "prepare_fast_decoding", lambda generator: prepared.append(generator))
     with terminal_with_keys("France?\r/tokens 2\rgone\x03France?\r\x04"):
         assert chat.main([]) == 0
     assert capsys.readouterr().out == f"{ANSWER}\n\nParis is\n\n"
-    assert len(settled) == 1  # a chat writes many texts
+    assert len(prepared) == 1  # a chat writes many texts
     with pytest.raises(SystemExit) as left:  # ending the process leaves the chat, also in the middle of an answer
         handlers[signal.SIGTERM](signal.SIGTERM, None)
     assert left.value.code == 130

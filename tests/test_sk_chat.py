@@ -185,12 +185,12 @@ def is_interactive(tmp_path, monkeypatch):
 
 
 def test_a_terminal_session_from_several_lines_to_ctrl_d(checkpoints, tmp_path, is_interactive, capsys, monkeypatch):
-    pasted, settled = "\x1b[200~one\ntwo\x1b[201~", []
-    monkeypatch.setattr(TextGenerator, "settle", lambda generator: settled.append(generator))
+    pasted, prepared = "\x1b[200~one\ntwo\x1b[201~", []
+    monkeypatch.setattr(TextGenerator, "prepare_fast_decoding", lambda generator: prepared.append(generator))
     with terminal_with_keys(f"France\x1b\r?\r{pasted}\r/multi a; b\rgone\x03/tokens 2\r\x1b[A\r\x04"):
         assert sk_chat.main(["--model", str(checkpoints / "tuned.pt")]) == 0
     assert capsys.readouterr().out == f"{ANSWER}\n\n" * 4
-    assert len(settled) == 1  # a chat writes many texts
+    assert len(prepared) == 1  # a chat writes many texts
     asked = re.findall(r'"text": "(.*)"', (tmp_path / "logs/sessions/default.json").read_text("utf-8"))[::2]
     assert asked == ["France\\n?", "one\\ntwo", "a", "b"]
     typed = tmp_path / "logs/sessions/typed_lines"

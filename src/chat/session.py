@@ -149,7 +149,7 @@ class ChatSession:
             settings.max_tokens,
             stop=None if self.is_raw else self._next_turn,
             seed=settings.seed,
-            kept=self._kept,
+            prefix_cache=self._kept,
             **settings.sampling_options(),
         )
         said: list[str] = []

@@ -69,7 +69,7 @@ def load_chat_model(flags: ChatFlags, notify: Callable[[str], None], *, interact
     with naming_file(base.path):
         generator = TextGenerator(model, base.encoding, device)
     if interactive:
-        generator.settle()
+        generator.prepare_fast_decoding()
     return LoadedChat(generator, base, where)
 
 

@@ -1,5 +1,6 @@
 """Text out of a model: one token at a time, over a cache, streamed as whole characters."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,10 +16,9 @@ from src.model.attention import KeyValueCache
 from src.model.decoding.fast_head import HalfPrecisionHead
 from src.model.decoding.sampling import SamplingSettings
 from src.model.decoding.sequence import Writer
-from src.model.decoding.step import SingleTokenStep
+from src.model.decoding.step import SingleTokenStep, default_draft_tokens
 from src.model.decoding.text_stream import TextStream, TokenCodec, stop_strings
 from src.model.gpt import GPTModel
-from src.model.quantize import Int8GPT
 
 __all__ = ["PrefixCache", "TextGenerator", "TextStream", "TokenCodec"]
 
@@ -51,7 +51,7 @@ class TextGenerator:
         self.encoding = encoding
         self._settling: Future[HalfPrecisionHead] | None = None
 
-    def settle(self, *, wait: bool = False) -> None:
+    def prepare_fast_decoding(self, *, wait: bool = False) -> None:
         """The model's weights will stay as they are, and many texts be written: what is prepared makes them faster.
 
         In the background (a second at 124M) a large head is copied in 16 bits, which serves greedy and top-k sampling
@@ -66,6 +66,11 @@ class TextGenerator:
         if self._settling is not None and wait:
             self._settling.result()
 
+    def settle(self, *, wait: bool = False) -> None:
+        """Deprecated name of `prepare_fast_decoding`."""
+        warnings.warn("settle is called prepare_fast_decoding now", DeprecationWarning, stacklevel=2)
+        self.prepare_fast_decoding(wait=wait)
+
     def generate(self, prompt: str | Sequence[int], max_new_tokens: int = 100, **settings: Any) -> str:
         """The new text only. Takes the settings of `stream` and equals the join of its pieces."""
         return "".join(self.stream(prompt, max_new_tokens, **settings))
@@ -77,8 +82,8 @@ class TextGenerator:
         *,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
-        lookup: int | None = None,
-        kept: PrefixCache | None = None,
+        draft_tokens: int | None = None,
+        prefix_cache: PrefixCache | None = None,
         **sampling: Any,
     ) -> "TextStream":
         """The new text in pieces of whole characters, as they come.
@@ -94,9 +99,9 @@ class TextGenerator:
         Raises ValueError naming each bad setting.
         """
         ids = self.prompt_ids(prompt)
-        guesses = default_draft_tokens(self.model) if lookup is None else lookup
+        guesses = default_draft_tokens(self.model) if draft_tokens is None else draft_tokens
         writer = self._writer(ids, max_new_tokens, SamplingSettings(**sampling), seed, guesses)
-        return self._text(ids, self._next_tokens(writer, kept or PrefixCache()), max_new_tokens, stop)
+        return self._text(ids, self._next_tokens(writer, prefix_cache or PrefixCache()), max_new_tokens, stop)
 
     def generate_batch(
         self,
@@ -160,7 +165,7 @@ class TextGenerator:
         if not is_count(limit):
             raise ValueError(f"max_new_tokens must be a whole number of at least 1, got {limit!r}")
         if lookup != 0 and not is_count(lookup):
-            raise ValueError(f"lookup must be a whole number of at least 0, got {lookup!r}")
+            raise ValueError(f"draft_tokens must be a whole number of at least 0, got {lookup!r}")
         end, context, generator = self.encoding.eot_token, self.model.config.context_length, _random_generator(seed)
         return Writer(ids, limit, context=context, end=end, sampling=sampling, generator=generator, lookup=lookup)
 
@@ -281,15 +286,6 @@ def _give_away(place: int, texts: list[tuple[int, Writer, KeyValueCache]], cache
     if place < len(texts):
         texts[place] = i, writer, cache.row(place)
         texts[place][2].copy_from(row, row.length)
-
-
-def default_draft_tokens(model: GPTModel) -> int:
-    """Draft tokens that cost almost nothing extra to verify.
-
-    0 in int8, where three rows take nearly twice the time of one, and in half precision, where batching changes which
-    of two nearly equal logits is the larger.
-    """
-    return 2 if model.wpe.weight.dtype in (torch.float32, torch.float64) and not isinstance(model, Int8GPT) else 0
 
 
 def _random_generator(seed: int | None) -> torch.Generator:

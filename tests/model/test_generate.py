@@ -28,8 +28,6 @@ def generator(models):
 class Reciter(GPTModel):
     """Says the given ids one after another, whatever it reads; counts the tokens that it was given to read."""
 
-    default_draft_tokens = 0
-
     def __init__(self, ids: list[int], context_length: int = 64) -> None:
         super().__init__(
             {"vocab_size": 300, "context_length": context_length, "d_model": 8, "n_heads": 1, "n_layers": 1}
@@ -43,15 +41,15 @@ class Reciter(GPTModel):
         self.said += 1
         return logits
 
-    def hidden_states(self, ids, cache=None):
+    def hidden_states(self, ids, context=None, *, embedded=None):
         self.read.append(ids.shape[1])
-        return super().hidden_states(ids, cache)
+        return super().hidden_states(ids, context, embedded=embedded)
 
 
 def recite(text: str, **settings) -> tuple[list[str], str]:
     """The pieces and the finish reason of a model that says `text` and then ends."""
     ids = [*text.encode(), 256]
-    stream = TextGenerator(Reciter(ids, 4096), ByteEncoding()).stream("x", temperature=0, **settings)
+    stream = TextGenerator(Reciter(ids, 4096), ByteEncoding()).stream("x", temperature=0, draft_tokens=0, **settings)
     return list(stream), stream.finish_reason
 
 
@@ -61,7 +59,7 @@ def test_a_kept_cache_gives_the_same_text_for_its_new_tokens_alone() -> None:
     for new in (b"", b" and a second one", b", a third"):
         talk += new
         model.read.clear()
-        stream = generator.stream(talk, 5, temperature=0, kept=kept)
+        stream = generator.stream(talk, 5, temperature=0, draft_tokens=0, prefix_cache=kept)
         assert "".join(stream) == "AAAAA"
         assert model.read == [len(new) + 1 if new else len(talk)]  # the last token said was not read yet
         talk += stream.ids
@@ -71,10 +69,10 @@ def test_a_kept_cache_gives_the_same_text_for_its_new_tokens_alone() -> None:
 @pytest.mark.parametrize("beginning", [b"a chat that was for", b"another one", b"a chat that was forgotten: hi", b"a"])
 def test_a_kept_cache_changes_no_text(generator, beginning: bytes) -> None:
     kept = PrefixCache()
-    generator.generate(list(b"a chat that was forgotten"), 12, temperature=0, kept=kept)
-    given = generator.generate(list(beginning), 20, temperature=0, kept=kept)
+    generator.generate(list(b"a chat that was forgotten"), 12, temperature=0, prefix_cache=kept)
+    given = generator.generate(list(beginning), 20, temperature=0, prefix_cache=kept)
     assert given == generator.generate(list(beginning), 20, temperature=0)
-    again = generator.generate(list(beginning), 12, seed=3, kept=kept)
+    again = generator.generate(list(beginning), 12, seed=3, prefix_cache=kept)
     assert again == generator.generate(list(beginning), 12, seed=3)
 
 
@@ -82,14 +80,14 @@ def test_a_kept_cache_is_good_beyond_the_context(generator) -> None:
     kept, context = PrefixCache(), generator.model.config.context_length
     for length in (context - 5, context + 9, 3):
         prompt = [i % 50 for i in range(length)]
-        given = generator.generate(prompt, 30, temperature=0, kept=kept)
+        given = generator.generate(prompt, 30, temperature=0, prefix_cache=kept)
         assert given == generator.generate(prompt, 30, temperature=0)
 
 
 def test_two_streams_at_once_do_not_share_a_cache(generator) -> None:
     kept, prompt = PrefixCache(), list(b"one prompt")
     expected = generator.generate(prompt, 15, temperature=0)
-    streams = [generator.stream(prompt, 15, temperature=0, kept=kept) for _ in range(2)]
+    streams = [generator.stream(prompt, 15, temperature=0, prefix_cache=kept) for _ in range(2)]
     said = ["", ""]
     for _ in range(15):
         for i, stream in enumerate(streams):
@@ -190,7 +188,9 @@ def test_text_ends_before_the_first_stop_string_and_never_shows_a_part_of_it(sto
 
 
 def test_what_could_begin_a_stop_string_is_held_back() -> None:
-    stream = TextGenerator(Reciter([*b"abSTO-", 256]), ByteEncoding()).stream("x", stop="STOP", temperature=0)
+    stream = TextGenerator(Reciter([*b"abSTO-", 256]), ByteEncoding()).stream(
+        "x", stop="STOP", temperature=0, draft_tokens=0
+    )
     assert [next(stream) for _ in range(2)] == ["a", "b"]
     assert next(stream) == "STO-"
 
@@ -216,7 +216,10 @@ def test_prompts_and_outputs_beyond_the_context_go_on_from_the_last_part_and_say
     text = "".join(chr(97 + i % 26) for i in range(limit))
     model = Reciter([*text.encode(), 256])
     with caplog.at_level(logging.WARNING, logger="src.model.decoding.sequence"):
-        assert TextGenerator(model, ByteEncoding()).generate([65] * prompt_length, limit, temperature=0) == text
+        assert (
+            TextGenerator(model, ByteEncoding()).generate([65] * prompt_length, limit, temperature=0, draft_tokens=0)
+            == text
+        )
     overflows = prompt_length + limit > 64
     assert bool(caplog.records) == overflows
     assert sum(model.read) < 4 * (prompt_length + limit)  # windows overlap by half: the cost stays linear

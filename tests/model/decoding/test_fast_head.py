@@ -120,7 +120,7 @@ def generators(monkeypatch: pytest.MonkeyPatch) -> tuple[TextGenerator, TextGene
     monkeypatch.setattr("src.model.decoding.fast_head.IN_CACHE", 0)
     monkeypatch.setattr("src.model.decoding.fast_head.MANY", 1)
     plain, settled = TextGenerator(model, ByteEncoding()), TextGenerator(copy.deepcopy(model), ByteEncoding())
-    settled.settle(wait=True)
+    settled.prepare_fast_decoding(wait=True)
     return plain, settled
 
 
@@ -137,7 +137,7 @@ def test_a_settled_generator_writes_the_same_text(
     together = plain.generate_batch(prompts, 30, **settings)
     monkeypatch.setattr(settled.model, "head", None)  # is not asked any more
     assert [settled.generate(prompt, 30, **settings) for prompt in prompts] == expected
-    assert [settled.generate(prompt, 30, lookup=5, **settings) for prompt in prompts] == expected
+    assert [settled.generate(prompt, 30, draft_tokens=5, **settings) for prompt in prompts] == expected
     assert settled.generate_batch(prompts, 30, **settings) == together
     assert len(set(expected)) == 4
 
@@ -174,17 +174,17 @@ def test_texts_are_written_while_the_copy_is_made_and_if_it_cannot_be_made(
 
     monkeypatch.setattr(HalfPrecisionHead, "__init__", no_memory)
     settled = TextGenerator(plain.model, ByteEncoding())
-    settled.settle()
+    settled.prepare_fast_decoding()
     assert settled.generate("a", 10, temperature=0) == expected
     go_on.set()
     with pytest.raises(MemoryError, match="no memory for a copy"):
-        settled.settle(wait=True)
+        settled.prepare_fast_decoding(wait=True)
     assert settled.generate("a", 10, temperature=0) == expected
 
 
 def test_a_head_that_does_not_pay_is_not_copied() -> None:
     generator = TextGenerator(GPTModel(BYTE_MODEL), ByteEncoding())
-    generator.settle(wait=True)
+    generator.prepare_fast_decoding(wait=True)
     assert generator._settling is None
 
 

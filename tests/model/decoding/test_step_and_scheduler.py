@@ -5,7 +5,7 @@ import torch
 
 from src.model.decoding.sampling import SamplingSettings
 from src.model.decoding.sequence import Writer
-from src.model.decoding.step import SingleTokenStep
+from src.model.decoding.step import SingleTokenStep, default_draft_tokens
 from src.model.generate import PrefixCache, TextGenerator
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
@@ -55,7 +55,10 @@ def test_one_more_token_has_the_states_that_the_whole_model_gives_it(
         whole = model.new_cache()
         model.hidden_states(ids[i : i + 1, : n + 1], whole)
         torch.testing.assert_close(
-            cache.keys_values[:, i, ..., : n + 1, :], whole.keys_values[:, 0, ..., : n + 1, :], atol=tolerance, rtol=tolerance
+            cache.keys_values[:, i, ..., : n + 1, :],
+            whole.keys_values[:, 0, ..., : n + 1, :],
+            atol=tolerance,
+            rtol=tolerance,
         )
 
 
@@ -104,10 +107,10 @@ def test_a_place_that_a_finished_text_leaves_is_taken_by_the_next(model: GPTMode
 @pytest.mark.parametrize("settings", [{"temperature": 0}, {"temperature": 0.7, "seed": 4}, {"seed": 1, "top_p": 0.9}])
 @pytest.mark.parametrize("prompt", ["abcdefghijklmnopqrstuvwxyzabcd", "qrst" * 15, "no word twice", ""])
 def test_guesses_change_no_text(speller: TextGenerator, prompt: str, settings: dict) -> None:
-    plain = speller.stream(prompt, 40, lookup=0, **settings)
+    plain = speller.stream(prompt, 40, draft_tokens=0, **settings)
     text = "".join(plain)
     for lookup in (1, 2, 5, 100, None):
-        guessed = speller.stream(prompt, 40, lookup=lookup, **settings)
+        guessed = speller.stream(prompt, 40, draft_tokens=lookup, **settings)
         assert "".join(guessed) == text
         assert (guessed.ids, guessed.finish_reason) == (plain.ids, plain.finish_reason)
 
@@ -118,28 +121,30 @@ def test_right_guesses_save_steps_and_leave_a_cache_that_is_gone_on_from(
     reads, kept, prompt = [], PrefixCache(), "abcdefghijklmnopqrstuvwxyzabcd"
     hidden_states = speller.model.hidden_states
     monkeypatch.setattr(speller.model, "hidden_states", lambda *ids: reads.append(1) or hidden_states(*ids))
-    stream = speller.stream(prompt, 16, temperature=0, lookup=3, kept=kept)
+    stream = speller.stream(prompt, 16, temperature=0, draft_tokens=3, prefix_cache=kept)
     assert "".join(stream) == "efghijklmnopqrst"
     assert len(reads) == 4  # the prompt with three guesses, and three times a token with three
     talk = [*prompt.encode(), *stream.ids]
     assert kept.ids == talk[: kept.cache.length]
     assert kept.cache.length >= len(talk) - 1
-    assert speller.generate(talk, 2, temperature=0, kept=kept) == speller.generate(talk, 2, temperature=0) == "uv"
+    assert (
+        speller.generate(talk, 2, temperature=0, prefix_cache=kept) == speller.generate(talk, 2, temperature=0) == "uv"
+    )
 
 
 def test_an_answer_that_is_left_between_two_guessed_tokens_can_be_gone_on_from(speller: TextGenerator) -> None:
     kept, prompt = PrefixCache(), "abcdefghijklmnopqrstuvwxyzabcd"
-    stream = speller.stream(prompt, 16, temperature=0, lookup=3, kept=kept)
+    stream = speller.stream(prompt, 16, temperature=0, draft_tokens=3, prefix_cache=kept)
     said = [next(stream), next(stream)]
     del stream
     assert said == ["e", "f"]
-    assert speller.generate(prompt + "ef", 2, temperature=0, kept=kept) == "gh"
+    assert speller.generate(prompt + "ef", 2, temperature=0, prefix_cache=kept) == "gh"
 
 
 @pytest.mark.parametrize("lookup", [-1, True, 1.0, "2"])
 def test_a_bad_number_of_guesses_is_refused(model: GPTModel, lookup: object) -> None:
-    with pytest.raises(ValueError, match="lookup must be a whole number of at least 0"):
-        TextGenerator(model, ByteEncoding()).stream("a", lookup=lookup)
+    with pytest.raises(ValueError, match="draft_tokens must be a whole number of at least 0"):
+        TextGenerator(model, ByteEncoding()).stream("a", draft_tokens=lookup)
 
 
 @pytest.mark.parametrize(
@@ -178,9 +183,9 @@ def test_an_interrupt_while_a_token_is_chosen_leaves_a_cache_that_is_right(
 
 def test_half_precision_makes_no_guesses_unless_asked() -> None:
     model = GPTModel(BYTE_MODEL)
-    assert model.default_draft_tokens == 2
-    assert model.bfloat16().default_draft_tokens == 0
-    assert quantize_int8(GPTModel(BYTE_MODEL)).default_draft_tokens == 0
+    assert default_draft_tokens(model) == 2
+    assert default_draft_tokens(model.bfloat16()) == 0
+    assert default_draft_tokens(quantize_int8(GPTModel(BYTE_MODEL))) == 0
 
 
 def test_one_text_in_place_of_several_prompts_is_refused(model: GPTModel) -> None:

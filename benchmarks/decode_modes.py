@@ -1,4 +1,4 @@
-"""python -m benchmarks.decode_ways: what several texts at once and guessed tokens bring, at 124M.
+"""python -m benchmarks.decode_modes: what several texts at once and guessed tokens bring, at 124M.
 
 All ways take turns in one process, in fp32 or in int8. Guesses are measured on two models: one of random weights,
 whose text never repeats itself, so that none is made, and one whose blocks add nothing to what they read, which
@@ -45,17 +45,17 @@ def ways(
 ) -> dict[str, tuple[int, Callable[[], object]]]:
     """Of each way how many tokens it writes, and what writes them."""
 
-    def alone(generator: TextGenerator, lookup: int) -> Callable[[], object]:
+    def alone(generator: TextGenerator, draft_tokens: int) -> Callable[[], object]:
         temperature = 0.0 if generator is echo else 1.0  # the likeliest text of the usual one repeats itself, too
-        return lambda: generator.generate(prompt, tokens, temperature=temperature, lookup=lookup, seed=1)
+        return lambda: generator.generate(prompt, tokens, temperature=temperature, draft_tokens=draft_tokens, seed=1)
 
     def together(texts: int) -> Callable[[], object]:
         return lambda: usual.generate_batch([prompt] * texts, tokens, batch_size=texts, seed=1)
 
     found = {f"{n} texts at once": (n * tokens, together(n)) for n in (1, 2, 4, 8, 16)}
-    for lookup in (0, 2, 5, 8):
-        found[f"{lookup} guesses, all right"] = tokens, alone(echo, lookup)
-        found[f"{lookup} guesses, none made"] = tokens, alone(usual, lookup)
+    for draft_tokens in (0, 2, 5, 8):
+        found[f"{draft_tokens} draft tokens, all accepted"] = tokens, alone(echo, draft_tokens)
+        found[f"{draft_tokens} draft tokens, none found"] = tokens, alone(usual, draft_tokens)
     return found
 
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             speeds[name].append(tokens / (time.perf_counter() - start))
     print(f"124M, {'int8' if flags.quantize else 'fp32'}, prompt of {PROMPT}, {torch.get_num_threads()} threads")
     for name, found in speeds.items():
-        print(f"{name:<22} {statistics.median(found[1:]):6.1f} tokens/s, prompt included")
+        print(f"{name:<31} {statistics.median(found[1:]):6.1f} tokens/s, prompt included")
     return 0
 
 

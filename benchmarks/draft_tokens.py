@@ -1,4 +1,4 @@
-"""python -m benchmarks.guesses: what guessed tokens would bring to texts that are there already, at 124M.
+"""python -m benchmarks.draft_tokens: what guessed tokens would bring to texts that are there already, at 124M.
 
 Each text is written once more, window by window, as if every draw of the model were its next token: which guesses are
 made, and which come true, is then counted. What reading so many tokens at once takes is measured on a model of random
@@ -37,7 +37,7 @@ GUESSES = (0, 2, 3, 5, 8)
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    matched: int = flag(sequence.NGRAM, "tokens that have to be the same before a guess")
+    ngram: int = flag(sequence.NGRAM, "tokens that have to be the same before a guess")
     tokens: int = flag(60_000, "tokens of each text")
     rounds: int = flag(9, "reads of each length that count")
 
@@ -88,7 +88,7 @@ def reads(window: Sequence[int], lookup: int, vocab_size: int) -> Counter[int]:
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Config, argv, __doc__)
     check_rounds(flags.rounds)
-    sequence.NGRAM = flags.matched
+    sequence.NGRAM = flags.ngram
     source = "".join(file.read_text(encoding="utf-8") for file in sorted(Path("src").rglob("*.py")))
     texts = {"Shakespeare": strip_boilerplate(read_text(SHAKESPEARE_PATH)).text, "Python source": source}
     cost = read_ms(range(1, max(GUESSES) + 2), flags.rounds)
