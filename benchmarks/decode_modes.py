@@ -1,8 +1,8 @@
-"""python -m benchmarks.decode_modes: what several texts at once and guessed tokens bring, at 124M.
+"""python -m benchmarks.decode_modes: throughput of batched decoding and of draft tokens, at 124M.
 
-All ways take turns in one process, in fp32 or in int8. Guesses are measured on two models: one of random weights,
-whose text never repeats itself, so that none is made, and one whose blocks add nothing to what they read, which
-writes its last token for ever, so that all are right. What a real text brings lies in between.
+All modes take turns in one process, in fp32 or in int8. Draft tokens are measured at both extremes. A model with random
+weights never repeats itself, so it finds no draft. A model whose blocks add nothing repeats its last token forever, so
+it accepts every draft token. Real text lies in between: see benchmarks.draft_tokens.
 """
 
 import statistics
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.decode_speed import Endless
+from benchmarks.decode_speed import EndlessTokenizer
 from benchmarks.harness import check_rounds
 from src.cli import flag, parse
 from src.model.generate import TextGenerator
@@ -20,60 +20,64 @@ from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.model.quantize import quantize_int8
 from src.program import run_script
 
-PROMPT = 64
+PROMPT_TOKENS = 64
+BATCH_SIZES = (1, 2, 4, 8, 16)
+DRAFT_TOKENS = (0, 2, 5, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    quantize: bool = flag(False, "in int8")
-    tokens: int = flag(64, "tokens of each text")
-    rounds: int = flag(5, "texts of each way that count, after one to warm up")
+class Flags:
+    quantize: bool = flag(False, "quantize to int8")
+    tokens: int = flag(64, "tokens to generate per sequence")
+    rounds: int = flag(5, "measurements of each mode, after one to warm up")
 
 
-def new_generator(*, quantize: bool, echo: bool) -> TextGenerator:
+def new_generator(*, quantize: bool, repeating: bool) -> TextGenerator:
+    """A 124M model with random weights. repeating: its blocks add nothing, so it repeats its last token."""
     torch.manual_seed(0)
     model = GPTModel({**GPT_CONFIGS["gpt2-124M"], "dropout": 0.0}).eval()
-    if echo:
+    if repeating:
         for name, parameter in model.named_parameters():
             if "c_proj" in name or name == "wpe.weight":
                 torch.nn.init.zeros_(parameter)
-    return TextGenerator(quantize_int8(model) if quantize else model, Endless())
+    return TextGenerator(quantize_int8(model) if quantize else model, EndlessTokenizer())
 
 
-def ways(
-    usual: TextGenerator, echo: TextGenerator, prompt: list[int], tokens: int
+def decode_modes(
+    random: TextGenerator, repeating: TextGenerator, prompt: list[int], tokens: int
 ) -> dict[str, tuple[int, Callable[[], object]]]:
-    """Of each way how many tokens it writes, and what writes them."""
+    """Mode -> (tokens that it generates, the function that generates them)."""
 
-    def alone(generator: TextGenerator, draft_tokens: int) -> Callable[[], object]:
-        temperature = 0.0 if generator is echo else 1.0  # the likeliest text of the usual one repeats itself, too
+    def batched(batch_size: int) -> Callable[[], object]:
+        return lambda: random.generate_batch([prompt] * batch_size, tokens, batch_size=batch_size, seed=1)
+
+    def drafted(generator: TextGenerator, draft_tokens: int) -> Callable[[], object]:
+        temperature = 0.0 if generator is repeating else 1.0  # greedy decoding makes the random model repeat, too
         return lambda: generator.generate(prompt, tokens, temperature=temperature, draft_tokens=draft_tokens, seed=1)
 
-    def together(texts: int) -> Callable[[], object]:
-        return lambda: usual.generate_batch([prompt] * texts, tokens, batch_size=texts, seed=1)
-
-    found = {f"{n} texts at once": (n * tokens, together(n)) for n in (1, 2, 4, 8, 16)}
-    for draft_tokens in (0, 2, 5, 8):
-        found[f"{draft_tokens} draft tokens, all accepted"] = tokens, alone(echo, draft_tokens)
-        found[f"{draft_tokens} draft tokens, none found"] = tokens, alone(usual, draft_tokens)
-    return found
+    modes = {f"batch of {n}": (n * tokens, batched(n)) for n in BATCH_SIZES}
+    for n in DRAFT_TOKENS:
+        modes[f"{n} draft tokens, all accepted"] = tokens, drafted(repeating, n)
+        modes[f"{n} draft tokens, none found"] = tokens, drafted(random, n)
+    return modes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    flags, _ = parse(Config, argv, __doc__)
+    flags, _ = parse(Flags, argv, __doc__)
     check_rounds(flags.rounds)
-    usual, echo = (new_generator(quantize=flags.quantize, echo=echo) for echo in (False, True))
-    prompt = torch.randint(50000, (PROMPT,)).tolist()
-    table = ways(usual, echo, prompt, flags.tokens)
-    speeds: dict[str, list[float]] = {name: [] for name in table}
+    random, repeating = (new_generator(quantize=flags.quantize, repeating=repeating) for repeating in (False, True))
+    prompt = torch.randint(50000, (PROMPT_TOKENS,)).tolist()
+    modes = decode_modes(random, repeating, prompt, flags.tokens)
+    speeds: dict[str, list[float]] = {name: [] for name in modes}
     for _ in range(flags.rounds + 1):
-        for name, (tokens, write) in table.items():
+        for name, (tokens, generate) in modes.items():
             start = time.perf_counter()
-            write()
+            generate()
             speeds[name].append(tokens / (time.perf_counter() - start))
-    print(f"124M, {'int8' if flags.quantize else 'fp32'}, prompt of {PROMPT}, {torch.get_num_threads()} threads")
-    for name, found in speeds.items():
-        print(f"{name:<31} {statistics.median(found[1:]):6.1f} tokens/s, prompt included")
+    dtype = "int8" if flags.quantize else "fp32"
+    print(f"124M, {dtype}, prompt of {PROMPT_TOKENS} tokens, {torch.get_num_threads()} threads, prefill included")
+    for name, measured in speeds.items():
+        print(f"{name:<28} {statistics.median(measured[1:]):6.1f} tokens/s")
     return 0
 
 

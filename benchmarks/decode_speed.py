@@ -1,12 +1,15 @@
-"""python -m benchmarks.decode_speed: tokens a second out of a 124M model, ours in fp32 and int8 beside its peers.
+"""python -m benchmarks.decode_speed: decoding throughput of a 124M model, compared with other libraries.
 
-Greedy, one text at a time, over a cache. All take turns, each in a process of its own, since idle threads of one
-library slow the next one down. Each writes a short and a long text: the difference of the two is its time for the
-tokens in between, the short one that of reading the prompt. The limit is what the memory delivers when each token
-reads every matrix once, in 32 or 8 bits. Ours is what a chat has, `TextGenerator.prepare_fast_decoding`. transformers
-in fp32; CTranslate2, if it is installed, in fp32 and int8. OpenVINO GenAI takes
-part with --openvino FOLDER, a GPT-2 of 124M that it was given as int8 (its converter wants an environment of its own):
-optimum-cli export openvino --model openai-community/gpt2 --task text-generation-with-past --weight-format int8 FOLDER
+Ours runs in fp32 with and without the 16-bit head (`TextGenerator.prepare_fast_decoding`), and in int8. transformers
+runs in fp32. CTranslate2 runs in fp32 and int8 if it is installed. OpenVINO GenAI runs in int8 with --openvino FOLDER,
+a 124M model that its converter exported, best in an environment of its own:
+
+    optimum-cli export openvino --model openai-community/gpt2 \\
+        --task text-generation-with-past --weight-format int8 FOLDER
+
+Greedy, batch size 1, with a KV cache. Each implementation runs in a process of its own, and they take turns. Each
+generates 1 token, and then many: the first time is that of the prefill, the difference that of the decode steps.
+The limit is the time to read every matrix once per token, in 32 or 8 bits, at the measured memory bandwidth.
 """
 
 import json
@@ -21,9 +24,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
-from benchmarks.harness import check_rounds, memory_bandwidth, run_in_turns, serve
+from benchmarks.harness import check_rounds, memory_bandwidth, require, run_in_turns, serve
+from benchmarks.random_gpt2 import save_random_gpt2
 from src.cli import flag, parse
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
@@ -31,22 +34,22 @@ from src.model.load_gpt2 import load_gpt2
 from src.model.quantize import quantize_int8
 from src.program import run_script
 
-MATRICES = 123_532_032  # numbers that a token reads: all blocks' matrices, and the head
+MATRIX_ELEMENTS = 123_532_032  # read per token: all matrices of the blocks, and the head
 
-Write = Callable[[list[int], int], object]  # (prompt ids, number of new tokens)
+Generate = Callable[[list[int], int], object]  # (prompt ids, number of new tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    prompt: int = flag(64, "tokens of the prompt")
-    tokens: int = flag(64, "tokens to write after the first")
-    rounds: int = flag(7, "texts of each that count, after one to warm up")
-    openvino: Path | None = flag(None, "a folder that OpenVINO's converter wrote")
-    alone: str | None = flag(None, "be this contestant, for a parent process")
+class Flags:
+    prompt: int = flag(64, "tokens in the prompt")
+    tokens: int = flag(64, "tokens to generate after the first")
+    rounds: int = flag(7, "measurements of each implementation, after one to warm up")
+    openvino: Path | None = flag(None, "folder that OpenVINO's converter wrote")
+    worker: str | None = flag(None, "internal: be the worker process of this implementation")
 
 
-class Endless:
-    """A tokenizer without end-of-text, so that every text has the length that is asked for."""
+class EndlessTokenizer:
+    """A tokenizer without end-of-text, so that every generation has the requested length."""
 
     name, n_vocab, eot_token = "endless", 50257, -1
 
@@ -63,29 +66,31 @@ class Endless:
         return b"."
 
 
-def ours(model: GPTModel, *, prepared: bool = False) -> Write:
-    generator = TextGenerator(model, Endless())
-    if prepared:
+def ours(model: GPTModel, *, fast_head: bool = False) -> Generate:
+    generator = TextGenerator(model, EndlessTokenizer())
+    if fast_head:
         generator.prepare_fast_decoding(wait=True)
-    # A random model repeats itself, so draft tokens would flatter it.
+    # No draft tokens: a random model repeats itself, so all of them would be accepted.
     return lambda prompt, n: generator.generate(prompt, n, temperature=0, draft_tokens=0)
 
 
-def transformers(folder: Path) -> Write:
+def transformers(folder: Path) -> Generate:
+    from transformers import GPT2LMHeadModel
+
     model = GPT2LMHeadModel.from_pretrained(folder).eval()
 
     @torch.inference_mode()
-    def write(prompt: list[int], n: int) -> object:
+    def generate(prompt: list[int], n: int) -> object:
         ids = torch.tensor([prompt])
-        seen = torch.ones_like(ids)
+        mask = torch.ones_like(ids)
         return model.generate(
-            ids, attention_mask=seen, do_sample=False, min_new_tokens=n, max_new_tokens=n, pad_token_id=0
+            ids, attention_mask=mask, do_sample=False, min_new_tokens=n, max_new_tokens=n, pad_token_id=0
         )
 
-    return write
+    return generate
 
 
-def ctranslate2(folder: Path, compute_type: str) -> Write:
+def ctranslate2(folder: Path, compute_type: str) -> Generate:
     from ctranslate2 import Generator
     from ctranslate2.converters import TransformersConverter
 
@@ -95,44 +100,34 @@ def ctranslate2(folder: Path, compute_type: str) -> Write:
     generator = Generator(str(converted), device="cpu", compute_type=compute_type, intra_threads=threads)
     words = [f"t{i}" for i in range(50257)]
 
-    def write(prompt: list[int], n: int) -> object:
+    def generate(prompt: list[int], n: int) -> object:
         start = [words[i] for i in prompt]
         return generator.generate_batch(
             [start], sampling_topk=1, min_length=n, max_length=n, include_prompt_in_result=False, end_token=[]
         )
 
-    return write
+    return generate
 
 
-def openvino(folder: Path) -> Write:
+def openvino(folder: Path) -> Generate:
     import openvino as ov
     from openvino_genai import GenerationConfig, LLMPipeline, TokenizedInputs
 
     pipeline = LLMPipeline(str(folder), "CPU", INFERENCE_NUM_THREADS=torch.get_num_threads())
 
-    def write(prompt: list[int], n: int) -> object:
+    def generate(prompt: list[int], n: int) -> object:
         config = GenerationConfig()
         config.min_new_tokens = config.max_new_tokens = n
         config.do_sample, config.ignore_eos = False, True
         ids = torch.tensor([prompt]).numpy()
         return pipeline.generate(TokenizedInputs(ov.Tensor(ids), ov.Tensor(ids * 0 + 1)), config)
 
-    return write
+    return generate
 
 
-def random_model(folder: Path) -> None:
-    """A GPT-2 of 124M random parameters and a vocabulary of made-up words, as Hugging Face saves them."""
-    torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
-    words = {f"t{i}": i for i in range(50256)} | {"<|endoftext|>": 50256}
-    (folder / "vocab.json").write_text(json.dumps(words), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    GPT2TokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
-
-
-CONTESTANTS: dict[str, Callable[[Path], Write]] = {
-    "ours": lambda folder: ours(load_gpt2(folder), prepared=True),
-    "ours, fp32 head": lambda folder: ours(load_gpt2(folder)),
+IMPLEMENTATIONS: dict[str, Callable[[Path], Generate]] = {
+    "ours, 16-bit head": lambda folder: ours(load_gpt2(folder), fast_head=True),
+    "ours": lambda folder: ours(load_gpt2(folder)),
     "ours, int8": lambda folder: ours(quantize_int8(load_gpt2(folder))),
     "transformers": transformers,
     "CTranslate2": lambda folder: ctranslate2(folder, "float32"),
@@ -141,50 +136,72 @@ CONTESTANTS: dict[str, Callable[[Path], Write]] = {
 }
 
 
-def contend(name: str, folder: Path, prompt: list[int], tokens: int) -> None:
-    """For every line that comes in, the seconds of a short text and what a long one takes longer."""
-    with redirect_stdout(sys.stderr):
-        write = CONTESTANTS[name](folder)
+def installed_implementations(openvino_folder: Path | None) -> list[str]:
+    """The names to measure. Prints why others are left out."""
+    require("transformers")
+    names = list(IMPLEMENTATIONS)
+    if find_spec("ctranslate2") is None:
+        print("CTranslate2 is left out; to include it, run pip install ctranslate2")
+        names = [name for name in names if "CTranslate2" not in name]
+    if openvino_folder is None:
+        print("OpenVINO is left out; to include it, pass --openvino FOLDER")
+        names.remove("OpenVINO, int8")
+    else:
+        require("openvino_genai", "pip install openvino-genai")
+    return names
 
-    def turn() -> tuple[float, float]:
+
+def save_model(folder: Path) -> None:
+    """Save a random 124M model, and a tokenizer with a made-up vocabulary, which CTranslate2's converter needs."""
+    from transformers import GPT2TokenizerFast
+
+    save_random_gpt2(folder)
+    words = {f"t{i}": i for i in range(50256)} | {"<|endoftext|>": 50256}
+    (folder / "vocab.json").write_text(json.dumps(words), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    GPT2TokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
+
+
+def run_worker(name: str, folder: Path, prompt: list[int], tokens: int) -> None:
+    """Serve measurements: the seconds to the first token, and the seconds of all tokens after it."""
+    with redirect_stdout(sys.stderr):
+        generate = IMPLEMENTATIONS[name](folder)
+
+    def measure() -> tuple[float, float]:
         times = []
         for n in (1, 1 + tokens):
             start = time.perf_counter()
-            write(prompt, n)
+            generate(prompt, n)
             times.append(time.perf_counter() - start)
         return times[0], times[1] - times[0]
 
-    serve(turn)
+    serve(measure)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    flags, _ = parse(Config, argv, __doc__)
+    flags, _ = parse(Flags, argv, __doc__)
     check_rounds(flags.rounds)
-    if flags.alone:
-        name, folder = flags.alone.split("@", 1)
+    if flags.worker:
+        name, folder = flags.worker.split("@", 1)
         prompt = torch.randint(50000, (flags.prompt,), generator=torch.Generator().manual_seed(1)).tolist()
-        contend(name, Path(folder), prompt, flags.tokens)
+        run_worker(name, Path(folder), prompt, flags.tokens)
         return 0
-    names = [name for name in CONTESTANTS if find_spec("ctranslate2") or "CTranslate2" not in name]
-    if "CTranslate2" not in names:
-        print("CTranslate2 is left out: pip install ctranslate2")
-    if flags.openvino is None:
-        names.remove("OpenVINO, int8")
+    names = installed_implementations(flags.openvino)
     with tempfile.TemporaryDirectory() as folder:
-        random_model(Path(folder))
+        save_model(Path(folder))
         folders = {"OpenVINO, int8": flags.openvino}
         command = ["benchmarks.decode_speed", f"--prompt={flags.prompt}", f"--tokens={flags.tokens}"]
-        commands = {name: [*command, f"--alone={name}@{folders.get(name, folder)}"] for name in names}
+        commands = {name: [*command, f"--worker={name}@{folders.get(name, folder)}"] for name in names}
         rates: list[float] = []
-        turns = run_in_turns(commands, flags.rounds, lambda: rates.append(memory_bandwidth()))
+        results = run_in_turns(commands, flags.rounds, lambda: rates.append(memory_bandwidth()))
     rate = statistics.median(rates)
     threads = torch.get_num_threads()
     print(f"124M, prompt of {flags.prompt}, {flags.tokens} new tokens, {threads} threads, {rate / 1e9:.0f} GB/s")
     for name in names:
-        first, token = (statistics.median(turn[i] for turn in turns[name]) for i in (0, 1))
-        limit, speed = MATRICES * (1 if "int8" in name else 4) / rate, flags.tokens / token
+        first, rest = (statistics.median(times[i] for times in results[name]) for i in (0, 1))
+        limit, speed = MATRIX_ELEMENTS * (1 if "int8" in name else 4) / rate, flags.tokens / rest
         share = f"{limit * speed:4.0%} of the limit"
-        print(f"{name:<18} {speed:6.1f} tokens/s, {share} | first token after {first * 1e3:5.0f} ms")
+        print(f"{name:<18} {speed:6.1f} tokens/s, {share} | time to first token {first * 1e3:5.0f} ms")
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from benchmarks.decode_speed import Endless
+from benchmarks.decode_speed import EndlessTokenizer
 from benchmarks.harness import check_rounds, peak_mb
 from benchmarks.training_speed import ours, step_gflop
 from src.cli import flag, parse
@@ -73,7 +73,7 @@ def decoding(flags: Flags) -> None:
     print("\ndecode step, growing context")
     config = {**GPT_CONFIGS[flags.model], "context_length": 1024}
     model = GPTModel(config).eval()
-    generator, c = TextGenerator(model, Endless()), model.config
+    generator, c = TextGenerator(model, EndlessTokenizer()), model.config
     weights = sum(p.numel() for n, p in model.named_parameters() if n != "wpe.weight") * 4
     for length in (64, 128, 256, 512, 960):
         prompt = torch.randint(c.vocab_size, (length,)).tolist()
@@ -87,7 +87,7 @@ def decoding(flags: Flags) -> None:
 def memory(flags: Flags) -> None:
     """Generate ten times the context, so that the window slides many times."""
     print("\npeak memory of one long generation, tiny, context 256")
-    generator = TextGenerator(GPTModel(GPT_CONFIGS["tiny"]).eval(), Endless())
+    generator = TextGenerator(GPTModel(GPT_CONFIGS["tiny"]).eval(), EndlessTokenizer())
     stream = generator.stream("a", 2561, seed=1)
     for n, _ in enumerate(stream):
         if n % 512 == 0:
