@@ -1,7 +1,7 @@
-"""python dpo_train.py: align a tuned model with preferences, from chosen and rejected responses (DPO).
+"""python dpo_train.py: direct preference optimisation (DPO) of a tuned model on chosen and rejected responses.
 
-Rafailov et al. 2023: raise the chosen response above the rejected one, measured against the frozen model of the start.
-micro and tiny have defaults of their own: src/training/recipes.py.
+Rafailov et al. 2023: make the chosen response more likely than the rejected one, relative to a frozen copy of the model
+that training starts from. micro and tiny have their own defaults: src/training/recipes.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,11 @@ from torch.utils.data import DataLoader
 from src.chat.session import sample_answers
 from src.checkpoint import CHECKPOINTS, LoadedModel, load_base, load_model
 from src.cli import flag, parse
-from src.data.batching import Pair, Shuffled, StepLoader, content_hash, in_batches, pack_pairs
+from src.data.batching import ExampleDataset, Pair, StepLoader, content_hash, in_batches, pack_pairs
 from src.data.examples import preference_examples, split_examples, warn_unknown_words
 from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
-from src.model.gpt import GPT_CONFIGS
 from src.program import run_script
 from src.runtime import choose_runtime
 from src.tokenizer import describe
@@ -31,9 +30,9 @@ from src.training.losses import PreferenceLoss, preference_loss
 from src.training.recipes import apply_recipe, size_name
 from src.training.reference import REFERENCE, Reference
 from src.training.run import Stage
-from src.training.stage import NO_COMPILING, NO_VALIDATION, run_stage
+from src.training.stage import NO_VALIDATION, run_stage
 
-# The defaults of the flags for GPT-2's sizes; micro and tiny have recipes of their own (src/training/recipes.py).
+# The defaults of the flags, for GPT-2's sizes. micro and tiny have recipes (src/training/recipes.py).
 DATA = PREFERENCES
 BATCH_SIZE = 4
 CONTEXT_LENGTH = 256
@@ -42,55 +41,52 @@ MAX_LR = 5e-6
 MIN_LR = 5e-7
 WARMUP_STEPS = 5
 BETA = 0.1
-BASES = ("sft",)  # what --base auto takes
-SHOWN = 2  # samples printed after an evaluation
+BASES = ("sft",)  # --base auto takes this one
+SHOWN = 2  # prompts answered after each evaluation
 SAMPLE_TOKENS = 60
-EVAL_BATCHES = 16  # at most, in an evaluation; the same ones every time
+EVAL_BATCHES = 16  # maximum per evaluation, the same ones every time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(TrainingFlags):
+class Flags(TrainingFlags):
     base: str = flag("auto", "model to start from: auto or sft (checkpoints/instruction_tuned), or a path")
-    beta: float = flag(BETA, "how closely the policy is held to the reference; larger is closer")
+    beta: float = flag(BETA, "how close the policy stays to the reference; larger is closer")
     loss: PreferenceLoss = flag("sigmoid", "preference loss")
-    label_smoothing: float = flag(0.0, "share of pairs expected to be labelled the wrong way round, for --loss robust")
+    label_smoothing: float = flag(0.0, "expected fraction of pairs with swapped labels, for --loss robust")
     data: Path = flag(DATA, "JSON or JSONL: instruction/chosen/rejected, or TRL's prompt/chosen/rejected")
     epochs: int = flag(NUM_EPOCHS, "passes over the data")
     batch_size: int = flag(BATCH_SIZE, "pairs per micro-batch")
-    context_length: int = flag(CONTEXT_LENGTH, "longest conversation in tokens; longer ones are shortened")
+    context_length: int = flag(CONTEXT_LENGTH, "maximum tokens per conversation; longer ones are truncated")
     max_lr: float = flag(MAX_LR, "highest learning rate, after the warm-up")
     min_lr: float = flag(MIN_LR, "learning rate of the last step")
     warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
-    compile: bool = flag(False, "refused: batches of all lengths would be compiled anew, each one")
     out: Path = flag(CHECKPOINTS / "dpo_aligned", "folder for best_model.pt and latest_model.pt")
 
     def problems(self) -> list[str]:
         problems = super().problems()
-        if self.compile:
-            problems.append(NO_COMPILING)
         if not self.beta > 0:
             problems.append(f"--beta must be above 0, got {self.beta}")
         if not 0 <= self.label_smoothing < 0.5:
             problems.append(f"--label-smoothing must be at least 0 and below 0.5, got {self.label_smoothing}")
         if self.label_smoothing and self.loss != "robust":
-            problems.append(f"--label-smoothing is read by --loss robust only, not by {self.loss}")
+            problems.append(f"--label-smoothing works only with --loss robust, not with {self.loss}")
         return problems
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    flags, given = parse(Config, argv, __doc__)
+    flags, given = parse(Flags, argv, __doc__)
     preferences = load_preferences(flags.data)
     base = load_base(flags.base, BASES)
     warn_unknown_words((text for pair in preferences for text in (pair.chosen, pair.rejected)), base.encoding)
-    flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"], GPT_CONFIGS), given, len(preferences))
+    flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"]), given, len(preferences))
     base.model.set_dropout(0.0)
     runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
     generator = TextGenerator(base.model, base.encoding, runtime.device)
     return run_stage(make_stage(flags, base, preferences, generator), base.model, flags, runtime)
 
 
-def make_stage(flags: Config, base: LoadedModel, preferences: Sequence[Preference], generator: TextGenerator) -> Stage:
-    """The preferences as batches of pairs, the loss against a frozen copy of the base, and what to say of both."""
+def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference], generator: TextGenerator) -> Stage:
+    """A preference loss on packed pairs, against a frozen copy of the base."""
     encoding = base.encoding
     context_length = min(flags.context_length, base.model.config.context_length)
     examples, shortened = preference_examples(preferences, encoding, context_length)
@@ -110,15 +106,15 @@ def make_stage(flags: Config, base: LoadedModel, preferences: Sequence[Preferenc
         name="dpo",
         title="Preference alignment (DPO)",
         loss_fn=loss_fn,
-        loader=StepLoader(Shuffled(train_pairs, flags.seed), pack_pairs, flags.batch_size, flags.grad_accum),
+        loader=StepLoader(ExampleDataset(train_pairs, flags.seed), pack_pairs, flags.batch_size, flags.grad_accum),
         evaluation=in_batches(val_pairs or train_pairs, pack_pairs, flags.batch_size)[:EVAL_BATCHES],
         evaluated_on="val" if val_pairs else "train",
         sample=partial(sample_answers, generator, shown, max(1, min(SAMPLE_TOKENS, context_length // 2))),
         metadata=metadata,
-        facts={
-            "base": f"{base.path}, {base.reason}; it is the reference, too",
-            "data": f"{flags.data}: {len(train_pairs)} pairs to train on, {shortened} cut to {context_length} tokens; "
-            f"answers of {chosen:.1f} tokens (chosen) and {rejected:.1f} (rejected) on average",
+        summary_rows={
+            "base": f"{base.path}, {base.reason}; also the reference",
+            "data": f"{flags.data}: {len(train_pairs)} pairs, {shortened} truncated to {context_length} tokens; "
+            f"average answers of {chosen:.1f} tokens (chosen) and {rejected:.1f} (rejected)",
             "loss": f"{flags.loss}, beta {flags.beta:g}, label smoothing {flags.label_smoothing:g}",
             "validation": f"{len(val_pairs)} pairs" if val_pairs else NO_VALIDATION,
         },
@@ -128,9 +124,9 @@ def make_stage(flags: Config, base: LoadedModel, preferences: Sequence[Preferenc
 
 
 def make_reference(
-    flags: Config, base: LoadedModel, pairs: Sequence[Pair], metadata: Mapping[str, Any], device: torch.device
+    flags: Flags, base: LoadedModel, pairs: Sequence[Pair], metadata: Mapping[str, Any], device: torch.device
 ) -> Reference:
-    """The base once more, from its file: training changes the one that it has, and evaluations compare the two."""
+    """The frozen reference: the base, loaded from its file a second time, because training changes the first copy."""
     frozen, _ = load_model(base.path, device)
     frozen.set_dropout(0.0)
     identity = {
@@ -138,7 +134,7 @@ def make_reference(
         "base": metadata["parent"]["sha256"],
         "tokenizer": metadata["tokenizer"]["fingerprint"],
     }
-    batches: DataLoader = DataLoader(pairs, flags.batch_size, collate_fn=pack_pairs)  # type: ignore[arg-type]
+    batches: DataLoader = DataLoader(ExampleDataset(pairs, flags.seed), flags.batch_size, collate_fn=pack_pairs)
     return Reference(frozen.requires_grad_(False), batches, flags.out / REFERENCE, identity)
 
 

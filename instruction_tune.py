@@ -1,7 +1,7 @@
-"""python instruction_tune.py: teach a model to answer, from instruction and response pairs (SFT).
+"""python instruction_tune.py: supervised fine-tuning (SFT) of a model on instruction and response pairs.
 
-The model reads the whole conversation and learns the response tokens and the end-of-text after them.
-micro and tiny have defaults of their own: src/training/recipes.py.
+The loss is on the response tokens and the end-of-text after them; the rest of a conversation is context.
+micro and tiny have their own defaults: src/training/recipes.py.
 """
 
 import sys
@@ -13,12 +13,11 @@ from pathlib import Path
 from src.chat.session import sample_answers
 from src.checkpoint import CHECKPOINTS, LoadedModel, load_base
 from src.cli import flag, parse
-from src.data.batching import ChatsOfTurns, StepLoader, in_batches, pack_examples
+from src.data.batching import JoinedChats, StepLoader, in_batches, pack_examples
 from src.data.examples import instruction_examples, show_mask, split_examples, warn_unknown_words
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
-from src.model.gpt import GPT_CONFIGS
 from src.program import run_script
 from src.runtime import choose_runtime
 from src.tokenizer import Encoding, describe, load_encoding
@@ -26,9 +25,9 @@ from src.training.flags import OUT_OF_MEMORY, TrainingFlags
 from src.training.losses import language_model_loss
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import Stage
-from src.training.stage import NO_COMPILING, NO_VALIDATION, run_stage
+from src.training.stage import NO_VALIDATION, run_stage
 
-# The defaults of the flags for GPT-2's sizes; micro and tiny have recipes of their own (src/training/recipes.py).
+# The defaults of the flags, for GPT-2's sizes. micro and tiny have recipes (src/training/recipes.py).
 DATA = INSTRUCTIONS
 BATCH_SIZE = 4
 CONTEXT_LENGTH = 256
@@ -36,39 +35,36 @@ NUM_EPOCHS = 5
 MAX_LR = 2e-5
 MIN_LR = 2e-6
 WARMUP_STEPS = 20
-BASES = ("finetuned", "pretrained", "scratch")  # what --base auto takes, the first that is there
-SHOWN = 2  # samples printed after an evaluation, and by --show-mask
+BASES = ("finetuned", "pretrained", "scratch")  # --base auto takes the first that exists
+SHOWN = 2  # conversations answered after each evaluation, or printed by --show-mask
 SAMPLE_TOKENS = 60
-EVAL_BATCHES = 16  # at most, in an evaluation; the same ones every time
+EVAL_BATCHES = 16  # maximum per evaluation, the same ones every time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(TrainingFlags):
+class Flags(TrainingFlags):
     base: str = flag("auto", f"model to start from: auto (the first of {', '.join(BASES)}), one of these, or a path")
-    turns: int = flag(1, "conversations joined into one chat, so that earlier turns will not confuse the model")
-    show_mask: bool = flag(False, "print samples with the tokens that are learned marked, and stop")
+    turns: int = flag(1, "conversations joined into one chat, so the model learns to answer after earlier turns")
+    show_mask: bool = flag(False, "print samples with the supervised tokens marked, and exit")
     data: Path = flag(DATA, "JSON or JSONL: instruction/response, Alpaca's instruction/input/output, or messages")
     epochs: int = flag(NUM_EPOCHS, "passes over the data")
     batch_size: int = flag(BATCH_SIZE, "conversations per micro-batch")
-    context_length: int = flag(CONTEXT_LENGTH, "longest conversation in tokens; longer ones are shortened")
+    context_length: int = flag(CONTEXT_LENGTH, "maximum tokens per conversation; longer ones are truncated")
     max_lr: float = flag(MAX_LR, "highest learning rate, after the warm-up")
     min_lr: float = flag(MIN_LR, "learning rate of the last step")
     warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
-    dropout: float = flag(0.0, "share of activations dropped in training")
-    compile: bool = flag(False, "refused: batches of all lengths would be compiled anew, each one")
+    dropout: float = flag(0.0, "fraction of activations dropped in training")
     out: Path = flag(CHECKPOINTS / "instruction_tuned", "folder for best_model.pt and latest_model.pt")
 
     def problems(self) -> list[str]:
         problems = super().problems()
-        if self.compile:
-            problems.append(NO_COMPILING)
         if self.turns < 1:
             problems.append(f"--turns must be at least 1, got {self.turns}")
         return problems
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    flags, given = parse(Config, argv, __doc__)
+    flags, given = parse(Flags, argv, __doc__)
     conversations = load_conversations(flags.data)
     if flags.show_mask:
         encoding = tokenizer_of(flags.base)
@@ -77,33 +73,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     base = load_base(flags.base, BASES)
     warn_unknown_words((message.text for chat in conversations for message in chat.messages), base.encoding)
-    flags = apply_recipe(flags, "sft", size_name(base.metadata["config"], GPT_CONFIGS), given, len(conversations))
+    flags = apply_recipe(flags, "sft", size_name(base.metadata["config"]), given, len(conversations))
     base.model.set_dropout(flags.dropout)
     runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
     generator = TextGenerator(base.model, base.encoding, runtime.device)
     return run_stage(make_stage(flags, base, conversations, generator), base.model, flags, runtime)
 
 
-def tokenizer_of(base: str) -> Encoding:
-    """The tokenizer of the model that training would start from; GPT-2's while there is none."""
-    try:
-        return load_base(base, BASES).encoding
-    except FileNotFoundError:
-        if base != "auto":
-            raise
-        return load_encoding(None)
-
-
 def make_stage(
-    flags: Config, base: LoadedModel, conversations: Sequence[Conversation], generator: TextGenerator
+    flags: Flags, base: LoadedModel, conversations: Sequence[Conversation], generator: TextGenerator
 ) -> Stage:
-    """The conversations as batches, the loss on their responses, and what to say of both."""
+    """Language modelling on packed conversations, with only the responses supervised."""
     encoding = base.encoding
     context_length = min(flags.context_length, base.model.config.context_length)
     examples, shortened = instruction_examples(conversations, encoding, context_length)
     train_examples, val_examples = split_examples(examples, flags.val_fraction)
-    chats = ChatsOfTurns(train_examples, flags.seed, turns=flags.turns, context_length=context_length)
-    learned = sum(sum(mask) for _, mask in train_examples)
+    chats = JoinedChats(train_examples, flags.seed, turns=flags.turns, context_length=context_length)
+    supervised = sum(sum(mask) for _, mask in train_examples)
     shown = [conversation.messages[:-1] for conversation in conversations[:SHOWN]]
     return Stage(
         name="sft",
@@ -114,15 +100,25 @@ def make_stage(
         evaluated_on="val" if val_examples else "train",
         sample=partial(sample_answers, generator, shown, max(1, min(SAMPLE_TOKENS, context_length // 2))),
         metadata={"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent},
-        facts={
+        summary_rows={
             "base": f"{base.path}, {base.reason}",
-            "data": f"{flags.data}: {len(train_examples)} conversations to train on, {learned:,} tokens are learned; "
-            f"{shortened} shortened to {context_length} tokens; {flags.turns} joined into a chat",
+            "data": f"{flags.data}: {len(train_examples)} conversations, {supervised:,} supervised tokens; "
+            f"{shortened} truncated to {context_length} tokens; {flags.turns} per chat",
             "validation": f"{len(val_examples)} conversations" if val_examples else NO_VALIDATION,
         },
         next_command="python dpo_train.py",
         next_option="--base",
     )
+
+
+def tokenizer_of(base: str) -> Encoding:
+    """The tokenizer of the model that training would start from; GPT-2's if there is none yet."""
+    try:
+        return load_base(base, BASES).encoding
+    except FileNotFoundError:
+        if base != "auto":
+            raise
+        return load_encoding(None)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ from src.data.preferences import PREFERENCES, load_preferences
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.program import run_script
 from src.tokenizer import load_gpt2_encoding
-from src.training.losses import language_model_loss, preference_loss
+from src.training.losses import LossFunction, language_model_loss, preference_loss
 from src.training.optim import make_adamw
 from src.training.reference import Reference
 
@@ -64,16 +65,15 @@ def ours(flags: Flags, folder: Path) -> Step:
     config = {**GPT_CONFIGS[flags.model], "dropout": 0.0}
     model = GPTModel(config)
     optimizer = make_adamw(model, max_lr=1e-5, weight_decay=0.1)
-    loss_fn, batches = language_model_loss, in_batches(load_examples("sft"), pack_examples, flags.batch_size)
+    loss_fn: LossFunction = language_model_loss
+    batches = in_batches(load_examples("sft"), pack_examples, flags.batch_size)
     if flags.stage == "dpo":
         batches = in_batches(list(enumerate(load_examples("dpo"))), pack_pairs, flags.batch_size)
         frozen = GPTModel(config).eval().requires_grad_(False)
         reference = Reference(frozen, batches, folder / "reference.pt", {})
         reference.logprobs(batches[0])  # computes and caches those of all pairs
-        reference.model = None
-
-        def loss_fn(model: Any, batch: Any) -> Any:
-            return preference_loss(model, batch, reference=reference, beta=0.1)
+        del reference.model  # only its log-probabilities are needed from here on
+        loss_fn = partial(preference_loss, reference=reference, beta=0.1)
 
     def step(number: int) -> None:
         batch = batches[number]

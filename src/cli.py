@@ -1,4 +1,4 @@
-"""Command-line flags from a dataclass: its fields give parser, help, defaults and the checkpoint's record."""
+"""Flags from dataclasses: one list of fields gives the parser, its help, the defaults and the record in checkpoints."""
 
 import argparse
 import dataclasses
@@ -13,11 +13,10 @@ from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type
 from src.program import BAD_USAGE
 
 C = TypeVar("C")
-T = TypeVar("T")
 
 
-def flag(default: T, help: str) -> T:
-    """A dataclass field that is a command-line flag. `help` describes it, with its unit."""
+def flag(default: Any, help: str) -> Any:
+    """A dataclass field that is a command-line flag; `help` says what it is, with its unit."""
     return dataclasses.field(default=default, metadata={"help": help})
 
 
@@ -26,24 +25,24 @@ def flag_name(field: str) -> str:
 
 
 def parse(config: type[C], argv: Sequence[str] | None, description: str) -> tuple[C, set[str]]:
-    """Return the config that a command line describes, and the names of the fields that it sets explicitly.
+    """The config that the command line gives, and the names of the fields that were given in it.
 
-    Exits with code 2 and one line on stderr, which names every problem, if the command line does not fit the config.
+    Leaves with exit code 2 and one line on stderr, naming all that is wrong, where the line does not fit the config.
     """
     parser = Parser(description)
     hints = get_type_hints(config)
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         _add_flag(parser, field, hints[field.name])
-    arguments, unknown = parser.parse_known_args(argv)
-    explicit, bad = _convert_all(vars(arguments), hints)
+    texts, unknown = parser.parse_known_args(argv)
+    given, bad = _values(vars(texts), hints)
     problems = [*map(parser.unknown, _flags_among(unknown)), *bad.values()]
     try:
-        settings = config(**explicit)
-    except ValueError as error:  # skip complaints about a flag that is already reported: it has its default here
+        settings = config(**given)
+    except ValueError as error:  # a bad flag has its default here: what is said about that one is not the person's
         problems += [part for part in str(error).split("; ") if not any(name in part for name in bad)]
     if problems:
         parser.error("; ".join(problems))
-    return settings, set(explicit)
+    return settings, set(given)
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,8 +53,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(_module(), description=description, allow_abbrev=False, formatter_class=layout)
 
     def unknown(self, name: str) -> str:
-        nearest = get_close_matches(name, self._option_string_actions, 1)
-        return f"there is no {name}" + (f" (did you mean {nearest[0]}?)" if nearest else "")
+        hint = get_close_matches(name, self._option_string_actions, 1)
+        return f"there is no {name}" + (f" (did you mean {hint[0]}?)" if hint else "")
 
     def error(self, message: str) -> NoReturn:
         command = f"-m {self.prog}" if self.prog == _module() else self.prog
@@ -63,13 +62,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def _module() -> str | None:
-    """NAME, if this runs as `python -m NAME`. None for a script, whose name argparse knows."""
+    """NAME, if this runs as `python -m NAME`; None for a script, which argparse names itself."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.name.removesuffix(".__main__") if spec and spec.origin == sys.argv[0] else None
 
 
-def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: object) -> None:
-    """Add an argument. An absent flag is left out of the namespace, so that the dataclass provides the default."""
+def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any) -> None:
+    """One argument; absent flags stay out of the namespace, so that the dataclass gives the default."""
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(field)}
     kind, _ = _kind(hint)
     if kind is bool:
@@ -80,28 +79,26 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: o
     parser.add_argument(flag_name(field.name), **options)
 
 
-def _flags_among(unknown: Sequence[str]) -> list[str]:
-    """The unknown flags without their values, or the values if there are no flags."""
-    flags = [text.split("=")[0] for text in unknown if text.startswith("-") and not text[1:2].isdigit()]
-    return flags or list(unknown)
+def _flags_among(arguments: Sequence[str]) -> list[str]:
+    """The flags that were not understood, without their values; where there are only values, those."""
+    flags = [text.split("=")[0] for text in arguments if text.startswith("-") and not text[1:2].isdigit()]
+    return flags or list(arguments)
 
 
-def _convert_all(
-    arguments: Mapping[str, str | bool], hints: Mapping[str, object]
-) -> tuple[dict[str, object], dict[str, str]]:
-    """({field: value}, {flag: the problem with its value})."""
-    values: dict[str, object] = {}
+def _values(texts: Mapping[str, Any], hints: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """({field: value}, {flag: what is wrong with its text})."""
+    values: dict[str, Any] = {}
     bad: dict[str, str] = {}
-    for name, text in arguments.items():
+    for name, text in texts.items():
         try:
-            values[name] = text if isinstance(text, bool) else _convert(text, hints[name])
+            values[name] = text if isinstance(text, bool) else _value(text, hints[name])
         except ValueError as error:
             bad[flag_name(name)] = f"{flag_name(name)} must be {error}, got {text!r}"
     return values, bad
 
 
-def _convert(text: str, hint: object) -> object:
-    """The value of a flag's text. Raises ValueError whose message is what was expected."""
+def _value(text: str, hint: Any) -> Any:
+    """What the text of a flag stands for. Raises ValueError saying what was expected."""
     kind, optional = _kind(hint)
     if optional and text.lower() in ("none", "off"):
         return None
@@ -121,13 +118,13 @@ def _finite(text: str) -> float:
 
 
 def _path(text: str) -> Path:
-    if not text:  # Path("") is the current folder, but an empty text is more likely an unset shell variable
+    if not text:  # Path would take it for the current folder; more likely a variable in a shell script is not set
         raise ValueError
     return Path(text)
 
 
-# For each type of a flag: its name in messages, its placeholder in the help, and the conversion from text.
-_KINDS: dict[type, tuple[str, str, Callable[[str], object]]] = {
+# What a flag's type is called in messages and in the help, and how its text is read.
+_KINDS: dict[type, tuple[str, str, Callable[[str], Any]]] = {
     int: ("a whole number", "N", int),
     float: ("a finite number", "X", _finite),
     Path: ("a path", "PATH", _path),
@@ -136,7 +133,7 @@ _KINDS: dict[type, tuple[str, str, Callable[[str], object]]] = {
 
 
 def _kind(hint: Any) -> tuple[Any, bool]:
-    """(the type of a flag's value, whether the value can also be None)."""
+    """(the type of a flag's value, whether it can also be none)."""
     if get_origin(hint) not in (Union, types.UnionType):
         return hint, False
     return next(kind for kind in get_args(hint) if kind is not type(None)), True

@@ -65,7 +65,7 @@ def test_from_a_text_to_an_aligned_model_that_answers(folder: Path, capsys: pyte
     assert "context 32: " in output and "396,800 without the embeddings" in output
     assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
     output = capsys.readouterr().out
-    assert "checkpoints/scratch/best_model.pt, the best model found (no finetuned, pretrained yet)" in output
+    assert "checkpoints/scratch/best_model.pt, the best that is here (no finetuned, pretrained yet)" in output
     assert "none: best follows the training loss" in output
     assert "What is the capital of France?" in output
     assert "next: python dpo_train.py" in output
@@ -152,7 +152,7 @@ def test_openais_weights_go_through_all_stages(
 def test_an_interrupted_run_is_resumed_from_the_command_line(folder: Path, capsys: pytest.CaptureFixture) -> None:
     main.main(["--data", "verse.txt", *SHORT])
     assert main.main(["--data", "verse.txt", *SHORT, "--max-steps", "5", "--resume"]) == 0
-    assert "going on with the unfinished run at step 3 of 5" in capsys.readouterr().out
+    assert "resuming the unfinished run at step 3 of 5" in capsys.readouterr().out
     assert read_checkpoint(Path("checkpoints/scratch/latest_model.pt"))["step"] == 5
 
 
@@ -190,9 +190,9 @@ def test_a_run_without_validation_follows_the_training_loss(folder: Path, capsys
 @pytest.mark.parametrize(
     ("script", "argv", "words"),
     [
-        (instruction_tune, [], ["checkpoints/scratch/best_model.pt: not found", "python main.py"]),
-        (dpo_train, [], ["checkpoints/instruction_tuned/best_model.pt: not found", "python instruction_tune.py"]),
-        (chat, ["--prompt", "hi"], ["not found", "python main.py"]),
+        (instruction_tune, [], ["checkpoints/scratch/best_model.pt: not there yet", "python main.py"]),
+        (dpo_train, [], ["checkpoints/instruction_tuned/best_model.pt: not there yet", "python instruction_tune.py"]),
+        (chat, ["--prompt", "hi"], ["not there yet", "python main.py"]),
         (chat, ["--model", "dpo", "--prompt", "hi"], ["checkpoints/dpo_aligned", "python dpo_train.py"]),
         (instruction_tune, ["--base", "nowhere.pt"], ["nowhere.pt: no such file"]),
         (instruction_tune, ["--base", "verse.txt"], ["verse.txt"]),
@@ -224,7 +224,7 @@ def test_what_is_missing_or_wrong_is_one_line_and_exit_code_one(
         (main, ["--min-lr", "1", "--max-lr", "0.5", "--dropout", "2"], ["--min-lr", "--dropout"]),
         (dpo_train, ["--beta", "0"], ["--beta must be above 0"]),
         (dpo_train, ["--loss", "kto"], ["kto", "sigmoid"]),
-        (dpo_train, ["--label-smoothing", "0.1"], ["--label-smoothing is read by --loss robust only"]),
+        (dpo_train, ["--label-smoothing", "0.1"], ["--label-smoothing works only with --loss robust"]),
         (instruction_tune, ["--turns", "0"], ["--turns must be at least 1"]),
     ],
 )

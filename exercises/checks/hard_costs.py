@@ -21,7 +21,6 @@ CONFIGS: dict[str, dict[str, Any]] = {"micro": GPT_CONFIGS["micro"], f"the confi
 
 
 def check_parameter_count(function: Answer) -> None:
-    """Exercise 22: compare with the parameters of the project's model."""
     for name, config in CONFIGS.items():
         sizes = {part: parameter.numel() for part, parameter in on_meta_device(config).named_parameters()}
         head = sizes["wte.weight"]
@@ -29,9 +28,9 @@ def check_parameter_count(function: Answer) -> None:
             expected = sum(sizes.values()) + (0 if tied else head)
             missing = {
                 "the biases of linear layers and norms": "bias",
-                "the parameters of all layer norms, two per block and ln_f,": "ln_",
-                "the parameters of the last layer norm, ln_f,": "ln_f",
-                "the position embeddings, wpe,": "wpe",
+                "all norms: two in each block and ln_f": "ln_",
+                "the last norm, ln_f": "ln_f",
+                "the positions, wpe": "wpe",
             }
             mistakes = {
                 "a tied head is the embedding, counted once": expected + head,
@@ -46,7 +45,6 @@ def check_parameter_count(function: Answer) -> None:
 
 
 def check_forward_flops(function: Answer) -> None:
-    """Exercise 23: compare with PyTorch's FLOP counter."""
     for name, config in CONFIGS.items():
         for batch_size, tokens in ((1, 16), (3, 10)):
             ids = torch.zeros(batch_size, tokens, dtype=torch.long, device="meta")
@@ -77,7 +75,6 @@ def _flops(model: nn.Module, *inputs: Any) -> tuple[int, int, int]:
 
 
 def check_crossover_length(function: Answer) -> None:
-    """Exercise 24: compare with the length that the FLOP counter implies for one block."""
     for d_model in (128, 768, 12288):
         with torch.device("meta"):
             block = TransformerBlock(GPTConfig(50257, 1024, d_model, 4, 1))
@@ -96,7 +93,6 @@ def check_crossover_length(function: Answer) -> None:
 
 
 def check_cache_bytes(function: Answer) -> None:
-    """Exercise 25: compare with the size of the project's KV cache."""
     dtypes = {1: torch.int8, 2: torch.bfloat16, 4: torch.float32}
     for name, batch_size, tokens, size, kv_heads in (
         ("gpt2-774M", 7, 100, 4, None),
@@ -106,9 +102,9 @@ def check_cache_bytes(function: Answer) -> None:
     ):
         config = GPT_CONFIGS[name]
         heads, head_size = kv_heads or config["n_heads"], config["d_model"] // config["n_heads"]
-        cached_config = GPTConfig.of({**config, "d_model": heads * head_size, "n_heads": heads})
-        cache = KeyValueCache(cached_config, batch_size, tokens, device=torch.device("meta"), dtype=dtypes[size])
-        expected = cache.keys_values.nbytes
+        kept = GPTConfig.of({**config, "d_model": heads * head_size, "n_heads": heads})
+        cache = KeyValueCache(kept, batch_size, tokens, device=torch.device("meta"), dtype=dtypes[size])
+        expected = cache.both.nbytes
         mistakes = {
             "keys and values are both cached": expected / 2,
             "every layer has keys and values": expected / config["n_layers"],
@@ -124,7 +120,6 @@ def check_cache_bytes(function: Answer) -> None:
 
 
 def check_tokens_per_second(function: Answer) -> None:
-    """Exercise 26: compare with a limit computed from the FLOP counter, the model and its KV cache."""
     for name, batch_size, seen, rates in (
         ("micro", 1, 1, {"bandwidth": 20e9, "compute": 100e9, "bytes_per_number": 4}),
         ("gpt2-124M", 64, 512, {"bandwidth": 2e12, "compute": 300e12, "bytes_per_number": 2}),
@@ -147,7 +142,7 @@ def _limit(
     size, bandwidth = rates["bytes_per_number"], rates["bandwidth"]
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     weights_s = size * (sum(sizes.values()) - sizes["wpe.weight"]) / bandwidth
-    cache_s = size * cache.keys_values.numel() / bandwidth
+    cache_s = size * cache.both.numel() / bandwidth
     compute_s, read_s = flops / rates["compute"], weights_s + cache_s
     return batch_size / max(read_s, compute_s), {
         "reading and computing overlap: use the longer time, not the sum": batch_size / (read_s + compute_s),

@@ -13,7 +13,6 @@ from src.model.config import GPTConfig
 
 
 def check_split_heads(function: Callable[..., Tensor]) -> None:
-    """Exercise 10: compare with torch.split and torch.stack."""
     for batch, n_tokens, n_heads, size in [(2, 3, 4, 5), (1, 4, 4, 2), (2, 1, 1, 3), (1, 5, 3, 1)]:
         x = random(batch, n_tokens, n_heads * size, seed=n_tokens)
         expected = torch.stack(x.split(size, dim=2), dim=1)
@@ -30,7 +29,6 @@ def check_split_heads(function: Callable[..., Tensor]) -> None:
 
 
 def check_merge_heads(function: Callable[..., Tensor]) -> None:
-    """Exercise 11: compare with torch.cat of the heads."""
     for batch, n_heads, n_tokens, size in [(2, 4, 3, 5), (1, 4, 4, 2), (2, 1, 1, 3), (1, 3, 5, 1)]:
         y = random(batch, n_heads, n_tokens, size, seed=n_heads)
         expected = torch.cat(y.unbind(dim=1), dim=-1)
@@ -46,7 +44,6 @@ def check_merge_heads(function: Callable[..., Tensor]) -> None:
 
 
 def check_multi_head_attention(function: Callable[..., Tensor]) -> None:
-    """Exercise 12: compare with the project's own MultiHeadAttention."""
     for batch, n_tokens, d_model, n_heads in [(2, 5, 12, 3), (1, 1, 4, 2), (1, 4, 8, 1), (2, 3, 16, 8)]:
         module = model_attention(d_model, n_heads)
         x = random(batch, n_tokens, d_model, seed=n_tokens)
@@ -95,7 +92,6 @@ def multi_head_mistakes(x: Tensor, module: MultiHeadAttention, n_heads: int) -> 
 
 
 def check_order_gap(function: Callable[..., float]) -> None:
-    """Exercise 13: compare for attention without order, with a causal mask, and with positions."""
     x, order = random(5, 4, seed=1), torch.tensor([2, 0, 3, 4, 1])  # not its own inverse
     positions = random(5, 4, seed=2)
 
@@ -128,11 +124,10 @@ def check_order_gap(function: Callable[..., float]) -> None:
         where, answer = given(arguments), call(function, arguments)
         is_number = isinstance(answer, float | int)
         compare(where, torch.tensor(float(answer)) if is_number else answer, gaps.abs().max(), mistakes)
-        require(is_number, f"{where}, got {kind_of(answer)}, expected a float: use .item()")
+        require(is_number, f"{where} got {kind_of(answer)}, expected a float: use .item()")
 
 
 def check_cached_attention(function: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> None:
-    """Exercise 14: feed one sequence in steps of several lengths; compare with the whole sequence at once."""
     q, k, v = random(3, 2, 3, 6, 4, seed=1)  # (B, H, T, D) each
     whole = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     for chunks in [(6,), (1, 1, 1, 1, 1, 1), (3, 1, 2), (2, 4), (5, 1)]:
@@ -152,10 +147,10 @@ def check_cached_step(
     answer = call(function, arguments)
     where = f"for T = {end - start} new and S = {start} cached tokens"
     triple = isinstance(answer, tuple | list) and len(answer) == 3
-    require(triple, f"{where}, got no tuple of three: return the attention, all keys and all values")
+    require(triple, f"{where} got no tuple of three: return the attention, all keys and all values")
     new_first = "the cached ones come first, then the new ones"
-    compare(f"{where}, as keys", answer[1], keys, {new_first: torch.cat([k, keys[:, :, :start]], 2)})
-    compare(f"{where}, as values", answer[2], values, {new_first: torch.cat([v, values[:, :, :start]], 2)})
+    compare(f"{where}, as keys,", answer[1], keys, {new_first: torch.cat([k, keys[:, :, :start]], 2)})
+    compare(f"{where}, as values,", answer[2], values, {new_first: torch.cat([v, values[:, :, :start]], 2)})
     mistakes = {
         "the mask's triangle starts at the first cached token; new token t sees S + t + 1 tokens": (
             F.scaled_dot_product_attention(q, keys, values, is_causal=True)

@@ -1,28 +1,29 @@
-"""From examples to batches. Everything here is pure and stays on the CPU; the training loop moves batches on.
+"""From examples to batches: packing, truncation, shuffling. Everything here is pure and on the CPU.
 
-B rows, T tokens of a row, P pairs.
+The training loop moves batches to its device. B rows, T tokens per row, P pairs.
 """
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 B = TypeVar("B", bound="Batch")
 
-IGNORE = -100  # target of a position with nothing to learn; the value that PyTorch's cross-entropy skips
+IGNORE = -100  # target of an unsupervised position; PyTorch's cross-entropy skips this value
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs (B, T) and targets (B, T), both int64; a target is the token after its input, or IGNORE.
+    """Inputs (B, T) and targets (B, T), both int64. A target is the token after its input, or IGNORE.
 
-    segments: where texts stand behind each other in one row, for each its tokens and the number of the earlier segment
-    that it goes on from; None where every row is one text.
+    packing: None if every row is one sequence. If several are packed into one row: per segment, its length, and the
+    index of the segment it continues (None if it starts a sequence).
     """
 
     inputs: Tensor
@@ -30,12 +31,12 @@ class Batch:
     packing: tuple[tuple[int, int | None], ...] | None = None
 
     def __iter__(self) -> Iterator[Tensor]:
-        """So that `inputs, targets = batch` works as with any PyTorch loader."""
+        """So that `inputs, targets = batch` works as with any PyTorch DataLoader."""
         return iter((self.inputs, self.targets))
 
     @property
     def count(self) -> int:
-        """Targets that are learned from: what the loss is divided by."""
+        """Number of supervised positions; the loss is divided by it."""
         return int((self.targets != IGNORE).sum())
 
     def to(self: B, device: torch.device) -> B:
@@ -45,10 +46,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class PairBatch(Batch):
-    """P preference pairs in one row.
+    """P preference pairs packed into one row.
 
-    answers (1, T): the answer that each target belongs to, chosen ones 0 to P - 1, then the rejected ones; IGNORE in a
-    prompt. keys (P,): the pairs' numbers among all, by which their reference log-probabilities are found.
+    answers (1, T): the answer that each target belongs to, 0 to P - 1 for the chosen ones, P to 2P - 1 for the rejected
+    ones, IGNORE in a prompt. keys (P,): the index of each pair in the data, to look up its reference log-probabilities.
     """
 
     answers: Tensor = field(kw_only=True)
@@ -56,93 +57,101 @@ class PairBatch(Batch):
 
     @property
     def count(self) -> int:
-        """Pairs: what the loss is divided by."""
+        """Number of pairs; the loss is divided by it."""
         return len(self.keys)
 
 
-Example = tuple[list[int], list[bool]]  # ids, and for each whether it is to be learned
-Pair = tuple[int, tuple[Example, Example]]  # a number among all pairs, then the chosen and the rejected example
+Example: TypeAlias = tuple[list[int], list[bool]]  # token ids, and for each whether it is supervised
+Pair: TypeAlias = tuple[int, tuple[Example, Example]]  # key, then the chosen and the rejected example
 
 
 def stack_windows(windows: Sequence[tuple[Tensor, Tensor]]) -> Batch:
-    """A batch of equally long (inputs, targets) windows."""
+    """A batch of (inputs, targets) windows of one length."""
     inputs, targets = zip(*windows, strict=True)
     return Batch(torch.stack(inputs), torch.stack(targets))
 
 
-def pack_examples(examples: Sequence[Example], before: Sequence[int | None] | None = None) -> Batch:
-    """A batch of examples of any lengths behind each other in one row, so that nothing is padded.
+def pack_examples(examples: Sequence[Example], parents: Sequence[int | None] | None = None) -> Batch:
+    """Pack examples of any lengths into one row, without padding.
 
-    before: for each the number of the earlier one that it goes on from. What is learned is told by the mask, never by
-    id, so that a true end-of-text is learned.
+    parents: for each example, the index of the earlier one that it continues. The mask decides which targets are
+    supervised, never a token id, so a real end-of-text is learned.
     """
     inputs = [id_ for ids, _ in examples for id_ in ids[:-1]]
     targets = [
-        id_ if counts else IGNORE for ids, learned in examples for id_, counts in zip(ids[1:], learned[1:], strict=True)
+        id_ if supervised else IGNORE
+        for ids, mask in examples
+        for id_, supervised in zip(ids[1:], mask[1:], strict=True)
     ]
-    segments = zip((len(ids) - 1 for ids, _ in examples), before or [None] * len(examples), strict=True)
-    return Batch(torch.tensor([inputs]), torch.tensor([targets]), tuple(segments))
+    packing = zip((len(ids) - 1 for ids, _ in examples), parents or [None] * len(examples), strict=True)
+    return Batch(torch.tensor([inputs]), torch.tensor([targets]), tuple(packing))
 
 
 def pack_pairs(pairs: Sequence[Pair]) -> PairBatch:
-    """A batch of preference pairs: each prompt once, then its two answers, both going on from it.
+    """A batch of preference pairs: each prompt once, then its two answers, both continuing it.
 
-    The last token of a prompt stands before each answer instead, since it has two different tokens to predict.
+    The prompt's last token is repeated in front of each answer, because it must predict two different tokens.
     """
-    parts: list[tuple[Example, int | None, int]] = []  # an example, the one that it goes on from, its answer's number
+    parts: list[tuple[Example, int | None, int]] = []  # a segment, the index of its parent, the number of its answer
     for i, (key, (chosen, rejected)) in enumerate(pairs):
-        prompt, *answers = _share_prompt(key, chosen, rejected)
-        before = None
+        prompt, *answers = _split_prompt(key, chosen, rejected)
+        parent = None
         if len(prompt[0]) > 1:
-            before = len(parts)
+            parent = len(parts)
             parts.append((prompt, None, IGNORE))
-        parts += [(answers[0], before, i), (answers[1], before, len(pairs) + i)]
-    batch = pack_examples([example for example, _, _ in parts], [before for _, before, _ in parts])
+        parts += [(answers[0], parent, i), (answers[1], parent, len(pairs) + i)]
+    batch = pack_examples([example for example, _, _ in parts], [parent for _, parent, _ in parts])
     numbers = [answer for (ids, _), _, answer in parts for _ in ids[1:]]
     keys = torch.tensor([key for key, _ in pairs])
     return PairBatch(batch.inputs, batch.targets, batch.packing, answers=torch.tensor([numbers]), keys=keys)
 
 
-def _share_prompt(key: int, chosen: Example, rejected: Example) -> list[Example]:
-    """The prompt, and the two answers behind its last token. Raises ValueError where the prompts differ."""
+def _split_prompt(key: int, chosen: Example, rejected: Example) -> list[Example]:
+    """The shared prompt, and the two answers, each after its last token. Raises ValueError if the prompts differ."""
     last = chosen[1].index(True) - 1
     if rejected[1].index(True) - 1 != last or chosen[0][: last + 1] != rejected[0][: last + 1]:
         raise ValueError(f"pair {key + 1}: the chosen and the rejected answer follow different prompts")
     prompt = chosen[0][: last + 1], chosen[1][: last + 1]
-    return [prompt, *((ids[last:], learned[last:]) for ids, learned in (chosen, rejected))]
+    return [prompt, *((ids[last:], mask[last:]) for ids, mask in (chosen, rejected))]
 
 
 def truncate(example: Example, context_length: int) -> Example:
-    """At most context_length + 1 ids, one more than the model reads: what comes before the last response goes first.
+    """Cut to context_length + 1 ids, one more than the model's input, from the start of the example.
 
-    Only a response that alone is too long loses its end.
+    The last response is kept. It loses its own end only if it is too long alone.
     """
-    ids, learned = example
+    ids, mask = example
     excess = len(ids) - (context_length + 1)
     if excess <= 0:
         return example
-    last_response = next(i for i in range(len(ids) - 1, 0, -1) if learned[i] and not learned[i - 1])
-    cut = min(excess, last_response - 1)  # one token stays to predict the first one learned
-    return ids[cut : cut + context_length + 1], learned[cut : cut + context_length + 1]
+    last_response = next(i for i in range(len(ids) - 1, 0, -1) if mask[i] and not mask[i - 1])
+    cut = min(excess, last_response - 1)  # one token stays to predict the response's first
+    return ids[cut : cut + context_length + 1], mask[cut : cut + context_length + 1]
 
 
 def in_batches(examples: Sequence[Any], collate: Callable, batch_size: int) -> list[Any]:
-    """All examples as batches, in order: what is evaluated on."""
+    """All examples as batches, in order; the last batch may be smaller."""
     return [collate(examples[start : start + batch_size]) for start in range(0, len(examples), batch_size)]
 
 
-class Dataset(Protocol):
-    """Examples, and the keys of an epoch in the order in which it takes them, a function of (seed, epoch)."""
+class EpochDataset(Dataset[Any]):
+    """A PyTorch dataset that also decides the order of its keys in each epoch, as a function of (seed, epoch)."""
 
-    def __getitem__(self, key: Any) -> Any: ...
-    def __len__(self) -> int: ...
-    def order(self, epoch: int) -> Sequence[Any]: ...
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of keys in every epoch."""
+
+    @abstractmethod
+    def order(self, epoch: int) -> Sequence[Any]:
+        """The keys of an epoch."""
+
+    @abstractmethod
     def content_hash(self) -> str:
-        """Equal for equal examples: what a resumed run must find again."""
+        """SHA-256 of the examples: a resumed run must find the same."""
 
 
-class Shuffled:
-    """A list of examples (plain values), shuffled anew for each epoch."""
+class ExampleDataset(EpochDataset):
+    """A list of examples (plain values) in a new random order each epoch."""
 
     def __init__(self, examples: Sequence[Any], seed: int) -> None:
         self.examples, self.seed = examples, seed
@@ -154,7 +163,6 @@ class Shuffled:
         return len(self.examples)
 
     def order(self, epoch: int) -> Sequence[Any]:
-        """All keys, in an order that depends on nothing but the seed and the epoch."""
         return shuffled(len(self), self.seed, epoch)
 
     def content_hash(self) -> str:
@@ -167,15 +175,15 @@ def content_hash(examples: Sequence[Any]) -> str:
 
 
 def shuffled(count: int, seed: int, epoch: int) -> list[int]:
-    """The numbers below `count` in an order that depends on nothing but (seed, epoch)."""
+    """The numbers below `count`, in an order that depends only on (seed, epoch)."""
     return torch.randperm(count, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)).tolist()
 
 
-class ChatsOfTurns(Shuffled):
-    """Examples joined into chats of `turns` one after another, grouped anew for each epoch.
+class JoinedChats(ExampleDataset):
+    """Examples joined into chats of `turns` examples, regrouped each epoch.
 
-    In a chat the model reads the earlier turns as well, at positions that lone examples never reach. One that has seen
-    only lone examples is thrown off by both. A chat longer than the context loses its oldest examples, as in chat.py.
+    Within a chat, the model sees earlier turns, and positions that single examples never reach. A model tuned on single
+    examples only is confused by both. A chat longer than the context drops its oldest examples, as chat.py does.
     """
 
     def __init__(self, examples: Sequence[Example], seed: int, *, turns: int, context_length: int) -> None:
@@ -184,69 +192,64 @@ class ChatsOfTurns(Shuffled):
 
     def __getitem__(self, key: Any) -> Example:
         ids: list[int] = []
-        learned: list[bool] = []
+        mask: list[bool] = []
         for i in reversed(key):
-            more_ids, more_learned = self.examples[i]
-            if ids and len(ids) + len(more_ids) > self.context_length + 1:
+            earlier_ids, earlier_mask = self.examples[i]
+            if ids and len(ids) + len(earlier_ids) > self.context_length + 1:
                 break
-            ids, learned = more_ids + ids, more_learned + learned
-        return ids, learned
+            ids, mask = earlier_ids + ids, earlier_mask + mask
+        return ids, mask
 
     def __len__(self) -> int:
         return -(-len(self.examples) // self.turns)
 
     def order(self, epoch: int) -> Sequence[Any]:
-        """For each chat the keys of its examples."""
+        """The keys of an epoch; a chat's key is the list of its examples."""
         keys = shuffled(len(self.examples), self.seed, epoch)
         return [keys[start : start + self.turns] for start in range(0, len(keys), self.turns)]
 
 
-class StepLoader(DataLoader):
-    """A PyTorch DataLoader that also gives the batches of any optimizer step, without reading those before it.
+class StepLoader(DataLoader[Any]):
+    """A PyTorch DataLoader that can also return the micro-batches of any optimizer step.
 
-    Iterating it gives the micro-batches of one epoch after another; `at(step)` gives those of one step, a pure
-    function of (seed, step), so that a resumed run needs nothing but the number of its step.
+    The batches of a step are a pure function of (seed, step), so a resumed run needs only its step number.
+    Iterating the loader yields the micro-batches of one epoch, then those of the next.
     """
 
-    def __init__(self, dataset: Dataset, collate: Callable, batch_size: int, grad_accum: int = 1) -> None:
-        super().__init__(
-            dataset,  # type: ignore[arg-type]
-            batch_size=batch_size,
-            sampler=_EpochSampler(dataset),
-            collate_fn=collate,
-        )
+    dataset: EpochDataset
+    batch_size: int
+
+    def __init__(self, dataset: EpochDataset, collate: Callable, batch_size: int, grad_accum: int = 1) -> None:
+        super().__init__(dataset, batch_size=batch_size, sampler=_EpochSampler(dataset), collate_fn=collate)
         self.grad_accum = grad_accum
-        self._order: tuple[int, Sequence[int]] = (-1, [])
+        self._order: tuple[int, Sequence[Any]] = (-1, [])  # (epoch, its keys)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in an epoch; the last may be smaller."""
-        return -(-len(self.dataset) // (self.batch_size * self.grad_accum))  # type: ignore[arg-type, operator]
+        """Optimizer steps in an epoch; the last one may be smaller."""
+        return -(-len(self.dataset) // (self.batch_size * self.grad_accum))
 
     def step_batches(self, step: int) -> list[Any]:
         """The micro-batches of an optimizer step, counted from 0 over all epochs."""
-        epoch, within = divmod(step, self.steps_per_epoch)
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
-            self._order = epoch, self.dataset.order(epoch)  # type: ignore[attr-defined]
-        size: int = self.batch_size  # type: ignore[assignment]
-        keys = self._order[1][within * size * self.grad_accum :][: size * self.grad_accum]
-        return [
-            self.collate_fn([self.dataset[key] for key in keys[start : start + size]])
-            for start in range(0, len(keys), size)
-        ]
+            self._order = epoch, self.dataset.order(epoch)
+        examples_per_step = self.batch_size * self.grad_accum
+        keys = self._order[1][step_in_epoch * examples_per_step :][:examples_per_step]
+        return in_batches([self.dataset[key] for key in keys], self.collate_fn, self.batch_size)
 
     def first_steps(self, steps: int) -> list[Any]:
-        """The micro-batches of the first steps of epoch 0, at most one epoch: a fixed sample to evaluate on."""
+        """The micro-batches of the first steps, up to one epoch: fixed batches to evaluate on."""
         return [batch for step in range(min(steps, self.steps_per_epoch)) for batch in self.step_batches(step)]
 
 
-class _EpochSampler:
-    """The keys of epoch 0 the first time it is iterated, then of epoch 1, and so on."""
+class _EpochSampler(Sampler[Any]):
+    """Yields the keys of epoch 0 when first iterated, then those of epoch 1, and so on."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: EpochDataset) -> None:
         self.dataset, self.epoch = dataset, 0
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         keys = self.dataset.order(self.epoch)
         self.epoch += 1
         return iter(keys)

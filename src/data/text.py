@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from src.common.atomic_file import atomic_write
-from src.data.batching import StepLoader, stack_windows
+from src.data.batching import EpochDataset
+from src.data.examples import tuning_texts
 from src.data.files import read_text
 from src.data.gutenberg import strip_boilerplate
-from src.tokenizer import encoding_fingerprint
+from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
+from src.tokenizer import build_word_encoding, encoding_fingerprint, load_gpt2_encoding
 from src.tokenizer.protocols.interfaces import BatchEncoding, Encoding
 
 # One-dimensional, uint16 or uint32. A read-only np.memmap if the tokens are cached in a file.
@@ -31,6 +33,15 @@ _CHECKSUM_BYTES = 4
 _CHUNK_CHARS = 1 << 16
 _CHUNKS_PER_BATCH = 64
 _LONE_NEWLINE = re.compile(r"\w\n(?=\w)")
+
+
+def choose_encoding(tokenizer: Literal["gpt2", "word"], path: Path) -> Encoding:
+    """GPT-2's tokenizer; or a word tokenizer with the words of a text file and of the examples of the tuning stages."""
+    if tokenizer == "gpt2":
+        return load_gpt2_encoding()
+    if path == SHAKESPEARE_PATH and not path.is_file():
+        ensure_shakespeare(path)
+    return build_word_encoding(path, always=tuning_texts())
 
 
 def load_tokens(path: Path, encoding: Encoding, *, notify: Callable[[str], None] = print) -> TokenArray:
@@ -173,56 +184,44 @@ def split_tokens(ids: TokenArray, val_fraction: float) -> tuple[TokenArray, Toke
     return ids[:-n_val], ids[-n_val:]
 
 
-def create_loaders(train_ids: TokenArray, val_ids: TokenArray, flags: Any) -> tuple[StepLoader, StepLoader | None]:
-    """The loaders of a split as the flags of a script ask; None for a validation part without tokens."""
-    train = TextWindows(train_ids, flags.context_length, flags.seed)
-    train_loader = StepLoader(train, stack_windows, flags.batch_size, flags.grad_accum)
-    if not len(val_ids):
-        return train_loader, None
-    val = TextWindows(val_ids, flags.context_length, flags.seed)
-    return train_loader, StepLoader(val, stack_windows, flags.batch_size)
+class TextWindows(EpochDataset):
+    """Windows of `context_length` tokens over a text, from a new offset and in a new order each epoch.
 
-
-class TextWindows:
-    """Windows of `context_length` tokens over a text, in a new order and from a new offset in every epoch.
-
-    A window's key is its first token. Which window comes where depends on (seed, epoch) alone, so a run can be resumed
-    at any point. In each epoch the windows follow each other from the offset, in [0, context_length), to the end of
-    the text; the last one is moved forward where it would cross the end.
+    A window's key is the index of its first token. Offset and order depend only on (seed, epoch), so a run can be
+    resumed at any step. The windows of an epoch are consecutive from the offset, in [0, context_length), to the end of
+    the text. The last window is shifted back if it would cross the end.
     """
 
     def __init__(self, ids: TokenArray, context_length: int, seed: int) -> None:
-        """`ids` has shape (tokens,). Raises ValueError when it has no room for one window and its targets."""
+        """ids: shape (tokens,). Raises ValueError if they are fewer than one window and its targets need."""
         if context_length < 1:
             raise ValueError(f"--context-length is {context_length}, at least 1 is needed")
         if len(ids) <= context_length:
             raise ValueError(
-                f"the text, or the part of it that --val-fraction keeps back, has {len(ids)} tokens; one window needs "
-                f"{context_length + 1}: lower --context-length, change --val-fraction, or give a longer text"
+                f"the text, or the part that --val-fraction holds out, has {len(ids)} tokens; one window needs "
+                f"{context_length + 1}: lower --context-length, change --val-fraction, or pass a longer text"
             )
-        self._ids, self._context_length, self._seed = ids, context_length, seed
+        self.ids, self._context_length, self._seed = ids, context_length, seed
 
     def __len__(self) -> int:
-        """Number of windows in every epoch."""
-        return (len(self._ids) - 1) // self._context_length
+        return (len(self.ids) - 1) // self._context_length
 
     def __getitem__(self, start: int) -> tuple[Tensor, Tensor]:
-        """The window from token `start` as (inputs, targets), int64 (T,); targets are the inputs one token later."""
-        if not 0 <= start < len(self._ids) - self._context_length:
-            raise IndexError(f"no window starts at token {start} of {len(self._ids)}")
-        # A copy: a window must not keep the file's pages, and embedding and loss want int64.
-        tokens = torch.from_numpy(self._ids[start : start + self._context_length + 1].astype(np.int64))
+        """The window from token `start`: (inputs, targets), int64 (T,) each. Targets are shifted by one token."""
+        if not 0 <= start < len(self.ids) - self._context_length:
+            raise IndexError(f"no window starts at token {start} of {len(self.ids)}")
+        # A copy: a window must not keep pages of the file in memory, and embedding and loss need int64.
+        tokens = torch.from_numpy(self.ids[start : start + self._context_length + 1].astype(np.int64))
         return tokens[:-1], tokens[1:]
 
     def order(self, epoch: int) -> list[int]:
-        """First token of each window of an epoch, shuffled."""
-        # Hashed, so that neighbouring seeds and epochs have nothing in common.
+        """The index of the first token of each window of an epoch, shuffled."""
+        # Hash, so neighbouring seeds and epochs share nothing.
         mixed = hashlib.sha256(f"{self._seed} {epoch}".encode()).digest()[:8]
         generator = torch.Generator().manual_seed(int.from_bytes(mixed, "little") >> 1)
         offset = torch.randint(self._context_length, (1,), generator=generator)
         starts = offset + self._context_length * torch.randperm(len(self), generator=generator)
-        return starts.clamp(max=len(self._ids) - 1 - self._context_length).tolist()
+        return starts.clamp(max=len(self.ids) - 1 - self._context_length).tolist()
 
     def content_hash(self) -> str:
-        """SHA-256 of the tokens."""
-        return hashlib.sha256(np.ascontiguousarray(self._ids).data).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(self.ids).data).hexdigest()

@@ -1,1 +1,1 @@
-"""Our model in Semantic Kernel: the chat service, the assistant built on it, and its memory."""
+"""Our model inside Semantic Kernel: the service, the assistant around it, and what it remembers."""

@@ -1,1 +1,1 @@
-"""Training: one loop for all stages. A stage is its batches and its loss; both arrive as arguments."""
+"""Training: one loop for all stages. A stage is a loss, its batches, and the names shown for them."""

@@ -1,119 +1,137 @@
-"""The two checkpoints of a run, and when one may be resumed."""
+"""The two checkpoints of a run, and the resume point that latest_model.pt holds."""
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from src.checkpoint import BEST, LATEST, read_checkpoint, save_checkpoint
-from src.training.run import Run, State
+from src.model.config import GPTConfig
+from src.training.flags import TrainingFlags
+from src.training.run import Progress, Stage, TrainingRun
 
 PREVIOUS_BEST = "best_model.previous.pt"
-# What may differ between a run and the one that goes on with it.
+# Settings that may change on resume.
 _MAY_CHANGE = ("max_steps", "epochs", "eval_every", "patience", "device", "out", "log_dir", "resume", "compile", "data")
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """A saved run: everything that an exact resume needs."""
+
+    path: Path
+    progress: Progress
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    identity: Mapping[str, Any]
+    device: str
+
+    def refuse_other_run(self, identity: Mapping[str, Any]) -> None:
+        """Raises ValueError naming every setting that differs from those of the saved run."""
+        saved = {"optimizer": "adamw", **self.identity}
+        changed = [name for name, value in identity.items() if saved.get(name) != value]
+        if changed:
+            details = ", ".join(
+                f"{name} {_short(saved.get(name))} in the file, {_short(identity[name])} now" for name in changed
+            )
+            raise ValueError(
+                f"{self.path}: an unfinished run with other settings ({details}); "
+                "pass its settings to resume it, --no-resume to start over, or another --out"
+            )
+
+
+def find_resume_point(stage: Stage, flags: TrainingFlags) -> ResumePoint | None:
+    """The run to resume from --out, or None to start a new run.
+
+    Raises ValueError for a file that cannot be resumed, and if --out holds the model to start from.
+    """
+    _refuse_folder_of_base(stage, flags.out)
+    path = flags.out / LATEST
+    if flags.resume is False or (flags.resume is None and not path.is_file()):
+        return None
+    try:
+        saved = read_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be resumed; pass --no-resume to start over ({error})") from error
+    resume = saved.get("resume") or saved.get("run")  # version 0.1 wrote "run"
+    if not resume or not {"model", "optimizer"} <= saved.keys():
+        raise ValueError(f"{path}: holds no run to resume; pass --no-resume to start over")
+    if flags.resume is None and resume["finished"]:
+        return None
+    progress = Progress(**(resume.get("progress") or resume["state"]))  # version 0.1 wrote "state"
+    restored = {name: resume[name] for name in ("scaler", "identity", "device")}
+    return ResumePoint(path, progress, saved["model"], saved["optimizer"], **restored)
+
+
+def run_identity(stage: Stage, config: GPTConfig, flags: TrainingFlags, precision: str) -> dict[str, Any]:
+    """Everything that determines the result of a run: settings, precision, model, data, base and tokenizer."""
+    parent = stage.metadata.get("parent") or {}
+    return {
+        **{name: value for name, value in plain_settings(flags).items() if name not in _MAY_CHANGE},
+        "precision": precision,
+        "model": asdict(config),
+        "data": stage.loader.dataset.content_hash(),
+        "base": parent.get("sha256"),
+        "tokenizer": (stage.metadata.get("tokenizer") or {}).get("fingerprint"),
+    }
 
 
 @dataclass
 class RunCheckpoints:
-    """Saves a run and restores it."""
+    """Saves best_model.pt and latest_model.pt of a run."""
 
-    run: Run
-    replaced: bool = field(default=False, init=False)  # whether an earlier run's best has been put aside
+    run: TrainingRun
+    displaced_best: bool  # True once best_model.pt belongs to this run; an earlier run's is renamed first
 
-    def restore(self) -> State:
-        """The state to start from: that of latest_model.pt where it is to be resumed, or a new one."""
-        latest = self.run.flags.out / LATEST
-        base = (self.run.stage.metadata.get("parent") or {}).get("path")
-        if base and Path(base).resolve().parent == self.run.flags.out.resolve() and Path(base).name in (BEST, LATEST):
-            raise ValueError(f"--out {self.run.flags.out} holds the model to start from, {base}; pass another --out")
-        if self.run.flags.resume is False or (self.run.flags.resume is None and not latest.is_file()):
-            return State()
-        try:
-            saved = read_checkpoint(latest)
-        except ValueError as error:
-            raise ValueError(f"{latest} cannot be resumed; pass --no-resume to start over ({error})") from error
-        if not {"model", "optimizer", "run"} <= saved.keys():
-            raise ValueError(f"{latest}: holds no run to resume; pass --no-resume to start over")
-        if self.run.flags.resume is None and saved["run"]["finished"]:
-            return State()
-        if self.run.flags.precision == "auto" and saved["run"]["device"] == self.run.runtime.device.type:
-            self.run.runtime = replace(
-                self.run.runtime, precision=saved["run"]["identity"]["precision"], reason="as in the run that goes on"
-            )
-        self._refuse_other_run(latest, saved)
-        self.run.model.load_state_dict(saved["model"])
-        self.run.optimizer.load_state_dict(saved["optimizer"])
-        self.run.scaler.load_state_dict(saved["run"]["scaler"])
-        self.replaced = saved["run"]["state"]["best_step"] > 0
-        return State(**saved["run"]["state"])
-
-    def save_best(self, state: State) -> None:
-        """The weights; what an earlier run left under this name is put aside first."""
+    def save_best(self, progress: Progress) -> None:
+        """Save the weights. The best model of an earlier run is renamed first."""
         best = self.run.flags.out / BEST
-        if not self.replaced and best.is_file():
+        if not self.displaced_best and best.is_file():
             os.replace(best, best.with_name(PREVIOUS_BEST))
-            print(f"{best}: what an earlier run left there is kept as {PREVIOUS_BEST}")
-        self.replaced = True
-        save_checkpoint(best, self._description(state))
+            print(f"{best}: the best model of an earlier run is now {PREVIOUS_BEST}")
+        self.displaced_best = True
+        save_checkpoint(best, self._description(progress))
 
-    def save_latest(self, state: State, *, finished: bool) -> None:
-        """All that an exact resume needs; `finished` says that there is nothing left to resume."""
-        run = {
-            "state": asdict(state),
+    def save_latest(self, progress: Progress, *, finished: bool) -> None:
+        """Save everything that an exact resume needs; `finished`: there is nothing left to resume."""
+        resume = {
+            "progress": asdict(progress),
             "scaler": self.run.scaler.state_dict(),
-            "identity": self.identity,
+            "identity": dict(self.run.identity),
             "device": self.run.runtime.device.type,
             "finished": finished,
         }
-        content = {**self._description(state), "optimizer": self.run.optimizer.state_dict(), "run": run}
+        content = {**self._description(progress), "optimizer": self.run.optimizer.state_dict(), "resume": resume}
         save_checkpoint(self.run.flags.out / LATEST, content)
 
-    def _description(self, state: State) -> dict[str, Any]:
+    def _description(self, progress: Progress) -> dict[str, Any]:
+        stage, model, flags = self.run.stage, self.run.model, self.run.flags
         return {
-            "stage": self.run.stage.name,
-            "config": asdict(self.run.model.config),
-            "epoch": state.step // self.run.plan.steps_per_epoch,
-            "step": state.step,
-            "train_loss": state.train_loss,
-            "val_loss": state.eval_loss if self.run.stage.evaluated_on == "val" else None,
-            "seed": self.run.flags.seed,
-            "settings": plain_settings(self.run.flags),
-            **self.run.stage.metadata,
-            "model": self.run.model.state_dict(),
+            "stage": stage.name,
+            "config": asdict(model.config),
+            "epoch": progress.step // self.run.schedule.steps_per_epoch,
+            "step": progress.step,
+            "train_loss": progress.train_loss,
+            "val_loss": progress.eval_loss if stage.evaluated_on == "val" else None,
+            "seed": flags.seed,
+            "settings": plain_settings(flags),
+            **stage.metadata,
+            "model": model.state_dict(),
         }
 
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """All that the course of a run depends on."""
-        settings = {k: v for k, v in plain_settings(self.run.flags).items() if k not in _MAY_CHANGE}
-        parent = self.run.stage.metadata.get("parent") or {}
-        return {
-            **settings,
-            "precision": self.run.runtime.precision,
-            "model": asdict(self.run.model.config),
-            "data": self.run.stage.loader.dataset.content_hash(),
-            "base": parent.get("sha256"),
-            "tokenizer": (self.run.stage.metadata.get("tokenizer") or {}).get("fingerprint"),
-        }
 
-    def _refuse_other_run(self, latest: Path, saved: Mapping[str, Any]) -> None:
-        there, here = {"optimizer": "adamw", **saved["run"]["identity"]}, self.identity
-        changed = [name for name in here if there.get(name) != here[name]]
-        if changed:
-            details = ", ".join(
-                f"{name} {_short(there.get(name))} there, {_short(here[name])} here" for name in changed
-            )
-            raise ValueError(
-                f"{latest}: an unfinished run with other settings ({details}); "
-                "pass its settings to go on, --no-resume to start over, or another --out"
-            )
-
-
-def plain_settings(flags: Any) -> dict[str, Any]:
+def plain_settings(flags: TrainingFlags) -> dict[str, Any]:
     """The flags as values that JSON and a checkpoint can hold."""
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(flags).items()}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(flags).items()}
+
+
+def _refuse_folder_of_base(stage: Stage, out: Path) -> None:
+    """Saving this run would overwrite the model that it starts from."""
+    base = (stage.metadata.get("parent") or {}).get("path")
+    if base and Path(base).resolve().parent == out.resolve() and Path(base).name in (BEST, LATEST):
+        raise ValueError(f"--out {out} holds the model to start from, {base}; pass another --out")
 
 
 def _short(value: object) -> str:

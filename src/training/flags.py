@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from src.cli import flag, flag_name
+from src.data.shakespeare import SHAKESPEARE_PATH
 
-# What every training script advises if memory runs out.
+# The advice of every training script if memory runs out.
 OUT_OF_MEMORY = (
     "halve --batch-size and double --grad-accum, which trains the same (with --no-resume if a run is unfinished), "
     "then lower --context-length or use a smaller model"
@@ -16,7 +17,7 @@ OUT_OF_MEMORY = (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFlags:
-    """The flags that every training script reads. Each script gives the defaults of its stage.
+    """The flags that every training script has. Each script sets the defaults of its stage.
 
     Raises ValueError naming every bad value at once.
     """
@@ -29,29 +30,28 @@ class TrainingFlags:
     min_lr: float
     warmup_steps: int
     out: Path
-    max_steps: int | None = flag(None, "length of the run in optimizer steps, in place of --epochs")
+    max_steps: int | None = flag(None, "length of the run in optimizer steps, instead of --epochs")
     grad_accum: int = flag(1, "micro-batches per optimizer step; the effective batch is batch-size times this")
     optimizer: Literal["adamw", "muon"] = flag("adamw", "muon: Muon for the matrices in the blocks, AdamW for the rest")
     weight_decay: float = flag(0.1, "weight decay, on matrices only")
-    grad_clip: float | None = flag(1.0, "largest gradient norm; none is off")
-    eval_every: int | None = flag(None, "steps between evaluations (default: ten evaluations in a run)")
+    grad_clip: float | None = flag(1.0, "largest gradient norm; none disables clipping")
+    eval_every: int | None = flag(None, "steps between evaluations (default: a tenth of the run)")
     patience: int | None = flag(None, "stop after this many evaluations without improvement (default: off)")
-    val_fraction: float = flag(0.1, "share of the data kept for validation; 0 follows the training loss")
+    val_fraction: float = flag(0.1, "fraction of the data held out for validation; 0: best follows the training loss")
     seed: int = flag(1337, "seed of initialisation, shuffling and dropout")
-    device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
+    device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "device to train on")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
-        "auto", "arithmetic of the forward pass; auto takes the fastest that is safe"
+        "auto", "number format of the forward pass; auto picks the fastest safe one"
     )
-    compile: bool = flag(False, "compile the model first (slow start, faster steps; needs a C++ compiler)")
-    resume: bool | None = flag(None, "go on from latest_model.pt (default: if it is an unfinished run), or start over")
-    log_dir: Path = flag(Path("logs"), "folder for the JSON lines and the picture of the curves")
+    resume: bool | None = flag(None, "resume latest_model.pt, or start over (default: resume it if it is unfinished)")
+    log_dir: Path = flag(Path("logs"), "folder for the JSON lines log and the plot of the curves")
 
     def __post_init__(self) -> None:
         if problems := self.problems():
             raise ValueError("; ".join(problems))
 
     def problems(self) -> list[str]:
-        """What is wrong with the values, a sentence for each; a script adds what its own flags can get wrong."""
+        """One message per bad value. A script adds the checks of its own flags."""
         counts = ("epochs", "batch_size", "context_length", "grad_accum", "max_steps", "eval_every", "patience")
         problems = [
             f"{flag_name(name)} must be at least 1, got {value}"
@@ -63,9 +63,9 @@ class TrainingFlags:
                 problems.append(f"{flag_name(name)} must be at least 0 and below 2**63, got {getattr(self, name)}")
         if not 0 < self.max_lr < 10:
             problems.append(f"--max-lr must be above 0 and below 10, got {self.max_lr}")
-        defaults = type(self)  # a recipe may still put others in their place, so make_plan looks again
-        chosen = self.min_lr != getattr(defaults, "min_lr", None) and self.max_lr != getattr(defaults, "max_lr", None)
-        if chosen and self.min_lr > self.max_lr:
+        defaults = type(self)  # a recipe may still replace a default, so make_schedule checks again
+        both_set = self.min_lr != getattr(defaults, "min_lr", None) and self.max_lr != getattr(defaults, "max_lr", None)
+        if both_set and self.min_lr > self.max_lr:
             problems.append(f"--min-lr must not be above --max-lr, got {self.min_lr} and {self.max_lr}")
         if self.grad_clip is not None and not 0 < self.grad_clip < math.inf:
             problems.append(f"--grad-clip must be above 0, or none, got {self.grad_clip}")
@@ -73,6 +73,14 @@ class TrainingFlags:
         if out is not None and out.exists() and not out.is_dir():
             problems.append(f"--out must be a folder, {out} is a file")
         for name in ("dropout", "val_fraction"):
-            if not 0 <= getattr(self, name, 0.0) < 1:  # DPO has no dropout: it would put noise into the log-ratios
+            if not 0 <= getattr(self, name, 0.0) < 1:  # dpo_train.py has no --dropout: noise in the log-ratios
                 problems.append(f"{flag_name(name)} must be at least 0 and below 1, got {getattr(self, name)}")
         return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTrainingFlags(TrainingFlags):
+    """The flags of the stages that train on a text, in windows of one length."""
+
+    data: Path = flag(SHAKESPEARE_PATH, "text file in UTF-8; Shakespeare's works are downloaded if missing")
+    compile: bool = flag(False, "compile the forward pass (slow start, faster steps; needs a C++ compiler)")

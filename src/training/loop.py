@@ -1,4 +1,4 @@
-"""The training loop of all stages: set the rate, accumulate, clip, step, log, evaluate, save."""
+"""The training loop of all stages: set the learning rate, accumulate, clip, step, log, evaluate, save."""
 
 import math
 import signal
@@ -7,131 +7,164 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
-from src.runtime import seed_step
+import torch
+
+from src.data.batching import Batch
+from src.model.gpt import GPTModel
+from src.runtime import Runtime, seed_step
 from src.training.checkpoints import RunCheckpoints
-from src.training.metrics import add_metrics, evaluate
-from src.training.optim import clip_gradients, lr_at
-from src.training.progress import Reporter
-from src.training.run import Run, State
+from src.training.losses import LossFunction
+from src.training.metrics import add_metrics, mean_metrics
+from src.training.optim import Optimizer, clip_gradients, lr_at
+from src.training.reporter import Reporter
+from src.training.run import Progress, TrainingRun
 
-SAVE_EVERY_S = 300.0  # a run is saved at every evaluation, and between two of them after this long
+SAVE_EVERY_S = 300.0  # every evaluation saves latest_model.pt; so does a step this long after the last save
 
 
 def train(
-    run: Run, state: State, keeper: RunCheckpoints, reporter: Reporter
+    run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, reporter: Reporter
 ) -> Literal["done", "early", "interrupted"]:
-    """Train from `state` to the end of the plan. Ctrl-C or SIGTERM finishes the step in hand, saves, and returns.
+    """Train from `progress` to the last step of the schedule. Ctrl-C or SIGTERM finishes the step, saves and returns.
 
-    Raises ValueError where a loss or a gradient is not finite; what was saved last stays.
+    Raises ValueError if a loss or a gradient is not finite. The checkpoints saved before that stay.
     """
-    plan = run.plan
+    try:
+        return _train(run, progress, checkpoints, reporter)
+    except FloatingPointError as error:
+        raise ValueError(f"step {progress.step + 1}: {error}; {_divergence_advice(run)}") from error
+
+
+def _train(
+    run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, reporter: Reporter
+) -> Literal["done", "early", "interrupted"]:
+    schedule = run.schedule
     run.model.train()
-    if state.step == 0:
-        _evaluate(run, state, keeper, reporter)
+    if progress.step == 0:
+        _evaluate(run, progress, checkpoints, reporter)
     saved_at = time.monotonic()
     with _stop_requests() as stop_requested:
-        while state.step < plan.steps:
+        while progress.step < schedule.steps:
             if stop_requested():
-                keeper.save_latest(state, finished=False)
+                checkpoints.save_latest(progress, finished=False)
                 return "interrupted"
-            _train_step(run, state, reporter)
-            due = state.step % plan.eval_every == 0 or state.step == plan.steps
-            if due:
-                _evaluate(run, state, keeper, reporter)
-            early = due and plan.patience is not None and state.stale_evaluations >= plan.patience
-            if due or time.monotonic() - saved_at > SAVE_EVERY_S:
-                keeper.save_latest(state, finished=early or state.step == plan.steps)
+            _train_step(run, progress, reporter)
+            last = progress.step == schedule.steps
+            evaluate = last or progress.step % schedule.eval_every == 0
+            if evaluate:
+                _evaluate(run, progress, checkpoints, reporter)
+            out_of_patience = evaluate and progress.stale_evaluations >= (schedule.patience or math.inf)
+            if evaluate or time.monotonic() - saved_at > SAVE_EVERY_S:
+                checkpoints.save_latest(progress, finished=last or out_of_patience)
                 saved_at = time.monotonic()
-            if early and state.step < plan.steps:
+            if out_of_patience and not last:
                 return "early"
     return "done"
 
 
-def _train_step(run: Run, state: State, reporter: Reporter) -> None:
-    """One optimizer step, reported. The clock stands still while evaluating and saving."""
-    start, plan = time.perf_counter(), run.plan
-    seed_step(plan.seed, state.step)
-    lr = lr_at(state.step, max_lr=plan.max_lr, min_lr=plan.min_lr, warmup_steps=plan.warmup_steps, steps=plan.steps)
+def _train_step(run: TrainingRun, progress: Progress, reporter: Reporter) -> None:
+    """One optimizer step and its log line. Its time includes neither evaluating nor saving."""
+    start, schedule, step = time.perf_counter(), run.schedule, progress.step
+    seed_step(schedule.seed, step)
+    lr = lr_at(
+        step,
+        max_lr=schedule.max_lr,
+        min_lr=schedule.min_lr,
+        warmup_steps=schedule.warmup_steps,
+        steps=schedule.steps,
+    )
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    batches = run.stage.loader.step_batches(state.step)
-    totals = _accumulate(run, batches)
-    loss = totals.pop("loss")
-    if not math.isfinite(loss):
-        raise ValueError(_not_finite(run, state, f"the loss is {loss}"))
-    norm = _update(run, state)
+    batches = run.stage.loader.step_batches(step)
+    metrics = accumulate(run.model, run.stage.loss_fn, batches, run.runtime, run.scaler)
+    norm = update(run.model, run.optimizer, run.scaler, schedule.grad_clip)
     run.runtime.synchronise()
     step_s = time.perf_counter() - start
+    loss = metrics.pop("loss")
+    progress.step, progress.loss_sum, progress.loss_count = step + 1, progress.loss_sum + loss, progress.loss_count + 1
     tokens = sum(batch.inputs.numel() for batch in batches)
-    epoch = state.step // plan.steps_per_epoch
-    state.step, state.loss_sum, state.loss_count = state.step + 1, state.loss_sum + loss, state.loss_count + 1
     speed = {"tokens": tokens, "tokens_per_s": tokens / step_s, "step_s": step_s}
-    reporter.step(state.step, loss, totals, epoch=epoch, lr=lr, grad_norm=norm, **speed)
+    reporter.step(step + 1, loss, metrics, epoch=step // schedule.steps_per_epoch, lr=lr, grad_norm=norm, **speed)
 
 
-def _accumulate(run: Run, batches: Sequence[Any]) -> dict[str, float]:
-    """Gradients of the mean over all that the micro-batches count together; returns loss and metrics as such means."""
+def accumulate(
+    model: GPTModel,
+    loss_fn: LossFunction,
+    batches: Sequence[Batch],
+    runtime: Runtime,
+    scaler: torch.amp.GradScaler,
+) -> dict[str, float]:
+    """Accumulate the gradients of the mean loss over a whole step; returns {"loss": ..., metrics}, averaged likewise.
+
+    Each micro-batch adds its sum divided by the count of the step, so 8 micro-batches of 1 equal one batch of 8.
+    Raises FloatingPointError if the loss is not finite.
+    """
     count = sum(batch.count for batch in batches)
     totals: dict[str, float] = {}
-    run.optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     for batch in batches:
-        with run.runtime.autocast():
-            loss_sum, metrics = run.stage.loss_fn(run.model, batch.to(run.runtime.device))
-        run.scaler.scale(loss_sum / count).backward()
+        with runtime.autocast():
+            loss_sum, metrics = loss_fn(model, batch.to(runtime.device))
+        scaler.scale(loss_sum / count).backward()
         add_metrics(totals, {"loss": loss_sum.detach(), **metrics})
-    return {name: total / count for name, total in totals.items()}
+    means = {name: total / count for name, total in totals.items()}
+    if not math.isfinite(means["loss"]):
+        raise FloatingPointError(f"the loss is {means['loss']}")
+    return means
 
 
-def _update(run: Run, state: State) -> float:
-    """Clip and step; returns the gradient norm before clipping. In fp16 the scaler skips a step that overflowed."""
-    run.scaler.unscale_(run.optimizer)
-    norm = clip_gradients(run.model.parameters(), run.plan.grad_clip or math.inf)
-    if not math.isfinite(norm) and not run.scaler.is_enabled():
-        raise ValueError(_not_finite(run, state, f"the gradient norm is {norm}"))
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
+def update(model: GPTModel, optimizer: Optimizer, scaler: torch.amp.GradScaler, grad_clip: float | None) -> float:
+    """Clip the gradients and take the optimizer step; returns the gradient norm before clipping.
+
+    In fp16 the scaler skips a step whose gradients overflowed. In other precisions, gradients that are not finite
+    raise FloatingPointError before they reach the weights.
+    """
+    scaler.unscale_(optimizer)
+    norm = clip_gradients(model.parameters(), grad_clip or math.inf)
+    if not math.isfinite(norm) and not scaler.is_enabled():
+        raise FloatingPointError(f"the gradient norm is {norm}")
+    scaler.step(optimizer)
+    scaler.update()
     return norm
 
 
-def _evaluate(run: Run, state: State, keeper: RunCheckpoints, reporter: Reporter) -> None:
-    """Evaluate, report with a sample, and save the model if it is the best since training began."""
+def _evaluate(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, reporter: Reporter) -> None:
+    """Evaluate, report with a sample, and save the model if its loss is the lowest since training began."""
     stage = run.stage
-    values = evaluate(run.model, stage.loss_fn, stage.evaluation, run.runtime)
-    loss = values["loss"]
+    metrics = mean_metrics(run.model, stage.loss_fn, stage.evaluation, run.runtime)
+    loss = progress.eval_loss = metrics["loss"]
     if not math.isfinite(loss):
-        raise ValueError(_not_finite(run, state, f"the evaluation loss is {loss}"))
-    state.eval_loss = loss
-    if state.loss_count:
-        state.train_loss = state.loss_sum / state.loss_count
-        state.loss_sum, state.loss_count = 0.0, 0
-    best = state.step > 0 and loss < state.best_loss
-    if state.step == 0:
-        state.first_loss = loss
+        raise FloatingPointError(f"the evaluation loss is {loss}")
+    if progress.loss_count:
+        progress.train_loss = progress.loss_sum / progress.loss_count
+        progress.loss_sum, progress.loss_count = 0.0, 0
+    best = progress.step > 0 and loss < progress.best_loss
+    if progress.step == 0:
+        progress.first_loss = loss
     elif best:
-        state.best_loss, state.best_step, state.stale_evaluations = loss, state.step, 0
+        progress.best_loss, progress.best_step, progress.stale_evaluations = loss, progress.step, 0
     else:
-        state.stale_evaluations += 1
-    epoch = state.step // run.plan.steps_per_epoch
-    reporter.evaluation(state.step, stage.evaluated_on, values, best=best, epoch=epoch)
+        progress.stale_evaluations += 1
+    epoch = progress.step // run.schedule.steps_per_epoch
+    reporter.evaluation(progress.step, stage.evaluated_on, metrics, best=best, epoch=epoch)
     reporter.sample(stage.sample())
     if best:
-        keeper.save_best(state)
+        checkpoints.save_best(progress)
 
 
-def _not_finite(run: Run, state: State, what: str) -> str:
-    cure = (
-        "--max-lr below "
-        + f"{run.plan.max_lr:g}"
-        + ("" if run.runtime.precision == "fp32" else ", or --precision fp32")
+def _divergence_advice(run: TrainingRun) -> str:
+    precision = "" if run.runtime.precision == "fp32" else ", or --precision fp32"
+    return (
+        f"the checkpoints saved before are intact; try --max-lr below {run.schedule.max_lr:g}{precision}, "
+        "with --no-resume"
     )
-    return f"step {state.step + 1}: {what}; the checkpoints saved before are kept; try {cure}, and --no-resume"
 
 
 @contextmanager
 def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C or SIGTERM only makes the yielded function true; a second Ctrl-C stops at once."""
+    """Inside, the first Ctrl-C or SIGTERM makes the yielded function return True; a second Ctrl-C stops at once."""
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield requested.is_set
@@ -139,12 +172,12 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
 
     def request(*_: object) -> None:
         requested.set()
-        print("\nfinishing this step, then saving; Ctrl-C again stops at once", file=sys.stderr)
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        print("\nfinishing this step, then saving; press Ctrl-C again to stop at once", file=sys.stderr)
+        signal.signal(signal.SIGINT, previous[signal.SIGINT])
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield requested.is_set
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

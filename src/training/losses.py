@@ -1,25 +1,45 @@
-"""The losses of all stages. Each takes (model, batch) and gives (sum over what the batch counts, sums of metrics).
+"""The losses of all stages. Each takes (model, batch) and returns (loss summed over the batch, summed metrics).
 
-The loop divides both by the count of the whole step: a mean of means is wrong as soon as counts differ.
-A target below 0 is one to leave out. B rows, T tokens, N tokens that count, C channels, V vocabulary, P pairs.
+The loop divides the sums by the count of the whole step: the supervised positions, or the preference pairs. A mean of
+means would be wrong, because counts differ between micro-batches.
+B rows, T tokens, N supervised positions (those with a target), C channels, V vocabulary, P pairs.
 """
 
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.data.batching import Batch, PairBatch
+from src.model.gpt import GPTModel
 from src.training.tied_head import TiedGradient, embed, linear_cross_entropy
 
+if TYPE_CHECKING:
+    from src.training.reference import Reference
+
 PreferenceLoss = Literal["sigmoid", "ipo", "hinge", "robust"]
-Metrics = dict[str, Tensor]
+Metrics: TypeAlias = dict[str, Tensor]
+LossFunction: TypeAlias = Callable[[GPTModel, Any], tuple[Tensor, Metrics]]  # the batch: a Batch or a PairBatch
 
 
-def language_model_loss(model: Any, batch: Any) -> tuple[Tensor, Metrics]:
-    """Sum of the cross-entropies, in nats, of the targets that count: scalar, no further metrics."""
+def language_model_loss(
+    model: GPTModel, batch: Batch, *, hidden_states: Callable[..., Tensor] | None = None
+) -> tuple[Tensor, Metrics]:
+    """Cross-entropy in nats, summed over the supervised positions: a scalar, and no metrics.
+
+    Its naive form, for a batch with one sequence per row:
+
+        supervised = batch.targets != IGNORE
+        F.cross_entropy(model(batch.inputs)[supervised], batch.targets[supervised], reduction="sum")
+
+    Loss and gradients are the same (test_language_model_loss_equals_its_naive_form), but the logits of all positions
+    are never in memory together. hidden_states: a compiled `model.hidden_states`.
+    """
     tied = TiedGradient()
-    hidden, targets = _supervised_states(model, batch, embed(batch.inputs, model.wte.weight, tied))
+    embedded = embed(batch.inputs, model.wte.weight, tied)
+    hidden, targets = _supervised_states(model, batch, embedded, hidden_states)
     return linear_cross_entropy(hidden, model.wte.weight, targets, tied), {}
 
 
@@ -34,11 +54,11 @@ def dpo_loss(
     label_smoothing: float = 0.0,
     lengths: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Preference losses of pairs, (P,), from log-probabilities summed over the response tokens, each (P,).
+    """Preference loss of each pair, (P,), from log-probabilities summed over the response tokens, each (P,).
 
     sigmoid: DPO (Rafailov et al. 2023, eq. 7). hinge: SLiC's with the DPO margin (Zhao et al. 2023).
-    ipo: Azar et al. 2023, eq. 17; with `lengths`, the chosen and rejected token counts, on means per token, as its
-    authors used it. robust: DPO under labels flipped with probability `label_smoothing` (Chowdhury et al. 2024).
+    ipo: Azar et al. 2023, eq. 17; with `lengths`, the chosen and rejected token counts, on per-token means, as its
+    authors use it. robust: DPO under labels flipped with probability `label_smoothing` (Chowdhury et al. 2024).
     A larger beta keeps the policy closer to the reference. Raises ValueError for an unknown loss.
     """
     chosen, rejected = policy_chosen - reference_chosen, policy_rejected - reference_rejected
@@ -51,39 +71,31 @@ def dpo_loss(
         chosen_length, rejected_length = lengths or (torch.ones_like(chosen), torch.ones_like(rejected))
         return (chosen / chosen_length - rejected / rejected_length - 1 / (2 * beta)) ** 2
     if loss == "robust":
-        kept, flipped = -F.logsigmoid(margin), -F.logsigmoid(-margin)
-        return ((1 - label_smoothing) * kept - label_smoothing * flipped) / (1 - 2 * label_smoothing)
+        as_labelled, flipped = -F.logsigmoid(margin), -F.logsigmoid(-margin)
+        return ((1 - label_smoothing) * as_labelled - label_smoothing * flipped) / (1 - 2 * label_smoothing)
     raise ValueError(f"unknown preference loss {loss!r}; there are sigmoid, ipo, hinge and robust")
 
 
-class FrozenReference(Protocol):
-    """The model that training started from, and what it gives the answers of a batch; `reference.py` has one."""
-
-    model: Any
-
-    def logprobs(self, batch: Any) -> Tensor:
-        """Log-probabilities (2P,), summed over each answer: the chosen ones, then the rejected."""
-
-
 def preference_loss(
-    model: Any,
-    batch: Any,
+    model: GPTModel,
+    batch: PairBatch,
     *,
-    reference: FrozenReference,
+    reference: "Reference",
     beta: float,
     loss: PreferenceLoss = "sigmoid",
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Metrics]:
-    """Sum of `dpo_loss` over the pairs of a batch, and sums over pairs of what tells how the alignment goes.
+    """`dpo_loss` summed over the pairs of a batch, and the diagnostics of the alignment, summed likewise.
 
-    margin: beta times the difference of the log-ratios. kl, where no gradients are asked for: of the policy from the
-    reference, mean over the pair's answer tokens, over the whole vocabulary; it alone runs the reference's model.
+    margin: beta times the difference of the log-ratios. kl: the divergence of the policy from the reference over the
+    whole vocabulary, averaged over a pair's answer tokens. It is computed in evaluation only (when gradients are
+    disabled), because it needs a forward pass of the reference model; the log-probabilities are cached.
     """
     P = batch.count
     logits, targets, answers = _supervised_logits(model, batch)  # (N, V)
     policy = _by_answer(-F.cross_entropy(logits, targets, reduction="none"), answers, 2 * P)
     ref = reference.logprobs(batch)
-    lengths = torch.bincount(answers, minlength=2 * P)  # (2P,), as policy and ref
+    lengths = torch.bincount(answers, minlength=2 * P)  # (2P,), in the same order
     losses = dpo_loss(
         *policy.split(P), *ref.split(P), beta=beta, loss=loss, label_smoothing=label_smoothing, lengths=lengths.split(P)
     )
@@ -103,33 +115,39 @@ def preference_loss(
     return losses.sum(), metrics
 
 
-def answer_logprobs(model: Any, batch: Any) -> Tensor:
-    """Log-probabilities (2P,), summed over each answer of a batch of pairs: the chosen ones, then the rejected."""
+def answer_logprobs(model: GPTModel, batch: PairBatch) -> Tensor:
+    """Log-probabilities (2P,), each summed over one answer: all chosen answers, then all rejected ones."""
     logits, targets, answers = _supervised_logits(model, batch)
     return _by_answer(-F.cross_entropy(logits, targets, reduction="none"), answers, 2 * batch.count)
 
 
 def _kl(logits: Tensor, reference_logits: Tensor) -> Tensor:
-    """Kullback-Leibler divergence (N,) of the distributions of two logits (N, V), in nats."""
+    """Kullback-Leibler divergence (N,) between the distributions of two logits (N, V), in nats."""
     logps, reference_logps = logits.log_softmax(dim=1), reference_logits.log_softmax(dim=1)
     return (logps.exp() * (logps - reference_logps)).sum(dim=1)
 
 
 def _by_answer(values: Tensor, answers: Tensor, count: int) -> Tensor:
-    """Sums (count,) of the values (N,) that belong to each answer."""
+    """Values (N,) summed by answer: (count,)."""
     return torch.zeros(count, dtype=values.dtype, device=values.device).index_add(0, answers, values)
 
 
-def _supervised_logits(model: Any, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, at least float32 (N, V), targets (N,) and answers (N,) of the positions whose target counts."""
+def _supervised_logits(model: GPTModel, batch: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits in at least float32 (N, V), targets (N,) and answer numbers (N,) at the supervised positions."""
     states, targets = _supervised_states(model, batch)
     logits = model.head(states)
-    exact = torch.promote_types(logits.dtype, torch.float32)
-    return logits.to(exact), targets, batch.answers[batch.targets >= 0]
+    fp32 = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(fp32), targets, batch.answers[batch.targets >= 0]
 
 
-def _supervised_states(model: Any, batch: Any, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """States (N, C) and targets (N,) of the positions whose target counts; the head runs on no others."""
-    counts = batch.targets >= 0
-    hidden = model.hidden_states(batch.inputs, batch.packing, embedded=embedded)
-    return hidden[counts], batch.targets[counts]
+def _supervised_states(
+    model: GPTModel,
+    batch: Batch,
+    embedded: Tensor | None = None,
+    hidden_states: Callable[..., Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Hidden states (N, C) and targets (N,) at the supervised positions; the head runs on no others."""
+    supervised = batch.targets >= 0
+    forward = hidden_states or model.hidden_states
+    hidden = forward(batch.inputs, batch.packing, embedded=embedded)
+    return hidden[supervised], batch.targets[supervised]

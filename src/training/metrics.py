@@ -1,15 +1,17 @@
-"""The same loss as in training, over batches that nothing is learned from."""
+"""Loss and metrics without training: means over batches, and the running sums behind them."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
-import torch
-
+from src.data.batching import Batch
+from src.model.gpt import GPTModel
 from src.runtime import Runtime
+from src.training.losses import LossFunction, Metrics
 
 
-def evaluate(model: Any, loss_fn: Callable, batches: Iterable[Any], runtime: Runtime) -> dict[str, float]:
-    """{"loss": ..., and the loss's metrics}, each a mean over all that the batches count, without dropout."""
+def mean_metrics(
+    model: GPTModel, loss_fn: LossFunction, batches: Iterable[Batch], runtime: Runtime
+) -> dict[str, float]:
+    """{"loss": ..., and the loss's metrics}: means over the count of all batches, without dropout or gradients."""
     totals: dict[str, float] = {}
     count = 0
     with model.evaluating():
@@ -21,7 +23,7 @@ def evaluate(model: Any, loss_fn: Callable, batches: Iterable[Any], runtime: Run
     return {name: total / count for name, total in totals.items()}
 
 
-def add_metrics(totals: dict[str, float], metrics: dict[str, torch.Tensor]) -> None:
-    """Add the sums of a batch to running totals."""
+def add_metrics(totals: dict[str, float], metrics: Metrics) -> None:
+    """Add the sums of one batch to the running totals."""
     for name, value in metrics.items():
         totals[name] = totals.get(name, 0.0) + float(value)

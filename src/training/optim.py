@@ -1,15 +1,25 @@
-"""The optimizers and their learning rate."""
+"""The optimizers, gradient clipping and the learning-rate schedule."""
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
 
+Optimizer: TypeAlias = Any  # a torch.optim.Optimizer, or MuonAndAdamW, which works like one
+
+
+def make_optimizer(
+    kind: Literal["adamw", "muon"], model: nn.Module, *, max_lr: float, weight_decay: float
+) -> Optimizer:
+    """The optimizer that --optimizer names."""
+    make = MuonAndAdamW if kind == "muon" else make_adamw
+    return make(model, max_lr=max_lr, weight_decay=weight_decay)
+
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay on matrices (embeddings among them), none on biases and LayerNorms."""
+    """Two groups: matrices, embeddings included, with weight decay; biases and LayerNorms without."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
@@ -18,28 +28,28 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def make_adamw(model: nn.Module, *, max_lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) with the betas of GPT-3, in its fused form where the device has one."""
+    """AdamW (Loshchilov and Hutter 2019) with GPT-3's betas, fused if the device supports it."""
     fused = next(model.parameters()).device.type in ("cpu", "cuda", "mps")
     return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=max_lr, betas=(0.9, 0.95), fused=fused)
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> float:
-    """Scale all gradients down to a joint norm of `most`, if it is more; returns what it was (Pascanu et al. 2013).
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
+    """Scale all gradients to a total norm of at most `max_norm` (Pascanu et al. 2013); returns the norm before.
 
-    As `clip_grad_norm_`, which also multiplies by one.
+    The same as `clip_grad_norm_`, which multiplies shorter gradients by one; this skips them.
     """
     trained = list(parameters)
     norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-    if norm > most:
-        torch.nn.utils.clip_grads_with_norm_(trained, most, norm)
+    if norm > max_norm:
+        torch.nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
     return float(norm)
 
 
 class MuonAndAdamW:
     """Muon (Jordan et al. 2024) for the matrices inside the blocks, AdamW for embeddings, biases and LayerNorms.
 
-    Muon moves a matrix along its momentum made orthogonal. Its updates are scaled to the size of AdamW's (Liu et al.
-    2025, "Muon is scalable for LLM training"), so that one learning rate serves both.
+    Muon updates a matrix by its orthogonalised momentum. Its updates are scaled to the size of AdamW's (Liu et al.
+    2025, "Muon is scalable for LLM training"), so both use the same learning rate.
     """
 
     def __init__(self, model: nn.Module, *, max_lr: float, weight_decay: float) -> None:
@@ -72,12 +82,11 @@ class MuonAndAdamW:
 
 
 def lr_at(step: int, *, max_lr: float, min_lr: float, warmup_steps: int, steps: int) -> float:
-    """Learning rate of a step counted from 0: linear warm-up that never is 0, then half a cosine down to min_lr.
+    """Learning rate of a step counted from 0: linear warm-up, starting above 0, then cosine decay to min_lr.
 
-    The last step has min_lr, unless the warm-up leaves it no step after the one with max_lr; a warm-up as long as the
-    run or longer never reaches the cosine.
+    Step `warmup_steps` has max_lr and the last step has min_lr. A warm-up as long as the run never reaches the decay.
     """
     if step < warmup_steps:
         return max_lr * (step + 1) / (warmup_steps + 1)
-    share = (step - warmup_steps) / max(1, steps - 1 - warmup_steps)
-    return min_lr + 0.5 * (max_lr - min_lr) * (1 + math.cos(math.pi * min(1.0, share)))
+    decayed = (step - warmup_steps) / max(1, steps - 1 - warmup_steps)
+    return min_lr + 0.5 * (max_lr - min_lr) * (1 + math.cos(math.pi * min(1.0, decayed)))

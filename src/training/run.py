@@ -1,51 +1,47 @@
-"""What a run is made of: its stage, its resolved numbers, how far it is, and what it works with."""
+"""The parts of a training run: its stage, its schedule, its progress, and the run that holds what a step needs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from src.data.batching import Batch, StepLoader
+from src.model.gpt import GPTModel
 from src.runtime import Runtime
+from src.training.flags import TrainingFlags
+from src.training.losses import LossFunction
+from src.training.optim import Optimizer
 
-EVALUATIONS = 10  # in a run, unless --eval-every says otherwise
-
-
-class Loader(Protocol):
-    """Batches by optimizer step; `src.data.batching.StepLoader` is one."""
-
-    dataset: Any
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-    def step_batches(self, step: int) -> list[Any]: ...
+EVALUATIONS_PER_RUN = 10  # unless --eval-every is given
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What makes a stage: its name, loss and batches, and what it leaves for the next one.
+    """What makes one stage differ from another: its loss, its batches, and the names shown for them.
 
-    evaluation: the batches evaluated on, `evaluated_on` saying what they are ("val" or "train").
-    sample: a text that shows what the model does now. metadata: plain values for the checkpoint: template, tokenizer,
-    parent. facts: rows for the terminal. next_option: what tells the next command of a folder other than the usual.
+    evaluation: the batches of every evaluation; evaluated_on: "val" or "train", the data they come from.
+    sample: returns a text that shows what the model generates now. metadata: plain values saved in each checkpoint
+    (template, tokenizer, parent). summary_rows: rows of the summary printed before the first step.
+    next_option: the next command's flag for a non-default --out.
     """
 
     name: str
     title: str
-    loss_fn: Callable  # (model, batch) -> (sum of the batch's losses, sums of its metrics)
-    loader: Loader
-    evaluation: Sequence[Any]
+    loss_fn: LossFunction
+    loader: StepLoader
+    evaluation: Sequence[Batch]
     evaluated_on: str
     sample: Callable[[], str]
     metadata: Mapping[str, Any]
-    facts: Mapping[str, str]
+    summary_rows: Mapping[str, str]
     next_command: str
     next_option: str
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """The resolved numbers of a run. Steps are optimizer steps."""
 
     steps: int
@@ -60,49 +56,50 @@ class Plan:
 
 
 @dataclass
-class State:
-    """How far a run is: saved with it, so that a resumed run decides as the uninterrupted one would."""
+class Progress:
+    """How far a run is. It is saved with the run, so a resumed run makes the same decisions as an uninterrupted one."""
 
-    step: int = 0  # steps done
-    first_loss: float | None = None  # of the evaluation before the first step
+    step: int = 0  # completed steps
+    first_loss: float | None = None  # evaluation loss before the first step
     best_loss: float = math.inf
     best_step: int = 0
-    stale_evaluations: int = 0  # since the best
-    loss_sum: float = 0.0  # of the steps since the last evaluation
+    stale_evaluations: int = 0  # since the best one
+    loss_sum: float = 0.0  # over the steps since the last evaluation
     loss_count: int = 0
-    train_loss: float | None = None  # mean of the steps between the last two evaluations
+    train_loss: float | None = None  # mean over the steps between the last two evaluations
     eval_loss: float | None = None
 
 
-@dataclass
-class Run:
-    """A stage on its way: all that a step, an evaluation or a checkpoint needs. `flags` are the script's."""
+@dataclass(frozen=True)
+class TrainingRun:
+    """Everything that a step, an evaluation or a checkpoint needs."""
 
     stage: Stage
-    model: Any
-    flags: Any
+    model: GPTModel
+    flags: TrainingFlags
     runtime: Runtime
-    plan: Plan
-    optimizer: Any  # torch.optim's, or one that works like it
+    schedule: Schedule
+    optimizer: Optimizer
     scaler: torch.amp.GradScaler
+    identity: Mapping[str, Any]  # everything that determines the result; a resumed run must have the same
 
 
-def make_plan(flags: Any, steps_per_epoch: int) -> Plan:
-    """The numbers of a run from its flags; --max-steps, where given, is the length that the schedule spans.
+def make_schedule(flags: TrainingFlags, steps_per_epoch: int) -> Schedule:
+    """The numbers of a run from its flags. --max-steps, if given, replaces --epochs as the length of the run.
 
-    Raises ValueError for learning rates the wrong way round.
+    Raises ValueError if --min-lr is above --max-lr.
     """
     if flags.min_lr > flags.max_lr:
         raise ValueError(f"--min-lr must not be above --max-lr, got {flags.min_lr} and {flags.max_lr}")
     steps = flags.max_steps or flags.epochs * steps_per_epoch
-    return Plan(
+    return Schedule(
         steps=steps,
         steps_per_epoch=steps_per_epoch,
         max_lr=flags.max_lr,
         min_lr=flags.min_lr,
         warmup_steps=flags.warmup_steps,
         grad_clip=flags.grad_clip,
-        eval_every=flags.eval_every or max(1, steps // EVALUATIONS),
+        eval_every=flags.eval_every or max(1, steps // EVALUATIONS_PER_RUN),
         patience=flags.patience,
         seed=flags.seed,
     )

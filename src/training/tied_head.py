@@ -1,7 +1,7 @@
-"""The matrix that is embedding and head at once (Press and Wolf 2017): its cross-entropy and its gradient.
+"""Cross-entropy through the tied output head (Press and Wolf 2017) without large temporaries.
 
-Neither the logits of all positions nor a second gradient of the matrix ever exist. N positions, C channels,
-V vocabulary.
+The head is the token embedding matrix. Neither the logits of all positions nor a second gradient of that matrix is
+ever in memory. N positions, C channels, V vocabulary.
 """
 
 from typing import Any
@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_ROWS = 512  # of logits in memory at once, 103 MB at GPT-2's vocabulary; smaller products are slower
-PIECE = 4096  # tokens of the vocabulary whose gradient is converted at once on a CPU
+CHUNK_ROWS = 512  # rows of logits in memory at once: 103 MB at GPT-2's vocabulary; smaller products are slower
+CONVERTED_ROWS = 4096  # rows of a half-precision gradient converted to float32 at once on a CPU
 
 
 class TiedGradient:
-    """Where the head's gradient of the one matrix waits for the embedding's, which is added to it row by row.
+    """Holds the head's gradient of the shared matrix until the embedding adds its rows to it.
 
-    Autograd would make the embedding's gradient a second (V, C), zero but for a few rows, and add the two.
+    Autograd would allocate a second (V, C) gradient for the embedding, zero in all but a few rows, and add the two.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class TiedGradient:
 
 
 def embed(ids: Tensor, weight: Tensor, tied: TiedGradient) -> Tensor:
-    """`F.embedding(ids, weight)`, (...) to (..., C). Its gradient takes in what a head left in `tied`."""
+    """`F.embedding(ids, weight)`, (...) to (..., C). Its backward adds to the head's gradient held in `tied`."""
     return _TiedEmbedding.apply(weight, ids, tied)
 
 
@@ -48,13 +48,13 @@ class _TiedEmbedding(torch.autograd.Function):
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, tied: TiedGradient | None = None) -> Tensor:
-    """`F.cross_entropy(hidden @ weight.T, targets, reduction="sum")` without ever holding all logits.
+    """`F.cross_entropy(hidden @ weight.T, targets, reduction="sum")` without all logits in memory.
 
-    hidden (N, C), weight (V, C), targets (N,) to a scalar. The logits of a few rows are made, turned into their
-    gradient in place, and overwritten by those of the next, so nothing of size (N, V) exists.
-    With `tied`, the weight's gradient is left there for `embed`, which `hidden` has to come from.
+    hidden (N, C), weight (V, C), targets (N,) to a scalar. Logits are computed CHUNK_ROWS rows at a time, turned into
+    their gradient in place, and overwritten by those of the next rows.
+    With `tied`, the gradient of `weight` is left there for `embed`; `hidden` must be computed from its result.
     """
-    if not torch.is_grad_enabled():  # inside the function it never is; what asks for no gradient makes none
+    if not torch.is_grad_enabled():  # autograd.Function runs with gradients disabled, so check here
         hidden, weight = hidden.detach(), weight.detach()
     return _LinearCrossEntropy.apply(hidden, weight, targets, tied)
 
@@ -66,35 +66,36 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         h, w = hidden.to(dtype), weight.to(dtype)
         grad_hidden = torch.empty_like(h) if ctx.needs_input_grad[0] else None
-        # The first product overwrites it; to fill it with zeros before is a pass over the whole vocabulary.
+        # The first product overwrites it: filling it with zeros would be a pass over the whole vocabulary.
         grad_weight = (torch.empty_like if len(h) else torch.zeros_like)(weight) if ctx.needs_input_grad[1] else None
-        exact = torch.promote_types(dtype, torch.float32)
-        chances = torch.empty(len(h), 1, dtype=exact, device=h.device)  # of the targets
-        # Made once: new memory costs more than it looks. In half precision the softmax has numbers of its own.
+        compute_dtype = torch.promote_types(dtype, torch.float32)  # of the softmax
+        target_probs = torch.empty(len(h), 1, dtype=compute_dtype, device=h.device)
+        # Reuse one buffer: allocating per chunk is measurably slower. Half precision needs a second one in float32.
         buffer = h.new_empty(min(CHUNK_ROWS, len(h)), len(w))
-        wide = buffer if exact == dtype else torch.empty_like(buffer, dtype=exact)
+        fp32_buffer = buffer if compute_dtype == dtype else torch.empty_like(buffer, dtype=compute_dtype)
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(h), CHUNK_ROWS):
-                part = slice(start, start + CHUNK_ROWS)
-                rows, wanted = h[part], targets[part, None]
+                chunk = slice(start, start + CHUNK_ROWS)
+                rows, target_ids = h[chunk], targets[chunk, None]
                 logits = torch.mm(rows, w.T, out=buffer[: len(rows)])  # (rows, V)
-                exactly = logits if wide is buffer else wide[: len(rows)].copy_(logits)
-                probabilities = torch.softmax(exactly, dim=1, out=exactly if exactly.is_cpu else None)
-                chances[part] = probabilities.gather(1, wanted)
+                fp32_logits = logits if fp32_buffer is buffer else fp32_buffer[: len(rows)].copy_(logits)
+                probs = torch.softmax(fp32_logits, dim=1, out=fp32_logits if fp32_logits.is_cpu else None)
+                target_probs[chunk] = probs.gather(1, target_ids)
                 if not any(ctx.needs_input_grad):
                     continue
-                less = probabilities.new_full(wanted.shape, -1.0)  # at the targets
-                gradient = probabilities.scatter_add_(1, wanted, less)
-                if wide is not buffer:
+                minus_one = probs.new_full(target_ids.shape, -1.0)
+                gradient = probs.scatter_add_(1, target_ids, minus_one)  # of the logits: probs - one-hot targets
+                if fp32_buffer is not buffer:
                     gradient = logits.copy_(gradient)
                 if grad_hidden is not None:
-                    grad_hidden[part] = gradient @ w
+                    grad_hidden[chunk] = gradient @ w
                 if grad_weight is not None:
                     _add_product(grad_weight, gradient.T, rows, first=start == 0)
-            losses = -chances.flatten().log()
-            # What is too improbable for a number of this size is taken from the logits once more.
-            for lost in (chances.flatten() < torch.finfo(exact).tiny).nonzero().flatten().split(CHUNK_ROWS):
-                losses[lost] = F.cross_entropy((h[lost] @ w.T).to(exact), targets[lost], reduction="none")
+            losses = -target_probs.flatten().log()
+            # Recompute from the logits the losses whose probability underflowed.
+            underflowed = (target_probs.flatten() < torch.finfo(compute_dtype).tiny).nonzero().flatten()
+            for some in underflowed.split(CHUNK_ROWS):
+                losses[some] = F.cross_entropy((h[some] @ w.T).to(compute_dtype), targets[some], reduction="none")
         ctx.gradients = grad_hidden, grad_weight
         ctx.hidden_dtype, ctx.tied = hidden.dtype, tied
         return losses.sum()
@@ -103,7 +104,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         if ctx.gradients is None:
-            raise RuntimeError("linear_cross_entropy can be differentiated once: its gradients are scaled in place")
+            raise RuntimeError("linear_cross_entropy can be differentiated only once: it scales its gradients in place")
         grad_hidden, grad_weight = ctx.gradients
         ctx.gradients = None
         if grad_hidden is not None:
@@ -117,13 +118,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor, *, first: bool) -> None:
-    """total += a @ b, or = where `first`; in half precision the sum is kept in total's dtype, piece by piece."""
+    """total += a @ b, or total = a @ b if `first`. A half-precision product is added in the dtype of `total`."""
     if total.dtype == a.dtype:
         total.addmm_(a, b, beta=0 if first else 1)
         return
-    at_once = PIECE if total.is_cpu else len(total)
-    for some, piece in zip(total.split(at_once), a.split(at_once), strict=True):
+    rows = CONVERTED_ROWS if total.is_cpu else len(total)
+    for total_rows, a_rows in zip(total.split(rows), a.split(rows), strict=True):
         if first:
-            some.copy_(piece @ b)
+            total_rows.copy_(a_rows @ b)
         else:
-            some.add_(piece @ b)
+            total_rows.add_(a_rows @ b)

@@ -6,8 +6,8 @@ from torch.utils.data import DataLoader
 
 from src.data.batching import (
     IGNORE,
-    ChatsOfTurns,
-    Shuffled,
+    ExampleDataset,
+    JoinedChats,
     StepLoader,
     pack_examples,
     pack_pairs,
@@ -84,7 +84,7 @@ def test_truncating_a_chat_keeps_its_last_response() -> None:
 
 def loader(batch_size: int, grad_accum: int, seed: int = 0, count: int = 10) -> StepLoader:
     examples = [example([i], [i + 50, i + 50]) for i in range(count)]
-    return StepLoader(Shuffled(examples, seed), pack_examples, batch_size, grad_accum)
+    return StepLoader(ExampleDataset(examples, seed), pack_examples, batch_size, grad_accum)
 
 
 def firsts(batches) -> list[int]:
@@ -133,8 +133,8 @@ def test_fingerprints_tell_examples_apart() -> None:
     assert loader(2, 1).dataset.content_hash() != loader(2, 1, count=9).dataset.content_hash()
 
 
-def joined(turns: int, context_length: int = 100) -> ChatsOfTurns:
-    return ChatsOfTurns([example([i, i], [50 + i]) for i in range(7)], 0, turns=turns, context_length=context_length)
+def joined(turns: int, context_length: int = 100) -> JoinedChats:
+    return JoinedChats([example([i, i], [50 + i]) for i in range(7)], 0, turns=turns, context_length=context_length)
 
 
 def test_joined_chats_hold_every_example_once_an_epoch_with_its_responses_learned() -> None:
@@ -155,5 +155,5 @@ def test_a_chat_too_long_for_the_context_loses_its_oldest_examples_whole() -> No
 
 
 def test_chats_of_one_are_the_examples_themselves() -> None:
-    chats, alone = joined(1), Shuffled([example([i, i], [50 + i]) for i in range(7)], 0)
+    chats, alone = joined(1), ExampleDataset([example([i, i], [50 + i]) for i in range(7)], 0)
     assert [chats[key] for key in chats.order(4)] == [alone[key] for key in alone.order(4)]

@@ -1,5 +1,6 @@
-"""The loop: exact accumulation, exact resume, saving, stopping. The runs here are real, on a small model."""
+"""The training loop on a small model: exact accumulation, exact resume, saving, stopping."""
 
+import inspect
 import json
 import math
 import os
@@ -9,23 +10,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.exc import BackendCompilerFailed
 
-from src.checkpoint import read_checkpoint
-from src.data.batching import Shuffled, StepLoader, pack_examples, stack_windows
+from src.checkpoint import read_checkpoint, save_checkpoint
+from src.data.batching import ExampleDataset, StepLoader, pack_examples, stack_windows
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training import loop
+from src.training.compiled import compiled_language_model_loss
 from src.training.flags import TrainingFlags
 from src.training.losses import language_model_loss
-from src.training.run import Stage, make_plan
-from src.training.stage import run_stage
+from src.training.run import Stage, make_schedule
+from src.training.stage import run_stage, start_or_resume
 
 CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.2}
 CPU = Runtime(torch.device("cpu"), "fp32", "for tests")
 
 
 def examples() -> list[tuple[list[int], list[bool]]]:
-    """Examples whose numbers of learned tokens differ, so that a mean of means would be wrong."""
+    """Examples with different numbers of supervised tokens, so a mean of means would be wrong."""
     generator = torch.Generator().manual_seed(7)
     lengths = torch.randint(3, 15, (16,), generator=generator).tolist()
     return [
@@ -62,13 +65,20 @@ def run(
     parent=None,
     data=None,
     collate=pack_examples,
+    compiled=False,
 ) -> tuple[int, GPTModel]:
-    """One run of a stage on the examples; returns its exit code and the trained model."""
+    """Run a stage on the examples; returns its exit code and the trained model."""
     torch.manual_seed(0)
     model = GPTModel({**CONFIG, "dropout": dropout})
-    data = Shuffled(examples() if data is None else data, settings.seed)
+    data = ExampleDataset(examples() if data is None else data, settings.seed)
     loader = StepLoader(data, collate, settings.batch_size, settings.grad_accum)
-    stage = Stage(
+    if compiled:
+        loss_fn = compiled_language_model_loss(model)
+    return run_stage(make_stage(loader, loss_fn, evaluation, parent), model, settings, runtime), model
+
+
+def make_stage(loader: StepLoader, loss_fn=language_model_loss, evaluation=None, parent=None) -> Stage:
+    return Stage(
         name="test",
         title="Test",
         loss_fn=loss_fn,
@@ -77,11 +87,10 @@ def run(
         evaluated_on="train",
         sample=lambda: "a sample",
         metadata={"template": None, "parent": parent, "tokenizer": {"name": "none", "fingerprint": "0"}},
-        facts={},
+        summary_rows={},
         next_command="python next.py",
         next_option="--base",
     )
-    return run_stage(stage, model, settings, runtime), model
 
 
 def weights(model: GPTModel) -> dict[str, torch.Tensor]:
@@ -94,7 +103,7 @@ def log_lines(folder: Path) -> list[dict]:
 
 
 class Interrupt:
-    """A loss that sends this process a signal while step `at` is computed, as Ctrl-C or a job scheduler would."""
+    """A loss that sends this process a signal during step `at`, as Ctrl-C or a job scheduler would."""
 
     def __init__(self, at: int, number: int = signal.SIGINT) -> None:
         self.at, self.number, self.calls = at, number, 0
@@ -124,7 +133,7 @@ def test_the_logged_loss_is_the_sum_over_the_step_divided_by_its_targets(tmp_pat
     _, _ = run(flags(tmp_path, batch_size=2, grad_accum=3, max_steps=1))
     torch.manual_seed(0)
     model = GPTModel({**CONFIG, "dropout": 0.0})
-    batches = StepLoader(Shuffled(examples(), 1337), pack_examples, 2, 3).step_batches(0)
+    batches = StepLoader(ExampleDataset(examples(), 1337), pack_examples, 2, 3).step_batches(0)
     total = sum(language_model_loss(model, batch)[0].item() for batch in batches)
     [step] = [line for line in log_lines(tmp_path) if line["event"] == "step"]
     assert step["loss"] == pytest.approx(total / sum(batch.count for batch in batches), rel=1e-5)
@@ -134,7 +143,7 @@ def test_a_run_with_muon_is_resumed_bit_for_bit_too(tmp_path: Path) -> None:
     muon = {"optimizer": "muon"}
     _, expected = run(flags(tmp_path / "a", **muon), dropout=0.2)
     assert run(flags(tmp_path / "b", **muon), dropout=0.2, loss_fn=Interrupt(5))[0] == 130
-    with pytest.raises(ValueError, match="optimizer muon there, adamw here"):
+    with pytest.raises(ValueError, match="optimizer muon in the file, adamw now"):
         run(flags(tmp_path / "b", resume=True), dropout=0.2)
     code, resumed = run(flags(tmp_path / "b", resume=True, **muon), dropout=0.2)
     assert code == 0
@@ -173,7 +182,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     ours, theirs = (read_checkpoint(tmp_path / side / "out/latest_model.pt") for side in "ab")
     for key in ("step", "epoch", "train_loss"):
         assert ours[key] == theirs[key]
-    assert ours["run"]["state"] == theirs["run"]["state"]
+    assert ours["resume"]["progress"] == theirs["resume"]["progress"]
     for a, b in zip(ours["optimizer"]["state"].values(), theirs["optimizer"]["state"].values(), strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
 
@@ -190,16 +199,16 @@ def test_an_unfinished_run_is_resumed_without_being_asked_and_a_finished_one_is_
     run(flags(tmp_path), loss_fn=Interrupt(3))
     capsys.readouterr()
     run(flags(tmp_path))
-    assert "going on with the unfinished run at step 3 of 10" in capsys.readouterr().out
+    assert "resuming the unfinished run at step 3 of 10" in capsys.readouterr().out
     run(flags(tmp_path))
-    assert "going on" not in capsys.readouterr().out
+    assert "resuming" not in capsys.readouterr().out
     assert log_lines(tmp_path)[0]["step"] == 0
 
 
 def test_an_unfinished_run_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:
     run(flags(tmp_path), loss_fn=Interrupt(3))
     before = (tmp_path / "out/latest_model.pt").read_bytes()
-    message = r"unfinished run with other settings \(max_lr 0.01 there, 0.02 here\); .*--no-resume"
+    message = r"unfinished run with other settings \(max_lr 0.01 in the file, 0.02 now\); .*--no-resume"
     with pytest.raises(ValueError, match=message):
         run(flags(tmp_path, max_lr=2e-2))
     assert (tmp_path / "out/latest_model.pt").read_bytes() == before
@@ -220,11 +229,11 @@ def test_best_only_improves_and_latest_is_the_last_step(tmp_path: Path) -> None:
             return language_model_loss(model, batch)
         return torch.tensor(next(worse_later)) * batch.count, {}
 
-    one_batch = StepLoader(Shuffled(examples(), 0), pack_examples, 16).first_steps(1)
+    one_batch = StepLoader(ExampleDataset(examples(), 0), pack_examples, 16).first_steps(1)
     run(flags(tmp_path, max_steps=8, eval_every=2), loss_fn=loss, evaluation=one_batch)
     best, latest = (read_checkpoint(tmp_path / f"out/{name}_model.pt") for name in ("best", "latest"))
     assert (best["step"], latest["step"]) == (6, 8)
-    assert latest["run"]["state"]["best_loss"] == pytest.approx(2.0)
+    assert latest["resume"]["progress"]["best_loss"] == pytest.approx(2.0)
     assert "optimizer" not in best
     evaluations = [line for line in log_lines(tmp_path) if line["event"] == "eval"]
     assert [line["step"] for line in evaluations] == [0, 2, 4, 6, 8]  # before the first step, and on schedule
@@ -237,12 +246,12 @@ def test_patience_stops_a_run_that_no_longer_improves(tmp_path: Path, capsys) ->
     def loss(model, batch):
         return language_model_loss(model, batch) if model.training else (torch.tensor(float(next(rising))), {})
 
-    one_batch = StepLoader(Shuffled(examples(), 0), pack_examples, 16).first_steps(1)
+    one_batch = StepLoader(ExampleDataset(examples(), 0), pack_examples, 16).first_steps(1)
     code, _ = run(flags(tmp_path, max_steps=50, eval_every=2, patience=3), loss_fn=loss, evaluation=one_batch)
     assert code == 0
     assert read_checkpoint(tmp_path / "out/latest_model.pt")["step"] == 8
     output = capsys.readouterr().out
-    assert "stopped early at step 8: no gain in 3 evaluations" in output
+    assert "stopped early at step 8: no improvement in 3 evaluations" in output
     assert "training did not improve on the model it started from" in output
 
 
@@ -254,7 +263,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(tmp
         total, metrics = language_model_loss(model, batch)
         return (total * value if model.training and next(calls) == 7 else total), metrics
 
-    message = f"step 8: the loss is {value}; the checkpoints saved before are kept; try --max-lr"
+    message = f"step 8: the loss is {value}; the checkpoints saved before are intact; try --max-lr below 0.01, with"
     with pytest.raises(ValueError, match=message):
         run(flags(tmp_path, eval_every=3), loss_fn=loss)
     latest = read_checkpoint(tmp_path / "out/latest_model.pt")
@@ -316,7 +325,7 @@ def test_a_run_is_saved_between_evaluations_after_a_while(tmp_path: Path, monkey
 
 def test_starting_over_keeps_the_best_of_the_run_before_and_says_so(tmp_path: Path, capsys) -> None:
     run(flags(tmp_path))
-    assert "is kept as" not in capsys.readouterr().out
+    assert "best_model.previous.pt" not in capsys.readouterr().out
     before = (tmp_path / "out/best_model.pt").read_bytes()
 
     def broken(model, batch):
@@ -326,7 +335,7 @@ def test_starting_over_keeps_the_best_of_the_run_before_and_says_so(tmp_path: Pa
         run(flags(tmp_path, seed=2), loss_fn=broken)
     assert (tmp_path / "out/best_model.pt").read_bytes() == before
     run(flags(tmp_path, seed=2))
-    assert capsys.readouterr().out.count("what an earlier run left there is kept as best_model.previous.pt\n") == 1
+    assert capsys.readouterr().out.count(": the best model of an earlier run is now best_model.previous.pt\n") == 1
     assert (tmp_path / "out/best_model.previous.pt").read_bytes() == before
     assert (tmp_path / "out/best_model.pt").read_bytes() != before
 
@@ -360,9 +369,9 @@ def test_the_model_is_in_training_mode_in_steps_and_not_in_evaluations(tmp_path:
 
 def test_the_plan_follows_the_epochs_unless_steps_are_given(tmp_path: Path) -> None:
     settings = flags(tmp_path, max_steps=None, eval_every=None)
-    plan = make_plan(settings, steps_per_epoch=40)
-    assert (plan.steps, plan.eval_every) == (120, 12)
-    assert make_plan(replace(settings, max_steps=7), steps_per_epoch=40).steps == 7
+    schedule = make_schedule(settings, steps_per_epoch=40)
+    assert (schedule.steps, schedule.eval_every) == (120, 12)
+    assert make_schedule(replace(settings, max_steps=7), steps_per_epoch=40).steps == 7
 
 
 def test_a_compiled_run_trains_as_an_eager_one_and_generation_stays_eager(
@@ -371,28 +380,33 @@ def test_a_compiled_run_trains_as_an_eager_one_and_generation_stays_eager(
     ids = torch.randint(61, (16, 13))
     windows = {"data": [(row[:-1], row[1:]) for row in ids], "collate": stack_windows}
     _, eager = run(flags(tmp_path / "a", max_steps=4), **windows)
-    reads = []
+    calls = []
 
-    def compiled(function):
+    def counting(function):
         graph = compile_(function, backend="eager")
-        return lambda *arguments, **named: reads.append(len(arguments)) or graph(*arguments, **named)
+        return lambda *args, **kwargs: calls.append(len(args)) or graph(*args, **kwargs)
 
     compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", compiled)
-    _, model = run(flags(tmp_path / "b", max_steps=4, compile=True), **windows)
+    monkeypatch.setattr(torch, "compile", counting)
+    _, model = run(flags(tmp_path / "b", max_steps=4), compiled=True, **windows)
     for name, tensor in weights(eager).items():
         torch.testing.assert_close(model.state_dict()[name], tensor, atol=1e-6, rtol=1e-5, msg=name)
     assert not [name for name in read_checkpoint(tmp_path / "b/out/best_model.pt")["model"] if "_orig_mod" in name]
-    trained = len(reads)
+    trained = len(calls)
     assert trained == 4 + 2 * 4  # four steps, and four batches in each of two evaluations
     with torch.no_grad():
         model(torch.zeros(1, 3, dtype=torch.int64), model.new_cache())
-    assert len(reads) == trained
+        model(torch.zeros(1, 3, dtype=torch.int64))
+    assert len(calls) == trained
 
 
-def test_packed_texts_are_not_compiled(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--compile is for windows of one length"):
-        run(flags(tmp_path, compile=True))
+def test_a_machine_that_cannot_compile_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_, **__):
+        raise BackendCompilerFailed(fail, RuntimeError("no compiler"), inspect.currentframe())
+
+    monkeypatch.setattr(torch, "compile", lambda function: fail)
+    with pytest.raises(ValueError, match=r"^--compile does not work on this machine \(.*\); leave it out$"):
+        run(flags(tmp_path), compiled=True)
 
 
 def test_a_run_that_stopped_early_is_finished(tmp_path: Path, capsys) -> None:
@@ -401,12 +415,12 @@ def test_a_run_that_stopped_early_is_finished(tmp_path: Path, capsys) -> None:
     def loss(model, batch):
         return language_model_loss(model, batch) if model.training else (torch.tensor(float(next(rising))), {})
 
-    one_batch = StepLoader(Shuffled(examples(), 0), pack_examples, 16).first_steps(1)
+    one_batch = StepLoader(ExampleDataset(examples(), 0), pack_examples, 16).first_steps(1)
     settings = flags(tmp_path, max_steps=50, eval_every=1, patience=1)
     run(settings, loss_fn=loss, evaluation=one_batch)
     capsys.readouterr()
     run(settings, loss_fn=loss, evaluation=one_batch)
-    assert "going on" not in capsys.readouterr().out
+    assert "resuming" not in capsys.readouterr().out
 
 
 def test_a_resumed_run_still_keeps_the_best_of_the_run_before_it(tmp_path: Path) -> None:
@@ -420,10 +434,35 @@ def test_a_resumed_run_still_keeps_the_best_of_the_run_before_it(tmp_path: Path)
 def test_a_precision_that_was_chosen_automatically_stays_when_the_run_goes_on(tmp_path: Path, capsys) -> None:
     run(flags(tmp_path), loss_fn=Interrupt(3))
     assert run(flags(tmp_path), runtime=replace(CPU, precision="bf16"))[0] == 0
-    assert "cpu, fp32 (as in the run that goes on)" in capsys.readouterr().out
+    assert "cpu, fp32 (as in the run being resumed)" in capsys.readouterr().out
     run(flags(tmp_path, precision="fp32"), loss_fn=Interrupt(3))
-    with pytest.raises(ValueError, match="precision fp32 there, bf16 here"):
+    with pytest.raises(ValueError, match="precision fp32 in the file, bf16 now"):
         run(flags(tmp_path, precision="bf16"), runtime=replace(CPU, precision="bf16"))
+
+
+def test_an_unfinished_run_of_version_0_1_is_resumed_exactly(tmp_path: Path) -> None:
+    _, expected = run(flags(tmp_path / "a"), dropout=0.2)
+    run(flags(tmp_path / "b"), dropout=0.2, loss_fn=Interrupt(7))
+    latest = tmp_path / "b/out/latest_model.pt"
+    content = read_checkpoint(latest)
+    resume = content.pop("resume")
+    content["settings"]["compile"] = False
+    save_checkpoint(latest, {**content, "run": {"state": resume.pop("progress"), **resume}})
+    code, resumed = run(flags(tmp_path / "b"), dropout=0.2)
+    assert code == 0
+    for name, tensor in weights(expected).items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_a_refused_resume_leaves_the_model_untouched(tmp_path: Path) -> None:
+    run(flags(tmp_path), loss_fn=Interrupt(3))
+    torch.manual_seed(1)
+    model = GPTModel({**CONFIG, "dropout": 0.0})
+    before = weights(model)
+    loader = StepLoader(ExampleDataset(examples(), 1337), pack_examples, 4)
+    with pytest.raises(ValueError, match="an unfinished run with other settings"):
+        start_or_resume(make_stage(loader), model, flags(tmp_path, max_lr=2e-2), CPU)
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in before.items())
 
 
 def test_a_damaged_latest_says_how_to_start_over(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_chunked_cross_entropy_in_bf16_stays_near_fp32(
     model: GPTModel, monkeypatch: pytest.MonkeyPatch, rows: int, piece: int
 ) -> None:
     monkeypatch.setattr(tied_head, "CHUNK_ROWS", rows)
-    monkeypatch.setattr(tied_head, "PIECE", piece)
+    monkeypatch.setattr(tied_head, "CONVERTED_ROWS", piece)
     ids = torch.randint(61, (4, 20))
     batch = Batch(ids[:, :-1], ids[:, 1:])
     exact, _ = language_model_loss(model, batch)
@@ -132,6 +132,17 @@ def test_a_matrix_that_is_embedding_and_head_has_the_gradient_of_both(times: int
     logits = torch.tanh(F.embedding(ids, weight)).view(6, 16) @ weight.T
     expected = times * F.cross_entropy(logits, targets, reduction="sum")
     torch.testing.assert_close(torch.autograd.grad(3 * loss, weight), torch.autograd.grad(3 * expected, weight))
+
+
+def test_language_model_loss_equals_its_naive_form(model: GPTModel) -> None:
+    ids = torch.randint(61, (3, 21))
+    batch = Batch(ids[:, :-1], torch.where(torch.rand(3, 20) < 0.3, IGNORE, ids[:, 1:]))
+    supervised = batch.targets != IGNORE
+    naive = F.cross_entropy(model(batch.inputs)[supervised], batch.targets[supervised], reduction="sum")
+    loss, metrics = language_model_loss(model, batch)
+    assert metrics == {} and 0 < batch.count < 60
+    torch.testing.assert_close(loss, naive)
+    assert_same_gradients(model, loss, naive)
 
 
 def test_only_targets_that_count_are_in_the_loss_each_seeing_its_own_text_alone(model: GPTModel) -> None:

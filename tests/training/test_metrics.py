@@ -10,7 +10,7 @@ from src.data.batching import Batch, pack_examples
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training.losses import language_model_loss
-from src.training.metrics import evaluate
+from src.training.metrics import mean_metrics
 
 CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 1, "dropout": 0.5}
 CPU = Runtime(torch.device("cpu"), "fp32", "for tests")
@@ -28,9 +28,9 @@ def model() -> GPTModel:
 
 
 def test_the_mean_is_over_all_targets_and_not_over_batches(model: GPTModel) -> None:
-    apart = evaluate(model, language_model_loss, [pack_examples([SHORT]), pack_examples([LONG])], CPU)["loss"]
-    together = evaluate(model, language_model_loss, [pack_examples([SHORT, LONG])], CPU)["loss"]
-    short, long = (evaluate(model, language_model_loss, [pack_examples([e])], CPU)["loss"] for e in (SHORT, LONG))
+    apart = mean_metrics(model, language_model_loss, [pack_examples([SHORT]), pack_examples([LONG])], CPU)["loss"]
+    together = mean_metrics(model, language_model_loss, [pack_examples([SHORT, LONG])], CPU)["loss"]
+    short, long = (mean_metrics(model, language_model_loss, [pack_examples([e])], CPU)["loss"] for e in (SHORT, LONG))
     assert apart == pytest.approx(together, rel=1e-5)
     assert apart == pytest.approx((1 * short + 11 * long) / 12, rel=1e-5)
     assert apart != pytest.approx((short + long) / 2, rel=1e-2)
@@ -41,13 +41,13 @@ def test_metrics_are_means_over_the_same_count(model: GPTModel) -> None:
         return torch.tensor(6.0), {"kl": torch.tensor(3.0), "accuracy": torch.tensor(12.0)}
 
     batches = [pack_examples([SHORT]), pack_examples([LONG])]
-    assert evaluate(model, loss, batches, CPU) == {"loss": 1.0, "kl": 0.5, "accuracy": 2.0}
+    assert mean_metrics(model, loss, batches, CPU) == {"loss": 1.0, "kl": 0.5, "accuracy": 2.0}
 
 
 def test_nothing_is_dropped_and_nothing_is_learned(model: GPTModel) -> None:
     batches = [pack_examples([SHORT, LONG])]
-    first = evaluate(model, language_model_loss, batches, CPU)
-    assert evaluate(model, language_model_loss, batches, CPU) == first
+    first = mean_metrics(model, language_model_loss, batches, CPU)
+    assert mean_metrics(model, language_model_loss, batches, CPU) == first
     assert all(parameter.grad is None for parameter in model.parameters())
     assert model.training
 
@@ -69,5 +69,5 @@ def test_batches_are_moved_and_computed_as_the_runtime_says(model: GPTModel) -> 
             return self
 
     batch = pack_examples([SHORT])
-    evaluate(model, language_model_loss, [Moving(batch.inputs, batch.targets)], Spy())
+    mean_metrics(model, language_model_loss, [Moving(batch.inputs, batch.targets)], Spy())
     assert log == ["autocast", "a device"]

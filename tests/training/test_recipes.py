@@ -29,7 +29,7 @@ CONSTANTS = {
 def test_what_was_published_are_the_constants_of_the_script_and_the_defaults_of_its_flags(stage: str) -> None:
     script: ModuleType = SCRIPTS[stage]
     assert SCRIPT_DEFAULTS[stage] == {field: getattr(script, constant) for field, constant in CONSTANTS.items()}
-    assert SCRIPT_DEFAULTS[stage] == {field: getattr(script.Config(), field) for field in CONSTANTS}
+    assert SCRIPT_DEFAULTS[stage] == {field: getattr(script.Flags(), field) for field in CONSTANTS}
     assert set(SCRIPT_DEFAULTS) == set(RECIPES) == set(SCRIPTS)
 
 
@@ -37,24 +37,24 @@ def test_every_recipe_is_of_a_size_that_exists_and_of_flags_that_its_script_has(
     for stage, sizes in RECIPES.items():
         for size, recipe in sizes.items():
             assert size in GPT_CONFIGS, (stage, size)
-            flags = SCRIPTS[stage].Config()
+            flags = SCRIPTS[stage].Flags()
             assert apply_recipe(flags, stage, size, set()) == replace(flags, **recipe)  # the checks of the flags pass
 
 
 @pytest.mark.parametrize("name", ["micro", "tiny", "gpt2-124M", "gpt2-355M", "gpt2-774M", "gpt2-1558M", "gpt3-13B"])
 def test_a_size_is_known_by_its_shape_alone(name: str) -> None:
     config = {**GPT_CONFIGS[name], "vocab_size": 7, "context_length": 3, "dropout": 0.5}
-    assert size_name(config, GPT_CONFIGS) == name
+    assert size_name(config) == name
 
 
 @pytest.mark.parametrize("changed", ["d_model", "n_heads", "n_layers"])
 def test_another_shape_is_no_known_size(changed: str) -> None:
     config = {**GPT_CONFIGS["micro"], changed: 2 * GPT_CONFIGS["micro"][changed]}
-    assert size_name(config, GPT_CONFIGS) is None
+    assert size_name(config) is None
 
 
 def test_a_recipes_rates_are_for_its_optimizer_only() -> None:
-    published = SCRIPTS["pretrain"].Config()
+    published = SCRIPTS["pretrain"].Flags()
     by_recipe = RECIPES["pretrain"]["micro"]
     given = replace(published, optimizer="adamw")
     fitted = apply_recipe(given, "pretrain", "micro", {"optimizer"})

@@ -1,4 +1,4 @@
-"""What a run says: aligned lines and a bar in the terminal, every step as JSON in a log, the curves as a picture."""
+"""Reports a run: aligned lines and a progress bar in the terminal, a JSON lines log, a plot of the curves."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-# Metrics that have a column, and how they look; a step shows the first two, an evaluation all, the log whatever comes.
+# Metrics with a column, and their format. Steps show _STEP_COLUMNS, evaluations show all, the log has every metric.
 _COLUMNS = {
     "margin": "{:+8.3f}",
     "accuracy": "{:4.0%}",
@@ -21,11 +21,11 @@ _COLUMNS = {
 }
 _STEP_COLUMNS = ("margin", "accuracy")
 _SAMPLE_LINES = 8
-_LINES_PER_RUN = 20  # report lines between start and end, beside those of the evaluations
+_LINES_PER_RUN = 20  # of training steps; evaluations come on top
 
 
 class Reporter:
-    """Reports one run. On a terminal a bar with the time left stands under the lines; piped, only the lines appear."""
+    """Reports one run. On a terminal, a progress bar stays below the lines. A pipe gets only the lines."""
 
     def __init__(self, stage: str, log_dir: Path, *, first_step: int, steps: int) -> None:
         log_dir.mkdir(parents=True, exist_ok=True)
@@ -44,13 +44,13 @@ class Reporter:
         )
 
     def event(self, event: str, **values: Any) -> None:
-        """One JSON line; numbers that JSON has no spelling for become null."""
+        """Write one JSON line to the log. NaN and infinity become null."""
         line = {"event": event, "stage": self.stage, **values, "elapsed_s": round(time.perf_counter() - self._start, 3)}
         self._file.write(json.dumps(_plain(line), ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
 
     def step(self, step: int, loss: float, metrics: Mapping[str, float], **values: Any) -> None:
-        """A training step: always in the log, now and then on the terminal. `step` counts from 1."""
+        """Report a training step: always in the log, on the terminal every few steps. `step` counts from 1."""
         self.event("step", step=step, loss=loss, **values, **metrics)
         self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
         self._bar.update(1)
@@ -62,7 +62,7 @@ class Reporter:
             )
 
     def evaluation(self, step: int, name: str, values: Mapping[str, float], *, best: bool, **logged: Any) -> None:
-        """An evaluation: `name` says on what, "val" or "train"."""
+        """Report an evaluation; `name` is the data it used, "val" or "train"."""
         metrics = {k: v for k, v in values.items() if k != "loss"}
         self.event("eval", step=step, **{f"{name}_loss": values["loss"]}, best=best, **metrics, **logged)
         mark = "(best)" if best else ""
@@ -70,12 +70,12 @@ class Reporter:
         self.say(f"eval {step:>6}/{self.steps} | {name} {values['loss']:8.4f} {mark:6}{columns}".rstrip())
 
     def sample(self, text: str) -> None:
-        """What the model writes now: its first lines, indented, empty ones left out."""
+        """Print the first lines of a generated sample, indented, without empty lines."""
         lines = [line for line in text.splitlines() if line.strip()]
         self.say("\n".join("    " + line for line in lines[:_SAMPLE_LINES]))
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the progress bar."""
         tqdm.write(text)
         sys.stdout.flush()
 
@@ -85,7 +85,7 @@ class Reporter:
 
 
 def draw_curves(log: Path) -> Path | None:
-    """A picture of the losses in a log, beside it; None where no loss was logged."""
+    """Plot the losses of a log to a PNG file next to it; returns its path, or None if no loss was logged."""
     events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     steps, *evaluations = (
         [(e["step"], e[name]) for e in events if e["event"] == event and e.get(name) is not None]
@@ -93,7 +93,7 @@ def draw_curves(log: Path) -> Path | None:
     )
     if not any((steps, *evaluations)):
         return None
-    from matplotlib.figure import Figure  # slow to import, and needed only here
+    from matplotlib.figure import Figure  # slow to import, and only needed here
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss", title=log.stem)
@@ -119,7 +119,7 @@ def _thousands(number: float) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON has it, whatever it is nested in."""
+    """The value with everything in it converted to what JSON can hold."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -130,7 +130,7 @@ def _plain(value: Any) -> Any:
 
 
 def _new_file(path: Path) -> TextIO:
-    """The file, opened for writing; with a number in its name where a run of the same second has taken it."""
+    """A new file, opened for writing; its name gets a number if another run started in the same second."""
     candidate, number = path, 1
     while True:
         try:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
-from src.training import progress
-from src.training.progress import Reporter, draw_curves
+from src.training import reporter as reporter_module
+from src.training.reporter import Reporter, draw_curves
 
 STEP = {"lr": 1e-3, "grad_norm": 0.5, "tokens": 512, "tokens_per_s": 900.0, "step_s": 0.5, "epoch": 0}
 DPO = {"margin": 0.5, "accuracy": 0.75, "chosen_logp": -30.0, "rejected_logp": -35.5, "kl": 0.01}
@@ -187,7 +187,7 @@ class Clock(datetime):
 
 
 def test_two_runs_of_the_same_second_have_two_files(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(progress, "datetime", Clock)
+    monkeypatch.setattr(reporter_module, "datetime", Clock)
     names = []
     for number in range(3):
         reporter = Reporter("sft", tmp_path / "logs", first_step=0, steps=1)
