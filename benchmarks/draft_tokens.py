@@ -1,18 +1,16 @@
-"""python -m benchmarks.draft_tokens: what guessed tokens would bring to texts that are there already, at 124M.
+"""python -m benchmarks.draft_tokens: how many draft tokens are accepted in real text, and the time they save, at 124M.
 
-Each text is written once more, window by window, as if every draw of the model were its next token: which guesses are
-made, and which come true, is then counted. What reading so many tokens at once takes is measured on a model of random
-weights, and a text's time is the sum of its reads. Texts: Shakespeare, and this project's own source.
+Each text is replayed window by window, as if the model sampled exactly its tokens, and the accepted draft tokens are
+counted. Forward passes on one and more tokens are timed with random weights. The time of a text is the sum of its
+passes. Texts: Shakespeare, and this project's source.
 """
 
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import torch
 
@@ -22,67 +20,61 @@ from src.cli import flag, parse
 from src.data.files import read_text
 from src.data.gutenberg import strip_boilerplate
 from src.data.shakespeare import SHAKESPEARE_PATH
-from src.model.attention import KeyValueCache
 from src.model.decoding import sequence
-from src.model.decoding.fast_head import HalfPrecisionHead
+from src.model.decoding.cached_model import CachedModel
+from src.model.decoding.output_head import OutputHead
 from src.model.decoding.sampling import SamplingSettings
-from src.model.decoding.step import SingleTokenStep
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.program import run_script
 from src.tokenizer import load_gpt2_encoding
 
-WINDOW, BEGINNING = 1024, 32  # tokens of a text, and how many of them are its prompt
-GUESSES = (0, 2, 3, 5, 8)
+WINDOW, PROMPT = 1024, 32  # tokens of a replayed window, and how many of them are its prompt
+DRAFT_TOKENS = (0, 2, 3, 5, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    ngram: int = flag(sequence.NGRAM, "tokens that have to be the same before a guess")
+    ngram: int = flag(sequence.NGRAM, "tokens that must match before a draft is made")
     tokens: int = flag(60_000, "tokens of each text")
-    rounds: int = flag(9, "reads of each length that count")
+    rounds: int = flag(9, "timed forward passes of each length")
 
 
-@torch.inference_mode()
-def read_ms(lengths: Sequence[int], rounds: int) -> dict[int, float]:
-    """Milliseconds that a chat's reading of so many tokens takes behind half a window; the lengths take turns."""
+def forward_ms(lengths: Iterable[int], rounds: int) -> dict[int, float]:
+    """Milliseconds of a chat's forward pass on 1, 2, ... tokens after half a window; the lengths take turns."""
     model = GPTModel({**GPT_CONFIGS["gpt2-124M"], "dropout": 0.0}).eval()
-    cache, decoder, head = model.new_cache(), SingleTokenStep(model), HalfPrecisionHead(model.wte.weight)
-    model.hidden_states(torch.zeros(1, WINDOW // 2, dtype=torch.int64), cache)
+    head = OutputHead(model, model.config.vocab_size)
+    head.prepare_fast_head(wait=True)
+    cached, top_k = CachedModel(model, head, model.new_cache()), ChatSettings().top_logits_needed
+    cached.read([0] * (WINDOW // 2))
     times: dict[int, list[float]] = {length: [] for length in lengths}
     for _ in range(rounds + 1):
-        for length, found in times.items():
+        for length, seconds in times.items():
             start = time.perf_counter()
-            if length == 1:
-                states = decoder.states([5], cache, [WINDOW // 2])
-            else:
-                states = model.hidden_states(torch.full((1, length), 5), cache)[0]
-            head.logits(states, ChatSettings().sampling_options()["top_k"])  # never None: random rows differ
-            found.append(time.perf_counter() - start)
-            cache.length = WINDOW // 2
-    return {length: statistics.median(found[1:]) * 1e3 for length, found in times.items()}
+            cached.read([5] * length, length, top_k)
+            seconds.append(time.perf_counter() - start)
+            cached.rollback(length)
+    return {length: statistics.median(seconds[1:]) * 1e3 for length, seconds in times.items()}
 
 
-def reads(window: Sequence[int], lookup: int, vocab_size: int) -> Counter[int]:
-    """How often so many tokens are read at once while a text is written; the prompt is left out."""
-    greedy = SamplingSettings(temperature=0)
-    copy = sequence.Writer(
-        window[:BEGINNING],
-        len(window) - BEGINNING,
-        context=WINDOW,
-        end=-1,
-        sampling=greedy,
+def replay(window: list[int], draft_tokens: int, vocab_size: int) -> Counter[int]:
+    """How many forward passes on 1, 2, ... tokens generate a window after its prompt."""
+    copy = sequence.Sequence(
+        window[:PROMPT],
+        len(window) - PROMPT,
+        context_length=WINDOW,
+        end_token=-1,
+        sampling=SamplingSettings(temperature=0),
         generator=torch.Generator(),
-        lookup=lookup,
+        draft_tokens=draft_tokens,
     )
-    cache = cast(KeyValueCache, SimpleNamespace(length=0))  # no more of it is looked at
-    found: Counter[int] = Counter()
+    passes: Counter[int] = Counter()
     while not copy.finished:
-        unread, known = copy.unread(cache), len(copy.window)
-        found[1 + len(copy.guesses)] += 1
-        cache.length += len(unread)
-        following = window[known : known + 1 + len(copy.guesses)]
-        copy.write(torch.nn.functional.one_hot(torch.tensor(following), vocab_size).float(), cache)
-    return found
+        known = len(copy.ids)
+        positions = len(copy.pending(known - 1))  # the last token and the draft
+        passes[positions] += 1
+        next_ids = torch.tensor(window[known : known + positions])
+        copy.accept(copy.sample(torch.nn.functional.one_hot(next_ids, vocab_size).float()))
+    return passes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,19 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     sequence.NGRAM = flags.ngram
     source = "".join(file.read_text(encoding="utf-8") for file in sorted(Path("src").rglob("*.py")))
     texts = {"Shakespeare": strip_boilerplate(read_text(SHAKESPEARE_PATH)).text, "Python source": source}
-    cost = read_ms(range(1, max(GUESSES) + 2), flags.rounds)
-    print("tokens at once, ms: " + ", ".join(f"{length}: {ms:.1f}" for length, ms in cost.items()))
+    pass_ms = forward_ms(range(1, max(DRAFT_TOKENS) + 2), flags.rounds)
+    print("tokens in a forward pass, ms: " + ", ".join(f"{length}: {ms:.1f}" for length, ms in pass_ms.items()))
     for name, text in texts.items():
         ids = load_gpt2_encoding().encode_ordinary(text[: 8 * flags.tokens])[: flags.tokens]
-        of_id = {id: i for i, id in enumerate(dict.fromkeys(ids))}
-        numbers = [of_id[id] for id in ids]
-        windows = [numbers[at : at + WINDOW] for at in range(0, len(numbers) - BEGINNING, WINDOW)]
-        written = sum(len(window) - BEGINNING for window in windows)
-        for lookup in GUESSES:
-            found = sum((reads(window, lookup, len(of_id)) for window in windows), Counter())
-            ms = sum(cost[length] * times for length, times in found.items()) / written
-            guessed = 1 - found.total() / written
-            print(f"{name:<14} {lookup} guesses: {ms:5.2f} ms a token, {guessed:4.0%} of the tokens guessed right")
+        renumbered = {id: i for i, id in enumerate(dict.fromkeys(ids))}  # a small vocabulary makes small logits
+        ids = [renumbered[id] for id in ids]
+        windows = [ids[at : at + WINDOW] for at in range(0, len(ids) - PROMPT, WINDOW)]
+        generated = sum(len(window) - PROMPT for window in windows)
+        for draft_tokens in DRAFT_TOKENS:
+            passes = sum((replay(window, draft_tokens, len(renumbered)) for window in windows), Counter())
+            ms = sum(pass_ms[length] * count for length, count in passes.items()) / generated
+            accepted = 1 - passes.total() / generated
+            print(f"{name:<14} {draft_tokens} draft tokens: {ms:5.2f} ms per token, {accepted:4.0%} accepted")
     return 0
 
 

@@ -143,7 +143,7 @@ def test_model_with_fewer_ids_than_the_tokenizer_is_refused(tmp_path: Path, fold
     GPT2LMHeadModel(GPT2Config(vocab_size=100, n_positions=32, n_embd=64, n_head=1, n_layer=1)).save_pretrained(
         tmp_path
     )
-    with pytest.raises(ValueError, match="the tokenizer has 50257 ids, the model knows 100"):
+    with pytest.raises(ValueError, match="the tokenizer has 50257 ids, the model has 100"):
         main(["--model", str(tmp_path), "--data", str(folder / "verse.txt")])
 
 

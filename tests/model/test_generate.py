@@ -224,7 +224,7 @@ def test_prompts_and_outputs_beyond_the_context_go_on_from_the_last_part_and_say
     assert bool(caplog.records) == overflows
     assert sum(model.read) < 4 * (prompt_length + limit)  # windows overlap by half: the cost stays linear
     if overflows:
-        assert "going on from the last" in caplog.text
+        assert "tokens is full: only the last" in caplog.text
 
 
 def test_the_reread_window_predicts_as_the_model_does_from_scratch(models) -> None:
@@ -275,7 +275,7 @@ def test_prompt_ids_outside_the_vocabulary_are_refused(generator) -> None:
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="the tokenizer has 50257 ids, the model knows 300"):
+    with pytest.raises(ValueError, match="the tokenizer has 50257 ids, the model has 300"):
         TextGenerator(Reciter([]), load_gpt2_encoding())
 
 

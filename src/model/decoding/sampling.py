@@ -129,6 +129,14 @@ class SamplingSettings:
         return self.filters[0].top_logits_needed if self.filters else None
 
 
+def sample(logits: Tensor, seen: Collection[int], settings: SamplingSettings, generator: torch.Generator) -> int:
+    """The id of the next token, drawn from the logits (V,); see `candidates`."""
+    ids, probabilities = candidates(logits, seen, settings)
+    if len(ids) == 1:
+        return int(ids)
+    return int(ids[torch.multinomial(probabilities, 1, generator=generator)])
+
+
 def candidates(logits: Tensor, seen: Collection[int], settings: SamplingSettings) -> tuple[Tensor, Tensor]:
     """The possible next tokens and their probabilities: float32 logits (V,) to ids (n,) and probabilities (n,).
 

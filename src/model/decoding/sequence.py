@@ -1,105 +1,108 @@
-"""One text while it is written: which tokens the model has to read next, and which token its logits lead to.
+"""The state of one sequence being generated. It knows nothing of a model or a cache.
 
-T tokens, V vocabulary.
+Draft tokens are those of prompt-lookup decoding (Saxena 2023), a form of speculative decoding (Leviathan et al. 2023).
+V vocabulary.
 """
 
 import logging
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from src.model.attention import KeyValueCache
-from src.model.decoding.sampling import SamplingSettings, candidates
+from src.model.decoding.sampling import SamplingSettings, sample
 
 logger = logging.getLogger(__name__)
 
-NGRAM = 3  # tokens that have to be the same before a guess is what followed them last time
+NGRAM = 3  # tokens that must match an earlier place before the tokens that followed there become the draft
 
 
-class Writer:
-    """The state of one text: its window on the model's context, what is left to write, and its random numbers.
+class Sequence:
+    """A sequence in the model's context window, with its sampling options and its random numbers.
 
-    lookup: so many tokens at most are guessed from what followed the same words before, and read together with the
-    last one. Each is then chosen from its own logits as ever, so that guesses change the speed and not the text.
+    One step: `slide_if_full`, a forward pass on `pending` tokens, `sample` from the logits, `accept` the result.
+    draft_tokens: maximum number of tokens to propose per step. They change the speed and not the sequence, since every
+    token is sampled from its own logits.
     """
 
     def __init__(
         self,
-        prompt: Sequence[int],
-        limit: int,
+        prompt: list[int],
+        max_new_tokens: int,
         *,
-        context: int,
-        end: int,
+        context_length: int,
+        end_token: int,
         sampling: SamplingSettings,
         generator: torch.Generator,
-        lookup: int = 0,
+        draft_tokens: int = 0,
     ) -> None:
         self.sampling = sampling
-        self._context, self._end, self._generator = context, end, generator
-        self._room = context - min(limit, context // 2)  # tokens that a window keeps when more than the context come
-        self.window = list(prompt[-self._room :] if len(prompt) + limit > context else prompt)
-        self.capacity = min(context, len(self.window) + limit)
-        self._left, self._lookup, self._seen = limit, lookup, set(prompt)
-        self._shortened, self._told = len(self.window) < len(prompt), False
-        self._after: dict[tuple[int, ...], int] = {}  # where in the window what followed some tokens begins
-        self._indexed = 0
-        self.guesses: list[int] = []
+        self._context_length, self._end_token, self._generator = context_length, end_token, generator
+        self._kept_tokens = context_length - min(max_new_tokens, context_length // 2)  # when the context overflows
+        self._truncated = len(prompt) > self._kept_tokens and len(prompt) + max_new_tokens > context_length
+        self.ids = prompt[-self._kept_tokens :] if self._truncated else list(prompt)
+        self.capacity = min(context_length, len(self.ids) + max_new_tokens)  # tokens that its cache needs room for
+        self.remaining = max_new_tokens
+        self.draft: list[int] = []
+        self._max_draft_tokens, self._seen, self._warned = draft_tokens, set(prompt), False
+        self._following: dict[tuple[int, ...], int] = {}  # n-gram -> index of the token after its last occurrence
+        self._indexed = 0  # tokens whose n-grams are in there
 
     @property
     def finished(self) -> bool:
-        return self._left == 0
+        return self.remaining == 0
 
-    def end(self) -> None:
-        """Nothing more is written."""
-        self._left = 0
+    def finish(self) -> None:
+        """Generate no more tokens."""
+        self.remaining = 0
 
-    def unread(self, cache: KeyValueCache) -> list[int]:
-        """The tokens to read next behind those that the cache holds: the last of them are `guesses`."""
-        full = len(self.window) > self._context
-        if full:
-            # Positions are learned: what is kept gets other ones, so its keys and values have to be made anew.
-            self.window, cache.length = self.window[-self._room :], 0
-            self._after, self._indexed = {}, 0
-        if not self._told and (full or self._shortened):
-            logger.warning(
-                "the context of %d tokens is full: going on from the last %d, read again", self._context, self._room
-            )
-            self._told = True
-        self.guesses = self._guess() if self._lookup else []
-        return self.window[cache.length :] + self.guesses
+    def slide_if_full(self) -> bool:
+        """Drop the oldest tokens if the context is full. Returns whether it did.
 
-    def write(self, logits: Tensor, cache: KeyValueCache) -> list[int]:
-        """The new tokens, from the logits (1 + guesses, V) behind the last known token and behind each guess.
-
-        The first that is not what was guessed is the last: the logits behind it are those of another text.
+        If so, no cached key or value is valid any more: position embeddings are absolute, and all positions change.
         """
-        new: list[int] = []
-        # Guesses count as read once they have come true: what interrupts this leaves a cache to go on from.
-        read, cache.length = cache.length, len(self.window)
-        for position, guess in zip(logits, [*self.guesses, None], strict=True):
-            ids, probabilities = candidates(position, self._seen, self.sampling)
-            token = (
-                int(ids[torch.multinomial(probabilities, 1, generator=self._generator)]) if len(ids) > 1 else int(ids)
-            )
-            if token == self._end:
-                self.end()
+        full = len(self.ids) > self._context_length
+        if (full or self._truncated) and not self._warned:
+            message = "the context of %d tokens is full: only the last %d tokens are used from here on"
+            logger.warning(message, self._context_length, self._kept_tokens)
+            self._warned = True
+        if full:
+            self.ids = self.ids[-self._kept_tokens :]
+            self._following, self._indexed = {}, 0
+        return full
+
+    def pending(self, cached_tokens: int) -> list[int]:
+        """The ids that still need a forward pass, after the first `cached_tokens`; the draft tokens come last."""
+        self.draft = self._find_draft() if self._max_draft_tokens else []
+        return self.ids[cached_tokens:] + self.draft
+
+    def sample(self, logits: Tensor) -> list[int]:
+        """Sample from logits (1 + draft tokens, V): after the last accepted token, and after each draft token.
+
+        Returns the tokens up to the first that differs from the draft: later logits belong to another continuation.
+        """
+        tokens: list[int] = []
+        for token_logits, draft_token in zip(logits, [*self.draft, None], strict=True):
+            seen = self._seen.union(tokens) if tokens else self._seen
+            tokens.append(sample(token_logits, seen, self.sampling, self._generator))
+            if tokens[-1] != draft_token or draft_token == self._end_token:
                 break
-            new.append(token)
-            self._seen.add(token)
-            self.window.append(token)
-            self._left -= 1
-            if token != guess or not self._left:
-                break
-        cache.length = min(read, len(self.window) - bool(new))
+        return tokens
+
+    def accept(self, tokens: list[int]) -> list[int]:
+        """Append sampled tokens and return the new ones. An end-of-text is left out and finishes the sequence."""
+        ended = tokens[-1] == self._end_token
+        new = tokens[:-1] if ended else tokens
+        self.remaining = 0 if ended else self.remaining - len(new)
+        self.ids += new
+        self._seen.update(new)
         return new
 
-    def _guess(self) -> list[int]:
-        """What followed the last few tokens when they came before."""
-        known = len(self.window)
-        for at in range(max(self._indexed, NGRAM), known):
-            self._after[tuple(self.window[at - NGRAM : at])] = at
-        self._indexed = known
-        followed = self.window[self._after.get(tuple(self.window[-NGRAM:]), known) :]
-        most = min(self._lookup, self._left - 1, self._context - known)
-        return [followed[i % len(followed)] for i in range(most)] if followed else []  # a loop goes on as a loop
+    def _find_draft(self) -> list[int]:
+        """The tokens that followed the last occurrence of the current n-gram; a periodic match repeats cyclically."""
+        length = len(self.ids)
+        for end in range(max(self._indexed, NGRAM), length):
+            self._following[tuple(self.ids[end - NGRAM : end])] = end
+        self._indexed = length
+        match = self.ids[self._following.get(tuple(self.ids[-NGRAM:]), length) :]
+        count = min(self._max_draft_tokens, self.remaining - 1, self._context_length - length)
+        return [match[i % len(match)] for i in range(count)] if match else []

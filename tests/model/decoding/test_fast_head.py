@@ -41,7 +41,7 @@ def head_of(kind: str) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("k", [1, 2, 40, 300])
 @pytest.mark.parametrize("kind", ["plain", "many alike", "far from zero", "large and small numbers", "tiny"])
 def test_the_k_largest_are_those_of_the_head(kind: str, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.model.decoding.fast_head.MANY", 1)
+    monkeypatch.setattr("src.model.decoding.fast_head.MAX_RECOMPUTED_SHARE", 1)
     weight, states = head_of(kind)
     exact = states @ weight.T
     logits = HalfPrecisionHead(weight).logits(states, k)
@@ -117,8 +117,8 @@ def generators(monkeypatch: pytest.MonkeyPatch) -> tuple[TextGenerator, TextGene
         torch.nn.init.normal_(parameter, std=0.2)
     with torch.no_grad():
         model.wte.weight[257:] *= 10  # they would win
-    monkeypatch.setattr("src.model.decoding.fast_head.IN_CACHE", 0)
-    monkeypatch.setattr("src.model.decoding.fast_head.MANY", 1)
+    monkeypatch.setattr("src.model.decoding.fast_head.CACHE_BYTES", 0)
+    monkeypatch.setattr("src.model.decoding.fast_head.MAX_RECOMPUTED_SHARE", 1)
     plain, settled = TextGenerator(model, ByteEncoding()), TextGenerator(copy.deepcopy(model), ByteEncoding())
     settled.prepare_fast_decoding(wait=True)
     return plain, settled
@@ -185,18 +185,18 @@ def test_texts_are_written_while_the_copy_is_made_and_if_it_cannot_be_made(
 def test_a_head_that_does_not_pay_is_not_copied() -> None:
     generator = TextGenerator(GPTModel(BYTE_MODEL), ByteEncoding())
     generator.prepare_fast_decoding(wait=True)
-    assert generator._settling is None
+    assert generator._head._fast_head is None
 
 
 def test_only_a_large_head_in_32_bits_on_a_cpu_has_a_shortlist(monkeypatch: pytest.MonkeyPatch) -> None:
     model = GPTModel(BYTE_MODEL)
-    assert not HalfPrecisionHead.pays(model)  # a small one
-    assert not HalfPrecisionHead.pays(GPTModel({**BYTE_MODEL, "vocab_size": 150_000}))  # 19 MB
-    assert HalfPrecisionHead.pays(GPTModel({**BYTE_MODEL, "vocab_size": 150_000, "d_model": 64}))
-    monkeypatch.setattr("src.model.decoding.fast_head.IN_CACHE", 0)
-    assert HalfPrecisionHead.pays(model)
-    assert not HalfPrecisionHead.pays(quantize_int8(model))
-    assert not HalfPrecisionHead.pays(copy.deepcopy(model).bfloat16())
-    assert not HalfPrecisionHead.pays(copy.deepcopy(model).to("meta"))
+    assert not HalfPrecisionHead.is_worthwhile(model)  # a small one
+    assert not HalfPrecisionHead.is_worthwhile(GPTModel({**BYTE_MODEL, "vocab_size": 150_000}))  # 19 MB
+    assert HalfPrecisionHead.is_worthwhile(GPTModel({**BYTE_MODEL, "vocab_size": 150_000, "d_model": 64}))
+    monkeypatch.setattr("src.model.decoding.fast_head.CACHE_BYTES", 0)
+    assert HalfPrecisionHead.is_worthwhile(model)
+    assert not HalfPrecisionHead.is_worthwhile(quantize_int8(model))
+    assert not HalfPrecisionHead.is_worthwhile(copy.deepcopy(model).bfloat16())
+    assert not HalfPrecisionHead.is_worthwhile(copy.deepcopy(model).to("meta"))
     monkeypatch.setattr("torch.backends.quantized.engine", "qnnpack")
-    assert not HalfPrecisionHead.pays(model)
+    assert not HalfPrecisionHead.is_worthwhile(model)

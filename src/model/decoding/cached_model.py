@@ -1,0 +1,140 @@
+"""Forward passes over a KV cache: prefill, and decode steps of one token.
+
+The classes here are the only ones that change a cache's length, besides `GPTModel.hidden_states`, which advances it.
+V vocabulary.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from src.model.attention import KeyValueCache
+from src.model.decoding.output_head import OutputHead
+from src.model.decoding.step import SingleTokenStep
+from src.model.gpt import GPTModel
+from src.model.quantize import Int8GPT
+
+
+def default_draft_tokens(model: GPTModel) -> int:
+    """Draft tokens that cost almost nothing extra to verify.
+
+    0 in int8, where three tokens take nearly twice the time of one, and in half precision, where batching often changes
+    which of two nearly equal logits is the larger.
+    """
+    full_precision = model.wpe.weight.dtype in (torch.float32, torch.float64)
+    return 2 if full_precision and not isinstance(model, Int8GPT) else 0
+
+
+@dataclass
+class PrefixCache:
+    """The token ids in a KV cache, so that a longer prompt with the same prefix only computes its new tokens.
+
+    Pass the same object to each `stream` of a conversation. It is valid for one model with unchanged weights.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    cache: KeyValueCache | None = None
+
+    @torch.inference_mode()
+    def take(self, model: GPTModel, ids: list[int], capacity: int) -> KeyValueCache:
+        """A cache with room for `capacity` tokens that contains the longest known prefix of `ids`.
+
+        The last token always stays out, because its logits are needed. Until `put`, this object is empty: a second
+        stream that starts before the first has ended gets a cache of its own.
+        """
+        length = _common_prefix_length(self.ids, ids[:-1])
+        cache, self.ids, self.cache = self.cache, [], None
+        if cache is None or cache.capacity < capacity:
+            larger = model.new_cache(capacity=capacity)
+            if cache is not None:
+                larger.copy_from(cache, length)
+            cache = larger
+        cache.length = length
+        return cache
+
+    def put(self, ids: list[int], cache: KeyValueCache) -> None:
+        """Give back a cache that holds a prefix of `ids`."""
+        self.ids, self.cache = ids[: cache.length], cache
+
+
+class CachedModel:
+    """A model that continues one sequence, whose keys and values are in `cache`."""
+
+    def __init__(self, model: GPTModel, head: OutputHead, cache: KeyValueCache) -> None:
+        self.cache = cache
+        self._model, self._head, self._step = model, head, SingleTokenStep(model)
+
+    @torch.inference_mode()
+    def read(self, ids: list[int], n_logits: int = 1, top_logits_needed: int | None = None) -> Tensor:
+        """Append ids to the cache and return the logits (n_logits, V) after the last ones; see `OutputHead.logits`."""
+        if len(ids) == 1:
+            states = self._step.hidden_states(ids, self.cache, [self.cache.length])
+            self.cache.length += 1
+        else:
+            states = _prefill(self._model, ids, self.cache)[-n_logits:]
+        return self._head.logits(states, top_logits_needed)
+
+    def rollback(self, n_tokens: int) -> None:
+        """Remove the last tokens from the cache."""
+        self.cache.length -= n_tokens
+
+    def clear(self) -> None:
+        """Remove all tokens from the cache."""
+        self.cache.length = 0
+
+
+class CachedBatch:
+    """A model that continues several sequences, one per row of its cache, each of a length of its own."""
+
+    @torch.inference_mode()
+    def __init__(self, model: GPTModel, head: OutputHead, n_rows: int, capacity: int) -> None:
+        self._model, self._head, self._step = model, head, SingleTokenStep(model)
+        self._cache = model.new_cache(n_rows, capacity)
+        self._cache.keys_values.zero_()  # masked positions must not hold NaN
+        self._rows = [self._cache.row(i) for i in range(n_rows)]
+
+    @property
+    def n_rows(self) -> int:
+        return len(self._rows)
+
+    def cached_tokens(self, row: int) -> int:
+        return self._rows[row].length
+
+    @torch.inference_mode()
+    def prefill(self, row: int, ids: list[int]) -> None:
+        """Append ids to the cache of a row."""
+        _prefill(self._model, ids, self._rows[row])
+
+    @torch.inference_mode()
+    def decode(self, ids: list[int], top_logits_needed: int | None = None) -> Tensor:
+        """Append one id to each of the first rows and return the logits (rows, V) after them."""
+        rows = self._rows[: len(ids)]
+        states = self._step.hidden_states(ids, self._cache, [row.length for row in rows])
+        for row in rows:
+            row.length += 1
+        return self._head.logits(states, top_logits_needed)
+
+    @torch.inference_mode()
+    def move(self, source: int, target: int) -> None:
+        """Copy the tokens of one row to another."""
+        self._rows[target].copy_from(self._rows[source], self._rows[source].length)
+
+    def clear(self, row: int) -> None:
+        """Remove all tokens from the cache of a row."""
+        self._rows[row].length = 0
+
+
+def _prefill(model: GPTModel, ids: list[int], cache: KeyValueCache) -> Tensor:
+    """Hidden states (ids, C) of tokens that are appended to a cache."""
+    with model.evaluating():
+        return model.hidden_states(torch.tensor([ids], device=model.wpe.weight.device), cache)[0]
+
+
+def _common_prefix_length(a: list[int], b: list[int]) -> int:
+    length = 0
+    for one, other in zip(a, b, strict=False):
+        if one != other:
+            break
+        length += 1
+    return length

@@ -1,0 +1,94 @@
+"""A sequence and its draft tokens, without any model."""
+
+import logging
+
+import pytest
+import torch
+
+from src.model.decoding.sampling import SamplingSettings
+from src.model.decoding.sequence import Sequence
+
+END = 256
+
+
+def new_sequence(prompt: bytes, limit: int = 9, *, context_length: int = 48, draft_tokens: int = 3) -> Sequence:
+    return Sequence(
+        list(prompt),
+        limit,
+        context_length=context_length,
+        end_token=END,
+        sampling=SamplingSettings(temperature=0),
+        generator=torch.Generator(),
+        draft_tokens=draft_tokens,
+    )
+
+
+def logits_for(*tokens: int) -> torch.Tensor:
+    """Logits whose most likely tokens are these."""
+    return torch.nn.functional.one_hot(torch.tensor(tokens), END + 1).float()
+
+
+def test_pending_tokens_follow_the_cached_ones_and_end_with_the_draft() -> None:
+    sequence = new_sequence(b"abcdefabc")
+    assert sequence.pending(cached_tokens=0) == list(b"abcdefabc" + b"def")
+    assert sequence.draft == list(b"def")
+    assert sequence.pending(cached_tokens=8) == list(b"c" + b"def")
+
+
+def test_a_periodic_match_is_repeated_cyclically() -> None:
+    sequence = new_sequence(b"ababab", draft_tokens=5)
+    assert sequence.pending(6) == list(b"ababa")
+
+
+@pytest.mark.parametrize(("context_length", "limit", "expected"), [(48, 3, b"de"), (48, 1, b""), (11, 9, b"def")])
+def test_a_draft_exceeds_neither_the_limit_nor_the_context(context_length: int, limit: int, expected: bytes) -> None:
+    sequence = new_sequence(b"abcdefabc", limit, context_length=context_length, draft_tokens=8)
+    sequence.pending(0)
+    assert len(sequence.ids) + len(sequence.draft) <= context_length
+    if context_length == 48:
+        assert sequence.draft == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("most_likely", "new", "finished"),
+    [
+        (b"defg", b"defg", False),  # the whole draft is accepted
+        (b"dxfg", b"dx", False),
+        (b"xefg", b"x", False),
+        ([*b"d", END, *b"fg"], b"d", True),
+        ([END, *b"efg"], b"", True),
+    ],
+)
+def test_draft_tokens_are_accepted_up_to_the_first_mismatch(most_likely, new: bytes, finished: bool) -> None:
+    sequence = new_sequence(b"abcdefabc")
+    sequence.pending(0)
+    sampled = sequence.sample(logits_for(*most_likely))
+    assert sequence.ids == list(b"abcdefabc")  # sampling alone changes nothing
+    assert sequence.accept(sampled) == list(new)
+    assert sequence.ids == list(b"abcdefabc" + new)
+    assert (sequence.finished, sequence.remaining) == (finished, 0 if finished else 9 - len(new))
+
+
+def test_a_full_context_slides_and_warns_once(caplog: pytest.LogCaptureFixture) -> None:
+    sequence = new_sequence(b"0123456789", 100, context_length=12, draft_tokens=0)
+    with caplog.at_level(logging.WARNING, logger="src.model.decoding.sequence"):
+        slides = []
+        for _ in range(20):
+            slides.append(sequence.slide_if_full())
+            cached = 0 if slides[-1] else len(sequence.ids) - 1
+            assert sequence.pending(cached) == sequence.ids[cached:]
+            sequence.accept(sequence.sample(logits_for(65)))
+    assert [i for i, slid in enumerate(slides) if slid] == [7, 14]  # 6 tokens stay, the 13th makes them slide
+    assert len(sequence.ids) <= 13
+    assert [record.getMessage() for record in caplog.records] == [
+        "the context of 12 tokens is full: only the last 6 tokens are used from here on"
+    ]
+
+
+def test_a_repetition_penalty_applies_within_a_draft() -> None:
+    sequence = new_sequence(b"abcdefabc")
+    sequence.sampling = SamplingSettings(temperature=0, repetition_penalty=100.0)
+    assert sequence.pending(9) == list(b"def")
+    logits = torch.zeros(4, END + 1)
+    logits[:, ord("d")], logits[:, ord("z")] = 2.0, 1.0
+    assert sequence.sample(logits) == list(b"z")
