@@ -154,11 +154,11 @@ def parse_only(module: ModuleType, arguments: list[str]) -> Any:
     def stop(flags: Any) -> NoReturn:
         raise Parsed(flags)
 
-    parse, parse_args = getattr(module, "parse", None), argparse.ArgumentParser.parse_args
+    parse_args = argparse.ArgumentParser.parse_args
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", lambda *given: stop(parse_args(*given)))
-        if parse is not None:
-            patch.setattr(module, "parse", lambda *given: stop(parse(*given)[0]))
+        for name in {"parse", "parse_chat_flags"} & vars(module).keys():
+            patch.setattr(module, name, lambda *given, parse=getattr(module, name): stop(parse(*given)[0]))
         try:
             call(module, arguments)
         except Parsed as parsed:
