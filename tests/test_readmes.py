@@ -20,7 +20,7 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,11 +154,14 @@ def parse_only(module: ModuleType, arguments: list[str]) -> Any:
     def stop(flags: Any) -> NoReturn:
         raise Parsed(flags)
 
+    def stopping(parse: Callable[..., tuple[Any, set[str]]]) -> Callable[..., NoReturn]:
+        return lambda *given: stop(parse(*given)[0])
+
     parse_args = argparse.ArgumentParser.parse_args
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", lambda *given: stop(parse_args(*given)))
         for name in {"parse", "parse_chat_flags"} & vars(module).keys():
-            patch.setattr(module, name, lambda *given, parse=getattr(module, name): stop(parse(*given)[0]))
+            patch.setattr(module, name, stopping(getattr(module, name)))
         try:
             call(module, arguments)
         except Parsed as parsed:
