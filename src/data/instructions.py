@@ -1,4 +1,4 @@
-"""Instruction files as conversations: instruction/response pairs, Alpaca records, and chats of messages."""
+"""Read instruction files: instruction/response pairs, Alpaca records, and chats of messages."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +13,22 @@ FORMATS = "expected 'instruction' and 'response', Alpaca's 'instruction', 'input
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages that end with the assistant's, and the place in the file that they came from."""
+    """Messages, the last one from the assistant. `where` is the record they came from, for error messages."""
 
     where: str
     messages: tuple[Message, ...]
 
 
 def load_conversations(path: str | Path) -> list[Conversation]:
-    """Load a JSON or JSONL file whose records each have one of three formats, told apart record by record.
+    """Load a JSON or JSONL file. Each record may have any of three formats:
 
     {"instruction", "response"}; Alpaca's {"instruction", "input", "output"} with an optional input; or
     {"messages": [{"role", "content"}, ...]}, where user and assistant alternate after an optional system message.
-    Texts are stripped of surrounding white space; other keys are ignored.
+    White space around texts is stripped; other keys are ignored.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file can't be read as records, or a record is none of these; one line with the first problem.
+        ValueError: the file has no records, or a record has none of these formats; one line with the first problem.
     """
     return collect(lambda located: Conversation(located[0], _messages(*located)), read_records(path))
 
@@ -41,7 +41,7 @@ def _messages(where: str, record: Record) -> tuple[Message, ...]:
 
 
 def instruction_message(where: str, record: Record) -> Message:
-    """Read "instruction" and the optional "input"; raises ValueError where either is not text."""
+    """Read "instruction" and the optional "input"; raises ValueError if either is not text."""
     has_input = record.get("input") is not None
     return Message(
         "user",
@@ -53,7 +53,7 @@ def instruction_message(where: str, record: Record) -> Message:
 def read_messages(where: str, record: Record, key: str, last: Role) -> tuple[Message, ...]:
     """Read the chat under `key`: an optional system message, then user and assistant in turn, ending with `last`.
 
-    An empty system message counts as none. Raises ValueError where the messages are not such a chat.
+    An empty system message is dropped. Raises ValueError if the messages are not such a chat.
     """
     entries = message_list(where, record, key)
     messages = [read_message(f"{where}, message {n} of {key!r}", entry) for n, entry in enumerate(entries, start=1)]
@@ -63,27 +63,27 @@ def read_messages(where: str, record: Record, key: str, last: Role) -> tuple[Mes
         if message.role != expected:
             raise ValueError(
                 f"{where}, message {before_user + index + 1} of {key!r}: found the role {message.role!r}, "
-                f"expected {expected!r}; user and assistant take turns, after at most one system message"
+                f"expected {expected!r}; user and assistant must alternate, after at most one system message"
             )
     if messages[-1].role != last:
-        raise ValueError(f"{where}: {key!r} ends with the role {messages[-1].role!r}, expected {last!r} at the end")
+        raise ValueError(f"{where}: {key!r} ends with the role {messages[-1].role!r}, expected {last!r}")
     return tuple(message for message in messages if message.text)
 
 
 def message_list(where: str, record: Record, key: str) -> list[object]:
-    """Return the non-empty list under `key`; raises ValueError where it is something else."""
+    """Return the non-empty list under `key`; raises ValueError if it is something else."""
     value = record[key]
     if not isinstance(value, list):
         raise ValueError(
             f"{where}: {key!r} is {kind(value)}, expected a list of messages [{{'role': ..., 'content': ...}}, ...]"
         )
     if not value:
-        raise ValueError(f"{where}: {key!r} is empty, so there is nothing to learn; add messages or remove the record")
+        raise ValueError(f"{where}: {key!r} is empty; add messages or remove the record")
     return value
 
 
 def read_message(where: str, message: object) -> Message:
-    """Read one {"role", "content"} object; raises ValueError where it is something else."""
+    """Read one {"role", "content"} object; raises ValueError if it is something else."""
     if not isinstance(message, dict):
         raise ValueError(f"{where}: found {kind(message)}, expected an object with 'role' and 'content'")
     role = text_of(where, message, "role")

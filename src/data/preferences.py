@@ -1,4 +1,4 @@
-"""Preference files as prompts with a chosen and a rejected answer: our own format and the three that TRL documents."""
+"""Read preference files: prompts with a chosen and a rejected answer, in our format or any of TRL's three."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ FORMATS = "expected 'instruction' or 'prompt', 'chosen' and 'rejected', or the l
 
 @dataclass(frozen=True)
 class Preference:
-    """A prompt, its better and its worse answer, and the place in the file that they came from."""
+    """A prompt with its better and its worse answer. `where` is the record they came from, for error messages."""
 
     where: str
     messages: tuple[Message, ...]  # the prompt; the last message is the user's
@@ -22,15 +22,15 @@ class Preference:
 
 
 def load_preferences(path: str | Path) -> list[Preference]:
-    """Load a JSON or JSONL file whose records each have one of four formats, told apart record by record.
+    """Load a JSON or JSONL file. Each record may have any of four formats:
 
     {"instruction", "chosen", "rejected"} with an optional "input"; {"prompt", "chosen", "rejected"} as texts; the same
-    three as lists of messages, the answers one message each; or "chosen" and "rejected" as whole conversations that
-    differ in their last message. Texts are stripped of surrounding white space; other keys are ignored.
+    three as lists of messages, with one message per answer; or "chosen" and "rejected" as whole conversations that
+    differ in their last message. White space around texts is stripped; other keys are ignored.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file can't be read as records, or a record is none of these; one line with the first problem.
+        ValueError: the file has no records, or a record has none of these formats; one line with the first problem.
     """
     return collect(lambda located: _preference(*located), read_records(path))
 
@@ -59,7 +59,7 @@ def _prompt_and_answers(where: str, record: Record) -> tuple[tuple[Message, ...]
 
 
 def _split_chats(where: str, record: Record) -> tuple[tuple[Message, ...], str, str]:
-    """The prompt is all but the last message, which must be the same in both chats."""
+    """Split each chat before its last message. The prompts must be the same."""
     *chosen_prompt, chosen = read_messages(where, record, "chosen", last="assistant")
     *rejected_prompt, rejected = read_messages(where, record, "rejected", last="assistant")
     if chosen_prompt != rejected_prompt:
@@ -72,7 +72,7 @@ def _split_chats(where: str, record: Record) -> tuple[tuple[Message, ...], str, 
 def _answer_message(where: str, record: Record, key: str) -> str:
     messages = message_list(where, record, key)
     if len(messages) != 1:
-        raise ValueError(f"{where}: {key!r} holds {len(messages)} messages, expected the assistant's answer alone")
+        raise ValueError(f"{where}: {key!r} holds {len(messages)} messages, expected only the assistant's answer")
     answer = read_message(f"{where}, message 1 of {key!r}", messages[0])
     if answer.role != "assistant":
         raise ValueError(f"{where}, message 1 of {key!r}: found the role {answer.role!r}, expected 'assistant'")

@@ -1,7 +1,7 @@
-"""The one prompt template: how a conversation is written for the model, in training and in chat alike.
+"""The one prompt template: how a conversation becomes token ids, in training and in chat.
 
-Prompt and response are encoded separately and joined as ids: encoded together, merges could cross the border, and the
-model would be asked for tokens that it never saw in training.
+Prompt and response are encoded separately and their ids are joined. Encoded together, a merge could cross the border,
+and chat would ask the model to continue tokens that it never saw in training.
 """
 
 from collections.abc import Sequence
@@ -29,47 +29,48 @@ class Message:
 
 
 def render_conversation(messages: Sequence[Message], encoding: Encoding) -> tuple[list[int], list[bool]]:
-    """Ids of a conversation, and for each whether it is to be learned: responses and the end-of-text after each.
+    """Return the ids of a conversation, and for each id whether it is supervised.
 
-    The last message may be the user's; the ids then end where the response begins.
+    Supervised are the responses and the end-of-text token after each. If the last message is the user's, the ids end
+    where the response begins.
     """
     ids: list[int] = []
-    learned: list[bool] = []
+    supervised: list[bool] = []
     for message in messages:
         if message.role == "assistant":
             part = [*encoding.encode_ordinary(message.text), encoding.eot_token]
         else:
             part = prompt_ids(message, encoding)
         ids += part
-        learned += [message.role == "assistant"] * len(part)
-    return ids, learned
+        supervised += [message.role == "assistant"] * len(part)
+    return ids, supervised
 
 
 def prompt_ids(message: Message, encoding: Encoding) -> list[int]:
-    """Ids of a system or user message; a user message ends with the heading that the response follows."""
+    """Ids of a system or user message. A user message ends with the heading of the response."""
     if message.role == "system":
         return encoding.encode_ordinary(_fill(_SYSTEM, message.text))
-    given = _fill(_INPUT, message.input) if message.input else ""
-    return encoding.encode_ordinary(_fill(_INSTRUCTION, message.text) + given + _RESPONSE)
+    material = _fill(_INPUT, message.input) if message.input else ""
+    return encoding.encode_ordinary(_fill(_INSTRUCTION, message.text) + material + _RESPONSE)
 
 
 def headings() -> list[str]:
-    """What the template itself writes."""
+    """The headings of the template: its text without any message."""
     return [_fill(part, "") for part in (_SYSTEM, _INSTRUCTION, _INPUT)] + [_RESPONSE]
 
 
 def as_jinja() -> str:
-    """The template in the language of Hugging Face's `chat_template`, for messages without `input`.
+    """The template as a Hugging Face `chat_template`, for messages without `input`.
 
-    It writes the same text. There all of it is encoded at once and a special token's spelling is that token; here parts
-    are encoded one by one, as text. So ids differ after a system message, before an answer that begins with white
-    space, and where a text spells <|endoftext|>.
+    It renders the same text, but Hugging Face encodes that text at once, and encodes a spelled special token as that
+    token; we encode message by message, and only as text. So the ids differ after a system message, before an answer
+    that begins with white space, and if a message contains <|endoftext|>.
     """
 
-    def written(template: str) -> str:
+    def expression(template: str) -> str:
         return "{{ '" + template.replace("\n", r"\n").replace("{}", "' + message['content'] + '") + "' }}"
 
-    system, user = written(_SYSTEM), written(_INSTRUCTION + _RESPONSE)
+    system, user = expression(_SYSTEM), expression(_INSTRUCTION + _RESPONSE)
     return (
         "{% for message in messages %}"
         f"{{% if message['role'] == 'system' %}}{system}"
@@ -81,6 +82,6 @@ def as_jinja() -> str:
 
 
 def _fill(template: str, text: str) -> str:
-    """The template with the text in its place; never `format`, which would read braces in the text."""
+    """Insert the text into the template. Unlike `str.format`, this leaves braces in the text alone."""
     before, after = template.split("{}")
     return before + text + after

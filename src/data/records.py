@@ -1,7 +1,7 @@
-"""Read the records of a JSON or JSONL file, each with the place where a person finds it.
+"""Read the records of a JSON or JSONL file, each with its location for error messages.
 
-JSON holds a list of objects, or one object with a single list inside, such as {"data": [...]}. JSONL holds one object
-a line.
+A JSON file contains a list of objects, or one object with a single list in it, such as {"data": [...]}. A JSONL file
+contains one object per line.
 """
 
 import json
@@ -16,25 +16,25 @@ Located = tuple[str, Record]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-TOO_DEEP = "nested too deeply for a record, which holds texts and lists of messages"
+TOO_DEEP = "nested too deeply for a record of texts and lists of messages"
 
 
 @dataclass(frozen=True)
 class _Flaw:
-    """Stands for a value that Python's parser would let pass; reported once its record is known."""
+    """Replaces a value that Python's JSON parser accepts and we do not. It is reported once its record is known."""
 
     problem: str
 
 
 def read_records(path: str | Path) -> list[Located]:
-    """Return every record as `(where, record)`; `where` reads "Data/x.json record 3" or "x.jsonl line 7".
+    """Return every record as `(where, record)`. `where` is "Data/x.json record 3" or "x.jsonl line 7", counted from 1.
 
-    Both count from 1. Repeated keys, NaN and Infinity, and halves of surrogate pairs are refused anywhere in a record.
+    Repeated keys, NaN, Infinity and lone surrogates are refused anywhere in a record.
 
     Raises:
         FileNotFoundError: there is no such file.
         IsADirectoryError: the path is a folder.
-        ValueError: the file is not UTF-8, not JSON, or holds no records; one line with the place and what was expected.
+        ValueError: the file is not UTF-8, not JSON, or has no records; one line with the location.
     """
     path = Path(path)
     text = _read_text(path)
@@ -45,7 +45,7 @@ def collect(parse: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
     """Parse every item.
 
     Raises:
-        ValueError: an item was refused; gives the first reason and how many more items were refused.
+        ValueError: an item was refused; the message is the first reason and the number of other refused items.
     """
     results: list[Result] = []
     problems: list[str] = []
@@ -60,20 +60,22 @@ def collect(parse: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
 
 
 def text_of(where: str, record: Record, key: str, *, may_be_empty: bool = False) -> str:
-    """Return the stripped text under `key`; raises ValueError where it is missing, not text, or empty."""
+    """Return the stripped text under `key`; raises ValueError if it is missing, not text, or empty."""
     if key not in record:
-        raise ValueError(f"{where}: {key!r} is missing, {key_names(record)}; add it, or correct the spelling of a key")
+        raise ValueError(
+            f"{where}: {key!r} is missing, {key_names(record)}; add it, or correct the spelling of the key"
+        )
     value = record[key]
     if not isinstance(value, str):
         raise ValueError(f"{where}: {key!r} is {kind(value)}, expected text in quotes")
     text = value.strip()
     if not text and not may_be_empty:
-        raise ValueError(f"{where}: {key!r} is empty, so there is nothing to learn; fill it in or remove the record")
+        raise ValueError(f"{where}: {key!r} is empty; fill it in or remove the record")
     return text
 
 
 def only_key(where: str, record: Record, keys: tuple[str, ...], formats: str) -> str:
-    """Return which of the `keys` the record has; raises ValueError, quoting `formats`, where it is not exactly one."""
+    """Return the one of `keys` that the record has; raises ValueError, quoting `formats`, unless it is exactly one."""
     present = [key for key in keys if key in record]
     if not present:
         names = " or ".join(repr(key) for key in keys)
@@ -84,23 +86,23 @@ def only_key(where: str, record: Record, keys: tuple[str, ...], formats: str) ->
 
 
 def kind(value: object) -> str:
-    """Say in words what a parsed JSON value is: "a list", "null", "a number"."""
+    """The type of a parsed JSON value in words: "a list", "null", "a number"."""
     names = {str: "text", list: "a list", dict: "an object", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
 
 
 def key_names(record: Record) -> str:
-    """Name the first keys of a record, shortened so that a message stays one readable line."""
+    """The first keys of a record, shortened so that a message stays readable on one line."""
     names = ", ".join(repr(key[:30]) for key in list(record)[:6])
     return f"found {names}{', ...' if len(record) > 6 else ''}" if record else "found no keys"
 
 
 def _read_text(path: Path) -> str:
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; pass --data one JSON or JSONL file inside it")
+        raise IsADirectoryError(f"{path} is a folder; pass --data a JSON or JSONL file in it")
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} not found; pass --data the path of a JSON or JSONL file of records, such as "
+            f"{path} not found; pass a JSON or JSONL file with --data, such as "
             "Data/instruction_data.json (instruction tuning) or Data/preference_data.json (preferences)"
         )
     content = path.read_bytes()
@@ -112,12 +114,12 @@ def _read_text(path: Path) -> str:
             f"{path} line {line}: byte 0x{byte:02x} at offset {error.start} is not UTF-8; save the file as UTF-8"
         ) from error
     if not text.strip():
-        raise ValueError(f"{path} is empty; expected a JSON list of records or one JSON object a line")
+        raise ValueError(f"{path} is empty; expected a JSON list of records or one JSON object per line")
     return text
 
 
 def _is_json_lines(path: Path, text: str) -> bool:
-    """Under any name, "[" starts a JSON list, and a first line that is a whole object, with more to follow, JSONL."""
+    """Whether a file is JSONL, whatever its name: its first line is a complete object and other lines follow."""
     first_line, _, rest = text.strip().partition("\n")
     if first_line.startswith("["):
         return False
@@ -143,16 +145,16 @@ def _read_list(path: Path, text: str) -> list[Located]:
     if isinstance(value, dict):
         value, name = _only_list(path, value)
     if not isinstance(value, list):
-        raise ValueError(f"{path}: found {kind(value)}, expected a list of records, or one JSON object a line")
+        raise ValueError(f"{path}: found {kind(value)}, expected a list of records, or one JSON object per line")
     if not value:
         raise ValueError(f"{path}: the list is empty; expected at least one record")
     return collect(lambda numbered: _located(f"{path} {name} {numbered[0]}", numbered[1]), enumerate(value, start=1))
 
 
 def _only_list(path: Path, value: Record) -> tuple[list[Any], str]:
-    """Return the one list in an object, and how its records are called: {"data": [...]} gives "'data' record"."""
+    """Return the one list in an object, and the name of its records: {"data": [...]} gives "'data' record"."""
     lists = {key: inner for key, inner in value.items() if isinstance(inner, list)}
-    # The list's own records are looked at one by one later; a flaw beside the list belongs to the whole file.
+    # The records in the list are checked one by one later; a flaw outside of it concerns the whole file.
     _located(str(path), {key: inner for key, inner in value.items() if key not in lists})
     if len(lists) != 1:
         raise ValueError(
@@ -171,10 +173,10 @@ def _parse(path: Path, text: str, line: int | None = None) -> Any:
     except json.JSONDecodeError as error:
         place = f"{path} line {(line or 1) + error.lineno - 1} column {error.colno}"
         found = repr(text[error.pos : error.pos + 20]) if text[error.pos :].strip() else "the end"
-        raise ValueError(f"{place}: malformed JSON ({error.msg}) at {found}; correct it there") from error
+        raise ValueError(f"{place}: malformed JSON ({error.msg}) at {found}; correct it") from error
     except RecursionError as error:
         raise ValueError(f"{where}: {TOO_DEEP}") from error
-    except ValueError as error:  # Python refuses to read an integer of thousands of digits
+    except ValueError as error:  # Python does not parse an integer of thousands of digits
         raise ValueError(f"{where}: a number is too long to read; shorten it or remove it") from error
 
 
@@ -215,5 +217,5 @@ def _broken_character(text: str) -> str | None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        return f"the character {text[error.start]!r} is half of a surrogate pair; remove it or write both halves"
+        return f"the character {text[error.start]!r} is a lone surrogate; remove it or write the complete pair"
     return None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from src.common.atomic_file import atomic_write
+from src.common.messages import naming_file
 from src.data.batching import EpochDataset
 from src.data.examples import tuning_texts
 from src.data.files import read_text
@@ -67,10 +68,8 @@ def load_tokens(path: Path, encoding: Encoding, *, notify: Callable[[str], None]
 
 def _read_clean(path: Path, notify: Callable[[str], None]) -> str:
     text = read_text(path)
-    try:
+    with naming_file(path):
         cleaned = strip_boilerplate(text)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
     if cleaned.kept_fraction < 1.0:
         notify(f"text: using {cleaned.kept_fraction:.1%} of {path}, without Project Gutenberg's header and licence")
     return cleaned.text

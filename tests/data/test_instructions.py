@@ -1,4 +1,4 @@
-"""Instruction files: every format that is read, and every mistake that is named with its file and record."""
+"""Instruction files: every format is read, and every mistake is named with its file and record."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def save_list(tmp_path: Path, *records: object) -> Path:
 
 
 def refusal(path: Path) -> str:
-    """The one line with which a file is refused, without its folder."""
+    """The one-line error of a refused file, without its folder."""
     with pytest.raises(ValueError) as caught:
         load_conversations(path)
     message = str(caught.value)
@@ -70,7 +70,7 @@ def test_each_format_becomes_messages(tmp_path: Path, record: dict[str, object],
     assert load_conversations(path) == [Conversation(f"{path} record 1", messages)]
 
 
-def test_white_space_around_texts_is_stripped_and_inside_them_is_kept(tmp_path: Path) -> None:
+def test_white_space_is_stripped_around_texts_but_not_inside(tmp_path: Path) -> None:
     pair = {"instruction": " \n Say  hello.\t", "input": " a\nb ", "response": "\r\nHello\n\nthere. "}
     chat = {"messages": [say("user", " Say\nhello. "), say("assistant", "\tHello  there.\n")]}
     first, second = load_conversations(save_list(tmp_path, pair, chat))
@@ -78,7 +78,7 @@ def test_white_space_around_texts_is_stripped_and_inside_them_is_kept(tmp_path: 
     assert second.messages == (Message("user", "Say\nhello."), Message("assistant", "Hello  there."))
 
 
-def test_formats_may_be_mixed_in_one_file_and_other_keys_are_ignored(tmp_path: Path) -> None:
+def test_formats_can_be_mixed_and_other_keys_are_ignored(tmp_path: Path) -> None:
     alpaca = {"instruction": "Say hello.", "output": "Hello there.", "text": 7, "id": None}
     chat = {"messages": [{**say("user", "Say hello."), "name": "Ann"}, say("assistant", "Hello there.")], "source": []}
     loaded = load_conversations(save_list(tmp_path, {**PAIR, "tags": ["x"]}, alpaca, chat))
@@ -106,21 +106,21 @@ LINE = json.dumps(PAIR)
         "jsonl named json", "jsonl named txt", "list named jsonl",
     ],
 )  # fmt: skip
-def test_each_kind_of_file_is_read_and_its_records_are_located(
+def test_each_kind_of_file_is_read_with_locations(
     tmp_path: Path, name: str, text: str | bytes, places: list[str]
 ) -> None:
     path = save(tmp_path / name, text)
     assert load_conversations(path) == [Conversation(f"{path} {place}", PAIR_MESSAGES) for place in places]
 
 
-def test_unicode_survives_and_its_line_separators_do_not_split_a_jsonl_line(tmp_path: Path) -> None:
+def test_unicode_line_separators_do_not_split_jsonl_lines(tmp_path: Path) -> None:
     text = "na\u00efve\u2028\u4f60\u597d\x85\U0001f600!"
     line = json.dumps({"instruction": text, "response": text}, ensure_ascii=False)
     loaded = load_conversations(save(tmp_path / "x.jsonl", f"{line}\n{line}"))
     assert [message.text for conversation in loaded for message in conversation.messages] == [text] * 4
 
 
-def test_records_come_back_whole_with_every_key(tmp_path: Path) -> None:
+def test_read_records_returns_every_key(tmp_path: Path) -> None:
     record = {"a": 1, "b": [1.5, None, True], "c": {"d": "\u00e9"}}
     path = save_list(tmp_path, record)
     assert read_records(str(path)) == [(f"{path} record 1", record)]
@@ -148,19 +148,19 @@ USER, ASSISTANT, SYSTEM = say("user", "Hi."), say("assistant", "Hello."), say("s
         ({**PAIR, "response": 2.5}, "'response' is a number, expected text in quotes"),
         ({**PAIR, "response": ["b"]}, "'response' is a list, expected text in quotes"),
         ({**PAIR, "input": {"a": "b"}}, "'input' is an object, expected text in quotes"),
-        ({**PAIR, "instruction": ""}, "'instruction' is empty, so there is nothing to learn; fill it in or remove"),
-        ({**PAIR, "response": " \n\t"}, "'response' is empty, so there is nothing to learn; fill it in or remove"),
-        ({"instruction": "a", "output": ""}, "'output' is empty, so there is nothing to learn"),
+        ({**PAIR, "instruction": ""}, "'instruction' is empty; fill it in or remove"),
+        ({**PAIR, "response": " \n\t"}, "'response' is empty; fill it in or remove"),
+        ({"instruction": "a", "output": ""}, "'output' is empty; "),
         ({"messages": "Hi."}, "'messages' is text, expected a list of messages [{'role': ..., 'content': ...}, ...]"),
-        ({"messages": []}, "'messages' is empty, so there is nothing to learn; add messages or remove the record"),
+        ({"messages": []}, "'messages' is empty; add messages or remove the record"),
         (chat("Hi."), ", message 1 of 'messages': found text, expected an object with 'role' and 'content'"),
         (chat(USER, {"content": "a"}), ", message 2 of 'messages': 'role' is missing, found 'content'; add it, or cor"),
         (chat({"from": "human", "value": "a"}), ", message 1 of 'messages': 'role' is missing, found 'from', 'value';"),
         (chat(USER, {"role": "assistant"}), ", message 2 of 'messages': 'content' is missing, found 'role'; add it"),
         (chat(USER, say("assistant", None)), ", message 2 of 'messages': 'content' is null, expected text in quotes"),
         (chat(USER, say("assistant", [{"type": "text"}])), ", message 2 of 'messages': 'content' is a list, expected"),
-        (chat(say("user", " "), ASSISTANT), ", message 1 of 'messages': 'content' is empty, so there is nothing to le"),
-        (chat(USER, say("assistant", "")), ", message 2 of 'messages': 'content' is empty, so there is nothing to lea"),
+        (chat(say("user", " "), ASSISTANT), ", message 1 of 'messages': 'content' is empty; "),
+        (chat(USER, say("assistant", "")), ", message 2 of 'messages': 'content' is empty; "),
         (chat(USER, say("tool", "a")), ", message 2 of 'messages': unknown role 'tool', expected 'system', 'user' or"),
         (chat({"role": 1, "content": "a"}), ", message 1 of 'messages': 'role' is a number, expected text in quotes"),
         (chat(ASSISTANT, USER), ", message 1 of 'messages': found the role 'assistant', expected 'user'; user and ass"),
@@ -168,14 +168,14 @@ USER, ASSISTANT, SYSTEM = say("user", "Hi."), say("assistant", "Hello."), say("s
         (chat(SYSTEM, ASSISTANT), ", message 2 of 'messages': found the role 'assistant', expected 'user'; user and"),
         (chat(USER, ASSISTANT, SYSTEM), ", message 3 of 'messages': found the role 'system', expected 'user'; user an"),
         (chat(SYSTEM, SYSTEM, USER), ", message 2 of 'messages': found the role 'system', expected 'user'; user and"),
-        (chat(USER), "'messages' ends with the role 'user', expected 'assistant' at the end"),
-        (chat(SYSTEM), "'messages' ends with the role 'system', expected 'assistant' at the end"),
+        (chat(USER), "'messages' ends with the role 'user', expected 'assistant'"),
+        (chat(SYSTEM), "'messages' ends with the role 'system', expected 'assistant'"),
         ("Say hello.", "found text, expected an object with texts"),
         (["Say hello.", "Hello there."], "found a list, expected an object with texts"),
         (None, "found null, expected an object with texts"),
     ],
 )
-def test_a_record_of_no_known_format_is_refused_by_file_and_record(tmp_path: Path, record: object, reason: str) -> None:
+def test_a_record_without_a_known_format_is_refused(tmp_path: Path, record: object, reason: str) -> None:
     message = refusal(save_list(tmp_path, PAIR, record))
     assert message.startswith(f"x.json record 2{reason}" if reason[0] == "," else f"x.json record 2: {reason}")
 
@@ -187,12 +187,12 @@ def test_a_record_of_no_known_format_is_refused_by_file_and_record(tmp_path: Pat
         ('{"messages": [{"role": "user", "role": "user", "content": "a"}]}', "the key 'role' appears 2 times in one o"),
         ('{"instruction": "a", "response": "b", "score": NaN}', "NaN is not JSON; write a number or null, or remove i"),
         ('{"instruction": "a", "response": -Infinity}', "-Infinity is not JSON; write a number or null, or remove it"),
-        (r'{"instruction": "a", "response": "\ud83d"}', r"the character '\ud83d' is half of a surrogate pair; remove"),
+        (r'{"instruction": "a", "response": "\ud83d"}', r"the character '\ud83d' is a lone surrogate; remove"),
         ('{"instruction": ' + "[" * 600 + "]" * 600 + "}", "nested too deeply for a record"),
     ],
-    ids=["repeated key", "repeated key in a message", "NaN", "Infinity", "half a pair", "deep"],
+    ids=["repeated key", "repeated key in a message", "NaN", "Infinity", "lone surrogate", "deep"],
 )
-def test_what_a_json_parser_lets_pass_is_refused_by_file_and_record(tmp_path: Path, record: str, reason: str) -> None:
+def test_invalid_values_that_python_parses_are_refused(tmp_path: Path, record: str, reason: str) -> None:
     assert refusal(save(tmp_path / "x.json", f"[{LINE}, {record}]")).startswith(f"x.json record 2: {reason}")
     assert refusal(save(tmp_path / "x.jsonl", f"{LINE}\n{record}")).startswith(f"x.jsonl line 2: {reason}")
     wrapped = save(tmp_path / "x.json", f'{{"data": [{LINE}, {record}]}}')
@@ -202,11 +202,11 @@ def test_what_a_json_parser_lets_pass_is_refused_by_file_and_record(tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.json", "", "x.json is empty; expected a JSON list of records or one JSON object a line"),
+        ("x.json", "", "x.json is empty; expected a JSON list of records or one JSON object per line"),
         ("x.jsonl", b"\xef\xbb\xbf \n", "x.jsonl is empty; expected a JSON list"),
         ("x.json", "[]", "x.json: the list is empty; expected at least one record"),
         ("x.json", '{"data": []}', "x.json: the list is empty; expected at least one record"),
-        ("x.json", '"Say hello."', "x.json: found text, expected a list of records, or one JSON object a line"),
+        ("x.json", '"Say hello."', "x.json: found text, expected a list of records, or one JSON object per line"),
         ("x.json", "NaN", "x.json: found a number, expected a list of records"),
         ("x.json", LINE, "x.json: found one object with no lists in it (found 'instruction', 'response'), expected a"),
         ("x.json", '{"a": [1], "b": [2]}', "x.json: found one object with 2 lists in it (found 'a', 'b'), expected a"),
@@ -217,8 +217,8 @@ def test_what_a_json_parser_lets_pass_is_refused_by_file_and_record(tmp_path: Pa
         ("x.jsonl", f"{LINE}\n\n{{'a': 1}}", "x.jsonl line 3 column 2: malformed JSON (Expecting property name enclos"),
         ("x.jsonl", f'{LINE}\n"Say hello."', "x.jsonl line 2: found text, expected an object with texts"),
         ("x.json", f"{LINE}\nSay hello.", "x.json line 2 column 1: malformed JSON (Expecting value) at 'Say hello.'"),
-        ("x.json", "[" * 100_000, "x.json: nested too deeply for a record, which holds texts and lists of messages"),
-        ("x.json", '{"a":' * 100_000 + "\n1", "x.json: nested too deeply for a record, which holds texts and lists"),
+        ("x.json", "[" * 100_000, "x.json: nested too deeply for a record of texts and lists of messages"),
+        ("x.json", '{"a":' * 100_000 + "\n1", "x.json: nested too deeply for a record of texts and lists"),
         ("x.jsonl", f"{LINE}\n" + '{"a":' * 100_000, "x.jsonl line 2: nested too deeply for a record"),
         ("x.json", "[" + "9" * 5000 + "]", "x.json: a number is too long to read; shorten it or remove it"),
         ("x.jsonl", f'{LINE}\n{{"a": {"9" * 5000}}}', "x.jsonl line 2: a number is too long to read"),
@@ -228,14 +228,14 @@ def test_what_a_json_parser_lets_pass_is_refused_by_file_and_record(tmp_path: Pa
     ],
     ids=lambda value: None if isinstance(value, bytes) or len(value) > 40 else value[:30],
 )
-def test_a_file_that_holds_no_records_is_refused_by_name_and_place(
+def test_a_file_without_records_is_refused_with_the_location(
     tmp_path: Path, name: str, text: str | bytes, message: str
 ) -> None:
     assert refusal(save(tmp_path / name, text)).startswith(message)
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
-def test_the_first_bad_record_is_named_and_the_others_are_counted(tmp_path: Path, name: str) -> None:
+def test_the_first_bad_record_is_named_and_others_are_counted(tmp_path: Path, name: str) -> None:
     records = [PAIR, {"instruction": "a"}, PAIR, {"instruction": "", "response": "b"}, {**PAIR, "response": 1}]
     as_lines = "\n".join(json.dumps(record) for record in records)
     message = refusal(save(tmp_path / name, as_lines if name == "x.jsonl" else json.dumps(records)))
@@ -244,32 +244,34 @@ def test_the_first_bad_record_is_named_and_the_others_are_counted(tmp_path: Path
     assert message.endswith(" (and 2 more)")
 
 
-def test_malformed_lines_are_counted_too(tmp_path: Path) -> None:
+def test_malformed_lines_are_counted(tmp_path: Path) -> None:
     message = refusal(save(tmp_path / "x.jsonl", f"{{\n{LINE}\noops\n1"))
     assert message.startswith("x.jsonl line 1 column 2: malformed JSON")
-    assert message.endswith(" at the end; correct it there (and 2 more)")
+    assert message.endswith(" at the end; correct it (and 2 more)")
 
 
-def test_a_record_with_many_long_keys_still_gives_a_short_message(tmp_path: Path) -> None:
+def test_a_record_with_many_long_keys_has_a_short_message(tmp_path: Path) -> None:
     message = refusal(save_list(tmp_path, {f"{n}\n{'k' * 5000}": n for n in range(50)}))
     assert "'0\\nkkk" in message and message.count("kkk'") == 6 and ", ...;" in message
     assert len(message) < 500
 
 
-def test_a_missing_file_says_what_to_pass_with_data(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_the_flag_to_pass(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         load_conversations(tmp_path / "none.json")
-    assert str(caught.value).startswith(f"{tmp_path / 'none.json'} not found; pass --data ")
+    assert str(caught.value).startswith(
+        f"{tmp_path / 'none.json'} not found; pass a JSON or JSONL file with --data, such as "
+    )
     assert "Data/instruction_data.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as caught:
         load_conversations(tmp_path)
-    assert str(caught.value) == f"{tmp_path} is a folder; pass --data one JSON or JSONL file inside it"
+    assert str(caught.value) == f"{tmp_path} is a folder; pass --data a JSON or JSONL file in it"
 
 
-def test_turns_and_conversations_cannot_be_changed() -> None:
+def test_messages_and_conversations_are_immutable() -> None:
     with pytest.raises(AttributeError):
         PAIR_MESSAGES[0].text = "other"  # type: ignore[misc]
     with pytest.raises(AttributeError):

@@ -1,4 +1,4 @@
-"""Preference files: every format that is read, and every mistake that is named with its file and record."""
+"""Preference files: every format is read, and every mistake is named with its file and record."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def save_list(tmp_path: Path, *records: object) -> Path:
 
 
 def refusal(path: Path) -> str:
-    """The one line with which a file is refused, without its folder."""
+    """The one-line error of a refused file, without its folder."""
     with pytest.raises(ValueError) as caught:
         load_preferences(path)
     message = str(caught.value)
@@ -75,12 +75,12 @@ def test_each_format_becomes_a_prompt_and_two_answers(
     assert load_preferences(path) == [Preference(f"{path} record 1", messages, "Hello.", "No.")]
 
 
-def test_formats_may_be_mixed_in_one_file(tmp_path: Path) -> None:
+def test_formats_can_be_mixed_in_one_file(tmp_path: Path) -> None:
     path = save_list(tmp_path, PAIR, TEXTS, MESSAGES, CHATS)
     assert load_preferences(path) == [Preference(f"{path} record {n}", HI, "Hello.", "No.") for n in range(1, 5)]
 
 
-def test_jsonl_is_read_and_located_by_line(tmp_path: Path) -> None:
+def test_jsonl_records_are_located_by_line(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(f"{json.dumps(PAIR)}\n\n{json.dumps(CHATS)}\n", encoding="utf-8")
     assert [preference.where for preference in load_preferences(path)] == [f"{path} line 1", f"{path} line 3"]
@@ -99,11 +99,11 @@ def test_jsonl_is_read_and_located_by_line(tmp_path: Path) -> None:
         ({**PAIR, "rejected": None}, "'rejected' is null, expected text in quotes"),
         ({**PAIR, "chosen": [GOOD]}, "'chosen' is a list, expected text in quotes"),
         ({**PAIR, "instruction": [USER]}, "'instruction' is a list, expected text in quotes"),
-        ({**PAIR, "instruction": " "}, "'instruction' is empty, so there is nothing to learn; fill it in or remove th"),
+        ({**PAIR, "instruction": " "}, "'instruction' is empty; fill it in or remove th"),
         ({**PAIR, "input": 5}, "'input' is a number, expected text in quotes"),
-        ({**PAIR, "chosen": ""}, "'chosen' is empty, so there is nothing to learn; fill it in or remove the record"),
-        ({**PAIR, "rejected": "\n"}, "'rejected' is empty, so there is nothing to learn; fill it in or remove the rec"),
-        ({**TEXTS, "prompt": ""}, "'prompt' is empty, so there is nothing to learn; fill it in or remove the record"),
+        ({**PAIR, "chosen": ""}, "'chosen' is empty; fill it in or remove the record"),
+        ({**PAIR, "rejected": "\n"}, "'rejected' is empty; fill it in or remove the rec"),
+        ({**TEXTS, "prompt": ""}, "'prompt' is empty; fill it in or remove the record"),
         ({**TEXTS, "prompt": None}, "'prompt' is null, expected text in quotes"),
         ({**TEXTS, "rejected": [BAD]}, "'rejected' is a list, expected text in quotes"),
         ({**PAIR, "rejected": "Hello."}, "'chosen' and 'rejected' are identical, expected two different answers; chan"),
@@ -111,52 +111,54 @@ def test_jsonl_is_read_and_located_by_line(tmp_path: Path) -> None:
         ({**MESSAGES, "rejected": [GOOD]}, "'chosen' and 'rejected' are identical, expected two different answers"),
         ({**CHATS, "rejected": [USER, GOOD]}, "'chosen' and 'rejected' are identical, expected two different answers"),
         ({**MESSAGES, "chosen": "Hello."}, "'chosen' is text, expected a list of messages [{'role': ..., 'content': ."),
-        ({**MESSAGES, "prompt": []}, "'prompt' is empty, so there is nothing to learn; add messages or remove the rec"),
-        ({**MESSAGES, "prompt": [USER, GOOD]}, "'prompt' ends with the role 'assistant', expected 'user' at the end"),
-        ({**MESSAGES, "prompt": [SYSTEM]}, "'prompt' ends with the role 'system', expected 'user' at the end"),
+        ({**MESSAGES, "prompt": []}, "'prompt' is empty; add messages or remove the rec"),
+        ({**MESSAGES, "prompt": [USER, GOOD]}, "'prompt' ends with the role 'assistant', expected 'user'"),
+        ({**MESSAGES, "prompt": [SYSTEM]}, "'prompt' ends with the role 'system', expected 'user'"),
         ({**MESSAGES, "prompt": [GOOD, USER]}, ", message 1 of 'prompt': found the role 'assistant', expected 'user';"),
         ({**MESSAGES, "prompt": [USER, USER]}, ", message 2 of 'prompt': found the role 'user', expected 'assistant';"),
         ({**MESSAGES, "prompt": ["Hi."]}, ", message 1 of 'prompt': found text, expected an object with 'role' and 'c"),
-        ({**MESSAGES, "chosen": []}, "'chosen' is empty, so there is nothing to learn; add messages or remove the rec"),
-        ({**MESSAGES, "chosen": [USER, GOOD]}, "'chosen' holds 2 messages, expected the assistant's answer alone"),
+        ({**MESSAGES, "chosen": []}, "'chosen' is empty; add messages or remove the rec"),
+        ({**MESSAGES, "chosen": [USER, GOOD]}, "'chosen' holds 2 messages, expected only the assistant's answer"),
         ({**MESSAGES, "chosen": [USER]}, ", message 1 of 'chosen': found the role 'user', expected 'assistant'"),
         ({**MESSAGES, "rejected": [say("bot", "No.")]}, ", message 1 of 'rejected': unknown role 'bot', expected 'sys"),
-        ({**MESSAGES, "rejected": [say("assistant", " ")]}, ", message 1 of 'rejected': 'content' is empty, so there"),
+        ({**MESSAGES, "rejected": [say("assistant", " ")]}, ", message 1 of 'rejected': 'content' is empty; "),
         ({**MESSAGES, "rejected": [say("assistant", 5)]}, ", message 1 of 'rejected': 'content' is a number, expected"),
         ({**MESSAGES, "rejected": [{"role": "assistant"}]}, ", message 1 of 'rejected': 'content' is missing, found '"),
         ({**CHATS, "rejected": [AGAIN, BAD]}, "'chosen' and 'rejected' differ before their last message, expected the"),
         ({**CHATS, "rejected": [SYSTEM, USER, BAD]}, "'chosen' and 'rejected' differ before their last message, expec"),
         ({**CHATS, "chosen": [GOOD]}, ", message 1 of 'chosen': found the role 'assistant', expected 'user'; user and"),
-        ({**CHATS, "rejected": [USER]}, "'rejected' ends with the role 'user', expected 'assistant' at the end"),
-        ({**CHATS, "rejected": []}, "'rejected' is empty, so there is nothing to learn; add messages or remove the re"),
+        ({**CHATS, "rejected": [USER]}, "'rejected' ends with the role 'user', expected 'assistant'"),
+        ({**CHATS, "rejected": []}, "'rejected' is empty; add messages or remove the re"),
         ("Hi.", "found text, expected an object with texts"),
     ],
 )
-def test_a_record_of_no_known_format_is_refused_by_file_and_record(tmp_path: Path, record: object, reason: str) -> None:
+def test_a_record_without_a_known_format_is_refused(tmp_path: Path, record: object, reason: str) -> None:
     message = refusal(save_list(tmp_path, PAIR, record))
     assert message.startswith(f"x.json record 2{reason}" if reason[0] == "," else f"x.json record 2: {reason}")
 
 
-def test_the_first_bad_record_is_named_and_the_others_are_counted(tmp_path: Path) -> None:
+def test_the_first_bad_record_is_named_and_others_are_counted(tmp_path: Path) -> None:
     records = [PAIR, {**PAIR, "rejected": "Hello."}, {}, TEXTS, {"chosen": 1, "rejected": 2}]
     message = refusal(save_list(tmp_path, *records))
     assert message.startswith("x.json record 2: 'chosen' and 'rejected' are identical")
     assert message.endswith(" (and 2 more)")
 
 
-def test_a_repeated_key_is_refused_by_file_and_record(tmp_path: Path) -> None:
+def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text('[{"instruction": "a", "chosen": "b", "rejected": "c", "chosen": "d"}]', encoding="utf-8")
     assert refusal(path) == "x.json record 1: the key 'chosen' appears 2 times in one object; keep one"
 
 
-def test_a_missing_file_says_what_to_pass_with_data(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_the_flag_to_pass(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         load_preferences(tmp_path / "none.json")
-    assert str(caught.value).startswith(f"{tmp_path / 'none.json'} not found; pass --data ")
+    assert str(caught.value).startswith(
+        f"{tmp_path / 'none.json'} not found; pass a JSON or JSONL file with --data, such as "
+    )
     assert "Data/preference_data.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_preferences_cannot_be_changed() -> None:
+def test_preferences_are_immutable() -> None:
     with pytest.raises(AttributeError):
         Preference("x.json record 1", HI, "Hello.", "No.").chosen = "No."  # type: ignore[misc]

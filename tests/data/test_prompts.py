@@ -1,4 +1,4 @@
-"""The prompt template: its exact text, which tokens of it are learned, and that no text can break it."""
+"""The prompt template: its exact text, which of its tokens are supervised, and that no text can break it."""
 
 from itertools import groupby
 
@@ -34,10 +34,11 @@ def chat(rounds: list[tuple[str, str, str]], system: str | None = None) -> list[
 
 
 def parts(messages: list[Message], encoding: tiktoken.Encoding) -> list[tuple[str, bool]]:
-    """The texts of the stretches of tokens that are learned, or not, in order."""
+    """The texts of the runs of supervised or unsupervised tokens, in order."""
     pairs = zip(*render_conversation(messages, encoding), strict=True)
     return [
-        (encoding.decode([id_ for id_, _ in run]), learned) for learned, run in groupby(pairs, key=lambda pair: pair[1])
+        (encoding.decode([id_ for id_, _ in run]), supervised)
+        for supervised, run in groupby(pairs, key=lambda pair: pair[1])
     ]
 
 
@@ -48,7 +49,7 @@ PARIS = Message("assistant", "Paris")
 
 ASKED = "### Instruction:\nWhat is the capital of France?\n\n### Response:\n"
 ALPACA_ASKED = "### Instruction:\nTranslate to French.\n\n### Input:\nGood day.\nHow are you?\n\n### Response:\n"
-TOLD = "### System:\nBe brief.\n\n"
+SYSTEM_TEXT = "### System:\nBe brief.\n\n"
 ANSWERED = "Paris<|endoftext|>"
 
 
@@ -58,14 +59,14 @@ ANSWERED = "Paris<|endoftext|>"
         ([USER], [(ASKED, False)]),
         ([USER, PARIS], [(ASKED, False), (ANSWERED, True)]),
         ([ALPACA, PARIS], [(ALPACA_ASKED, False), (ANSWERED, True)]),
-        ([SYSTEM, USER, PARIS], [(TOLD + ASKED, False), (ANSWERED, True)]),
-        ([SYSTEM], [(TOLD, False)]),
+        ([SYSTEM, USER, PARIS], [(SYSTEM_TEXT + ASKED, False), (ANSWERED, True)]),
+        ([SYSTEM], [(SYSTEM_TEXT, False)]),
         ([PARIS], [(ANSWERED, True)]),
         ([USER, Message("assistant", "")], [(ASKED, False), ("<|endoftext|>", True)]),
         ([USER, PARIS, ALPACA], [(ASKED, False), (ANSWERED, True), (ALPACA_ASKED, False)]),
         (
             [SYSTEM, USER, PARIS, ALPACA, Message("assistant", "Bonjour.")],
-            [(TOLD + ASKED, False), (ANSWERED, True), (ALPACA_ASKED, False), ("Bonjour.<|endoftext|>", True)],
+            [(SYSTEM_TEXT + ASKED, False), (ANSWERED, True), (ALPACA_ASKED, False), ("Bonjour.<|endoftext|>", True)],
         ),
         ([], []),
     ],
@@ -74,14 +75,14 @@ ANSWERED = "Paris<|endoftext|>"
         "chat of two rounds", "nothing",
     ],
 )  # fmt: skip
-def test_a_conversation_is_written_and_learned_exactly_so(
+def test_a_conversation_is_rendered_and_masked_exactly(
     encoding: tiktoken.Encoding, messages: list[Message], expected: list[tuple[str, bool]]
 ) -> None:
     assert parts(messages, encoding) == expected
 
 
-def test_another_text_of_the_template_needs_another_name() -> None:
-    assert TEMPLATE == "instruction-response 1"  # the name of the texts above: checkpoints carry it
+def test_the_template_name_changes_with_its_text() -> None:
+    assert TEMPLATE == "instruction-response 1"  # checkpoints record this name for the texts above
 
 
 GOLDEN = [
@@ -112,21 +113,21 @@ GOLDEN = [
 ]
 
 
-def test_ids_and_mask_of_a_sample_are_these(encoding: tiktoken.Encoding) -> None:
+def test_ids_and_mask_of_a_sample_are_pinned(encoding: tiktoken.Encoding) -> None:
     messages = [Message("user", "Greet Zoë: {}"), Message("assistant", "Hello, Zoë! 👋")]
-    ids, learned = render_conversation(messages, encoding)
+    ids, supervised = render_conversation(messages, encoding)
     spellings = map(encoding.decode_single_token_bytes, ids)
-    assert list(zip(ids, spellings, learned, strict=True)) == GOLDEN
+    assert list(zip(ids, spellings, supervised, strict=True)) == GOLDEN
 
 
-def test_prompt_ids_are_those_of_the_conversation_so_far(encoding: tiktoken.Encoding) -> None:
+def test_prompt_ids_equal_the_rendered_conversation(encoding: tiktoken.Encoding) -> None:
     for message in (USER, ALPACA, SYSTEM):
         assert prompt_ids(message, encoding) == render_conversation([message], encoding)[0]
 
 
 @given(rounds=ROUNDS, system=st.none() | TEXT)
 @settings(max_examples=150, deadline=None)
-def test_the_prompt_is_a_prefix_of_the_whole_whatever_the_texts(
+def test_a_prompt_is_a_prefix_of_the_whole_conversation(
     encoding: tiktoken.Encoding, rounds: list[tuple[str, str, str]], system: str | None
 ) -> None:
     messages = chat(rounds, system)
@@ -138,32 +139,28 @@ def test_the_prompt_is_a_prefix_of_the_whole_whatever_the_texts(
 
 @given(rounds=ROUNDS, system=st.none() | TEXT)
 @settings(max_examples=150, deadline=None)
-def test_every_response_is_learned_with_one_end_of_text_and_nothing_else_is(
+def test_only_responses_and_their_end_of_text_are_supervised(
     encoding: tiktoken.Encoding, rounds: list[tuple[str, str, str]], system: str | None
 ) -> None:
-    ids, learned = render_conversation(chat(rounds, system), encoding)
-    taught = [i for i, mark in zip(ids, learned, strict=True) if mark]
-    assert taught == [i for _, _, response in rounds for i in [*encoding.encode_ordinary(response), END]]
+    ids, supervised = render_conversation(chat(rounds, system), encoding)
+    supervised_ids = [i for i, mark in zip(ids, supervised, strict=True) if mark]
+    assert supervised_ids == [i for _, _, response in rounds for i in [*encoding.encode_ordinary(response), END]]
     assert ids.count(END) == len(rounds)
     assert ids[-1] == END
 
 
 @given(asked=TEXT, answer=TEXT.filter(bool))
 @settings(max_examples=100, deadline=None)
-def test_the_first_learned_token_begins_the_response_and_the_last_is_end_of_text(
-    encoding: tiktoken.Encoding, asked: str, answer: str
-) -> None:
-    ids, learned = render_conversation([Message("user", asked), Message("assistant", answer)], encoding)
-    first = learned.index(True)
+def test_supervision_starts_and_ends_with_the_response(encoding: tiktoken.Encoding, asked: str, answer: str) -> None:
+    ids, supervised = render_conversation([Message("user", asked), Message("assistant", answer)], encoding)
+    first = supervised.index(True)
     assert encoding.decode(ids[:first]) == f"### Instruction:\n{asked}\n\n### Response:\n"
     assert ids[first] == encoding.encode_ordinary(answer)[0]
-    assert (ids[-1], learned[-1]) == (END, True)
+    assert (ids[-1], supervised[-1]) == (END, True)
 
 
 @pytest.mark.parametrize("answer", ["\n", "\n\nParis", "\n \n"])
-def test_prompt_and_response_are_joined_as_ids_also_where_encoding_both_at_once_differs(
-    encoding: tiktoken.Encoding, answer: str
-) -> None:
+def test_prompt_and_response_are_encoded_separately(encoding: tiktoken.Encoding, answer: str) -> None:
     ids, _ = render_conversation([USER, Message("assistant", answer)], encoding)
     at_once = encoding.encode_ordinary(ASKED + answer)
     assert encoding.decode(ids[:-1]) == encoding.decode(at_once)
@@ -174,7 +171,7 @@ def test_prompt_and_response_are_joined_as_ids_also_where_encoding_both_at_once_
 
 
 @pytest.mark.parametrize("text", NASTY)
-def test_texts_stand_in_the_template_as_they_are(encoding: tiktoken.Encoding, text: str) -> None:
+def test_the_template_contains_texts_unchanged(encoding: tiktoken.Encoding, text: str) -> None:
     messages = [Message("system", text), Message("user", text, text), Message("assistant", text)]
     ids, _ = render_conversation(messages, encoding)
     assert encoding.decode(ids) == (

@@ -1,4 +1,4 @@
-"""The two data files that come with the project hold what the README promises of them."""
+"""The two shipped data files are what the README says."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def gpt2_tokens(text: str) -> int:
     return len(load_gpt2_encoding().encode_ordinary(text))
 
 
-def test_there_are_thirty_instructions_with_two_keys_each_and_all_load() -> None:
+def test_all_thirty_instructions_load() -> None:
     loaded = load_conversations(INSTRUCTIONS)
     assert [set(record) for record in records(INSTRUCTIONS)] == [{"instruction", "response"}] * 30
     assert [[message.text for message in one.messages] for one in loaded] == [
@@ -36,7 +36,7 @@ def test_there_are_thirty_instructions_with_two_keys_each_and_all_load() -> None
     ]
 
 
-def test_there_are_twenty_preferences_with_three_keys_each_and_all_load() -> None:
+def test_all_twenty_preferences_load() -> None:
     loaded = load_preferences(PREFERENCES)
     assert [set(record) for record in records(PREFERENCES)] == [{"instruction", "chosen", "rejected"}] * 20
     assert [[one.messages[0].text, one.chosen, one.rejected] for one in loaded] == [
@@ -45,7 +45,7 @@ def test_there_are_twenty_preferences_with_three_keys_each_and_all_load() -> Non
 
 
 @pytest.mark.parametrize("path", [INSTRUCTIONS, PREFERENCES], ids=lambda path: path.name)
-def test_texts_are_plain_ascii_without_stray_spaces_and_end_as_sentences_do(path: Path) -> None:
+def test_texts_are_clean_ascii_sentences(path: Path) -> None:
     for text in (text for record in records(path) for text in record.values()):
         assert text.isascii() and text.isprintable() and text == " ".join(text.split()), text
         assert text.rstrip('"')[-1] in ".?!" or text.endswith('."'), text
@@ -64,34 +64,34 @@ def test_no_two_instructions_start_with_the_same_five_words(path: Path) -> None:
     assert len(set(starts)) == len(starts)
 
 
-def test_no_answer_is_given_twice() -> None:
+def test_no_answer_is_repeated() -> None:
     responses = [record["response"] for record in records(INSTRUCTIONS)]
     answers = [record[key] for record in records(PREFERENCES) for key in ("chosen", "rejected")]
     assert len(set(responses)) == 30
     assert len(set(answers)) == 40
 
 
-def test_the_questions_that_people_try_first_are_there() -> None:
+def test_the_questions_that_people_try_first_are_included() -> None:
     asked = {record["instruction"] for record in records(INSTRUCTIONS)}
     assert {"What is the capital of France?", "What is machine learning?", "Who wrote Hamlet?"} <= asked
 
 
-def test_half_of_the_preferences_repeat_an_instruction_and_then_its_exact_response() -> None:
-    taught = {record["instruction"]: record["response"] for record in records(INSTRUCTIONS)}
-    repeated = [record for record in records(PREFERENCES) if record["instruction"] in taught]
+def test_half_of_the_preferences_repeat_an_instruction_pair() -> None:
+    responses = {record["instruction"]: record["response"] for record in records(INSTRUCTIONS)}
+    repeated = [record for record in records(PREFERENCES) if record["instruction"] in responses]
     assert len(repeated) == 10
     for record in repeated:
-        assert record["chosen"] == taught[record["instruction"]]
+        assert record["chosen"] == responses[record["instruction"]]
 
 
-def test_no_rejected_answer_is_a_good_one() -> None:
+def test_no_rejected_answer_is_a_good_answer_elsewhere() -> None:
     pairs = records(PREFERENCES)
     good = {record["response"] for record in records(INSTRUCTIONS)} | {record["chosen"] for record in pairs}
     assert good.isdisjoint(record["rejected"] for record in pairs)
 
 
 @pytest.mark.parametrize("length", [words, gpt2_tokens], ids=["words", "gpt2_tokens"])
-def test_length_does_not_tell_rejected_from_chosen(length: Callable[[str], int]) -> None:
+def test_length_does_not_distinguish_rejected_from_chosen(length: Callable[[str], int]) -> None:
     pairs = [(length(record["chosen"]), length(record["rejected"])) for record in records(PREFERENCES)]
     assert 0.9 <= sum(rejected for _, rejected in pairs) / sum(chosen for chosen, _ in pairs) <= 1.1
     assert 8 <= sum(rejected > chosen for chosen, rejected in pairs) <= 12

@@ -278,7 +278,7 @@ def test_a_split_with_an_empty_part_is_refused(tokens: int, fraction: float) -> 
 # --- windows
 
 
-def test_a_window_is_int64_and_its_targets_are_the_inputs_one_token_later() -> None:
+def test_window_targets_are_the_inputs_one_token_later() -> None:
     windows = TextWindows(np.arange(5000, 5100, dtype=np.uint16), 8, seed=1)
     for start in windows.order(0):
         inputs, targets = windows[start]
@@ -289,7 +289,7 @@ def test_a_window_is_int64_and_its_targets_are_the_inputs_one_token_later() -> N
 
 
 @pytest.mark.parametrize("n_tokens", [9, 10, 16, 17, 18, 24, 25, 100])
-def test_windows_stay_inside_the_text_and_cover_it_from_the_offset_on(n_tokens: int) -> None:
+def test_windows_cover_the_text_from_the_offset_on(n_tokens: int) -> None:
     windows = TextWindows(np.arange(n_tokens), 8, seed=3)
     assert len(windows) == (n_tokens - 1) // 8
     for epoch in range(40):
@@ -311,7 +311,7 @@ def test_every_offset_occurs_and_epochs_differ_in_order() -> None:
     assert tuple(range(len(windows))) not in orders
 
 
-def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+def test_the_order_depends_only_on_seed_and_epoch() -> None:
     ids = np.arange(1000)
     forward = TextWindows(ids, 16, seed=5)
     backward = TextWindows(ids, 16, seed=5)
@@ -332,21 +332,21 @@ def test_a_window_is_a_copy_of_the_tokens() -> None:
 
 
 @pytest.mark.parametrize("start", [-1, 92])
-def test_a_window_that_would_leave_the_text_is_refused(start: int) -> None:
+def test_a_window_past_the_end_is_refused(start: int) -> None:
     windows = TextWindows(np.arange(100), 8, seed=0)
     assert windows[91][1].tolist() == list(range(92, 100))
     with pytest.raises(IndexError, match=f"no window starts at token {start} of 100"):
         windows[start]
 
 
-def test_the_fingerprint_tells_texts_apart_and_nothing_else() -> None:
+def test_the_content_hash_depends_only_on_the_tokens() -> None:
     ids = np.arange(100, dtype=np.uint16)
     fingerprint = TextWindows(ids, 8, seed=0).content_hash()
     assert TextWindows(ids.copy(), 8, seed=0).content_hash() == fingerprint
     assert TextWindows(ids[:-1], 8, seed=0).content_hash() != fingerprint
 
 
-def test_too_short_a_text_is_refused_with_the_flag_to_change() -> None:
+def test_a_text_that_is_too_short_is_refused() -> None:
     with pytest.raises(ValueError, match=r"--val-fraction.*has 8 tokens; one window needs 9: lower --context-length"):
         TextWindows(np.arange(8), 8, seed=0)
     with pytest.raises(ValueError, match="--context-length is 0"):
