@@ -252,7 +252,7 @@ def run(command: Command, *, only_parse: bool) -> None:
 
 
 @contextmanager
-def blamed_on(place: str, text: str, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+def failures_at(place: str, text: str, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
     """Turn any failure into one that names the place in the README, the command, and what it printed."""
     try:
         yield
@@ -297,7 +297,7 @@ READMES = sorted({block.file for block in PYTHON if block.file.name == "README.m
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.place)
 def test_commands_run(line: Block, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with blamed_on(line.place, line.text, capsys):
+    with failures_at(line.place, line.text, capsys):
         for command in commands(line.text):
             run(command, only_parse="not-run" in line.info)
 
@@ -306,7 +306,7 @@ def test_commands_run(line: Block, folder: Path, capsys: pytest.CaptureFixture[s
 def test_commands_in_prose_parse(file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, text in inline_commands(file):
         whole = re.sub(r"(\s--?\S+)?\s\.\.\.", "", text)  # `--flag ...`
-        with blamed_on(f"{file.relative_to(ROOT)}:{number}", text, capsys):
+        with failures_at(f"{file.relative_to(ROOT)}:{number}", text, capsys):
             for command in commands(whole):
                 run(command, only_parse=True)
 
@@ -315,7 +315,7 @@ def test_commands_in_prose_parse(file: Path, folder: Path, capsys: pytest.Captur
 def test_python_snippets_run(file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in (block for block in PYTHON if block.file == file):
-        with blamed_on(block.place, block.text.strip().splitlines()[0], capsys):
+        with failures_at(block.place, block.text.strip().splitlines()[0], capsys):
             run_snippet(block, names)
 
 
@@ -397,6 +397,6 @@ def test_lines_and_commands_are_found(tmp_path: Path) -> None:
     ],
 )
 def test_a_command_that_does_not_work_is_found(line: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(AssertionError, match="^README.md:1: "), blamed_on("README.md:1", line, capsys):
+    with pytest.raises(AssertionError, match="^README.md:1: "), failures_at("README.md:1", line, capsys):
         for command in commands(line):
             run(command, only_parse=False)
