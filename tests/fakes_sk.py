@@ -26,7 +26,7 @@ def scripted_assistant(
     context_length: int = 128,
     template: str | None = TEMPLATE,
     settings: ChatSettings = CHAT_SETTINGS,
-    keep: bool = True,
+    save: bool = True,
 ) -> tuple[Assistant, ScriptedGenerator, list[str]]:
     """(assistant, its generator, the notes that it showed the user)"""
     service, generator, notes = scripted_service(*answers, context_length=context_length, template=template)
@@ -37,6 +37,6 @@ def scripted_assistant(
         session=session,
         settings=settings,
         notify=notes.append,
-        keep=keep,
+        save=save,
     )
     return assistant, generator, notes

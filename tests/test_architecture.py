@@ -23,7 +23,15 @@ LIBRARY = {
     "src.checkpoint": {"src.model", "src.tokenizer"},
     "src.training": {"src.model", "src.data", "src.checkpoint", "src.runtime", "src.cli"},
     "src.memory": set(),
-    "src.chat": {"src.model", "src.data.prompts", "src.checkpoint", "src.tokenizer", "src.runtime", "src.cli"},
+    "src.chat": {
+        "src.model",
+        "src.data.prompts",
+        "src.checkpoint",
+        "src.tokenizer",
+        "src.runtime",
+        "src.cli",
+        "src.program",
+    },
     "src.sk_integration": {"src.chat", "src.memory", "src.model.generate", "src.tokenizer"},
     "src.intuition": {"src.model", "src.tokenizer", "src.data", "src.training.losses", "src.cli", "src.program"},
 }

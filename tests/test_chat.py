@@ -1,4 +1,4 @@
-"""The chat as a person meets it: flags, commands, pipes, a terminal, and what goes wrong."""
+"""chat.py as a user sees it: flags, commands, pipes, a terminal, and errors."""
 
 import dataclasses
 import io
@@ -14,8 +14,10 @@ import torch
 from prompt_toolkit.utils import get_cwidth
 
 import chat
+from src.chat.commands import run_command, session_commands
+from src.chat.screen import Screen, printable, wrapped
 from src.chat.session import ChatSession, ChatSettings
-from src.chat.terminal import Screen, printable, run_command, session_commands, talk, typed_lines, wrapped
+from src.chat.terminal import chat_loop, typed_lines
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from src.program import run_script
@@ -57,25 +59,25 @@ def converse(folder, monkeypatch, capsys):
 @pytest.fixture
 def session(model):
     return ChatSession(
-        TextGenerator(model, ENCODING), template=TEMPLATE, settings=chat.Config().settings(), notify=lambda note: None
+        TextGenerator(model, ENCODING), template=TEMPLATE, settings=chat.Flags().settings(), notify=lambda note: None
     )
 
 
-def test_piped_lines_are_answered_one_after_the_other(converse):
+def test_piped_lines_are_answered_one_after_another(converse):
     code, out, err = converse("\ufeffWhat is the capital of France?\r\n\n   \nAnd again?")
     assert code == 0
     assert out == f"Assistant: {ANSWER}\n" * 2
     assert "You:" not in out + err
 
 
-def test_a_model_in_8_bits_gives_the_same_answer_and_says_what_it_is(converse):
+def test_an_int8_model_answers_the_same_and_is_labelled(converse):
     code, out, err = converse("What is the capital of France?", "--quantize", "int8", "--temperature", "0")
     assert (code, out) == (0, f"Assistant: {ANSWER}\n")
-    assert "on cpu, in 8 bits" in err
-    assert "in 8 bits" not in converse("")[2]
+    assert "on cpu, int8" in err
+    assert "int8" not in converse("")[2]
 
 
-def test_auto_takes_the_best_model_that_is_there_and_says_why(converse, folder):
+def test_auto_takes_the_best_existing_model_and_says_why(converse, folder):
     tuned = folder / "checkpoints/instruction_tuned/best_model.pt"
     _, _, err = converse()
     assert err.startswith("note: checkpoints/instruction_tuned/best_model.pt, the best that is here (no dpo yet)")
@@ -104,7 +106,7 @@ def test_auto_takes_the_best_model_that_is_there_and_says_why(converse, folder):
         ("/seed 3", "seed is 3", "seed", 3),
     ],
 )
-def test_a_command_changes_its_setting_and_shows_it(session, line, reply, field, value):
+def test_a_command_changes_and_shows_its_setting(session, line, reply, field, value):
     commands = session_commands(session)
     assert run_command(line, commands) == reply
     assert getattr(session.settings, field) == value
@@ -127,13 +129,13 @@ def test_a_command_changes_its_setting_and_shows_it(session, line, reply, field,
         ("/seed -1", "seed must be a whole number from 0 to 2**63 - 1, or None for a new one each time, got -1"),
     ],
 )
-def test_a_bad_value_is_one_line_and_changes_nothing(session, line, reason):
+def test_a_bad_value_is_a_one_line_reply_and_changes_nothing(session, line, reason):
     before = session.settings
     assert run_command(line, session_commands(session)) == reason
     assert session.settings == before
 
 
-def test_help_lists_every_command_with_its_value_now(session):
+def test_help_lists_every_command_with_its_current_value(session):
     commands = session_commands(session)
     run_command("/temp 0.25", commands)
     listed = run_command("/help", commands)
@@ -145,19 +147,19 @@ def test_help_lists_every_command_with_its_value_now(session):
 
 
 def test_every_setting_has_a_flag_and_a_command(session):
-    flags = {field.name: field for field in dataclasses.fields(chat.Config)}
+    flags = {field.name: field for field in dataclasses.fields(chat.Flags)}
     commands = session_commands(session)
     for setting in dataclasses.fields(ChatSettings):
         assert (flags[setting.name].default, flags[setting.name].metadata) == (setting.default, setting.metadata)
-        assert setting.metadata["help"] in commands[setting.metadata["command"]].what
+        assert setting.metadata["help"] in commands[setting.metadata["command"]].help
     changed = ChatSettings(temperature=0.1, top_k=2, top_p=0.3, repetition_penalty=1.4, max_tokens=5, seed=6)
-    assert chat.Config(**dataclasses.asdict(changed)).settings() == changed
+    assert chat.Flags(**dataclasses.asdict(changed)).settings() == changed
 
 
 def test_an_unknown_command_suggests_the_nearest(session):
     commands = session_commands(session)
-    assert run_command("/tmep 1", commands).startswith("/tmep: no such command; did you mean /temp? ")
-    assert run_command("/usr/bin", commands).startswith("/usr/bin: no such command; /help lists the commands ")
+    assert run_command("/tmep 1", commands).startswith("/tmep: unknown command; did you mean /temp? ")
+    assert run_command("/usr/bin", commands).startswith("/usr/bin: unknown command; /help lists the commands ")
 
 
 @pytest.mark.parametrize("leave", ["/quit", "/exit", " /Quit now"])
@@ -165,18 +167,18 @@ def test_quit_and_exit_leave(converse, leave):
     assert converse(f"Hello\n{leave}\nHello\n")[:2] == (0, f"Assistant: {ANSWER}\n")
 
 
-def test_reset_forgets_the_conversation(session, capsys):
-    talk(session.reply, Screen(interactive=False), session_commands(session), ["Hello", "/reset"])
-    assert session.turns == ()
-    assert capsys.readouterr().out == f"Assistant: {ANSWER}\nthe conversation is forgotten\n"
+def test_reset_clears_the_conversation(session, capsys):
+    chat_loop(session, Screen(interactive=False), session_commands(session), ["Hello", "/reset"])
+    assert session.messages == ()
+    assert capsys.readouterr().out == f"Assistant: {ANSWER}\nconversation cleared\n"
 
 
-def test_two_slashes_send_a_message_that_begins_with_one(session):
-    talk(session.reply, Screen(interactive=False), session_commands(session), [" //usr/bin is what?"])
-    assert [turn.text for turn in session.turns] == ["/usr/bin is what?", ANSWER]
+def test_two_slashes_send_a_message_that_starts_with_one(session):
+    chat_loop(session, Screen(interactive=False), session_commands(session), [" //usr/bin is what?"])
+    assert [message.text for message in session.messages] == ["/usr/bin is what?", ANSWER]
 
 
-def test_commands_and_answers_of_a_piped_session_make_a_transcript(converse):
+def test_a_piped_session_prints_a_transcript(converse):
     code, out, err = converse("\ufeff/tokens 3\nFrance?\n/tokens 0\n/tokens 50\nFrance?\n/reset\n")
     assert code == 0
     assert out.splitlines() == [
@@ -185,33 +187,33 @@ def test_commands_and_answers_of_a_piped_session_make_a_transcript(converse):
         "max_tokens must be a whole number of at least 1, got 0",
         "max_tokens is 50",
         f"Assistant: {ANSWER}",
-        "the conversation is forgotten",
+        "conversation cleared",
     ]
-    assert "note: the answer was cut at 3 tokens\n" in err
+    assert "note: the answer was cut off after 3 tokens\n" in err
 
 
-def test_a_single_answer_is_not_prepared_for_more(converse, monkeypatch):
+def test_a_single_answer_does_not_prepare_fast_decoding(converse, monkeypatch):
     monkeypatch.setattr(TextGenerator, "prepare_fast_decoding", None)
     assert converse("", "--prompt", "France?")[0] == 0
 
 
-def test_prompt_puts_the_answer_on_stdout_and_nothing_else(folder):
+def test_prompt_prints_only_the_answer_on_stdout(folder):
     command = [sys.executable, "-X", "importtime", SCRIPT, "--prompt", "What is the capital of France?"]
     done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (0, ANSWER + "\n")
     assert "note: checkpoints/instruction_tuned/best_model.pt" in done.stderr
-    assert "src.chat.terminal" in done.stderr  # the list of imports; what is for terminals is not among them
+    assert "src.chat.terminal" in done.stderr  # stderr lists the imports
     assert "prompt_toolkit" not in done.stderr
 
 
-def test_prompt_of_a_raw_model_is_continued(converse):
+def test_a_raw_model_continues_the_prompt(converse):
     code, out, err = converse("", "--model", "scratch", "--prompt", "Paris ")
     assert (code, out) == (0, ANSWER.removeprefix("Paris") + "\n")
     assert "note: this is a raw language model: it continues your text" in err
 
 
 @pytest.mark.parametrize("prompt", ["none", "off", "/quit"])
-def test_prompt_is_a_message_whatever_it_spells(converse, prompt):
+def test_prompt_is_never_a_command_or_none(converse, prompt):
     assert converse("", "--prompt", prompt)[:2] == (0, ANSWER + "\n")
 
 
@@ -223,7 +225,7 @@ def test_a_seed_makes_answers_repeatable(converse):
     assert answer("1") == answer("1") != answer("2")
 
 
-def test_an_answer_that_outgrows_the_context_is_noted_once(converse):
+def test_an_answer_that_outgrows_the_context_gives_one_note(converse):
     _, out, err = converse("Hello\n", "--temperature", "60", "--top-k", "none", "--seed", "1", "--max-tokens", "200")
     assert err.count("the context of 64 tokens is full") == 1
     assert "context of 64" not in out
@@ -238,20 +240,20 @@ def test_an_answer_that_outgrows_the_context_is_noted_once(converse):
         (["--device", "mps"], "--device mps: not available here"),
     ],
 )
-def test_a_model_that_cannot_be_had_is_one_line_and_exit_code_1(folder, monkeypatch, capsys, argv, reason):
+def test_an_unusable_model_is_a_one_line_error_with_exit_code_1(folder, monkeypatch, capsys, argv, reason):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["chat.py", "--prompt", "Hello", *argv])
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exited:
         run_script(chat.main)
     out, err = capsys.readouterr()
-    assert (left.value.code, out) == (1, "")
+    assert (exited.value.code, out) == (1, "")
     last = err.splitlines()[-1].replace("\\", "/")
     assert last.startswith("error: ") and reason in last
 
 
-def test_no_model_at_all_names_the_command_that_makes_one(tmp_path, monkeypatch):
+def test_without_any_model_the_error_names_the_command_to_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="make it with python main.py"):
         chat.main(["--prompt", "Hello"])
@@ -265,31 +267,35 @@ def test_no_model_at_all_names_the_command_that_makes_one(tmp_path, monkeypatch)
         (["--top-p", "x"], "--top-p"),
         (["--temprature", "1"], "did you mean --temperature?"),
         (["--device", "tpu"], "--device"),
-        (["--quantize", "int8", "--device", "cuda"], "--quantize int8 is for the CPU; leave --device cuda out"),
+        (["--quantize", "int8", "--device", "cuda"], "--quantize int8 is for the CPU; remove --device cuda"),
     ],
 )
-def test_bad_flags_are_one_line_and_exit_code_2(capsys, argv, reason):
-    with pytest.raises(SystemExit) as left:
+def test_bad_flags_are_a_one_line_error_with_exit_code_2(capsys, argv, reason):
+    with pytest.raises(SystemExit) as exited:
         chat.main(argv)
     err = capsys.readouterr().err
-    assert left.value.code == 2
+    assert exited.value.code == 2
     assert reason in err and err.count("\n") == 1
 
 
-def test_an_empty_prompt_is_bad_usage(capsys):
-    assert chat.main(["--prompt", "  "]) == 2
+@pytest.mark.parametrize("prompt", ["", "  "])
+def test_an_empty_prompt_is_bad_usage(capsys, monkeypatch, prompt):
+    monkeypatch.setattr(sys, "argv", ["chat.py"])
+    with pytest.raises(SystemExit) as exited:
+        chat.main(["--prompt", prompt])
+    assert exited.value.code == 2
     assert capsys.readouterr().err == "chat.py: --prompt is empty; see python chat.py --help\n"
 
 
 def test_ctrl_c_stops_an_answer_and_not_the_chat(session, monkeypatch, capsys):
     monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once upon ", "a time "], KeyboardInterrupt()))
     with terminal_with_keys():
-        talk(session.reply, Screen(interactive=True), session_commands(session), ["Tell", "France?"])
-    assert [turn.text for turn in session.turns] == ["Tell", "Once upon a time", "France?", ANSWER]
+        chat_loop(session, Screen(interactive=True), session_commands(session), ["Tell", "France?"])
+    assert [message.text for message in session.messages] == ["Tell", "Once upon a time", "France?", ANSWER]
     assert capsys.readouterr().out == f"Once upon a \n\n{ANSWER}\n\n"
 
 
-def test_an_answer_that_cannot_be_shown_is_kept_as_far_as_it_was_said(session, monkeypatch):
+def test_a_broken_pipe_keeps_the_partial_answer(session, monkeypatch):
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
             if "Paris" in text:
@@ -299,8 +305,8 @@ def test_an_answer_that_cannot_be_shown_is_kept_as_far_as_it_was_said(session, m
     answer = session.reply("France?")
     monkeypatch.setattr(sys, "stdout", Closed())
     with pytest.raises(BrokenPipeError):
-        Screen(interactive=False).answer(answer)
-    assert session.turns[1].text == "Paris"
+        Screen(interactive=False).show_answer(answer)
+    assert session.messages[1].text == "Paris"
 
 
 def test_ctrl_c_ends_a_piped_session_with_exit_code_130(converse, monkeypatch):
@@ -309,7 +315,7 @@ def test_ctrl_c_ends_a_piped_session_with_exit_code_130(converse, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory\nleft"), MemoryError(), ValueError("prompt id 9")])
-def test_an_answer_that_fails_is_one_line_and_the_chat_goes_on(converse, monkeypatch, error):
+def test_a_failed_answer_is_a_note_and_the_chat_continues(converse, monkeypatch, error):
     monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once"], error))
     code, out, err = converse("Tell\nFrance?\n")
     assert (code, out) == (0, f"Assistant: Once\nAssistant: {ANSWER}\n")
@@ -324,19 +330,19 @@ def test_hostile_lines_are_answered_like_others(converse, line):
     assert converse(line + b"\n")[:2] == (0, f"Assistant: {ANSWER}\n")
 
 
-def test_control_characters_of_a_model_do_not_reach_the_terminal(converse):
+def test_control_characters_never_reach_the_terminal(converse):
     _, out, _ = converse("Hello\n", "--model", "escape.pt")
     assert out == "Assistant: Red \ufffd[31m alert\ufffd\ufffd!\n"
 
 
-def test_printable_keeps_text_and_replaces_what_a_terminal_obeys():
+def test_printable_keeps_text_and_replaces_control_characters():
     text = "caf\u00e9 \u4e16\u754c \U0001f468\u200d\U0001f469\n"
     assert printable(text) == text
     assert printable("a\x00b\x1b]0;title\x07\x7f\x9b") == "a\ufffdb\ufffd]0;title\ufffd\ufffd\ufffd"
     assert printable("one\r\ntwo\tthree \u202eevil\ud800") == "one\ntwo    three \ufffdevil\ufffd"
 
 
-def test_a_terminal_session_from_the_first_line_to_ctrl_d(folder, monkeypatch, capsys):
+def test_a_terminal_session_until_ctrl_d(folder, monkeypatch, capsys):
     handlers = {}
     monkeypatch.chdir(folder)
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
@@ -346,10 +352,10 @@ def test_a_terminal_session_from_the_first_line_to_ctrl_d(folder, monkeypatch, c
     with terminal_with_keys("France?\r/tokens 2\rgone\x03France?\r\x04"):
         assert chat.main([]) == 0
     assert capsys.readouterr().out == f"{ANSWER}\n\nParis is\n\n"
-    assert len(prepared) == 1  # a chat writes many texts
-    with pytest.raises(SystemExit) as left:  # ending the process leaves the chat, also in the middle of an answer
+    assert len(prepared) == 1  # a chat generates many answers
+    with pytest.raises(SystemExit) as exited:  # SIGTERM ends the process, even during an answer
         handlers[signal.SIGTERM](signal.SIGTERM, None)
-    assert left.value.code == 130
+    assert exited.value.code == 130
 
 
 def test_typed_lines_can_be_edited_and_cleared(session):
@@ -358,7 +364,7 @@ def test_typed_lines_can_be_edited_and_cleared(session):
         assert list(typed_lines(Screen(interactive=True), session_commands(session))) == ["hello", "bye"]
 
 
-def test_words_are_not_broken_at_the_edge_of_the_terminal():
+def test_wrapping_does_not_split_words():
     text = "Once upon a time there was a king, " * 4 + "and\n\nthe end" + "\u4e16\u754c" * 20
     pieces = [text[i : i + 3] for i in range(0, len(text), 3)]
     for width in range(14, 60):
@@ -371,7 +377,7 @@ def test_words_are_not_broken_at_the_edge_of_the_terminal():
     assert "".join(wrapped(pieces, 1000, 11)) == text
 
 
-def test_a_wrapped_answer_still_comes_word_by_word():
+def test_wrapped_answers_stream_word_by_word():
     def pieces():
         yield from ["One", " two", " thr"]
         raise AssertionError("asked for more before showing what is there")

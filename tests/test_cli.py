@@ -194,6 +194,11 @@ def test_nothing_is_said_of_the_default_that_stands_in_for_a_bad_value(capsys) -
     assert "--rate must fit --count, got 0.5 and 60" in refusal(Settings, ["--count", "60"], capsys)
 
 
+def flags_of(script: ModuleType) -> type:
+    """The dataclass of a script's flags."""
+    return script.Flags if hasattr(script, "Flags") else script.Config
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_a_shortened_flag_is_refused(script: ModuleType, capsys) -> None:
     names = [flag_name(field.name) for field in dataclasses.fields(flags_of(script))]

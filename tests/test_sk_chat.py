@@ -1,4 +1,4 @@
-"""The assistant as a person meets it: flags, commands, pipes, a terminal, and what goes wrong."""
+"""sk_chat.py as a user sees it: flags, commands, pipes, a terminal, and errors."""
 
 import _thread
 import io
@@ -44,11 +44,11 @@ def converse(checkpoints, tmp_path, monkeypatch, capsys):
     return converse
 
 
-def test_piped_lines_are_answered_and_the_session_goes_on_at_the_next_start(converse, tmp_path):
+def test_piped_lines_are_answered_and_the_session_resumes(converse, tmp_path):
     code, out, err = converse("\ufeffFrance?\r\n\n   \nAgain?")
     assert (code, out) == (0, f"Assistant: {ANSWER}\n" * 2)
-    assert "note: session default: new and empty\n" in err
-    assert "note: session default: 2 turns so far; /reset begins anew\n" in converse("/quit\n")[2]
+    assert "note: session default: empty\n" in err
+    assert "note: session default: 2 turns; /reset starts over\n" in converse("/quit\n")[2]
     assert (tmp_path / "logs/sessions/default.json").is_file()
 
 
@@ -63,27 +63,30 @@ def test_piped_lines_are_answered_and_the_session_goes_on_at_the_next_start(conv
         ("/refine", "there is no answer to refine yet; ask something first"),
         ("France?\n/refine", f"Assistant: {ANSWER}\nRefined: {ANSWER}"),
         ("France?\n/refine shorter", f"Assistant: {ANSWER}\nRefined: {ANSWER}"),
-        ("/multi 3", "/multi takes two steps or more with semicolons between them: /multi name a fruit; write a line"),
-        ("/multi a;", "/multi takes two steps or more"),
+        (
+            "/multi 3",
+            "/multi needs at least two steps with a semicolon between them: /multi name a fruit; write a line",
+        ),
+        ("/multi a;", "/multi needs at least two steps"),
         ("/multi a; b", f"Step 1 of 2: a\n{ANSWER}\nStep 2 of 2: b\n{ANSWER}"),
         (
             "/settings",
             "temperature         0.7\ntop_k               40\ntop_p               0.9\n(.*\n)*max_tokens          150",
         ),
         ("/info", "model       "),
-        ("/sessions", "no session is saved in .* yet"),
-        ("/save", "session default is saved after every answer; /save NAME copies it"),
+        ("/sessions", "no sessions are saved in .* yet"),
+        ("/save", "session default is saved after every answer; /save NAME makes a copy"),
         ("/save a/b", "session 'a/b': a name has 1 to 64 letters"),
-        ("France?\n/save old", "Assistant: .*\ncopied to session old; this is still default\n"),
-        ("/load work\nFrance?\n/load default", "session work: new and empty\nAssistant: .*\nsession default: new and"),
+        ("France?\n/save old", "Assistant: .*\nsaved a copy as session old; you are still in session default\n"),
+        ("/load work\nFrance?\n/load default", "session work: empty\nAssistant: .*\nsession default: empty"),
         ("/load ../x", "session '../x': a name has"),
-        ("/forget", "/forget N deletes the fact of that number, /forget all every one"),
-        ("/forget 7", "long-term memory is empty: there is nothing to forget; /reset forgets this conversation"),
+        ("/forget", "/forget N deletes fact N, /forget all deletes every fact"),
+        ("/forget 7", "there are no saved facts to forget; /reset clears this conversation"),
         ("My cat is called Miso.\n/forget 7", "Assistant: .*\nthere is no fact 7; the numbers are: 1"),
         ("/forget \u00b2", "/forget N deletes"),
-        ("My cat is called Miso.\n/forget 1", "Assistant: .*\nforgotten: My cat is called Miso."),
-        ("/forgt", "/forgt: no such command; did you mean /forget?"),
-        ("France?\n/reset\n/memory", "Assistant: .*\nthe conversation is forgotten\nsession default: new and empty"),
+        ("My cat is called Miso.\n/forget 1", "Assistant: .*\nforgot: My cat is called Miso."),
+        ("/forgt", "/forgt: unknown command; did you mean /forget?"),
+        ("France?\n/reset\n/memory", "Assistant: .*\nconversation cleared\nsession default: empty"),
         ("//quit", f"Assistant: {ANSWER}"),
     ],
 )
@@ -102,7 +105,7 @@ def test_help_lists_every_command(converse):
         assert re.search(rf"^{name} ", listed, re.MULTILINE), name
 
 
-def test_info_and_sessions_show_what_there_is(converse):
+def test_info_and_sessions_list_model_and_sessions(converse):
     out = converse("France?\n/save old\n/info\n/sessions\n")[1]
     for fact in ("stage       test", "context     64 tokens", f"template    {TEMPLATE}", "tokenizer   gpt2, 50,257"):
         assert fact in out
@@ -110,40 +113,38 @@ def test_info_and_sessions_show_what_there_is(converse):
     assert re.search(r"^  old +1 turn ", out, re.MULTILINE)
 
 
-def test_a_model_in_8_bits_answers_the_same_and_info_says_what_it_is(converse):
+def test_an_int8_model_answers_the_same_and_is_labelled(converse):
     code, out, err = converse("What is the capital of France?\n/info", "--quantize", "int8", "--temperature", "0")
     assert code == 0
-    assert ANSWER in out and "cpu, in 8 bits" in out + err
+    assert ANSWER in out and "cpu, int8" in out + err
 
 
-def test_memory_shows_the_conversation_its_tokens_and_the_facts(converse):
+def test_memory_shows_conversation_tokens_and_facts(converse):
     lines = "My cat is called Miso.\n" + "How are you today, and what is new?\n" * 3
     out = converse(f"{lines}/memory\n/forget all\n/forget all yes\n/memory\n", "--max-tokens", "20")[1]
-    assert "session default: 4 turns so far" in out
-    assert re.search(
-        r"^tokens: \d+ of the 44 that a prompt may have; \d+ left for your next message", out, re.MULTILINE
-    )
-    assert re.search(r"^left out: the oldest [23] turns no longer fit$", out, re.MULTILINE)
-    assert "older turns were about: My cat is called Miso.; How are you today, and what is new?" in out
+    assert "session default: 4 turns;" in out
+    assert re.search(r"^tokens: \d+ of 44 for a prompt; \d+ left for your next message", out, re.MULTILINE)
+    assert re.search(r"^dropped: the oldest [23] turns, out of context$", out, re.MULTILINE)
+    assert "dropped turns were about: My cat is called Miso.; How are you today, and what is new?" in out
     assert re.search(
         r"^long-term memory: 1 fact; .*\n  1  My cat is called Miso\.  \(default, \d{4}-", out, re.MULTILINE
     )
-    assert "this deletes 1 fact for good; /forget all yes does it" in out
-    assert "deleted: 1 fact" in out and "long-term memory: empty" in out
+    assert "this permanently deletes 1 fact; to confirm, type /forget all yes" in out
+    assert "deleted 1 fact; long-term memory is empty" in out and "long-term memory: empty" in out
 
 
-def test_prompt_puts_the_answer_on_stdout_and_nothing_else(checkpoints, tmp_path):
+def test_prompt_prints_only_the_answer_on_stdout(checkpoints, tmp_path):
     script, model = Path(sk_chat.__file__), checkpoints / "tuned.pt"
     command = [sys.executable, "-X", "importtime", script, "--model", model, "--prompt", "My cat is called Miso."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (0, ANSWER + "\n")
     assert "note: remembered fact 1: My cat is called Miso.\n" in done.stderr
-    assert "semantic_kernel" in done.stderr  # the list of imports; what is for terminals is not among them
+    assert "semantic_kernel" in done.stderr  # stderr lists the imports
     assert "prompt_toolkit" not in done.stderr
     assert list((tmp_path / "logs/sessions").glob("*.json")) == []
 
 
-def test_prompt_in_a_session_goes_on_with_it(converse):
+def test_prompt_with_session_resumes_it(converse):
     for turns in (1, 2):
         assert converse("", "--session", "work", "--prompt", "/quit")[:2] == (0, ANSWER + "\n")
         assert f"session work: {turns} turn" in converse("", "--session", "work")[2]
@@ -156,11 +157,11 @@ def test_a_raw_model_continues_the_prompt(converse):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory\nleft"), MemoryError(), ValueError("prompt id 9")])
-def test_an_answer_that_fails_is_one_line_and_the_chat_goes_on(converse, monkeypatch, error):
+def test_a_failed_answer_is_a_note_and_the_chat_continues(converse, monkeypatch, error):
     monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once"], error))
     code, out, err = converse("Tell\nFrance?\n/memory\n")
     assert code == 0
-    assert out.startswith(f"Assistant: Once\nAssistant: {ANSWER}\nsession default: 2 turns")
+    assert out.startswith(f"Assistant: Once\nAssistant: {ANSWER}\nsession default: 2 turns;")
     assert "note: no answer: " in err and "Traceback" not in err
 
 
@@ -169,14 +170,14 @@ def test_hostile_lines_are_answered_like_others(converse, line):
     assert converse(line + b"\n")[:2] == (0, f"Assistant: {ANSWER}\n")
 
 
-def test_control_characters_of_a_model_do_not_reach_the_terminal(converse):
+def test_control_characters_never_reach_the_terminal(converse):
     out = converse("Hello\n", model="escape.pt")[1]
     assert out == "Assistant: Red \ufffd[31m alert\ufffd\ufffd!\n"
 
 
 @pytest.fixture
 def is_interactive(tmp_path, monkeypatch):
-    """The program believes that it is on a terminal; the handler that it sets is taken back."""
+    """Makes the program believe that it is on a terminal, and restores its SIGTERM handler."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sk_chat, "is_interactive", lambda: True)
     before = signal.getsignal(signal.SIGTERM)
@@ -184,21 +185,21 @@ def is_interactive(tmp_path, monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_terminal_session_from_several_lines_to_ctrl_d(checkpoints, tmp_path, is_interactive, capsys, monkeypatch):
+def test_a_terminal_session_until_ctrl_d(checkpoints, tmp_path, is_interactive, capsys, monkeypatch):
     pasted, prepared = "\x1b[200~one\ntwo\x1b[201~", []
     monkeypatch.setattr(TextGenerator, "prepare_fast_decoding", lambda generator: prepared.append(generator))
     with terminal_with_keys(f"France\x1b\r?\r{pasted}\r/multi a; b\rgone\x03/tokens 2\r\x1b[A\r\x04"):
         assert sk_chat.main(["--model", str(checkpoints / "tuned.pt")]) == 0
     assert capsys.readouterr().out == f"{ANSWER}\n\n" * 4
-    assert len(prepared) == 1  # a chat writes many texts
+    assert len(prepared) == 1  # a chat generates many answers
     asked = re.findall(r'"text": "(.*)"', (tmp_path / "logs/sessions/default.json").read_text("utf-8"))[::2]
     assert asked == ["France\\n?", "one\\ntwo", "a", "b"]
     typed = tmp_path / "logs/sessions/typed_lines"
     assert "+/tokens 2\n" in typed.read_text("utf-8")
     assert sys.platform == "win32" or typed.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(SystemExit) as left:  # ending the process leaves the chat, also in the middle of an answer
+    with pytest.raises(SystemExit) as exited:  # SIGTERM ends the process, even during an answer
         signal.raise_signal(signal.SIGTERM)
-    assert left.value.code == 130
+    assert exited.value.code == 130
 
 
 def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, is_interactive, monkeypatch):
@@ -213,7 +214,7 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, is_inter
         yield "Once "
         assert shown.wait(20)
         _thread.interrupt_main()
-        while True:  # until it is stopped from the other thread
+        while True:  # until Ctrl-C stops it from the other thread
             time.sleep(0.001)
             yield "more "
 
@@ -222,7 +223,7 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, is_inter
         return endless() if len(asked) == 1 else usual(self, *args, **settings)
 
     monkeypatch.setattr(TextGenerator, "stream", stream)
-    monkeypatch.setattr("src.chat.terminal.print", shows, raising=False)
+    monkeypatch.setattr("src.chat.screen.print", shows, raising=False)
     with terminal_with_keys("France?\rAgain?\r\x04"):
         assert sk_chat.main(["--model", str(checkpoints / "tuned.pt")]) == 0
     saved = json.loads((tmp_path / "logs/sessions/default.json").read_text("utf-8"))["messages"]
@@ -236,27 +237,27 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, is_inter
         (ModuleNotFoundError("No module", name="semantic_kernel"), "semantic-kernel is not installed; install"),
         (
             ModuleNotFoundError("No module named 'openai'\n!", name="openai"),
-            "does not load (No module named 'openai' !)",
+            "cannot be imported (No module named 'openai' !)",
         ),
         (
             ImportError("cannot import name 'x'\nmore"),
-            "does not load (cannot import name 'x' more); install it again",
+            "cannot be imported (cannot import name 'x' more); reinstall it",
         ),
-        (TypeError("metaclass"), "does not load (metaclass); install it again with"),
+        (TypeError("metaclass"), "cannot be imported (metaclass); reinstall it with"),
         (ValueError("enable_otel: a boolean [type=x]"), "variable of the environment or of ./.env whose name begins"),
     ],
 )
-def test_semantic_kernel_that_cannot_be_loaded_is_one_line_and_exit_code_1(monkeypatch, capsys, error, reason):
+def test_a_broken_semantic_kernel_is_a_one_line_error(monkeypatch, capsys, error, reason):
     def load(name):
         raise error
 
     monkeypatch.setattr(sk_import, "import_module", load)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["sk_chat.py", "--prompt", "Hello"])
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exited:
         run_script(sk_chat.main)
     out, err = capsys.readouterr()
-    assert (left.value.code, out, err.count("\n")) == (1, "", 1)
+    assert (exited.value.code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("error: semantic-kernel ") and reason in err
     assert "pip install -r requirements.txt" in err or "SEMANTICKERNEL_" in err
 
@@ -270,17 +271,17 @@ def test_semantic_kernel_that_cannot_be_loaded_is_one_line_and_exit_code_1(monke
         (["--prompt", " "], "--prompt is empty"),
     ],
 )
-def test_bad_flags_are_one_line_and_exit_code_2(capsys, argv, reason):
+def test_bad_flags_are_a_one_line_error_with_exit_code_2(capsys, argv, reason):
     try:
         code = sk_chat.main(argv)
-    except SystemExit as left:
-        code = left.code
+    except SystemExit as exited:
+        code = exited.code
     err = capsys.readouterr().err
     assert code == 2
     assert reason in err and err.count("\n") == 1
 
 
-def test_what_loads_semantic_kernel_is_only_loaded_by_the_assistant():
+def test_importing_sk_chat_does_not_import_semantic_kernel():
     code = "import sys, sk_chat; sys.exit('semantic_kernel' in sys.modules)"
     root = Path(sk_chat.__file__).parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0

@@ -1,4 +1,4 @@
-"""The whole of it, from the command line to the files: restarts, memory across sessions, damage, and two at once."""
+"""sk_chat.py from the command line to its files: restarts, shared facts, damaged files, concurrent programs."""
 
 import io
 import json
@@ -23,15 +23,15 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def start(model, tmp_path, monkeypatch, capsys):
-    """Start the program anew and pipe lines to it: (stdout, stderr, the prompts that the model read)."""
+    """Start the program and pipe lines to it: (stdout, stderr, the prompts of the model)."""
     prompts = []
     stream = TextGenerator.stream
 
-    def listening(self, prompt, *args, **settings):
+    def recording_stream(self, prompt, *args, **settings):
         prompts.append(self.encoding.decode(prompt))
         return stream(self, prompt, *args, **settings)
 
-    monkeypatch.setattr(TextGenerator, "stream", listening)
+    monkeypatch.setattr(TextGenerator, "stream", recording_stream)
 
     def start(typed: str, *argv: str):
         prompts.clear()
@@ -43,7 +43,7 @@ def start(model, tmp_path, monkeypatch, capsys):
     return start
 
 
-def test_a_conversation_and_its_facts_outlive_the_program(start):
+def test_conversation_and_facts_survive_a_restart(start):
     _, err, _ = start("My cat is called Miso.\n", "--session", "monday")
     assert "note: remembered fact 1: My cat is called Miso." in err
     _, _, [prompt] = start("And now?\n", "--session", "monday")
@@ -52,22 +52,22 @@ def test_a_conversation_and_its_facts_outlive_the_program(start):
     assert prompt.startswith("### System:\nKnown facts: My cat is called Miso.\n\n### Instruction:\nWhat is my cat")
     assert "note: recalled: My cat is called Miso." in err
     out, err, [prompt] = start("/forget 1\nWhat is my cat called?\n", "--session", "wednesday")
-    assert "forgotten: My cat is called Miso." in out and "recalled" not in err
+    assert "forgot: My cat is called Miso." in out and "recalled" not in err
     assert prompt.startswith("### Instruction:")
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"format": 1}', b"\xff" * 100])
-def test_damaged_files_are_told_and_kept_and_the_chat_goes_on(start, tmp_path, damage):
+def test_damaged_files_are_renamed_and_the_chat_continues(start, tmp_path, damage):
     start("My cat is called Miso.\n")
     folder = tmp_path / "memory"
     (folder / "default.json").write_bytes(damage)
     (folder / "memory.sqlite3").write_bytes(b"no database")
     out, err, _ = start("My dog is called Rex.\n/memory\n")
-    assert out.startswith(f"Assistant: {ANSWER}\nsession default: 1 turn so far")
+    assert out.startswith(f"Assistant: {ANSWER}\nsession default: 1 turn;")
     assert "1  My dog is called Rex." in out
-    for kept, content in (("default.damaged-1.json", damage), ("memory.damaged-1.sqlite3", b"no database")):
-        assert (folder / kept).read_bytes() == content
-        assert f"renamed to {kept}" in err
+    for name, content in (("default.damaged-1.json", damage), ("memory.damaged-1.sqlite3", b"no database")):
+        assert (folder / name).read_bytes() == content
+        assert f"renamed to {name}" in err
     assert "Traceback" not in err
 
 

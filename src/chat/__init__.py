@@ -1,1 +1,1 @@
-"""The chat: one conversation, how it starts, and the terminal it runs in."""
+"""The chat: a conversation with a model, how it starts, and the terminal it runs in."""

@@ -1,6 +1,7 @@
-"""A conversation with a model: what was said, as much of it as the context holds, and the answer as it comes.
+"""A conversation with a model: the messages that fit its context, and each answer as a stream.
 
-No terminal and no files here, so that every front end can stand on it.
+A message is the words of one side; a turn is a user message with its answer. There is no terminal and no file in here,
+so every front end can use it.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -14,9 +15,9 @@ from src.data.prompts import TEMPLATE, Message, Role, render_conversation
 from src.model.decoding.sampling import SamplingSettings, option, with_default
 from src.model.generate import PrefixCache, TextGenerator
 
-NEXT_TURN = "\n### Instruction:"  # the template's heading: a model that writes it speaks for the person
+NEXT_TURN = "\n### Instruction:"  # if the model generates this heading, it is impersonating the user
 RAW_MODEL = (
-    "this is a raw language model: it continues your text and does not answer it; "
+    "this is a raw language model: it continues your text instead of answering it; "
     "python instruction_tune.py makes a model that answers"
 )
 
@@ -48,8 +49,8 @@ class ChatSettings(SamplingSettings):
 
 
 @dataclass(frozen=True)
-class ChatTurn:
-    """What one side said, with its ids as the model reads them."""
+class EncodedMessage:
+    """A message with its token ids, headings included."""
 
     role: Role
     text: str
@@ -58,7 +59,7 @@ class ChatTurn:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of the conversation so far, and how many the next prompt may have, the next message among them."""
+    """Tokens used by the conversation so far, and the token budget of the next prompt, new message included."""
 
     used: int
     budget: int
@@ -69,18 +70,18 @@ class Usage:
 
 
 class ChatSession:
-    """One conversation. `settings` may be replaced at any time; the next answer follows them.
+    """One conversation. `settings` can be replaced at any time, with effect from the next answer.
 
-    template: the prompt template that the model was tuned with; None for a raw model, whose text is continued.
-    notify: is told, in one line, what a person should know: what kind of model it is if it does not answer, and
-    whatever is left out of the context. system: a message before all others, kept for good. kept: what the model has
-    read already, for sessions that follow each other; within one session a turn costs only its own tokens anyway.
+    template: the prompt template that the model was tuned with; None for a raw model, which continues text.
+    notify: gets one-line messages for the user: that the model is raw, and what was dropped from the context.
+    system: a message that always stays in front. prefix_cache: lets sessions share their KV cache; each session has
+    one of its own by default, so a turn only computes its new tokens.
 
-    After an answer, `finish_reason` is "stop" (the model ended it), "length" (max_tokens) or "interrupted", and
-    `prompt_tokens` and `answer_tokens` are what was read and written for it. `left_out` counts the turns that no longer
-    fitted, since the beginning.
+    After an answer, `finish_reason` is "stop" (the model ended it), "length" (max_tokens) or "interrupted";
+    `prompt_tokens` and `answer_tokens` are its token counts. `dropped_messages` counts the messages that have left the
+    context since the session was created.
 
-    Raises ValueError for a template that this chat does not speak, and for a context too small to talk in.
+    Raises ValueError for an unknown template, and if the context is too small for a chat.
     """
 
     def __init__(
@@ -91,57 +92,58 @@ class ChatSession:
         settings: ChatSettings,
         notify: Callable[[str], None],
         system: str | None = None,
-        kept: PrefixCache | None = None,
+        prefix_cache: PrefixCache | None = None,
     ) -> None:
         if template not in (None, TEMPLATE):
             raise ValueError(
-                f"the model was tuned with the prompt template {template!r}, this chat speaks {TEMPLATE!r}; "
+                f"the model was tuned with the prompt template {template!r}, but this chat uses {TEMPLATE!r}; "
                 "tune it again with python instruction_tune.py"
             )
         if system and template is None:
             raise ValueError("a raw model takes no system message; python instruction_tune.py makes a model that does")
         self.generator, self.settings, self.notify = generator, settings, notify
-        self._kept = kept or PrefixCache()
-        # As the tokenizer gives it back: one of words has spacing of its own.
+        self._prefix_cache = prefix_cache or PrefixCache()
+        # Encoded and decoded, because a word tokenizer changes the spacing.
         self._next_turn = generator.encoding.decode(generator.encoding.encode_ordinary(NEXT_TURN))
         self.is_raw = template is None
         self.finish_reason: Literal["stop", "length", "interrupted"] | None = None
-        self.prompt_tokens = self.answer_tokens = self.left_out = 0
-        self._turns: list[ChatTurn] = []
-        self._system = [self._turn("system", without_surrogates(system).strip())] if system else []
-        self._check_room()
+        self.prompt_tokens = self.answer_tokens = self.dropped_messages = 0
+        self._messages: list[EncodedMessage] = []
+        self._system = [self._encode("system", without_surrogates(system).strip())] if system else []
+        self._check_context_length()
         if self.is_raw:
             notify(RAW_MODEL)
 
     @property
-    def turns(self) -> tuple[ChatTurn, ...]:
-        """What was said and still counts: user and assistant by turns, without the system message."""
-        return tuple(self._turns)
+    def messages(self) -> tuple[EncodedMessage, ...]:
+        """The messages in the context, user and assistant alternating, without the system message."""
+        return tuple(self._messages)
 
     @property
     def usage(self) -> Usage:
         context = self.generator.model.config.context_length
-        answer = min(self.settings.max_tokens, context // 2)  # longer answers move the window as they are written
-        return Usage(_length(self._system) + _length(self._turns), context - answer)
+        answer = min(self.settings.max_tokens, context // 2)  # a longer answer shifts the context window
+        return Usage(_token_count(self._system) + _token_count(self._messages), context - answer)
 
     def reset(self) -> None:
-        """Forget what was said; a system message stays."""
-        self._turns.clear()
+        """Clear the conversation, except for the system message."""
+        self._messages.clear()
         self.finish_reason = None
 
-    def remember(self, asked: str, answered: str) -> None:
-        """Append a message and its answer, said elsewhere, as if they had been said here."""
-        self._turns.append(self._user_turn(asked))
-        self._turns.append(self._turn("assistant", without_surrogates(answered)))
+    def add_turn(self, message: str, answer: str) -> None:
+        """Append a user message and its answer from elsewhere, without running the model."""
+        self._messages.append(self._encode_user_message(message))
+        self._messages.append(self._encode("assistant", without_surrogates(answer)))
 
     def reply(self, text: str, should_stop: Callable[[], bool] = lambda: False) -> Generator[str, None, None]:
-        """The answer in pieces, as they come. Both turns are kept at its end, or when it is closed, with what was said.
+        """Streams the answer to a message. At its end, or when it is closed, the turn joins the conversation.
 
-        should_stop: asked after every token; True interrupts the answer, for whoever cannot close it from its thread.
+        should_stop: called after every token; True interrupts the answer. For callers that cannot close the generator
+        because another thread runs it.
 
-        Raises ValueError, at the first piece, for an empty message.
+        Raises ValueError, on the first step, for an empty message.
         """
-        prompt, asked = self._prompt(self._user_turn(text))
+        prompt, message = self._build_prompt(self._encode_user_message(text))
         self.prompt_tokens = len(prompt)
         settings = self.settings
         stream = self.generator.stream(
@@ -149,94 +151,97 @@ class ChatSession:
             settings.max_tokens,
             stop=None if self.is_raw else self._next_turn,
             seed=settings.seed,
-            prefix_cache=self._kept,
+            prefix_cache=self._prefix_cache,
             **settings.sampling_options(),
         )
-        said: list[str] = []
+        answer: list[str] = []
         self.finish_reason = "interrupted"
         try:
             pieces = takewhile(lambda _: not should_stop(), stream)
-            for piece in pieces if self.is_raw else _stripped(pieces):
-                said.append(piece)
+            for piece in pieces if self.is_raw else _strip(pieces):
+                answer.append(piece)
                 yield piece
             self.finish_reason = stream.finish_reason or "interrupted"
             self.answer_tokens = len(stream.ids)
         finally:
-            if said or self.finish_reason != "interrupted":
-                self._turns += [asked, self._turn("assistant", "".join(said))]
+            if answer or self.finish_reason != "interrupted":
+                self._messages += [message, self._encode("assistant", "".join(answer))]
         if self.finish_reason == "length" and not self.is_raw:
-            self.notify(f"the answer was cut at {settings.max_tokens} tokens")
+            self.notify(f"the answer was cut off after {settings.max_tokens} tokens")
 
-    def _prompt(self, asked: ChatTurn) -> tuple[list[int], ChatTurn]:
-        """The ids to go on from, and the message as far as it is among them."""
+    def _build_prompt(self, message: EncodedMessage) -> tuple[list[int], EncodedMessage]:
+        """The prompt ids, and the (possibly truncated) message they contain."""
         budget = self.usage.budget
         if self.is_raw:
-            ids = _ids([*self._turns, asked])
+            ids = _join_ids([*self._messages, message])
             if len(ids) > budget:
                 self.notify(f"the first {len(ids) - budget} tokens of the text no longer fit {self._context}")
-            return ids[-budget:], asked
-        room = budget - _length(self._system)
-        if len(asked.ids) > room:
-            asked = self._cut(asked.text, room)
-            self.notify(f"the message does not fit {self._context}: only its end is read, from {asked.text[:20]!r}")
-        self._drop_oldest(room - len(asked.ids))
-        return _ids([*self._system, *self._turns, asked]), asked
+            return ids[-budget:], message
+        room = budget - _token_count(self._system)
+        if len(message.ids) > room:
+            message = self._truncate(message.text, room)
+            self.notify(f"the message does not fit {self._context}: only its end is used, from {message.text[:20]!r}")
+        self._drop_oldest_turns(room - len(message.ids))
+        return _join_ids([*self._system, *self._messages, message]), message
 
-    def _drop_oldest(self, room: int) -> None:
-        """Leave out whole messages with their answers, the oldest first, until the others fit into `room` tokens."""
+    def _drop_oldest_turns(self, room: int) -> None:
+        """Drop turns, oldest first, until the others fit into `room` tokens."""
         dropped = 0
-        while _length(self._turns[dropped:]) > room:
+        while _token_count(self._messages[dropped:]) > room:
             dropped += 2
         if dropped:
-            del self._turns[:dropped]
-            self.left_out += dropped
-            which = "turn no longer fits" if dropped == 2 else f"{dropped // 2} turns no longer fit"
-            self.notify(f"the oldest {which} {self._context} and {'is' if dropped == 2 else 'are'} left out")
+            del self._messages[:dropped]
+            self.dropped_messages += dropped
+            if dropped == 2:
+                self.notify(f"the oldest turn no longer fits {self._context} and was dropped")
+            else:
+                self.notify(f"the oldest {dropped // 2} turns no longer fit {self._context} and were dropped")
 
-    def _cut(self, text: str, room: int) -> ChatTurn:
-        """The end of a message, as much of it as `room` tokens hold beside the headings."""
+    def _truncate(self, text: str, room: int) -> EncodedMessage:
+        """As much of the end of a user message as fits into `room` tokens with its headings."""
         ids = self.generator.encoding.encode_ordinary(text)
-        keep = room - len(self._turn("user", "").ids)
+        keep = room - len(self._encode("user", "").ids)
         while True:
             end = self.generator.encoding.decode(ids[len(ids) - keep :]).lstrip("\N{REPLACEMENT CHARACTER}")
-            turn = self._turn("user", end.strip())
-            if len(turn.ids) <= room:
-                return turn
-            keep -= len(turn.ids) - room  # cut elsewhere, the same text may take more tokens
+            message = self._encode("user", end.strip())
+            if len(message.ids) <= room:
+                return message
+            keep -= len(message.ids) - room  # text that is cut elsewhere can encode to more tokens
 
-    def _check_room(self) -> None:
+    def _check_context_length(self) -> None:
         context = self.generator.model.config.context_length
-        least = _length(self._system) + len(self._turn("user", "").ids) + 1
-        if least > context - context // 2:
+        room = context - context // 2
+        needed = _token_count(self._system) + len(self._encode("user", "").ids) + 1
+        if needed > room:
             raise ValueError(
-                f"{self._context} is too small: beside an answer it has room for {context - context // 2} tokens, "
-                f"the system message and the headings of a message take {least}"
+                f"{self._context} is too small: it leaves room for {room} tokens of prompt, but the system message and "
+                f"the headings of a message take {needed}"
             )
 
     @property
     def _context(self) -> str:
         return f"the context of {self.generator.model.config.context_length} tokens"
 
-    def _user_turn(self, text: str) -> ChatTurn:
-        # The white space around a message is not in the training data either; the space after a raw prompt would keep
-        # the model from the words that begin with one.
+    def _encode_user_message(self, text: str) -> EncodedMessage:
+        # Training data has no white space around messages. After a trailing space, a raw model could not continue with
+        # any of the many tokens that begin with a space.
         text = without_surrogates(text).rstrip(" \t") if self.is_raw else without_surrogates(text).strip()
         if not text.strip():
             raise ValueError("the message is empty")
-        return self._turn("user", text)
+        return self._encode("user", text)
 
-    def _turn(self, role: Role, text: str) -> ChatTurn:
+    def _encode(self, role: Role, text: str) -> EncodedMessage:
         encoding = self.generator.encoding
         if self.is_raw:
-            line_break = "\n" if role == "user" and self._turns and not self._turns[-1].text.endswith("\n") else ""
-            ids = encoding.encode_ordinary(line_break + text)
+            needs_break = role == "user" and self._messages and not self._messages[-1].text.endswith("\n")
+            ids = encoding.encode_ordinary(("\n" if needs_break else "") + text)
         else:
             ids, _ = render_conversation([Message(role, text)], encoding)
-        return ChatTurn(role, text, tuple(ids))
+        return EncodedMessage(role, text, tuple(ids))
 
 
 def sample_answers(generator: TextGenerator, prompts: Sequence[Sequence[Message]], max_tokens: int) -> str:
-    """What a model answers to each conversation at temperature 0, below the question: shown while it is trained."""
+    """The last question of each prompt and the model's greedy answer, to show during training."""
     lines = []
     for messages in prompts:
         ids, _ = render_conversation(messages, generator.encoding)
@@ -245,8 +250,8 @@ def sample_answers(generator: TextGenerator, prompts: Sequence[Sequence[Message]
     return "\n".join(lines)
 
 
-def _stripped(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text without white space at its ends; inside, it comes with the word after it."""
+def _strip(pieces: Iterable[str]) -> Iterator[str]:
+    """Strips a streamed text: white space is held back until a word follows it."""
     held, started = "", False
     for piece in pieces:
         held += piece
@@ -257,9 +262,9 @@ def _stripped(pieces: Iterable[str]) -> Iterator[str]:
             held = held[len(held.rstrip()) :]
 
 
-def _ids(turns: Iterable[ChatTurn]) -> list[int]:
-    return [i for turn in turns for i in turn.ids]
+def _join_ids(messages: Iterable[EncodedMessage]) -> list[int]:
+    return [id for message in messages for id in message.ids]
 
 
-def _length(turns: Iterable[ChatTurn]) -> int:
-    return sum(len(turn.ids) for turn in turns)
+def _token_count(messages: Iterable[EncodedMessage]) -> int:
+    return sum(len(message.ids) for message in messages)

@@ -1,14 +1,14 @@
-"""How both chats begin: their flags, the model behind them, and whether a person sits there."""
+"""How both chats start: their flags, the model, and whether a user is at the terminal."""
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, TypeVar
 
 from src.chat.session import ChatSettings
 from src.checkpoint import MODEL_HELP, LoadedModel, load_base
-from src.cli import flag
+from src.cli import Parser, flag, parse
 from src.common.messages import naming_file
 from src.model.generate import TextGenerator
 from src.model.quantize import quantize_int8
@@ -20,60 +20,89 @@ class ModelFlags:
     """Which model a chat loads, and where it runs."""
 
     model: str = flag("auto", MODEL_HELP)
-    device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
-    quantize: Literal["none", "int8"] = flag("none", "int8: a quarter of the memory, faster on a CPU")
+    device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "device to run on")
+    quantize: Literal["none", "int8"] = flag("none", "int8 needs a quarter of the memory and is faster on a CPU")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatFlags(ChatSettings, ModelFlags):  # --help lists the fields of the last base first
     """The flags of a chat: the model, every setting, and the prompt. Raises ValueError naming every bad value."""
 
-    prompt: str = flag("", "answer this once, on stdout, and leave (default: a chat)")
+    prompt: str = flag("", "print the answer to this prompt and exit (default: start a chat)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.quantize == "int8" and self.device not in ("auto", "cpu"):
-            raise ValueError(f"--quantize int8 is for the CPU; leave --device {self.device} out")
+            raise ValueError(f"--quantize int8 is for the CPU; remove --device {self.device}")
 
     def settings(self) -> ChatSettings:
         return ChatSettings(**{setting.name: getattr(self, setting.name) for setting in fields(ChatSettings)})
 
 
+F = TypeVar("F", bound=ChatFlags)
+
+
+def parse_chat_flags(cls: type[F], argv: Sequence[str] | None, description: str) -> tuple[F, set[str]]:
+    """The same as `src.cli.parse`. Exits with code 2 also if --prompt is empty."""
+    flags, given = parse(cls, argv, description)
+    if "prompt" in given and not flags.prompt.strip():
+        Parser(description).error("--prompt is empty")
+    return flags, given
+
+
 @dataclass(frozen=True)
 class LoadedChat:
-    """A model that can be talked to, the checkpoint that it comes from, and where it computes."""
+    """A model ready to chat, the checkpoint it was loaded from, and the device it runs on."""
 
     generator: TextGenerator
-    base: LoadedModel
+    checkpoint: LoadedModel
     device: str
 
     @property
     def template(self) -> str | None:
-        return self.base.metadata.get("template")
+        return self.checkpoint.metadata.get("template")
+
+    def describe(self) -> str:
+        """A table of the model's properties."""
+        checkpoint, config = self.checkpoint, self.checkpoint.model.config
+        total, without_embeddings = config.parameter_count()
+        rows = {
+            "model": f"{checkpoint.path}, {checkpoint.reason}",
+            "stage": checkpoint.metadata.get("stage", "unknown"),
+            "parameters": f"{total:,}, {without_embeddings:,} without the embeddings",
+            "context": f"{config.context_length} tokens",
+            "tokenizer": f"{checkpoint.encoding.name}, {checkpoint.encoding.n_vocab:,} tokens",
+            "template": self.template or "none: it continues text",
+            "device": self.device,
+        }
+        return "\n".join(f"{name:<12}{value}" for name, value in rows.items())
 
 
 def load_chat_model(flags: ChatFlags, notify: Callable[[str], None], *, interactive: bool) -> LoadedChat:
-    """Load the model that the flags name, and say which it is. Raises what loading raises.
+    """Load the model that the flags name, and notify the user which one it is.
 
-    interactive: it will give many answers, which is prepared in the background.
+    interactive: prepares faster decoding in the background, which pays off over many answers.
+
+    Raises FileNotFoundError or ValueError as load_base does.
     """
-    base = load_base(flags.model)
-    in_8_bits = flags.quantize == "int8"
-    device = choose_runtime("cpu" if in_8_bits else flags.device, "fp32").device
-    size, where = base.model.config, device.type + ", in 8 bits" * in_8_bits
+    checkpoint = load_base(flags.model)
+    is_int8 = flags.quantize == "int8"
+    device = choose_runtime("cpu" if is_int8 else flags.device, "fp32").device
+    device_name = f"{device.type}, int8" if is_int8 else device.type
+    config = checkpoint.model.config
     notify(
-        f"{base.path}, {base.reason}: {size.parameter_count()[0] / 1e6:.1f}M parameters, "
-        f"context of {size.context_length} tokens, on {where}"
+        f"{checkpoint.path}, {checkpoint.reason}: {config.parameter_count()[0] / 1e6:.1f}M parameters, "
+        f"context of {config.context_length} tokens, on {device_name}"
     )
-    model = quantize_int8(base.model) if in_8_bits else base.model
-    with naming_file(base.path):
-        generator = TextGenerator(model, base.encoding, device)
+    model = quantize_int8(checkpoint.model) if is_int8 else checkpoint.model
+    with naming_file(checkpoint.path):
+        generator = TextGenerator(model, checkpoint.encoding, device)
     if interactive:
         generator.prepare_fast_decoding()
-    return LoadedChat(generator, base, where)
+    return LoadedChat(generator, checkpoint, device_name)
 
 
 def is_interactive() -> bool:
-    """Whether a person sits there, at a terminal that can do more than print."""
+    """Whether stdin and stdout are an interactive terminal."""
     streams = (sys.stdin, sys.stdout)
     return all(stream is not None and stream.isatty() for stream in streams) and os.environ.get("TERM") != "dumb"

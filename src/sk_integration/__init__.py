@@ -1,1 +1,1 @@
-"""Our model inside Semantic Kernel: the service, the assistant around it, and what it remembers."""
+"""Our model in Semantic Kernel: the chat service, the assistant built on it, and its memory."""

@@ -1,93 +1,94 @@
-"""What the assistant's commands do, and what they say about it."""
+"""The assistant's commands and their replies."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 
-from src.sk_integration.memory_manager import LongTermMemory
-from src.sk_integration.orchestrator import IMPROVE, Assistant
+from src.chat.commands import Command, LabelledAnswers
+from src.sk_integration.memory_manager import Conversation, LongTermMemory
+from src.sk_integration.orchestrator import REFINE_INSTRUCTION, Assistant
 
-MULTI_USAGE = "/multi takes two steps or more with semicolons between them: /multi name a fruit; write a line about it"
-_LISTED = 50  # memories that /memory shows, the last ones
+MULTI_USAGE = (
+    "/multi needs at least two steps with a semicolon between them: /multi name a fruit; write a line about it"
+)
+_MAX_LISTED_FACTS = 50
 
-Answers = Iterator[tuple[str, Generator[str, None, None]]]  # each with its heading
 
+def assistant_commands(assistant: Assistant, model_info: str) -> dict[str, Command]:
+    """The commands of the assistant, beyond those of every chat. `model_info` is the reply to /info."""
 
-def assistant_commands(assistant: Assistant, info: str) -> dict[str, tuple[str, Callable[[str], str | Answers]]]:
-    """For each command what it does and the function that does it, which takes what was typed after the name.
+    def command(help: str, run: Callable[[Assistant, str], str | LabelledAnswers]) -> Command:
+        return Command(help, partial(run, assistant))
 
-    info: what /info says of the model. The functions raise ValueError and OSError for what could not be done.
-    """
-    commands = {
-        "/refine": ("improve the last answer; with words, as they say: /refine shorter", refine),
-        "/multi": ("answer step by step: /multi name a fruit; write a line about it", multi),
-        "/memory": ("what is remembered: this conversation, its tokens, and facts for all of them", memory),
-        "/forget": ("delete the fact of a number, or all", forget),
-        "/save": ("copy this conversation under another name", save),
-        "/load": ("go on with another session, or begin it", load),
-        "/sessions": ("list the sessions", sessions),
-        "/settings": ("show the settings", settings),
+    return {
+        "/refine": command("improve the last answer; takes an instruction: /refine make it shorter", refine),
+        "/multi": command("answer step by step: /multi name a fruit; write a line about it", multi),
+        "/memory": command("show the conversation, its tokens and the saved facts", memory),
+        "/forget": command("delete a saved fact by its number, or all facts", forget),
+        "/save": command("copy this conversation to another session", save),
+        "/load": command("switch to another session, new or old", load),
+        "/sessions": command("list the sessions", sessions),
+        "/settings": command("show the settings", settings),
+        "/info": Command("show which model this is", lambda _: model_info),
     }
-    bound = {name: (what, partial(run, assistant)) for name, (what, run) in commands.items()}
-    return {**bound, "/info": ("which model this is", lambda _: info)}
 
 
-def refine(assistant: Assistant, instruction: str) -> Answers:
-    return iter([("Refined: ", assistant.refine(instruction or IMPROVE))])
+def refine(assistant: Assistant, instruction: str) -> LabelledAnswers:
+    return iter([("Refined: ", assistant.refine(instruction or REFINE_INSTRUCTION))])
 
 
-def multi(assistant: Assistant, line: str) -> str | Answers:
-    steps = [step.strip() for step in line.split(";") if step.strip()]
-    return assistant.multi(line, steps) if len(steps) > 1 else MULTI_USAGE
+def multi(assistant: Assistant, task: str) -> str | LabelledAnswers:
+    steps = [step.strip() for step in task.split(";") if step.strip()]
+    return assistant.multi(task, steps) if len(steps) > 1 else MULTI_USAGE
 
 
 def save(assistant: Assistant, name: str) -> str:
+    current = assistant.conversation.name
     if not name:
-        return f"session {assistant.conversation.name} is saved after every answer; /save NAME copies it"
-    assistant.copy_to(name)
-    return f"copied to session {name}; this is still {assistant.conversation.name}"
+        return f"session {current} is saved after every answer; /save NAME makes a copy"
+    assistant.save_copy(name)
+    return f"saved a copy as session {name}; you are still in session {current}"
 
 
 def load(assistant: Assistant, name: str) -> str:
     if not name:
-        return f"this is session {assistant.conversation.name}; /load NAME goes on with another, /sessions lists them"
-    assistant.switch(name)
-    return session_line(assistant)
+        return f"this is session {assistant.conversation.name}; /load NAME opens another, /sessions lists them"
+    assistant.switch_to(name)
+    return session_line(assistant.conversation)
 
 
-def session_line(assistant: Assistant) -> str:
-    """Which session this is, and how much was said in it."""
-    turns = sum(message.role == "user" for message in assistant.conversation.messages)
-    so_far = f"{_counted(turns, 'turn')} so far; /reset begins anew" if turns else "new and empty"
-    return f"session {assistant.conversation.name}: {so_far}"
+def session_line(conversation: Conversation) -> str:
+    """The session's name and its number of turns."""
+    turns = conversation.turns
+    return f"session {conversation.name}: " + (f"{_count(turns, 'turn')}; /reset starts over" if turns else "empty")
 
 
 def sessions(assistant: Assistant, _: str) -> str:
     infos = assistant.store.list_sessions()
     if not infos:
-        return f"no session is saved in {assistant.store.folder} yet"
+        return f"no sessions are saved in {assistant.store.folder} yet"
     width = max(len(info.name) for info in infos)
     lines = []
     for info in infos:
         mark = "*" if info.name == assistant.conversation.name else " "
-        lines.append(f"{mark} {info.name:<{width}}  {_counted(info.turns, 'turn'):>10}  saved {_date(info.saved)}")
+        lines.append(f"{mark} {info.name:<{width}}  {_count(info.turns, 'turn'):>10}  saved {_date(info.saved)}")
     return "\n".join(lines)
 
 
 def memory(assistant: Assistant, _: str) -> str:
-    """The conversation, its token budget, and what long-term memory holds."""
+    """The conversation, its token budget, and the facts in long-term memory."""
     conversation, usage = assistant.conversation, assistant.usage
+    lines = [session_line(conversation)]
     if usage.left:
-        tokens = f"{usage.used} of the {usage.budget} that a prompt may have; {usage.left} left for your next message"
+        lines.append(f"tokens: {usage.used} of {usage.budget} for a prompt; {usage.left} left for your next message")
     else:
-        tokens = f"{usage.used}; a prompt may have {usage.budget}, so your next message pushes the oldest turns out"
-    lines = [session_line(assistant), f"tokens: {tokens}"]
-    if assistant.left_out:
-        lines.append(f"left out: the oldest {_counted(assistant.left_out // 2, 'turn')} no longer fit")
+        lines.append(f"tokens: {usage.used} of {usage.budget} for a prompt; your next message drops the oldest turns")
+    if assistant.dropped_messages:
+        lines.append(f"dropped: the oldest {_count(assistant.dropped_messages // 2, 'turn')}, out of context")
     if conversation.summary:
-        lines.append(f"older turns were about: {conversation.summary}")
-    return "\n".join([*lines, "", _facts(assistant.memory)])
+        lines.append(f"dropped turns were about: {conversation.summary}")
+    return "\n".join([*lines, "", _list_facts(assistant.memory)])
 
 
 def settings(assistant: Assistant, _: str) -> str:
@@ -97,37 +98,38 @@ def settings(assistant: Assistant, _: str) -> str:
 
 
 def forget(assistant: Assistant, argument: str) -> str:
-    """Delete one memory, or all of them when asked twice."""
-    there = assistant.memory.all()
+    """Delete one fact, or, with "all yes", every fact."""
+    facts = assistant.memory.all()
     match argument.lower().split():
-        case [which, *_] if not there and (which == "all" or which.isdecimal()):
-            return "long-term memory is empty: there is nothing to forget; /reset forgets this conversation"
+        case [which, *_] if not facts and (which == "all" or which.isdecimal()):
+            return "there are no saved facts to forget; /reset clears this conversation"
         case ["all", "yes"]:
-            for each in there:
-                assistant.memory.forget(each.id)
-            return f"long-term memory is empty; deleted: {_counted(len(there), 'fact')}"
+            for fact in facts:
+                assistant.memory.forget(fact.id)
+            return f"deleted {_count(len(facts), 'fact')}; long-term memory is empty"
         case ["all"]:
-            return f"this deletes {_counted(len(there), 'fact')} for good; /forget all yes does it"
+            return f"this permanently deletes {_count(len(facts), 'fact')}; to confirm, type /forget all yes"
         case [number] if number.isdecimal():
-            return f"forgotten: {assistant.memory.forget(int(number)).text}"
+            return f"forgot: {assistant.memory.forget(int(number)).text}"
         case _:
-            return "/forget N deletes the fact of that number, /forget all every one; /memory lists them"
+            return "/forget N deletes fact N, /forget all deletes every fact; /memory lists them"
 
 
-def _facts(memory: LongTermMemory) -> str:
+def _list_facts(memory: LongTermMemory) -> str:
     facts = memory.all()
     if not facts:
-        return "long-term memory: empty; it keeps what you tell about yourself, such as: My cat is called Miso."
-    shown = facts[-_LISTED:]
+        return "long-term memory: empty; it saves what you say about yourself, such as: My cat is called Miso."
+    shown = facts[-_MAX_LISTED_FACTS:]
     width = len(str(shown[-1].id))
-    title = f"long-term memory: {_counted(len(facts), 'fact')}; /forget N deletes one"
-    more = [f"(the last {len(shown)} of them)"] if len(shown) < len(facts) else []
-    lines = [f"  {each.id:>{width}}  {each.text}  ({each.session}, {_date(each.created)})" for each in shown]
-    return "\n".join([title, *more, *lines])
+    title = f"long-term memory: {_count(len(facts), 'fact')}; /forget N deletes one"
+    if len(shown) < len(facts):
+        title += f" (the last {len(shown)} are shown)"
+    lines = [f"  {fact.id:>{width}}  {fact.text}  ({fact.session}, {_date(fact.created)})" for fact in shown]
+    return "\n".join([title, *lines])
 
 
-def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _date(seconds: float) -> str:

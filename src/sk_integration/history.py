@@ -1,12 +1,12 @@
-"""What Semantic Kernel hands over as a chat history, in the order that the model was taught: question, then answer.
+"""Converts a Semantic Kernel chat history into what the model was tuned on: user messages, each with its answer.
 
-Programs write histories in many orders; none of them loses what was said:
+Other programs order their messages freely. No user's text is lost:
 
-- system messages before the first other one are the system message; a later one is read where it stands, as the
-  person's words, and so are results of tools
-- several messages of one side in a row are one, with an empty line between them; empty ones are left out
-- an answer at the end, as one agent hands its text to the next, is read as what the model is to answer
-- an answer at the beginning, a greeting, is left out: the model has learned no answer without a question
+- Leading system messages become the system message. Later ones, and tool results, count as user messages.
+- Consecutive messages of one role are joined with an empty line between them. Empty messages are dropped.
+- If the last message is an assistant's, as when one agent hands its text to the next, it becomes the end of the user
+  message to answer.
+- An assistant's greeting at the start is dropped: the model was never tuned on an answer without a question.
 """
 
 from collections.abc import Sequence
@@ -23,44 +23,44 @@ from semantic_kernel.exceptions import ServiceInvalidRequestError
 
 
 @dataclass(frozen=True)
-class Request:
-    """The system message ("" for none), the questions with their answers, and the message to answer."""
+class ChatRequest:
+    """The system message ("" for none), the turns as (user message, answer), and the user message to answer."""
 
     system: str
-    exchanges: tuple[tuple[str, str], ...]
+    turns: tuple[tuple[str, str], ...]
     message: str
 
 
-def read_request(messages: Sequence[ChatMessageContent]) -> Request:
-    """Raises ServiceInvalidRequestError where there is no text to answer, or something that is not text."""
-    system, said = _sides(messages)
-    if len(said) > 1 and said[0][0] == "assistant":
-        del said[0]
-    if said and said[-1][0] == "assistant":
-        last = said.pop()[1]
-        said.append(("user", f"{said.pop()[1]}\n\n{last}" if said else last))
-    if not said:
-        raise ServiceInvalidRequestError("the chat history holds no message to answer; add a user message with text")
-    texts = [text for _, text in said]
-    return Request(system, tuple(zip(texts[:-1:2], texts[1::2], strict=True)), texts[-1])
+def parse_history(messages: Sequence[ChatMessageContent]) -> ChatRequest:
+    """Raises ServiceInvalidRequestError if there is no text to answer, or if a message holds something else."""
+    system, alternating = _merge_by_role(messages)
+    if len(alternating) > 1 and alternating[0][0] == "assistant":
+        del alternating[0]
+    if alternating and alternating[-1][0] == "assistant":
+        last = alternating.pop()[1]
+        alternating.append(("user", f"{alternating.pop()[1]}\n\n{last}" if alternating else last))
+    if not alternating:
+        raise ServiceInvalidRequestError("the chat history has no message to answer; add a user message with text")
+    texts = [text for _, text in alternating]
+    return ChatRequest(system, tuple(zip(texts[:-1:2], texts[1::2], strict=True)), texts[-1])
 
 
-def _sides(messages: Sequence[ChatMessageContent]) -> tuple[str, list[tuple[str, str]]]:
-    """The system message, and what the two sides said by turns."""
+def _merge_by_role(messages: Sequence[ChatMessageContent]) -> tuple[str, list[tuple[str, str]]]:
+    """The system message, and (role, text) pairs in which user and assistant alternate."""
     system: list[str] = []
-    said: list[tuple[str, str]] = []
+    alternating: list[tuple[str, str]] = []
     for message in messages:
         text = _text(message)
         if not text.strip():
             continue
-        side = "assistant" if message.role == AuthorRole.ASSISTANT else "user"
-        if not said and message.role in (AuthorRole.SYSTEM, AuthorRole.DEVELOPER):
+        role = "assistant" if message.role == AuthorRole.ASSISTANT else "user"
+        if not alternating and message.role in (AuthorRole.SYSTEM, AuthorRole.DEVELOPER):
             system.append(text)
-        elif said and said[-1][0] == side:
-            said[-1] = (side, f"{said[-1][1]}\n\n{text}")
+        elif alternating and alternating[-1][0] == role:
+            alternating[-1] = (role, f"{alternating[-1][1]}\n\n{text}")
         else:
-            said.append((side, text))
-    return "\n\n".join(system), said
+            alternating.append((role, text))
+    return "\n\n".join(system), alternating
 
 
 def _text(message: ChatMessageContent) -> str:
@@ -70,6 +70,8 @@ def _text(message: ChatMessageContent) -> str:
             parts.append(item.text)
         elif isinstance(item, FunctionResultContent):
             parts.append(str(item.result))
-        elif not isinstance(item, FunctionCallContent):  # the result says what a call was for
-            raise ServiceInvalidRequestError(f"this model reads text only, a message holds {type(item).__name__}")
+        elif not isinstance(item, FunctionCallContent):  # of a function call, its result is enough
+            raise ServiceInvalidRequestError(
+                f"this model takes text only, but a message contains {type(item).__name__}"
+            )
     return "\n".join(parts)

@@ -1,6 +1,6 @@
-"""An event loop in a thread of its own, so that a program that is not asynchronous can use Semantic Kernel.
+"""An asyncio event loop in its own thread, so that synchronous code can call Semantic Kernel.
 
-The program's own thread stays free for the terminal and for Ctrl-C, and the loop is never kept waiting by either.
+The main thread stays free for the terminal and Ctrl-C, and neither can block the loop.
 """
 
 import asyncio
@@ -10,11 +10,11 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-_LOOK_UP_S = 0.1  # on Windows a thread that waits without end does not see Ctrl-C
+_POLL_S = 0.1  # on Windows, a thread that waits without a timeout does not see Ctrl-C
 
 
 class LoopThread:
-    """To be closed; what still runs in the loop then is cancelled."""
+    """Runs coroutines and async generators for other threads. Closing it cancels what is still running."""
 
     def __init__(self) -> None:
         started = threading.Event()
@@ -27,41 +27,44 @@ class LoopThread:
         started.set()
         await self._closed.wait()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What the coroutine returns or raises."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for the coroutine; returns its result or raises its exception."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    def stream(self, parts: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-        """The parts as they come; raises what they raise. Closed, it cancels them and waits for their end."""
-        # One task reads them all: tracing keeps values in the task's context that must be taken back in the same one.
-        came: SimpleQueue[tuple[T] | asyncio.Task[None] | None] = SimpleQueue()
+    def stream(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+        """Yields the items as they arrive, and raises what they raise.
+
+        Closing the stream cancels the async generator and waits until it has ended.
+        """
+        # One task reads all items: tracing sets context variables, which must be reset in the same task.
+        received: SimpleQueue[tuple[T] | asyncio.Task[None] | None] = SimpleQueue()
         tasks: list[asyncio.Task[None]] = []
 
         async def read() -> None:
-            async for part in parts:
-                came.put((part,))
+            async for item in items:
+                received.put((item,))
 
         def start() -> None:
             tasks.append(self._loop.create_task(read()))
-            tasks[0].add_done_callback(came.put)  # the task itself marks the end, however it came
+            tasks[0].add_done_callback(received.put)  # the finished task marks the end of the stream
 
         def cancel() -> None:
             if not tasks:
-                came.put(None)
+                received.put(None)
             for task in tasks:
                 task.cancel()
 
         item: tuple[T] | tuple[()] | asyncio.Task[None] | None = ()
         try:
-            self._loop.call_soon_threadsafe(start)  # Ctrl-C may come before this returns, and the answer with it
-            while isinstance(item := _next(came), tuple):
+            self._loop.call_soon_threadsafe(start)  # inside the try: Ctrl-C can interrupt even this call
+            while isinstance(item := _next(received), tuple):
                 yield item[0]
             assert item is not None
             item.result()
         finally:
-            if isinstance(item, tuple):
+            if isinstance(item, tuple):  # left before the end
                 self._loop.call_soon_threadsafe(cancel)
-                while isinstance(_next(came), tuple):
+                while isinstance(_next(received), tuple):
                     pass
 
     def close(self) -> None:
@@ -72,6 +75,6 @@ class LoopThread:
 def _next(queue: "SimpleQueue[T]") -> T:
     while True:
         try:
-            return queue.get(timeout=_LOOK_UP_S)
+            return queue.get(timeout=_POLL_S)
         except Empty:
             continue

@@ -1,8 +1,8 @@
-"""The assistant: a kernel with our model in it, a conversation that is kept on disk, and what was told long ago."""
+"""The assistant: a Semantic Kernel with our model, a saved conversation and long-term memory."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any, cast
+from typing import cast
 
 from semantic_kernel import Kernel
 from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent, StreamingChatMessageContent
@@ -15,23 +15,23 @@ from src.sk_integration.memory_manager import Conversation, LongTermMemory, Sess
 from src.sk_integration.plugins import register_plugins
 from src.sk_integration.service import GPT2ChatCompletion, GPT2ChatSettings
 
-IMPROVE = "Improve this answer."
-KNOWN_FACTS = "Known facts: "
-_FACTS_SHARE = 4  # recalled facts take at most one part in so many of the tokens that a prompt may have
-_ABOUT_WORDS, _ABOUT_QUESTIONS = 8, 20
+REFINE_INSTRUCTION = "Improve this answer."
+FACTS_HEADING = "Known facts: "
+_MAX_FACTS_SHARE = 0.25  # of the token budget of a prompt
+_SUMMARY_WORDS, _SUMMARY_QUESTIONS = 8, 20
 
 
 class Assistant:
-    """One conversation at a time, with a memory that all of them share. To be closed.
+    """One conversation at a time, and a long-term memory that all conversations share. Close it after use.
 
-    `settings` may be replaced at any time; the next answer follows them. keep: whether the conversation is read from
-    the store and saved there after every answer. notify: is told, in one line, what a person should know: what was
-    left out, recalled, kept, and where the disk failed.
+    `settings` can be replaced at any time, with effect from the next answer. save: whether the conversation is loaded
+    from the store, and saved there after every answer. notify: gets one-line messages for the user: facts remembered or
+    recalled, turns dropped from the context, disk errors.
 
-    Answers are generators. Whatever ends one, what was said stays in the conversation; a failure is raised as
-    ValueError, RuntimeError or MemoryError, and the next message is answered as if nothing had been.
+    Answers are generators. However one ends, the text so far stays in the conversation. If the model fails, ValueError,
+    RuntimeError or MemoryError is raised, and the next message can be answered.
 
-    Raises what reading the session raises: ValueError for a name that cannot be one, OSError.
+    Raises ValueError for an invalid session name, and OSError if the session cannot be read.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Assistant:
         session: str,
         settings: ChatSettings,
         notify: Callable[[str], None],
-        keep: bool = True,
+        save: bool = True,
     ) -> None:
         self.service, self.store, self.memory, self.settings, self.notify = service, store, memory, settings, notify
         self.kernel = Kernel(services=service)
         register_plugins(self.kernel, memory)
         self.finish_reason = "interrupted"
-        self._keep = keep
-        self._use(store.load(session) if keep else Conversation(session))
+        self._saves = save
+        self._open(store.load(session) if save else Conversation(session))
         self._loop = LoopThread()
 
     def close(self) -> None:
@@ -58,128 +58,132 @@ class Assistant:
         self.memory.close()
 
     def reply(self, text: str) -> Generator[str, None, None]:
-        """The answer in pieces. What is known about the message goes in front of the conversation, for this once."""
+        """Streams the answer to a message. Recalled facts go in front of the conversation, for this prompt only."""
         if not text.strip():
             raise ValueError("the message is empty")
         text = StoredMessage("user", text).text
-        facts = self._recalled(text)
-        if told := self._call("memory", "remember", text=text, session=self.conversation.name):
-            self.notify(f"remembered {told}")
+        facts = self._recall(text)
+        if remembered := self._invoke("memory", "remember", text=text, session=self.conversation.name):
+            self.notify(f"remembered {remembered}")
         history = self._history(facts)
         history.add_user_message(text)
-        yield from self._exchange(text, self._answer("chat", "reply", history=history))
+        yield from self._record(text, self._stream("chat", "reply", history=history))
 
-    def refine(self, instruction: str = IMPROVE) -> Generator[str, None, None]:
-        """The last answer once more, changed as the instruction says, in place of the old one. An interrupted or empty
-        one changes nothing. Raises ValueError, at once, where there is none."""
+    def refine(self, instruction: str = REFINE_INSTRUCTION) -> Generator[str, None, None]:
+        """Streams an improved version of the last answer, which then replaces it.
+
+        An empty or interrupted version does not. Raises ValueError, immediately, if there is no answer.
+        """
         if not self.conversation.messages:
             raise ValueError("there is no answer to refine yet; ask something first")
-        *_, asked, old = self.conversation.messages
+        *_, question, answer = self.conversation.messages
 
         def replace(text: str) -> None:
             if text and self.finish_reason != "interrupted":
                 self.conversation.messages[-1] = StoredMessage("assistant", text, self.finish_reason)
                 self._save()
             else:
-                self.notify("the answer stays as it was")
+                self.notify("the answer is unchanged")
 
-        pieces = self._answer("prompts", "refine", instruction=instruction, draft=old.text, question=asked.text)
-        return _collected(pieces, replace)
+        pieces = self._stream("prompts", "refine", instruction=instruction, draft=answer.text, question=question.text)
+        return _and_then(pieces, replace)
 
     def multi(self, task: str, steps: Sequence[str]) -> Iterator[tuple[str, Generator[str, None, None]]]:
-        """For each step a heading and the answer, which sees the task and the answer before it, and nothing else.
+        """For each step a label and the answer. Its prompt has the task and the previous answer, and nothing else.
 
-        Every step becomes a turn of the conversation as soon as it is answered. Raises ValueError where the step before
-        became none: its answer was not read, or the model failed at its first word.
+        Every answered step becomes a turn of the conversation. Raises ValueError if the previous step has no answer:
+        its stream was not consumed, or the model failed before its first word.
         """
         previous, before = "", None
         for n, step in enumerate(steps, start=1):
             if n > 1:
-                if self._last is None or self._last is before:
-                    raise ValueError(f"step {n - 1} was not answered, and step {n} goes on from that; read it first")
-                previous = self._last.text
-            before = self._last
+                if self._last_message is None or self._last_message is before:
+                    raise ValueError(f"step {n} needs the answer to step {n - 1}, which was not generated")
+                previous = self._last_message.text
+            before = self._last_message
             function = "step" if previous else "first_step"
-            pieces = self._answer("prompts", function, task=task, step=step, previous=previous)
-            yield f"Step {n} of {len(steps)}: {step}\n", self._exchange(step, pieces)
+            pieces = self._stream("prompts", function, task=task, step=step, previous=previous)
+            yield f"Step {n} of {len(steps)}: {step}\n", self._record(step, pieces)
 
     def reset(self) -> None:
-        """Forget what was said here, on the disk as well; long-term memory stays."""
+        """Clear the conversation, on disk as well. Long-term memory stays."""
         self.conversation.messages.clear()
-        self.conversation.summary, self.left_out = "", 0
+        self.conversation.summary, self.dropped_messages = "", 0
         self._save()
 
-    def switch(self, name: str) -> None:
-        """Go on with another session, a new one where there is none of that name. Raises as the store."""
-        self._keep = True
-        self._use(self.store.load(name))
+    def switch_to(self, name: str) -> None:
+        """Open another session, an empty one if there is none of that name. Raises as the store does."""
+        self._saves = True
+        self._open(self.store.load(name))
 
-    def copy_to(self, name: str) -> None:
-        """Save the conversation under another name as well. Raises ValueError where there is one, and as the store."""
+    def save_copy(self, name: str) -> None:
+        """Save a copy of the conversation. Raises ValueError if the name is taken, and as the store does."""
         if any(info.name == name for info in self.store.list_sessions()):
-            raise ValueError(f"session {name!r}: there is one of that name; /load {name} opens it, or choose another")
+            raise ValueError(f"session {name!r} already exists; /load {name} opens it, or choose another name")
         conversation = self.conversation
         self.store.save(Conversation(name, list(conversation.messages), conversation.summary))
 
     @property
     def usage(self) -> Usage:
-        """Tokens of the conversation as far as it is still read, and how many the next prompt may have."""
+        """Tokens of the conversation in the context, and the token budget of the next prompt."""
         return self.service.usage(self._history(), self.settings)
 
-    def _use(self, conversation: Conversation) -> None:
-        self.conversation, self.left_out = conversation, 0
+    def _open(self, conversation: Conversation) -> None:
+        self.conversation, self.dropped_messages = conversation, 0
 
     @property
-    def _last(self) -> StoredMessage | None:
+    def _last_message(self) -> StoredMessage | None:
         return self.conversation.messages[-1] if self.conversation.messages else None
 
     def _messages_in_context(self) -> list[int]:
-        """Where in the conversation the messages are that still fit, without those that got no answer."""
-        places: list[int] = []
-        for place in range(self.left_out, len(self.conversation.messages)):
-            if self.conversation.messages[place].text.strip():
-                places.append(place)
-            elif places:
-                places.pop()
-        return places
+        """Indices of the conversation's messages that still fit, without turns whose answer is empty."""
+        indices: list[int] = []
+        for i in range(self.dropped_messages, len(self.conversation.messages)):
+            if self.conversation.messages[i].text.strip():
+                indices.append(i)
+            elif indices:
+                indices.pop()
+        return indices
 
     def _history(self, facts: Sequence[str] = ()) -> ChatHistory:
-        """The conversation as far as it is still read."""
-        history = ChatHistory(system_message=KNOWN_FACTS + " ".join(facts)) if facts else ChatHistory()
-        for place in self._messages_in_context():
-            message = self.conversation.messages[place]
+        """The messages in context, after a system message with the facts."""
+        history = ChatHistory(system_message=FACTS_HEADING + " ".join(facts)) if facts else ChatHistory()
+        for i in self._messages_in_context():
+            message = self.conversation.messages[i]
             history.add_message(ChatMessageContent(role=AuthorRole(message.role), content=message.text))
         return history
 
-    def _recalled(self, text: str) -> list[str]:
-        """The facts that a message is about, but for those that the conversation itself still holds."""
-        if self.service.is_raw:  # it continues a text, to which the facts do not belong
+    def _recall(self, text: str) -> list[str]:
+        """Facts relevant to a message, without those that are in the conversation anyway."""
+        if self.service.is_raw:  # it continues a text, and facts are not part of that
             return []
-        said = [" ".join(message.text.split()) for message in self.conversation.messages[self.left_out :]]
-        found = self._call("memory", "recall", query=text).splitlines()
-        facts = [fact for fact in found if not any(fact in message for message in said)]
-        room = self.usage.budget // _FACTS_SHARE
-        while facts and self.service.token_count(KNOWN_FACTS + " ".join(facts)) > room:
+        in_context = [" ".join(message.text.split()) for message in self.conversation.messages[self.dropped_messages :]]
+        recalled = self._invoke("memory", "recall", query=text).splitlines()
+        facts = [fact for fact in recalled if not any(fact in message for message in in_context)]
+        max_tokens = int(self.usage.budget * _MAX_FACTS_SHARE)
+        while facts and self.service.token_count(FACTS_HEADING + " ".join(facts)) > max_tokens:
             facts.pop()
         if facts:
             self.notify(f"recalled: {' '.join(facts)}")
         return facts
 
-    def _exchange(self, asked: str, pieces: Generator[str, None, None]) -> Generator[str, None, None]:
-        """The pieces; at their end, or when it is closed, question and answer are kept with what was said."""
+    def _record(self, question: str, pieces: Generator[str, None, None]) -> Generator[str, None, None]:
+        """The pieces. At their end, or when the generator is closed, the turn is added to the conversation."""
 
-        def keep(text: str) -> None:
-            if text or self.finish_reason != "interrupted":
-                answer = StoredMessage("assistant", text, self.finish_reason)
-                self.conversation.messages += [StoredMessage("user", asked), answer]
-                self.conversation.summary = about(self.conversation.messages[: self.left_out])
+        def add_turn(answer: str) -> None:
+            if answer or self.finish_reason != "interrupted":
+                self.conversation.messages += [
+                    StoredMessage("user", question),
+                    StoredMessage("assistant", answer, self.finish_reason),
+                ]
+                self.conversation.summary = summarise(self.conversation.messages[: self.dropped_messages])
                 self._save()
 
-        return _collected(pieces, keep)
+        return _and_then(pieces, add_turn)
 
-    def _answer(self, plugin: str, function: str, **arguments: Any) -> Generator[str, None, None]:
-        """The answer of a function of the kernel; notes how it ended and which turns no longer fitted."""
-        self.finish_reason, places = "interrupted", self._messages_in_context()
+    def _stream(self, plugin: str, function: str, **arguments: object) -> Generator[str, None, None]:
+        """Streams the answer of a kernel function. Keeps track of the finish reason and of dropped messages."""
+        self.finish_reason, in_context = "interrupted", self._messages_in_context()
         settings = GPT2ChatSettings.of(self.settings, self.service.service_id)
         parts = self.kernel.invoke_stream(
             plugin_name=plugin, function_name=function, arguments=KernelArguments(settings=settings, **arguments)
@@ -188,69 +192,70 @@ class Assistant:
             with closing(self._loop.stream(parts)) as stream:
                 for part in stream:
                     chunk = cast(StreamingChatMessageContent, part[0] if isinstance(part, list) else part)
-                    if dropped := chunk.metadata["left_out"]:
-                        self.left_out = places[dropped - 1] + 1
+                    if dropped := chunk.metadata["dropped_messages"]:
+                        self.dropped_messages = in_context[dropped - 1] + 1
                     if chunk.finish_reason:
                         self.finish_reason = chunk.finish_reason.value
                     if chunk.content:
                         yield chunk.content
         except Exception as error:
-            raise _reason(error) from error
+            raise _root_cause(error) from error
 
-    def _call(self, plugin: str, function: str, **arguments: Any) -> str:
-        """What a function of the kernel returns; where it fails the person is told, and the chat goes on without."""
-        work = self.kernel.invoke(plugin_name=plugin, function_name=function, arguments=KernelArguments(**arguments))
+    def _invoke(self, plugin: str, function: str, **arguments: object) -> str:
+        """The result of a kernel function. If it fails, the user is notified and the result is ""."""
+        kernel_arguments = KernelArguments(None, **arguments)
+        call = self.kernel.invoke(plugin_name=plugin, function_name=function, arguments=kernel_arguments)
         try:
-            return str(self._loop.run(work))
+            return str(self._loop.run(call))
         except Exception as error:
-            self.notify(f"{plugin} could not {function}: {_reason(error)}")
+            self.notify(f"{plugin} could not {function}: {_root_cause(error)}")
             return ""
 
     def _save(self) -> None:
-        """A disk that fails must not end the chat: what was said is still here, and the next answer tries again."""
-        if not self._keep:
+        """Save the conversation. A disk error must not end the chat: it is notified, and the next answer retries."""
+        if not self._saves:
             return
         before = list(self.conversation.messages)
         try:
             self.store.save(self.conversation)
         except (OSError, ValueError) as error:
-            self.notify(f"the conversation is not saved: {error}")
-        if self.conversation.messages != before:  # another program's turns are among them now: count anew what fits
-            self.left_out = 0
+            self.notify(f"could not save the conversation: {error}")
+        if self.conversation.messages != before:  # merged with another program's turns: recount what fits
+            self.dropped_messages = 0
 
 
-def _collected(pieces: Generator[str, None, None], keep: Callable[[str], None]) -> Generator[str, None, None]:
-    """The pieces; at their end, or when it is closed, `keep` is given what was said."""
-    said: list[str] = []
+def _and_then(pieces: Generator[str, None, None], finish: Callable[[str], None]) -> Generator[str, None, None]:
+    """The pieces. At their end, or when the generator is closed, `finish` gets the text so far."""
+    text: list[str] = []
     try:
         for piece in pieces:
-            said.append(piece)
+            text.append(piece)
             yield piece
     finally:
         pieces.close()
-        keep("".join(said))
+        finish("".join(text))
 
 
-def about(messages: Sequence[StoredMessage]) -> str:
-    """What these messages were about: the first words of each question, the last ones if there are many.
+def summarise(messages: Sequence[StoredMessage]) -> str:
+    """The first words of each question, of the last questions if there are many.
 
-    Words of the conversation itself, since a model of a few million parameters writes no summary.
+    It quotes, because a model of a few million parameters cannot write a summary.
     """
     questions = [message.text.split() for message in messages if message.role == "user"]
     starts = [
-        " ".join(words[:_ABOUT_WORDS]) + ("..." if len(words) > _ABOUT_WORDS else "")
-        for words in questions[-_ABOUT_QUESTIONS:]
+        " ".join(words[:_SUMMARY_WORDS]) + ("..." if len(words) > _SUMMARY_WORDS else "")
+        for words in questions[-_SUMMARY_QUESTIONS:]
     ]
     earlier = len(questions) - len(starts)
     return ("; ".join(starts) + (f" (and {earlier} before)" if earlier else "")) if starts else ""
 
 
-def _reason(error: BaseException) -> Exception:
-    """What is at the bottom of an error that Semantic Kernel has wrapped, as a kind that the terminal shows."""
+def _root_cause(error: BaseException) -> Exception:
+    """The error that Semantic Kernel has wrapped, as a type that the chat loop reports."""
     while error.__cause__ is not None:
         error = error.__cause__
     for kind in (ValueError, MemoryError):
         if isinstance(error, kind):
             return kind(str(error))
-    plain = isinstance(error, RuntimeError | OSError | KernelException)
-    return RuntimeError(str(error) if plain else f"{type(error).__name__}: {error}")
+    is_clear = isinstance(error, RuntimeError | OSError | KernelException)
+    return RuntimeError(str(error) if is_clear else f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""What the kernel can do for a chat: functions, prompts, and a filter that lets any text through to the model."""
+"""The kernel's functions and prompts for a chat, and a filter that passes any text unchanged to the model."""
 
 import asyncio
 import re
@@ -14,8 +14,8 @@ from semantic_kernel.functions import KernelFunctionFromPrompt, kernel_function
 
 from src.sk_integration.memory_manager import LongTermMemory
 
-# What a prompt asks stands at its end: there a message that is too long is not cut, and small models answer it best
-# (the same words in front: 4 of 30 trained answers word for word, at the end 26 to 28).
+# The question comes last: truncation removes the start of a message, and small models answer best this way (26 to 28
+# of 30 trained answers word for word; with the question first, 4 of 30).
 PROMPTS = {
     "first_step": "Task: {{$task}}\n\n{{$step}}",
     "step": "Task: {{$task}}\n\nSo far: {{$previous}}\n\n{{$step}}",
@@ -25,9 +25,9 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 
 
 class ChatPlugin:
-    """The chat turn. The history goes to the service as it is, without a template that would have to be parsed."""
+    """Passes a chat history to the service directly. A prompt template would render it as XML to be parsed again."""
 
-    @kernel_function(description="Answers the last message of a chat history, in pieces.")
+    @kernel_function(description="Streams the answer to the last message of a chat history.")
     async def reply(
         self,
         history: ChatHistory,
@@ -39,29 +39,35 @@ class ChatPlugin:
 
 
 class MemoryPlugin:
-    """Long-term memory, for the chat and for templates: `{{memory.recall $question}}`."""
+    """Long-term memory for the chat, and for prompt templates: `{{memory.recall $question}}`."""
 
     def __init__(self, memory: LongTermMemory) -> None:
         self._memory = memory
 
-    @kernel_function(description="Facts told in any conversation that a text is about, the best first, one a line.")
-    async def recall(self, query: Annotated[str, "what to look for"], top: Annotated[int, "most facts"] = 3) -> str:
-        found = await asyncio.to_thread(self._memory.recall, query, top)
-        return "\n".join(" ".join(recalled.fact.text.split()) for recalled in found)
+    @kernel_function(
+        description="Returns facts from any conversation that are relevant to a text, best first, one per line."
+    )
+    async def recall(
+        self, query: Annotated[str, "text to search for"], top: Annotated[int, "maximum number of facts"] = 3
+    ) -> str:
+        facts = await asyncio.to_thread(self._memory.recall, query, top)
+        return "\n".join(" ".join(recalled.fact.text.split()) for recalled in facts)
 
-    @kernel_function(description="Keeps what a person tells of their world; says what was kept, or nothing.")
-    async def remember(self, text: str, session: Annotated[str, "the conversation it was told in"] = "") -> str:
-        kept = await asyncio.to_thread(self._memory.remember, text, session)
-        return f"fact {kept.id}: {kept.text}" if kept else ""
+    @kernel_function(
+        description="Stores the facts that a user states about themselves. Returns what was stored, or nothing."
+    )
+    async def remember(self, text: str, session: Annotated[str, "session of the text"] = "") -> str:
+        fact = await asyncio.to_thread(self._memory.remember, text, session)
+        return f"fact {fact.id}: {fact.text}" if fact else ""
 
 
 async def escape_prompt_xml(
     context: PromptRenderContext, next: Callable[[PromptRenderContext], Awaitable[None]]
 ) -> None:
-    """A filter for FilterTypes.PROMPT_RENDERING: what is put into a prompt reaches the model as it was typed.
+    """A filter for FilterTypes.PROMPT_RENDERING: text inserted into a prompt reaches the model unchanged.
 
-    A rendered prompt is read as XML. One control character there, as in text copied from a terminal, and the tags
-    become part of the message; `&lt;` would become `<`.
+    Semantic Kernel parses a rendered prompt as XML. A single control character, as in text copied from a terminal,
+    makes the parser fail and its tags part of the message; and the parser turns `&lt;` into `<`.
     """
     await next(context)
     if context.rendered_prompt is not None:
@@ -70,7 +76,7 @@ async def escape_prompt_xml(
 
 
 def register_plugins(kernel: Kernel, memory: LongTermMemory) -> None:
-    """Give a kernel the functions `chat.reply`, `memory.*` and `prompts.*`, and the filter."""
+    """Add the functions `chat.reply`, `memory.*` and `prompts.*`, and the filter, to a kernel."""
     kernel.add_plugin(ChatPlugin(), plugin_name="chat")
     kernel.add_plugin(MemoryPlugin(memory), plugin_name="memory")
     for name, template in PROMPTS.items():

@@ -1,6 +1,6 @@
 """Our model as a chat service of Semantic Kernel: `kernel.add_service(GPT2ChatCompletion(generator, template=...))`.
 
-Prompt, token budget and streaming are those of `ChatSession`, which answers each request in a thread of its own.
+A `ChatSession` handles prompt, token budget and streaming. It answers each request in a worker thread.
 """
 
 import asyncio
@@ -20,8 +20,9 @@ from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent
 from semantic_kernel.contents.utils.finish_reason import FinishReason
 from semantic_kernel.exceptions import KernelException, ServiceInvalidRequestError, ServiceResponseException
 
-from src.chat.session import RAW_MODEL, ChatSession, ChatSettings, PrefixCache, TextGenerator, Usage
-from src.sk_integration.history import Request, read_request
+from src.chat.session import RAW_MODEL, ChatSession, ChatSettings, Usage
+from src.model.generate import PrefixCache, TextGenerator
+from src.sk_integration.history import ChatRequest, parse_history
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +55,13 @@ class GPT2ChatSettings(PromptExecutionSettings, ChatSettings):  # type: ignore[m
         return ChatSettings(**{setting.name: getattr(self, setting.name) for setting in fields(ChatSettings)})
 
     def unknown(self) -> set[str]:
-        """Names that were given and mean nothing to this model; Semantic Kernel takes any."""
+        """Names of given settings that this model does not have. Semantic Kernel accepts any name."""
         return set(self.extension_data) - set(self.keys)
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A piece of an answer; the last one is empty and says how it ended."""
+class _Chunk:
+    """A piece of an answer. The last chunk has no text, but a finish reason."""
 
     text: str
     metadata: dict[str, Any]
@@ -68,26 +69,27 @@ class _Part:
 
 
 class GPT2ChatCompletion(ChatCompletionClientBase):
-    """A TextGenerator that Semantic Kernel can talk to: in prompts, plugins and agents.
+    """A TextGenerator as a chat service, for prompts, plugins and agents.
 
-    template: the prompt template that the model was tuned with; None for a raw model, whose text is continued.
-    notify: is told, from the thread that answers, what is left out of the context; a warning in the log by default.
+    template: the prompt template that the model was tuned with; None for a raw model, which continues text.
+    notify: gets one-line messages for the user, such as what was dropped from the context, in the worker thread. By
+    default, they are logged as warnings.
 
-    An answer, and every chunk of it, carries in `metadata` as "left_out" how many messages of the history no longer
-    fitted; the answer, and its last chunk, also `finish_reason` and the token counts as "usage". One answer is made at
-    a time. Who cancels or closes a stream ends its answer within a token.
+    `metadata` of an answer, and of each of its chunks, has "dropped_messages", the number of messages of the history
+    that no longer fit the context. The answer, and its last chunk, also have `finish_reason` and, as "usage", the token
+    counts. One answer is generated at a time. Cancelling or closing a stream stops generation within one token.
 
-    Raises ValueError for a template that this code does not speak. A request raises ServiceInvalidRequestError where
-    it cannot be answered, and ServiceResponseException where the model fails, each with its reason as the cause.
+    Raises ValueError for an unknown template. A request raises ServiceInvalidRequestError if it cannot be answered and
+    ServiceResponseException if the model fails, with the original error as the cause.
     """
 
     SUPPORTS_FUNCTION_CALLING: ClassVar[bool] = False
     _generator: TextGenerator
     _template: str | None
     _notify: Callable[[str], None]
-    _told: set[str]
+    _seen_notes: set[str]
     _worker: ThreadPoolExecutor
-    _kept: PrefixCache
+    _prefix_cache: PrefixCache
 
     def __init__(
         self,
@@ -100,11 +102,11 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
     ) -> None:
         super().__init__(ai_model_id=ai_model_id, service_id=service_id)
         self._generator, self._template, self._notify = generator, template, notify
-        self._told, self._worker, self._kept = set(), ThreadPoolExecutor(1, "gpt2"), PrefixCache()
-        self._session("", GPT2ChatSettings().chat_settings())
+        self._seen_notes, self._worker, self._prefix_cache = set(), ThreadPoolExecutor(1, "gpt2"), PrefixCache()
+        self._new_session("", GPT2ChatSettings().chat_settings())  # raises if the model cannot chat
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "GPT2ChatCompletion":
-        return self  # there is one model in memory, also for those who copy what refers to it
+        return self  # Semantic Kernel copies objects that refer to the service; do not copy the weights
 
     @property
     def is_raw(self) -> bool:
@@ -114,8 +116,8 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
         return GPT2ChatSettings
 
     def usage(self, history: ChatHistory, settings: ChatSettings) -> Usage:
-        """Tokens of the history, and how many a prompt may have. Blocks while it counts."""
-        request = read_request([*history.messages, ChatMessageContent(role=AuthorRole.USER, content="?")])
+        """Tokens of the history, and the token budget of a prompt. Blocks while it tokenizes."""
+        request = parse_history([*history.messages, ChatMessageContent(role=AuthorRole.USER, content="?")])
         return self._session_with_history(request, settings).usage
 
     def token_count(self, text: str) -> int:
@@ -124,113 +126,113 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
     async def _inner_get_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings
     ) -> list[ChatMessageContent]:
-        parts = [part async for part in self._answer(chat_history, settings)]
-        return [self._whole("".join(part.text for part in parts), parts[-1])]
+        chunks = [chunk async for chunk in self._stream(chat_history, settings)]
+        return [self._to_message("".join(chunk.text for chunk in chunks), chunks[-1])]
 
     async def _inner_get_streaming_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings, function_invoke_attempt: int = 0
     ) -> AsyncGenerator[list[StreamingChatMessageContent], Any]:
-        async with aclosing(self._answer(chat_history, settings)) as parts:
-            async for part in parts:
-                yield [self._chunk(part, function_invoke_attempt)]
+        async with aclosing(self._stream(chat_history, settings)) as chunks:
+            async for chunk in chunks:
+                yield [self._to_streaming_message(chunk, function_invoke_attempt)]
 
-    async def _answer(self, history: ChatHistory, settings: PromptExecutionSettings) -> AsyncGenerator[_Part, None]:
-        """The parts of an answer, from the worker thread."""
+    async def _stream(self, history: ChatHistory, settings: PromptExecutionSettings) -> AsyncGenerator[_Chunk, None]:
+        """The chunks of an answer, generated in the worker thread."""
         loop, stop = asyncio.get_running_loop(), threading.Event()
-        parts: asyncio.Queue[_Part | BaseException] = asyncio.Queue()
-        messages = list(history.messages)  # the caller may go on with the history
+        queue: asyncio.Queue[_Chunk | BaseException] = asyncio.Queue()
+        messages = list(history.messages)  # a copy: the caller may change the history meanwhile
 
-        def put(part: _Part | BaseException) -> None:
+        def put(item: _Chunk | BaseException) -> None:
             try:
-                loop.call_soon_threadsafe(parts.put_nowait, part)
-            except RuntimeError:  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(queue.put_nowait, item)
+            except RuntimeError:  # the loop is closed: nobody is waiting any more
                 stop.set()
 
         def work() -> None:
             try:
-                for part in self._parts(messages, settings, stop.is_set):
-                    put(part)
+                for chunk in self._generate(messages, settings, stop.is_set):
+                    put(chunk)
             except BaseException as error:
                 put(error)
 
         self._worker.submit(work)
-        ended = False
+        finished = False
         try:
-            while not ended:
-                part = await parts.get()
-                if isinstance(part, KernelException):
-                    raise part
-                if isinstance(part, BaseException):
-                    refused = ServiceInvalidRequestError if isinstance(part, ValueError) else ServiceResponseException
-                    raise refused(f"the model gave no answer: {part or type(part).__name__}") from part
-                yield part
-                ended = part.finish_reason is not None
+            while not finished:
+                item = await queue.get()
+                if isinstance(item, KernelException):
+                    raise item
+                if isinstance(item, BaseException):
+                    kind = ServiceInvalidRequestError if isinstance(item, ValueError) else ServiceResponseException
+                    raise kind(f"the model gave no answer: {item or type(item).__name__}") from item
+                yield item
+                finished = item.finish_reason is not None
         finally:
             stop.set()
 
-    def _parts(
+    def _generate(
         self, messages: Sequence[ChatMessageContent], settings: PromptExecutionSettings, should_stop: Callable[[], bool]
-    ) -> Iterator[_Part]:
-        """What the worker thread does."""
+    ) -> Iterator[_Chunk]:
+        """Runs in the worker thread."""
         if should_stop():
             return
-        assert isinstance(settings, GPT2ChatSettings)  # the base class converts what it is given
+        assert isinstance(settings, GPT2ChatSettings)  # converted by the base class
         if unknown := settings.unknown():
-            self._tell_once(f"settings that this model does not have are ignored: {', '.join(sorted(unknown))}")
-        request = read_request(messages)
+            self._notify_once(f"ignored settings that this model does not have: {', '.join(sorted(unknown))}")
+        request = parse_history(messages)
         session = self._session_with_history(request, settings.chat_settings())
         for piece in session.reply(request.message, should_stop):
-            yield _Part(piece, {"left_out": session.left_out})
+            yield _Chunk(piece, {"dropped_messages": session.dropped_messages})
         usage = CompletionUsage(prompt_tokens=session.prompt_tokens, completion_tokens=session.answer_tokens)
         reason = FinishReason.LENGTH if session.finish_reason == "length" else FinishReason.STOP
-        yield _Part("", {"left_out": session.left_out, "usage": usage}, reason)
+        yield _Chunk("", {"dropped_messages": session.dropped_messages, "usage": usage}, reason)
 
-    def _session_with_history(self, request: Request, settings: ChatSettings) -> ChatSession:
-        """A session in which everything of the request but its message was said."""
-        session = self._session("" if self.is_raw else request.system, settings)
+    def _session_with_history(self, request: ChatRequest, settings: ChatSettings) -> ChatSession:
+        """A session that holds everything of the request except the message to answer."""
+        session = self._new_session("" if self.is_raw else request.system, settings)
         if self.is_raw and request.system:
-            session.remember(request.system, "")
-        for asked, answered in request.exchanges:
-            session.remember(asked, answered)
+            session.add_turn(request.system, "")
+        for message, answer in request.turns:
+            session.add_turn(message, answer)
         return session
 
-    def _session(self, system: str, settings: ChatSettings) -> ChatSession:
+    def _new_session(self, system: str, settings: ChatSettings) -> ChatSession:
         return ChatSession(
             self._generator,
             template=self._template,
             settings=settings,
-            notify=self._tell,
+            notify=self._notify_from_session,
             system=system or None,
-            kept=self._kept,
+            prefix_cache=self._prefix_cache,
         )
 
-    def _tell(self, note: str) -> None:
-        if note == RAW_MODEL:
-            self._tell_once(note)
+    def _notify_from_session(self, note: str) -> None:
+        if note == RAW_MODEL:  # every session repeats it
+            self._notify_once(note)
         else:
             self._notify(note)
 
-    def _tell_once(self, note: str) -> None:
-        if note not in self._told:
-            self._told.add(note)
+    def _notify_once(self, note: str) -> None:
+        if note not in self._seen_notes:
+            self._seen_notes.add(note)
             self._notify(note)
 
-    def _whole(self, text: str, ended: _Part) -> ChatMessageContent:
+    def _to_message(self, text: str, last: _Chunk) -> ChatMessageContent:
         return ChatMessageContent(
             role=AuthorRole.ASSISTANT,
             content=text,
             ai_model_id=self.ai_model_id,
-            finish_reason=ended.finish_reason,
-            metadata=ended.metadata,
+            finish_reason=last.finish_reason,
+            metadata=last.metadata,
         )
 
-    def _chunk(self, part: _Part, attempt: int) -> StreamingChatMessageContent:
+    def _to_streaming_message(self, chunk: _Chunk, function_invoke_attempt: int) -> StreamingChatMessageContent:
         return StreamingChatMessageContent(
             role=AuthorRole.ASSISTANT,
             choice_index=0,
-            content=part.text,
+            content=chunk.text,
             ai_model_id=self.ai_model_id,
-            function_invoke_attempt=attempt,
-            finish_reason=part.finish_reason,
-            metadata=part.metadata,
+            function_invoke_attempt=function_invoke_attempt,
+            finish_reason=chunk.finish_reason,
+            metadata=chunk.metadata,
         )

@@ -1,4 +1,4 @@
-"""A conversation: which ids the model is given, what is kept of it, and what reaches a person."""
+"""A conversation: its prompts, what stays in the context, and which notes the user gets."""
 
 from dataclasses import asdict, replace
 
@@ -11,7 +11,7 @@ from tests.fakes import CHAT_SETTINGS, ENCODING, ScriptedGenerator, rendered_ids
 
 
 def chat(*answers, context_length=64, template=TEMPLATE, settings=CHAT_SETTINGS, system=None):
-    """(session, generator, what the person was told)"""
+    """(session, generator, the notes for the user)"""
     generator, notes = ScriptedGenerator(*answers, context_length=context_length), []
     session = ChatSession(generator, template=template, settings=settings, notify=notes.append, system=system)
     return session, generator, notes
@@ -21,11 +21,11 @@ def say(session, *messages) -> list[str]:
     return ["".join(session.reply(message)) for message in messages]
 
 
-def test_the_prompt_is_the_conversation_as_training_renders_it():
+def test_the_prompt_equals_the_rendering_of_training():
     session, generator, notes = chat("Paris.", "Rome.")
     assert say(session, "France?", "Italy?") == ["Paris.", "Rome."]
     assert generator.prompts == [rendered_ids("France?"), rendered_ids("France?", "Paris.", "Italy?")]
-    assert [(turn.role, turn.text) for turn in session.turns] == [
+    assert [(message.role, message.text) for message in session.messages] == [
         ("user", "France?"), ("assistant", "Paris."), ("user", "Italy?"), ("assistant", "Rome."),
     ]  # fmt: skip
     assert session.finish_reason == "stop"
@@ -42,36 +42,36 @@ def test_current_settings_reach_the_model():
     assert generator.settings == [{"max_new_tokens": each.pop("max_tokens"), **each} for each in expected]
 
 
-def test_all_turns_of_a_session_share_what_the_model_has_read():
+def test_turns_share_a_prefix_cache():
     session, generator, _ = chat("a", "b")
     say(session, "x", "y")
     assert generator.prefix_caches[0] is generator.prefix_caches[1] is not None
-    kept = PrefixCache()
-    other = ChatSession(generator, template=TEMPLATE, settings=session.settings, notify=print, kept=kept)
+    cache = PrefixCache()
+    other = ChatSession(generator, template=TEMPLATE, settings=session.settings, notify=print, prefix_cache=cache)
     generator.answers = ["c"]
     say(other, "z")
-    assert generator.prefix_caches[2] is kept is not generator.prefix_caches[0]
+    assert generator.prefix_caches[2] is cache is not generator.prefix_caches[0]
 
 
-def test_the_oldest_messages_go_with_their_answers_when_the_context_is_full():
+def test_a_full_context_drops_the_oldest_turns():
     one, two = "one" + " word" * 10, "two" + " word" * 10
     session, generator, notes = chat(one, two, "three")
     say(session, "first message", "second message", "third message")
     assert generator.prompts[1] == rendered_ids("first message", one, "second message")
     assert generator.prompts[2] == rendered_ids("second message", two, "third message")
-    assert notes == ["the oldest turn no longer fits the context of 64 tokens and is left out"]
-    assert session.turns[0].text == "second message"
+    assert notes == ["the oldest turn no longer fits the context of 64 tokens and was dropped"]
+    assert session.messages[0].text == "second message"
 
 
-def test_several_messages_that_go_at_once_are_told_once():
+def test_turns_dropped_together_give_one_note():
     session, generator, notes = chat("one", "two", "three", context_length=96)
     say(session, "first", "second", "a third one that is longer " * 10)
-    assert notes == ["the oldest 2 turns no longer fit the context of 96 tokens and are left out"]
+    assert notes == ["the oldest 2 turns no longer fit the context of 96 tokens and were dropped"]
     assert generator.prompts[2] == rendered_ids("a third one that is longer " * 9 + "a third one that is longer")
 
 
 @pytest.mark.parametrize("max_tokens", [1, 20, 500])
-def test_prompt_and_answer_fit_the_context_however_long_the_chat(max_tokens):
+def test_prompt_and_answer_always_fit_the_context(max_tokens):
     settings = replace(CHAT_SETTINGS, max_tokens=max_tokens)
     session, generator, _ = chat(*["word " * 30] * 12, context_length=80, settings=settings, system="Be brief.")
     say(session, *["message " * n for n in range(1, 13)])
@@ -82,7 +82,7 @@ def test_prompt_and_answer_fit_the_context_however_long_the_chat(max_tokens):
         assert prompt[: len(start)] == start
 
 
-def test_usage_counts_what_the_next_prompt_would_hold():
+def test_usage_counts_tokens_and_budget():
     session, _, _ = chat("one")
     assert (session.usage.used, session.usage.budget, session.usage.left) == (0, 44, 44)
     say(session, "first")
@@ -91,22 +91,22 @@ def test_usage_counts_what_the_next_prompt_would_hold():
     assert session.usage.budget == 32
 
 
-def test_a_message_longer_than_the_context_keeps_its_end_and_its_headings():
+def test_a_message_longer_than_the_context_keeps_its_end():
     session, generator, notes = chat("yes", "no")
     say(session, "hello", "x" + " many words" * 40 + " and the last one")
     prompt = ENCODING.decode(generator.prompts[1])
     assert len(generator.prompts[1]) <= 44
     assert prompt.startswith("### Instruction:\n")
     assert prompt.endswith(" and the last one\n\n### Response:\n")
-    kept = session.turns[0].text
-    assert "words and the last one" in kept and len(kept) > 150
+    end = session.messages[0].text
+    assert "words and the last one" in end and len(end) > 150
     assert notes == [
-        f"the message does not fit the context of 64 tokens: only its end is read, from {kept[:20]!r}",
-        "the oldest turn no longer fits the context of 64 tokens and is left out",
+        f"the message does not fit the context of 64 tokens: only its end is used, from {end[:20]!r}",
+        "the oldest turn no longer fits the context of 64 tokens and was dropped",
     ]
 
 
-def test_a_system_message_is_never_left_out():
+def test_the_system_message_is_never_dropped():
     session, generator, _ = chat(*"abcd", system="Answer in verse.")
     say(session, *["some message that takes room"] * 3)
     session.reset()
@@ -116,7 +116,7 @@ def test_a_system_message_is_never_left_out():
     assert generator.prompts[3] == rendered_ids("again", system="Answer in verse.")
 
 
-def test_turns_are_encoded_once(monkeypatch):
+def test_messages_are_encoded_once(monkeypatch):
     session, _, _ = chat(*"abcd", context_length=256)
     encoded = []
     encode = ENCODING.encode_ordinary
@@ -127,10 +127,10 @@ def test_turns_are_encoded_once(monkeypatch):
     assert [text for text in encoded if "third" in text]
 
 
-def test_the_model_may_not_write_the_next_message():
+def test_the_answer_stops_at_the_next_instruction_heading():
     session, _, _ = chat("Paris. \n\n### Instruction:\nAnd Italy?")
     assert say(session, "France?") == ["Paris."]
-    assert session.turns[1].text == "Paris."
+    assert session.messages[1].text == "Paris."
     assert session.finish_reason == "stop"
 
 
@@ -138,66 +138,66 @@ def test_the_stop_string_is_the_heading_of_the_template():
     assert ("\n" + ENCODING.decode(rendered_ids("Hi"))).startswith(NEXT_TURN)
 
 
-def test_answers_come_in_pieces_without_white_space_at_their_ends():
+def test_streamed_answers_are_stripped():
     session, _, _ = chat(" \n One\n\n two  \n ")
     pieces = list(session.reply("Count"))
     assert "".join(pieces) == "One\n\n two"
     assert len(pieces) > 1
 
 
-def test_an_answer_that_is_cut_is_told():
+def test_an_answer_cut_at_max_tokens_gives_a_note():
     session, _, notes = chat("word " * 30)
     assert say(session, "Talk") == ["word " * 19 + "word"]
     assert session.finish_reason == "length"
-    assert notes == ["the answer was cut at 20 tokens"]
+    assert notes == ["the answer was cut off after 20 tokens"]
 
 
-def test_an_interrupted_answer_stays_as_far_as_it_was_said():
+def test_an_interrupted_answer_stays_in_the_conversation():
     session, generator, _ = chat(["Once upon a", KeyboardInterrupt()], "more")
-    said = []
+    pieces = []
     with pytest.raises(KeyboardInterrupt):
-        said.extend(iter(session.reply("Tell")))
-    assert session.turns[1].text == "Once upon a"
+        pieces.extend(iter(session.reply("Tell")))
+    assert session.messages[1].text == "Once upon a"
     assert session.finish_reason == "interrupted"
     say(session, "Go on")
     assert generator.prompts[1] == rendered_ids("Tell", "Once upon a", "Go on")
 
 
-def test_an_answer_that_is_closed_stays_as_far_as_it_was_said():
+def test_a_closed_answer_stays_in_the_conversation():
     session, _, _ = chat("Once upon a time")
     answer = session.reply("Tell")
     first = next(answer) + next(answer)
     answer.close()
-    assert session.turns[1].text == first == "Once upon"
+    assert session.messages[1].text == first == "Once upon"
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError("out of memory")])
-def test_an_answer_that_fails_before_its_first_word_leaves_no_trace(failure):
+def test_an_answer_that_fails_at_once_adds_no_turn(failure):
     session, generator, _ = chat([failure], "fine")
     with pytest.raises(type(failure)):
         say(session, "one")
-    assert session.turns == ()
+    assert session.messages == ()
     assert say(session, "two") == ["fine"]
     assert generator.prompts[1] == rendered_ids("two")
 
 
-def test_a_model_that_says_nothing_has_answered():
+def test_an_empty_answer_is_a_turn():
     session, _, _ = chat("")
     assert say(session, "one") == [""]
-    assert [turn.text for turn in session.turns] == ["one", ""]
+    assert [message.text for message in session.messages] == ["one", ""]
 
 
-def test_reset_forgets_and_remember_recalls():
+def test_reset_clears_and_add_turn_appends():
     session, generator, _ = chat("a", "b")
     say(session, "one")
     session.reset()
-    assert session.turns == () and session.usage.used == 0 and session.finish_reason is None
-    session.remember("France?", "Paris.")
+    assert session.messages == () and session.usage.used == 0 and session.finish_reason is None
+    session.add_turn("France?", "Paris.")
     say(session, "Italy?")
     assert generator.prompts[1] == rendered_ids("France?", "Paris.", "Italy?")
 
 
-def test_a_raw_model_continues_the_text_so_far():
+def test_a_raw_model_continues_the_conversation_as_text():
     session, generator, notes = chat(" upon a time.\n\n### Instruction: x ", " went.\n", " home", template=None)
     assert say(session, "Once", "  And she  ", "back") == [" upon a time.\n\n### Instruction: x ", " went.\n", " home"]
     texts = [ENCODING.decode(prompt) for prompt in generator.prompts]
@@ -207,7 +207,7 @@ def test_a_raw_model_continues_the_text_so_far():
     assert notes == [RAW_MODEL]
 
 
-def test_a_raw_model_reads_the_end_of_a_text_that_is_too_long():
+def test_a_raw_model_gets_the_end_of_a_long_text():
     session, generator, notes = chat(" b" * 20, " c", template=None)
     say(session, "a" + " a" * 29, "go on")
     assert len(generator.prompts[1]) == 44
@@ -220,19 +220,19 @@ def test_a_raw_model_takes_no_system_message():
         chat(template=None, system="Be brief.")
 
 
-def test_another_template_is_refused_by_both_names():
+def test_an_unknown_template_is_refused_by_both_names():
     with pytest.raises(ValueError, match=r"'alpaca'.*'instruction-response 1'.*python instruction_tune.py"):
         chat(template="alpaca")
 
 
-def test_a_context_without_room_for_a_message_is_refused():
+def test_a_context_too_small_for_a_message_is_refused():
     with pytest.raises(ValueError, match="context of 16 tokens is too small.* room for 8 tokens.* take 10"):
         chat(context_length=16)
     with pytest.raises(ValueError, match="context of 64 tokens is too small"):
         chat(system="many words " * 20)
 
 
-def test_bad_settings_are_all_named():
+def test_every_bad_setting_is_named():
     with pytest.raises(ValueError) as error:
         ChatSettings(temperature=float("nan"), top_k=0, top_p=1.5, max_tokens=0, repetition_penalty=0, seed=2**63)
     for name in ("temperature", "top_k", "top_p", "repetition_penalty", "max_tokens", "seed"):
@@ -245,40 +245,40 @@ def test_an_empty_message_is_refused(text, template):
     session, generator, _ = chat("a", template=template)
     with pytest.raises(ValueError, match="the message is empty"):
         say(session, text)
-    assert generator.prompts == [] and session.turns == ()
+    assert generator.prompts == [] and session.messages == ()
 
 
 @pytest.mark.parametrize("text", ["{} {0} {name} %s", "<|endoftext|>", "nul \x00 escape \x1b[2J", "### Response:\nx"])
-def test_whatever_a_person_types_is_text(text):
+def test_any_typed_text_is_encoded_as_plain_text(text):
     session, generator, _ = chat("ok", context_length=128)
     say(session, text)
     assert ENCODING.decode(generator.prompts[0]) == f"### Instruction:\n{text}\n\n### Response:\n"
     assert ENCODING.eot_token not in generator.prompts[0]
 
 
-def test_bytes_that_were_not_text_become_a_mark():
+def test_lone_surrogates_become_replacement_characters():
     session, _, _ = chat("ok")
     say(session, "a\ud800b \ud83d\ude00")
-    assert session.turns[0].text == "a\N{REPLACEMENT CHARACTER}b \N{GRINNING FACE}"
+    assert session.messages[0].text == "a\N{REPLACEMENT CHARACTER}b \N{GRINNING FACE}"
 
 
 @pytest.mark.parametrize("unit", ["a", "word ", "\N{GRINNING FACE}", "\x00", "{"])
 @pytest.mark.parametrize("template", [TEMPLATE, None])
-def test_a_line_of_a_hundred_kilobytes_is_cut_to_the_context(unit, template):
+def test_a_line_of_100_kb_is_truncated_to_the_context(unit, template):
     session, generator, _ = chat("ok", template=template)
     say(session, unit * (100_000 // len(unit.encode())))
     assert 30 <= len(generator.prompts[0]) <= 44
 
 
 @pytest.mark.parametrize("end", ["", "!", "!?"])
-def test_a_message_is_not_cut_within_a_character(end):
+def test_truncation_never_splits_a_character(end):
     session, generator, _ = chat("ok")
     say(session, "\N{GRINNING FACE}" * 200 + end)
-    assert set(session.turns[0].text) == {"\N{GRINNING FACE}", *end}
+    assert set(session.messages[0].text) == {"\N{GRINNING FACE}", *end}
     assert 40 <= len(generator.prompts[0]) <= 44
 
 
-def test_a_real_model_answers_and_a_seed_repeats_the_answer():
+def test_a_seed_makes_a_real_models_answers_repeatable():
     generator = TextGenerator(ScriptedGenerator().model, ENCODING)
     session = ChatSession(
         generator, template=TEMPLATE, settings=replace(CHAT_SETTINGS, seed=5), notify=lambda note: None

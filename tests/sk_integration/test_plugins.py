@@ -1,4 +1,4 @@
-"""The kernel's functions and prompts, and the filter that lets any text through to the model."""
+"""The kernel's functions and prompts, and the filter that passes any text unchanged to the model."""
 
 import asyncio
 
@@ -33,7 +33,7 @@ def memory(tmp_path):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_in_a_variable_reaches_the_model_as_it_is(text):
+def test_hostile_text_in_a_variable_reaches_the_model_unchanged(text):
     model, generator, _ = scripted_service("ok", context_length=256)
     kernel = Kernel(services=model)
     kernel.add_filter(FilterTypes.PROMPT_RENDERING, escape_prompt_xml)
@@ -42,7 +42,7 @@ def test_hostile_text_in_a_variable_reaches_the_model_as_it_is(text):
     assert generator.prompt_texts == [rendered(f"Say: {shown}")]
 
 
-def test_a_lone_surrogate_in_a_variable_becomes_a_mark():
+def test_a_lone_surrogate_in_a_variable_is_replaced():
     model, generator, _ = scripted_service("ok")
     kernel = Kernel(services=model)
     kernel.add_filter(FilterTypes.PROMPT_RENDERING, escape_prompt_xml)
@@ -50,7 +50,7 @@ def test_a_lone_surrogate_in_a_variable_becomes_a_mark():
     assert generator.prompt_texts == [rendered("Say: a\N{REPLACEMENT CHARACTER}b")]
 
 
-def test_facts_are_kept_and_recalled_through_the_kernel_and_in_templates(memory):
+def test_facts_work_through_the_kernel_and_in_templates(memory):
     model, generator, _ = scripted_service("Miso.")
     kernel = Kernel(services=model)
     register_plugins(kernel, memory)
@@ -68,7 +68,7 @@ def test_facts_are_kept_and_recalled_through_the_kernel_and_in_templates(memory)
     assert [fact.session for fact in memory.all()] == ["talk"]
 
 
-def test_the_chat_turn_is_a_kernel_function_and_a_history_needs_no_template(memory):
+def test_chat_reply_passes_the_history_without_a_template(memory):
     model, generator, _ = scripted_service("one two")
     kernel = Kernel(services=model)
     register_plugins(kernel, memory)

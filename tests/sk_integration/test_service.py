@@ -1,4 +1,4 @@
-"""The model as a service of the real Semantic Kernel: histories in, answers out, and nothing waiting in between."""
+"""The model as a service of the real Semantic Kernel: histories in, answers out, and a free event loop."""
 
 import asyncio
 import copy
@@ -21,7 +21,7 @@ from semantic_kernel.exceptions import ServiceInvalidRequestError, ServiceRespon
 from semantic_kernel.functions import KernelArguments
 
 from src.chat.session import RAW_MODEL, ChatSettings
-from src.sk_integration.history import read_request
+from src.sk_integration.history import parse_history
 from src.sk_integration.service import GPT2ChatSettings
 from tests.fakes import CHAT_SETTINGS, ENCODING, rendered
 from tests.fakes_sk import scripted_service
@@ -40,7 +40,7 @@ async def pieces(model, talk, **settings):
 
 
 @pytest.mark.parametrize(
-    ("messages", "system", "exchanges", "message"),
+    ("messages", "system", "turns", "message"),
     [
         ([("user", "Hi")], "", [], "Hi"),
         ([("system", "Be brief."), ("developer", "Rhyme."), ("user", "Hi")], "Be brief.\n\nRhyme.", [], "Hi"),
@@ -55,22 +55,22 @@ async def pieces(model, talk, **settings):
         ([("user", "a"), ("assistant", " "), ("user", ""), ("user", "b")], "", [], "a\n\nb"),
     ],
 )
-def test_a_history_in_any_order_becomes_questions_with_answers(messages, system, exchanges, message):
-    request = read_request(history(*messages).messages)
-    assert (request.system, list(request.exchanges), request.message) == (system, exchanges, message)
+def test_a_history_in_any_order_becomes_turns(messages, system, turns, message):
+    request = parse_history(history(*messages).messages)
+    assert (request.system, list(request.turns), request.message) == (system, turns, message)
 
 
-def test_tools_results_are_read_and_what_is_not_text_is_refused():
+def test_tool_results_are_text_and_images_are_refused():
     result = ChatMessageContent(role="tool", items=[FunctionResultContent(id="1", name="time", result="noon")])
     asked = ChatMessageContent(role="user", items=[TextContent(text="one"), TextContent(text="two")])
-    assert read_request([asked, result]).message == "one\ntwo\n\nnoon"
-    with pytest.raises(ServiceInvalidRequestError, match="reads text only, a message holds ImageContent"):
-        read_request([ChatMessageContent(role="user", items=[ImageContent(uri="http://x/y.png")])])
+    assert parse_history([asked, result]).message == "one\ntwo\n\nnoon"
+    with pytest.raises(ServiceInvalidRequestError, match="takes text only, but a message contains ImageContent"):
+        parse_history([ChatMessageContent(role="user", items=[ImageContent(uri="http://x/y.png")])])
     with pytest.raises(ServiceInvalidRequestError, match="no message to answer; add a user message"):
-        read_request([ChatMessageContent(role="system", content="Be brief.")])
+        parse_history([ChatMessageContent(role="system", content="Be brief.")])
 
 
-def test_the_model_reads_the_prompt_that_training_renders():
+def test_the_prompt_equals_the_rendering_of_training():
     model, generator, _ = scripted_service("Rome.")
     talk = [("system", "Be brief."), ("user", "France?"), ("assistant", "Paris."), ("user", "Italy?")]
     answer = ask(model, *talk, temperature=0.0, seed=3)
@@ -79,7 +79,7 @@ def test_the_model_reads_the_prompt_that_training_renders():
     assert (answer.content, answer.role.value, answer.finish_reason) == ("Rome.", "assistant", FinishReason.STOP)
 
 
-def test_a_stream_adds_up_to_the_answer_with_its_reason_and_its_tokens():
+def test_a_stream_adds_up_with_finish_reason_and_usage():
     model, generator, notes = scripted_service("one two three four")
     parts = asyncio.run(pieces(model, history(("user", "Count")), max_tokens=3))
     whole = sum(parts[1:], parts[0])
@@ -89,50 +89,50 @@ def test_a_stream_adds_up_to_the_answer_with_its_reason_and_its_tokens():
         len(ENCODING.encode_ordinary(generator.prompt_texts[0])),
         3,
     )
-    assert notes == ["the answer was cut at 3 tokens"]
+    assert notes == ["the answer was cut off after 3 tokens"]
 
 
-def test_a_request_goes_on_from_what_the_model_has_read():
+def test_requests_share_a_prefix_cache():
     model, generator, _ = scripted_service("one", "two")
     ask(model, ("user", "a"))
     ask(model, ("user", "a"), ("assistant", "one"), ("user", "b"))
     assert generator.prefix_caches[0] is generator.prefix_caches[1] is not None
 
 
-def test_what_no_longer_fits_is_counted_and_told():
+def test_dropped_messages_are_counted_and_noted():
     model, generator, notes = scripted_service("fine", context_length=64)
     talk = [("user", "first"), ("assistant", "word " * 20), ("user", "second"), ("assistant", "two"), ("user", "third")]
     answer = ask(model, *talk, max_tokens=20)
-    assert answer.metadata["left_out"] == 2
+    assert answer.metadata["dropped_messages"] == 2
     assert generator.prompt_texts == [rendered("second", "two", "third")]
-    assert notes == ["the oldest turn no longer fits the context of 64 tokens and is left out"]
+    assert notes == ["the oldest turn no longer fits the context of 64 tokens and was dropped"]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "closed"])
-def test_an_answer_that_nobody_waits_for_ends_within_a_token(how):
-    goes_on = threading.Event()
-    model, generator, _ = scripted_service([" one two", lambda: goes_on.wait(60), " three" * 15], "next")
+def test_an_abandoned_answer_stops_within_a_token(how):
+    resume = threading.Event()
+    model, generator, _ = scripted_service([" one two", lambda: resume.wait(60), " three" * 15], "next")
 
     async def leave():
         stream = model.get_streaming_chat_message_content(history(("user", "Count")), GPT2ChatSettings())
         assert [(await anext(stream)).content for _ in range(2)] == ["one", " two"]
         if how == "closed":
             await stream.aclose()
-            for _ in range(10):  # Semantic Kernel leaves it to the loop to close what is inside its own generators
+            for _ in range(10):  # Semantic Kernel leaves closing its inner generators to the loop
                 await asyncio.sleep(0)
         else:
             reading = asyncio.ensure_future(anext(stream))
             await asyncio.sleep(0)
             reading.cancel()
             await asyncio.wait([reading])
-        goes_on.set()
+        resume.set()
         return await model.get_chat_message_content(history(("user", "Go on")), GPT2ChatSettings())
 
     assert asyncio.run(leave()).content == "next"
-    assert generator.n_generated <= 3 + 1  # one token of the first answer after it was left, and the next answer
+    assert generator.n_generated <= 3 + 1  # one token after the first answer was abandoned, and the next answer
 
 
-def test_the_event_loop_is_free_while_the_model_computes():
+def test_generation_does_not_block_the_event_loop():
     loops, turned = [], threading.Event()
 
     def compute():
@@ -152,7 +152,7 @@ def test_the_event_loop_is_free_while_the_model_computes():
     ("failure", "raised"),
     [(RuntimeError("no memory"), ServiceResponseException), (ValueError("bad id"), ServiceInvalidRequestError)],
 )
-def test_a_failure_is_the_services_with_its_cause_and_the_next_answer_comes(failure, raised):
+def test_a_failure_is_a_service_error_and_the_next_answer_works(failure, raised):
     model, _, _ = scripted_service(["One", failure], "fine")
     with pytest.raises(raised, match=str(failure)) as error:
         ask(model, ("user", "Tell"))
@@ -182,17 +182,17 @@ def test_a_bad_assignment_is_refused_and_changes_nothing():
     assert settings.top_k == 7
 
 
-def test_generic_settings_are_understood_and_unknown_names_told_once():
+def test_generic_settings_work_and_unknown_ones_are_noted_once():
     model, generator, notes = scripted_service("a", "b")
     kernel = Kernel(services=model)
     generic = PromptExecutionSettings(max_tokens=7, temperature=0.5, presence_penalty=1)
     for _ in range(2):
         asyncio.run(kernel.invoke_prompt("Hi", arguments=KernelArguments(settings=generic)))
     assert generator.settings[1]["max_new_tokens"] == 7 and generator.settings[1]["temperature"] == 0.5
-    assert notes == ["settings that this model does not have are ignored: presence_penalty"]
+    assert notes == ["ignored settings that this model does not have: presence_penalty"]
 
 
-def test_other_programs_can_use_it_in_templates_and_agents():
+def test_the_service_works_in_templates_and_agents():
     model, generator, _ = scripted_service("Paris.", "Bonjour.", "Au revoir.")
     kernel = Kernel()
     kernel.add_service(model)
@@ -209,7 +209,7 @@ def test_other_programs_can_use_it_in_templates_and_agents():
     assert generator.prompt_texts[2] == rendered("Hello", "Bonjour.", "Goodbye", system="Speak French.")
 
 
-def test_a_summarising_history_gets_its_summary():
+def test_a_summarization_reducer_gets_its_summary():
     model, generator, _ = scripted_service("They said hello.")
     short = ChatHistorySummarizationReducer(
         service=model, target_count=1, threshold_count=0, summarization_instructions="Summarise.",
@@ -220,7 +220,7 @@ def test_a_summarising_history_gets_its_summary():
     assert generator.prompt_texts[0].endswith("Summarise.\n\n### Response:\n")
 
 
-def test_a_raw_model_continues_the_text_and_says_once_what_it_is():
+def test_a_raw_model_continues_text_and_is_noted_once():
     model, generator, notes = scripted_service(" upon a time", " home", template=None)
     assert notes == [RAW_MODEL]
     assert ask(model, ("user", "Once")).content == " upon a time"
@@ -229,7 +229,7 @@ def test_a_raw_model_continues_the_text_and_says_once_what_it_is():
     assert notes == [RAW_MODEL]
 
 
-def test_a_model_of_another_template_is_refused_and_copies_share_the_model():
+def test_an_unknown_template_is_refused_and_copies_share_weights():
     with pytest.raises(ValueError, match="'alpaca'"):
         scripted_service(template="alpaca")
     model, _, _ = scripted_service()

@@ -1,0 +1,125 @@
+"""What a chat shows: streamed answers, replies to commands, and notes.
+
+prompt_toolkit is imported only on a terminal.
+"""
+
+import logging
+import shutil
+import sys
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from itertools import chain
+from typing import TextIO
+
+ASSISTANT = "Assistant: "
+
+# Control characters can drive the terminal, and bidi marks can disguise text; strip both from model output.
+_REPLACED = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)]
+_SAFE = {**dict.fromkeys(_REPLACED, "\N{REPLACEMENT CHARACTER}"), ord("\n"): "\n", ord("\t"): "    ", ord("\r"): None}
+
+
+def printable(text: str) -> str:
+    """The text with every character replaced that a terminal would interpret instead of showing it."""
+    return text.translate(_SAFE)
+
+
+class Screen:
+    """Shows answers and replies on stdout. Notes go to stderr or, on a terminal, in between.
+
+    Notes that arrive during an answer are shown after it.
+    """
+
+    def __init__(self, *, interactive: bool) -> None:
+        self.interactive = interactive
+        self._held_notes: list[str] | None = None
+
+    def notify(self, note: str) -> None:
+        """Show a note: a message that is neither an answer nor the reply to a command."""
+        if self._held_notes is None:
+            self._print(f"({note})\n" if self.interactive else f"note: {note}\n", "ansibrightblack", sys.stderr)
+        elif note not in self._held_notes:  # a long answer shifts the context window many times
+            self._held_notes.append(note)
+
+    def show_reply(self, text: str) -> None:
+        """Show the reply to a command."""
+        self._print(f"{text}\n\n" if self.interactive else f"{text}\n", "", sys.stdout)
+
+    def show_answer(self, pieces: Generator[str, None, None], label: str = ASSISTANT) -> None:
+        """Show an answer while it is generated. Always ends the line and closes `pieces`, even on error."""
+        self._print(label, "bold", sys.stdout)
+        text = _lstrip(map(printable, pieces)) if label else map(printable, pieces)
+        if self.interactive:
+            text = wrapped(text, _columns(), len(label.rpartition("\n")[2]))
+        self._held_notes = []
+        try:
+            with closing(pieces):
+                for piece in text:
+                    print(piece, end="", flush=True)
+        finally:
+            print(flush=True)
+            notes, self._held_notes = self._held_notes, None
+            for note in notes:
+                self.notify(note)
+            if self.interactive:
+                print(flush=True)
+
+    @contextmanager
+    def warnings_as_notes(self) -> Iterator[None]:
+        """Shows warnings that our modules log inside the context as notes."""
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = lambda record: self.notify(record.getMessage())  # type: ignore[method-assign]
+        logger = logging.getLogger("src")
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+    def _print(self, text: str, style: str, file: TextIO) -> None:
+        if not self.interactive:
+            print(printable(text), end="", file=file, flush=True)
+            return
+        from prompt_toolkit import print_formatted_text
+        from prompt_toolkit.formatted_text import FormattedText
+
+        lines = "".join(wrapped([printable(text)], _columns(), 0))
+        print_formatted_text(FormattedText([(style, lines)]), end="", flush=True)
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
+
+
+def wrapped(pieces: Iterable[str], width: int, column: int) -> Iterator[str]:
+    """The text of the pieces, with a line break before each word that would cross the terminal's right edge.
+
+    width: columns of the terminal. column: where the text starts. A word is held back until it is complete; every wide
+    character, such as a Chinese one, counts as a word.
+    """
+    from prompt_toolkit.utils import get_cwidth
+
+    word = ""
+    for character in chain(chain.from_iterable(pieces), [""]):
+        if character and not character.isspace() and get_cwidth(character) < 2 and len(word) < width:
+            word += character
+            continue
+        if column and column + get_cwidth(word) > width:
+            yield "\n"
+            column = 0
+        yield word
+        column += get_cwidth(word)
+        word = "" if character.isspace() else character
+        if character == "\n":
+            column = 0
+        if character.isspace() and column < width:
+            yield character
+            column += character != "\n"
+
+
+def _lstrip(pieces: Iterable[str]) -> Iterator[str]:
+    """Removes the spaces at the start of a streamed text."""
+    started = False
+    for piece in pieces:
+        text = piece if started else piece.lstrip(" ")
+        started = started or bool(text)
+        yield text
