@@ -1,8 +1,6 @@
 """chat.py as a user sees it: flags, commands, pipes, a terminal, and errors."""
 
-import dataclasses
 import io
-import re
 import shutil
 import signal
 import subprocess
@@ -11,17 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from prompt_toolkit.utils import get_cwidth
 
 import chat
-from src.chat.commands import run_command, session_commands
-from src.chat.screen import Screen, printable, wrapped
-from src.chat.session import ChatSession, ChatSettings
-from src.chat.terminal import chat_loop, typed_lines
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from src.program import run_script
-from tests.fakes import ANSWER, ENCODING, answering_model, save_model, stream_that_fails_once, terminal_with_keys
+from tests.fakes import ANSWER, answering_model, save_model, stream_that_fails_once, terminal_with_keys
 
 SCRIPT = Path(chat.__file__)
 
@@ -56,13 +49,6 @@ def converse(folder, monkeypatch, capsys):
     return converse
 
 
-@pytest.fixture
-def session(model):
-    return ChatSession(
-        TextGenerator(model, ENCODING), template=TEMPLATE, settings=chat.Flags().settings(), notify=lambda note: None
-    )
-
-
 def test_piped_lines_are_answered_one_after_another(converse):
     code, out, err = converse("\ufeffWhat is the capital of France?\r\n\n   \nAnd again?")
     assert code == 0
@@ -92,90 +78,9 @@ def test_auto_takes_the_best_existing_model_and_says_why(converse, folder):
         shutil.rmtree(aligned.parent)
 
 
-@pytest.mark.parametrize(
-    ("line", "reply", "field", "value"),
-    [
-        ("/temp 0.9", "temperature is 0.9", "temperature", 0.9),
-        ("/TEMP   0 ", "temperature is 0", "temperature", 0.0),
-        ("/topk 50", "top_k is 50", "top_k", 50),
-        ("/topk off", "top_k is off", "top_k", None),
-        ("/topp 0.95", "top_p is 0.95", "top_p", 0.95),
-        ("/topp none", "top_p is off", "top_p", None),
-        ("/tokens 200", "max_tokens is 200", "max_tokens", 200),
-        ("/penalty 1.2", "repetition_penalty is 1.2", "repetition_penalty", 1.2),
-        ("/seed 3", "seed is 3", "seed", 3),
-    ],
-)
-def test_a_command_changes_and_shows_its_setting(session, line, reply, field, value):
-    commands = session_commands(session)
-    assert run_command(line, commands) == reply
-    assert getattr(session.settings, field) == value
-    assert run_command(line.split()[0], commands) == reply
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("/temp -1", "temperature must be a number of at least 0, got -1.0"),
-        ("/temp nan", "temperature must be a number of at least 0, got nan"),
-        ("/temp 0,8", "temperature must be a number, got '0,8'"),
-        ("/temp off", "temperature must be a number of at least 0, got None"),
-        ("/topk 0", "top_k must be a whole number of at least 1, or None to disable it, got 0"),
-        ("/topk 2.5", "top_k must be a whole number, got '2.5'"),
-        ("/topp 1.5", "top_p must be above 0 and at most 1, or None to disable it, got 1.5"),
-        ("/tokens 0", "max_tokens must be a whole number of at least 1, got 0"),
-        ("/tokens many words", "max_tokens must be a whole number, got 'many words'"),
-        ("/penalty 0", "repetition_penalty must be a number above 0, got 0.0"),
-        ("/seed -1", "seed must be a whole number from 0 to 2**63 - 1, or None for a new one each time, got -1"),
-    ],
-)
-def test_a_bad_value_is_a_one_line_reply_and_changes_nothing(session, line, reason):
-    before = session.settings
-    assert run_command(line, session_commands(session)) == reason
-    assert session.settings == before
-
-
-def test_help_lists_every_command_with_its_current_value(session):
-    commands = session_commands(session)
-    run_command("/temp 0.25", commands)
-    listed = run_command("/help", commands)
-    for name in "/quit /exit /reset /temp /topk /topp /tokens /penalty /seed /help".split():
-        assert re.search(rf"^{name} ", listed, re.MULTILINE)
-    assert re.search(r"^/temp .*\(now 0.25\)$", listed, re.MULTILINE)
-    assert re.search(r"^/topk .*\(now 40\)$", listed, re.MULTILINE)
-    assert re.search(r"^/seed .*\(now off\)$", listed, re.MULTILINE)
-
-
-def test_every_setting_has_a_flag_and_a_command(session):
-    flags = {field.name: field for field in dataclasses.fields(chat.Flags)}
-    commands = session_commands(session)
-    for setting in dataclasses.fields(ChatSettings):
-        assert (flags[setting.name].default, flags[setting.name].metadata) == (setting.default, setting.metadata)
-        assert setting.metadata["help"] in commands[setting.metadata["command"]].help
-    changed = ChatSettings(temperature=0.1, top_k=2, top_p=0.3, repetition_penalty=1.4, max_tokens=5, seed=6)
-    assert chat.Flags(**dataclasses.asdict(changed)).settings() == changed
-
-
-def test_an_unknown_command_suggests_the_nearest(session):
-    commands = session_commands(session)
-    assert run_command("/tmep 1", commands).startswith("/tmep: unknown command; did you mean /temp? ")
-    assert run_command("/usr/bin", commands).startswith("/usr/bin: unknown command; /help lists the commands ")
-
-
 @pytest.mark.parametrize("leave", ["/quit", "/exit", " /Quit now"])
 def test_quit_and_exit_leave(converse, leave):
     assert converse(f"Hello\n{leave}\nHello\n")[:2] == (0, f"Assistant: {ANSWER}\n")
-
-
-def test_reset_clears_the_conversation(session, capsys):
-    chat_loop(session, Screen(interactive=False), session_commands(session), ["Hello", "/reset"])
-    assert session.messages == ()
-    assert capsys.readouterr().out == f"Assistant: {ANSWER}\nconversation cleared\n"
-
-
-def test_two_slashes_send_a_message_that_starts_with_one(session):
-    chat_loop(session, Screen(interactive=False), session_commands(session), [" //usr/bin is what?"])
-    assert [message.text for message in session.messages] == ["/usr/bin is what?", ANSWER]
 
 
 def test_a_piped_session_prints_a_transcript(converse):
@@ -287,28 +192,6 @@ def test_an_empty_prompt_is_bad_usage(capsys, monkeypatch, prompt):
     assert capsys.readouterr().err == "chat.py: --prompt is empty; see python chat.py --help\n"
 
 
-def test_ctrl_c_stops_an_answer_and_not_the_chat(session, monkeypatch, capsys):
-    monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once upon ", "a time "], KeyboardInterrupt()))
-    with terminal_with_keys():
-        chat_loop(session, Screen(interactive=True), session_commands(session), ["Tell", "France?"])
-    assert [message.text for message in session.messages] == ["Tell", "Once upon a time", "France?", ANSWER]
-    assert capsys.readouterr().out == f"Once upon a \n\n{ANSWER}\n\n"
-
-
-def test_a_broken_pipe_keeps_the_partial_answer(session, monkeypatch):
-    class Closed(io.StringIO):
-        def write(self, text: str) -> int:
-            if "Paris" in text:
-                raise BrokenPipeError
-            return len(text)
-
-    answer = session.reply("France?")
-    monkeypatch.setattr(sys, "stdout", Closed())
-    with pytest.raises(BrokenPipeError):
-        Screen(interactive=False).show_answer(answer)
-    assert session.messages[1].text == "Paris"
-
-
 def test_ctrl_c_ends_a_piped_session_with_exit_code_130(converse, monkeypatch):
     monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once"], KeyboardInterrupt()))
     assert converse("Tell\nFrance?\n")[:2] == (130, "Assistant: Once\n")
@@ -335,13 +218,6 @@ def test_control_characters_never_reach_the_terminal(converse):
     assert out == "Assistant: Red \ufffd[31m alert\ufffd\ufffd!\n"
 
 
-def test_printable_keeps_text_and_replaces_control_characters():
-    text = "caf\u00e9 \u4e16\u754c \U0001f468\u200d\U0001f469\n"
-    assert printable(text) == text
-    assert printable("a\x00b\x1b]0;title\x07\x7f\x9b") == "a\ufffdb\ufffd]0;title\ufffd\ufffd\ufffd"
-    assert printable("one\r\ntwo\tthree \u202eevil\ud800") == "one\ntwo    three \ufffdevil\ufffd"
-
-
 def test_a_terminal_session_until_ctrl_d(folder, monkeypatch, capsys):
     handlers = {}
     monkeypatch.chdir(folder)
@@ -356,38 +232,3 @@ def test_a_terminal_session_until_ctrl_d(folder, monkeypatch, capsys):
     with pytest.raises(SystemExit) as exited:  # SIGTERM ends the process, even during an answer
         handlers[signal.SIGTERM](signal.SIGTERM, None)
     assert exited.value.code == 130
-
-
-def test_typed_lines_can_be_edited_and_cleared(session):
-    left = "\x1b[D"
-    with terminal_with_keys(f"helo{left}l\r" + "cleared\x03" + "\x03" + "bye\r" + "\x04"):
-        assert list(typed_lines(Screen(interactive=True), session_commands(session))) == ["hello", "bye"]
-
-
-def test_wrapping_does_not_split_words():
-    text = "Once upon a time there was a king, " * 4 + "and\n\nthe end" + "\u4e16\u754c" * 20
-    pieces = [text[i : i + 3] for i in range(0, len(text), 3)]
-    for width in range(14, 60):
-        shown = "".join(wrapped(pieces, width, 11))
-        first, *others = shown.split("\n")
-        assert get_cwidth(first) <= width - 11
-        assert all(get_cwidth(line) <= width for line in others)
-        assert shown.split()[:34] == text.split()[:34]
-        assert "".join(shown.split()) == "".join(text.split())
-    assert "".join(wrapped(pieces, 1000, 11)) == text
-
-
-def test_wrapped_answers_stream_word_by_word():
-    def pieces():
-        yield from ["One", " two", " thr"]
-        raise AssertionError("asked for more before showing what is there")
-
-    shown = wrapped(pieces(), 80, 0)
-    assert [next(shown) for _ in range(4)] == ["One", " ", "two", " "]
-
-
-def test_a_word_longer_than_the_line_is_not_held_back():
-    for text in ("x" * 25, "\u4e16" * 25):
-        shown = list(wrapped([text], 10, 0))
-        assert "".join(shown).replace("\n", "") == text
-        assert max(map(get_cwidth, shown)) <= 10

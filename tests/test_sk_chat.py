@@ -53,7 +53,7 @@ def test_piped_lines_are_answered_and_the_session_resumes(converse, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "reply"),
     [
         ("/temp 0.9", "temperature is 0.9"),
         ("/topk 50", "top_k is 50"),
@@ -90,10 +90,10 @@ def test_piped_lines_are_answered_and_the_session_resumes(converse, tmp_path):
         ("//quit", f"Assistant: {ANSWER}"),
     ],
 )
-def test_a_command_says_what_it_did(converse, lines, said):
+def test_commands_reply(converse, lines, reply):
     code, out, _ = converse(lines + "\n")
     assert code == 0
-    assert re.match(said if ".*" in said else re.escape(said), out), out
+    assert re.match(reply if ".*" in reply else re.escape(reply), out), out
 
 
 def test_help_lists_every_command(converse):
@@ -192,8 +192,8 @@ def test_a_terminal_session_until_ctrl_d(checkpoints, tmp_path, is_interactive, 
         assert sk_chat.main(["--model", str(checkpoints / "tuned.pt")]) == 0
     assert capsys.readouterr().out == f"{ANSWER}\n\n" * 4
     assert len(prepared) == 1  # a chat generates many answers
-    asked = re.findall(r'"text": "(.*)"', (tmp_path / "logs/sessions/default.json").read_text("utf-8"))[::2]
-    assert asked == ["France\\n?", "one\\ntwo", "a", "b"]
+    questions = re.findall(r'"text": "(.*)"', (tmp_path / "logs/sessions/default.json").read_text("utf-8"))[::2]
+    assert questions == ["France\\n?", "one\\ntwo", "a", "b"]
     typed = tmp_path / "logs/sessions/typed_lines"
     assert "+/tokens 2\n" in typed.read_text("utf-8")
     assert sys.platform == "win32" or typed.stat().st_mode & 0o777 == 0o600
@@ -203,7 +203,7 @@ def test_a_terminal_session_until_ctrl_d(checkpoints, tmp_path, is_interactive, 
 
 
 def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, is_interactive, monkeypatch):
-    usual, asked, shown = TextGenerator.stream, [], threading.Event()
+    real_stream, calls, shown = TextGenerator.stream, [], threading.Event()
 
     def shows(*texts, **options):
         print(*texts, **options)
@@ -219,8 +219,8 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, is_inter
             yield "more "
 
     def stream(self, *args, **settings):
-        asked.append(args)
-        return endless() if len(asked) == 1 else usual(self, *args, **settings)
+        calls.append(args)
+        return endless() if len(calls) == 1 else real_stream(self, *args, **settings)
 
     monkeypatch.setattr(TextGenerator, "stream", stream)
     monkeypatch.setattr("src.chat.screen.print", shows, raising=False)

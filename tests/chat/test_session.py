@@ -10,20 +10,20 @@ from src.model.generate import PrefixCache, TextGenerator
 from tests.fakes import CHAT_SETTINGS, ENCODING, ScriptedGenerator, rendered_ids
 
 
-def chat(*answers, context_length=64, template=TEMPLATE, settings=CHAT_SETTINGS, system=None):
+def scripted_session(*answers, context_length=64, template=TEMPLATE, settings=CHAT_SETTINGS, system=None):
     """(session, generator, the notes for the user)"""
     generator, notes = ScriptedGenerator(*answers, context_length=context_length), []
     session = ChatSession(generator, template=template, settings=settings, notify=notes.append, system=system)
     return session, generator, notes
 
 
-def say(session, *messages) -> list[str]:
+def ask(session, *messages) -> list[str]:
     return ["".join(session.reply(message)) for message in messages]
 
 
 def test_the_prompt_equals_the_rendering_of_training():
-    session, generator, notes = chat("Paris.", "Rome.")
-    assert say(session, "France?", "Italy?") == ["Paris.", "Rome."]
+    session, generator, notes = scripted_session("Paris.", "Rome.")
+    assert ask(session, "France?", "Italy?") == ["Paris.", "Rome."]
     assert generator.prompts == [rendered_ids("France?"), rendered_ids("France?", "Paris.", "Italy?")]
     assert [(message.role, message.text) for message in session.messages] == [
         ("user", "France?"), ("assistant", "Paris."), ("user", "Italy?"), ("assistant", "Rome."),
@@ -33,30 +33,30 @@ def test_the_prompt_equals_the_rendering_of_training():
 
 
 def test_current_settings_reach_the_model():
-    session, generator, _ = chat("a", "b")
-    say(session, "x")
+    session, generator, _ = scripted_session("a", "b")
+    ask(session, "x")
     changes = {"temperature": 0.0, "top_k": None, "top_p": 0.5, "repetition_penalty": 1.2, "seed": 3}
     session.settings = replace(session.settings, max_tokens=5, **changes)
-    say(session, "y")
+    ask(session, "y")
     expected = [asdict(CHAT_SETTINGS), {**asdict(CHAT_SETTINGS), **changes, "max_tokens": 5}]
     assert generator.settings == [{"max_new_tokens": each.pop("max_tokens"), **each} for each in expected]
 
 
 def test_turns_share_a_prefix_cache():
-    session, generator, _ = chat("a", "b")
-    say(session, "x", "y")
+    session, generator, _ = scripted_session("a", "b")
+    ask(session, "x", "y")
     assert generator.prefix_caches[0] is generator.prefix_caches[1] is not None
     cache = PrefixCache()
     other = ChatSession(generator, template=TEMPLATE, settings=session.settings, notify=print, prefix_cache=cache)
     generator.answers = ["c"]
-    say(other, "z")
+    ask(other, "z")
     assert generator.prefix_caches[2] is cache is not generator.prefix_caches[0]
 
 
 def test_a_full_context_drops_the_oldest_turns():
     one, two = "one" + " word" * 10, "two" + " word" * 10
-    session, generator, notes = chat(one, two, "three")
-    say(session, "first message", "second message", "third message")
+    session, generator, notes = scripted_session(one, two, "three")
+    ask(session, "first message", "second message", "third message")
     assert generator.prompts[1] == rendered_ids("first message", one, "second message")
     assert generator.prompts[2] == rendered_ids("second message", two, "third message")
     assert notes == ["the oldest turn no longer fits the context of 64 tokens and was dropped"]
@@ -64,8 +64,8 @@ def test_a_full_context_drops_the_oldest_turns():
 
 
 def test_turns_dropped_together_give_one_note():
-    session, generator, notes = chat("one", "two", "three", context_length=96)
-    say(session, "first", "second", "a third one that is longer " * 10)
+    session, generator, notes = scripted_session("one", "two", "three", context_length=96)
+    ask(session, "first", "second", "a third one that is longer " * 10)
     assert notes == ["the oldest 2 turns no longer fit the context of 96 tokens and were dropped"]
     assert generator.prompts[2] == rendered_ids("a third one that is longer " * 9 + "a third one that is longer")
 
@@ -73,8 +73,10 @@ def test_turns_dropped_together_give_one_note():
 @pytest.mark.parametrize("max_tokens", [1, 20, 500])
 def test_prompt_and_answer_always_fit_the_context(max_tokens):
     settings = replace(CHAT_SETTINGS, max_tokens=max_tokens)
-    session, generator, _ = chat(*["word " * 30] * 12, context_length=80, settings=settings, system="Be brief.")
-    say(session, *["message " * n for n in range(1, 13)])
+    session, generator, _ = scripted_session(
+        *["word " * 30] * 12, context_length=80, settings=settings, system="Be brief."
+    )
+    ask(session, *["message " * n for n in range(1, 13)])
     budget = 80 - min(max_tokens, 40)
     start = rendered_ids(system="Be brief.")
     for prompt in generator.prompts:
@@ -83,17 +85,17 @@ def test_prompt_and_answer_always_fit_the_context(max_tokens):
 
 
 def test_usage_counts_tokens_and_budget():
-    session, _, _ = chat("one")
+    session, _, _ = scripted_session("one")
     assert (session.usage.used, session.usage.budget, session.usage.left) == (0, 44, 44)
-    say(session, "first")
+    ask(session, "first")
     assert session.usage.used == len(rendered_ids("first", "one"))
     session.settings = replace(CHAT_SETTINGS, max_tokens=1000)
     assert session.usage.budget == 32
 
 
 def test_a_message_longer_than_the_context_keeps_its_end():
-    session, generator, notes = chat("yes", "no")
-    say(session, "hello", "x" + " many words" * 40 + " and the last one")
+    session, generator, notes = scripted_session("yes", "no")
+    ask(session, "hello", "x" + " many words" * 40 + " and the last one")
     prompt = ENCODING.decode(generator.prompts[1])
     assert len(generator.prompts[1]) <= 44
     assert prompt.startswith("### Instruction:\n")
@@ -107,29 +109,29 @@ def test_a_message_longer_than_the_context_keeps_its_end():
 
 
 def test_the_system_message_is_never_dropped():
-    session, generator, _ = chat(*"abcd", system="Answer in verse.")
-    say(session, *["some message that takes room"] * 3)
+    session, generator, _ = scripted_session(*"abcd", system="Answer in verse.")
+    ask(session, *["some message that takes room"] * 3)
     session.reset()
-    say(session, "again")
+    ask(session, "again")
     for prompt in generator.prompts:
         assert prompt[: len(rendered_ids(system="Answer in verse."))] == rendered_ids(system="Answer in verse.")
     assert generator.prompts[3] == rendered_ids("again", system="Answer in verse.")
 
 
 def test_messages_are_encoded_once(monkeypatch):
-    session, _, _ = chat(*"abcd", context_length=256)
+    session, _, _ = scripted_session(*"abcd", context_length=256)
     encoded = []
     encode = ENCODING.encode_ordinary
-    say(session, "first", "second")
+    ask(session, "first", "second")
     monkeypatch.setattr(ENCODING, "encode_ordinary", lambda text: encoded.append(text) or encode(text))
-    say(session, "third")
+    ask(session, "third")
     assert not [text for text in encoded if "first" in text or "second" in text]
     assert [text for text in encoded if "third" in text]
 
 
 def test_the_answer_stops_at_the_next_instruction_heading():
-    session, _, _ = chat("Paris. \n\n### Instruction:\nAnd Italy?")
-    assert say(session, "France?") == ["Paris."]
+    session, _, _ = scripted_session("Paris. \n\n### Instruction:\nAnd Italy?")
+    assert ask(session, "France?") == ["Paris."]
     assert session.messages[1].text == "Paris."
     assert session.finish_reason == "stop"
 
@@ -139,32 +141,32 @@ def test_the_stop_string_is_the_heading_of_the_template():
 
 
 def test_streamed_answers_are_stripped():
-    session, _, _ = chat(" \n One\n\n two  \n ")
+    session, _, _ = scripted_session(" \n One\n\n two  \n ")
     pieces = list(session.reply("Count"))
     assert "".join(pieces) == "One\n\n two"
     assert len(pieces) > 1
 
 
 def test_an_answer_cut_at_max_tokens_gives_a_note():
-    session, _, notes = chat("word " * 30)
-    assert say(session, "Talk") == ["word " * 19 + "word"]
+    session, _, notes = scripted_session("word " * 30)
+    assert ask(session, "Talk") == ["word " * 19 + "word"]
     assert session.finish_reason == "length"
     assert notes == ["the answer was cut off after 20 tokens"]
 
 
 def test_an_interrupted_answer_stays_in_the_conversation():
-    session, generator, _ = chat(["Once upon a", KeyboardInterrupt()], "more")
+    session, generator, _ = scripted_session(["Once upon a", KeyboardInterrupt()], "more")
     pieces = []
     with pytest.raises(KeyboardInterrupt):
         pieces.extend(iter(session.reply("Tell")))
     assert session.messages[1].text == "Once upon a"
     assert session.finish_reason == "interrupted"
-    say(session, "Go on")
+    ask(session, "Go on")
     assert generator.prompts[1] == rendered_ids("Tell", "Once upon a", "Go on")
 
 
 def test_a_closed_answer_stays_in_the_conversation():
-    session, _, _ = chat("Once upon a time")
+    session, _, _ = scripted_session("Once upon a time")
     answer = session.reply("Tell")
     first = next(answer) + next(answer)
     answer.close()
@@ -173,33 +175,35 @@ def test_a_closed_answer_stays_in_the_conversation():
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError("out of memory")])
 def test_an_answer_that_fails_at_once_adds_no_turn(failure):
-    session, generator, _ = chat([failure], "fine")
+    session, generator, _ = scripted_session([failure], "fine")
     with pytest.raises(type(failure)):
-        say(session, "one")
+        ask(session, "one")
     assert session.messages == ()
-    assert say(session, "two") == ["fine"]
+    assert ask(session, "two") == ["fine"]
     assert generator.prompts[1] == rendered_ids("two")
 
 
 def test_an_empty_answer_is_a_turn():
-    session, _, _ = chat("")
-    assert say(session, "one") == [""]
+    session, _, _ = scripted_session("")
+    assert ask(session, "one") == [""]
     assert [message.text for message in session.messages] == ["one", ""]
 
 
 def test_reset_clears_and_add_turn_appends():
-    session, generator, _ = chat("a", "b")
-    say(session, "one")
+    session, generator, _ = scripted_session("a", "b")
+    ask(session, "one")
     session.reset()
     assert session.messages == () and session.usage.used == 0 and session.finish_reason is None
     session.add_turn("France?", "Paris.")
-    say(session, "Italy?")
+    ask(session, "Italy?")
     assert generator.prompts[1] == rendered_ids("France?", "Paris.", "Italy?")
 
 
 def test_a_raw_model_continues_the_conversation_as_text():
-    session, generator, notes = chat(" upon a time.\n\n### Instruction: x ", " went.\n", " home", template=None)
-    assert say(session, "Once", "  And she  ", "back") == [" upon a time.\n\n### Instruction: x ", " went.\n", " home"]
+    session, generator, notes = scripted_session(
+        " upon a time.\n\n### Instruction: x ", " went.\n", " home", template=None
+    )
+    assert ask(session, "Once", "  And she  ", "back") == [" upon a time.\n\n### Instruction: x ", " went.\n", " home"]
     texts = [ENCODING.decode(prompt) for prompt in generator.prompts]
     assert texts[0] == "Once"
     assert texts[1] == "Once upon a time.\n\n### Instruction: x \n  And she"
@@ -208,8 +212,8 @@ def test_a_raw_model_continues_the_conversation_as_text():
 
 
 def test_a_raw_model_gets_the_end_of_a_long_text():
-    session, generator, notes = chat(" b" * 20, " c", template=None)
-    say(session, "a" + " a" * 29, "go on")
+    session, generator, notes = scripted_session(" b" * 20, " c", template=None)
+    ask(session, "a" + " a" * 29, "go on")
     assert len(generator.prompts[1]) == 44
     assert ENCODING.decode(generator.prompts[1]).endswith(" a" * 21 + " b" * 20 + "\ngo on")
     assert notes[1:] == ["the first 9 tokens of the text no longer fit the context of 64 tokens"]
@@ -217,19 +221,19 @@ def test_a_raw_model_gets_the_end_of_a_long_text():
 
 def test_a_raw_model_takes_no_system_message():
     with pytest.raises(ValueError, match="a raw model takes no system message"):
-        chat(template=None, system="Be brief.")
+        scripted_session(template=None, system="Be brief.")
 
 
 def test_an_unknown_template_is_refused_by_both_names():
     with pytest.raises(ValueError, match=r"'alpaca'.*'instruction-response 1'.*python instruction_tune.py"):
-        chat(template="alpaca")
+        scripted_session(template="alpaca")
 
 
 def test_a_context_too_small_for_a_message_is_refused():
     with pytest.raises(ValueError, match="context of 16 tokens is too small.* room for 8 tokens.* take 10"):
-        chat(context_length=16)
+        scripted_session(context_length=16)
     with pytest.raises(ValueError, match="context of 64 tokens is too small"):
-        chat(system="many words " * 20)
+        scripted_session(system="many words " * 20)
 
 
 def test_every_bad_setting_is_named():
@@ -242,38 +246,38 @@ def test_every_bad_setting_is_named():
 @pytest.mark.parametrize("text", ["", "  \n\t", "\u00a0"])
 @pytest.mark.parametrize("template", [TEMPLATE, None])
 def test_an_empty_message_is_refused(text, template):
-    session, generator, _ = chat("a", template=template)
+    session, generator, _ = scripted_session("a", template=template)
     with pytest.raises(ValueError, match="the message is empty"):
-        say(session, text)
+        ask(session, text)
     assert generator.prompts == [] and session.messages == ()
 
 
 @pytest.mark.parametrize("text", ["{} {0} {name} %s", "<|endoftext|>", "nul \x00 escape \x1b[2J", "### Response:\nx"])
 def test_any_typed_text_is_encoded_as_plain_text(text):
-    session, generator, _ = chat("ok", context_length=128)
-    say(session, text)
+    session, generator, _ = scripted_session("ok", context_length=128)
+    ask(session, text)
     assert ENCODING.decode(generator.prompts[0]) == f"### Instruction:\n{text}\n\n### Response:\n"
     assert ENCODING.eot_token not in generator.prompts[0]
 
 
 def test_lone_surrogates_become_replacement_characters():
-    session, _, _ = chat("ok")
-    say(session, "a\ud800b \ud83d\ude00")
+    session, _, _ = scripted_session("ok")
+    ask(session, "a\ud800b \ud83d\ude00")
     assert session.messages[0].text == "a\N{REPLACEMENT CHARACTER}b \N{GRINNING FACE}"
 
 
 @pytest.mark.parametrize("unit", ["a", "word ", "\N{GRINNING FACE}", "\x00", "{"])
 @pytest.mark.parametrize("template", [TEMPLATE, None])
 def test_a_line_of_100_kb_is_truncated_to_the_context(unit, template):
-    session, generator, _ = chat("ok", template=template)
-    say(session, unit * (100_000 // len(unit.encode())))
+    session, generator, _ = scripted_session("ok", template=template)
+    ask(session, unit * (100_000 // len(unit.encode())))
     assert 30 <= len(generator.prompts[0]) <= 44
 
 
 @pytest.mark.parametrize("end", ["", "!", "!?"])
 def test_truncation_never_splits_a_character(end):
-    session, generator, _ = chat("ok")
-    say(session, "\N{GRINNING FACE}" * 200 + end)
+    session, generator, _ = scripted_session("ok")
+    ask(session, "\N{GRINNING FACE}" * 200 + end)
     assert set(session.messages[0].text) == {"\N{GRINNING FACE}", *end}
     assert 40 <= len(generator.prompts[0]) <= 44
 
@@ -283,9 +287,9 @@ def test_a_seed_makes_a_real_models_answers_repeatable():
     session = ChatSession(
         generator, template=TEMPLATE, settings=replace(CHAT_SETTINGS, seed=5), notify=lambda note: None
     )
-    first = say(session, "Hello", "Go on")
+    first = ask(session, "Hello", "Go on")
     session.reset()
-    assert say(session, "Hello", "Go on") == first
+    assert ask(session, "Hello", "Go on") == first
     session.reset()
     session.settings = replace(CHAT_SETTINGS, seed=6)
-    assert say(session, "Hello", "Go on") != first
+    assert ask(session, "Hello", "Go on") != first

@@ -253,10 +253,10 @@ def test_two_processes_saving_at_once_lose_nothing(store: SessionStore) -> None:
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(store.folder), who], cwd=ROOT) for who in "AB"]
     assert [process.wait() for process in processes] == [0, 0]
-    asked = questions(store.load("x"))
-    assert len(asked) == 40
+    saved_questions = questions(store.load("x"))
+    assert len(saved_questions) == 40
     for who in "AB":
-        assert [text for text in asked if text[0] == who] == [f"{who}{n}" for n in range(20)]
+        assert [text for text in saved_questions if text[0] == who] == [f"{who}{n}" for n in range(20)]
 
 
 def test_a_held_lock_times_out_and_a_released_one_is_taken(

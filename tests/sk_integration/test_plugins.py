@@ -37,7 +37,7 @@ def test_hostile_text_in_a_variable_reaches_the_model_unchanged(text):
     model, generator, _ = scripted_service("ok", context_length=256)
     kernel = Kernel(services=model)
     kernel.add_filter(FilterTypes.PROMPT_RENDERING, escape_prompt_xml)
-    asyncio.run(kernel.invoke_prompt("Say: {{$said}}", said=text))
+    asyncio.run(kernel.invoke_prompt("Say: {{$text}}", text=text))
     shown = "".join(c if c >= " " else "\N{REPLACEMENT CHARACTER}" for c in text)
     assert generator.prompt_texts == [rendered(f"Say: {shown}")]
 
@@ -46,7 +46,7 @@ def test_a_lone_surrogate_in_a_variable_is_replaced():
     model, generator, _ = scripted_service("ok")
     kernel = Kernel(services=model)
     kernel.add_filter(FilterTypes.PROMPT_RENDERING, escape_prompt_xml)
-    asyncio.run(kernel.invoke_prompt("Say: {{$said}}", said="a\ud800b"))
+    asyncio.run(kernel.invoke_prompt("Say: {{$text}}", text="a\ud800b"))
     assert generator.prompt_texts == [rendered("Say: a\N{REPLACEMENT CHARACTER}b")]
 
 
@@ -59,9 +59,9 @@ def test_facts_work_through_the_kernel_and_in_templates(memory):
         async def call(name, **arguments):
             return str(await kernel.invoke(plugin_name="memory", function_name=name, **arguments))
 
-        told = [await call("remember", text=text, session="talk") for text in ("My cat is called Miso.", "Who?")]
+        stored = [await call("remember", text=text, session="talk") for text in ("My cat is called Miso.", "Who?")]
         await kernel.invoke_prompt("Facts: {{memory.recall $q}}\n{{$q}}", q="What is my cat called?")
-        return told, await call("recall", query="the price of steel"), await call("recall", query="my cat?", top=1)
+        return stored, await call("recall", query="the price of steel"), await call("recall", query="my cat?", top=1)
 
     assert asyncio.run(use()) == (["fact 1: My cat is called Miso.", ""], "", "My cat is called Miso.")
     assert generator.prompt_texts == [rendered("Facts: My cat is called Miso.\nWhat is my cat called?")]

@@ -35,8 +35,8 @@ def ask(model, *messages, **settings):
     return asyncio.run(model.get_chat_message_content(history(*messages), GPT2ChatSettings(**settings)))
 
 
-async def pieces(model, talk, **settings):
-    return [part async for part in model.get_streaming_chat_message_content(talk, GPT2ChatSettings(**settings))]
+async def pieces(model, messages, **settings):
+    return [part async for part in model.get_streaming_chat_message_content(messages, GPT2ChatSettings(**settings))]
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_a_history_in_any_order_becomes_turns(messages, system, turns, message):
 
 def test_tool_results_are_text_and_images_are_refused():
     result = ChatMessageContent(role="tool", items=[FunctionResultContent(id="1", name="time", result="noon")])
-    asked = ChatMessageContent(role="user", items=[TextContent(text="one"), TextContent(text="two")])
-    assert parse_history([asked, result]).message == "one\ntwo\n\nnoon"
+    question = ChatMessageContent(role="user", items=[TextContent(text="one"), TextContent(text="two")])
+    assert parse_history([question, result]).message == "one\ntwo\n\nnoon"
     with pytest.raises(ServiceInvalidRequestError, match="takes text only, but a message contains ImageContent"):
         parse_history([ChatMessageContent(role="user", items=[ImageContent(uri="http://x/y.png")])])
     with pytest.raises(ServiceInvalidRequestError, match="no message to answer; add a user message"):
@@ -72,8 +72,8 @@ def test_tool_results_are_text_and_images_are_refused():
 
 def test_the_prompt_equals_the_rendering_of_training():
     model, generator, _ = scripted_service("Rome.")
-    talk = [("system", "Be brief."), ("user", "France?"), ("assistant", "Paris."), ("user", "Italy?")]
-    answer = ask(model, *talk, temperature=0.0, seed=3)
+    messages = [("system", "Be brief."), ("user", "France?"), ("assistant", "Paris."), ("user", "Italy?")]
+    answer = ask(model, *messages, temperature=0.0, seed=3)
     assert generator.prompt_texts == [rendered("France?", "Paris.", "Italy?", system="Be brief.")]
     assert generator.settings[0]["temperature"] == 0.0 and generator.settings[0]["seed"] == 3
     assert (answer.content, answer.role.value, answer.finish_reason) == ("Rome.", "assistant", FinishReason.STOP)
@@ -101,8 +101,14 @@ def test_requests_share_a_prefix_cache():
 
 def test_dropped_messages_are_counted_and_noted():
     model, generator, notes = scripted_service("fine", context_length=64)
-    talk = [("user", "first"), ("assistant", "word " * 20), ("user", "second"), ("assistant", "two"), ("user", "third")]
-    answer = ask(model, *talk, max_tokens=20)
+    messages = [
+        ("user", "first"),
+        ("assistant", "word " * 20),
+        ("user", "second"),
+        ("assistant", "two"),
+        ("user", "third"),
+    ]
+    answer = ask(model, *messages, max_tokens=20)
     assert answer.metadata["dropped_messages"] == 2
     assert generator.prompt_texts == [rendered("second", "two", "third")]
     assert notes == ["the oldest turn no longer fits the context of 64 tokens and was dropped"]

@@ -1,0 +1,59 @@
+"""What the screen shows: streamed and wrapped answers, without control characters."""
+
+import io
+import sys
+
+import pytest
+from prompt_toolkit.utils import get_cwidth
+
+from src.chat.screen import Screen, printable, wrapped
+
+
+def test_a_broken_pipe_keeps_the_partial_answer(session, monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            if "Paris" in text:
+                raise BrokenPipeError
+            return len(text)
+
+    answer = session.reply("France?")
+    monkeypatch.setattr(sys, "stdout", Closed())
+    with pytest.raises(BrokenPipeError):
+        Screen(interactive=False).show_answer(answer)
+    assert session.messages[1].text == "Paris"
+
+
+def test_printable_keeps_text_and_replaces_control_characters():
+    text = "caf\u00e9 \u4e16\u754c \U0001f468\u200d\U0001f469\n"
+    assert printable(text) == text
+    assert printable("a\x00b\x1b]0;title\x07\x7f\x9b") == "a\ufffdb\ufffd]0;title\ufffd\ufffd\ufffd"
+    assert printable("one\r\ntwo\tthree \u202eevil\ud800") == "one\ntwo    three \ufffdevil\ufffd"
+
+
+def test_wrapping_does_not_split_words():
+    text = "Once upon a time there was a king, " * 4 + "and\n\nthe end" + "\u4e16\u754c" * 20
+    pieces = [text[i : i + 3] for i in range(0, len(text), 3)]
+    for width in range(14, 60):
+        shown = "".join(wrapped(pieces, width, 11))
+        first, *others = shown.split("\n")
+        assert get_cwidth(first) <= width - 11
+        assert all(get_cwidth(line) <= width for line in others)
+        assert shown.split()[:34] == text.split()[:34]
+        assert "".join(shown.split()) == "".join(text.split())
+    assert "".join(wrapped(pieces, 1000, 11)) == text
+
+
+def test_wrapped_answers_stream_word_by_word():
+    def pieces():
+        yield from ["One", " two", " thr"]
+        raise AssertionError("read ahead before showing a complete word")
+
+    shown = wrapped(pieces(), 80, 0)
+    assert [next(shown) for _ in range(4)] == ["One", " ", "two", " "]
+
+
+def test_a_word_longer_than_the_line_is_not_held_back():
+    for text in ("x" * 25, "\u4e16" * 25):
+        shown = list(wrapped([text], 10, 0))
+        assert "".join(shown).replace("\n", "") == text
+        assert max(map(get_cwidth, shown)) <= 10
