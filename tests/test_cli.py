@@ -65,10 +65,6 @@ class Settings:
             raise ValueError("; ".join(problems))
 
 
-def flags_of(script: ModuleType) -> type:
-    return getattr(script, "Flags", None) or script.Config
-
-
 def refusal(config: type, argv: list[str], capsys: pytest.CaptureFixture) -> str:
     """The line on stderr with which `parse` leaves with exit code 2."""
     with pytest.raises(SystemExit) as left:
