@@ -1,4 +1,4 @@
-"""Tokenizers: GPT-2's own byte-pair encoding, whole words, and what every tokenizer here has in common."""
+"""Tokenizers: GPT-2's byte-pair encoding, a word tokenizer, and the interface that both share."""
 
 from src.tokenizer.gpt2 import load_gpt2_encoding
 from src.tokenizer.protocols.interfaces import Encoding, describe, encoding_fingerprint

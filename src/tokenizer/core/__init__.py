@@ -1,1 +1,1 @@
-"""What every part of the word tokenizer knows: names, errors, the log and the values that are handed around."""
+"""What every part of the word tokenizer uses: constants, errors, the logger and the data models."""

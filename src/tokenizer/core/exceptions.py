@@ -1,44 +1,44 @@
-"""What can go wrong. Every message is one line: what it is about, what is wrong with it, and what to do.
+"""The errors of the word tokenizer. Every message is one line: what is wrong with what, and what to do.
 
-Each is also the built-in exception that callers expect, so `except ValueError` and `except OSError` work as usual.
+Each class is also the built-in exception that callers expect, so `except ValueError` and `except OSError` work.
 """
 
 
 class TokenizerError(Exception):
-    """Any error of the word tokenizer that a person can mend."""
+    """Base class of all errors of the word tokenizer."""
 
 
 class MissingFileError(TokenizerError, FileNotFoundError):
-    """There is no such file, or no text in a folder."""
+    """A file does not exist, or a folder has no texts."""
 
 
 class FileAccessError(TokenizerError, OSError):
-    """The system does not let a file be read or written, or it is a folder."""
+    """A file cannot be read or written, or is a folder."""
 
 
 class TextEncodingError(TokenizerError, ValueError):
-    """The file's bytes are not text in UTF-8."""
+    """A file is not UTF-8 text."""
 
 
 class EmptyTextError(TokenizerError, ValueError):
-    """There is nothing to make a vocabulary of."""
+    """There are no tokens to build a vocabulary from."""
 
 
 class SettingError(TokenizerError, ValueError):
-    """A setting that does not exist, or a value that it cannot have."""
+    """An unknown setting, or an invalid value of one."""
 
 
 class VocabularyError(TokenizerError, ValueError):
-    """A list of tokens, or a file with one, that is not a vocabulary."""
+    """A list of tokens, or a file, is not a valid vocabulary."""
 
 
 class VocabularyNotLoadedError(TokenizerError, ValueError):
-    """A tokenizer was asked for before there was a vocabulary."""
+    """A vocabulary is needed but none is loaded."""
 
 
 class UnknownTokensError(TokenizerError, ValueError):
-    """A text has words that the vocabulary lacks, and the tokenizer has no id for them."""
+    """A text has words that the vocabulary lacks, and the tokenizer has no id for unknown words."""
 
 
 class TokenIdError(TokenizerError, ValueError):
-    """Something that should be decoded is no id of the vocabulary."""
+    """A value to decode is not an id of the vocabulary."""

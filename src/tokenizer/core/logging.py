@@ -1,4 +1,4 @@
-"""The log of the word tokenizer: silent until it is asked for."""
+"""The logger of the word tokenizer. It prints nothing unless asked to."""
 
 import logging
 from functools import cache
@@ -8,15 +8,15 @@ _NAME = "src.tokenizer"
 
 @cache
 def get_logger() -> logging.Logger:
-    """The one logger of the package. What it says goes only where the program that uses it sends its log."""
+    """The logger of the package. The program that uses the package decides where its messages go."""
     logger = logging.getLogger(_NAME)
-    # Without a handler, Python would print warnings on stderr by itself.
+    # Without a handler, Python would print warnings to stderr.
     logger.addHandler(logging.NullHandler())
     return logger
 
 
 def show_log(level: int = logging.INFO) -> None:
-    """Print what is logged from `level` on to stderr. Calling it again only changes the level."""
+    """Print log messages of at least `level` to stderr. Another call only changes the level."""
     logger = get_logger()
     logger.setLevel(level)
     if not any(type(handler) is logging.StreamHandler for handler in logger.handlers):

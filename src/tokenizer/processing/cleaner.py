@@ -1,7 +1,7 @@
-"""Cleaning: the many ways to write the same text become one, so that a word is not counted as several.
+"""Cleaning: normalise the different ways to write the same text, so that a word is not counted as several.
 
-"don't" with a typewriter's apostrophe and "don't" with a printer's look the same to a reader. To a tokenizer they are
-two words until one is replaced by the other.
+"don't" with a straight apostrophe and "don't" with a curly one look the same to a reader. To a tokenizer they are two
+words, unless one is replaced by the other.
 """
 
 import re
@@ -22,39 +22,39 @@ def _with_line_breaks(text: str) -> str:
     return re.sub("[\r\v\f\x85\u2028\u2029]", "\n", text.replace("\r\n", "\n"))
 
 
-# Every rule, by name, in the order in which they are applied. None makes what an earlier one would change, so cleaning
-# a clean text changes nothing, whichever rules are on.
+# Every rule by name, in the order of application. No rule produces what an earlier one would change, so cleaning twice
+# is the same as cleaning once, whichever rules are active.
 RULES: dict[str, Rule] = {
-    # One sign for a new line, whatever the system or the program writes; the pair \r\n is one.
+    # One character for a line break, whatever system or program wrote the text. The pair \r\n is one line break.
     "line_ends": _with_line_breaks,
-    # Spaces that forbid a line break or have a width of their own.
+    # Non-breaking spaces and spaces of special widths.
     "spaces": partial(re.sub, "[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]", " "),
-    # What can't be seen: soft hyphen, zero-width space, word joiner, byte order mark. The zero-width joiners stay: they
-    # change how a Persian or Hindi word reads.
+    # Invisible characters: soft hyphen, zero-width space, word joiner, byte order mark. The zero-width joiners stay:
+    # they change how a Persian or Hindi word is displayed.
     "invisible": partial(re.sub, "[\xad\u200b\u2060\ufeff]", ""),
-    # Halves of characters, which no file can hold; U+FFFD is Unicode's sign for "there was something here".
+    # Lone surrogates, which UTF-8 cannot encode, become Unicode's replacement character.
     "half_characters": partial(re.sub, "[\ud800-\udfff]", "\ufffd"),
     "single_quotes": partial(re.sub, "[\u2018\u2019\u201a\u201b]", "'"),
     "double_quotes": partial(re.sub, "[\u201c\u201d\u201e\u201f]", '"'),
-    # A long dash separates parts of a sentence, a hyphen joins parts of a word; minus signs are written as hyphens.
+    # A long dash separates parts of a sentence, a hyphen joins parts of a word. Minus signs become hyphens.
     "long_dashes": partial(re.sub, "[\u2014\u2015]", "--"),
     "hyphens": partial(re.sub, "[\u2010-\u2013\u2212]", "-"),
     "ellipsis": partial(re.sub, "\u2026", "..."),
-    # Italics in plain texts (_Exit._); an underscore within a name (snake_case) stays.
+    # Underscores for italics in plain text (_Exit._). An underscore inside a name (snake_case) stays.
     "emphasis": partial(regex.sub, rf"(?<!_)_++(?![{LETTER}])|(?<!_|[{LETTER}][{MARK}]*)_++", ""),
-    # One code for a letter with its accent. NFC, not NFKC: that would also write "x\xb2" as "x2" and "\xbd" as "1/2",
-    # and so change what a text says. Last, because taking away a sign may bring a letter and an accent together.
+    # One code point for a letter with its accent. NFC, not NFKC, which would change the meaning: "x\xb2" to "x2" and
+    # "\xbd" to "1/2". Last, because removing a character can bring a letter and an accent together.
     "unicode": partial(unicodedata.normalize, "NFC"),
 }
 
-# All others look for characters beyond ASCII.
+# All other rules only change characters beyond ASCII.
 _CHANGE_ASCII = {"line_ends", "emphasis"}
 
 
 class TextCleaner:
-    """Applies rules of the table above: all of them, or those named.
+    """Applies the rules above, all of them or those named.
 
-    Raises SettingError for a name that the table lacks.
+    Raises SettingError for an unknown name.
     """
 
     def __init__(self, rules: Iterable[str] = RULES) -> None:
@@ -64,7 +64,7 @@ class TextCleaner:
         self.rules = tuple(name for name in RULES if name in wanted)
 
     def clean(self, text: str) -> str:
-        """The text as the rules want it; clean(clean(text)) is clean(text)."""
+        """Apply the rules to a text; clean(clean(text)) == clean(text)."""
         for name in self.rules:
             if name in _CHANGE_ASCII or not text.isascii():
                 text = RULES[name](text)

@@ -1,1 +1,1 @@
-"""The interfaces tokenizers share."""
+"""The interfaces that tokenizers and their parts share."""

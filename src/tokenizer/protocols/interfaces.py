@@ -1,4 +1,4 @@
-"""What a tokenizer must offer so that a model can be trained with it and talk through it, and its parts each other."""
+"""Interfaces: what training and chat need of a tokenizer, and what the word tokenizer needs of its parts."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Encoding(Protocol):
-    """The part of `tiktoken.Encoding` that this project uses; any object with these members will do."""
+    """The part of `tiktoken.Encoding` that this project uses. Any object with these members is accepted."""
 
     @property
     def name(self) -> str: ...
@@ -18,18 +18,18 @@ class Encoding(Protocol):
 
     @property
     def eot_token(self) -> int:
-        """Id of the end-of-text token. It is only ever inserted by id, never spelled out in text."""
+        """Id of the end-of-text token. No text encodes to it; code inserts the id."""
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """Ids of a text in which every character counts as text, also one that spells a special token."""
+        """Ids of a text. A special token spelled in it is encoded as ordinary text."""
 
     def decode(self, tokens: Sequence[int]) -> str: ...
 
     def decode_bytes(self, tokens: Sequence[int]) -> bytes:
-        """UTF-8 of a sequence, whose ends may be parts of a character; that of a beginning is the beginning of that."""
+        """UTF-8 of a sequence, which may end inside a character. A prefix of the ids gives a prefix of the bytes."""
 
     def decode_single_token_bytes(self, token: int) -> bytes:
-        """UTF-8 bytes of one token, possibly a part of a character."""
+        """UTF-8 bytes of one token, possibly only a part of a character."""
 
 
 @runtime_checkable
@@ -41,32 +41,32 @@ class BatchEncoding(Encoding, Protocol):
 
 @runtime_checkable
 class Storable(Protocol):
-    """An encoding that no package carries: a checkpoint has to hold all of it."""
+    """An encoding that a checkpoint must contain completely, because no package provides it."""
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides which ids a text gets, in plain values; `src.tokenizer.load_encoding` reads it."""
+        """Everything that determines the ids of a text, in plain values, for `src.tokenizer.load_encoding`."""
 
 
 @runtime_checkable
 class WordEncoding(Encoding, Protocol):
-    """An encoding of whole words, which may lack some."""
+    """An encoding of whole words. Its vocabulary may lack some."""
 
     def unknown(self, text: str) -> list[str]:
-        """The tokens of a text that the vocabulary lacks, each once, in their order."""
+        """The tokens of a text that the vocabulary lacks, each once, in order of appearance."""
 
 
 class Cleaner(Protocol):
-    """Makes one text of the many ways to write the same one."""
+    """Normalises the spellings of a text, such as curly and straight quotes."""
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """Names of what it does."""
+        """Names of the rules that it applies."""
 
     def clean(self, text: str) -> str: ...
 
 
 class Splitter(Protocol):
-    """Cuts a text into tokens and puts tokens together again: split(join(split(text))) is split(text)."""
+    """Splits a text into tokens and joins tokens into a text; split(join(split(text))) == split(text)."""
 
     def split(self, text: str) -> list[str]: ...
 
@@ -74,18 +74,18 @@ class Splitter(Protocol):
 
 
 def encoding_fingerprint(encoding: Encoding) -> str:
-    """SHA-256 over the bytes of every token in order: equal exactly when ids mean the same."""
+    """SHA-256 of the bytes of all tokens in order: equal if and only if two encodings decode every id alike."""
     digest = hashlib.sha256()
     for token in range(encoding.n_vocab):
         try:
             spelling = encoding.decode_single_token_bytes(token)
-        except KeyError:  # an id that the vocabulary leaves out
+        except KeyError:  # an unused id
             spelling = b""
         digest.update(len(spelling).to_bytes(4, "little") + spelling)
     return digest.hexdigest()
 
 
 def describe(encoding: Encoding) -> dict[str, Any]:
-    """What a checkpoint says of its tokenizer, so that it is found again and another one is refused."""
+    """The description of a tokenizer in a checkpoint. `src.tokenizer.load_encoding` loads it and refuses any other."""
     description = {"name": encoding.name, "fingerprint": encoding_fingerprint(encoding)}
     return {**description, "state": encoding.state()} if isinstance(encoding, Storable) else description

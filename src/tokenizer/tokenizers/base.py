@@ -1,4 +1,4 @@
-"""What the word tokenizers have in common: text to tokens to ids, and ids to tokens to text."""
+"""The base class of the word tokenizers: text to tokens to ids, and back."""
 
 import operator
 from abc import ABC, abstractmethod
@@ -14,10 +14,10 @@ from src.tokenizer.vocabulary.storage import vocabulary_state
 
 
 class Tokenizer(ABC):
-    """Words as ids. It is an `Encoding`, so a model can be trained with it.
+    """A tokenizer of whole words. It is an `Encoding`, so a model can be trained with it.
 
-    encode = clean, split, look up. decode = look up, join. decode(encode(text)) is the normal form of the text; see
-    `processing.splitter`. Subclasses say what becomes of a word that the vocabulary lacks.
+    encode = clean, split, look up. decode = look up, join. decode(encode(text)) is the normal form of the text, see
+    `processing.splitter`. Subclasses decide what happens to a word that the vocabulary lacks.
     """
 
     kind: ClassVar[str]
@@ -27,7 +27,7 @@ class Tokenizer(ABC):
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self._cleaner, self._splitter = TextCleaner(vocabulary.cleaning), TextSplitter()
-        # A text must not reach reserved ids by spelling them.
+        # Without the reserved tokens: no text may encode to their ids.
         self._word_ids = {token: id_ for token, id_ in vocabulary.ids.items() if token not in RESERVED}
 
     @property
@@ -36,13 +36,13 @@ class Tokenizer(ABC):
         return len(self.vocabulary)
 
     def tokens(self, text: str) -> list[str]:
-        """The tokens of a text, whether the vocabulary has them or not. Raises SettingError for what is no string."""
+        """The tokens of a text, known or not. Raises SettingError if it is not a string."""
         if not isinstance(text, str):
-            raise SettingError(f"only a text can be encoded, not {type(text).__name__}; pass a str")
+            raise SettingError(f"cannot encode {type(text).__name__}; pass a str")
         return self._splitter.split(self._cleaner.clean(text))
 
     def unknown(self, text: str) -> list[str]:
-        """The tokens of a text that the vocabulary lacks, each once, in their order."""
+        """The tokens of a text that the vocabulary lacks, each once, in order of appearance."""
         return [token for token in dict.fromkeys(self.tokens(text)) if token not in self._word_ids]
 
     @abstractmethod
@@ -54,44 +54,44 @@ class Tokenizer(ABC):
         return EncodedText(self.encode_ordinary(text))
 
     def encode_with_tokens(self, text: str) -> EncodedTextWithTokens:
-        """The ids of a text, and the piece of text that each stands for."""
+        """The ids of a text and its tokens."""
         tokens = self.tokens(text)
         return EncodedTextWithTokens(self._ids(tokens), tokens)
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """The ids of a text as a list. End-of-text is never among them: its id is inserted by code only."""
+        """The ids of a text as a list. End-of-text is never among them; code inserts its id."""
         return self._ids(self.tokens(text))
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of ids. That of the first n of them is always the beginning of that of all.
+        """The text of ids. A prefix of the ids gives a prefix of the text, so text can be streamed.
 
-        Raises TokenIdError for what is no id of the vocabulary.
+        Raises TokenIdError if a value is not an id of the vocabulary.
         """
         return self._splitter.join(self._spelling(id_) for id_ in _each(tokens))
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
-        """The text of ids in UTF-8, as `tiktoken.Encoding` has it."""
+        """The text of ids as UTF-8, like `tiktoken.Encoding.decode_bytes`."""
         return _utf8(self.decode(tokens))
 
     def decode_single_token_bytes(self, token: int) -> bytes:
-        """One token as the vocabulary spells it: without a space, and quotation marks with their direction."""
+        """One token as it is in the vocabulary: without spaces, quotation marks with their direction."""
         return _utf8(self._spelling(token))
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides which ids a text gets, in plain values; `src.tokenizer.load_encoding` reads it."""
+        """Everything that determines the ids of a text, in plain values, for `src.tokenizer.load_encoding`."""
         return {"kind": self.kind, **vocabulary_state(self.vocabulary)}
 
     def _spelling(self, id_: int) -> str:
         known = self.vocabulary.tokens
         try:
-            index = operator.index(id_)  # an int, or what stands for one in numpy and torch
+            index = operator.index(id_)  # also accepts the integers of numpy and torch
         except TypeError:
             index = None
         if index is None or isinstance(id_, bool):
-            raise TokenIdError(f"{id_!r:.60} is of type {type(id_).__name__} and no token id; ids are whole numbers")
+            raise TokenIdError(f"{id_!r:.60} of type {type(id_).__name__} is not a token id; ids are whole numbers")
         if not 0 <= index < len(known):
             raise TokenIdError(
-                f"{index} is not a token id of this vocabulary, which has 0 to {len(known) - 1}; "
+                f"{index} is not a token id of this vocabulary, whose ids are 0 to {len(known) - 1}; "
                 "decode with the tokenizer that made the ids"
             )
         return known[index]
@@ -99,10 +99,10 @@ class Tokenizer(ABC):
 
 def _each(tokens: Iterable[int]) -> Iterable[int]:
     if not isinstance(tokens, Iterable):
-        raise TokenIdError(f"only ids in a list can be decoded, not {type(tokens).__name__}; pass a list")
+        raise TokenIdError(f"cannot decode {type(tokens).__name__}; pass a list of ids")
     return tokens
 
 
 def _utf8(text: str) -> bytes:
-    # Half characters get into a vocabulary only where cleaning them away is switched off.
+    # Lone surrogates are only in a vocabulary whose cleaning rule for them is off.
     return text.encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""The one place that knows every kind of tokenizer by name."""
+"""Create a tokenizer by the name of its kind."""
 
 import difflib
 
@@ -12,9 +12,9 @@ KINDS: dict[str, type[Tokenizer]] = {"simple": SimpleTokenizer, "with_unknown": 
 
 
 def create_tokenizer(kind: str, vocabulary: Vocabulary) -> Tokenizer:
-    """A tokenizer by the name of its kind, "simple" or "with_unknown". Raises SettingError for another name."""
+    """A tokenizer of a kind, "simple" or "with_unknown". Raises SettingError for another name."""
     if isinstance(kind, str) and kind in KINDS:
         return KINDS[kind](vocabulary)
-    near = difflib.get_close_matches(kind, KINDS, n=1) if isinstance(kind, str) else []
-    meant = f"; did you mean {near[0]!r}?" if near else ""
-    raise SettingError(f"there is no tokenizer {kind!r:.60}, only {' and '.join(map(repr, KINDS))}{meant}")
+    nearest = difflib.get_close_matches(kind, KINDS, n=1) if isinstance(kind, str) else []
+    suggestion = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise SettingError(f"there is no tokenizer {kind!r:.60}, only {' and '.join(map(repr, KINDS))}{suggestion}")

@@ -1,11 +1,11 @@
-"""The tokenizer that has one id for all unknown words."""
+"""The tokenizer with one id for all unknown words."""
 
 from src.tokenizer.core.constants import UNKNOWN_ID
 from src.tokenizer.tokenizers.base import Tokenizer
 
 
 class TokenizerWithUnknown(Tokenizer):
-    """Every word that the vocabulary lacks gets the id of <UNK>, so any text can be encoded."""
+    """Gives every word that the vocabulary lacks the id of <UNK>, so any text can be encoded."""
 
     kind = "with_unknown"
 

@@ -1,1 +1,1 @@
-"""From tokens to a vocabulary: count and choose, save and load."""
+"""Vocabularies: build them from texts, save and load them."""

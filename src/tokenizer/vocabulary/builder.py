@@ -1,4 +1,4 @@
-"""Building: which tokens a vocabulary has, and which id each gets."""
+"""Building: choose the tokens of a vocabulary, and their ids."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -18,12 +18,12 @@ _ORDERS = ("frequency", "alphabet")
 
 
 class VocabularyBuilder:
-    """Counts the tokens of texts, then chooses among them.
+    """Counts the tokens of texts, then chooses the tokens of a vocabulary.
 
-    order: ids by frequency, the most frequent first, those of equal frequency by alphabet; or all by alphabet.
-    min_count: how often a token must occur. max_size: the most ids there may be, the two reserved ones among them; the
-    most frequent tokens are taken. always: texts whose tokens are in, however rare. The same texts give the same
-    vocabulary, in whatever order they come. Raises SettingError for settings that can't be.
+    order: "frequency" (most frequent first, ties in alphabetical order) or "alphabet".
+    min_count: how often a token must occur. max_size: the maximum number of ids, including the two reserved ones; the
+    most frequent tokens are chosen. always: texts whose tokens are included however rare they are.
+    The order in which texts are added does not matter. Raises SettingError for invalid settings.
     """
 
     def __init__(
@@ -43,25 +43,25 @@ class VocabularyBuilder:
         self._always = {token for text in always for token in self._tokens(text)} - {*RESERVED}
         if max_size is not None and max_size < len(RESERVED) + len(self._always):
             raise SettingError(
-                f"max_size is {max_size}, but {len(RESERVED)} reserved tokens and {len(self._always)} of `always` have "
-                "to be in; raise it"
+                f"max_size is {max_size}, but the {len(RESERVED)} reserved tokens and {len(self._always)} of `always` "
+                "must fit; increase it"
             )
 
     def add(self, text: str) -> None:
-        """Count the tokens of a text. A longer one may come in pieces that end behind a line break or a space."""
+        """Count the tokens of a text. A long text can be added in chunks that end after a line break or a space."""
         self._counts.update(self._tokens(text))
 
     @property
     def counts(self) -> Counter[str]:
-        """How often each token was there so far; a copy."""
+        """A copy of the counts of all tokens so far."""
         return self._counts.copy()
 
     def build(self) -> Vocabulary:
-        """The vocabulary of what was counted. Raises EmptyTextError where that leaves no token."""
+        """The vocabulary of the counted tokens. Raises EmptyTextError if it would have none."""
         chosen = [*self._always, *self._most_frequent()]
         if not chosen:
             raise EmptyTextError(
-                f"of {len(self._counts)} different tokens none occurs {self._min_count} times or more; "
+                f"none of the {len(self._counts)} distinct tokens occurs at least {self._min_count} times; "
                 "add more text, or lower min_count"
             )
         by_alphabet = self._order == "alphabet"
@@ -72,9 +72,9 @@ class VocabularyBuilder:
         return self._splitter.split(self._cleaner.clean(text))
 
     def _most_frequent(self) -> list[str]:
-        """The tokens that are in because of their count, as many as there is room for."""
-        left_out = self._always | {*RESERVED} | self._overlong()
-        frequent = [t for t, n in self._counts.items() if n >= self._min_count and t not in left_out]
+        """The tokens chosen by their count, up to max_size."""
+        excluded = self._always | {*RESERVED} | self._overlong()
+        frequent = [t for t, n in self._counts.items() if n >= self._min_count and t not in excluded]
         if self._max_size is None:
             return frequent
         frequent.sort(key=lambda token: (-self._counts[token], token))
@@ -84,7 +84,7 @@ class VocabularyBuilder:
         overlong = {token for token in self._counts if len(token) > LONGEST_TOKEN_CHARS}
         if overlong:
             get_logger().warning(
-                "%d tokens of more than %d characters are left out: they are no words",
+                "%d tokens of more than %d characters are left out: they are not words",
                 len(overlong),
                 LONGEST_TOKEN_CHARS,
             )
@@ -97,6 +97,6 @@ def _check_settings(order: object, min_count: object, max_size: object, always: 
     if not is_count(min_count):
         raise SettingError(f"min_count is {min_count!r:.60}; it must be a whole number of at least 1")
     if max_size is not None and not is_count(max_size):
-        raise SettingError(f"max_size is {max_size!r:.60}; it must be a whole number, or None for no limit")
+        raise SettingError(f"max_size is {max_size!r:.60}; it must be a whole number of at least 1, or None")
     if isinstance(always, str):
-        raise SettingError(f"always is the text {always!r:.60}; pass a list of texts")
+        raise SettingError(f"always is the str {always!r:.60}; pass a list of texts")

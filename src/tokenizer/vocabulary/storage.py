@@ -1,4 +1,4 @@
-"""Vocabularies in files: JSON that says what it is, with a hash, written whole or not at all."""
+"""Save and load vocabularies: self-describing JSON with a hash, written atomically."""
 
 import hashlib
 import json
@@ -22,14 +22,14 @@ _FORMAT = "word vocabulary"
 
 
 def vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
-    """A vocabulary in plain values."""
+    """The plain values that describe a vocabulary."""
     return {"version": VERSION, "cleaning": list(vocabulary.cleaning), "tokens": list(vocabulary.tokens)}
 
 
 def vocabulary_of_state(state: Mapping[str, Any]) -> Vocabulary:
-    """The vocabulary that `vocabulary_state` made plain values of; nothing about them is taken on trust.
+    """The vocabulary of the plain values that `vocabulary_state` returns. All of them are checked.
 
-    Raises VocabularyError or SettingError that says what is wrong with them.
+    Raises VocabularyError or SettingError that says what is wrong.
     """
     version, cleaning, tokens = (state.get(key) for key in ("version", "cleaning", "tokens"))
     if not is_whole_number(version) or version != VERSION:
@@ -42,10 +42,7 @@ def vocabulary_of_state(state: Mapping[str, Any]) -> Vocabulary:
 
 
 def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
-    """Write a vocabulary as JSON; until all of it is written, `path` holds what it held before.
-
-    Raises FileAccessError where it can't be written.
-    """
+    """Write a vocabulary as JSON, atomically. Raises FileAccessError if it cannot be written."""
     state = vocabulary_state(vocabulary)
     content = json.dumps({"format": _FORMAT, **state, "sha256": _hash(state)}, indent=0)
     try:
@@ -54,24 +51,23 @@ def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise FileAccessError(
-            f"{path} can't be written ({reason}); what it held before is untouched; choose another place"
+            f"{path} cannot be written ({reason}); its old content is unchanged; choose another path"
         ) from None
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
-    """The vocabulary in a file of `save_vocabulary`.
+    """The vocabulary in a file by `save_vocabulary`.
 
-    Raises MissingFileError, FileAccessError, or VocabularyError for a file that is damaged, was changed
-    by hand, or is something else.
+    Raises MissingFileError, FileAccessError, or VocabularyError if the file is damaged, edited or something else.
     """
     content = _json_object(path)
     state = {key: value for key, value in content.items() if key not in ("format", "sha256")}
     try:
         if content.get("format") != _FORMAT:
-            raise VocabularyError("it is JSON, but not a vocabulary of this project")
+            raise VocabularyError("it is not a vocabulary of this project")
         vocabulary = vocabulary_of_state(state)
         if content.get("sha256") != _hash(state):
-            raise VocabularyError("its content does not fit its hash: it was changed by hand or is damaged")
+            raise VocabularyError("its content does not match its hash: it was edited or is damaged")
     except TokenizerError as error:
         raise _unusable(path, str(error)) from None
     return vocabulary
@@ -82,22 +78,22 @@ def _json_object(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise MissingFileError(
-            f"{path} not found; check the path, or make it with TokenizerApplication.save_vocabulary"
+            f"{path} not found; check the path, or create it with TokenizerApplication.save_vocabulary"
         ) from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise FileAccessError(
-            f"{path} can't be read ({reason}); check its permissions, and that it is a file"
+            f"{path} cannot be read ({reason}); check its permissions, and that it is a file"
         ) from None
-    except (ValueError, RecursionError):  # not UTF-8, not JSON, or absurdly nested
-        raise _unusable(path, "it is not JSON, or cut off") from None
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested too deeply
+        raise _unusable(path, "it is not JSON, or truncated") from None
     if not isinstance(content, dict):
-        raise _unusable(path, "it is JSON, but not a vocabulary of this project")
+        raise _unusable(path, "it is not a vocabulary of this project")
     return content
 
 
 def _unusable(path: Path, problem: str) -> VocabularyError:
-    return VocabularyError(f"{path} can't be used as a vocabulary: {problem}; build it again from the text and save it")
+    return VocabularyError(f"{path} is not a usable vocabulary: {problem}; build it again from the text and save it")
 
 
 def _hash(state: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The application: from files to a tokenizer, as the README shows it."""
+"""The application: from files to a tokenizer."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def test_several_files_and_a_folder_make_one_vocabulary(folder: Path) -> None:
     assert app.load_vocabulary_from_folder(folder, "*.md").size == 3
 
 
-def test_a_builder_of_ones_own_decides_the_vocabulary(folder: Path) -> None:
+def test_a_custom_builder_determines_the_vocabulary(folder: Path) -> None:
     app = TokenizerApplication(lambda: VocabularyBuilder(min_count=2))
     info = app.load_vocabulary_from_file(folder / "a.txt")
     assert (info.size, info.distinct_tokens, info.coverage) == (3, 4, 0.4)
@@ -63,7 +63,7 @@ def test_a_saved_vocabulary_is_loaded_by_another_application(folder: Path) -> No
     assert other.get_tokenizer("simple").state() == app.get_tokenizer("simple").state()
 
 
-def test_a_load_that_fails_leaves_the_vocabulary_before_it(folder: Path) -> None:
+def test_a_failed_load_keeps_the_current_vocabulary(folder: Path) -> None:
     app = TokenizerApplication()
     app.load_vocabulary_from_file(folder / "a.txt")
     for call in (app.load_vocabulary_from_file, app.load_vocabulary, app.load_vocabulary_from_folder):
@@ -72,7 +72,7 @@ def test_a_load_that_fails_leaves_the_vocabulary_before_it(folder: Path) -> None
     assert app.get_tokenizer("simple").n_vocab == 6
 
 
-def test_what_needs_a_vocabulary_says_how_to_get_one(tmp_path: Path) -> None:
+def test_without_a_vocabulary_the_error_says_how_to_load_one(tmp_path: Path) -> None:
     app = TokenizerApplication()
     steps = {
         "get_tokenizer": lambda: app.get_tokenizer("simple"),
@@ -81,16 +81,14 @@ def test_what_needs_a_vocabulary_says_how_to_get_one(tmp_path: Path) -> None:
     for name, call in steps.items():
         with pytest.raises(VocabularyNotLoadedError) as caught:
             call()
-        assert str(caught.value) == (
-            f"{name} needs a vocabulary and none is loaded; call load_vocabulary_from_file(Path(...)) first"
-        )
+        assert str(caught.value) == (f"{name} needs a vocabulary; call load_vocabulary_from_file(Path(...)) first")
 
 
-def test_a_folder_that_is_none_or_has_no_texts_is_named(folder: Path) -> None:
+def test_a_missing_folder_and_one_without_texts_are_named(folder: Path) -> None:
     app = TokenizerApplication()
     for path, end in [
-        (folder / "missing", "not found; name a folder with text files"),
-        (folder / "a.txt", "is not a folder; name a folder with text files"),
+        (folder / "missing", "not found; pass a folder with text files"),
+        (folder / "a.txt", "is not a folder; pass a folder with text files"),
         (folder / "deep.txt", "has no file *.txt; put one there, or pass another pattern"),
     ]:
         with pytest.raises(MissingFileError) as caught:
@@ -98,9 +96,9 @@ def test_a_folder_that_is_none_or_has_no_texts_is_named(folder: Path) -> None:
         assert str(caught.value) == f"{path} {end}"
 
 
-def test_no_file_and_a_file_in_place_of_a_list_are_refused(folder: Path) -> None:
+def test_an_empty_list_and_a_single_path_are_refused(folder: Path) -> None:
     app = TokenizerApplication()
-    with pytest.raises(TokenizerError, match="^no text files were given; pass a list of at least one path$"):
+    with pytest.raises(TokenizerError, match="^the list of text files is empty; pass at least one path$"):
         app.load_vocabulary_from_files([])
     with pytest.raises(TokenizerError, match="is one path; pass a list of them, or call load_vocabulary_from_file$"):
         app.load_vocabulary_from_files(folder / "a.txt")  # type: ignore[arg-type]

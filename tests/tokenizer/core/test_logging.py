@@ -1,4 +1,4 @@
-"""The log: silent until it is asked for."""
+"""The logger prints nothing unless asked to."""
 
 import logging
 from collections.abc import Iterator
@@ -17,13 +17,15 @@ def as_before() -> Iterator[None]:
     logger.setLevel(level)
 
 
-def test_nothing_is_printed_unless_asked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_logger_prints_nothing_by_default(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     get_logger().warning("unheard")
     assert capsys.readouterr().err == ""
 
 
-def test_asking_twice_prints_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_log_twice_prints_once(capsys: pytest.CaptureFixture[str]) -> None:
     show_log(logging.DEBUG)
     show_log()
     get_logger().info("heard")

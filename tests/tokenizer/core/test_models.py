@@ -1,4 +1,4 @@
-"""The values that are handed around: what they equal, and that they can't be changed."""
+"""The data models: equality and immutability."""
 
 import numpy as np
 import pytest
@@ -20,11 +20,11 @@ def test_an_encoded_text_is_a_sequence_of_its_ids() -> None:
     assert repr(encoded) == "EncodedText([5, 6, 7])"
 
 
-def test_numpy_and_torch_take_an_encoded_text_as_it_is() -> None:
+def test_numpy_and_torch_accept_an_encoded_text() -> None:
     assert np.array(EncodedText([5, 6])).tolist() == torch.tensor(EncodedText([5, 6])).tolist() == [5, 6]
 
 
-def test_an_encoded_text_does_not_change_with_the_lists_it_gives() -> None:
+def test_an_encoded_text_returns_copies() -> None:
     encoded = EncodedTextWithTokens([5], ["a"])
     encoded.token_ids.append(6)
     encoded.tokens.append("b")
@@ -36,7 +36,7 @@ def test_an_encoded_text_does_not_change_with_the_lists_it_gives() -> None:
         encoded[0] = 1  # type: ignore[index]
 
 
-def test_a_vocabulary_gives_ids_by_place_and_can_not_be_changed() -> None:
+def test_a_vocabulary_is_immutable_with_ids_by_position() -> None:
     vocabulary = Vocabulary(TOKENS, ["spaces"])
     assert dict(vocabulary.ids) == {token: id_ for id_, token in enumerate(TOKENS)}
     assert (len(vocabulary), "a" in vocabulary, "c" in vocabulary, vocabulary.cleaning) == (4, True, False, ("spaces",))
@@ -51,19 +51,19 @@ def test_a_vocabulary_gives_ids_by_place_and_can_not_be_changed() -> None:
     ("tokens", "message"),
     [
         ([*TOKENS, "a"], "the vocabulary has 'a' twice, as id 2 and 4; "),
-        (["a", *TOKENS], "the vocabulary begins with ['a', '<UNK>'], not with ['<UNK>', '<ENDOFTEXT>']; "),
-        (["<UNK>"], "the vocabulary begins with ['<UNK>'], not with "),
+        (["a", *TOKENS], "the vocabulary starts with ['a', '<UNK>'], not with ['<UNK>', '<ENDOFTEXT>']; "),
+        (["<UNK>"], "the vocabulary starts with ['<UNK>'], not with "),
         ([*TOKENS, ""], "the vocabulary's token 4 has 0 characters; 1 to 1000 are allowed"),
         ([*TOKENS, "a" * 1001], "the vocabulary's token 4 has 1001 characters; "),
         ([*TOKENS, 3], "the vocabulary's token 4 is of type int; every token must be a string"),
     ],
 )
-def test_what_is_no_vocabulary_is_refused(tokens: list[str], message: str) -> None:
+def test_an_invalid_vocabulary_is_refused(tokens: list[str], message: str) -> None:
     with pytest.raises(VocabularyError) as caught:
         Vocabulary(tokens, [])
     assert str(caught.value).startswith(message)
 
 
-def test_what_is_said_of_a_vocabulary_can_not_be_changed() -> None:
+def test_vocabulary_info_is_immutable() -> None:
     with pytest.raises(AttributeError):
         VocabularyInfo(3, ()).size = 4  # type: ignore[misc]

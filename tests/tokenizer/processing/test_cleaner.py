@@ -1,4 +1,4 @@
-"""Cleaning: what each rule does, that it can be switched off, and that cleaning twice is cleaning once."""
+"""Cleaning: what each rule does, that it can be switched off, and that cleaning is idempotent."""
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +29,7 @@ def test_every_rule_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_does_its_work_and_can_be_switched_off(rule: str) -> None:
+def test_a_rule_is_applied_and_can_be_switched_off(rule: str) -> None:
     text, cleaned = EXAMPLES[rule]
     assert TextCleaner().clean(text) == TextCleaner([rule]).clean(text) == cleaned
     assert TextCleaner(set(RULES) - {rule}).clean(text) != cleaned
@@ -38,25 +38,25 @@ def test_a_rule_does_its_work_and_can_be_switched_off(rule: str) -> None:
 
 @given(text=TRICKY_TEXTS, rules=st.sets(st.sampled_from(list(RULES))))
 @settings(max_examples=150, deadline=None)
-def test_cleaning_twice_is_cleaning_once_whichever_rules_are_on(text: str, rules: set[str]) -> None:
+def test_cleaning_is_idempotent_for_any_rules(text: str, rules: set[str]) -> None:
     cleaner = TextCleaner(rules)
     assert cleaner.clean(cleaner.clean(text)) == cleaner.clean(text)
 
 
-def test_every_letter_of_an_accent_and_an_underscore_between_comes_together_in_one_pass() -> None:
+def test_a_letter_and_its_accent_are_composed_in_one_pass() -> None:
     assert TextCleaner().clean("e_\u0301 e\u200b\u0301") == "\xe9 \xe9"
 
 
 @given(text=st.text(st.characters(codec="ascii") | st.sampled_from("_\r\n")))
 @settings(max_examples=100, deadline=None)
-def test_ascii_is_cleaned_as_by_all_rules_in_turn(text: str) -> None:
+def test_ascii_text_needs_only_the_ascii_rules(text: str) -> None:
     expected = text
     for rule in RULES.values():
         expected = rule(expected)
     assert TextCleaner().clean(text) == expected
 
 
-def test_what_a_text_says_is_not_changed() -> None:
+def test_cleaning_keeps_the_meaning_of_a_text() -> None:
     text = "x\xb2 + \xbd = \u2460 \xabmot\xbb 5% \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f600\n\n  a\tb"
     assert TextCleaner().clean(text) == text
 
@@ -65,6 +65,6 @@ def test_rules_are_applied_in_the_order_of_the_table() -> None:
     assert TextCleaner(["unicode", "spaces"]).rules == ("spaces", "unicode")
 
 
-def test_an_unknown_rule_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_rule_is_refused_and_known_ones_are_listed() -> None:
     with pytest.raises(SettingError, match=r"^there is no cleaning rule 'qoutes'; choose from line_ends, spaces, "):
         TextCleaner(["qoutes"])

@@ -1,4 +1,4 @@
-"""Splitting and joining: what a token is, and that the normal form stays what it is."""
+"""Splitting and joining: what a token is, and that the normal form is stable."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -52,14 +52,14 @@ def test_the_normal_form_splits_into_the_same_tokens(text: str) -> None:
 
 @given(text=TRICKY_TEXTS, unknown=st.sets(st.integers(0, 20)))
 @settings(max_examples=80, deadline=None)
-def test_the_normal_form_stays_when_words_become_unknown(text: str, unknown: set[int]) -> None:
+def test_unknown_words_keep_the_normal_form(text: str, unknown: set[int]) -> None:
     tokens = ["<UNK>" if i in unknown else token for i, token in enumerate(SPLITTER.split(text))]
     assert SPLITTER.split(SPLITTER.join(tokens)) == tokens
 
 
 @given(text=TRICKY_TEXTS)
 @settings(max_examples=80, deadline=None)
-def test_nothing_is_lost_but_white_space_and_the_direction_of_quotes(text: str) -> None:
+def test_splitting_only_drops_white_space(text: str) -> None:
     straight = {0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'}
     written = [c for c in text.translate(straight) if c == "\n" or not c.isspace() or c in "\x1c\x1d\x1e\x1f"]
     assert [*"".join(SPLITTER.split(text)).translate(straight)] == written
@@ -67,7 +67,7 @@ def test_nothing_is_lost_but_white_space_and_the_direction_of_quotes(text: str) 
 
 @given(before=TRICKY_TEXTS, after=TRICKY_TEXTS, cut=st.sampled_from("\n "))
 @settings(max_examples=80, deadline=None)
-def test_a_text_can_be_cut_behind_a_line_break_or_a_space(before: str, after: str, cut: str) -> None:
+def test_a_text_can_be_split_after_a_line_break_or_space(before: str, after: str, cut: str) -> None:
     def tokens(text: str) -> list[str]:
         return SPLITTER.split(TextCleaner().clean(text))
 
@@ -76,7 +76,7 @@ def test_a_text_can_be_cut_behind_a_line_break_or_a_space(before: str, after: st
 
 @given(tokens=st.lists(TRICKY_TEXTS.map(SPLITTER.split)).map(lambda lists: [t for tokens in lists for t in tokens]))
 @settings(max_examples=80, deadline=None)
-def test_the_text_of_the_first_tokens_begins_that_of_all(tokens: list[str]) -> None:
+def test_a_prefix_of_the_tokens_gives_a_prefix_of_the_text(tokens: list[str]) -> None:
     whole = SPLITTER.join(tokens)
     assert all(whole.startswith(SPLITTER.join(tokens[:n])) for n in range(len(tokens)))
 

@@ -1,4 +1,4 @@
-"""Text to ids and back, with both tokenizers, and what is no text or no id."""
+"""Text to ids and back with both tokenizers, and errors for invalid texts and ids."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ IDS = st.lists(st.integers(0, len(VOCABULARY) - 1), max_size=12)
 
 
 @BOTH
-def test_known_words_get_their_ids_and_the_text_comes_back(tokenizer: Tokenizer) -> None:
+def test_known_words_are_encoded_and_decoded(tokenizer: Tokenizer) -> None:
     text = "to be, or\n(not)--'to be.'"
     encoded = tokenizer.encode(text)
     assert [VOCABULARY.tokens[id_] for id_ in encoded] == [
@@ -58,27 +58,27 @@ def test_known_words_get_their_ids_and_the_text_comes_back(tokenizer: Tokenizer)
     assert tokenizer.decode(encoded) == tokenizer.decode(iter(encoded)) == "to be, or\n(not)-- 'to be.'"
 
 
-def test_tokens_show_the_words_that_ids_do_not() -> None:
+def test_tokens_keep_the_spelling_of_unknown_words() -> None:
     result = WITH_UNKNOWN.encode_with_tokens("to xyzzy\u2026")
     assert (result.token_ids, result.tokens) == ([12, 0, 4, 4, 4], ["to", "xyzzy", ".", ".", "."])
 
 
-def test_an_unknown_word_is_refused_or_gets_the_id_for_all_of_them() -> None:
+def test_unknown_words_are_refused_or_get_the_unknown_id() -> None:
     assert WITH_UNKNOWN.decode(WITH_UNKNOWN.encode("to dream, perchance")) == "to <UNK>, <UNK>"
     with pytest.raises(UnknownTokensError) as caught:
         SIMPLE.encode("to a a b \U0001f600 c\U0001f600 d \x1b " + "x" * 99)
     assert str(caught.value) == (
         "the vocabulary of 18 tokens lacks 'a', 'b', '\U0001f600', 'c', 'd' and 2 more; "
-        'use the tokenizer "with_unknown", or build the vocabulary from a text that has them'
+        'use the tokenizer "with_unknown", or build the vocabulary from a text that contains them'
     )
 
 
-def test_unknown_words_are_named_so_that_any_terminal_can_print_them() -> None:
+def test_unknown_words_are_named_in_printable_characters() -> None:
     with pytest.raises(UnknownTokensError, match=r"lacks '\\x1b', 'x{59}; use"):
         SIMPLE.encode("\x1b " + "x" * 99)
 
 
-def test_no_text_spells_a_reserved_token() -> None:
+def test_no_text_encodes_to_a_reserved_id() -> None:
     assert WITH_UNKNOWN.encode("<UNK> <ENDOFTEXT>") == [0, 0, 0, 0]
     with pytest.raises(UnknownTokensError, match="lacks '<UNK>'; "):
         SIMPLE.encode("<UNK>")
@@ -86,7 +86,7 @@ def test_no_text_spells_a_reserved_token() -> None:
 
 @given(text=TRICKY_TEXTS)
 @settings(max_examples=120, deadline=None)
-def test_any_text_is_encoded_and_its_normal_form_is_encoded_the_same(text: str) -> None:
+def test_a_text_and_its_normal_form_have_the_same_ids(text: str) -> None:
     ids = WITH_UNKNOWN.encode_ordinary(text)
     assert all(0 <= id_ < WITH_UNKNOWN.n_vocab and id_ != WITH_UNKNOWN.eot_token for id_ in ids)
     assert WITH_UNKNOWN.encode(WITH_UNKNOWN.decode(ids)) == ids
@@ -101,7 +101,7 @@ def test_without_unknown_words_both_tokenizers_agree(text: str) -> None:
 
 @given(ids=IDS)
 @settings(max_examples=80, deadline=None)
-def test_what_is_streamed_adds_up_whatever_the_ids(ids: list[int]) -> None:
+def test_streamed_bytes_add_up_for_any_ids(ids: list[int]) -> None:
     whole = WITH_UNKNOWN.decode(ids)
     assert all(whole.startswith(WITH_UNKNOWN.decode(ids[:n])) for n in range(len(ids)))
     # As `src.model.generate` does it: what each id adds behind the one before it.
@@ -137,7 +137,7 @@ def test_a_word_tokenizer_is_an_encoding(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode_bytes([5, 12, 6]) == b"'to'"
 
 
-def test_decode_takes_the_ids_of_numpy_and_torch() -> None:
+def test_decode_accepts_ids_of_numpy_and_torch() -> None:
     assert SIMPLE.decode(np.array([12, 13], dtype=np.uint16)) == SIMPLE.decode(torch.tensor([12, 13])) == "to be"  # type: ignore[arg-type]
 
 
@@ -146,24 +146,24 @@ def test_decode_takes_the_ids_of_numpy_and_torch() -> None:
     [
         (
             [18],
-            "18 is not a token id of this vocabulary, which has 0 to 17; decode with the tokenizer that made the ids",
+            "18 is not a token id of this vocabulary, whose ids are 0 to 17; decode with the tokenizer that made",
         ),
         (
             [2, -1],
-            "-1 is not a token id of this vocabulary, which has 0 to 17; decode with the tokenizer that made the",
+            "-1 is not a token id of this vocabulary, whose ids are 0 to 17; decode with the tokenizer that made the",
         ),
         ([10**30], f"{10**30} is not a token id"),
-        ([True], "True is of type bool and no token id; ids are whole numbers"),
-        ([2.0], "2.0 is of type float and no token id; "),
-        (["2"], "'2' is of type str and no token id; "),
-        ("2", "'2' is of type str and no token id; "),
-        ([[2]], "[2] is of type list and no token id; "),
-        ([None], "None is of type NoneType and no token id; "),
-        (2, "only ids in a list can be decoded, not int; pass a list"),
-        (None, "only ids in a list can be decoded, not NoneType; "),
+        ([True], "True of type bool is not a token id; ids are whole numbers"),
+        ([2.0], "2.0 of type float is not a token id; "),
+        (["2"], "'2' of type str is not a token id; "),
+        ("2", "'2' of type str is not a token id; "),
+        ([[2]], "[2] of type list is not a token id; "),
+        ([None], "None of type NoneType is not a token id; "),
+        (2, "cannot decode int; pass a list of ids"),
+        (None, "cannot decode NoneType; "),
     ],
 )
-def test_what_is_no_id_is_named(ids: Any, message: str) -> None:
+def test_an_invalid_id_is_named(ids: Any, message: str) -> None:
     with pytest.raises(TokenIdError) as caught:
         WITH_UNKNOWN.decode(ids)
     assert str(caught.value).startswith(message)
@@ -171,8 +171,8 @@ def test_what_is_no_id_is_named(ids: Any, message: str) -> None:
 
 @BOTH
 @pytest.mark.parametrize("text", [None, b"to", ["to"], 3])
-def test_only_text_is_encoded(tokenizer: Tokenizer, text: Any) -> None:
-    with pytest.raises(SettingError, match=f"^only a text can be encoded, not {type(text).__name__}; pass a str$"):
+def test_only_a_str_can_be_encoded(tokenizer: Tokenizer, text: Any) -> None:
+    with pytest.raises(SettingError, match=f"^cannot encode {type(text).__name__}; pass a str$"):
         tokenizer.encode(text)
 
 
@@ -184,7 +184,7 @@ def test_the_factory_knows_both_kinds() -> None:
 @pytest.mark.parametrize(
     ("kind", "end"), [("with_unkown", "; did you mean 'with_unknown'?"), ("gpt2", ""), (None, ""), (["simple"], "")]
 )
-def test_another_kind_is_refused_with_the_known_ones_and_the_nearest(kind: Any, end: str) -> None:
+def test_an_unknown_kind_is_refused_with_a_suggestion(kind: Any, end: str) -> None:
     with pytest.raises(SettingError) as caught:
         create_tokenizer(kind, VOCABULARY)
     assert str(caught.value) == f"there is no tokenizer {kind!r}, only 'simple' and 'with_unknown'{end}"

@@ -1,4 +1,4 @@
-"""Building: who is in, and in which order."""
+"""Building: which tokens are included, and in which order."""
 
 import logging
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def words(text: str = TEXT, **settings: Any) -> list[str]:
         ({"max_size": 5, "always": ["e\u2019e d"]}, ["b", "d", "e'e"]),
     ],
 )
-def test_tokens_are_chosen_and_ordered_as_asked(chosen: dict[str, Any], expected: list[str]) -> None:
+def test_tokens_are_chosen_and_ordered_by_the_settings(chosen: dict[str, Any], expected: list[str]) -> None:
     assert words(**chosen) == expected
 
 
@@ -55,17 +55,17 @@ def test_the_order_of_the_texts_does_not_matter(texts: list[str], data: st.DataO
     assert built(texts) == built(data.draw(st.permutations(texts)))
 
 
-def test_the_vocabulary_keeps_the_rules_its_text_was_cleaned_by() -> None:
+def test_the_vocabulary_keeps_the_cleaning_rules() -> None:
     builder = VocabularyBuilder(cleaner=TextCleaner(["spaces"]))
     builder.add("a\xa0b\u2026")
     assert builder.build().cleaning == ("spaces",)
     assert builder.build().tokens[2:] == ("a", "b", "\u2026")
 
 
-def test_runs_that_are_no_words_are_left_out_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_overlong_tokens_are_left_out_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "src.tokenizer"):
         assert words("a " + "x" * 1001 + " " + "y" * 1000) == ["a", "y" * 1000]
-    assert caplog.messages == ["1 tokens of more than 1000 characters are left out: they are no words"]
+    assert caplog.messages == ["1 tokens of more than 1000 characters are left out: they are not words"]
 
 
 def refused(kind: type[Exception], call: Callable[[], object]) -> str:
@@ -80,18 +80,18 @@ def refused(kind: type[Exception], call: Callable[[], object]) -> str:
         ({"order": "size"}, "order is 'size'; choose 'frequency' or 'alphabet'"),
         ({"min_count": 0}, "min_count is 0; it must be a whole number of at least 1"),
         ({"min_count": True}, "min_count is True; it must be a whole number of at least 1"),
-        ({"max_size": 2.5}, "max_size is 2.5; it must be a whole number, or None for no limit"),
-        ({"always": "a b"}, "always is the text 'a b'; pass a list of texts"),
+        ({"max_size": 2.5}, "max_size is 2.5; it must be a whole number of at least 1, or None"),
+        ({"always": "a b"}, "always is the str 'a b'; pass a list of texts"),
         (
             {"max_size": 4, "always": ["a b c"]},
-            "max_size is 4, but 2 reserved tokens and 3 of `always` have to be in; raise it",
+            "max_size is 4, but the 2 reserved tokens and 3 of `always` must fit; increase it",
         ),
     ],
 )
-def test_settings_that_can_not_be_are_refused(chosen: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(chosen: dict[str, Any], message: str) -> None:
     assert refused(SettingError, lambda: VocabularyBuilder(**chosen)) == message
 
 
-def test_a_vocabulary_of_nothing_is_refused() -> None:
+def test_an_empty_vocabulary_is_refused() -> None:
     message = refused(EmptyTextError, lambda: words(min_count=9))
-    assert message == "of 6 different tokens none occurs 9 times or more; add more text, or lower min_count"
+    assert message == "none of the 6 distinct tokens occurs at least 9 times; add more text, or lower min_count"

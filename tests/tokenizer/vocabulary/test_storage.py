@@ -1,4 +1,4 @@
-"""Vocabularies in files: what is saved comes back, and nothing else is taken for it."""
+"""Vocabularies in files: they round-trip, and damaged or other files are refused."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def error(file: Path, kind: type[Exception] = VocabularyError) -> str:
     return message.removeprefix(str(file))
 
 
-def test_what_is_saved_comes_back(file: Path) -> None:
+def test_a_vocabulary_round_trips(file: Path) -> None:
     save_vocabulary(VOCABULARY, file)
     assert load_vocabulary(file) == VOCABULARY
     assert [*file.parent.iterdir()] == [file]
@@ -42,7 +42,7 @@ def test_what_is_saved_comes_back(file: Path) -> None:
 
 # What is wrong with a file, and how it is said. A value of None takes the entry out.
 DAMAGE: list[tuple[dict[str, Any], str]] = [
-    ({"format": "weights"}, "it is JSON, but not a vocabulary of this project"),
+    ({"format": "weights"}, "it is not a vocabulary of this project"),
     ({"version": 2}, "its version is 2, this program reads version 1"),
     ({"version": True}, "its version is True, this program reads version 1"),
     ({"version": None}, "its version is None, this program reads version 1"),
@@ -52,60 +52,60 @@ DAMAGE: list[tuple[dict[str, Any], str]] = [
     ({"cleaning": [None]}, "its 'cleaning' must be a list of strings"),
     ({"cleaning": ["magic"]}, "there is no cleaning rule 'magic'; choose from line_ends, "),
     ({"tokens": ["<UNK>", "<ENDOFTEXT>", "a", "a"]}, "the vocabulary has 'a' twice, as id 2 and 3; "),
-    ({"tokens": ["<UNK>", "a"]}, "the vocabulary begins with ['<UNK>', 'a'], not with "),
-    ({"tokens": ["<UNK>", "<ENDOFTEXT>", "a"]}, "its content does not fit its hash: it was changed by hand or"),
-    ({"cleaning": ["spaces"]}, "its content does not fit its hash: "),
-    ({"more": 1}, "its content does not fit its hash: "),
-    ({"sha256": None}, "its content does not fit its hash: "),
+    ({"tokens": ["<UNK>", "a"]}, "the vocabulary starts with ['<UNK>', 'a'], not with "),
+    ({"tokens": ["<UNK>", "<ENDOFTEXT>", "a"]}, "its content does not match its hash: it was edited or"),
+    ({"cleaning": ["spaces"]}, "its content does not match its hash: "),
+    ({"more": 1}, "its content does not match its hash: "),
+    ({"sha256": None}, "its content does not match its hash: "),
 ]
 
 
 @pytest.mark.parametrize(("change", "problem"), DAMAGE)
-def test_a_file_that_was_changed_is_refused(file: Path, change: dict[str, Any], problem: str) -> None:
+def test_a_changed_file_is_refused(file: Path, change: dict[str, Any], problem: str) -> None:
     save_vocabulary(VOCABULARY, file)
     content = {**json.loads(file.read_bytes()), **change}
     file.write_text(json.dumps({k: v for k, v in content.items() if v is not None}), encoding="utf-8")
     message = error(file)
-    assert message.startswith(f" can't be used as a vocabulary: {problem}")
+    assert message.startswith(f" is not a usable vocabulary: {problem}")
     assert message.endswith("; build it again from the text and save it")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"1" * 5000, b'"\\ud8'])
-def test_what_is_no_json_is_refused(file: Path, content: bytes) -> None:
+def test_invalid_json_is_refused(file: Path, content: bytes) -> None:
     file.parent.mkdir()
     file.write_bytes(content)
-    assert error(file).startswith((" can't be used as a vocabulary: it is not JSON, or cut off;", " can't be used as"))
+    assert error(file).startswith((" is not a usable vocabulary: it is not JSON, or truncated;", " can't be used as"))
 
 
 @pytest.mark.parametrize("content", [b"[]", b"null", b"{}", b'"text"'])
 def test_other_json_is_refused(file: Path, content: bytes) -> None:
     file.parent.mkdir()
     file.write_bytes(content)
-    assert error(file).startswith(" can't be used as a vocabulary: it is JSON, but not a vocabulary of this project;")
+    assert error(file).startswith(" is not a usable vocabulary: it is not a vocabulary of this project;")
 
 
 def test_a_missing_file_and_a_folder_are_named(file: Path) -> None:
-    assert "not found; check the path, or make it with TokenizerApplication.save_vocabulary" in error(
+    assert "not found; check the path, or create it with TokenizerApplication.save_vocabulary" in error(
         file, MissingFileError
     )
     file.mkdir(parents=True)
-    assert "can't be read (" in error(file, FileAccessError)
+    assert "cannot be read (" in error(file, FileAccessError)
 
 
-def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_leaves_the_old_file_unchanged(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_vocabulary(VOCABULARY, file)
 
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(atomic_file.os, "fsync", full)
-    with pytest.raises(FileAccessError, match="can't be written .*; what it held before is untouched; choose"):
+    with pytest.raises(FileAccessError, match="cannot be written .*; its old content is unchanged; choose"):
         save_vocabulary(Vocabulary(["<UNK>", "<ENDOFTEXT>", "other"], []), file)
     assert load_vocabulary(file) == VOCABULARY
     assert [*file.parent.iterdir()] == [file]
 
 
-def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FileAccessError, match="words.json can't be written .*; choose another place$"):
+    with pytest.raises(FileAccessError, match="words.json cannot be written .*; choose another path$"):
         save_vocabulary(VOCABULARY, tmp_path / "file" / "words.json")

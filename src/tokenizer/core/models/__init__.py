@@ -1,4 +1,4 @@
-"""The values that the parts hand to each other; none can be changed once it is made."""
+"""The data models of the word tokenizer. All are immutable."""
 
 from src.tokenizer.core.models.encoded_text import EncodedText, EncodedTextWithTokens
 from src.tokenizer.core.models.vocabulary import Vocabulary

@@ -1,11 +1,11 @@
-"""A text as ids."""
+"""An encoded text: its ids, with or without its tokens."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 
 class EncodedText(Sequence[int]):
-    """The ids of a text: a sequence of ints, equal to any list, tuple or other encoded text of the same ints."""
+    """The ids of a text: a sequence of ints, equal to any list, tuple or encoded text of the same ints."""
 
     __slots__ = ("_ids",)
 
@@ -14,7 +14,7 @@ class EncodedText(Sequence[int]):
 
     @property
     def token_ids(self) -> list[int]:
-        """The ids as a list of the caller's own."""
+        """The ids as a new list."""
         return list(self._ids)
 
     @overload
@@ -43,7 +43,7 @@ class EncodedText(Sequence[int]):
 
 
 class EncodedTextWithTokens(EncodedText):
-    """Ids and, for each, the piece of text that it stands for; an unknown word keeps its spelling here."""
+    """The ids of a text and its tokens, one per id. An unknown word keeps its spelling here."""
 
     __slots__ = ("_tokens",)
 
@@ -53,7 +53,7 @@ class EncodedTextWithTokens(EncodedText):
 
     @property
     def tokens(self) -> list[str]:
-        """The tokens as a list of the caller's own, as many as there are ids."""
+        """The tokens as a new list."""
         return list(self._tokens)
 
     def __repr__(self) -> str:

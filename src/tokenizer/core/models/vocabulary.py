@@ -1,4 +1,4 @@
-"""All tokens that a tokenizer knows; the place of a token is its id."""
+"""All tokens that a tokenizer knows. The position of a token is its id."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -8,10 +8,10 @@ from src.tokenizer.core.exceptions import VocabularyError
 
 
 class Vocabulary:
-    """Tokens in the order of their ids, the reserved ones first, and the rules that texts are cleaned by.
+    """Tokens in the order of their ids, the reserved ones first, and the cleaning rules of their texts.
 
-    The rules belong to it: in a text that is cleaned in another way, known words would look unknown.
-    Raises VocabularyError naming the first token that is not a string, is empty, too long, or there twice.
+    The rules are part of the vocabulary: in a text cleaned by other rules, known words could look unknown.
+    Raises VocabularyError that names the first token that is not a string, empty, too long, or repeated.
     """
 
     __slots__ = ("_cleaning", "_ids", "_tokens")
@@ -21,13 +21,13 @@ class Vocabulary:
         self._ids = {token: id_ for id_, token in enumerate(self._tokens) if _is_token(token, id_)}
         if self._tokens[: len(RESERVED)] != RESERVED:
             raise VocabularyError(
-                f"the vocabulary begins with {list(self._tokens[: len(RESERVED)])!r:.60}, not with {list(RESERVED)}; "
+                f"the vocabulary starts with {list(self._tokens[: len(RESERVED)])!r:.60}, not with {list(RESERVED)}; "
                 "build it with VocabularyBuilder"
             )
         for id_, token in enumerate(self._tokens):
             if self._ids[token] != id_:
                 raise VocabularyError(
-                    f"the vocabulary has {token!r:.60} twice, as id {id_} and {self._ids[token]}; take one out"
+                    f"the vocabulary has {token!r:.60} twice, as id {id_} and {self._ids[token]}; remove one"
                 )
 
     @property
@@ -36,12 +36,12 @@ class Vocabulary:
 
     @property
     def ids(self) -> Mapping[str, int]:
-        """The id of every token; read-only."""
+        """The id of every token, read-only."""
         return MappingProxyType(self._ids)
 
     @property
     def cleaning(self) -> tuple[str, ...]:
-        """Names of the rules of `processing.cleaner` that are on."""
+        """Names of the active rules of `processing.cleaner`."""
         return self._cleaning
 
     def __len__(self) -> int:

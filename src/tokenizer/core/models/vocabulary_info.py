@@ -1,4 +1,4 @@
-"""What there is to say about a vocabulary that was just built or loaded."""
+"""Statistics of a vocabulary that was built or loaded."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class VocabularyInfo:
-    """`size`: number of ids, the two reserved ones among them. `sources`: the files that it comes from.
+    """`size` is the number of ids, including the two reserved ones; `sources` are the files it comes from.
 
-    Of a vocabulary that was counted, not loaded, also the number of tokens in the text, how many different ones there
-    were, and the share (0 to 1) of all of them that the vocabulary knows.
+    For a vocabulary that was built, not loaded, also: the number of tokens in the text, the number of distinct tokens,
+    and the fraction (0 to 1) of the text's tokens that the vocabulary covers.
     """
 
     size: int
