@@ -1,4 +1,4 @@
-"""Where and in what precision the arithmetic runs: decided once in a script, then passed along."""
+"""Device and precision: chosen once per script, then passed as a Runtime."""
 
 import ctypes
 import sys
@@ -14,25 +14,25 @@ from torch import nn
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
-MIN_BF16_SPEEDUP = 1.5  # how much faster bf16 must be on a CPU or MPS before its 8 bits of mantissa are worth it
+MIN_BF16_SPEEDUP = 1.5  # on a CPU or MPS; a smaller speedup is not worth the 8-bit mantissa
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """A device and a precision ("fp32", "bf16" or "fp16"); `reason` says why this precision."""
+    """A device and a precision ("fp32", "bf16" or "fp16"); `reason`: why this precision was chosen."""
 
     device: torch.device
     precision: str
     reason: str
 
     def autocast(self) -> AbstractContextManager:
-        """The context for forward passes; weights stay float32."""
+        """The context of a forward pass. Weights stay float32."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.precision])
 
     def synchronise(self) -> None:
-        """Wait for the device, so that a clock read afterwards tells the truth."""
+        """Wait until the device is done, so a clock read next measures its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -40,11 +40,11 @@ class Runtime:
 
 
 def choose_runtime(device: str = "auto", precision: str = "auto", *, lengths_vary: bool = False) -> Runtime:
-    """The runtime that the flags --device and --precision name; "auto" takes the best that is here.
+    """The runtime for --device and --precision; "auto" picks the fastest that this machine has.
 
-    lengths_vary: whether every batch has another number of tokens, as texts packed into rows have. To a CPU each is a
-    new shape, whose products in bf16 have to be prepared first: at 124M that takes as long as bf16 saves.
-    Raises ValueError for a device that this machine does not have, or a precision it cannot train in.
+    lengths_vary: every batch has another number of tokens, as packed sequences have. On a CPU, each new shape of a bf16
+    product needs a set-up first: at 124M that takes as long as bf16 saves.
+    Raises ValueError for a device that this machine does not have, or a precision that it cannot train in.
     """
     if precision not in ("auto", *PRECISIONS):
         raise ValueError(f"--precision must be one of auto, {', '.join(PRECISIONS)}, got {precision!r}")
@@ -59,15 +59,15 @@ def choose_runtime(device: str = "auto", precision: str = "auto", *, lengths_var
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Make all random numbers of a step (dropout) a function of (seed, step), so that a resumed run repeats them."""
+    """Seed the random numbers of a step (dropout) from (seed, step), so a resumed run draws the same ones."""
     torch.manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
 def keep_freed_memory() -> None:
-    """Let freed memory be used again at once instead of going back to the system, on Linux with the GNU C library.
+    """Make malloc reuse freed memory instead of returning it to the system. Linux with glibc only; elsewhere a no-op.
 
-    A training step frees and takes the same hundreds of megabytes again. Each time the system would hand them out page
-    by page, filled with zeros: a tenth of a step's time at 124M parameters. Elsewhere nothing changes.
+    Each training step frees and allocates the same hundreds of megabytes. The system would hand them out again page by
+    page, filled with zeros: a tenth of a step's time at 124M parameters.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -85,29 +85,29 @@ def _choose_device(name: str) -> torch.device:
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
     if not available.get(name.partition(":")[0], False):
         have = ", ".join(kind for kind, there in available.items() if there)
-        raise ValueError(f"--device {name}: not available here (available: {have}); pass --device auto")
+        raise ValueError(f"--device {name}: not available on this machine (available: {have}); pass --device auto")
     return torch.device(name)
 
 
 def _choose_precision(device: torch.device, lengths_vary: bool) -> tuple[str, str]:
-    """The precision and why. A CPU without bf16 arithmetic emulates it, slowly, so there a trial decides."""
+    """(precision, reason). A CPU without bf16 arithmetic emulates it slowly, so a trial decides."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "this GPU has bf16 arithmetic"
         return "fp16", "this GPU has no bf16 arithmetic"
     if device.type == "cpu" and lengths_vary:
-        return "fp32", "on a CPU, bf16 pays for batches of one length only"
+        return "fp32", "on a CPU, bf16 is only faster for batches of one length"
     try:
         gain = _bf16_gain(device)
     except RuntimeError:
-        return "fp32", "bf16 does not run here"
+        return "fp32", "bf16 does not work on this machine"
     if gain >= MIN_BF16_SPEEDUP:
         return "bf16", f"a trial step ran {gain:.1f} times as fast as in fp32"
-    return "fp32", f"a trial step in bf16 ran {gain:.1f} times as fast; {MIN_BF16_SPEEDUP} would be worth its rounding"
+    return "fp32", f"a trial step in bf16 ran {gain:.1f} times as fast; its rounding needs {MIN_BF16_SPEEDUP}"
 
 
 def _bf16_gain(device: torch.device) -> float:
-    """How many times as fast as in fp32 a small training step runs in bf16: the best of ten each, taken in turn."""
+    """The speedup of a small training step in bf16 over fp32: best of ten each, alternating."""
     wide, narrow = nn.Linear(256, 1024).to(device), nn.Linear(1024, 256).to(device)
     norm, table = nn.LayerNorm(256).to(device), nn.Embedding(8192, 256).to(device)
     ids = torch.arange(512, device=device)

@@ -142,7 +142,7 @@ def test_an_answer_that_outgrows_the_context_gives_one_note(converse):
         (["--model", "dpo"], "dpo_aligned/best_model.pt: not there yet; make it with python dpo_train.py"),
         (["--model", "nowhere.pt"], "nowhere.pt: no such file; "),
         (["--model", "foreign.pt"], "foreign.pt: the model was tuned with the prompt template 'another template'"),
-        (["--device", "mps"], "--device mps: not available here"),
+        (["--device", "mps"], "--device mps: not available on this machine"),
     ],
 )
 def test_an_unusable_model_is_a_one_line_error_with_exit_code_1(folder, monkeypatch, capsys, argv, reason):

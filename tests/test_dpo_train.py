@@ -51,7 +51,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(tensor, b[name]) for name, tensor in a.items())
 
 
-def test_a_second_run_takes_the_kept_reference_and_ends_in_the_same_weights(capsys) -> None:
+def test_a_second_run_reuses_the_cached_reference(capsys) -> None:
     before = file_sha256(BASE)
     output, weights = train(capsys)
     assert "20 pairs computed in" in output and "(not cached yet)" in output
@@ -78,14 +78,14 @@ def change_data() -> list[str]:
 
 
 @pytest.mark.parametrize("change", [change_base, change_data, lambda: ["--precision", "bf16"]])
-def test_another_base_other_data_or_another_precision_make_it_anew(change, capsys) -> None:
+def test_another_base_data_or_precision_recomputes_the_reference(change, capsys) -> None:
     train(capsys)
     output, _ = train(capsys, *change())
     assert "20 pairs computed in" in output and "another base, tokenizer or precision" in output
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_an_interrupted_run_goes_on_bit_for_bit_also_without_the_kept_file(kept: bool, capsys, monkeypatch) -> None:
+def test_dpo_resumes_exactly_with_and_without_the_cache(kept: bool, capsys, monkeypatch) -> None:
     _, expected = train(capsys)
     shutil.rmtree(OUT)
     steps = []
@@ -108,7 +108,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit_also_without_the_kept_file(kept:
 
 
 @pytest.mark.parametrize("script", [instruction_tune, dpo_train])
-def test_compiling_is_refused_in_one_line(script, capsys) -> None:
+def test_tuning_scripts_have_no_compile_flag(script, capsys) -> None:
     with pytest.raises(SystemExit) as left:
         script.main(["--compile"])
     assert left.value.code == 2

@@ -1,4 +1,4 @@
-"""Device, precision and seed: what is chosen, why, and what is refused."""
+"""Device, precision and seed: which are chosen, why, and which are refused."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from src.runtime import MIN_BF16_SPEEDUP, Runtime, _bf16_gain, choose_runtime, k
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch):
-    """Pretends to be another machine; what it computes with is not reached."""
+    """Pretends to be another machine; no tensor is moved to its devices."""
 
     def pretend(*, cuda: bool = False, mps: bool = False, bf16: bool = False, gain: float | Exception = 1.0) -> None:
         def measure(device: torch.device) -> float:
@@ -35,7 +35,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
     ("here", "device"),
     [({}, "cpu"), ({"mps": True}, "mps"), ({"cuda": True}, "cuda"), ({"cuda": True, "mps": True}, "cuda")],
 )
-def test_auto_takes_the_fastest_device_that_is_here(machine, here: dict, device: str) -> None:
+def test_auto_takes_the_fastest_available_device(machine, here: dict, device: str) -> None:
     machine(**here)
     assert choose_runtime("auto", "fp32").device.type == device
     assert choose_runtime("cpu", "fp32").device.type == "cpu"
@@ -44,12 +44,16 @@ def test_auto_takes_the_fastest_device_that_is_here(machine, here: dict, device:
 @pytest.mark.parametrize(
     ("here", "asked", "message"),
     [
-        ({}, "cuda", "--device cuda: not available here (available: cpu); pass --device auto"),
-        ({"cuda": True}, "mps", "--device mps: not available here (available: cpu, cuda); pass --device auto"),
-        ({}, "tpu", "--device tpu: not available here (available: cpu); pass --device auto"),
+        ({}, "cuda", "--device cuda: not available on this machine (available: cpu); pass --device auto"),
+        (
+            {"cuda": True},
+            "mps",
+            "--device mps: not available on this machine (available: cpu, cuda); pass --device auto",
+        ),
+        ({}, "tpu", "--device tpu: not available on this machine (available: cpu); pass --device auto"),
     ],
 )
-def test_a_device_that_is_not_here_is_refused(machine, here: dict, asked: str, message: str) -> None:
+def test_an_unavailable_device_is_refused(machine, here: dict, asked: str, message: str) -> None:
     machine(**here)
     with pytest.raises(ValueError) as refused:
         choose_runtime(asked)
@@ -65,7 +69,7 @@ def test_a_device_that_is_not_here_is_refused(machine, here: dict, asked: str, m
         ({}, "half", "--precision must be one of auto, fp32, bf16, fp16, got 'half'"),
     ],
 )
-def test_a_precision_that_cannot_be_trained_in_is_refused(machine, here: dict, asked: str, message: str) -> None:
+def test_an_unsupported_precision_is_refused(machine, here: dict, asked: str, message: str) -> None:
     machine(**here)
     with pytest.raises(ValueError) as refused:
         choose_runtime("auto", asked)
@@ -82,14 +86,14 @@ def test_a_precision_that_cannot_be_trained_in_is_refused(machine, here: dict, a
         ({"mps": True}, "bf16"),
     ],
 )
-def test_a_precision_that_is_asked_for_is_taken_without_a_trial(machine, here: dict, asked: str) -> None:
+def test_an_explicit_precision_needs_no_trial(machine, here: dict, asked: str) -> None:
     machine(**here, gain=AssertionError("tried out"))
     chosen = choose_runtime("auto", asked)
     assert (chosen.precision, chosen.reason) == (asked, "as asked")
 
 
 @pytest.mark.parametrize("here", [{}, {"mps": True}])
-def test_without_bf16_arithmetic_for_sure_a_trial_decides(machine, here: dict) -> None:
+def test_a_trial_decides_between_fp32_and_bf16(machine, here: dict) -> None:
     machine(**here, gain=MIN_BF16_SPEEDUP)
     chosen = choose_runtime()
     assert (chosen.precision, chosen.reason) == (
@@ -100,27 +104,26 @@ def test_without_bf16_arithmetic_for_sure_a_trial_decides(machine, here: dict) -
     chosen = choose_runtime()
     assert chosen.precision == "fp32"
     assert (
-        chosen.reason
-        == f"a trial step in bf16 ran {MIN_BF16_SPEEDUP - 0.06:.1f} times as fast; 1.5 would be worth its rounding"
+        chosen.reason == f"a trial step in bf16 ran {MIN_BF16_SPEEDUP - 0.06:.1f} times as fast; its rounding needs 1.5"
     )
 
 
-def test_texts_of_many_lengths_stay_in_fp32_on_a_cpu(machine) -> None:
+def test_varying_lengths_stay_in_fp32_on_a_cpu(machine) -> None:
     machine(gain=AssertionError("tried out"))
     chosen = choose_runtime(lengths_vary=True)
-    assert (chosen.precision, chosen.reason) == ("fp32", "on a CPU, bf16 pays for batches of one length only")
+    assert (chosen.precision, chosen.reason) == ("fp32", "on a CPU, bf16 is only faster for batches of one length")
     machine(mps=True, gain=MIN_BF16_SPEEDUP)
     assert choose_runtime(lengths_vary=True).precision == "bf16"
     machine(cuda=True, bf16=True)
     assert choose_runtime(lengths_vary=True).precision == "bf16"
 
 
-def test_where_bf16_does_not_run_at_all_fp32_is_taken(machine) -> None:
+def test_fp32_is_the_fallback_if_bf16_does_not_work(machine) -> None:
     machine(gain=RuntimeError("no kernel"))
-    assert choose_runtime() == Runtime(torch.device("cpu"), "fp32", "bf16 does not run here")
+    assert choose_runtime() == Runtime(torch.device("cpu"), "fp32", "bf16 does not work on this machine")
 
 
-def test_a_gpu_computes_in_bf16_where_it_can_and_in_fp16_where_it_cannot(machine) -> None:
+def test_a_gpu_uses_bf16_if_supported_and_fp16_otherwise(machine) -> None:
     machine(cuda=True, bf16=True, gain=AssertionError("tried out"))
     assert choose_runtime().precision == "bf16"
     machine(cuda=True, bf16=False, gain=AssertionError("tried out"))
@@ -128,14 +131,14 @@ def test_a_gpu_computes_in_bf16_where_it_can_and_in_fp16_where_it_cannot(machine
     assert (chosen.precision, chosen.reason) == ("fp16", "this GPU has no bf16 arithmetic")
 
 
-def test_the_trial_compares_the_two_precisions_by_their_best_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trial_compares_the_best_of_ten_steps_each(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([9.0, 8.0, 4.0, 2.0, *[9.0, 8.0] * 8])  # fp32 and bf16 in turn; the second round is undisturbed
     monkeypatch.setattr("src.runtime._seconds", lambda run: next(seconds))
     assert _bf16_gain(torch.device("cpu")) == 2.0
     assert next(seconds, None) is None
 
 
-def test_a_trial_step_runs_in_each_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trial_steps_run_in_both_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     gelu = torch.nn.functional.gelu
     monkeypatch.setattr(torch.nn.functional, "gelu", lambda x, **options: (seen.append(x.dtype), gelu(x, **options))[1])
@@ -146,7 +149,7 @@ def test_a_trial_step_runs_in_each_precision(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_forward_passes_run_in_the_precision_and_weights_stay_float32(precision: str, dtype: torch.dtype) -> None:
+def test_autocast_computes_in_the_precision_with_float32_weights(precision: str, dtype: torch.dtype) -> None:
     chosen = choose_runtime("cpu", precision)
     layer = torch.nn.Linear(4, 4)
     with chosen.autocast():
@@ -158,7 +161,7 @@ def test_forward_passes_run_in_the_precision_and_weights_stay_float32(precision:
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_a_clock_is_read_only_when_the_device_is_done(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_synchronise_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     waited = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(device.type))
     monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
@@ -167,21 +170,21 @@ def test_a_clock_is_read_only_when_the_device_is_done(monkeypatch: pytest.Monkey
 
 
 def dropped(seed: int, step: int) -> list[bool]:
-    """Which of 64 values dropout takes out in a step."""
+    """Which of 64 values dropout zeroes in a step."""
     seed_step(seed, step)
     return (torch.nn.functional.dropout(torch.ones(64)) == 0).tolist()
 
 
 def test_dropout_is_a_function_of_seed_and_step() -> None:
     first = dropped(1, 0)
-    torch.rand(1000)  # what happened before does not count
+    torch.rand(1000)  # earlier draws must not matter
     assert dropped(1, 0) == first
     others = [dropped(seed, step) for seed, step in ((1, 1), (2, 0), (0, 0), (1, 2), (2**63 - 1, 10**9))]
     assert first not in others
     assert len({tuple(mask) for mask in others}) == len(others)
 
 
-def test_freed_memory_is_used_again() -> None:
+def test_freed_memory_is_reused() -> None:
     if not sys.platform.startswith("linux"):
         keep_freed_memory()  # elsewhere it does nothing, quietly
         return

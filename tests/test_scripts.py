@@ -58,7 +58,7 @@ def error(capsys: pytest.CaptureFixture) -> str:
     return line
 
 
-def test_from_a_text_to_an_aligned_model_that_answers(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_all_stages_from_text_to_chat(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main(["--data", "verse.txt", *SHORT]) == 0
     output = capsys.readouterr().out
     assert "next: python instruction_tune.py" in output
@@ -77,7 +77,7 @@ def test_from_a_text_to_an_aligned_model_that_answers(folder: Path, capsys: pyte
     assert "checkpoints/dpo_aligned/best_model.pt" in capsys.readouterr().err
 
 
-def test_each_checkpoint_names_its_parent_its_tokenizer_and_its_template(folder: Path) -> None:
+def test_checkpoints_name_parent_tokenizer_and_template(folder: Path) -> None:
     main.main(["--data", "verse.txt", *SHORT])
     instruction_tune.main(["--max-steps", "1"])
     dpo_train.main(["--max-steps", "1"])
@@ -96,7 +96,7 @@ def test_each_checkpoint_names_its_parent_its_tokenizer_and_its_template(folder:
         assert "optimizer" in read_checkpoint(path.with_name("latest_model.pt"))
 
 
-def test_a_model_of_words_keeps_its_tokenizer_through_all_stages(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_word_tokenizer_is_kept_through_all_stages(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main(["--data", "verse.txt", "--tokenizer", "word", *SHORT]) == 0
     assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
     assert dpo_train.main(["--batch-size", "4", "--max-steps", "3"]) == 0
@@ -118,7 +118,7 @@ def test_a_model_of_words_keeps_its_tokenizer_through_all_stages(folder: Path, c
     assert "[[The capital of France is Paris, a city on the river Seine. <ENDOFTEXT>]]" in capsys.readouterr().out
 
 
-def test_words_that_the_model_never_met_are_counted(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_unknown_words_are_reported(folder: Path, capsys: pytest.CaptureFixture) -> None:
     main.main(["--data", "verse.txt", "--tokenizer", "word", *SHORT])
     Path("mine.json").write_text(json.dumps([{"instruction": "What is a zyzzyva?", "response": "A weevil."}]), "utf-8")
     capsys.readouterr()
@@ -126,7 +126,7 @@ def test_words_that_the_model_never_met_are_counted(folder: Path, capsys: pytest
     assert "2 words are not in the model's vocabulary: zyzzyva, weevil" in capsys.readouterr().out
 
 
-def test_openais_weights_go_through_all_stages(
+def test_gpt2_weights_go_through_all_stages(
     folder: Path, hugging_face_folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
     weights = ["--weights", str(hugging_face_folder)]
@@ -149,7 +149,7 @@ def test_openais_weights_go_through_all_stages(
     assert chat.main(["--model", str(hugging_face_folder), "--prompt", "Hello", "--max-tokens", "3"]) == 0
 
 
-def test_an_interrupted_run_is_resumed_from_the_command_line(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_resume_flag_extends_a_run(folder: Path, capsys: pytest.CaptureFixture) -> None:
     main.main(["--data", "verse.txt", *SHORT])
     assert main.main(["--data", "verse.txt", *SHORT, "--max-steps", "5", "--resume"]) == 0
     assert "resuming the unfinished run at step 3 of 5" in capsys.readouterr().out
@@ -181,7 +181,7 @@ def test_the_library_functions_train_on_a_text_of_ones_own(folder: Path) -> None
     assert torch.equal(again.wte.weight, model.wte.weight)
 
 
-def test_a_run_without_validation_follows_the_training_loss(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_without_validation_best_follows_the_training_loss(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main(["--data", "verse.txt", *SHORT, "--val-fraction", "0"]) == 0
     assert "eval      3/3 | train" in capsys.readouterr().out
     assert read_checkpoint(Path("checkpoints/scratch/best_model.pt"))["val_loss"] is None
@@ -205,7 +205,7 @@ def test_a_run_without_validation_follows_the_training_loss(folder: Path, capsys
         (finetune_gpt2, ["--model", "gpt3-175B"], ["gpt3-175B", "gpt2-124M"]),
     ],
 )
-def test_what_is_missing_or_wrong_is_one_line_and_exit_code_one(
+def test_missing_or_bad_input_is_one_line_and_exit_code_1(
     folder: Path, capsys: pytest.CaptureFixture, script, argv: list[str], words: list[str]
 ) -> None:
     assert leave(script.main, *argv) == 1
@@ -228,7 +228,7 @@ def test_what_is_missing_or_wrong_is_one_line_and_exit_code_one(
         (instruction_tune, ["--turns", "0"], ["--turns must be at least 1"]),
     ],
 )
-def test_bad_usage_is_one_line_and_exit_code_two(
+def test_bad_usage_is_one_line_and_exit_code_2(
     folder: Path, capsys: pytest.CaptureFixture, script, argv: list[str], words: list[str]
 ) -> None:
     assert leave(script.main, *argv) == 2
@@ -237,40 +237,38 @@ def test_bad_usage_is_one_line_and_exit_code_two(
         assert word in line
 
 
-def test_texts_of_all_lengths_are_tuned_in_fp32_where_bf16_would_be_fast(
+def test_tuning_on_a_cpu_runs_in_fp32(
     folder: Path, hugging_face_folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("src.runtime._bf16_gain", lambda device: 9.0)
     asked = ["--base", str(hugging_face_folder), "--max-steps", "1", "--device", "cpu"]
     assert leave(instruction_tune.main, *asked) == 0
-    assert "cpu, fp32 (on a CPU, bf16 pays for batches of one length only)" in capsys.readouterr().out
+    assert "cpu, fp32 (on a CPU, bf16 is only faster for batches of one length)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("script", [main.main, instruction_tune.main])
-def test_an_out_that_is_a_file_is_refused_before_anything_is_trained(
-    folder: Path, capsys: pytest.CaptureFixture, script: Callable
-) -> None:
+def test_out_must_not_be_a_file(folder: Path, capsys: pytest.CaptureFixture, script: Callable) -> None:
     Path("taken").write_text("mine", encoding="utf-8")
     assert leave(script, "--out", "taken") == 2
     assert "--out must be a folder, taken is a file" in error(capsys)
     assert Path("taken").read_text(encoding="utf-8") == "mine"
 
 
-def test_a_rate_is_held_against_the_recipe_that_the_run_takes(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_learning_rates_are_checked_after_the_recipe(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main(["--data", "verse.txt", *SHORT, "--min-lr", "0.001"]) == 0  # above the constant, below micro's
     assert "learning rate  0.01 to 0.001" in capsys.readouterr().out
     assert leave(main.main, "--data", "verse.txt", *SHORT, "--min-lr", "1") == 1
     assert "--min-lr must not be above --max-lr, got 1.0" in error(capsys)
 
 
-def test_a_broken_record_stops_before_anything_is_loaded(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_bad_record_fails_before_anything_is_loaded(folder: Path, capsys: pytest.CaptureFixture) -> None:
     Path("mine.json").write_text(json.dumps([{"instruction": "a", "response": "b"}, {"instruction": "c"}]), "utf-8")
     assert leave(instruction_tune.main, "--data", "mine.json") == 1
     assert "mine.json record 2: 'response' or 'output' is missing" in error(capsys)
     assert not Path("checkpoints").exists() and not Path("logs").exists()
 
 
-def test_a_base_with_a_tokenizer_that_cannot_be_had_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_base_with_an_unknown_tokenizer_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
     main.main(["--data", "verse.txt", *SHORT])
     path = Path("checkpoints/scratch/best_model.pt")
     content = read_checkpoint(path)
@@ -285,7 +283,7 @@ def test_a_base_with_a_tokenizer_that_cannot_be_had_is_refused(folder: Path, cap
         assert str(path) in line and why in line
 
 
-def test_a_changed_base_or_data_is_not_taken_for_the_same_run(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_changed_base_is_not_resumed(folder: Path, capsys: pytest.CaptureFixture) -> None:
     main.main(["--data", "verse.txt", *SHORT])
     instruction_tune.main(["--max-steps", "1"])
     main.main(["--data", "verse.txt", *SHORT, "--seed", "5"])

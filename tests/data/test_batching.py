@@ -20,7 +20,7 @@ def example(prompt: list[int], response: list[int]) -> tuple[list[int], list[boo
     return prompt + response, [False] * len(prompt) + [True] * len(response)
 
 
-def test_examples_stand_behind_each_other_and_targets_are_one_token_later_without_prompts() -> None:
+def test_packed_examples_shift_targets_and_mask_prompts() -> None:
     batch = pack_examples([example([1, 2], [3, 0]), example([4], [5, 6, 7, 0])])
     assert batch.inputs.tolist() == [[1, 2, 3, 4, 5, 6, 7]]
     assert batch.targets.tolist() == [[IGNORE, 3, 0, 5, 6, 7, 0]]
@@ -28,12 +28,12 @@ def test_examples_stand_behind_each_other_and_targets_are_one_token_later_withou
     assert batch.count == 6
 
 
-def test_a_batch_unpacks_like_any_loaders() -> None:
+def test_a_batch_unpacks_to_inputs_and_targets() -> None:
     inputs, targets = stack_windows([(torch.tensor([1, 2]), torch.tensor([2, 3]))])
     assert (inputs.tolist(), targets.tolist()) == ([[1, 2]], [[2, 3]])
 
 
-def test_a_pair_batch_holds_each_prompt_once_and_knows_the_answer_of_every_target() -> None:
+def test_a_pair_batch_packs_each_prompt_once() -> None:
     long = example([1, 2, 3], [4, 5, 9]), example([1, 2, 3], [6, 9])
     batch = pack_pairs(
         [(7, long), (2, (example([4], [5, 9]), example([4], [6, 9])))]
@@ -47,12 +47,12 @@ def test_a_pair_batch_holds_each_prompt_once_and_knows_the_answer_of_every_targe
 
 
 @pytest.mark.parametrize("other", [example([1, 3], [4]), example([2], [4]), example([1, 2, 3], [4])])
-def test_answers_to_different_prompts_share_none(other) -> None:
+def test_a_pair_with_two_prompts_is_refused(other) -> None:
     with pytest.raises(ValueError, match="pair 6: the chosen and the rejected answer follow different prompts"):
         pack_pairs([(5, (example([1, 2], [3]), other))])
 
 
-def test_all_tensors_of_a_batch_are_moved() -> None:
+def test_to_moves_every_tensor_of_a_batch() -> None:
     batch = pack_pairs([(0, (example([1, 2], [3]), example([1, 2], [4])))]).to(torch.device("meta"))
     assert {t.device.type for t in (batch.inputs, batch.targets, batch.answers, batch.keys)} == {"meta"}
     assert batch.packing == ((1, None), (1, 0), (1, 0))
@@ -68,7 +68,7 @@ def test_all_tensors_of_a_batch_are_moved() -> None:
         (1, 9, 4, [1, 91, 92, 93, 94]),
     ],
 )
-def test_truncation_takes_the_beginning_of_the_prompt_first(prompt: int, response: int, length: int, expected) -> None:
+def test_truncation_cuts_the_start_of_the_prompt_first(prompt: int, response: int, length: int, expected) -> None:
     ids, learned = truncate(example(list(range(1, prompt + 1)), list(range(91, 91 + response))), length)
     assert ids == expected
     assert learned == [i > 90 for i in expected]
@@ -92,7 +92,7 @@ def firsts(batches) -> list[int]:
     return [i for batch in batches for i in batch.inputs[0, ::2].tolist()]
 
 
-def test_every_example_comes_once_an_epoch_in_a_new_order() -> None:
+def test_each_epoch_has_every_example_once_in_a_new_order() -> None:
     steps = loader(2, 2)
     assert steps.steps_per_epoch == 3
     epochs = [[i for step in range(3 * e, 3 * e + 3) for i in firsts(steps.step_batches(step))] for e in range(3)]
@@ -100,7 +100,7 @@ def test_every_example_comes_once_an_epoch_in_a_new_order() -> None:
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
-def test_a_step_depends_on_the_seed_and_its_number_alone() -> None:
+def test_step_batches_depend_only_on_seed_and_step() -> None:
     assert firsts(loader(2, 2).step_batches(7)) == firsts(loader(2, 2).step_batches(7))
     forward = loader(2, 2)
     for step in range(7):
@@ -109,26 +109,26 @@ def test_a_step_depends_on_the_seed_and_its_number_alone() -> None:
     assert firsts(loader(2, 2, seed=1).step_batches(7)) != firsts(loader(2, 2).step_batches(7))
 
 
-def test_micro_batches_cut_the_step_that_one_large_batch_would_be() -> None:
+def test_micro_batches_split_one_large_batch() -> None:
     assert [len(batch.packing) for batch in loader(1, 8).step_batches(0)] == [1] * 8
     assert firsts(loader(1, 8).step_batches(0)) == firsts(loader(8, 1).step_batches(0))
 
 
-def test_it_is_a_pytorch_dataloader_whose_epochs_are_those_of_its_steps() -> None:
+def test_step_loader_is_a_pytorch_dataloader() -> None:
     steps = loader(4, 1)
     assert isinstance(steps, DataLoader)
     assert firsts(iter(steps)) == [i for step in range(3) for i in firsts(steps.step_batches(step))]
     assert firsts(iter(steps)) == [i for step in range(3, 6) for i in firsts(steps.step_batches(step))]
 
 
-def test_the_first_batches_are_at_most_an_epoch() -> None:
+def test_first_steps_are_at_most_one_epoch() -> None:
     assert firsts(loader(4, 1).first_steps(2)) == firsts(loader(4, 1).step_batches(0)) + firsts(
         loader(4, 1).step_batches(1)
     )
     assert len(firsts(loader(4, 1).first_steps(99))) == 10
 
 
-def test_fingerprints_tell_examples_apart() -> None:
+def test_content_hash_distinguishes_examples() -> None:
     assert loader(2, 1).dataset.content_hash() == loader(4, 2).dataset.content_hash()
     assert loader(2, 1).dataset.content_hash() != loader(2, 1, count=9).dataset.content_hash()
 
@@ -137,7 +137,7 @@ def joined(turns: int, context_length: int = 100) -> JoinedChats:
     return JoinedChats([example([i, i], [50 + i]) for i in range(7)], 0, turns=turns, context_length=context_length)
 
 
-def test_joined_chats_hold_every_example_once_an_epoch_with_its_responses_learned() -> None:
+def test_joined_chats_have_every_example_once_per_epoch() -> None:
     chats = joined(3)
     assert len(chats) == 3
     for epoch in range(2):
@@ -149,11 +149,11 @@ def test_joined_chats_hold_every_example_once_an_epoch_with_its_responses_learne
     assert learned == [False, False, True] * 3
 
 
-def test_a_chat_too_long_for_the_context_loses_its_oldest_examples_whole() -> None:
+def test_a_chat_longer_than_the_context_drops_oldest_examples() -> None:
     assert joined(3, context_length=7)[[4, 0, 6]][0] == [0, 0, 50, 6, 6, 56]
     assert joined(3, context_length=8)[[4, 0, 6]][0] == [4, 4, 54, 0, 0, 50, 6, 6, 56]
 
 
-def test_chats_of_one_are_the_examples_themselves() -> None:
+def test_chats_of_one_example_are_the_examples() -> None:
     chats, alone = joined(1), ExampleDataset([example([i, i], [50 + i]) for i in range(7)], 0)
     assert [chats[key] for key in chats.order(4)] == [alone[key] for key in alone.order(4)]

@@ -117,7 +117,7 @@ class Interrupt:
 
 
 @pytest.mark.parametrize(("batch_size", "grad_accum"), [(1, 8), (2, 4), (4, 2), (3, 3)])
-def test_accumulated_micro_batches_train_as_one_batch_does(tmp_path: Path, batch_size: int, grad_accum: int) -> None:
+def test_micro_batches_accumulate_to_one_large_batch(tmp_path: Path, batch_size: int, grad_accum: int) -> None:
     whole_size = batch_size * grad_accum
     _, whole = run(flags(tmp_path / "a", batch_size=whole_size, grad_accum=1, max_steps=4))
     _, split = run(flags(tmp_path / "b", batch_size=batch_size, grad_accum=grad_accum, max_steps=4))
@@ -129,7 +129,7 @@ def test_accumulated_micro_batches_train_as_one_batch_does(tmp_path: Path, batch
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
 
 
-def test_the_logged_loss_is_the_sum_over_the_step_divided_by_its_targets(tmp_path: Path) -> None:
+def test_logged_loss_is_the_mean_over_the_whole_step(tmp_path: Path) -> None:
     _, _ = run(flags(tmp_path, batch_size=2, grad_accum=3, max_steps=1))
     torch.manual_seed(0)
     model = GPTModel({**CONFIG, "dropout": 0.0})
@@ -139,7 +139,7 @@ def test_the_logged_loss_is_the_sum_over_the_step_divided_by_its_targets(tmp_pat
     assert step["loss"] == pytest.approx(total / sum(batch.count for batch in batches), rel=1e-5)
 
 
-def test_a_run_with_muon_is_resumed_bit_for_bit_too(tmp_path: Path) -> None:
+def test_a_run_with_muon_resumes_bit_for_bit(tmp_path: Path) -> None:
     muon = {"optimizer": "muon"}
     _, expected = run(flags(tmp_path / "a", **muon), dropout=0.2)
     assert run(flags(tmp_path / "b", **muon), dropout=0.2, loss_fn=Interrupt(5))[0] == 130
@@ -153,7 +153,7 @@ def test_a_run_with_muon_is_resumed_bit_for_bit_too(tmp_path: Path) -> None:
     assert not torch.equal(other.h[0].mlp.c_fc.weight, resumed.h[0].mlp.c_fc.weight)
 
 
-def test_a_run_in_bf16_is_resumed_bit_for_bit_too(tmp_path: Path) -> None:
+def test_a_run_in_bf16_resumes_bit_for_bit(tmp_path: Path) -> None:
     bf16 = replace(CPU, precision="bf16")
     _, expected = run(flags(tmp_path / "a"), dropout=0.2, runtime=bf16)
     assert run(flags(tmp_path / "b"), dropout=0.2, runtime=bf16, loss_fn=Interrupt(5))[0] == 130
@@ -166,7 +166,7 @@ def test_a_run_in_bf16_is_resumed_bit_for_bit_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [1, 5, 7])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
+def test_resumed_equals_uninterrupted_bit_for_bit(
     tmp_path: Path, at: int, number: int, capsys: pytest.CaptureFixture
 ) -> None:
     code, expected = run(flags(tmp_path / "a"), dropout=0.2)
@@ -187,7 +187,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
         assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_dropout_differs_from_step_to_step_and_with_the_seed(tmp_path: Path) -> None:
+def test_dropout_depends_on_the_seed(tmp_path: Path) -> None:
     _, a = run(flags(tmp_path / "a"), dropout=0.2)
     _, b = run(flags(tmp_path / "b", seed=1), dropout=0.2)
     _, c = run(flags(tmp_path / "c"), dropout=0.2)
@@ -195,7 +195,7 @@ def test_dropout_differs_from_step_to_step_and_with_the_seed(tmp_path: Path) -> 
     assert not torch.equal(a.wte.weight, b.wte.weight)
 
 
-def test_an_unfinished_run_is_resumed_without_being_asked_and_a_finished_one_is_not(tmp_path: Path, capsys) -> None:
+def test_by_default_only_an_unfinished_run_is_resumed(tmp_path: Path, capsys) -> None:
     run(flags(tmp_path), loss_fn=Interrupt(3))
     capsys.readouterr()
     run(flags(tmp_path))
@@ -205,7 +205,7 @@ def test_an_unfinished_run_is_resumed_without_being_asked_and_a_finished_one_is_
     assert log_lines(tmp_path)[0]["step"] == 0
 
 
-def test_an_unfinished_run_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:
+def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:
     run(flags(tmp_path), loss_fn=Interrupt(3))
     before = (tmp_path / "out/latest_model.pt").read_bytes()
     message = r"unfinished run with other settings \(max_lr 0.01 in the file, 0.02 now\); .*--no-resume"
@@ -215,7 +215,7 @@ def test_an_unfinished_run_with_other_settings_is_refused_by_name(tmp_path: Path
     assert run(flags(tmp_path, max_lr=2e-2, resume=False))[0] == 0
 
 
-def test_a_longer_run_goes_on_from_a_finished_one_when_asked(tmp_path: Path) -> None:
+def test_resume_extends_a_finished_run_if_asked(tmp_path: Path) -> None:
     run(flags(tmp_path, max_steps=4))
     assert run(flags(tmp_path, max_steps=6, resume=True))[0] == 0
     assert read_checkpoint(tmp_path / "out/latest_model.pt")["step"] == 6
@@ -256,7 +256,7 @@ def test_patience_stops_a_run_that_no_longer_improves(tmp_path: Path, capsys) ->
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(tmp_path: Path, value: float) -> None:
+def test_a_non_finite_loss_keeps_the_last_good_checkpoint(tmp_path: Path, value: float) -> None:
     calls = iter(range(100))
 
     def loss(model, batch):
@@ -272,7 +272,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(tmp
     assert log_lines(tmp_path)[-1]["ended"] == "failed"
 
 
-def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path: Path) -> None:
+def test_a_non_finite_gradient_never_reaches_the_weights(tmp_path: Path) -> None:
     class Poison(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
@@ -290,7 +290,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_p
         run(flags(tmp_path), loss_fn=loss)
 
 
-def test_the_gradient_is_clipped_to_the_given_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_are_clipped_to_the_given_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     norms = []
     step = torch.optim.AdamW.step
 
@@ -309,7 +309,7 @@ def test_the_gradient_is_clipped_to_the_given_norm(tmp_path: Path, monkeypatch: 
     assert min(norms) > 0.01
 
 
-def test_a_run_is_saved_between_evaluations_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_saved_between_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
     seen = []
 
@@ -323,7 +323,7 @@ def test_a_run_is_saved_between_evaluations_after_a_while(tmp_path: Path, monkey
     assert seen == [None, 1, 2, 3]
 
 
-def test_starting_over_keeps_the_best_of_the_run_before_and_says_so(tmp_path: Path, capsys) -> None:
+def test_starting_over_renames_the_earlier_best_model(tmp_path: Path, capsys) -> None:
     run(flags(tmp_path))
     assert "best_model.previous.pt" not in capsys.readouterr().out
     before = (tmp_path / "out/best_model.pt").read_bytes()
@@ -340,7 +340,7 @@ def test_starting_over_keeps_the_best_of_the_run_before_and_says_so(tmp_path: Pa
     assert (tmp_path / "out/best_model.pt").read_bytes() != before
 
 
-def test_every_step_is_logged_with_its_numbers_and_the_curves_are_drawn(tmp_path: Path) -> None:
+def test_every_step_is_logged_and_the_curves_are_drawn(tmp_path: Path) -> None:
     run(flags(tmp_path))
     lines = log_lines(tmp_path)
     assert [line["event"] for line in lines].count("step") == 10
@@ -355,7 +355,7 @@ def test_every_step_is_logged_with_its_numbers_and_the_curves_are_drawn(tmp_path
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_model_is_in_training_mode_in_steps_and_not_in_evaluations(tmp_path: Path) -> None:
+def test_only_training_steps_run_in_training_mode(tmp_path: Path) -> None:
     modes = []
 
     def loss(model, batch):
@@ -367,16 +367,14 @@ def test_the_model_is_in_training_mode_in_steps_and_not_in_evaluations(tmp_path:
     assert modes == evaluation + step + evaluation + step + evaluation
 
 
-def test_the_plan_follows_the_epochs_unless_steps_are_given(tmp_path: Path) -> None:
+def test_max_steps_replaces_epochs_in_the_schedule(tmp_path: Path) -> None:
     settings = flags(tmp_path, max_steps=None, eval_every=None)
     schedule = make_schedule(settings, steps_per_epoch=40)
     assert (schedule.steps, schedule.eval_every) == (120, 12)
     assert make_schedule(replace(settings, max_steps=7), steps_per_epoch=40).steps == 7
 
 
-def test_a_compiled_run_trains_as_an_eager_one_and_generation_stays_eager(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiled_run_trains_like_an_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = torch.randint(61, (16, 13))
     windows = {"data": [(row[:-1], row[1:]) for row in ids], "collate": stack_windows}
     _, eager = run(flags(tmp_path / "a", max_steps=4), **windows)
@@ -400,7 +398,7 @@ def test_a_compiled_run_trains_as_an_eager_one_and_generation_stays_eager(
     assert len(calls) == trained
 
 
-def test_a_machine_that_cannot_compile_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_failure_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_, **__):
         raise BackendCompilerFailed(fail, RuntimeError("no compiler"), inspect.currentframe())
 
@@ -409,7 +407,7 @@ def test_a_machine_that_cannot_compile_is_told_in_one_line(tmp_path: Path, monke
         run(flags(tmp_path), compiled=True)
 
 
-def test_a_run_that_stopped_early_is_finished(tmp_path: Path, capsys) -> None:
+def test_a_run_that_stopped_early_is_not_resumed(tmp_path: Path, capsys) -> None:
     rising = iter(range(1, 100))
 
     def loss(model, batch):
@@ -423,7 +421,7 @@ def test_a_run_that_stopped_early_is_finished(tmp_path: Path, capsys) -> None:
     assert "resuming" not in capsys.readouterr().out
 
 
-def test_a_resumed_run_still_keeps_the_best_of_the_run_before_it(tmp_path: Path) -> None:
+def test_a_resumed_run_still_renames_the_earlier_best_model(tmp_path: Path) -> None:
     run(flags(tmp_path))
     before = (tmp_path / "out/best_model.pt").read_bytes()
     run(flags(tmp_path, seed=2), loss_fn=Interrupt(2))  # before its first evaluation
@@ -431,7 +429,7 @@ def test_a_resumed_run_still_keeps_the_best_of_the_run_before_it(tmp_path: Path)
     assert (tmp_path / "out/best_model.previous.pt").read_bytes() == before
 
 
-def test_a_precision_that_was_chosen_automatically_stays_when_the_run_goes_on(tmp_path: Path, capsys) -> None:
+def test_an_automatic_precision_stays_on_resume(tmp_path: Path, capsys) -> None:
     run(flags(tmp_path), loss_fn=Interrupt(3))
     assert run(flags(tmp_path), runtime=replace(CPU, precision="bf16"))[0] == 0
     assert "cpu, fp32 (as in the run being resumed)" in capsys.readouterr().out
@@ -465,7 +463,7 @@ def test_a_refused_resume_leaves_the_model_untouched(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in before.items())
 
 
-def test_a_damaged_latest_says_how_to_start_over(tmp_path: Path) -> None:
+def test_a_damaged_latest_model_names_no_resume(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/latest_model.pt").write_bytes(b"junk")
     with pytest.raises(ValueError, match="latest_model.pt cannot be resumed; pass --no-resume to start over"):
@@ -473,17 +471,17 @@ def test_a_damaged_latest_says_how_to_start_over(tmp_path: Path) -> None:
     assert run(flags(tmp_path, resume=False))[0] == 0
 
 
-def test_the_folder_of_the_base_is_refused_as_the_folder_of_the_run(tmp_path: Path) -> None:
+def test_the_folder_of_the_base_is_refused_as_out(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--out .*out holds the model to start from"):
         run(flags(tmp_path), parent={"path": str(tmp_path / "out/best_model.pt"), "sha256": "0"})
 
 
-def test_the_next_command_follows_the_folder(tmp_path: Path, capsys) -> None:
+def test_the_next_command_names_a_non_default_folder(tmp_path: Path, capsys) -> None:
     run(flags(tmp_path))
     assert f"next: python next.py --base {tmp_path / 'out'}" in capsys.readouterr().out
 
 
-def test_evaluating_makes_no_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluation_computes_no_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     products = []
     monkeypatch.setattr("src.training.tied_head._add_product", lambda *_, **__: products.append(1))
     model = GPTModel(CONFIG)

@@ -33,7 +33,7 @@ def example(prompt: list[int], response: list[int]) -> tuple[list[int], list[boo
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 20])
-def test_chunked_cross_entropy_equals_the_plain_form(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+def test_chunked_cross_entropy_equals_torch(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr(tied_head, "CHUNK_ROWS", 8)
     torch.manual_seed(0)
     hidden, weight = (torch.randn(n, 16, dtype=torch.float64, requires_grad=True) for n in (rows, 61))
@@ -45,7 +45,7 @@ def test_chunked_cross_entropy_equals_the_plain_form(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(torch.autograd.grad(3 * loss, (hidden, weight)), expected_gradients)
 
 
-def test_chunked_cross_entropy_has_the_gradient_of_its_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_cross_entropy_matches_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tied_head, "CHUNK_ROWS", 2)
     hidden, weight = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (5, 7))
     targets, tiny = torch.randint(7, (5,)), 1e-6
@@ -61,7 +61,7 @@ def test_chunked_cross_entropy_has_the_gradient_of_its_differences(monkeypatch: 
             assert abs((up - down) / (2 * tiny) - gradient.view(-1)[at]) < 1e-7
 
 
-def test_chunked_cross_entropy_refuses_to_be_differentiated_twice() -> None:
+def test_a_second_backward_is_refused() -> None:
     hidden, weight = (torch.randn(n, 3, requires_grad=True) for n in (5, 7))
     loss = linear_cross_entropy(hidden, weight, torch.randint(7, (5,)))
     loss.backward(retain_graph=True)
@@ -69,7 +69,7 @@ def test_chunked_cross_entropy_refuses_to_be_differentiated_twice() -> None:
         loss.backward()
 
 
-def test_a_second_derivative_of_the_chunked_cross_entropy_is_refused() -> None:
+def test_a_second_derivative_is_refused() -> None:
     hidden, weight = (torch.randn(n, 3, requires_grad=True) for n in (5, 7))
     loss = linear_cross_entropy(hidden, weight, torch.randint(7, (5,)))
     (gradient,) = torch.autograd.grad(loss * torch.ones((), requires_grad=True), hidden, create_graph=True)
@@ -78,7 +78,7 @@ def test_a_second_derivative_of_the_chunked_cross_entropy_is_refused() -> None:
 
 
 @pytest.mark.parametrize("frozen", ["hidden", "weight"])
-def test_what_is_frozen_gets_no_gradient_and_the_other_its_own(frozen: str) -> None:
+def test_a_frozen_operand_leaves_the_other_gradient_intact(frozen: str) -> None:
     torch.manual_seed(0)
     parts = {"hidden": torch.randn(5, 3), "weight": torch.randn(7, 3)}
     free = next(part for name, part in parts.items() if name != frozen).requires_grad_()
@@ -90,7 +90,7 @@ def test_what_is_frozen_gets_no_gradient_and_the_other_its_own(frozen: str) -> N
 
 
 @pytest.mark.parametrize("size", [1e2, 1e4])
-def test_chunked_cross_entropy_holds_where_a_target_is_all_but_impossible(size: float) -> None:
+def test_underflowed_target_probabilities_keep_their_loss(size: float) -> None:
     hidden, weight = (
         torch.tensor([[size]], requires_grad=True),
         torch.tensor([[1.0], [-1.0], [0.5]], requires_grad=True),
@@ -123,7 +123,7 @@ def test_chunked_cross_entropy_in_bf16_stays_near_fp32(
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_matrix_that_is_embedding_and_head_has_the_gradient_of_both(times: int) -> None:
+def test_tied_weight_gradient_sums_embedding_and_head(times: int) -> None:
     torch.manual_seed(0)
     weight = torch.randn(61, 16, dtype=torch.float64, requires_grad=True)
     ids, targets, tied = torch.tensor([[3, 5, 3], [60, 0, 5]]), torch.randint(61, (6,)), TiedGradient()
@@ -145,7 +145,7 @@ def test_language_model_loss_equals_its_naive_form(model: GPTModel) -> None:
     assert_same_gradients(model, loss, naive)
 
 
-def test_only_targets_that_count_are_in_the_loss_each_seeing_its_own_text_alone(model: GPTModel) -> None:
+def test_packed_sequences_have_the_loss_of_separate_ones(model: GPTModel) -> None:
     texts = [example([1, 2, 3], [4, 5]), example([6], [7, 8, 9, 10]), ([1, 2, 3, 4], [False, True, False, True])]
     batch = pack_examples(texts)
     loss, _ = language_model_loss(model, batch)
@@ -160,7 +160,7 @@ def test_only_targets_that_count_are_in_the_loss_each_seeing_its_own_text_alone(
     assert batch.count == 8
 
 
-def test_the_first_token_learned_is_the_first_of_the_response(model: GPTModel) -> None:
+def test_the_first_supervised_token_starts_the_response(model: GPTModel) -> None:
     def loss(prompt: list[int], response: list[int]) -> float:
         return language_model_loss(model, pack_examples([example([9], [8]), example(prompt, response)]))[0].item()
 
@@ -213,7 +213,7 @@ def trl_loss(kind: str, logps: list[torch.Tensor], lengths: torch.Tensor, smooth
 @pytest.mark.parametrize(
     ("kind", "smoothing"), [("sigmoid", 0.0), ("hinge", 0.0), ("ipo", 0.0), ("robust", 0.0), ("robust", 0.2)]
 )
-def test_every_preference_loss_equals_trls(kind: str, smoothing: float) -> None:
+def test_preference_losses_equal_trl(kind: str, smoothing: float) -> None:
     torch.manual_seed(1)
     for _ in range(5):
         logps = [-20 * torch.rand(6) for _ in range(4)]
@@ -267,7 +267,7 @@ def by_hand(model: GPTModel, prompt: list[int], response: list[int]) -> torch.Te
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "robust"])
-def test_the_first_preference_loss_is_exactly_ln_two(model: GPTModel, kind: str) -> None:
+def test_preference_loss_starts_at_ln_two(model: GPTModel, kind: str) -> None:
     batch = pack_pairs(PAIRS[:2])
     with torch.no_grad():
         loss, metrics = preference_loss(model, batch, reference=live(copy.deepcopy(model)), beta=0.1, loss=kind)
@@ -277,7 +277,7 @@ def test_the_first_preference_loss_is_exactly_ln_two(model: GPTModel, kind: str)
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "ipo"])
-def test_pairs_that_share_a_prompt_give_what_separate_rows_give(model: GPTModel, kind: str) -> None:
+def test_a_shared_prompt_gives_the_loss_of_separate_rows(model: GPTModel, kind: str) -> None:
     reference = moved(model).requires_grad_(False)
     loss, metrics = preference_loss(model, pack_pairs(PAIRS), reference=live(reference), beta=0.5, loss=kind)
     policy, ref = (
@@ -296,7 +296,7 @@ def test_pairs_that_share_a_prompt_give_what_separate_rows_give(model: GPTModel,
     assert (metrics["chosen_tokens"].item(), metrics["rejected_tokens"].item()) == (7, 12)
 
 
-def test_kl_is_that_of_the_next_token_distributions(model: GPTModel) -> None:
+def test_kl_is_between_next_token_distributions(model: GPTModel) -> None:
     reference = moved(model)
     with torch.no_grad():
         _, metrics = preference_loss(model, pack_pairs(PAIRS[:2]), reference=live(reference), beta=0.1)
@@ -312,7 +312,7 @@ def test_kl_is_that_of_the_next_token_distributions(model: GPTModel) -> None:
     assert metrics["kl"].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_training_step_runs_the_policy_alone(model: GPTModel) -> None:
+def test_a_training_step_does_not_run_the_reference(model: GPTModel) -> None:
     kept = SimpleNamespace(model=None, logprobs=lambda batch: torch.full((2 * batch.count,), -3.0))
     loss, metrics = preference_loss(model, pack_pairs(PAIRS), reference=kept, beta=0.1)
     assert "kl" not in metrics
@@ -320,7 +320,7 @@ def test_a_training_step_runs_the_policy_alone(model: GPTModel) -> None:
     assert any(parameter.grad.any() for parameter in model.parameters())
 
 
-def test_pairs_one_by_one_sum_to_what_they_give_in_one_batch(model: GPTModel) -> None:
+def test_preference_loss_sums_over_pairs(model: GPTModel) -> None:
     reference = live(moved(model))
     whole, metrics = preference_loss(model, pack_pairs(PAIRS), reference=reference, beta=0.5)
     parts = [preference_loss(model, pack_pairs([pair]), reference=reference, beta=0.5) for pair in PAIRS]

@@ -27,7 +27,7 @@ def model() -> GPTModel:
     return model.train()
 
 
-def test_the_mean_is_over_all_targets_and_not_over_batches(model: GPTModel) -> None:
+def test_loss_is_a_mean_over_targets_not_over_batches(model: GPTModel) -> None:
     apart = mean_metrics(model, language_model_loss, [pack_examples([SHORT]), pack_examples([LONG])], CPU)["loss"]
     together = mean_metrics(model, language_model_loss, [pack_examples([SHORT, LONG])], CPU)["loss"]
     short, long = (mean_metrics(model, language_model_loss, [pack_examples([e])], CPU)["loss"] for e in (SHORT, LONG))
@@ -44,7 +44,7 @@ def test_metrics_are_means_over_the_same_count(model: GPTModel) -> None:
     assert mean_metrics(model, loss, batches, CPU) == {"loss": 1.0, "kl": 0.5, "accuracy": 2.0}
 
 
-def test_nothing_is_dropped_and_nothing_is_learned(model: GPTModel) -> None:
+def test_evaluation_has_no_dropout_and_no_gradients(model: GPTModel) -> None:
     batches = [pack_examples([SHORT, LONG])]
     first = mean_metrics(model, language_model_loss, batches, CPU)
     assert mean_metrics(model, language_model_loss, batches, CPU) == first
@@ -52,7 +52,7 @@ def test_nothing_is_dropped_and_nothing_is_learned(model: GPTModel) -> None:
     assert model.training
 
 
-def test_batches_are_moved_and_computed_as_the_runtime_says(model: GPTModel) -> None:
+def test_evaluation_uses_the_device_and_precision(model: GPTModel) -> None:
     log = []
 
     @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def model() -> GPTModel:
     return GPTModel(CONFIG)
 
 
-def test_matrices_decay_and_nothing_else_does(model: GPTModel) -> None:
+def test_only_matrices_have_weight_decay(model: GPTModel) -> None:
     decaying, others = parameter_groups(model, 0.3)
     assert (decaying["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -33,13 +33,13 @@ def test_every_parameter_is_in_a_group_exactly_once(model: GPTModel) -> None:
     assert set(grouped) == {id(p) for p in model.parameters()}
 
 
-def test_a_frozen_parameter_is_left_alone(model: GPTModel) -> None:
+def test_frozen_parameters_are_in_no_group(model: GPTModel) -> None:
     model.wpe.weight.requires_grad_(False)
     grouped = [id(p) for group in parameter_groups(model, 0.1) for p in group["params"]]
     assert set(grouped) == {id(p) for p in model.parameters()} - {id(model.wpe.weight)}
 
 
-def test_the_optimizer_has_the_settings_of_gpt3(model: GPTModel) -> None:
+def test_adamw_has_the_settings_of_gpt3(model: GPTModel) -> None:
     # Brown et al. 2020, appendix B: Adam with betas 0.9 and 0.95, epsilon 1e-8, weight decay 0.1.
     optimizer = make_adamw(model, max_lr=0.02, weight_decay=0.1)
     assert isinstance(optimizer, torch.optim.AdamW)
@@ -49,7 +49,7 @@ def test_the_optimizer_has_the_settings_of_gpt3(model: GPTModel) -> None:
         assert group["fused"] is True  # the CPU has a fused form too
 
 
-def test_ten_steps_equal_those_of_the_plain_form(model: GPTModel) -> None:
+def test_fused_adamw_equals_the_unfused_form(model: GPTModel) -> None:
     torch.manual_seed(0)
     twin = GPTModel(CONFIG)
     ours = make_adamw(model, max_lr=0.01, weight_decay=0.5)
@@ -64,7 +64,7 @@ def test_ten_steps_equal_those_of_the_plain_form(model: GPTModel) -> None:
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5, msg=name)
 
 
-def test_the_first_step_is_that_of_the_paper() -> None:
+def test_the_first_adamw_step_is_the_papers() -> None:
     # Loshchilov and Hutter 2019, algorithm 2: with bias correction the first update is the sign of the gradient.
     layer = torch.nn.Linear(2, 1)
     before = layer.weight.detach().clone(), layer.bias.detach().clone()
@@ -76,7 +76,7 @@ def test_the_first_step_is_that_of_the_paper() -> None:
     torch.testing.assert_close(layer.bias.detach(), before[1] - 0.1)
 
 
-def test_muon_turns_the_matrices_in_the_blocks_and_adamw_the_rest(model: GPTModel) -> None:
+def test_muon_updates_block_matrices_and_adamw_the_rest(model: GPTModel) -> None:
     torch.manual_seed(0)
     twin = GPTModel(CONFIG)
     ours = MuonAndAdamW(model, max_lr=0.01, weight_decay=0.5)
@@ -103,7 +103,7 @@ def test_muon_turns_the_matrices_in_the_blocks_and_adamw_the_rest(model: GPTMode
         assert torch.equal(a, b), name
 
 
-def test_muon_takes_its_rate_from_its_groups_and_forgets_gradients(model: GPTModel) -> None:
+def test_muon_reads_lr_from_its_groups_and_zeroes_gradients(model: GPTModel) -> None:
     optimizer = MuonAndAdamW(model, max_lr=0.01, weight_decay=0.0)
     before = [p.detach().clone() for p in model.parameters()]
     for p in model.parameters():
@@ -120,14 +120,14 @@ def rates(steps: int, warmup_steps: int, max_lr: float = 1.0, min_lr: float = 0.
     return [lr_at(i, max_lr=max_lr, min_lr=min_lr, warmup_steps=warmup_steps, steps=steps) for i in range(steps)]
 
 
-def test_the_rate_rises_in_a_line_and_falls_as_a_cosine() -> None:
+def test_lr_warms_up_linearly_and_decays_as_a_cosine() -> None:
     assert rates(9, 3) == pytest.approx(
         [1 / 4, 2 / 4, 3 / 4, 1.0, *(0.1 + 0.45 * (1 + math.cos(math.pi * i / 5)) for i in range(1, 6))]
     )
 
 
 @pytest.mark.parametrize(("steps", "warmup_steps"), [(2, 0), (10, 0), (10, 1), (100, 20), (1000, 998), (57, 13)])
-def test_the_rate_peaks_after_the_warm_up_and_ends_at_its_lowest(steps: int, warmup_steps: int) -> None:
+def test_lr_peaks_after_the_warm_up_and_ends_at_min_lr(steps: int, warmup_steps: int) -> None:
     values = rates(steps, warmup_steps)
     assert values[warmup_steps] == max(values) == pytest.approx(1.0)
     assert values[-1] == pytest.approx(0.1)
@@ -143,22 +143,22 @@ def test_a_warm_up_as_long_as_the_run_only_rises(steps: int, warmup_steps: int) 
 
 
 @pytest.mark.parametrize(("steps", "warmup_steps"), [(1, 0), (4, 3)])
-def test_a_single_step_after_the_warm_up_has_the_highest_rate(steps: int, warmup_steps: int) -> None:
+def test_a_single_step_after_the_warm_up_has_max_lr(steps: int, warmup_steps: int) -> None:
     assert rates(steps, warmup_steps)[-1] == pytest.approx(1.0)
 
 
-def test_the_rate_may_be_constant_or_fall_to_nothing() -> None:
+def test_lr_may_be_constant_or_decay_to_zero() -> None:
     assert rates(5, 0, max_lr=0.3, min_lr=0.3) == pytest.approx([0.3] * 5)
     assert rates(5, 0, min_lr=0.0)[-1] == pytest.approx(0.0, abs=1e-12)
 
 
-def test_beyond_its_last_step_a_run_keeps_the_lowest_rate() -> None:
+def test_steps_beyond_the_last_have_min_lr() -> None:
     values = {lr_at(step, max_lr=1.0, min_lr=0.1, warmup_steps=2, steps=10) for step in (9, 10, 11, 500)}
     assert list(values) == pytest.approx([0.1])
 
 
 @pytest.mark.parametrize("most", [0.1, 5.0, math.inf])
-def test_clipping_is_that_of_torch_and_leaves_shorter_gradients_untouched(most: float) -> None:
+def test_clipping_equals_torch_and_skips_short_gradients(most: float) -> None:
     gradients = [torch.tensor([[3.0, 0.0]]), torch.tensor([4.0 / 3]), None]
     ours, theirs = ([torch.nn.Parameter(torch.zeros(s)) for s in ((1, 2), (1,), (3,))] for _ in range(2))
     for parameter, gradient in zip([*ours, *theirs], gradients * 2, strict=True):

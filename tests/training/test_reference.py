@@ -63,7 +63,7 @@ def table(model: GPTModel, folder: Path, identity=IDENTITY) -> tuple[torch.Tenso
     return fresh.logprobs(pack_pairs(all_pairs())), fresh.model.read
 
 
-def test_they_are_computed_once_and_equal_live_ones_in_any_batch(model: GPTModel, tmp_path: Path, capsys) -> None:
+def test_logprobs_are_computed_once_and_then_cached(model: GPTModel, tmp_path: Path, capsys) -> None:
     computed, read = table(model, tmp_path)
     assert read == 5  # batches of two of nine pairs
     assert "9 pairs computed in" in (said := capsys.readouterr().out)
@@ -77,7 +77,7 @@ def test_they_are_computed_once_and_equal_live_ones_in_any_batch(model: GPTModel
     torch.testing.assert_close(fresh.logprobs(some), answer_logprobs(model, some), atol=1e-4, rtol=1e-5)
 
 
-def test_losses_and_gradients_are_those_of_a_live_reference_and_start_at_ln_two(model: GPTModel, tmp_path) -> None:
+def test_cached_logprobs_give_the_loss_of_a_live_reference(model: GPTModel, tmp_path) -> None:
     kept, batch = reference(model, tmp_path), pack_pairs(all_pairs()[3:7])
     loss, metrics = preference_loss(model, batch, reference=kept, beta=0.1)
     assert loss.item() / 4 == pytest.approx(math.log(2), abs=1e-5)
@@ -96,7 +96,7 @@ def test_losses_and_gradients_are_those_of_a_live_reference_and_start_at_ln_two(
 
 
 @pytest.mark.parametrize("changed", [*IDENTITY, "precision", "version"])
-def test_what_they_follow_from_makes_them_anew_when_it_changes(
+def test_a_changed_input_invalidates_the_cache(
     model: GPTModel, tmp_path: Path, changed: str, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table(model, tmp_path)
@@ -124,7 +124,7 @@ def strip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, alter, strip, lambda path: path.write_text("no checkpoint", encoding="utf-8")])
-def test_a_damaged_file_is_computed_anew(model: GPTModel, tmp_path: Path, damage, capsys) -> None:
+def test_a_damaged_cache_is_recomputed(model: GPTModel, tmp_path: Path, damage, capsys) -> None:
     computed, _ = table(model, tmp_path)
     damage(tmp_path / REFERENCE)
     again, read = table(model, tmp_path)
@@ -135,7 +135,7 @@ def test_a_damaged_file_is_computed_anew(model: GPTModel, tmp_path: Path, damage
 
 
 @pytest.mark.parametrize("off", [2.0, math.nan])
-def test_kept_ones_that_disagree_with_live_ones_are_computed_anew(
+def test_a_cache_that_disagrees_with_the_model_is_recomputed(
     model: GPTModel, tmp_path: Path, off: float, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     right, _ = table(model, tmp_path)
@@ -150,7 +150,7 @@ def test_kept_ones_that_disagree_with_live_ones_are_computed_anew(
     assert "nats off recomputed values)" in capsys.readouterr().out
 
 
-def test_a_kept_reference_in_bf16_agrees_with_itself(model: GPTModel, tmp_path: Path) -> None:
+def test_a_cache_in_bf16_is_reused(model: GPTModel, tmp_path: Path) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rounded, _ = table(model, tmp_path)
         kept, read = table(model, tmp_path)

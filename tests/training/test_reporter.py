@@ -43,7 +43,7 @@ def reporter(tmp_path: Path):
     reporter.close()
 
 
-def test_a_log_line_is_one_json_object_with_its_event_stage_and_time(reporter: Reporter) -> None:
+def test_a_log_line_is_one_json_object(reporter: Reporter) -> None:
     reporter.event("start", step=0, facts={"data": "Zürich 字"})
     reporter.step(1, 2.5, DPO, **STEP)
     reporter.evaluation(1, "val", {"loss": 2.0, **DPO}, best=True, epoch=0)
@@ -63,7 +63,7 @@ def test_a_log_line_is_one_json_object_with_its_event_stage_and_time(reporter: R
     assert 0 <= start["elapsed_s"] <= step["elapsed_s"] <= evaluation["elapsed_s"]
 
 
-def test_an_evaluation_on_the_training_data_is_logged_as_such(reporter: Reporter, capsys) -> None:
+def test_an_evaluation_on_training_data_is_train_loss(reporter: Reporter, capsys) -> None:
     reporter.evaluation(5, "train", {"loss": 2.0}, best=False)
     [line] = lines_of(reporter.path)
     assert line["train_loss"] == 2.0 and "val_loss" not in line
@@ -71,7 +71,7 @@ def test_an_evaluation_on_the_training_data_is_logged_as_such(reporter: Reporter
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_number_that_json_has_no_spelling_for_is_null_wherever_it_stands(reporter: Reporter, value: float) -> None:
+def test_nan_and_infinity_are_logged_as_null(reporter: Reporter, value: float) -> None:
     reporter.event("end", best_loss=value, settings={"clip": value, "rates": [1.0, value]})
     reporter.step(1, 2.0, {}, **{**STEP, "grad_norm": value})
     end, step = lines_of(reporter.path)
@@ -80,7 +80,7 @@ def test_a_number_that_json_has_no_spelling_for_is_null_wherever_it_stands(repor
     assert step["grad_norm"] is None and step["loss"] == 2.0
 
 
-def test_other_values_are_logged_as_plain_ones(reporter: Reporter) -> None:
+def test_other_values_are_logged_as_plain_values(reporter: Reporter) -> None:
     reporter.event("start", path=Path("a"), flag=True, none=None, many=(1, "b"), by={3: Path("c")}, dtype=torch.float32)
     [line] = lines_of(reporter.path)
     expected = {"path": "a", "flag": True, "none": None, "many": [1, "b"], "by": {"3": "c"}, "dtype": "torch.float32"}
@@ -92,7 +92,7 @@ def bars(line: str) -> list[int]:
     return [match.start() for match in re.finditer(r" \| |$", line)]
 
 
-def test_the_columns_of_all_lines_stand_under_each_other(reporter: Reporter, capsys) -> None:
+def test_step_lines_are_aligned(reporter: Reporter, capsys) -> None:
     steps = [
         (1, 10.8249, {"margin": 0.0, "accuracy": 0.0}, {"lr": 1e-3, "grad_norm": 123.456, "tokens_per_s": 999.4}),
         (5, 0.0001, {"margin": -12.3456, "accuracy": 1.0}, {"lr": 2.5e-10, "grad_norm": 0.0, "tokens_per_s": 41_234.0}),
@@ -108,7 +108,7 @@ def test_the_columns_of_all_lines_stand_under_each_other(reporter: Reporter, cap
     assert {tuple(bars(line)) for line in lines} == {tuple(bars(lines[0]))}
 
 
-def test_the_columns_of_evaluations_stand_under_each_other_whether_best_or_not(reporter: Reporter, capsys) -> None:
+def test_evaluation_lines_are_aligned(reporter: Reporter, capsys) -> None:
     far = {"margin": -12.5, "accuracy": 1.0, "chosen_logp": -1234.5, "rejected_logp": -9.0, "kl": 123.4}
     reporter.evaluation(0, "val", {"loss": 0.6931, **DPO}, best=False)
     reporter.evaluation(100, "val", {"loss": 12.0, **far}, best=True)
@@ -120,14 +120,14 @@ def test_the_columns_of_evaluations_stand_under_each_other_whether_best_or_not(r
     )
 
 
-def test_a_metric_without_a_column_is_logged_and_not_shown(reporter: Reporter, capsys) -> None:
+def test_a_metric_without_a_column_is_only_logged(reporter: Reporter, capsys) -> None:
     reporter.step(1, 2.0, {"surprise": 7.5}, **STEP)
     assert "7.5" not in capsys.readouterr().out
     assert lines_of(reporter.path)[0]["surprise"] == 7.5
 
 
 @pytest.mark.parametrize(("steps", "shown"), [(5, 5), (20, 20), (400, 21), (1000, 21)])
-def test_every_step_is_logged_and_some_twenty_are_shown(tmp_path: Path, capsys, steps: int, shown: int) -> None:
+def test_every_step_is_logged_and_about_twenty_are_shown(tmp_path: Path, capsys, steps: int, shown: int) -> None:
     reporter = Reporter("sft", tmp_path, first_step=0, steps=steps)
     for step in range(1, steps + 1):
         reporter.step(step, 2.0, {}, **STEP)
@@ -138,7 +138,7 @@ def test_every_step_is_logged_and_some_twenty_are_shown(tmp_path: Path, capsys, 
     assert lines[0].startswith("step      1/") and lines[-1].startswith(f"step {steps:>6}/")
 
 
-def test_piped_output_has_lines_only(tmp_path: Path, capsys) -> None:
+def test_piped_output_has_only_lines(tmp_path: Path, capsys) -> None:
     reporter = Reporter("sft", tmp_path, first_step=0, steps=2)
     reporter.say("first")
     reporter.step(1, 2.0, {}, **STEP)
@@ -151,7 +151,7 @@ def test_piped_output_has_lines_only(tmp_path: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize("first_step", [0, 40])
-def test_on_a_terminal_a_bar_with_the_time_left_stands_under_the_lines(tmp_path, monkeypatch, first_step: int) -> None:
+def test_a_terminal_shows_a_progress_bar_below_the_lines(tmp_path, monkeypatch, first_step: int) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     piped = io.StringIO()
@@ -166,7 +166,7 @@ def test_on_a_terminal_a_bar_with_the_time_left_stands_under_the_lines(tmp_path,
     assert re.fullmatch(r"(step +\d+/50 \| [^\r\x1b]*\n)+", piped.getvalue())  # lines go to stdout, whole
 
 
-def test_a_line_starts_where_the_bar_was_and_not_behind_it(tmp_path: Path, monkeypatch) -> None:
+def test_a_line_replaces_the_progress_bar(tmp_path: Path, monkeypatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(sys, "stdout", screen)
@@ -186,7 +186,7 @@ class Clock(datetime):
         return cls(2031, 5, 6, 7, 8, 9)
 
 
-def test_two_runs_of_the_same_second_have_two_files(tmp_path: Path, monkeypatch) -> None:
+def test_runs_started_in_the_same_second_have_two_logs(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(reporter_module, "datetime", Clock)
     names = []
     for number in range(3):
@@ -220,7 +220,7 @@ def drawn(log: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[fl
     return curves
 
 
-def test_the_picture_shows_every_step_and_both_kinds_of_evaluation(tmp_path: Path, monkeypatch) -> None:
+def test_the_plot_shows_steps_and_both_kinds_of_evaluation(tmp_path: Path, monkeypatch) -> None:
     log = write_log(
         tmp_path / "sft-1.jsonl",
         {"event": "start", "step": 0},
@@ -238,13 +238,13 @@ def test_the_picture_shows_every_step_and_both_kinds_of_evaluation(tmp_path: Pat
     }
 
 
-def test_a_run_with_evaluations_only_is_drawn_too(tmp_path: Path, monkeypatch) -> None:
+def test_a_log_with_evaluations_only_is_plotted(tmp_path: Path, monkeypatch) -> None:
     log = write_log(tmp_path / "sft-1.jsonl", {"event": "eval", "step": 0, "train_loss": 4.0})
     assert drawn(log, monkeypatch) == {"evaluation, train": [(0, 4.0)]}
 
 
 @pytest.mark.parametrize("events", [[], [{"event": "start", "step": 0}, {"event": "end", "step": 0}]])
-def test_a_log_without_losses_has_no_picture(tmp_path: Path, events: list[dict]) -> None:
+def test_a_log_without_losses_has_no_plot(tmp_path: Path, events: list[dict]) -> None:
     log = write_log(tmp_path / "sft-1.jsonl", *events)
     assert draw_curves(log) is None
     assert list(tmp_path.iterdir()) == [log]
