@@ -33,7 +33,7 @@ DRAFT_TOKENS = (0, 2, 3, 5, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Flags:
     ngram: int = flag(sequence.NGRAM, "tokens that must match before a draft is made")
     tokens: int = flag(60_000, "tokens of each text")
     rounds: int = flag(9, "timed forward passes of each length")
@@ -78,7 +78,7 @@ def replay(window: list[int], draft_tokens: int, vocab_size: int) -> Counter[int
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    flags, _ = parse(Config, argv, __doc__)
+    flags, _ = parse(Flags, argv, __doc__)
     check_rounds(flags.rounds)
     sequence.NGRAM = flags.ngram
     source = "".join(file.read_text(encoding="utf-8") for file in sorted(Path("src").rglob("*.py")))
