@@ -17,7 +17,7 @@ from src.common.atomic_file import atomic_write, remove_stale_temporaries
 from src.common.messages import naming_file, one_line
 from src.model.config import GPTConfig
 from src.model.gpt import GPTModel, on_meta_device
-from src.model.hub import CONFIG
+from src.model.hub import CONFIG_FILE
 from src.model.load_gpt2 import load_gpt2
 from src.tokenizer import Encoding, load_encoding
 
@@ -209,9 +209,9 @@ def file_sha256(path: Path) -> str:
 def _resolve(path: Path) -> Path:
     """What a path stands for: of a folder its best_model.pt, or the folder itself where it is Hugging Face's."""
     best = path / BEST
-    if path.is_dir() and not best.is_file() and not (path / CONFIG).is_file():
+    if path.is_dir() and not best.is_file() and not (path / CONFIG_FILE).is_file():
         raise FileNotFoundError(
-            f"{path}: a folder without {BEST} or a Hugging Face model's {CONFIG}; "
+            f"{path}: a folder without {BEST} or a Hugging Face model's {CONFIG_FILE}; "
             f"make one with {producing_command(best)}"
         )
     return best if best.is_file() else path
@@ -219,7 +219,7 @@ def _resolve(path: Path) -> Path:
 
 def _template_beside(path: Path) -> str | None:
     """The prompt template that a Hugging Face folder's config.json names; foreign ones name none."""
-    file = (path if path.is_dir() else path.parent) / CONFIG
+    file = (path if path.is_dir() else path.parent) / CONFIG_FILE
     named = json.loads(file.read_text(encoding="utf-8")).get(PROMPT_TEMPLATE) if file.is_file() else None
     return named if isinstance(named, str) else None
 

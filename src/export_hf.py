@@ -20,8 +20,8 @@ from src.cli import flag, parse
 from src.common.messages import one_line
 from src.data.prompts import TEMPLATE, as_jinja
 from src.model.config import GPTConfig
-from src.model.hub import CONFIG
-from src.model.load_gpt2 import INPUT_FIRST, SIZES
+from src.model.hub import CONFIG_FILE
+from src.model.load_gpt2 import CONFIG_KEYS, TRANSPOSED
 from src.program import run_script
 from src.tokenizer.gpt2 import END_OF_TEXT, vocabulary_file
 
@@ -41,7 +41,7 @@ def config_json(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        **{theirs: getattr(config, ours) for theirs, ours in SIZES.items()},
+        **{theirs: getattr(config, ours) for theirs, ours in CONFIG_KEYS.items()},
         "n_inner": config.d_ff,
         "activation_function": ACTIVATIONS.get(config.activation, config.activation),
         "layer_norm_epsilon": config.layer_norm_epsilon,
@@ -56,7 +56,7 @@ def config_json(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
 def hugging_face_state_dict(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A GPTModel's state dict with Hugging Face's names; the blocks' matrices are (in, out) and contiguous."""
     return {
-        f"transformer.{name}": (tensor.t() if name.endswith(INPUT_FIRST) else tensor).contiguous()
+        f"transformer.{name}": (tensor.t() if name.endswith(TRANSPOSED) else tensor).contiguous()
         for name, tensor in weights.items()
     }
 
@@ -90,9 +90,11 @@ def _write_files(base: LoadedModel, folder: Path) -> None:
     from safetensors.torch import save_file
 
     size, template = base.model.config, base.metadata.get("template")
-    _write_json(folder / CONFIG, config_json(size, base.encoding.eot_token) | {PROMPT_TEMPLATE: template})
+    _write_json(folder / CONFIG_FILE, config_json(size, base.encoding.eot_token) | {PROMPT_TEMPLATE: template})
     save_file(hugging_face_state_dict(base.model.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    shutil.copymode(folder / CONFIG, folder / WEIGHTS_FILE)  # safetensors makes its file readable by the owner only
+    shutil.copymode(
+        folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    )  # safetensors makes its file readable by the owner only
     if base.encoding.name == "gpt2":
         for theirs, ours in VOCABULARY.items():
             (folder / theirs).write_bytes(vocabulary_file(ours))

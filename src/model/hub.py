@@ -1,15 +1,14 @@
-"""The files of a Hugging Face model: which of them hold the weights, and fetching them from a hub.
+"""The files of a Hugging Face model: which of them hold the weights, and how to download them from a hub.
 
-What is fetched lies in huggingface_hub's own cache, where any other program finds it, and its settings hold
-(HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME, HF_TOKEN, ...). Its `hf_hub_download` is not used: as of version 2.4 it deletes
-a partial file when it is interrupted, never hashes what arrived, and without network retries for 23 s and more.
+Downloads go to huggingface_hub's own cache, which other programs share, and follow its settings (HF_ENDPOINT,
+HF_HUB_OFFLINE, HF_HOME, HF_TOKEN, ...). Its `hf_hub_download` is not used: as of version 2.4 it deletes a partial file
+when interrupted, never verifies a hash, and without network retries for 23 s or more.
 """
 
 import hashlib
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,20 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.common.atomic_file import atomic_write
+from src.common.disk import format_bytes, require_free_space
 from src.common.messages import one_line
 
-CONFIG = "config.json"
-# In the order of preference. An index names the files that a large model is cut into.
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-WAYS_ON = (
-    "three ways on: --weights PATH (a Hugging Face folder or weights file that you have), "
+CONFIG_FILE = "config.json"
+# In order of preference. An index lists the files that a large model is split into.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+ALTERNATIVES = (
+    "three alternatives: --weights PATH (a Hugging Face folder or weights file that you have), "
     "HF_ENDPOINT=https://MIRROR (another server), or python main.py (train from scratch, nothing to download)"
 )
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the hub describes it. `size` in bytes, None where the hub doesn't say."""
+    """A file as the hub describes it. `size` in bytes, None if unknown."""
 
     name: str
     url: str
@@ -39,12 +44,12 @@ class RemoteFile:
     size: int | None
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files in a Hugging Face folder that hold its weights, in the order of preference above.
+def find_weight_files(folder: Path) -> list[Path]:
+    """The weight files of a Hugging Face folder, in the most preferred format.
 
-    Raises FileNotFoundError where there are none or a part is missing, ValueError for an unreadable index.
+    Raises FileNotFoundError if there are none or a part is missing, ValueError for an unreadable index.
     """
-    for name in WEIGHTS:
+    for name in WEIGHT_FILES:
         path = folder / name
         if not path.is_file():
             continue
@@ -53,17 +58,17 @@ def weight_files(folder: Path) -> list[Path]:
         parts = [folder / part for part in _parts(path)]
         for part in parts:
             if not part.is_file():
-                raise FileNotFoundError(f"{path} names {part.name}, which is not beside it; fetch that file as well")
+                raise FileNotFoundError(f"{path} lists {part.name}, which is not in its folder; download it as well")
         return parts
-    raise FileNotFoundError(f"{folder} holds no weights; expected {WEIGHTS[0]}, {WEIGHTS[2]} or an index of parts")
+    raise FileNotFoundError(f"{folder} has no weights; expected {WEIGHT_FILES[0]}, {WEIGHT_FILES[2]} or an index")
 
 
-def download(repo: str, cache: str | Path | None = None) -> Path:
-    """Folder with config.json and the weights of the hub model `repo`, from the cache or else from the hub.
+def download_model(repo: str, cache: str | Path | None = None) -> Path:
+    """The folder with config.json and the weights of the hub model `repo`, downloaded unless it is cached.
 
-    Without network a cached model works. A download is announced on stderr with its true size, goes on where an
-    earlier one was cut, and enters the cache only if its SHA-256 is the one the hub gave. `cache` is the cache folder
-    (None: huggingface_hub's own). Raises OSError with the ways on.
+    A cached model needs no network. A download is announced on stderr with its true size, resumes an earlier partial
+    one, and enters the cache only if its SHA-256 equals the hub's. cache: the cache folder (None: huggingface_hub's
+    own). Raises OSError with the alternatives.
     """
     from huggingface_hub import constants
 
@@ -74,12 +79,12 @@ def download(repo: str, cache: str | Path | None = None) -> Path:
 def _cached(repo: str, root: Path) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(repo, CONFIG, cache_dir=root)
+    config = try_to_load_from_cache(repo, CONFIG_FILE, cache_dir=root)
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
     try:
-        weight_files(folder)
+        find_weight_files(folder)
     except FileNotFoundError:
         return None
     return folder
@@ -90,43 +95,43 @@ def _fetch_model(repo: str, root: Path) -> Path:
     from huggingface_hub.file_download import repo_folder_name
 
     home = root / repo_folder_name(repo_id=repo, repo_type="model")
-    config = _ask(repo, CONFIG, root)
+    config = _file_info(repo, CONFIG_FILE, root)
     if config is None:
-        raise FileNotFoundError(f"{constants.ENDPOINT} has no {CONFIG} of {repo}; {WAYS_ON}")
+        raise FileNotFoundError(f"{constants.ENDPOINT} has no {CONFIG_FILE} for {repo}; {ALTERNATIVES}")
     snapshot = home / "snapshots" / config.commit
     weights = _first_weights(repo, root)
     files = [weights]
     if weights.name.endswith(".json"):
         _fetch(repo, [weights], home, snapshot)
-        files = [_ask_for_part(repo, name, root) for name in _parts(snapshot / weights.name)]
+        files = [_part_info(repo, name, root) for name in _parts(snapshot / weights.name)]
     _fetch(repo, [config, *files], home, snapshot)
-    with atomic_write(home / "refs" / "main") as file:  # last: from now on the cache holds the whole model
+    with atomic_write(home / "refs" / "main") as file:  # last: this marks the model as complete
         file.write(config.commit.encode("utf-8"))
     return snapshot
 
 
 def _first_weights(repo: str, root: Path) -> RemoteFile:
-    for name in WEIGHTS:
-        found = _ask(repo, name, root)
+    for name in WEIGHT_FILES:
+        found = _file_info(repo, name, root)
         if found is not None:
             return found
-    raise FileNotFoundError(f"{repo} has neither {WEIGHTS[0]} nor {WEIGHTS[2]}; {WAYS_ON}")
+    raise FileNotFoundError(f"{repo} has neither {WEIGHT_FILES[0]} nor {WEIGHT_FILES[2]}; {ALTERNATIVES}")
 
 
-def _ask_for_part(repo: str, name: str, root: Path) -> RemoteFile:
-    found = _ask(repo, name, root)
+def _part_info(repo: str, name: str, root: Path) -> RemoteFile:
+    found = _file_info(repo, name, root)
     if found is None:
-        raise FileNotFoundError(f"{repo} lacks {name}, which its own index names; {WAYS_ON}")
+        raise FileNotFoundError(f"{repo} lacks {name}, which its own index lists; {ALTERNATIVES}")
     return found
 
 
-def _ask(repo: str, name: str, root: Path) -> RemoteFile | None:
-    """What the hub says of a file, or None where the model has no such file. One request, no retries."""
+def _file_info(repo: str, name: str, root: Path) -> RemoteFile | None:
+    """The hub's description of a file, or None if the model has no such file. One request, no retries."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 
     url = hf_hub_url(repo, name)
-    with _explained(repo, root):
+    with _one_line_errors(repo, root):
         try:
             found = get_hf_file_metadata(url)
         except HfHubHTTPError as error:
@@ -135,20 +140,20 @@ def _ask(repo: str, name: str, root: Path) -> RemoteFile | None:
                 return None
             raise
     if found.etag is None or not re.fullmatch(r"\w[\w.-]*", found.commit_hash or ""):
-        raise OSError(f"{constants.ENDPOINT} does not answer as a Hugging Face hub does; check HF_ENDPOINT; {WAYS_ON}")
+        raise OSError(f"{constants.ENDPOINT} is not a Hugging Face hub; check HF_ENDPOINT; {ALTERNATIVES}")
     return RemoteFile(name, url, str(found.commit_hash), found.etag, found.size)
 
 
 @contextmanager
-def _explained(repo: str, root: Path) -> Iterator[None]:
-    """Any failure of the client as one line with the ways on.
+def _one_line_errors(repo: str, root: Path) -> Iterator[None]:
+    """Turn any failure of the client into an OSError of one line with the alternatives.
 
-    The client lets its HTTP library's errors through, and which library that is has changed with its versions.
+    The client passes on errors of its HTTP library, which differs between its versions.
     """
     try:
         yield
     except Exception as error:
-        raise OSError(f"{repo} can't be downloaded: {_reason(error, repo, root)}; {WAYS_ON}") from error
+        raise OSError(f"{repo} cannot be downloaded: {_reason(error, repo, root)}; {ALTERNATIVES}") from error
 
 
 def _reason(error: Exception, repo: str, root: Path) -> str:
@@ -156,7 +161,7 @@ def _reason(error: Exception, repo: str, root: Path) -> str:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
     if isinstance(error, OfflineModeIsEnabled):
-        return f"HF_HUB_OFFLINE is set and {root} does not hold it"
+        return f"HF_HUB_OFFLINE is set and it is not in {root}"
     if isinstance(error, GatedRepoError):
         return f"it is gated; accept its terms at {constants.ENDPOINT}/{repo}, then run: hf auth login"
     if isinstance(error, RepositoryNotFoundError):
@@ -167,11 +172,11 @@ def _reason(error: Exception, repo: str, root: Path) -> str:
 
 
 def _fetch(repo: str, files: list[RemoteFile], home: Path, snapshot: Path) -> None:
-    """Bring files into the snapshot, those that it lacks, after a check that the disk has room for all of them."""
+    """Download the files that the snapshot lacks, after checking that the disk has room for all of them."""
     missing = [file for file in files if not (snapshot / file.name).is_file()]
     if not missing:
         return
-    _check_space(repo, missing, home)
+    _check_space(missing, home)
     listed = ", ".join(f"{file.name} ({_size_and_progress(file, home)})" for file in missing)
     print(f"Downloading {repo} into {home}: {listed}", file=sys.stderr)
     for file in missing:
@@ -185,49 +190,49 @@ def _fetch_file(repo: str, file: RemoteFile, partial: Path, target: Path) -> Non
     lock = home.parent / ".locks" / home.name / partial.with_suffix(".lock").name
     for path in (lock, partial, target):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):  # two processes would write into each other's partial file
+    with WeakFileLock(lock):  # two processes must not write to the same partial file
         if target.is_file():
             return
         try:
-            _receive(file, partial)
+            _append_rest(file, partial)
         except Exception as error:
             raise OSError(
-                f"{repo}: the download of {file.name} stopped at {_in_bytes(_held(partial))} of "
-                f"{_in_bytes(file.size)} ({one_line(error)}); the same command goes on from there; {WAYS_ON}"
+                f"{repo}: the download of {file.name} stopped at {_size(_bytes_on_disk(partial))} of "
+                f"{_size(file.size)} ({one_line(error)}); run the same command again to resume; {ALTERNATIVES}"
             ) from error
         _verify(repo, file, partial)
         os.replace(partial, target)
 
 
-def _receive(file: RemoteFile, partial: Path) -> None:
-    """Append to `partial` what it lacks. The client shows progress and asks again after most cuts, in the same file."""
+def _append_rest(file: RemoteFile, partial: Path) -> None:
+    """Append the missing bytes to `partial`. The client shows progress and resumes after most broken connections."""
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    if file.size is None or _held(partial) > file.size:
+    if file.size is None or _bytes_on_disk(partial) > file.size:
         partial.unlink(missing_ok=True)
     while True:
-        held = _held(partial)
+        on_disk = _bytes_on_disk(partial)
         try:
             with partial.open("ab") as stream:
                 http_get(
                     file.url,
                     stream,
-                    resume_size=held,
+                    resume_size=on_disk,
                     headers=build_hf_headers(headers={"Accept-Encoding": "identity"}),  # compressed, ranges differ
                     expected_size=file.size,
                     displayed_filename=file.name,
                 )
             return
         except Exception:
-            if _held(partial) <= held:  # a reset connection is not asked again by the client; go on while bytes come
+            if _bytes_on_disk(partial) <= on_disk:  # the client does not retry a reset connection, so we do
                 raise
 
 
 def _verify(repo: str, file: RemoteFile, partial: Path) -> None:
-    """Compare with the SHA-256 that the hub gives as the etag of every large file (LFS)."""
+    """Compare with the SHA-256, which is the hub's etag for every large file (LFS)."""
     if not re.fullmatch(r"[0-9a-f]{64}", file.etag):
-        return  # small text files carry git's own hash; reading them as JSON is their check
+        return  # small text files have git's hash instead, and are checked when parsed as JSON
     digest = hashlib.sha256()
     with partial.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -235,33 +240,27 @@ def _verify(repo: str, file: RemoteFile, partial: Path) -> None:
     if digest.hexdigest() != file.etag:
         partial.unlink()
         raise OSError(
-            f"{repo}: {file.name} arrived with SHA-256 {digest.hexdigest()[:12]}..., the hub promised "
-            f"{file.etag[:12]}...; it was deleted, run the same command again to fetch it anew"
+            f"{repo}: {file.name} has SHA-256 {digest.hexdigest()[:12]}..., expected "
+            f"{file.etag[:12]}...; it was deleted, run the same command again to download it again"
         )
 
 
-def _check_space(repo: str, files: list[RemoteFile], home: Path) -> None:
-    needed = sum(max((file.size or 0) - _held(_partial(file, home)), 0) for file in files)
-    folder = next(parent for parent in (home, *home.parents) if parent.exists())
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(
-            f"{repo} needs {_in_bytes(needed)} in {home}, {_in_bytes(free)} are free; "
-            "make room there or choose another cache folder (HF_HOME=FOLDER)"
-        )
+def _check_space(files: list[RemoteFile], home: Path) -> None:
+    needed = sum(max((file.size or 0) - _bytes_on_disk(_partial(file, home)), 0) for file in files)
+    require_free_space(home, needed, "free some space or choose another cache folder (HF_HOME=FOLDER)")
 
 
 def _size_and_progress(file: RemoteFile, home: Path) -> str:
-    held = _held(_partial(file, home))
-    return _in_bytes(file.size) + (f", {_in_bytes(held)} of it already here" if held else "")
+    on_disk = _bytes_on_disk(_partial(file, home))
+    return _size(file.size) + (f", {_size(on_disk)} of it already downloaded" if on_disk else "")
 
 
 def _partial(file: RemoteFile, home: Path) -> Path:
-    """Where a file grows. The name is a hash since the etag is whatever a server chose to send."""
+    """The path of a partial file. Its name is a hash, because a server may send anything as an etag."""
     return home / "blobs" / (hashlib.sha256(f"{file.name} {file.etag}".encode()).hexdigest()[:32] + ".incomplete")
 
 
-def _held(path: Path) -> int:
+def _bytes_on_disk(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -269,22 +268,20 @@ def _held(path: Path) -> int:
 
 
 def _parts(index: Path) -> list[str]:
-    """The file names in an index, checked to be plain names."""
+    """The file names listed in an index. Raises ValueError unless all are plain names of weight files."""
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
         names: Iterable[object] = content["weight_map"].values()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{index} is no index of weights (JSON with a weight_map); delete it, fetch it again"
+            f"{index} is not an index of weights (JSON with a weight_map); delete it and download it again"
         ) from error
     unique = sorted({str(name) for name in names})
     for name in unique:
         if not re.fullmatch(r"\w[\w.-]*\.(safetensors|bin)", name):
-            raise ValueError(f"{index} names {name!r}; expected file names ending in .safetensors or .bin")
+            raise ValueError(f"{index} lists {name!r}; expected file names ending in .safetensors or .bin")
     return unique
 
 
-def _in_bytes(size: int | None) -> str:
-    if size is None:
-        return "size unknown"
-    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
+def _size(size: int | None) -> str:
+    return "size unknown" if size is None else format_bytes(size)

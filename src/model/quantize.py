@@ -1,9 +1,9 @@
-"""A model with its matrices in 8 bits: a quarter of the memory, and of what a token has to read from it.
+"""Dynamic int8 quantization for the CPU: a quarter of the memory, and of the memory traffic per token.
 
-Weights are rounded row by row to 255 levels (symmetric), activations token by token to 256 (asymmetric) at the moment
-of use: "zeropoint vector-wise" in Dettmers et al. 2022, LLM.int8(), table 1. LayerNorms, biases, positions and
-attention stay as they are. A token read alone is rounded a little otherwise than one among several, so where two tokens
-are nearly as likely, a text can depend on what was read at once. C channels in, O channels out, V vocabulary.
+Weights are quantized per row to 255 levels (symmetric), activations per token to 256 levels (asymmetric) on the fly:
+"zeropoint vector-wise" in Dettmers et al. 2022, LLM.int8(), table 1. LayerNorms, biases, positions and attention stay
+in fp32. A single token is rounded slightly differently than one of several, so if two tokens are almost equally
+likely, a text can depend on how tokens were batched. C channels in, O channels out, V vocabulary.
 """
 
 import copy
@@ -16,28 +16,28 @@ from torch import Tensor, nn
 
 from src.model.gpt import GPTModel, on_meta_device
 
-LEVELS = 127  # on either side of zero
+LEVELS = 127  # on each side of zero
 
 
 class Int8Linear(nn.Module):
-    """`F.linear` with a weight (O, C) of 8 bits."""
+    """`F.linear` with an int8 weight (O, C)."""
 
     def __init__(self, quantized: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
         """quantized: int8 (O, C), scale and bias: float (O,); the weight is quantized * scale."""
         super().__init__()
-        self.row_sums = quantized.sum(dim=1) * scale  # (O,): what an input of ones gives, without the bias
+        self.row_sums = quantized.sum(dim=1) * scale  # (O,), response to an all-ones input, excluding the bias
         self.bias = bias
         self.packed = _packed(quantized, scale, bias)
-        self.reduce_range = _overflows()
+        self.reduce_range = _needs_reduced_range()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., O)."""
-        if x.dim() == 1:  # fewer than the kernel takes
+        if x.dim() == 1:  # the kernel needs a 2-D input
             return self(x[None])[0]
         if x.numel() == x.shape[-1]:
             return torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
-        # The kernel takes one range for all rows. So each row is stretched to [0, 1], and its product put back.
-        low = x.amin(dim=-1, keepdim=True)  # twice through x, and six times as fast as aminmax
+        # The kernel uses one range for all rows, so scale each row to [0, 1] and undo that in its result.
+        low = x.amin(dim=-1, keepdim=True)  # amin and amax: two passes, and six times as fast as aminmax
         width = (x.amax(dim=-1, keepdim=True) - low).clamp_min(torch.finfo(x.dtype).tiny)
         y = torch.ops.quantized.linear_dynamic((x - low).div_(width), self.packed, self.reduce_range)
         y = y.mul_(width).addcmul_(low, self.row_sums)
@@ -45,19 +45,19 @@ class Int8Linear(nn.Module):
 
 
 class Int8Embedding(nn.Module):
-    """`F.embedding` of a table (V, C) of 8 bits, each row with a scale of its own."""
+    """`F.embedding` of an int8 table (V, C) with one scale per row."""
 
     def __init__(self, table: Tensor, scale: Tensor) -> None:
         super().__init__()
         self.table, self.scale = table, scale
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Whole numbers (...) to (..., C)."""
+        """Token ids (...) to (..., C)."""
         return self.table[ids] * self.scale[ids, None]
 
 
 class Int8GPT(GPTModel):
-    """A GPTModel made by `quantize_int8`. It has no gradients and no state dict: save what it was made from."""
+    """A GPTModel made by `quantize_int8`, without gradients or a state dict: save the original model instead."""
 
     lm_head: Int8Linear
 
@@ -67,36 +67,36 @@ class Int8GPT(GPTModel):
 
 @torch.no_grad()
 def quantize_int8(model: GPTModel) -> GPTModel:
-    """A copy of a model on the CPU that writes text with its matrices in 8 bits. `model` stays as it is.
+    """An int8 copy of a model on the CPU, for generation. Leaves `model` unchanged.
 
-    Raises ValueError for a model on another device, and where this PyTorch has no 8-bit product for the processor.
+    Raises ValueError for a model on another device, or if this PyTorch has no int8 kernel for the processor.
     """
     if model.wpe.weight.device.type != "cpu":
         raise ValueError(f"int8 runs on the CPU, the model is on {model.wpe.weight.device}; leave --quantize out")
     if torch.backends.quantized.engine == "none":
-        raise ValueError("this PyTorch has no 8-bit matrix product for this processor; leave --quantize out")
-    small = on_meta_device(model.config, Int8GPT)
+        raise ValueError("this PyTorch has no int8 matrix product for this processor; leave --quantize out")
+    quantized_model = on_meta_device(model.config, Int8GPT)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            small.set_submodule(name, Int8Linear(*rounded(module.weight), module.bias.detach().clone()))
+            quantized_model.set_submodule(name, Int8Linear(*quantize_rows(module.weight), module.bias.detach().clone()))
         elif isinstance(module, nn.LayerNorm) or name == "wpe":
-            small.set_submodule(name, copy.deepcopy(module))
-    table, scale = rounded(model.wte.weight)
-    small.set_submodule("wte", Int8Embedding(table, scale))
-    small.add_module("lm_head", Int8Linear(table, scale))
-    return small.eval()
+            quantized_model.set_submodule(name, copy.deepcopy(module))
+    table, scale = quantize_rows(model.wte.weight)
+    quantized_model.set_submodule("wte", Int8Embedding(table, scale))
+    quantized_model.add_module("lm_head", Int8Linear(table, scale))
+    return quantized_model.eval()
 
 
-def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 (O, C) and float scales (O,) whose product is nearly the weight."""
+def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight (O, C) as int8 levels (O, C) and float scales (O,), whose product approximates it."""
     scale = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny * LEVELS) / LEVELS
     return (weight / scale[:, None]).round_().to(torch.int8), scale
 
 
 def _packed(quantized: Tensor, scale: Tensor, bias: Tensor | None) -> Any:
-    """A weight in the form that the 8-bit product takes."""
+    """A weight in the format of the int8 kernel."""
     with warnings.catch_warnings():
-        # PyTorch announces the end of this constructor, and has no other that its fastest int8 product takes.
+        # Deprecated, but nothing else builds the weight format that the fastest int8 kernel accepts.
         warnings.filterwarnings("ignore", message=".*are deprecated", category=UserWarning)
         zeros = torch.zeros(len(scale), dtype=torch.int64)
         as_quantized = torch._make_per_channel_quantized_tensor(quantized, scale.double(), zeros, 0)
@@ -104,8 +104,8 @@ def _packed(quantized: Tensor, scale: Tensor, bias: Tensor | None) -> Any:
 
 
 @cache
-def _overflows() -> bool:
-    """Whether inputs have to keep to 7 bits: processors without VNNI add pairs of products in too few bits."""
+def _needs_reduced_range() -> bool:
+    """Whether inputs must fit 7 bits: on processors without VNNI, sums of two products overflow."""
     largest = _packed(torch.full((1, 64), LEVELS, dtype=torch.int8), torch.ones(1), None)
     x = torch.ones(1, 64)
     x[0, 0] = 0

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from huggingface_hub import close_session, constants, hf_hub_download
 
-from src.model import hub
-from src.model.hub import WAYS_ON, download, weight_files
+from src.model.hub import ALTERNATIVES, download_model, find_weight_files
 from tests.fakes_hub import FakeHub, point_client_at
 
 WEIGHTS = random.Random(0).randbytes(300_000)
@@ -32,7 +31,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 def test_a_download_is_announced_and_arrives_whole(
     server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = download(server.repo, tmp_path)
+    folder = download_model(server.repo, tmp_path)
     said = capsys.readouterr()
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert f"Downloading {server.repo} into {tmp_path / 'models--someone--tiny-gpt2'}" in said.err
@@ -41,16 +40,16 @@ def test_a_download_is_announced_and_arrives_whole(
 
 
 def test_what_is_cached_needs_no_server(server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = download(server.repo, tmp_path)
+    folder = download_model(server.repo, tmp_path)
     asked = len(server.requests)
     capsys.readouterr()
-    assert download(server.repo, tmp_path) == folder
+    assert download_model(server.repo, tmp_path) == folder
     assert len(server.requests) == asked
     assert capsys.readouterr().err == ""
 
 
 def test_the_client_itself_finds_what_was_downloaded(server: FakeHub, tmp_path: Path) -> None:
-    download(server.repo, tmp_path)
+    download_model(server.repo, tmp_path)
     found = hf_hub_download(server.repo, "model.safetensors", cache_dir=tmp_path, local_files_only=True)
     assert Path(found).read_bytes() == WEIGHTS
 
@@ -60,7 +59,7 @@ def test_what_the_client_downloaded_is_not_fetched_again(
 ) -> None:
     hf_hub_download(server.repo, "model.safetensors", cache_dir=tmp_path)
     capsys.readouterr()
-    folder = download(server.repo, tmp_path)
+    folder = download_model(server.repo, tmp_path)
     assert "config.json (0.0 kB)\n" in capsys.readouterr().err
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert server.content_bytes == len(WEIGHTS)
@@ -69,7 +68,7 @@ def test_what_the_client_downloaded_is_not_fetched_again(
 @pytest.mark.parametrize("ending", ["close", "reset"])
 def test_a_cut_connection_is_taken_up_where_it_broke(server: FakeHub, tmp_path: Path, ending: str) -> None:
     server.cuts = [(150_000, ending), (60_000, ending)]
-    folder = download(server.repo, tmp_path)
+    folder = download_model(server.repo, tmp_path)
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     first, *later = server.content_requests()
     assert first.range is None
@@ -81,7 +80,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(server: FakeHub, tmp_path: 
 def test_a_server_that_ignores_ranges_starts_over(server: FakeHub, tmp_path: Path) -> None:
     server.supports_ranges = False
     server.cuts = [(150_000, "close")]
-    folder = download(server.repo, tmp_path)
+    folder = download_model(server.repo, tmp_path)
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert server.content_bytes == 150_000 + len(WEIGHTS)
 
@@ -90,16 +89,18 @@ def test_a_download_that_failed_goes_on_in_the_next_run(
     server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.cuts = [(200_000, "close")] + [(0, "close")] * 100
-    with pytest.raises(OSError, match=r"stopped at 0\.2 MB of 0\.3 MB .*goes on from there") as failure:
-        download(server.repo, tmp_path)
-    assert "\n" not in str(failure.value) and WAYS_ON in str(failure.value)
+    with pytest.raises(
+        OSError, match=r"stopped at 0\.2 MB of 0\.3 MB .*run the same command again to resume"
+    ) as failure:
+        download_model(server.repo, tmp_path)
+    assert "\n" not in str(failure.value) and ALTERNATIVES in str(failure.value)
     server.cuts = []
     server.requests.clear()
-    folder = download(server.repo, tmp_path)
+    folder = download_model(server.repo, tmp_path)
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert server.content_requests()[0].range == "bytes=200000-"
     assert server.content_bytes == len(WEIGHTS)
-    assert "model.safetensors (0.3 MB, 0.2 MB of it already here)" in capsys.readouterr().err
+    assert "model.safetensors (0.3 MB, 0.2 MB of it already downloaded)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("held", "asked"), [(100_000, "bytes=100000-"), (len(WEIGHTS) + 1, None)])
@@ -113,8 +114,8 @@ def test_an_interrupted_download_keeps_what_it_can_use(
     hf_hub_download(server.repo, "config.json", cache_dir=tmp_path)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("huggingface_hub.file_download.http_get", interrupted)
-        download(server.repo, tmp_path)
-    folder = download(server.repo, tmp_path)
+        download_model(server.repo, tmp_path)
+    folder = download_model(server.repo, tmp_path)
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert [request.range for request in server.content_requests()] == [asked]
 
@@ -122,13 +123,11 @@ def test_an_interrupted_download_keeps_what_it_can_use(
 def test_a_file_damaged_on_the_way_is_refused_and_fetched_anew(server: FakeHub, tmp_path: Path) -> None:
     server.claimed_hash = hashlib.sha256(WEIGHTS).hexdigest()
     server.files["model.safetensors"] = bytes([WEIGHTS[0] ^ 1]) + WEIGHTS[1:]
-    with pytest.raises(
-        OSError, match=r"model\.safetensors arrived with SHA-256 .* promised .* was deleted, run the same"
-    ):
-        download(server.repo, tmp_path)
+    with pytest.raises(OSError, match=r"model\.safetensors has SHA-256 .* expected .* was deleted, run the same"):
+        download_model(server.repo, tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size == len(WEIGHTS)]
     server.files["model.safetensors"] = WEIGHTS
-    assert (download(server.repo, tmp_path) / "model.safetensors").read_bytes() == WEIGHTS
+    assert (download_model(server.repo, tmp_path) / "model.safetensors").read_bytes() == WEIGHTS
     assert server.content_bytes == 2 * len(WEIGHTS)
 
 
@@ -136,16 +135,16 @@ def test_a_server_that_tells_no_sizes_still_serves(
     server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.states_sizes = False
-    assert (download(server.repo, tmp_path) / "model.safetensors").read_bytes() == WEIGHTS
+    assert (download_model(server.repo, tmp_path) / "model.safetensors").read_bytes() == WEIGHTS
     assert "model.safetensors (size unknown)" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_noticed_before_anything_is_fetched(
     server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: SimpleNamespace(free=200_000))
-    with pytest.raises(OSError, match=r"needs 0\.3 MB in .*0\.2 MB are free"):
-        download(server.repo, tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=200_000))
+    with pytest.raises(OSError, match=r"needs 0\.3 MB, but the disk has only 0\.2 MB free"):
+        download_model(server.repo, tmp_path)
     assert server.content_bytes == 0
 
 
@@ -153,10 +152,10 @@ def test_a_full_disk_is_noticed_before_anything_is_fetched(
     ("status", "headers", "said"),
     [
         (404, {"X-Error-Code": "RepoNotFound"}, "has no such model"),
-        (404, {}, "has no config.json of someone/tiny-gpt2"),
+        (404, {}, "has no config.json for someone/tiny-gpt2"),
         (403, {"X-Error-Code": "GatedRepo"}, "accept its terms"),
         (503, {}, "answered 503"),
-        (200, {}, "does not answer as a Hugging Face hub does"),
+        (200, {}, "is not a Hugging Face hub"),
     ],
 )
 def test_a_refusal_is_one_line_with_the_ways_on(
@@ -164,9 +163,9 @@ def test_a_refusal_is_one_line_with_the_ways_on(
 ) -> None:
     server.error_response = (status, headers)
     with pytest.raises(OSError) as failure:
-        download(server.repo, tmp_path)
+        download_model(server.repo, tmp_path)
     assert said in str(failure.value) and server.endpoint in str(failure.value)
-    assert str(failure.value).endswith(WAYS_ON) and "\n" not in str(failure.value)
+    assert str(failure.value).endswith(ALTERNATIVES) and "\n" not in str(failure.value)
     assert [request.method for request in server.requests if "/resolve/" in request.path] == ["HEAD"]
 
 
@@ -174,28 +173,28 @@ def test_no_connection_is_one_line_with_the_ways_on(tmp_path: Path, monkeypatch:
     with FakeHub(FILES) as gone:
         point_client_at(gone.endpoint, monkeypatch)
     with pytest.raises(OSError) as failure:
-        download(gone.repo, tmp_path)
+        download_model(gone.repo, tmp_path)
     assert f"no connection to {gone.endpoint}" in str(failure.value)
-    assert str(failure.value).endswith(WAYS_ON) and "\n" not in str(failure.value)
+    assert str(failure.value).endswith(ALTERNATIVES) and "\n" not in str(failure.value)
 
 
 def test_offline_mode_asks_nobody(server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(OSError, match="HF_HUB_OFFLINE is set and .* does not hold it; three ways on: --weights PATH"):
-        download(server.repo, tmp_path)
+    with pytest.raises(OSError, match="HF_HUB_OFFLINE is set and it is not in .*; three alternatives: --weights PATH"):
+        download_model(server.repo, tmp_path)
     assert server.requests == []
 
 
 def test_a_token_stays_with_the_hub(server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    download(server.repo, tmp_path)
+    download_model(server.repo, tmp_path)
     assert [request.authorization for request in server.content_requests()] == [None]
     assert "Bearer hf_secret" in [request.authorization for request in server.requests]
 
 
 def test_two_runs_at_once_fetch_once(server: FakeHub, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
-        folders = list(pool.map(lambda _: download(server.repo, tmp_path), range(2)))
+        folders = list(pool.map(lambda _: download_model(server.repo, tmp_path), range(2)))
     assert [(folder / "model.safetensors").read_bytes() for folder in folders] == [WEIGHTS, WEIGHTS]
     assert server.content_bytes == len(WEIGHTS)
 
@@ -205,26 +204,26 @@ def test_parts_come_with_their_index(server: FakeHub, tmp_path: Path, capsys: py
     index = {"weight_map": {"a": names[1], "b": names[0], "c": names[1]}}
     server.files = {"config.json": b"{}", "model.safetensors.index.json": json.dumps(index).encode(), "x.bin": b""}
     server.files |= {names[0]: WEIGHTS[:1000], names[1]: WEIGHTS[1000:]}
-    folder = download(server.repo, tmp_path)
-    assert weight_files(folder) == [folder / name for name in names]
-    assert b"".join(path.read_bytes() for path in weight_files(folder)) == WEIGHTS
+    folder = download_model(server.repo, tmp_path)
+    assert find_weight_files(folder) == [folder / name for name in names]
+    assert b"".join(path.read_bytes() for path in find_weight_files(folder)) == WEIGHTS
     (folder / names[1]).unlink()  # a part that went missing is fetched, and only that one
     server.requests.clear()
     capsys.readouterr()
-    download(server.repo, tmp_path)
+    download_model(server.repo, tmp_path)
     assert [request.path for request in server.content_requests()] == [f"/cdn/{names[1]}"]
     assert capsys.readouterr().err.count("Downloading") == 1
 
 
 def test_safetensors_are_preferred_to_a_pickle(server: FakeHub, tmp_path: Path) -> None:
     server.files["pytorch_model.bin"] = b"pickle"
-    assert weight_files(download(server.repo, tmp_path))[0].name == "model.safetensors"
+    assert find_weight_files(download_model(server.repo, tmp_path))[0].name == "model.safetensors"
     assert [request.path for request in server.content_requests()] == ["/cdn/model.safetensors"]
 
 
 def test_an_old_model_comes_as_a_pickle(server: FakeHub, tmp_path: Path) -> None:
     server.files = {"config.json": b"{}", "pytorch_model.bin": WEIGHTS}
-    assert weight_files(download(server.repo, tmp_path))[0].read_bytes() == WEIGHTS
+    assert find_weight_files(download_model(server.repo, tmp_path))[0].read_bytes() == WEIGHTS
 
 
 @pytest.mark.parametrize(
@@ -243,7 +242,7 @@ def test_a_model_without_its_files_is_refused(
 ) -> None:
     server.files = files
     with pytest.raises(FileNotFoundError, match=said):
-        download(server.repo, tmp_path)
+        download_model(server.repo, tmp_path)
 
 
 @pytest.mark.parametrize("part", ["../config.json", "/etc/passwd", "..\\x.bin", ".bin", "a/b.bin", "x.txt"])
@@ -251,20 +250,25 @@ def test_an_index_may_only_name_weights_files_beside_it(tmp_path: Path, part: st
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": part}}), encoding="utf-8")
     with pytest.raises(ValueError, match="expected file names ending in"):
-        weight_files(tmp_path)
+        find_weight_files(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": []}'])
 def test_an_unreadable_index_is_refused_by_name(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"index\.json is no index of weights"):
-        weight_files(tmp_path)
+    with pytest.raises(ValueError, match=r"index\.json is not an index of weights"):
+        find_weight_files(tmp_path)
 
 
 def _run_client(home: Path, repo: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING", "TRANSFORMERS"))}
     return subprocess.run(
-        [sys.executable, "-c", "import sys; from src.model.hub import download; print(download(sys.argv[1]))", repo],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from src.model.hub import download_model; print(download_model(sys.argv[1]))",
+            repo,
+        ],
         env={**clean, "NO_PROXY": "127.0.0.1,localhost", "HF_HOME": str(home), "TQDM_POSITION": "-1", **environment},
         capture_output=True,
         text=True,

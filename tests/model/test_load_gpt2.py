@@ -125,7 +125,7 @@ def test_pickled_parts_are_put_together(whole: GPT2LMHeadModel, tmp_path: Path) 
     with pytest.raises(ValueError, match=rf"pytorch_model-2\.bin: tensor {names[8]} is also in another file"):
         load_gpt2(tmp_path)
     (tmp_path / "pytorch_model-2.bin").unlink()
-    with pytest.raises(FileNotFoundError, match=r"names pytorch_model-2\.bin, which is not beside it"):
+    with pytest.raises(FileNotFoundError, match=r"lists pytorch_model-2\.bin, which is not in its folder"):
         load_gpt2(tmp_path)
 
 
@@ -142,7 +142,7 @@ def test_one_file_without_a_config_tells_its_own_sizes(
     state = {key: tensor for key, tensor in expected.state_dict().items() if key != "lm_head.weight"}
     save_file(state, tmp_path / name) if name.endswith(".safetensors") else torch.save(state, tmp_path / name)
     assert_same_logits(tmp_path / name, expected)
-    assert "has no config.json beside it: taken as 2 layers, 2 heads as in GPT-2" in capsys.readouterr().err
+    assert "has no config.json next to it: assuming 2 layers and 2 heads" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -193,18 +193,18 @@ BAD_TENSORS: list[tuple[Callable[[dict[str, Tensor]], object], str]] = [
     (lambda t: [t.pop(C_PROJ), t.pop("transformer.wte.weight")], r"c_proj\.weight and 1 more are missing"),
     (lambda t: t.update({"score.weight": torch.ones(2, 64)}), r"unknown tensor score\.weight"),
     (lambda t: t.update({"transformer.h.2.ln_1.weight": torch.ones(64)}), r"unknown tensor transformer\.h\.2\.ln_1"),
-    (lambda t: t.update({"wpe.weight": torch.ones(16, 64)}), r"tensor \S*wpe\.weight is there a second time"),
+    (lambda t: t.update({"wpe.weight": torch.ones(16, 64)}), r"tensor \S*wpe\.weight occurs twice"),
     (
         lambda t: t.update({"transformer.wte.weight": torch.ones(60, 64)}),
-        r"tensor transformer\.wte\.weight has shape \(60, 64\); the config asks for \(61, 64\)",
+        r"tensor transformer\.wte\.weight has shape \(60, 64\); the config requires \(61, 64\)",
     ),
     (
         lambda t: t.update({"transformer.h.0.mlp.c_fc.weight": torch.ones(256, 64)}),
-        r"c_fc\.weight has shape \(256, 64\); the config asks for \(64, 256\)",
+        r"c_fc\.weight has shape \(256, 64\); the config requires \(64, 256\)",
     ),
-    (lambda t: t.update({C_PROJ: torch.ones(64, 64, dtype=torch.int8)}), r"c_proj\.weight holds torch\.int8"),
-    (lambda t: t[C_PROJ].view(-1)[5].fill_(torch.nan), r"c_proj\.weight holds values that are not finite"),
-    (lambda t: t[C_PROJ].view(-1)[5].fill_(-torch.inf), r"c_proj\.weight holds values that are not finite"),
+    (lambda t: t.update({C_PROJ: torch.ones(64, 64, dtype=torch.int8)}), r"c_proj\.weight has dtype torch\.int8"),
+    (lambda t: t[C_PROJ].view(-1)[5].fill_(torch.nan), r"c_proj\.weight contains values that are not finite"),
+    (lambda t: t[C_PROJ].view(-1)[5].fill_(-torch.inf), r"c_proj\.weight contains values that are not finite"),
     (lambda t: t.update({"lm_head.weight": torch.ones(61, 64)}), r"lm_head\.weight differs from wte\.weight"),
     (lambda t: t.update({"lm_head.weight": torch.ones(60, 64)}), r"lm_head\.weight differs from wte\.weight"),
 ]
@@ -223,11 +223,11 @@ def test_a_tensor_that_does_not_fit_is_refused_by_name(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model_type": "llama"}, "model_type is 'llama'; only models with 'gpt2'"),
+        ({"model_type": "llama"}, "model_type is 'llama'; only 'gpt2' is supported"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
         ({"scale_attn_weights": False}, "scale_attn_weights is False"),
         ({"add_cross_attention": True}, "add_cross_attention is True"),
-        ({"tie_word_embeddings": False}, r"tie_word_embeddings is off and .* has no lm_head\.weight"),
+        ({"tie_word_embeddings": False}, r"tie_word_embeddings is false, but .* has no lm_head\.weight"),
         ({"activation_function": "silu"}, "activation_function is 'silu'; expected one of gelu_new, "),
         ({"activation_function": ["gelu"]}, r"activation_function is \['gelu'\]"),
         ({"n_embd": "64"}, "n_embd must be a whole number of at least 1, got '64'"),
@@ -238,7 +238,7 @@ def test_a_tensor_that_does_not_fit_is_refused_by_name(
         ({"n_positions": None}, "n_positions must be a whole number of at least 1, got None"),
         ({"n_head": 3}, "n_heads must divide d_model"),
         ({"layer_norm_epsilon": "small"}, "layer_norm_epsilon must be in"),
-        ({"vocab_size": 60}, r"wte\.weight has shape \(61, 64\); the config asks for \(60, 64\)"),
+        ({"vocab_size": 60}, r"wte\.weight has shape \(61, 64\); the config requires \(60, 64\)"),
         ({"n_layer": 1}, r"unknown tensor transformer\.h\.1\."),
         ({"n_layer": 3}, r"h\.2\.attn\.c_attn\.bias and 11 more are missing"),
     ],
@@ -257,7 +257,7 @@ def test_a_config_that_cannot_be_met_is_refused_by_entry(folder: Path, changes: 
         (b"", "is not valid JSON"),
         (b"{,}", "is not valid JSON"),
         (b"\xff", "is not valid JSON"),
-        (b"[1]", "holds a list"),
+        (b"[1]", "contains a list"),
     ],
 )
 def test_a_config_that_is_none_is_refused(folder: Path, content: bytes, said: str) -> None:
@@ -269,13 +269,13 @@ def test_a_config_that_is_none_is_refused(folder: Path, content: bytes, said: st
 
 def test_a_folder_without_a_config_is_refused(folder: Path) -> None:
     (folder / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"config\.json is not there"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json not found"):
         load_gpt2(folder)
 
 
 def test_a_folder_without_weights_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"holds no weights; expected model\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"has no weights; expected model\.safetensors"):
         load_gpt2(folder)
 
 
@@ -287,7 +287,7 @@ def test_half_a_file_is_refused_by_name(folder: Path, whole: GPT2LMHeadModel, na
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[:kept])
     with pytest.raises(
-        ValueError, match=r"is no whole (safetensors|PyTorch weights) file.*; fetch it again"
+        ValueError, match=r"is not a complete (safetensors|PyTorch weights) file.*; download it again"
     ) as refusal:
         load_gpt2(folder / name)
     assert str(folder / name) in str(refusal.value) and "\n" not in str(refusal.value)
@@ -318,7 +318,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, zipped: bool) -
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ([torch.ones(1)], "holds a list; expected a dict of tensors"),
+        ([torch.ones(1)], "contains a list; expected a dict of tensors"),
         ({"model": {}, "step": 3}, "entry 'model' is a dict; expected only named tensors"),
         ({0: torch.ones(1)}, "entry 0 is a Tensor; expected only named tensors"),
         ({"weight": torch.ones(1)}, "its tensors are not those of a GPT-2"),
@@ -329,7 +329,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, zipped: bool) -
                 "wpe.weight": torch.ones(9, 70),
                 "h.0.mlp.c_fc.weight": torch.ones(70, 9),
             },
-            "width 70 is not GPT-2's heads of 64; put its config.json beside it",
+            "width 70 is not a multiple of GPT-2's head size 64; add its config.json",
         ),
     ],
 )
@@ -355,12 +355,12 @@ def test_an_unknown_name_is_answered_with_what_is_possible(name: str) -> None:
     "path", ["weights.safetensors", "some/weights.bin", Path("some/folder"), Path("gpt2")], ids=repr
 )
 def test_a_path_that_leads_nowhere_is_not_looked_for_on_a_hub(path: str | Path) -> None:
-    with pytest.raises(FileNotFoundError, match="is not there; expected a Hugging Face folder or weights file"):
+    with pytest.raises(FileNotFoundError, match="not found; expected a Hugging Face folder or weights file"):
         load_gpt2(path)
 
 
 def test_a_file_of_an_unknown_kind_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"config\.json is no weights file; expected a folder or a file ending in"):
+    with pytest.raises(ValueError, match=r"config\.json is not a weights file; expected a folder or a file ending in"):
         load_gpt2(folder / "config.json")
 
 
@@ -379,11 +379,11 @@ def test_a_file_of_an_unknown_kind_is_refused(folder: Path) -> None:
 def test_names_stand_for_models_on_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, repo: str) -> None:
     asked = []
 
-    def download(repo: str, cache: str | Path | None) -> Path:
+    def download_model(repo: str, cache: str | Path | None) -> Path:
         asked.append((repo, cache))
         return folder
 
-    monkeypatch.setattr(module, "download", download)
+    monkeypatch.setattr(module, "download_model", download_model)
     load_gpt2(name, cache="some/cache")
     assert asked == [(repo, "some/cache")]
 

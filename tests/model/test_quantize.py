@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
-from src.model.quantize import Int8Embedding, Int8Linear, quantize_int8, rounded
+from src.model.quantize import Int8Embedding, Int8Linear, quantize_int8, quantize_rows
 
 CONFIG = {"vocab_size": 300, "context_length": 64, "d_model": 64, "n_heads": 4, "n_layers": 2, "dropout": 0.1}
 
@@ -44,7 +44,7 @@ def perplexity(model: GPTModel, text: torch.Tensor) -> float:
 def test_rounded_rows_are_off_by_half_a_level_at_most() -> None:
     weight = torch.randn(20, 30) * torch.logspace(-6, 3, 20)[:, None]
     weight[7] = 0
-    levels, scale = rounded(weight)
+    levels, scale = quantize_rows(weight)
     assert levels.dtype == torch.int8
     assert (levels[7] == 0).all()
     off = (levels * scale[:, None] - weight).abs()
@@ -55,16 +55,16 @@ def test_rounded_rows_are_off_by_half_a_level_at_most() -> None:
 def test_a_product_in_8_bits_is_near_the_exact_one(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     weight, bias, x = torch.randn(96, 64), torch.randn(96), torch.randn(shape) + 2
-    ours = Int8Linear(*rounded(weight), bias)(x)
+    ours = Int8Linear(*quantize_rows(weight), bias)(x)
     exact = F.linear(x, weight, bias)
     assert ours.shape == exact.shape
     assert (ours - exact).abs().max() < 0.02 * exact.abs().max()
-    torch.testing.assert_close(Int8Linear(*rounded(weight))(x), ours - bias, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(Int8Linear(*quantize_rows(weight))(x), ours - bias, atol=2e-4, rtol=1e-4)
 
 
 def test_a_token_is_rounded_by_itself_whatever_stands_beside_it() -> None:
     torch.manual_seed(0)
-    linear = Int8Linear(*rounded(torch.randn(96, 64)), torch.randn(96))
+    linear = Int8Linear(*quantize_rows(torch.randn(96, 64)), torch.randn(96))
     x = torch.randn(6, 64) * torch.tensor([1e-3, 1.0, 50.0, 1e3, 1e5, 0.0])[:, None] + 0.1
     together, alone = linear(x), torch.cat([linear(row[None]) for row in x])
     exact = F.linear(x, linear_weight(linear), linear.bias)
@@ -81,7 +81,7 @@ def linear_weight(linear: Int8Linear) -> torch.Tensor:
 
 def test_embeddings_are_rows_of_the_rounded_table() -> None:
     weight = torch.randn(10, 8)
-    levels, scale = rounded(weight)
+    levels, scale = quantize_rows(weight)
     ids = torch.tensor([[3, 3, 9]])
     assert torch.equal(Int8Embedding(levels, scale)(ids), F.embedding(ids, levels * scale[:, None]))
 
