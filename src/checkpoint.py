@@ -1,11 +1,10 @@
-"""Checkpoint files: tensors and plain values that describe themselves, written whole or not at all."""
+"""Checkpoint files: save and read them, load the model in one, and find the model that a script should start from."""
 
 import hashlib
 import json
 import os
 import platform
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from src.common.atomic_file import atomic_write, remove_stale_temporaries
+from src.common.disk import require_free_space
 from src.common.messages import naming_file, one_line
 from src.model.config import GPTConfig
 from src.model.gpt import GPTModel, on_meta_device
@@ -24,11 +24,11 @@ from src.tokenizer import Encoding, load_encoding
 FORMAT = "gpt2-pipeline 1"
 CHECKPOINTS = Path("checkpoints")
 BEST, LATEST = "best_model.pt", "latest_model.pt"
-WEIGHT_SUFFIXES = (".safetensors", ".bin")  # Hugging Face's, as opposed to a checkpoint of ours
-PROMPT_TEMPLATE = "prompt_template"  # our entry in a Hugging Face folder's config.json: how the model was asked
-_RESERVE_BYTES = 16 * 2**20  # room that a save leaves free on the disk
+WEIGHT_SUFFIXES = (".safetensors", ".bin")  # weights in Hugging Face's format, not a checkpoint of ours
+PROMPT_TEMPLATE = "prompt_template"  # our key in a Hugging Face config.json for the name of the prompt template
+_RESERVE_BYTES = 16 * 2**20  # disk space that a save leaves free
 
-# What --model and --base may name: the file, and the command that makes it.
+# The names that --model and --base accept: each stage's checkpoint, and the command that makes it.
 STAGE_OUTPUTS = {
     "dpo": (CHECKPOINTS / "dpo_aligned" / BEST, "python dpo_train.py"),
     "sft": (CHECKPOINTS / "instruction_tuned" / BEST, "python instruction_tune.py"),
@@ -38,33 +38,33 @@ STAGE_OUTPUTS = {
 }
 MODELS = (*STAGE_OUTPUTS,)  # --model auto takes the first that exists
 MODEL_HELP = f"auto (the first of {', '.join(MODELS)} that exists), one of these, or a path"
+_FORMER_SCRATCH = CHECKPOINTS / "pretrained" / BEST  # main.py saved there in earlier versions
+
+
+# --- save and read files
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint beside its place, flush it to the disk, then rename: the old stays until the new is whole.
+    """Write a checkpoint atomically: `path` keeps its old content until the new file is complete.
 
-    Raises OSError where the disk is too full, before anything is written.
+    Raises OSError if the disk has too little space (before anything is written) or if writing fails.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale_temporaries(path)  # their room may be needed
-    size = sum(t.numel() * t.element_size() for t in _tensors(content))
-    free = shutil.disk_usage(path.parent).free
-    if free < size + _RESERVE_BYTES:
-        raise OSError(
-            f"{path}: needs {size / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free; nothing was overwritten"
-        )
+    remove_stale_temporaries(path)  # their space may be needed
+    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(content))
+    require_free_space(path, n_bytes + _RESERVE_BYTES, "nothing was overwritten")
+    versions = {"torch": str(torch.__version__), "python": platform.python_version()}
     try:
         with atomic_write(path) as file:
-            torch.save({"format": FORMAT, "versions": _versions(), **content}, file)
+            torch.save({"format": FORMAT, "versions": versions, **content}, file)
     except (RuntimeError, OSError) as error:
-        raise OSError(f"{path}: could not be written ({one_line(error)}); the file before it is untouched") from error
+        raise OSError(f"{path}: could not be written ({one_line(error)}); its old content is unchanged") from error
 
 
 def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
-    """Everything that a checkpoint holds, tensors on the CPU; `mapped` leaves them in the file until they are used.
+    """Return the content of a checkpoint, with tensors on the CPU. No code in the file is executed.
 
-    Raises FileNotFoundError, PermissionError, or ValueError for a file that is not whole or not one of ours. Nothing in
-    it is executed.
+    mapped: map the tensors into memory; they are read from disk when they are used.
+    Raises FileNotFoundError, PermissionError, or ValueError if the file is damaged or not a checkpoint of ours.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -74,30 +74,52 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and os.name != "nt")
     except PermissionError:
         raise
-    except Exception as error:  # a damaged pickle fails in any way, and torch's words then advise to run its code
+    except Exception as error:  # a damaged pickle can raise anything, and PyTorch's message suggests weights_only=False
         code = re.search(r"GLOBAL (\S+)", str(error))
-        wrong = f"refused, it holds {code[1]} beside tensors and plain values" if code else "damaged or cut off"
-        raise ValueError(f"{path}: {wrong}; make it again with {producing_command(path)}") from error
+        problem = f"refused, it contains code ({code[1]}) and not only tensors and plain values" if code else "damaged"
+        raise ValueError(f"{path}: {problem}; make it again with {producing_command(path)}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path}: not one of this project's checkpoints; make one with {producing_command(path)}")
+        raise ValueError(f"{path}: not a checkpoint of this project; make one with {producing_command(path)}")
     return content
 
 
-def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GPTModel, dict[str, Any]]:
-    """(model in eval mode, metadata) of one of our checkpoints, a Hugging Face directory or a weights file.
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, or of all weights files in a directory."""
+    digest = hashlib.sha256()
+    for part in sorted(f for f in path.iterdir() if f.suffix in WEIGHT_SUFFIXES) if path.is_dir() else [path]:
+        with open(part, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
-    The metadata is the checkpoint without its weights; `template` is the name of the prompt template, or None.
+
+def _tensors(value: object) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [tensor for part in value.values() for tensor in _tensors(part)]
+    return []
+
+
+# --- load a model
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GPTModel, dict[str, Any]]:
+    """Load a model in eval mode from one of our checkpoints, a Hugging Face directory or a weights file.
+
+    Returns (model, metadata). The metadata is the rest of the checkpoint; its "template" is the name of the prompt
+    template that the model was tuned with, or None.
     Raises FileNotFoundError or ValueError with one line that says what is wrong with the file.
     """
     path = _resolve(Path(path))
     if path.is_dir() or path.suffix in WEIGHT_SUFFIXES:
         model = load_gpt2(path)
-        metadata: dict[str, Any] = {"stage": "pretrained", "template": _template_beside(path), "tokenizer": None}
+        metadata = {"stage": "pretrained", "template": _saved_template(path), "tokenizer": None}
         return model.to(device), {**metadata, "config": asdict(model.config)}
     content = read_checkpoint(path, mapped=True)
     weights, config = content.pop("model", None), content.get("config")
     try:
-        model = _skeleton(config, weights)
+        model = _model_without_weights(config, weights)
         _check_weights(model, weights)
     except ValueError as error:
         raise ValueError(f"{path}: {one_line(error)}; make it again with {producing_command(path)}") from error
@@ -108,60 +130,77 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
 def load_checkpoint(
     path: str | Path, model: GPTModel, optimizer: torch.optim.Optimizer | None = None
 ) -> dict[str, Any]:
-    """Load weights into `model` (and the state into `optimizer`).
+    """Load a checkpoint's weights into `model` and, if given, its optimizer state into `optimizer`.
 
-    Returns the rest: 'epoch', 'step', 'train_loss', 'val_loss' (of weights that were not trained here 0 and None), ...
-    Raises ValueError where the file does not fit the model, or holds no optimizer state (best_model.pt has none).
-    Where it raises, model and optimizer are as they were.
+    Returns the rest of the checkpoint: "epoch", "step", "train_loss", "val_loss" and more. For converted weights,
+    which were not trained here, these are 0, 0, None and None.
+    Raises ValueError if the checkpoint does not fit the model or the optimizer, or has no optimizer state, like
+    best_model.pt. Model and optimizer are then unchanged.
     """
     content = read_checkpoint(Path(path))
     weights, state = content.pop("model", None), content.pop("optimizer", None)
     try:
         _check_weights(model, weights)
     except ValueError as error:
-        action = "a model of the right size is what src.checkpoint.load_model returns"
-        raise ValueError(f"{path}: {error}; {action}") from error
+        advice = "src.checkpoint.load_model returns a model of the right size"
+        raise ValueError(f"{path}: {error}; {advice}") from error
     if optimizer is not None and state is None:
-        raise ValueError(f"{path}: holds no optimizer state; pass the {LATEST} beside it")
+        raise ValueError(f"{path}: contains no optimizer state; pass the {LATEST} next to it")
     try:
         if optimizer is not None:
             optimizer.load_state_dict(state)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        action = "make it with src.training.optim.make_adamw"
-        raise ValueError(f"{path}: its state does not fit the optimizer ({one_line(error)}); {action}") from error
+        advice = "create the optimizer with src.training.optim.make_adamw"
+        raise ValueError(f"{path}: its state does not fit the optimizer ({one_line(error)}); {advice}") from error
     model.load_state_dict(weights)
     return {"epoch": 0, "step": 0, "train_loss": None, "val_loss": None, **content}
 
 
-def find_model(name: str, order: Sequence[str]) -> tuple[Path, str]:
-    """(path, reason) of the model that --model or --base names: "auto", a name of `order`, or a path.
+def _model_without_weights(config: object, weights: object) -> GPTModel:
+    """The model of a config on the meta device, so that a bogus config cannot allocate memory.
 
-    "auto" takes the first of `order` that is there. Raises FileNotFoundError naming the command that makes it.
+    Raises ValueError if the config is missing, impossible, or has more layers than the weights.
     """
-    if name in STAGE_OUTPUTS:
-        path, command = STAGE_OUTPUTS[name]
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: not there yet; make it with {command}")
-        return path, f"{name}, as asked"
-    if name != "auto":
-        if not Path(name).exists():
-            known = ", ".join(order)
-            raise FileNotFoundError(
-                f"{name}: no such file; pass {known}, a checkpoint, a Hugging Face directory or a weights file"
-            )
-        return _resolve(Path(name)), "as asked"
-    for i, choice in enumerate(order):
-        path, _ = STAGE_OUTPUTS[choice]
-        if path.is_file():
-            passed = f" (no {', '.join(order[:i])} yet)" if i else ""
-            return path, f"the best that is here{passed}"
-    path, command = STAGE_OUTPUTS[order[-1]]
-    raise FileNotFoundError(f"{path}: not there yet; make it with {command}, or pass a path")
+    if not isinstance(config, dict) or not isinstance(weights, dict):
+        raise ValueError("contains no model")
+    size = GPTConfig.of(config)
+    if size.n_layers > len(weights):
+        raise ValueError(f"model config: {size.n_layers} layers, but only {len(weights)} tensors")
+    try:
+        return on_meta_device(size)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ValueError(f"model config: impossible sizes ({one_line(error)})") from error
+
+
+def _check_weights(model: GPTModel, weights: object) -> None:
+    """Raise ValueError unless names and shapes are the model's, and all values are finite floats."""
+    if not isinstance(weights, dict):
+        raise ValueError("contains no model")
+    expected = model.state_dict()
+    for name in sorted(expected.keys() ^ weights.keys(), key=str):
+        raise ValueError(f"{'missing' if name in expected else 'unknown'} tensor {name}")
+    for name, tensor in expected.items():
+        found = weights[name]
+        if not isinstance(found, torch.Tensor) or found.shape != tensor.shape or not found.is_floating_point():
+            kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
+            raise ValueError(f"{name} is {kind}, expected float {tuple(tensor.shape)}")
+        if not torch.stack(found.float().aminmax()).isfinite().all():
+            raise ValueError(f"{name} has values that are not finite")
+
+
+def _saved_template(path: Path) -> str | None:
+    """The prompt template named in the config.json of a Hugging Face directory that we exported, otherwise None."""
+    file = (path if path.is_dir() else path.parent) / CONFIG_FILE
+    name = json.loads(file.read_text(encoding="utf-8")).get(PROMPT_TEMPLATE) if file.is_file() else None
+    return name if isinstance(name, str) else None
+
+
+# --- find a model
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its metadata and its tokenizer, the file it came from, and the reason why that file was taken."""
+    """A model with its metadata and its tokenizer, the file it came from, and the reason why that file was chosen."""
 
     model: GPTModel
     metadata: dict[str, Any]
@@ -171,12 +210,12 @@ class LoadedModel:
 
     @property
     def parent(self) -> dict[str, str]:
-        """How a checkpoint names the one before it."""
+        """The file's path and hash, as a checkpoint of the next stage records them."""
         return {"path": str(self.path), "sha256": file_sha256(self.path)}
 
 
 def load_base(name: str, order: Sequence[str] = MODELS) -> LoadedModel:
-    """The model that --base or --model names, with the tokenizer that its file describes.
+    """Load the model that --model or --base names, and its tokenizer.
 
     Raises FileNotFoundError or ValueError as `find_model` and `load_model` do, and ValueError if the tokenizer is
     damaged or unknown.
@@ -188,26 +227,53 @@ def load_base(name: str, order: Sequence[str] = MODELS) -> LoadedModel:
     return LoadedModel(model, metadata, encoding, path, reason)
 
 
+def find_model(name: str, order: Sequence[str] = MODELS) -> tuple[Path, str]:
+    """Return the path of a model, and the reason why it was chosen.
+
+    name: "auto" (the first model of `order` that exists), a name in STAGE_OUTPUTS, or a path.
+    Raises FileNotFoundError that names the command which makes the model.
+    """
+    if name == "auto":
+        return _first_existing(order)
+    if name in STAGE_OUTPUTS:
+        path, command = STAGE_OUTPUTS[name]
+        if not path.is_file():
+            raise FileNotFoundError(_not_found(name))
+        return path, f"{name}, as asked"
+    if not Path(name).exists():
+        known = ", ".join(order)
+        raise FileNotFoundError(
+            f"{name}: no such file; pass {known}, a checkpoint, a Hugging Face directory or a weights file"
+        )
+    return _resolve(Path(name)), "as asked"
+
+
 def producing_command(path: Path) -> str:
-    """The command that makes a checkpoint in the folder of `path`."""
-    for made, command in STAGE_OUTPUTS.values():
-        if path.parent.name == made.parent.name and (made.name == BEST or path.name == made.name):
+    """The command that makes the checkpoint at `path`, judging by the name of its folder."""
+    for output, command in STAGE_OUTPUTS.values():
+        if path.parent.name == output.parent.name and (output.name == BEST or path.name == output.name):
             return command
     return "one of the training scripts"
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, or of the weights files in a directory, read in pieces."""
-    digest = hashlib.sha256()
-    for part in sorted(f for f in path.iterdir() if f.suffix in WEIGHT_SUFFIXES) if path.is_dir() else [path]:
-        with open(part, "rb") as file:
-            while piece := file.read(2**20):
-                digest.update(piece)
-    return digest.hexdigest()
+def _first_existing(order: Sequence[str]) -> tuple[Path, str]:
+    for position, name in enumerate(order):
+        path, _ = STAGE_OUTPUTS[name]
+        if path.is_file():
+            missing = ", ".join(order[:position])
+            return path, "the best model found" + (f" (no {missing} yet)" if missing else "")
+    raise FileNotFoundError(f"{_not_found(order[-1])}, or pass a path")
+
+
+def _not_found(name: str) -> str:
+    path, command = STAGE_OUTPUTS[name]
+    if name == "scratch" and _FORMER_SCRATCH.is_file():
+        return f"{path}: not found, but {_FORMER_SCRATCH} exists; rename {_FORMER_SCRATCH.parent} to {path.parent}"
+    return f"{path}: not found; make it with {command}"
 
 
 def _resolve(path: Path) -> Path:
-    """What a path stands for: of a folder its best_model.pt, or the folder itself where it is Hugging Face's."""
+    """The best_model.pt in a folder of ours; any other path, such as a Hugging Face folder, is returned unchanged."""
     best = path / BEST
     if path.is_dir() and not best.is_file() and not (path / CONFIG_FILE).is_file():
         raise FileNotFoundError(
@@ -215,54 +281,3 @@ def _resolve(path: Path) -> Path:
             f"make one with {producing_command(best)}"
         )
     return best if best.is_file() else path
-
-
-def _template_beside(path: Path) -> str | None:
-    """The prompt template that a Hugging Face folder's config.json names; foreign ones name none."""
-    file = (path if path.is_dir() else path.parent) / CONFIG_FILE
-    named = json.loads(file.read_text(encoding="utf-8")).get(PROMPT_TEMPLATE) if file.is_file() else None
-    return named if isinstance(named, str) else None
-
-
-def _skeleton(config: Any, weights: Any) -> GPTModel:
-    """The model of a config with shapes but without memory, which an absurd config could ask for too much of.
-
-    Raises ValueError for a config that is none, or that the weights cannot bear out.
-    """
-    if not isinstance(config, dict) or not isinstance(weights, dict):
-        raise ValueError("holds no model")
-    size = GPTConfig.of(config)
-    if size.n_layers > len(weights):
-        raise ValueError(f"model config: {size.n_layers} layers, but only {len(weights)} tensors")
-    try:
-        return on_meta_device(size)
-    except (RuntimeError, TypeError, OverflowError) as error:
-        raise ValueError(f"model config: impossible sizes ({one_line(error)})") from error
-
-
-def _check_weights(model: GPTModel, weights: Any) -> None:
-    """Raises ValueError for weights that are not the model's: other names, other shapes, not floating or not finite."""
-    if not isinstance(weights, dict):
-        raise ValueError("holds no model")
-    expected = model.state_dict()
-    for name in sorted(expected.keys() ^ weights.keys(), key=str):
-        raise ValueError(f"{'missing' if name in expected else 'unknown'} tensor {name}")
-    for name, tensor in expected.items():
-        found = weights[name]
-        if not isinstance(found, torch.Tensor) or found.shape != tensor.shape or not found.is_floating_point():
-            kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
-            raise ValueError(f"{name} is {kind}, the model's is float {tuple(tensor.shape)}")
-        if not torch.stack(found.float().aminmax()).isfinite().all():
-            raise ValueError(f"{name} holds values that are not finite")
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        return [tensor for part in value.values() for tensor in _tensors(part)]
-    return []
-
-
-def _versions() -> dict[str, str]:
-    return {"torch": str(torch.__version__), "python": platform.python_version()}

@@ -1,4 +1,4 @@
-"""Flags from dataclasses: one list of fields gives the parser, its help, the defaults and the record in checkpoints."""
+"""Command-line flags from a dataclass: its fields give parser, help, defaults and the checkpoint's record."""
 
 import argparse
 import dataclasses
@@ -13,10 +13,11 @@ from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type
 from src.program import BAD_USAGE
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 
-def flag(default: Any, help: str) -> Any:
-    """A dataclass field that is a command-line flag; `help` says what it is, with its unit."""
+def flag(default: T, help: str) -> T:
+    """A dataclass field that is a command-line flag. `help` describes it, with its unit."""
     return dataclasses.field(default=default, metadata={"help": help})
 
 
@@ -25,24 +26,24 @@ def flag_name(field: str) -> str:
 
 
 def parse(config: type[C], argv: Sequence[str] | None, description: str) -> tuple[C, set[str]]:
-    """The config that the command line gives, and the names of the fields that were given in it.
+    """Return the config that a command line describes, and the names of the fields that it sets explicitly.
 
-    Leaves with exit code 2 and one line on stderr, naming all that is wrong, where the line does not fit the config.
+    Exits with code 2 and one line on stderr, which names every problem, if the command line does not fit the config.
     """
     parser = Parser(description)
     hints = get_type_hints(config)
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         _add_flag(parser, field, hints[field.name])
-    texts, unknown = parser.parse_known_args(argv)
-    given, bad = _values(vars(texts), hints)
+    arguments, unknown = parser.parse_known_args(argv)
+    explicit, bad = _convert_all(vars(arguments), hints)
     problems = [*map(parser.unknown, _flags_among(unknown)), *bad.values()]
     try:
-        settings = config(**given)
-    except ValueError as error:  # a bad flag has its default here: what is said about that one is not the person's
+        settings = config(**explicit)
+    except ValueError as error:  # skip complaints about a flag that is already reported: it has its default here
         problems += [part for part in str(error).split("; ") if not any(name in part for name in bad)]
     if problems:
         parser.error("; ".join(problems))
-    return settings, set(given)
+    return settings, set(explicit)
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,8 +54,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(_module(), description=description, allow_abbrev=False, formatter_class=layout)
 
     def unknown(self, name: str) -> str:
-        hint = get_close_matches(name, self._option_string_actions, 1)
-        return f"there is no {name}" + (f" (did you mean {hint[0]}?)" if hint else "")
+        nearest = get_close_matches(name, self._option_string_actions, 1)
+        return f"there is no {name}" + (f" (did you mean {nearest[0]}?)" if nearest else "")
 
     def error(self, message: str) -> NoReturn:
         command = f"-m {self.prog}" if self.prog == _module() else self.prog
@@ -62,13 +63,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def _module() -> str | None:
-    """NAME, if this runs as `python -m NAME`; None for a script, which argparse names itself."""
+    """NAME, if this runs as `python -m NAME`. None for a script, whose name argparse knows."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.name.removesuffix(".__main__") if spec and spec.origin == sys.argv[0] else None
 
 
-def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any) -> None:
-    """One argument; absent flags stay out of the namespace, so that the dataclass gives the default."""
+def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: object) -> None:
+    """Add an argument. An absent flag is left out of the namespace, so that the dataclass provides the default."""
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(field)}
     kind, _ = _kind(hint)
     if kind is bool:
@@ -79,26 +80,28 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: A
     parser.add_argument(flag_name(field.name), **options)
 
 
-def _flags_among(arguments: Sequence[str]) -> list[str]:
-    """The flags that were not understood, without their values; where there are only values, those."""
-    flags = [text.split("=")[0] for text in arguments if text.startswith("-") and not text[1:2].isdigit()]
-    return flags or list(arguments)
+def _flags_among(unknown: Sequence[str]) -> list[str]:
+    """The unknown flags without their values, or the values if there are no flags."""
+    flags = [text.split("=")[0] for text in unknown if text.startswith("-") and not text[1:2].isdigit()]
+    return flags or list(unknown)
 
 
-def _values(texts: Mapping[str, Any], hints: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """({field: value}, {flag: what is wrong with its text})."""
-    values: dict[str, Any] = {}
+def _convert_all(
+    arguments: Mapping[str, str | bool], hints: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """({field: value}, {flag: the problem with its value})."""
+    values: dict[str, object] = {}
     bad: dict[str, str] = {}
-    for name, text in texts.items():
+    for name, text in arguments.items():
         try:
-            values[name] = text if isinstance(text, bool) else _value(text, hints[name])
+            values[name] = text if isinstance(text, bool) else _convert(text, hints[name])
         except ValueError as error:
             bad[flag_name(name)] = f"{flag_name(name)} must be {error}, got {text!r}"
     return values, bad
 
 
-def _value(text: str, hint: Any) -> Any:
-    """What the text of a flag stands for. Raises ValueError saying what was expected."""
+def _convert(text: str, hint: object) -> object:
+    """The value of a flag's text. Raises ValueError whose message is what was expected."""
     kind, optional = _kind(hint)
     if optional and text.lower() in ("none", "off"):
         return None
@@ -118,13 +121,13 @@ def _finite(text: str) -> float:
 
 
 def _path(text: str) -> Path:
-    if not text:  # Path would take it for the current folder; more likely a variable in a shell script is not set
+    if not text:  # Path("") is the current folder, but an empty text is more likely an unset shell variable
         raise ValueError
     return Path(text)
 
 
-# What a flag's type is called in messages and in the help, and how its text is read.
-_KINDS: dict[type, tuple[str, str, Callable[[str], Any]]] = {
+# For each type of a flag: its name in messages, its placeholder in the help, and the conversion from text.
+_KINDS: dict[type, tuple[str, str, Callable[[str], object]]] = {
     int: ("a whole number", "N", int),
     float: ("a finite number", "X", _finite),
     Path: ("a path", "PATH", _path),
@@ -133,7 +136,7 @@ _KINDS: dict[type, tuple[str, str, Callable[[str], Any]]] = {
 
 
 def _kind(hint: Any) -> tuple[Any, bool]:
-    """(the type of a flag's value, whether it can also be none)."""
+    """(the type of a flag's value, whether the value can also be None)."""
     if get_origin(hint) not in (Union, types.UnionType):
         return hint, False
     return next(kind for kind in get_args(hint) if kind is not type(None)), True

@@ -66,13 +66,13 @@ def test_an_int8_model_answers_the_same_and_is_labelled(converse):
 def test_auto_takes_the_best_existing_model_and_says_why(converse, folder):
     tuned = folder / "checkpoints/instruction_tuned/best_model.pt"
     _, _, err = converse()
-    assert err.startswith("note: checkpoints/instruction_tuned/best_model.pt, the best that is here (no dpo yet)")
+    assert err.startswith("note: checkpoints/instruction_tuned/best_model.pt, the best model found (no dpo yet)")
     assert "context of 64 tokens, on " in err
     aligned = folder / "checkpoints/dpo_aligned/best_model.pt"
     aligned.parent.mkdir()
     shutil.copy(tuned, aligned)
     try:
-        assert "dpo_aligned/best_model.pt, the best that is here:" in converse()[2]
+        assert "dpo_aligned/best_model.pt, the best model found:" in converse()[2]
         assert "instruction_tuned/best_model.pt, sft, as asked:" in converse("", "--model", "sft")[2]
     finally:
         shutil.rmtree(aligned.parent)
@@ -139,7 +139,7 @@ def test_an_answer_that_outgrows_the_context_gives_one_note(converse):
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["--model", "dpo"], "dpo_aligned/best_model.pt: not there yet; make it with python dpo_train.py"),
+        (["--model", "dpo"], "dpo_aligned/best_model.pt: not found; make it with python dpo_train.py"),
         (["--model", "nowhere.pt"], "nowhere.pt: no such file; "),
         (["--model", "foreign.pt"], "foreign.pt: the model was tuned with the prompt template 'another template'"),
         (["--device", "mps"], "--device mps: not available on this machine"),

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, self-describing, never executed, and each damage named in one line."""
+"""Checkpoints are atomic and self-describing, their code is never executed, and damage is named in one line."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ from src.tokenizer.tokenizers.factory import create_tokenizer
 from src.training.optim import make_adamw
 
 CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 64, "n_heads": 1, "n_layers": 2, "dropout": 0.0}
-pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # in files that are damaged on purpose
+pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # in the files damaged below
 TOKENIZER = describe(create_tokenizer("simple", Vocabulary([*RESERVED, "be", "or", "to"], ())))
 ORDER = ("dpo", "sft", "scratch")
 IDS = torch.arange(12).view(1, 12)
@@ -57,7 +57,7 @@ def new_model(seed: int = 0, **changes: Any) -> GPTModel:
 
 
 def description(model: GPTModel) -> dict[str, Any]:
-    """The content of a checkpoint of a stage, without the optimizer."""
+    """The content of a checkpoint without optimizer state."""
     return {
         "stage": "sft",
         "config": asdict(model.config),
@@ -79,24 +79,24 @@ def model() -> GPTModel:
 
 
 @pytest.fixture(scope="module")
-def whole(model: GPTModel, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The bytes of a good checkpoint."""
-    path = tmp_path_factory.mktemp("whole") / "model.pt"
+def intact(model: GPTModel, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of a valid checkpoint."""
+    path = tmp_path_factory.mktemp("intact") / "model.pt"
     save_checkpoint(path, description(model))
     return path.read_bytes()
 
 
 @pytest.fixture
-def best(tmp_path: Path, whole: bytes) -> Path:
-    """A good checkpoint of the SFT stage, in a folder of that name."""
+def best(tmp_path: Path, intact: bytes) -> Path:
+    """A valid checkpoint of the SFT stage, in the folder of that stage."""
     path = tmp_path / "instruction_tuned" / BEST
     path.parent.mkdir()
-    path.write_bytes(whole)
+    path.write_bytes(intact)
     return path
 
 
 def refusal(load: Callable[[Path], object], path: Path) -> str:
-    """The one line of the ValueError with which a file is refused: it names the file and the command to run."""
+    """The one-line ValueError of a refused file. It names the file and the command to run."""
     with pytest.raises(ValueError) as refused:
         load(path)
     line = str(refused.value)
@@ -114,7 +114,7 @@ def same_weights(model: GPTModel, other: GPTModel) -> bool:
 # ---- saving
 
 
-def test_what_was_saved_is_loaded_again(best: Path, model: GPTModel) -> None:
+def test_a_checkpoint_round_trips(best: Path, model: GPTModel) -> None:
     loaded, metadata = load_model(best)
     assert same_weights(loaded, model)
     assert not loaded.training
@@ -133,7 +133,7 @@ def test_a_loaded_model_can_be_trained(best: Path, model: GPTModel) -> None:
     loaded(IDS).sum().backward()
     optimizer.step()
     assert not same_weights(loaded, model)
-    assert best.read_bytes() == before  # also where the weights are mapped from the file
+    assert best.read_bytes() == before  # although the weights are mapped from the file
 
 
 def test_a_checkpoint_describes_itself(best: Path, model: GPTModel) -> None:
@@ -146,20 +146,20 @@ def test_a_checkpoint_describes_itself(best: Path, model: GPTModel) -> None:
     assert same_weights(rebuilt, model)
 
 
-def test_tied_weights_are_in_the_file_once(best: Path, model: GPTModel) -> None:
+def test_tied_weights_are_saved_once(best: Path, model: GPTModel) -> None:
     names = list(read_checkpoint(best)["model"])
     assert names.count("wte.weight") == 1 and not [name for name in names if "head" in name]
     weights = sum(parameter.numel() * 4 for parameter in model.parameters())
     assert weights < best.stat().st_size < weights + 16_000
 
 
-def test_saving_makes_its_folder_and_leaves_nothing_else(tmp_path: Path, model: GPTModel) -> None:
+def test_saving_creates_the_folder_and_one_file(tmp_path: Path, model: GPTModel) -> None:
     path = tmp_path / "a" / "b" / LATEST
     save_checkpoint(path, description(model))
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_file_is_on_the_disk_before_it_takes_its_place(best: Path, model: GPTModel, monkeypatch) -> None:
+def test_a_checkpoint_is_flushed_before_it_is_renamed(best: Path, model: GPTModel, monkeypatch) -> None:
     order, flush, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda number: (order.append("flush"), flush(number))[1])
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append((Path(a).parent, b)), replace(a, b))[1])
@@ -168,7 +168,7 @@ def test_a_file_is_on_the_disk_before_it_takes_its_place(best: Path, model: GPTM
 
 
 def half_then(act: Callable[[], None]) -> Callable:
-    """Instead of torch.save: half of the file, then what goes wrong."""
+    """A torch.save that writes part of the file and then fails."""
 
     def save(content: object, file: Any) -> None:
         file.write(b"half a checkpoint")
@@ -181,8 +181,8 @@ def half_then(act: Callable[[], None]) -> Callable:
 @pytest.mark.parametrize(
     "error", [RuntimeError("writing failed\nat: 1"), OSError(28, "No space left"), KeyboardInterrupt()]
 )
-def test_a_save_that_fails_leaves_the_old_file_whole(
-    best: Path, whole: bytes, monkeypatch, error: BaseException
+def test_a_failed_save_leaves_the_old_file_unchanged(
+    best: Path, intact: bytes, monkeypatch, error: BaseException
 ) -> None:
     def fail() -> None:
         assert list(best.parent.glob(f".{BEST}.*.tmp"))
@@ -193,28 +193,28 @@ def test_a_save_that_fails_leaves_the_old_file_whole(
         save_checkpoint(best, description(new_model(1)))
     if isinstance(failed.value, OSError):
         assert str(failed.value).startswith(f"{best}: could not be written (")
-        assert str(failed.value).endswith("); the file before it is untouched") and "\n" not in str(failed.value)
-    assert best.read_bytes() == whole
+        assert str(failed.value).endswith("); its old content is unchanged") and "\n" not in str(failed.value)
+    assert best.read_bytes() == intact
     assert list(best.parent.iterdir()) == [best]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
-def test_a_disk_that_fills_up_while_saving_leaves_the_old_file_whole(best: Path, whole: bytes) -> None:
+def test_a_disk_that_fills_up_leaves_the_old_file_unchanged(best: Path, intact: bytes) -> None:
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) // 2, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(intact) // 2, limits[1]))
     try:
-        with pytest.raises(OSError, match="could not be written .*; the file before it is untouched") as failed:
+        with pytest.raises(OSError, match="could not be written .*; its old content is unchanged") as failed:
             save_checkpoint(best, description(new_model(1)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(failed.value)
-    assert best.read_bytes() == whole
+    assert best.read_bytes() == intact
     assert list(best.parent.iterdir()) == [best]
 
 
-def test_a_process_that_dies_while_saving_leaves_the_old_file_whole(best: Path, model: GPTModel, monkeypatch) -> None:
+def test_a_killed_save_leaves_the_old_file_unchanged(best: Path, model: GPTModel, monkeypatch) -> None:
     program = f"""
 import os, sys
 sys.path.insert(0, {str(Path(main.__file__).parent)!r})
@@ -226,7 +226,7 @@ def half(content, file):
     write(content, file)
     file.truncate(file.tell() // 2)
     file.flush()
-    os._exit(9)  # at once, as if killed
+    os._exit(9)  # like kill -9
 torch.save = half
 save_checkpoint(Path(sys.argv[1]), {{"model": {{"w": torch.zeros(10_000)}}}})
 """
@@ -236,34 +236,34 @@ save_checkpoint(Path(sys.argv[1]), {{"model": {{"w": torch.zeros(10_000)}}}})
     assert left.stat().st_size > 10_000
     assert same_weights(load_model(best)[0], model)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0 if left.exists() else 2**40))
-    save_checkpoint(best, description(model))  # what the dead one left does not stand in the way
+    save_checkpoint(best, description(model))  # deletes the temporary file of the dead process first
     assert list(best.parent.iterdir()) == [best]
 
 
-def test_a_full_disk_is_said_with_sizes_before_anything_is_written(best: Path, whole: bytes, monkeypatch) -> None:
+def test_a_full_disk_is_reported_before_anything_is_written(best: Path, intact: bytes, monkeypatch) -> None:
     weights = {"w": torch.zeros(20_000_000)}
     asked = []
     monkeypatch.setattr(torch, "save", lambda *_: pytest.fail("wrote"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=81_000_000))
     with pytest.raises(OSError) as failed:
         save_checkpoint(best, {"model": weights, "optimizer": {"state": {}, "param_groups": [{"lr": 1.0}]}})
-    assert str(failed.value) == f"{best}: needs 80 MB, the disk has 81 MB free; nothing was overwritten"
+    assert str(failed.value) == f"{best} needs 96.8 MB, but the disk has only 81.0 MB free; nothing was overwritten"
     assert asked == [best.parent]
-    assert best.read_bytes() == whole
+    assert best.read_bytes() == intact
 
 
-def test_the_optimizer_counts_in_the_size_of_a_save(tmp_path: Path, monkeypatch) -> None:
+def test_the_optimizer_state_is_part_of_the_needed_disk_space(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**7))
     content = {"model": {"w": torch.zeros(10)}, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3_000_000)}}}}
-    with pytest.raises(OSError, match="needs 12 MB, the disk has 10 MB free"):
+    with pytest.raises(OSError, match="needs 28.8 MB, but the disk has only 10.0 MB free"):
         save_checkpoint(tmp_path / LATEST, content)
 
 
-# ---- what is refused
+# ---- refused files
 
 
 class Hostile:
-    """Unpickled by a loader that trusts its file, it makes a folder."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -274,7 +274,7 @@ class Hostile:
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("load", [read_checkpoint, load_model])
-def test_code_in_a_file_is_refused_and_never_run(best: Path, load: Callable, zipped: bool) -> None:
+def test_code_in_a_checkpoint_is_refused_and_never_run(best: Path, load: Callable, zipped: bool) -> None:
     made = best.parent / "made"
     content = {"format": FORMAT, "config": CONFIG, "model": Hostile(made)}
     if zipped:
@@ -284,26 +284,26 @@ def test_code_in_a_file_is_refused_and_never_run(best: Path, load: Callable, zip
     line = refusal(load, best)
     assert not made.exists()
     if zipped:
-        assert f"refused, it holds {os.mkdir.__module__}.mkdir beside tensors and plain values" in line
+        assert f"refused, it contains code ({os.mkdir.__module__}.mkdir) and not only tensors and plain values" in line
         torch.load(best, weights_only=False)
-        assert made.exists()  # so it would have been
+        assert made.exists()  # an unsafe load runs the code
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2, 4, 30, 100, 500, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, -500, -100, -22, -1])
 @pytest.mark.parametrize("load", [read_checkpoint, load_model])
-def test_a_file_that_was_cut_off_is_refused(best: Path, whole: bytes, load: Callable, kept: float) -> None:
-    best.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
-    assert "damaged or cut off; make it again" in refusal(load, best)
+def test_a_truncated_checkpoint_is_refused(best: Path, intact: bytes, load: Callable, kept: float) -> None:
+    best.write_bytes(intact[: int(kept * len(intact)) if isinstance(kept, float) else kept])
+    assert "damaged; make it again" in refusal(load, best)
 
 
-def test_a_file_with_flipped_bytes_is_loaded_or_refused_in_one_line(best: Path, whole: bytes) -> None:
+def test_changed_bytes_are_harmless_or_refused_in_one_line(best: Path, intact: bytes) -> None:
     with zipfile.ZipFile(best) as archive:
         pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-    start = whole.index(pickled)
+    start = intact.index(pickled)
     dice = random.Random(0)
     refused = 0
     for _ in range(300):
-        damaged = bytearray(whole)
+        damaged = bytearray(intact)
         for _ in range(dice.choice((1, 2, 5))):
             damaged[start + dice.randrange(len(pickled))] = dice.randrange(256)
         best.write_bytes(damaged)
@@ -316,7 +316,7 @@ def test_a_file_with_flipped_bytes_is_loaded_or_refused_in_one_line(best: Path, 
 
 
 def foreign_files(folder: Path, model: GPTModel) -> dict[str, Callable[[Path], None]]:
-    """Ways to write something that is no checkpoint of ours."""
+    """Functions that write files which are not checkpoints of ours."""
 
     def archive(path: Path) -> None:
         with zipfile.ZipFile(path, "w") as file:
@@ -337,18 +337,14 @@ def foreign_files(folder: Path, model: GPTModel) -> dict[str, Callable[[Path], N
 
 @pytest.mark.parametrize("kind", list(foreign_files(Path(), new_model())))
 @pytest.mark.parametrize("load", [read_checkpoint, load_model, lambda path: load_checkpoint(path, new_model())])
-def test_a_file_of_another_kind_is_refused(best: Path, model: GPTModel, kind: str, load: Callable) -> None:
+def test_other_files_are_refused(best: Path, model: GPTModel, kind: str, load: Callable) -> None:
     foreign_files(best.parent, model)[kind](best)
     line = refusal(load, best)
-    ours = (
-        "damaged or cut off"
-        if kind in ("noise", "text", "zeros", "archive")
-        else "not one of this project's checkpoints"
-    )
-    assert ours in line
+    unreadable = kind in ("noise", "text", "zeros", "archive")
+    assert ("damaged; " if unreadable else "not a checkpoint of this project; ") in line
 
 
-def test_a_folder_is_no_checkpoint(best: Path) -> None:
+def test_an_empty_folder_is_refused(best: Path) -> None:
     best.unlink()
     with pytest.raises(
         FileNotFoundError, match=f"a folder without {BEST} or .* config.json; make one with python instr"
@@ -358,7 +354,7 @@ def test_a_folder_is_no_checkpoint(best: Path) -> None:
         read_checkpoint(best.parent)
 
 
-def test_a_missing_file_is_named_with_the_command_that_makes_it(best: Path) -> None:
+def test_a_missing_file_is_named_with_the_command_to_make_it(best: Path) -> None:
     latest = best.with_name(LATEST)
     for load in (load_model, read_checkpoint):
         with pytest.raises(FileNotFoundError) as missing:
@@ -367,7 +363,7 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(best: Path) -> N
         assert str(missing.value) == f"{latest}: {reason}"
 
 
-def test_a_file_that_may_not_be_read_is_not_called_damaged(best: Path, monkeypatch) -> None:
+def test_a_file_without_read_permission_is_not_called_damaged(best: Path, monkeypatch) -> None:
     def deny(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(best))
 
@@ -377,7 +373,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(best: Path, monkeypat
 
 
 def rewrite(best: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """The good checkpoint with a change to its content."""
+    """The valid checkpoint with a change to its content."""
     content = torch.load(best, weights_only=True)
     change(content)
     torch.save(content, best)
@@ -394,22 +390,22 @@ WRONG_TENSORS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda c: c["model"].update({"lm_head": torch.zeros(3), 7: torch.zeros(3)}), "unknown tensor 7"),
     (
         lambda c: c["model"].update({"ln_f.bias": torch.zeros(63)}),
-        "ln_f.bias is torch.float32 (63,), the model's is float (64,)",
+        "ln_f.bias is torch.float32 (63,), expected float (64,)",
     ),
     (
         lambda c: c["model"].update({"ln_f.bias": torch.zeros(64, dtype=torch.int64)}),
-        "ln_f.bias is torch.int64 (64,), the model's is float (64,)",
+        "ln_f.bias is torch.int64 (64,), expected float (64,)",
     ),
-    (lambda c: c["model"].update({"ln_f.bias": [0.0] * 64}), "ln_f.bias is list, the model's is float (64,)"),
-    (lambda c: c["model"]["wpe.weight"].view(-1)[5].fill_(float("nan")), "wpe.weight holds values that are not finite"),
-    (lambda c: c["model"]["ln_f.bias"][-1:].fill_(-float("inf")), "ln_f.bias holds values that are not finite"),
-    (lambda c: c.update(model=[1, 2]), "holds no model"),
-    (lambda c: c.pop("model"), "holds no model"),
+    (lambda c: c["model"].update({"ln_f.bias": [0.0] * 64}), "ln_f.bias is list, expected float (64,)"),
+    (lambda c: c["model"]["wpe.weight"].view(-1)[5].fill_(float("nan")), "wpe.weight has values that are not finite"),
+    (lambda c: c["model"]["ln_f.bias"][-1:].fill_(-float("inf")), "ln_f.bias has values that are not finite"),
+    (lambda c: c.update(model=[1, 2]), "contains no model"),
+    (lambda c: c.pop("model"), "contains no model"),
 ]
 
 
 @pytest.mark.parametrize(("change", "reason"), WRONG_TENSORS, ids=[reason for _, reason in WRONG_TENSORS])
-def test_weights_that_are_not_the_models_are_refused(best: Path, change: Callable, reason: str) -> None:
+def test_weights_that_do_not_fit_the_model_are_refused(best: Path, change: Callable, reason: str) -> None:
     rewrite(best, change)
     assert reason in refusal(load_model, best)
     model = new_model(3)
@@ -423,9 +419,9 @@ def test_weights_that_are_not_the_models_are_refused(best: Path, change: Callabl
 @pytest.mark.parametrize(
     ("entry", "value", "reason"),
     [
-        ("vocab_size", 10**12, "wte.weight is torch.float32 (61, 64), the model's is float (1000000000000, 64)"),
-        ("context_length", 10**12, "wpe.weight is torch.float32 (16, 64), the model's is float (1000000000000, 64)"),
-        ("d_ff", 10**12, "h.0.mlp.c_fc.weight is torch.float32 (256, 64), the model's is float (1000000000000, 64)"),
+        ("vocab_size", 10**12, "wte.weight is torch.float32 (61, 64), expected float (1000000000000, 64)"),
+        ("context_length", 10**12, "wpe.weight is torch.float32 (16, 64), expected float (1000000000000, 64)"),
+        ("d_ff", 10**12, "h.0.mlp.c_fc.weight is torch.float32 (256, 64), expected float (1000000000000, 64)"),
         ("vocab_size", 10**18, "model config: impossible sizes ("),
         ("vocab_size", 10**30, "model config: impossible sizes ("),
         ("n_layers", 10**9, "model config: 1000000000 layers, but only 28 tensors"),
@@ -440,7 +436,7 @@ def test_weights_that_are_not_the_models_are_refused(best: Path, change: Callabl
         (3, 1, "model config: unknown key 3"),
     ],
 )
-def test_a_config_that_the_weights_do_not_bear_out_is_refused_without_memory_for_it(
+def test_a_bogus_config_is_refused_before_memory_is_allocated(
     best: Path, entry: object, value: object, reason: str
 ) -> None:
     assert reason in refusal(load_model, rewrite(best, lambda content: content["config"].update({entry: value})))
@@ -449,30 +445,30 @@ def test_a_config_that_the_weights_do_not_bear_out_is_refused_without_memory_for
 @pytest.mark.parametrize("config", [None, [1], "tiny", {}])
 def test_a_checkpoint_without_a_config_is_refused(best: Path, config: object) -> None:
     line = refusal(load_model, rewrite(best, lambda content: content.update(config=config)))
-    assert ("missing context_length" if config == {} else "holds no model") in line
+    assert ("missing context_length" if config == {} else "contains no model") in line
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_weights_of_another_precision_become_float32(best: Path, model: GPTModel, dtype: torch.dtype) -> None:
+def test_weights_of_other_dtypes_become_float32(best: Path, model: GPTModel, dtype: torch.dtype) -> None:
     rewrite(best, lambda content: content.update(model={k: v.to(dtype) for k, v in content["model"].items()}))
     loaded, _ = load_model(best)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
     torch.testing.assert_close(loaded.wte.weight, model.wte.weight, atol=1e-2, rtol=1e-2)
 
 
-# ---- other kinds of files
+# ---- Hugging Face files and folders
 
 
 def hugging_face(model: GPTModel) -> dict[str, torch.Tensor]:
-    """The model's weights as Hugging Face stores GPT-2: matrices the other way round."""
-    turned = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
-    return {k: (v.t() if k.endswith(turned) else v).contiguous() for k, v in model.state_dict().items()}
+    """The model's weights as Hugging Face stores GPT-2, with transposed matrices."""
+    transposed = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+    return {k: (v.t() if k.endswith(transposed) else v).contiguous() for k, v in model.state_dict().items()}
 
 
 @pytest.mark.parametrize("name", ["", "model.safetensors", "weights.safetensors", "pytorch_model.bin"])
-def test_a_hugging_face_folder_and_its_files_are_models_too(tmp_path: Path, model: GPTModel, name: str) -> None:
+def test_hugging_face_folders_and_weights_files_are_loaded(tmp_path: Path, model: GPTModel, name: str) -> None:
     config = {"model_type": "gpt2", "vocab_size": 61, "n_positions": 16, "n_embd": 64, "n_head": 1, "n_layer": 2}
-    if not name:  # the folder as a whole
+    if not name:  # the folder
         (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     if name.endswith(".bin"):
         torch.save(hugging_face(model), tmp_path / name)
@@ -489,7 +485,7 @@ def test_a_hugging_face_folder_and_its_files_are_models_too(tmp_path: Path, mode
     assert base.parent == {"path": str(tmp_path / name), "sha256": file_sha256(tmp_path / name)}
 
 
-def test_the_hash_of_a_folder_is_that_of_its_weights(tmp_path: Path) -> None:
+def test_the_hash_of_a_folder_is_of_its_weights_files(tmp_path: Path) -> None:
     for name, content in (("b.safetensors", b"2"), ("a.safetensors", b"1"), ("config.json", b"{}")):
         (tmp_path / name).write_bytes(content)
     assert file_sha256(tmp_path) == hashlib.sha256(b"12").hexdigest()
@@ -498,7 +494,7 @@ def test_the_hash_of_a_folder_is_that_of_its_weights(tmp_path: Path) -> None:
     assert file_sha256(big) == hashlib.sha256(bytes(2**20 + 3)).hexdigest()
 
 
-def test_a_folder_of_ours_stands_for_its_best_model(best: Path, model: GPTModel) -> None:
+def test_a_folder_of_ours_means_its_best_model(best: Path, model: GPTModel) -> None:
     assert same_weights(load_model(best.parent)[0], model)
     base = load_base(str(best.parent), ORDER)
     assert base.path == best
@@ -510,20 +506,20 @@ def test_a_folder_of_ours_stands_for_its_best_model(best: Path, model: GPTModel)
 # ---- load_checkpoint
 
 
-def test_a_checkpoint_is_loaded_into_a_model_and_tells_how_far_it_was(best: Path, model: GPTModel) -> None:
+def test_load_checkpoint_loads_weights_and_returns_the_rest(best: Path, model: GPTModel) -> None:
     other = new_model(5)
-    told = load_checkpoint(str(best), other)
+    rest = load_checkpoint(str(best), other)
     assert same_weights(other, model)
-    assert (told["epoch"], told["step"], told["train_loss"], told["val_loss"]) == (2, 30, 1.5, None)
-    assert "model" not in told and told["stage"] == "sft"
+    assert (rest["epoch"], rest["step"], rest["train_loss"], rest["val_loss"]) == (2, 30, 1.5, None)
+    assert "model" not in rest and rest["stage"] == "sft"
     assert main.load_checkpoint is load_checkpoint
 
 
-def test_of_weights_that_were_not_trained_here_the_epoch_is_0(best: Path) -> None:
+def test_converted_weights_have_epoch_0(best: Path) -> None:
     kept = ("format", "config", "model", "stage")
     rewrite(best, lambda content: [content.pop(key) for key in list(content) if key not in kept])
-    told = load_checkpoint(best, new_model())
-    assert (told["epoch"], told["step"], told["train_loss"], told["val_loss"]) == (0, 0, None, None)
+    rest = load_checkpoint(best, new_model())
+    assert (rest["epoch"], rest["step"], rest["train_loss"], rest["val_loss"]) == (0, 0, None, None)
 
 
 def train_step(model: GPTModel, optimizer: torch.optim.Optimizer) -> None:
@@ -532,7 +528,7 @@ def train_step(model: GPTModel, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-def test_the_optimizer_goes_on_as_if_it_had_not_been_away(tmp_path: Path) -> None:
+def test_optimizer_resumes_exactly(tmp_path: Path) -> None:
     model = new_model()
     optimizer = make_adamw(model, max_lr=0.01, weight_decay=0.1)
     train_step(model, optimizer)
@@ -541,15 +537,15 @@ def test_the_optimizer_goes_on_as_if_it_had_not_been_away(tmp_path: Path) -> Non
     train_step(model, optimizer)
     resumed = new_model(9)
     other = make_adamw(resumed, max_lr=0.5, weight_decay=0.0)
-    told = load_checkpoint(path, resumed, other)
-    assert "optimizer" not in told
+    rest = load_checkpoint(path, resumed, other)
+    assert "optimizer" not in rest
     train_step(resumed, other)
     assert same_weights(resumed, model)
 
 
-def test_a_best_model_has_no_optimizer_state_and_says_which_file_has(best: Path) -> None:
+def test_best_model_without_optimizer_state_points_to_latest(best: Path) -> None:
     model = new_model(4)
-    with pytest.raises(ValueError, match="best_model.pt: holds no optimizer state; pass the latest_model.pt beside it"):
+    with pytest.raises(ValueError, match="best_model.pt: contains no optimizer state; pass the latest_model.pt next"):
         load_checkpoint(best, model, make_adamw(model, max_lr=0.1, weight_decay=0.1))
     assert same_weights(model, new_model(4))
 
@@ -557,9 +553,9 @@ def test_a_best_model_has_no_optimizer_state_and_says_which_file_has(best: Path)
 @pytest.mark.parametrize(
     "state", [None, "text", {}, {"state": {}, "param_groups": [{}]}, {"state": 3, "param_groups": 3}]
 )
-def test_an_optimizer_that_the_state_does_not_fit_is_refused_and_nothing_is_changed(best: Path, state: object) -> None:
+def test_an_optimizer_state_that_does_not_fit_changes_nothing(best: Path, state: object) -> None:
     model = new_model(4)
-    if state is None:  # a whole state, but of one group of parameters instead of two
+    if state is None:  # a valid state, but of two parameter groups instead of one
         optimizer = torch.optim.AdamW(model.parameters())
         state = make_adamw(model, max_lr=0.1, weight_decay=0.1).state_dict()
     else:
@@ -574,21 +570,21 @@ def test_an_optimizer_that_the_state_does_not_fit_is_refused_and_nothing_is_chan
     assert str(optimizer.state_dict()) == before
 
 
-def test_a_model_of_another_size_is_told_apart_from_a_damaged_file(best: Path) -> None:
+def test_a_model_of_another_size_is_not_called_a_damaged_file(best: Path) -> None:
     with pytest.raises(ValueError) as refused:
         load_checkpoint(best, new_model(vocab_size=50))
     assert str(refused.value) == (
-        f"{best}: wte.weight is torch.float32 (61, 64), the model's is float (50, 64); "
-        "a model of the right size is what src.checkpoint.load_model returns"
+        f"{best}: wte.weight is torch.float32 (61, 64), expected float (50, 64); "
+        "src.checkpoint.load_model returns a model of the right size"
     )
 
 
-# ---- finding
+# ---- find a model
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes the files of models by name in the folder that the test runs in."""
+def make_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that creates the files of models, by name, in the current folder."""
     monkeypatch.chdir(tmp_path)
 
     def make(*names: str) -> None:
@@ -600,39 +596,50 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     return make
 
 
-def test_auto_takes_the_first_of_the_order_that_is_there_and_says_why(here: Callable[..., None]) -> None:
-    here("scratch", "pretrained")
-    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["scratch"][0], "the best that is here (no dpo, sft yet)")
-    here("sft")
-    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["sft"][0], "the best that is here (no dpo yet)")
-    here("dpo")
-    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["dpo"][0], "the best that is here")
+def test_auto_takes_the_first_model_that_exists(make_models: Callable[..., None]) -> None:
+    make_models("scratch", "pretrained")
+    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["scratch"][0], "the best model found (no dpo, sft yet)")
+    make_models("sft")
+    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["sft"][0], "the best model found (no dpo yet)")
+    make_models("dpo")
+    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["dpo"][0], "the best model found")
 
 
-def test_a_name_or_a_path_is_taken_as_it_is(here: Callable[..., None], best: Path) -> None:
-    here("dpo", "scratch")
+def test_a_model_is_found_by_name_or_path(make_models: Callable[..., None], best: Path) -> None:
+    make_models("dpo", "scratch")
     assert find_model("scratch", ORDER) == (STAGE_OUTPUTS["scratch"][0], "scratch, as asked")
     assert find_model(str(best), ORDER) == (best, "as asked")
     assert find_model(str(best.parent), ORDER) == (best, "as asked")
 
 
 @pytest.mark.parametrize(("name", "command"), [(name, command) for name, (_, command) in STAGE_OUTPUTS.items()])
-def test_a_name_without_its_file_is_answered_with_the_command_that_makes_it(here, name: str, command: str) -> None:
+def test_a_missing_model_is_named_with_the_command_to_make_it(make_models, name: str, command: str) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         find_model(name, ORDER)
-    assert str(missing.value) == f"{STAGE_OUTPUTS[name][0]}: not there yet; make it with {command}"
+    assert str(missing.value) == f"{STAGE_OUTPUTS[name][0]}: not found; make it with {command}"
 
 
-def test_where_nothing_is_there_auto_names_the_first_command_of_the_way(here) -> None:
-    with pytest.raises(FileNotFoundError, match="not there yet; make it with python main.py, or pass a path"):
+def test_auto_without_any_model_names_the_first_command(make_models) -> None:
+    with pytest.raises(FileNotFoundError, match="not found; make it with python main.py, or pass a path"):
         find_model("auto", ORDER)
-    with pytest.raises(
-        FileNotFoundError, match="not there yet; make it with python instruction_tune.py, or pass a path"
-    ):
+    with pytest.raises(FileNotFoundError, match="not found; make it with python instruction_tune.py, or pass a path"):
         find_model("auto", ("sft",))
 
 
-def test_a_path_to_nothing_is_refused(here) -> None:
+@pytest.mark.parametrize("name", ["scratch", "auto"])
+def test_a_model_in_the_former_folder_is_not_found_but_named(make_models, name: str) -> None:
+    former = Path("checkpoints/pretrained/best_model.pt")
+    former.parent.mkdir(parents=True)
+    former.touch()
+    with pytest.raises(FileNotFoundError) as missing:
+        find_model(name, ORDER)
+    found = f"{STAGE_OUTPUTS['scratch'][0]}: not found, but {former} exists"
+    assert str(missing.value).startswith(f"{found}; rename {former.parent} to {Path('checkpoints/scratch')}")
+    former.parent.rename("checkpoints/scratch")
+    assert find_model(name, ORDER)[0] == STAGE_OUTPUTS["scratch"][0]
+
+
+def test_a_path_that_does_not_exist_is_refused(make_models) -> None:
     expected = (
         f"elsewhere.pt: no such file; pass {', '.join(ORDER)}, a checkpoint, a Hugging Face directory or a weights file"
     )
@@ -654,11 +661,11 @@ def test_a_path_to_nothing_is_refused(here) -> None:
         ("best_model.pt", "one of the training scripts"),
     ],
 )
-def test_the_command_for_a_file_follows_from_its_folder(path: str, command: str) -> None:
+def test_the_producing_command_follows_from_the_folder(path: str, command: str) -> None:
     assert producing_command(Path(path)) == command
 
 
-def test_a_base_comes_with_the_tokenizer_that_its_file_describes(best: Path) -> None:
+def test_load_base_loads_the_tokenizer_of_the_checkpoint(best: Path) -> None:
     assert describe(load_base(str(best), ORDER).encoding) == TOKENIZER
 
 
@@ -670,7 +677,7 @@ def test_load_base_names_the_file_of_a_damaged_tokenizer(tmp_path: Path) -> None
     assert str(refused.value).startswith(f"{path}: the tokenizer in this checkpoint is damaged: ")
 
 
-def test_weights_stay_in_their_file_until_they_are_used(best: Path, monkeypatch) -> None:
+def test_load_model_maps_the_weights_into_memory(best: Path, monkeypatch) -> None:
     seen = []
     load = torch.load
     monkeypatch.setattr(torch, "load", lambda *a, **k: (seen.append(k), load(*a, **k))[1])

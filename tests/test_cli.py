@@ -1,4 +1,4 @@
-"""The command line: what flags become, what is said of bad ones, how a script ends, and that no flag is dead."""
+"""The command line: flags become typed values, problems are one line, scripts exit cleanly, no flag is dead."""
 
 import ast
 import dataclasses
@@ -49,13 +49,13 @@ class Settings:
     word: str = flag("it", "what")
     folder: Path = flag(Path("here"), "where")
     slow: bool = flag(False, "whether to take time")
-    loud: bool = flag(True, "whether to be heard")
+    loud: bool = flag(True, "whether to make noise")
     limit: int | None = flag(None, "at most (default: all of 100%)")
-    share: float | None = flag(0.9, "which part; none is off")
+    share: float | None = flag(0.9, "which part; none disables it")
     name: str | None = flag(None, "whose")
     source: Path | None = flag(Path("there"), "where from")
     kind: Literal["plain", "fancy"] = flag("plain", "which")
-    again: bool | None = flag(None, "whether once more")
+    again: bool | None = flag(None, "whether to repeat")
 
     def __post_init__(self) -> None:
         problems = [f"--count must be above 0, got {self.count}"] if self.count <= 0 else []
@@ -66,24 +66,24 @@ class Settings:
 
 
 def refusal(config: type, argv: list[str], capsys: pytest.CaptureFixture) -> str:
-    """The line on stderr with which `parse` leaves with exit code 2."""
-    with pytest.raises(SystemExit) as left:
+    """The line on stderr of a `parse` that exits with code 2."""
+    with pytest.raises(SystemExit) as exited:
         parse(config, argv, "")
     out, err = capsys.readouterr()
-    assert (left.value.code, out) == (2, "")
+    assert (exited.value.code, out) == (2, "")
     assert err.count("\n") == 1 and err.endswith(" --help\n")
     return err
 
 
-def ending(main: Callable[[], int]) -> int | None:
-    with pytest.raises(SystemExit) as left:
+def exit_code(main: Callable[[], int]) -> int | None:
+    with pytest.raises(SystemExit) as exited:
         run_script(main)
-    return left.value.code
+    return exited.value.code
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Puts back what `run` changes in the process."""
+    """Restore the signal handlers that `run_script` changes."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
@@ -94,7 +94,7 @@ def handlers() -> Iterator[None]:
     ("text", "field", "value"),
     [
         ("--count 7", "count", 7),
-        ("--count=-0 --count 12", "count", 12),  # the last one counts
+        ("--count=-0 --count 12", "count", 12),  # the last one is used
         ("--rate 2.5e-1", "rate", 0.25),
         ("--rate 3", "rate", 3.0),
         ("--word none", "word", "none"),
@@ -116,15 +116,15 @@ def handlers() -> Iterator[None]:
         ("--no-again", "again", False),
     ],
 )
-def test_a_flag_becomes_a_value_of_its_fields_type(text: str, field: str, value: object) -> None:
-    settings, given = parse(Settings, text.split(), "")
+def test_a_flag_becomes_a_value_of_its_type(text: str, field: str, value: object) -> None:
+    settings, explicit = parse(Settings, text.split(), "")
     assert getattr(settings, field) == value
     assert type(getattr(settings, field)) is type(value)
-    assert given == {field}
+    assert explicit == {field}
     assert settings == dataclasses.replace(Settings(), **{field: value})
 
 
-def test_a_line_without_flags_gives_the_defaults_and_tells_that_none_was_given() -> None:
+def test_without_flags_all_fields_have_their_defaults() -> None:
     assert parse(Settings, [], "") == (Settings(), set())
 
 
@@ -148,12 +148,12 @@ def test_a_line_without_flags_gives_the_defaults_and_tells_that_none_was_given()
         (["more\nlines"], "there is no more lines;"),
     ],
 )
-def test_a_bad_value_is_one_line_with_the_flag_what_was_expected_and_what_came(capsys, argv, complaint) -> None:
+def test_a_bad_value_is_reported_with_the_flag_and_what_was_expected(capsys, argv, complaint) -> None:
     assert complaint in refusal(Settings, argv, capsys)
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
+    ("typed", "suggested"),
     [
         ("--cuont", "--count"),
         ("--foldr=x", "--folder"),
@@ -162,17 +162,17 @@ def test_a_bad_value_is_one_line_with_the_flag_what_was_expected_and_what_came(c
         ("--s_low", "--slow"),
     ],
 )
-def test_a_misspelt_flag_is_answered_with_the_nearest(capsys, typed: str, meant: str) -> None:
+def test_the_nearest_flag_is_suggested_for_a_misspelt_one(capsys, typed: str, suggested: str) -> None:
     line = refusal(Settings, [typed, "-1"], capsys)
-    assert f"there is no {typed.split('=')[0]} (did you mean {meant}?);" in line
-    assert "-1" not in line  # its value is no problem of its own
+    assert f"there is no {typed.split('=')[0]} (did you mean {suggested}?);" in line
+    assert "-1" not in line  # its value is not reported separately
 
 
-def test_a_flag_near_to_none_is_answered_without_a_guess(capsys) -> None:
+def test_an_unknown_flag_without_a_near_one_has_no_suggestion(capsys) -> None:
     assert "there is no --zzz; see" in refusal(Settings, ["--zzz"], capsys)
 
 
-def test_all_that_is_wrong_is_said_at_once(capsys) -> None:
+def test_every_problem_is_reported_at_once(capsys) -> None:
     line = refusal(Settings, ["--cuont", "3", "--limit", "x", "--kind", "odd", "--count", "0", "--wrod", "a"], capsys)
     for problem in (
         "no --cuont",
@@ -184,8 +184,8 @@ def test_all_that_is_wrong_is_said_at_once(capsys) -> None:
         assert line.count(problem) == 1
 
 
-def test_nothing_is_said_of_the_default_that_stands_in_for_a_bad_value(capsys) -> None:
-    # 60 does not fit the default rate, but that rate is not what was asked for.
+def test_the_default_in_place_of_a_bad_value_is_not_reported(capsys) -> None:
+    # 60 does not fit the default rate, but the user gave another rate.
     assert "must fit" not in refusal(Settings, ["--count", "60", "--rate", "fast"], capsys)
     assert "--rate must fit --count, got 0.5 and 60" in refusal(Settings, ["--count", "60"], capsys)
 
@@ -196,7 +196,7 @@ def flags_of(script: ModuleType) -> type:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
-def test_a_shortened_flag_is_refused(script: ModuleType, capsys) -> None:
+def test_an_abbreviated_flag_is_refused(script: ModuleType, capsys) -> None:
     names = [flag_name(field.name) for field in dataclasses.fields(flags_of(script))]
     for name in names:
         if name[:-1] not in (*names, "--") and len(name) > 4:
@@ -205,7 +205,7 @@ def test_a_shortened_flag_is_refused(script: ModuleType, capsys) -> None:
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
-def test_no_number_of_a_script_may_be_nan_or_infinite(script: ModuleType, value: str, capsys) -> None:
+def test_numbers_must_be_finite(script: ModuleType, value: str, capsys) -> None:
     hints = get_type_hints(flags_of(script))
     numbers = [flag_name(name) for name, hint in hints.items() if hint in (float, float | None)]
     assert numbers
@@ -238,7 +238,7 @@ def test_no_number_of_a_script_may_be_nan_or_infinite(script: ModuleType, value:
     ],
 )
 @pytest.mark.parametrize("script", TRAINING, ids=lambda script: script.__name__)
-def test_a_training_script_refuses_a_value_out_of_range(script: ModuleType, argv: str, complaint: str, capsys) -> None:
+def test_training_scripts_refuse_values_out_of_range(script: ModuleType, argv: str, complaint: str, capsys) -> None:
     assert complaint in refusal(flags_of(script), argv.split(), capsys)
 
 
@@ -263,18 +263,20 @@ def test_a_training_script_refuses_a_value_out_of_range(script: ModuleType, argv
         (instruction_tune, "--turns 0", "--turns must be at least 1, got 0"),
     ],
 )
-def test_a_script_refuses_what_its_stage_cannot_do(script: ModuleType, argv: str, complaint: str, capsys) -> None:
+def test_scripts_refuse_values_that_their_stage_cannot_use(
+    script: ModuleType, argv: str, complaint: str, capsys
+) -> None:
     assert complaint in refusal(flags_of(script), argv.split(), capsys)
 
 
 @pytest.mark.parametrize("name", ["max_lr", "min_lr", "weight_decay", "grad_clip", "dropout", "val_fraction"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_config_made_in_python_is_checked_as_well(name: str, value: float) -> None:
+def test_a_config_created_in_python_is_checked_too(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{flag_name(name)} must .*, got {value}"):
         main.Flags(**{name: value})
 
 
-def test_a_config_made_in_python_names_every_bad_value() -> None:
+def test_a_config_created_in_python_reports_every_bad_value() -> None:
     with pytest.raises(ValueError) as refused:
         main.Flags(epochs=0, seed=-1, max_lr=0.0, min_lr=0.0, dropout=2.0, grad_clip=-1.0)
     for name in ("epochs", "seed", "max-lr", "dropout", "grad-clip"):
@@ -282,7 +284,7 @@ def test_a_config_made_in_python_names_every_bad_value() -> None:
 
 
 def help_entries(text: str) -> dict[str, str]:
-    """{flag: its help in one line} of what --help prints."""
+    """{flag: its help on one line}, from the output of --help."""
     entries: dict[str, str] = {}
     name = ""
     for line in text.split("options:\n")[1].splitlines():
@@ -295,9 +297,9 @@ def help_entries(text: str) -> dict[str, str]:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_help_describes_every_flag_and_shows_its_default(script: ModuleType, capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exited:
         script.main(["--help"])
-    assert left.value.code == 0
+    assert exited.value.code == 0
     out = capsys.readouterr().out
     assert script.__doc__.splitlines()[0] in out
     entries = help_entries(out)
@@ -308,7 +310,7 @@ def test_help_describes_every_flag_and_shows_its_default(script: ModuleType, cap
             assert entry.endswith(f"(default: {field.default})")
 
 
-def test_help_shows_choices_the_other_side_of_a_switch_and_a_percent_sign(capsys) -> None:
+def test_help_shows_choices_negations_and_percent_signs(capsys) -> None:
     with pytest.raises(SystemExit):
         parse(Settings, ["--help"], "What it does: 100%.")
     out = capsys.readouterr().out
@@ -332,11 +334,11 @@ def test_help_shows_choices_the_other_side_of_a_switch_and_a_percent_sign(capsys
         (KeyboardInterrupt(), "\ninterrupted; everything saved so far is intact\n"),
     ],
 )
-def test_what_goes_wrong_is_one_line_and_an_exit_code(error: BaseException, line: str, capsys) -> None:
+def test_an_error_is_one_line_and_an_exit_code(error: BaseException, line: str, capsys) -> None:
     def fail() -> int:
         raise error
 
-    assert ending(fail) == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    assert exit_code(fail) == (130 if isinstance(error, KeyboardInterrupt) else 1)
     assert capsys.readouterr() == ("", line)
 
 
@@ -369,23 +371,23 @@ def test_a_script_prints_its_own_out_of_memory_advice(capsys) -> None:
     assert capsys.readouterr().err == "error: out of memory; close something\n"
 
 
-def test_a_mistake_of_ours_keeps_its_traceback() -> None:
+def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(KeyError):
         run_script(lambda: {}["missing"])
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 130])
-def test_the_exit_code_is_that_of_main(code: int) -> None:
-    assert ending(lambda: code) == code
+def test_the_exit_code_is_mains_return_value(code: int) -> None:
+    assert exit_code(lambda: code) == code
 
 
-def test_a_bad_line_leaves_a_script_with_exit_code_2(capsys, monkeypatch) -> None:
+def test_bad_usage_exits_with_code_2(capsys, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["main.py", "--epochs", "0"])
-    assert ending(main.main) == 2
+    assert exit_code(main.main) == 2
     assert capsys.readouterr().err == "main.py: --epochs must be at least 1, got 0; see python main.py --help\n"
 
 
-def test_sigterm_ends_a_script_even_where_sigint_is_ignored_as_in_a_background_job() -> None:
+def test_sigterm_ends_a_script_that_ignores_sigint() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     reached = []
 
@@ -394,12 +396,12 @@ def test_sigterm_ends_a_script_even_where_sigint_is_ignored_as_in_a_background_j
         reached.append("the end")
         return 0
 
-    assert ending(work) == 130
+    assert exit_code(work) == 130
     assert not reached
 
 
 def script(body: str, folder: Path, **options: Any) -> subprocess.CompletedProcess:
-    """A script of its own process that runs `body` as its main."""
+    """Run a script with `body` as its main in a process of its own."""
     file = folder / "script.py"
     lines = [f"import sys; sys.path.insert(0, {str(ROOT)!r})", "from src.program import run_script", "def main():"]
     file.write_text(
@@ -409,7 +411,7 @@ def script(body: str, folder: Path, **options: Any) -> subprocess.CompletedProce
     return subprocess.run([sys.executable, str(file)], env=environment, stderr=subprocess.PIPE, timeout=60, **options)
 
 
-def test_output_is_utf8_whatever_the_terminal_speaks(tmp_path: Path) -> None:
+def test_output_is_utf8_in_every_terminal(tmp_path: Path) -> None:
     body = 'print("Ž → 字 \\udcff")\nraise ValueError("Ωmega")'
     ended = script(body, tmp_path, stdout=subprocess.PIPE)
     assert ended.returncode == 1
@@ -418,38 +420,38 @@ def test_output_is_utf8_whatever_the_terminal_speaks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])
-def test_a_reader_that_has_left_is_one_line_and_exit_code_1(tmp_path: Path, lines: int) -> None:
+def test_a_broken_pipe_is_one_line_and_exit_code_1(tmp_path: Path, lines: int) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    with os.fdopen(writing, "wb") as nobody:
-        ended = script(f"for i in range({lines}): print(i)\nreturn 0", tmp_path, stdout=nobody)
+    with os.fdopen(writing, "wb") as pipe:
+        ended = script(f"for i in range({lines}): print(i)\nreturn 0", tmp_path, stdout=pipe)
     assert ended.returncode == 1
     assert len(ended.stderr.splitlines()) == 1 and ended.stderr.startswith(b"error: ")
 
 
-def test_a_script_without_any_stdout_still_ends_well(monkeypatch) -> None:
+def test_a_script_without_stdout_still_succeeds(monkeypatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    assert ending(lambda: 0) == 0
+    assert exit_code(lambda: 0) == 0
 
 
 def reads(code: ast.AST, owners: tuple[str, ...]) -> set[str]:
-    """The attributes that code reads of anything called by one of these names; what only checks a value aside."""
+    """The attributes that code reads from variables of these names, except in the functions that check values."""
     checks = [
         node
         for node in ast.walk(code)
         if isinstance(node, ast.FunctionDef) and node.name in ("__post_init__", "problems")
     ]
-    aside = {id(node) for check in checks for node in ast.walk(check)}
+    excluded = {id(node) for check in checks for node in ast.walk(check)}
     return {
         node.attr
         for node in ast.walk(code)
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and id(node) not in aside
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and id(node) not in excluded
         if getattr(node.value, "id", getattr(node.value, "attr", None)) in owners
     }
 
 
 def dead_flags(config: type, source: str, *, stage_source: str) -> set[str]:
-    """Fields that neither the script's source nor the stage's reads."""
+    """Fields that neither the script nor its stage reads."""
     read = reads(ast.parse(source), ("flags", "config", "settings", "self")) | reads(
         ast.parse(stage_source), ("flags",)
     )
@@ -458,7 +460,7 @@ def dead_flags(config: type, source: str, *, stage_source: str) -> set[str]:
 
 def source_of(script: ModuleType) -> str:
     source = Path(script.__file__).read_text(encoding="utf-8")
-    if script in CHATS:  # both hand their flags to load_chat_model, and their settings to a ChatSession
+    if script in CHATS:  # both pass their flags to load_chat_model and their settings to ChatSession
         modules = map(inspect.getmodule, (load_chat_model, ChatSession, SamplingSettings))
         source += "\n".join(["", *map(inspect.getsource, modules)])
     return source
@@ -471,7 +473,7 @@ def test_every_flag_is_read(script: ModuleType) -> None:
     assert dead_flags(flags_of(script), source_of(script), stage_source=stage_source) == set()
 
 
-def test_a_flag_that_is_only_checked_or_set_counts_as_dead() -> None:
+def test_a_flag_that_is_only_checked_or_set_is_dead() -> None:
     source = """
 class Config:
     def __post_init__(self):

@@ -65,7 +65,7 @@ def test_all_stages_from_text_to_chat(folder: Path, capsys: pytest.CaptureFixtur
     assert "context 32: " in output and "396,800 without the embeddings" in output
     assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
     output = capsys.readouterr().out
-    assert "checkpoints/scratch/best_model.pt, the best that is here (no finetuned, pretrained yet)" in output
+    assert "checkpoints/scratch/best_model.pt, the best model found (no finetuned, pretrained yet)" in output
     assert "none: best follows the training loss" in output
     assert "What is the capital of France?" in output
     assert "next: python dpo_train.py" in output
@@ -190,9 +190,9 @@ def test_without_validation_best_follows_the_training_loss(folder: Path, capsys:
 @pytest.mark.parametrize(
     ("script", "argv", "words"),
     [
-        (instruction_tune, [], ["checkpoints/scratch/best_model.pt: not there yet", "python main.py"]),
-        (dpo_train, [], ["checkpoints/instruction_tuned/best_model.pt: not there yet", "python instruction_tune.py"]),
-        (chat, ["--prompt", "hi"], ["not there yet", "python main.py"]),
+        (instruction_tune, [], ["checkpoints/scratch/best_model.pt: not found", "python main.py"]),
+        (dpo_train, [], ["checkpoints/instruction_tuned/best_model.pt: not found", "python instruction_tune.py"]),
+        (chat, ["--prompt", "hi"], ["not found", "python main.py"]),
         (chat, ["--model", "dpo", "--prompt", "hi"], ["checkpoints/dpo_aligned", "python dpo_train.py"]),
         (instruction_tune, ["--base", "nowhere.pt"], ["nowhere.pt: no such file"]),
         (instruction_tune, ["--base", "verse.txt"], ["verse.txt"]),

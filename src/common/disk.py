@@ -14,8 +14,8 @@ def require_free_space(path: Path, needed_bytes: int, advice: str) -> None:
 
     Neither `path` nor its folder needs to exist yet.
     """
-    path = Path(path).resolve()
-    folder = next(parent for parent in (path, *path.parents) if parent.is_dir())
+    absolute = Path(path).resolve()
+    folder = next(parent for parent in (absolute, *absolute.parents) if parent.is_dir())
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
         needed, free = format_bytes(needed_bytes), format_bytes(free_bytes)
