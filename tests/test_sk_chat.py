@@ -123,8 +123,8 @@ def test_memory_shows_conversation_tokens_and_facts(converse):
     lines = "My cat is called Miso.\n" + "How are you today, and what is new?\n" * 3
     out = converse(f"{lines}/memory\n/forget all\n/forget all yes\n/memory\n", "--max-tokens", "20")[1]
     assert "session default: 4 turns;" in out
-    assert re.search(r"^tokens: \d+ of 44 for a prompt; \d+ left for your next message", out, re.MULTILINE)
-    assert re.search(r"^dropped: the oldest [23] turns, out of context$", out, re.MULTILINE)
+    assert re.search(r"^prompt tokens: \d+ of 44 used; \d+ left for your next message", out, re.MULTILINE)
+    assert re.search(r"^dropped: the oldest [23] turns \(out of context\)$", out, re.MULTILINE)
     assert "dropped turns were about: My cat is called Miso.; How are you today, and what is new?" in out
     assert re.search(
         r"^long-term memory: 1 fact; .*\n  1  My cat is called Miso\.  \(default, \d{4}-", out, re.MULTILINE

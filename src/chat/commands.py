@@ -99,7 +99,7 @@ def _help(commands: Mapping[str, Command]) -> str:
     for name, command in commands.items():
         current = command.current()
         lines.append(f"{name:<9} {command.help}" + (f" (now {current})" if current else ""))
-    lines.append("A setting without a value shows the current one; off disables a filter or the seed.")
+    lines.append("A setting without a value shows the current one; off (or none) disables a filter or the seed.")
     lines.append("Ctrl-C stops an answer. Alt-Enter starts a new line. To send a message that begins with a slash,")
     lines.append("type two slashes.")
     return "\n".join(lines)

@@ -41,7 +41,7 @@ class ChatSettings(SamplingSettings):
     )
     seed: int | None = option(
         None,
-        "makes answers repeatable (default: a new seed for each answer)",
+        "makes answers repeatable; none draws a new seed for each answer",
         command="/seed",
         is_valid=lambda value: value is None or is_seed(value),
         expected="a whole number from 0 to 2**63 - 1, or None for a new one each time",

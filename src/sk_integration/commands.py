@@ -81,11 +81,11 @@ def memory(assistant: Assistant, _: str) -> str:
     conversation, usage = assistant.conversation, assistant.usage
     lines = [session_line(conversation)]
     if usage.left:
-        lines.append(f"tokens: {usage.used} of {usage.budget} for a prompt; {usage.left} left for your next message")
+        lines.append(f"prompt tokens: {usage.used} of {usage.budget} used; {usage.left} left for your next message")
     else:
-        lines.append(f"tokens: {usage.used} of {usage.budget} for a prompt; your next message drops the oldest turns")
+        lines.append(f"prompt tokens: {usage.used} of {usage.budget} used; your next message drops the oldest turns")
     if assistant.dropped_messages:
-        lines.append(f"dropped: the oldest {_count(assistant.dropped_messages // 2, 'turn')}, out of context")
+        lines.append(f"dropped: the oldest {_count(assistant.dropped_messages // 2, 'turn')} (out of context)")
     if conversation.summary:
         lines.append(f"dropped turns were about: {conversation.summary}")
     return "\n".join([*lines, "", _list_facts(assistant.memory)])

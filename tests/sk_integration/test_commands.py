@@ -31,18 +31,18 @@ def test_an_empty_memory_has_nothing_to_forget(chat, line):
 @pytest.mark.parametrize(
     ("question", "tokens"),
     [
-        ("Tell me of your day", "34 of 44 for a prompt; 10 left for your next message"),
+        ("Tell me of your day", "34 of 44 used; 10 left for your next message"),
         (
             "Tell me of your day, from the morning on and at some length.",
-            "44 of 44 for a prompt; your next message drops the oldest turns",
+            "44 of 44 used; your next message drops the oldest turns",
         ),
         (
             "Tell me of your day, from the morning on and at some length. Leave nothing out.",
-            "48 of 44 for a prompt; your next message drops the oldest turns",
+            "48 of 44 used; your next message drops the oldest turns",
         ),
     ],
 )
 def test_memory_shows_the_token_budget(chat, question, tokens):
     assistant, run = chat
     "".join(assistant.reply(question))
-    assert f"\ntokens: {tokens}" in run("/memory")
+    assert f"\nprompt tokens: {tokens}" in run("/memory")
