@@ -8,3 +8,24 @@ import torch
 def one_thread() -> None:
     """The models in the tests are so small that more threads only slow them down."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unedited_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat the constants of the scripts as shipped, whatever they are: editing one must not break a test."""
+    import dpo_train
+    import instruction_tune
+    import main
+    from src.training import recipes
+
+    names = {
+        "epochs": "NUM_EPOCHS",
+        "batch_size": "BATCH_SIZE",
+        "context_length": "CONTEXT_LENGTH",
+        "max_lr": "MAX_LR",
+        "min_lr": "MIN_LR",
+        "warmup_steps": "WARMUP_STEPS",
+    }
+    for stage, script in (("pretrain", main), ("sft", instruction_tune), ("dpo", dpo_train)):
+        constants = {field: getattr(script, name) for field, name in names.items()}
+        monkeypatch.setitem(recipes.SCRIPT_DEFAULTS, stage, constants)

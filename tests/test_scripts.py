@@ -1,4 +1,4 @@
-"""The scripts as a person runs them, each stage on what the one before left, with models that take a moment."""
+"""The scripts run end to end, each stage on the checkpoint of the one before, with models that train in a moment."""
 
 import json
 import shutil
@@ -16,18 +16,18 @@ import instruction_tune
 import main
 from src.checkpoint import file_sha256, load_model, read_checkpoint
 from src.data.prompts import TEMPLATE
-from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.program import run_script
 from src.tokenizer import describe, encoding_fingerprint, load_encoding, load_gpt2_encoding
 
 REPOSITORY = Path(__file__).parent.parent
 SHORT = ["--max-steps", "3", "--batch-size", "2", "--context-length", "32", "--eval-every", "3", "--device", "cpu"]
+PRETRAIN = ["--data", "verse.txt", "--model", "micro", *SHORT]
 VERSE = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh clone, as far as the scripts can tell: the shipped data, a short text, no checkpoints."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unedited_constants: None) -> Path:
+    """Looks like a fresh clone to the scripts: the shipped data, a short text, no checkpoints."""
     shutil.copytree(REPOSITORY / "Data", tmp_path / "Data", ignore=shutil.ignore_patterns("*.txt*", "*.npy"))
     (tmp_path / "verse.txt").write_text(VERSE * 60, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -59,7 +59,7 @@ def error(capsys: pytest.CaptureFixture) -> str:
 
 
 def test_all_stages_from_text_to_chat(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main.main(["--data", "verse.txt", *SHORT]) == 0
+    assert main.main(PRETRAIN) == 0
     output = capsys.readouterr().out
     assert "next: python instruction_tune.py" in output
     assert "context 32: " in output and "396,800 without the embeddings" in output
@@ -78,7 +78,7 @@ def test_all_stages_from_text_to_chat(folder: Path, capsys: pytest.CaptureFixtur
 
 
 def test_checkpoints_name_parent_tokenizer_and_template(folder: Path) -> None:
-    main.main(["--data", "verse.txt", *SHORT])
+    main.main(PRETRAIN)
     instruction_tune.main(["--max-steps", "1"])
     dpo_train.main(["--max-steps", "1"])
     stages = ["scratch", "instruction_tuned", "dpo_aligned"]
@@ -97,7 +97,7 @@ def test_checkpoints_name_parent_tokenizer_and_template(folder: Path) -> None:
 
 
 def test_a_word_tokenizer_is_kept_through_all_stages(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main.main(["--data", "verse.txt", "--tokenizer", "word", *SHORT]) == 0
+    assert main.main([*PRETRAIN, "--tokenizer", "word"]) == 0
     assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
     assert dpo_train.main(["--batch-size", "4", "--max-steps", "3"]) == 0
     stages = ("scratch", "instruction_tuned", "dpo_aligned")
@@ -119,7 +119,7 @@ def test_a_word_tokenizer_is_kept_through_all_stages(folder: Path, capsys: pytes
 
 
 def test_unknown_words_are_reported(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    main.main(["--data", "verse.txt", "--tokenizer", "word", *SHORT])
+    main.main([*PRETRAIN, "--tokenizer", "word"])
     Path("mine.json").write_text(json.dumps([{"instruction": "What is a zyzzyva?", "response": "A weevil."}]), "utf-8")
     capsys.readouterr()
     assert instruction_tune.main(["--data", "mine.json", "--max-steps", "1", "--batch-size", "1"]) == 0
@@ -150,8 +150,8 @@ def test_gpt2_weights_go_through_all_stages(
 
 
 def test_resume_flag_extends_a_run(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    main.main(["--data", "verse.txt", *SHORT])
-    assert main.main(["--data", "verse.txt", *SHORT, "--max-steps", "5", "--resume"]) == 0
+    main.main(PRETRAIN)
+    assert main.main([*PRETRAIN, "--max-steps", "5", "--resume"]) == 0
     assert "resuming the unfinished run at step 3 of 5" in capsys.readouterr().out
     assert read_checkpoint(Path("checkpoints/scratch/latest_model.pt"))["step"] == 5
 
@@ -163,26 +163,8 @@ def test_show_mask_marks_the_response_and_trains_nothing(folder: Path, capsys: p
     assert not Path("checkpoints").exists()
 
 
-def test_the_library_functions_train_on_a_text_of_ones_own(folder: Path) -> None:
-    train_ids, val_ids = main.prepare_data("verse.txt", val_fraction=0.2)
-    assert len(train_ids) == pytest.approx(4 * len(val_ids), rel=0.01)
-    loaders = [main.create_dataloader(ids, batch_size=2, context_length=16) for ids in (train_ids, val_ids)]
-    inputs, targets = next(iter(loaders[0]))
-    assert inputs.shape == targets.shape == (2, 16)
-    assert torch.equal(inputs[:, 1:], targets[:, :-1])
-    model = GPTModel({**GPT_CONFIGS["micro"], "context_length": 16})
-    before = model.wte.weight.clone()
-    assert main.train(model, *loaders, "cpu", {"max_steps": 2, "context_length": 16, "out": Path("own")}) == 0
-    assert not torch.equal(model.wte.weight, before)
-    again = GPTModel({**GPT_CONFIGS["micro"], "context_length": 16})
-    checkpoint = main.load_checkpoint("own/best_model.pt", again)
-    assert checkpoint["step"] == 2
-    assert {"epoch", "train_loss", "val_loss"} <= set(checkpoint)
-    assert torch.equal(again.wte.weight, model.wte.weight)
-
-
 def test_without_validation_best_follows_the_training_loss(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main.main(["--data", "verse.txt", *SHORT, "--val-fraction", "0"]) == 0
+    assert main.main([*PRETRAIN, "--val-fraction", "0"]) == 0
     assert "eval      3/3 | train" in capsys.readouterr().out
     assert read_checkpoint(Path("checkpoints/scratch/best_model.pt"))["val_loss"] is None
 
@@ -255,9 +237,9 @@ def test_out_must_not_be_a_file(folder: Path, capsys: pytest.CaptureFixture, scr
 
 
 def test_learning_rates_are_checked_after_the_recipe(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main.main(["--data", "verse.txt", *SHORT, "--min-lr", "0.001"]) == 0  # above the constant, below micro's
+    assert main.main([*PRETRAIN, "--min-lr", "0.001"]) == 0  # above the constant, below micro's
     assert "learning rate  0.01 to 0.001" in capsys.readouterr().out
-    assert leave(main.main, "--data", "verse.txt", *SHORT, "--min-lr", "1") == 1
+    assert leave(main.main, *PRETRAIN, "--min-lr", "1") == 1
     assert "--min-lr must not be above --max-lr, got 1.0" in error(capsys)
 
 
@@ -269,7 +251,7 @@ def test_a_bad_record_fails_before_anything_is_loaded(folder: Path, capsys: pyte
 
 
 def test_a_base_with_an_unknown_tokenizer_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    main.main(["--data", "verse.txt", *SHORT])
+    main.main(PRETRAIN)
     path = Path("checkpoints/scratch/best_model.pt")
     content = read_checkpoint(path)
     capsys.readouterr()
@@ -284,9 +266,9 @@ def test_a_base_with_an_unknown_tokenizer_is_refused(folder: Path, capsys: pytes
 
 
 def test_a_changed_base_is_not_resumed(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    main.main(["--data", "verse.txt", *SHORT])
+    main.main(PRETRAIN)
     instruction_tune.main(["--max-steps", "1"])
-    main.main(["--data", "verse.txt", *SHORT, "--seed", "5"])
+    main.main([*PRETRAIN, "--seed", "5"])
     capsys.readouterr()
     assert leave(instruction_tune.main, "--max-steps", "2", "--resume") == 1
     assert "an unfinished run with other settings (base" in error(capsys)

@@ -1,0 +1,237 @@
+"""The public functions of main.py: prepare_data, create_dataloader, train and load_checkpoint."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import main
+from src.checkpoint import load_model, read_checkpoint
+from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.runtime import Runtime, seed_step
+from src.tokenizer import build_word_encoding, load_gpt2_encoding
+from src.training.losses import language_model_loss
+from src.training.optim import make_adamw
+
+VERSE = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n"
+SIZE = {**GPT_CONFIGS["micro"], "context_length": 16}
+CONFIG = {"max_steps": 2, "context_length": 16, "max_lr": 1e-3, "min_lr": 1e-4, "warmup_steps": 1, "precision": "fp32"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "verse.txt").write_text(VERSE * 60, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def new_model(seed: int = 0) -> GPTModel:
+    seed_step(seed, 0)
+    return GPTModel(SIZE)
+
+
+def loaders(**settings: int) -> list:
+    """The training and the validation loader of the verse."""
+    ids = main.prepare_data("verse.txt")
+    return [main.create_dataloader(part, batch_size=2, context_length=16, **settings) for part in ids]
+
+
+def trained(model: GPTModel, **config: object) -> GPTModel:
+    assert main.train(model, *loaders(), "cpu", {**CONFIG, **config}) == 0
+    return model
+
+
+def same_weights(a: GPTModel, b: GPTModel) -> bool:
+    return all(torch.equal(tensor, b.state_dict()[name]) for name, tensor in a.state_dict().items())
+
+
+# --- prepare_data
+
+
+def test_prepare_data_splits_the_token_ids_of_a_text() -> None:
+    train_ids, val_ids = main.prepare_data("verse.txt", val_fraction=0.2)
+    assert [*train_ids, *val_ids] == load_gpt2_encoding().encode_ordinary(VERSE * 60)
+    assert len(val_ids) == round(0.2 * (len(train_ids) + len(val_ids)))
+
+
+def test_prepare_data_holds_out_a_tenth_by_default_and_nothing_at_0() -> None:
+    train_ids, val_ids = main.prepare_data(Path("verse.txt"))
+    assert len(val_ids) == round(0.1 * (len(train_ids) + len(val_ids)))
+    everything, nothing = main.prepare_data("verse.txt", val_fraction=0.0)
+    assert (len(everything), len(nothing)) == (len(train_ids) + len(val_ids), 0)
+
+
+def test_prepare_data_takes_another_tokenizer() -> None:
+    encoding = build_word_encoding(Path("verse.txt"))
+    train_ids, _ = main.prepare_data("verse.txt", encoding)
+    assert train_ids.tolist() == encoding.encode_ordinary(VERSE * 60)[: len(train_ids)]
+
+
+def test_prepare_data_downloads_shakespeare_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ensure(path: Path) -> Path:
+        path.parent.mkdir()
+        path.write_text(VERSE * 60, encoding="utf-8")
+        return path
+
+    monkeypatch.setattr(main, "ensure_shakespeare", ensure)
+    assert [ids.tolist() for ids in main.prepare_data()] == [ids.tolist() for ids in main.prepare_data("verse.txt")]
+
+
+def test_prepare_data_refuses_an_unusable_text() -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere.txt not found"):
+        main.prepare_data("nowhere.txt")
+    with pytest.raises(ValueError, match="--val-fraction"):
+        main.prepare_data("verse.txt", val_fraction=1.0)
+
+
+# --- create_dataloader
+
+
+def test_create_dataloader_gives_inputs_and_shifted_targets() -> None:
+    loader = main.create_dataloader(np.arange(1000, dtype=np.uint16), batch_size=4, context_length=16)
+    assert isinstance(loader, DataLoader)
+    assert (loader.batch_size, loader.grad_accum, len(loader)) == (4, 1, 16)  # 62 windows
+    batches = list(loader)
+    assert len(batches) == 16
+    for inputs, targets in batches[:-1]:
+        assert inputs.shape == targets.shape == (4, 16)
+        assert inputs.dtype == targets.dtype == torch.int64
+        assert torch.equal(targets, inputs + 1)
+
+
+def test_create_dataloader_defaults_to_the_constants_of_the_script() -> None:
+    inputs, _ = next(iter(main.create_dataloader(np.arange(50 * main.BATCH_SIZE * main.CONTEXT_LENGTH))))
+    assert inputs.shape == (main.BATCH_SIZE, main.CONTEXT_LENGTH)
+
+
+def test_create_dataloader_shuffles_by_seed_and_epoch() -> None:
+    def epochs(seed: int) -> list[list[int]]:
+        loader = main.create_dataloader(np.arange(1000), 4, 16, seed=seed)
+        return [[int(i) for inputs, _ in loader for i in inputs[:, 0]] for _ in range(2)]
+
+    first, second = epochs(1)
+    assert epochs(1) == [first, second]
+    assert first != second
+    assert epochs(2)[0] != first
+
+
+def test_create_dataloader_splits_a_step_into_micro_batches() -> None:
+    loader = main.create_dataloader(np.arange(1000), 2, 16, grad_accum=3)
+    whole = main.create_dataloader(np.arange(1000), 6, 16)
+    assert loader.steps_per_epoch == whole.steps_per_epoch == 11
+    parts, [one] = loader.step_batches(4), whole.step_batches(4)
+    assert torch.equal(torch.cat([batch.inputs for batch in parts]), one.inputs)
+
+
+def test_create_dataloader_refuses_a_text_shorter_than_a_window() -> None:
+    with pytest.raises(ValueError, match="has 16 tokens; one window needs 17: lower --context-length"):
+        main.create_dataloader(np.arange(16), 2, 16)
+
+
+# --- train
+
+
+def test_train_lowers_the_loss_and_saves_both_checkpoints() -> None:
+    model = trained(new_model(), max_steps=10, out=Path("own"))
+    best, latest = (read_checkpoint(Path(f"own/{name}_model.pt")) for name in ("best", "latest"))
+    assert latest["step"] == 10
+    assert best["val_loss"] < latest["resume"]["progress"]["first_loss"]
+    assert same_weights(load_model("own/latest_model.pt")[0], model)
+    assert not same_weights(model, new_model())
+
+
+def test_train_is_deterministic_however_its_config_is_passed() -> None:
+    expected = trained(new_model(), out=Path("a"))
+    flags = main.Flags(**{**CONFIG, "out": Path("b")})
+    model = new_model()
+    assert main.train(model, *loaders(), torch.device("cpu"), flags) == 0
+    assert same_weights(model, expected)
+    model = new_model()
+    assert main.train(model, *loaders(), Runtime(torch.device("cpu"), "fp32", ""), {**CONFIG, "out": Path("c")}) == 0
+    assert same_weights(model, expected)
+    assert not same_weights(trained(new_model(), seed=2, dropout=0.0, max_lr=2e-3, out=Path("d")), expected)
+
+
+def test_train_equals_the_script(unedited_constants: None) -> None:
+    argv = ["--data", "verse.txt", "--model", "micro", "--optimizer", "adamw", "--patience", "none", "--device", "cpu"]
+    argv += [word for name, value in CONFIG.items() for word in ("--" + name.replace("_", "-"), str(value))]
+    assert main.main([*argv, "--batch-size", "2", "--out", "script"]) == 0
+    seed_step(1337, 0)
+    model = trained(GPTModel({**SIZE, "dropout": main.Flags().dropout}), out=Path("own"))
+    assert same_weights(load_model("script/latest_model.pt")[0], model)
+
+
+def test_train_takes_batch_size_and_accumulation_from_the_loader(capsys: pytest.CaptureFixture) -> None:
+    train_loader, val_loader = loaders(grad_accum=3)
+    assert main.train(new_model(), train_loader, val_loader, "cpu", {**CONFIG, "out": Path("own")}) == 0
+    assert f"2 x 3 accumulated, {train_loader.steps_per_epoch} steps per epoch" in capsys.readouterr().out
+
+
+def test_train_without_val_loader_follows_the_training_loss(capsys: pytest.CaptureFixture) -> None:
+    train_loader, _ = loaders()
+    assert main.train(new_model(), train_loader, None, "cpu", {**CONFIG, "out": Path("own")}) == 0
+    assert "validation     none: best follows the training loss" in capsys.readouterr().out
+    assert read_checkpoint(Path("own/best_model.pt"))["val_loss"] is None
+
+
+def test_train_returns_130_after_an_interrupt_and_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = trained(new_model(), max_steps=4, out=Path("whole"))
+
+    def interrupting(model: GPTModel, batch: object) -> tuple:
+        if model.training:
+            os.kill(os.getpid(), signal.SIGINT)
+        return language_model_loss(model, batch)
+
+    config = {**CONFIG, "max_steps": 4, "out": Path("own")}
+    with monkeypatch.context() as patch:
+        patch.setattr(main, "language_model_loss", interrupting)
+        assert main.train(new_model(), *loaders(), "cpu", config) == 130
+    assert read_checkpoint(Path("own/latest_model.pt"))["step"] == 1
+    resumed = new_model(seed=9)
+    assert main.train(resumed, *loaders(), "cpu", config) == 0
+    assert same_weights(resumed, expected)
+
+
+def test_train_refuses_bad_settings_in_one_line() -> None:
+    with pytest.raises(ValueError) as refused:
+        main.train(new_model(), *loaders(), "cpu", {"max_lr": 0.0, "min_lr": 0.0, "epochs": 0})
+    assert "--max-lr must be above 0" in str(refused.value) and "--epochs must be at least 1" in str(refused.value)
+    with pytest.raises(ValueError, match="--device tpu: not available"):
+        main.train(new_model(), *loaders(), "tpu", CONFIG)
+    with pytest.raises(ValueError, match="the tokenizer has 50257 ids"):
+        main.train(GPTModel({**SIZE, "vocab_size": 50}), *loaders(), "cpu", CONFIG)
+
+
+def test_train_names_the_cure_if_the_loss_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverging(model: GPTModel, batch: object) -> tuple:
+        loss, metrics = language_model_loss(model, batch)
+        return loss * (float("nan") if model.training else 1.0), metrics
+
+    monkeypatch.setattr(main, "language_model_loss", diverging)
+    with pytest.raises(ValueError, match="step 1: the loss is nan; .* try --max-lr below 0.001, with --no-resume"):
+        main.train(new_model(), *loaders(), "cpu", {**CONFIG, "out": Path("own")})
+
+
+# --- load_checkpoint
+
+
+def test_load_checkpoint_restores_model_and_optimizer() -> None:
+    model = trained(new_model(), out=Path("own"))
+    restored = new_model(seed=9)
+    optimizer = make_adamw(restored, max_lr=1e-3, weight_decay=0.1)
+    checkpoint = main.load_checkpoint("own/latest_model.pt", restored, optimizer)
+    assert checkpoint["step"] == 2
+    assert {"epoch", "train_loss", "val_loss"} <= set(checkpoint)
+    assert same_weights(restored, model)
+    assert all(state["step"] == 2 for state in optimizer.state.values())
+
+
+def test_load_checkpoint_of_the_best_model_has_no_optimizer_state() -> None:
+    model = trained(new_model(), out=Path("own"))
+    with pytest.raises(ValueError, match="holds no optimizer state; pass the latest_model.pt"):
+        main.load_checkpoint("own/best_model.pt", model, make_adamw(model, max_lr=1e-3, weight_decay=0.1))
+    assert main.load_checkpoint("own/best_model.pt", model)["step"] == 2
