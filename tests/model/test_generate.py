@@ -1,4 +1,4 @@
-"""Generation: equal to Hugging Face's where both can do it, and what must hold beyond."""
+"""Generation equals transformers, and streaming, stopping, caching and long contexts work."""
 
 import logging
 
@@ -25,8 +25,8 @@ def generator(models):
     return TextGenerator(models[0], load_gpt2_encoding(), "cpu")
 
 
-class Reciter(GPTModel):
-    """Says the given ids one after another, whatever it reads; counts the tokens that it was given to read."""
+class ScriptedModel(GPTModel):
+    """Predicts the given ids in order, whatever its input; records the number of tokens of each prefill."""
 
     def __init__(self, ids: list[int], context_length: int = 64) -> None:
         super().__init__(
@@ -46,48 +46,50 @@ class Reciter(GPTModel):
         return super().hidden_states(ids, context, embedded=embedded)
 
 
-def recite(text: str, **settings) -> tuple[list[str], str]:
-    """The pieces and the finish reason of a model that says `text` and then ends."""
+def generate_scripted(text: str, **settings) -> tuple[list[str], str]:
+    """The pieces and the finish reason of a model that generates `text` and an end-of-text."""
     ids = [*text.encode(), 256]
-    stream = TextGenerator(Reciter(ids, 4096), ByteEncoding()).stream("x", temperature=0, draft_tokens=0, **settings)
+    stream = TextGenerator(ScriptedModel(ids, 4096), ByteEncoding()).stream(
+        "x", temperature=0, draft_tokens=0, **settings
+    )
     return list(stream), stream.finish_reason
 
 
-def test_a_kept_cache_gives_the_same_text_for_its_new_tokens_alone() -> None:
-    model = Reciter([65] * 100, 200)
-    generator, kept, talk = TextGenerator(model, ByteEncoding()), PrefixCache(), list(b"a first message")
+def test_a_prefix_cache_computes_new_tokens_only() -> None:
+    model = ScriptedModel([65] * 100, 200)
+    generator, prefix_cache, talk = TextGenerator(model, ByteEncoding()), PrefixCache(), list(b"a first message")
     for new in (b"", b" and a second one", b", a third"):
         talk += new
         model.read.clear()
-        stream = generator.stream(talk, 5, temperature=0, draft_tokens=0, prefix_cache=kept)
+        stream = generator.stream(talk, 5, temperature=0, draft_tokens=0, prefix_cache=prefix_cache)
         assert "".join(stream) == "AAAAA"
-        assert model.read == [len(new) + 1 if new else len(talk)]  # the last token said was not read yet
+        assert model.read == [len(new) + 1 if new else len(talk)]  # the last generated token is not cached yet
         talk += stream.ids
-        assert kept.ids == talk[:-1]
+        assert prefix_cache.ids == talk[:-1]
 
 
 @pytest.mark.parametrize("beginning", [b"a chat that was for", b"another one", b"a chat that was forgotten: hi", b"a"])
-def test_a_kept_cache_changes_no_text(generator, beginning: bytes) -> None:
-    kept = PrefixCache()
-    generator.generate(list(b"a chat that was forgotten"), 12, temperature=0, prefix_cache=kept)
-    given = generator.generate(list(beginning), 20, temperature=0, prefix_cache=kept)
+def test_a_prefix_cache_changes_no_text(generator, beginning: bytes) -> None:
+    prefix_cache = PrefixCache()
+    generator.generate(list(b"a chat that was forgotten"), 12, temperature=0, prefix_cache=prefix_cache)
+    given = generator.generate(list(beginning), 20, temperature=0, prefix_cache=prefix_cache)
     assert given == generator.generate(list(beginning), 20, temperature=0)
-    again = generator.generate(list(beginning), 12, seed=3, prefix_cache=kept)
+    again = generator.generate(list(beginning), 12, seed=3, prefix_cache=prefix_cache)
     assert again == generator.generate(list(beginning), 12, seed=3)
 
 
-def test_a_kept_cache_is_good_beyond_the_context(generator) -> None:
-    kept, context = PrefixCache(), generator.model.config.context_length
+def test_a_prefix_cache_works_beyond_the_context(generator) -> None:
+    prefix_cache, context = PrefixCache(), generator.model.config.context_length
     for length in (context - 5, context + 9, 3):
         prompt = [i % 50 for i in range(length)]
-        given = generator.generate(prompt, 30, temperature=0, prefix_cache=kept)
+        given = generator.generate(prompt, 30, temperature=0, prefix_cache=prefix_cache)
         assert given == generator.generate(prompt, 30, temperature=0)
 
 
-def test_two_streams_at_once_do_not_share_a_cache(generator) -> None:
-    kept, prompt = PrefixCache(), list(b"one prompt")
+def test_concurrent_streams_do_not_share_a_cache(generator) -> None:
+    prefix_cache, prompt = PrefixCache(), list(b"one prompt")
     expected = generator.generate(prompt, 15, temperature=0)
-    streams = [generator.stream(prompt, 15, temperature=0, prefix_cache=kept) for _ in range(2)]
+    streams = [generator.stream(prompt, 15, temperature=0, prefix_cache=prefix_cache) for _ in range(2)]
     said = ["", ""]
     for _ in range(15):
         for i, stream in enumerate(streams):
@@ -96,7 +98,7 @@ def test_two_streams_at_once_do_not_share_a_cache(generator) -> None:
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3, 0.8])
-def test_greedy_equals_transformers_token_for_token(models, generator, penalty: float) -> None:
+def test_greedy_generation_equals_transformers(models, generator, penalty: float) -> None:
     _, theirs = models
     for seed in range(6):
         prompt = torch.randint(EOT, (1, 1 + 3 * seed), generator=torch.Generator().manual_seed(seed))
@@ -119,15 +121,15 @@ def test_sampling_follows_the_distribution(generator) -> None:
         assert drawn.count(text) / 400 == pytest.approx(probability / total, abs=0.08)
 
 
-def test_the_same_seed_gives_the_same_text_and_another_seed_another(generator) -> None:
+def test_a_seed_determines_the_text(generator) -> None:
     first = generator.generate("Hello", 20, seed=5)
     assert generator.generate("Hello", 20, seed=5) == first
     assert generator.generate("Hello", 20, seed=6) != first
-    assert len({generator.generate("Hello", 20) for _ in range(3)}) > 1  # no seed: a new one each time
+    assert len({generator.generate("Hello", 20) for _ in range(3)}) > 1  # without a seed: a new one each time
 
 
 @pytest.mark.parametrize("length", [1, 2, 23, 24])
-def test_streaming_over_a_cache_equals_reading_everything_anew(generator, length: int) -> None:
+def test_cached_generation_equals_recomputing(generator, length: int) -> None:
     model = generator.model
     prompt = list(range(1000, 1000 + length))
     stream = generator.stream(prompt, 40, temperature=0)
@@ -144,7 +146,7 @@ def test_generate_equals_the_joined_stream(generator) -> None:
     assert generator.generate("A b", 60, **settings) == "".join(generator.stream("A b", 60, **settings))
 
 
-def test_dropout_is_off_while_generating_and_the_mode_stays(generator) -> None:
+def test_dropout_is_off_while_generating(generator) -> None:
     generator.model.train()
     try:
         assert generator.generate("Hi", 10, temperature=0) == generator.generate("Hi", 10, temperature=0)
@@ -155,14 +157,14 @@ def test_dropout_is_off_while_generating_and_the_mode_stays(generator) -> None:
 
 def test_characters_are_streamed_whole() -> None:
     text = "naïve → 日本語 👩‍🚀!"
-    pieces, reason = recite(text)
+    pieces, reason = generate_scripted(text)
     assert "".join(pieces) == text
     assert reason == "stop"
     assert all("\ufffd" not in piece for piece in pieces)
 
 
-def test_a_character_cut_off_by_the_limit_is_shown_as_such() -> None:
-    pieces, reason = recite("a→b", max_new_tokens=3)
+def test_an_incomplete_last_character_is_replaced() -> None:
+    pieces, reason = generate_scripted("a→b", max_new_tokens=3)
     assert "".join(pieces) == "a\ufffd"
     assert reason == "length"
 
@@ -178,29 +180,29 @@ def test_a_character_cut_off_by_the_limit_is_shown_as_such() -> None:
         ("two!", "one ENEND two"),
     ],
 )
-def test_text_ends_before_the_first_stop_string_and_never_shows_a_part_of_it(stop, expected: str) -> None:
+def test_text_ends_before_the_first_stop_string(stop, expected: str) -> None:
     text = "one ENEND two"
-    pieces, reason = recite(text, stop=stop)
+    pieces, reason = generate_scripted(text, stop=stop)
     if stop in ("END", ["two", "END"]):
         expected = "one EN"
     assert "".join(pieces) == expected
     assert reason == "stop"
 
 
-def test_what_could_begin_a_stop_string_is_held_back() -> None:
-    stream = TextGenerator(Reciter([*b"abSTO-", 256]), ByteEncoding()).stream(
+def test_a_possible_start_of_a_stop_string_is_held_back() -> None:
+    stream = TextGenerator(ScriptedModel([*b"abSTO-", 256]), ByteEncoding()).stream(
         "x", stop="STOP", temperature=0, draft_tokens=0
     )
     assert [next(stream) for _ in range(2)] == ["a", "b"]
     assert next(stream) == "STO-"
 
 
-def test_ids_beyond_the_tokenizer_are_never_taken() -> None:
-    pieces, _ = recite("fine", max_new_tokens=4)
+def test_ids_beyond_the_tokenizer_are_never_sampled() -> None:
+    pieces, _ = generate_scripted("fine", max_new_tokens=4)
     assert "".join(pieces) == "fine"
 
 
-def test_an_empty_prompt_starts_after_an_end_of_text(generator) -> None:
+def test_an_empty_prompt_becomes_an_end_of_text(generator) -> None:
     assert generator.prompt_ids("") == [EOT]
     assert generator.generate("", 5, temperature=0) == generator.generate([EOT], 5, temperature=0)
 
@@ -210,11 +212,11 @@ def test_a_special_token_in_the_prompt_is_ordinary_text(generator) -> None:
 
 
 @pytest.mark.parametrize(("prompt_length", "limit"), [(3, 100), (64, 5), (100, 10), (200, 200), (60, 4), (1, 63)])
-def test_prompts_and_outputs_beyond_the_context_go_on_from_the_last_part_and_say_so(
+def test_a_full_context_continues_from_its_end_with_a_warning(
     caplog: pytest.LogCaptureFixture, prompt_length: int, limit: int
 ) -> None:
     text = "".join(chr(97 + i % 26) for i in range(limit))
-    model = Reciter([*text.encode(), 256])
+    model = ScriptedModel([*text.encode(), 256])
     with caplog.at_level(logging.WARNING, logger="src.model.decoding.sequence"):
         assert (
             TextGenerator(model, ByteEncoding()).generate([65] * prompt_length, limit, temperature=0, draft_tokens=0)
@@ -222,12 +224,12 @@ def test_prompts_and_outputs_beyond_the_context_go_on_from_the_last_part_and_say
         )
     overflows = prompt_length + limit > 64
     assert bool(caplog.records) == overflows
-    assert sum(model.read) < 4 * (prompt_length + limit)  # windows overlap by half: the cost stays linear
+    assert sum(model.read) < 4 * (prompt_length + limit)  # windows overlap by half, so the cost stays linear
     if overflows:
         assert "tokens is full: only the last" in caplog.text
 
 
-def test_the_reread_window_predicts_as_the_model_does_from_scratch(models) -> None:
+def test_a_truncated_prompt_predicts_like_its_end_alone(models) -> None:
     model = models[0]
     generator = TextGenerator(model, load_gpt2_encoding())
     prompt = list(range(500, 600))
@@ -259,7 +261,7 @@ def test_the_reread_window_predicts_as_the_model_does_from_scratch(models) -> No
         ({"seed": 1.5}, "seed"),
     ],
 )
-def test_a_bad_setting_is_refused_before_anything_is_generated(generator, settings: dict, message: str) -> None:
+def test_a_bad_setting_is_refused_before_generation(generator, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         generator.generate("Hello", **settings)
 
@@ -276,7 +278,7 @@ def test_prompt_ids_outside_the_vocabulary_are_refused(generator) -> None:
 
 def test_a_tokenizer_larger_than_the_model_is_refused() -> None:
     with pytest.raises(ValueError, match="the tokenizer has 50257 ids, the model has 300"):
-        TextGenerator(Reciter([]), load_gpt2_encoding())
+        TextGenerator(ScriptedModel([]), load_gpt2_encoding())
 
 
 def test_predictions_are_probabilities_highest_first(generator) -> None:

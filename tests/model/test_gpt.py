@@ -1,4 +1,4 @@
-"""The model against Hugging Face's GPT2LMHeadModel on random weights, and what must hold of any GPT-2."""
+"""The model equals transformers' GPT2LMHeadModel with random weights, and has the properties of a GPT-2."""
 
 import math
 import random
@@ -26,7 +26,7 @@ SMALL = {"vocab_size": 101, "context_length": 48, "d_model": 32, "n_heads": 4, "
         ({**SMALL, "context_length": 1024}, (1, 1024)),
     ],
 )
-def test_logits_and_gradients_equal_those_of_transformers(config: dict, shape: tuple[int, int]) -> None:
+def test_logits_and_gradients_equal_transformers(config: dict, shape: tuple[int, int]) -> None:
     ours, theirs = model_and_reference(config)
     ids = torch.randint(config["vocab_size"], shape)
     our_logits, their_logits = ours(ids), theirs(ids).logits
@@ -41,7 +41,7 @@ def test_logits_and_gradients_equal_those_of_transformers(config: dict, shape: t
         torch.testing.assert_close(parameter.grad / scale, expected[name] / scale, atol=1e-4, rtol=1e-3, msg=name)
 
 
-def test_loss_equals_that_of_transformers() -> None:
+def test_loss_equals_transformers() -> None:
     ours, theirs = model_and_reference(SMALL)
     ids = torch.randint(101, (4, 30))
     loss = F.cross_entropy(ours(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
@@ -59,7 +59,7 @@ def test_cached_logits_equal_uncached_for_every_chunking(chunks: list[int]) -> N
         assert cache.length == 13
 
 
-def test_cached_logits_equal_uncached_for_every_prompt_length_up_to_the_context() -> None:
+def test_cached_logits_equal_uncached_for_every_prompt_length() -> None:
     ours, _ = model_and_reference(SMALL)
     ids = torch.randint(101, (2, 48))
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_cached_logits_equal_uncached_for_every_prompt_length_up_to_the_context(
             torch.testing.assert_close(rest, expected[:, length + 1 :], atol=1e-5, rtol=1e-5)
 
 
-def test_a_token_sees_none_of_those_after_it() -> None:
+def test_a_token_does_not_attend_to_later_tokens() -> None:
     ours, _ = model_and_reference(SMALL)
     ids = torch.randint(101, (1, 20))
     changed = ids.clone()
@@ -97,20 +97,20 @@ def test_more_tokens_than_the_context_are_refused() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_packed_texts_have_the_states_and_gradients_that_each_has_alone(seed: int) -> None:
+def test_packed_segments_equal_separate_sequences(seed: int) -> None:
     chance = random.Random(seed)
     torch.manual_seed(seed)
     model = GPTModel(SMALL).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     segments: list[tuple[int, int | None]] = []
-    whole: list[list[int]] = []  # the text of each segment, with what it goes on from
+    whole: list[list[int]] = []  # the sequence of each segment, with its ancestors
     for i in range(chance.randint(1, 8)):
         open_ = [j for j in range(i) if len(whole[j]) < 36]
-        before = chance.choice([None, *open_])
+        parent = chance.choice([None, *open_])
         own = [chance.randrange(101) for _ in range(chance.randint(1, 12))]
-        segments.append((len(own), before))
-        whole.append(([] if before is None else whole[before]) + own)
+        segments.append((len(own), parent))
+        whole.append(([] if parent is None else whole[parent]) + own)
     ids = [id_ for (length, _), text in zip(segments, whole, strict=True) for id_ in text[-length:]]
     packed = model.hidden_states(torch.tensor([ids]), segments)[0]
     alone = [
@@ -126,7 +126,7 @@ def test_packed_texts_have_the_states_and_gradients_that_each_has_alone(seed: in
         torch.testing.assert_close(ours, expected, atol=1e-10, rtol=1e-8)
 
 
-def test_packed_texts_longer_than_the_context_are_refused_with_what_they_go_on_from() -> None:
+def test_packed_sequences_longer_than_the_context_are_refused() -> None:
     model = GPTModel(SMALL)
     ids = torch.zeros(1, 90, dtype=torch.int64)
     model.hidden_states(ids, ((40, None), (8, 0), (42, None)))
@@ -136,14 +136,14 @@ def test_packed_texts_longer_than_the_context_are_refused_with_what_they_go_on_f
         model.hidden_states(ids, ((40, None), (5, 0), (5, 1), (40, None)))
 
 
-def test_the_head_is_the_token_embedding() -> None:
+def test_the_head_is_tied_to_the_token_embedding() -> None:
     model = GPTModel(SMALL)
     assert not [name for name, _ in model.named_parameters() if "head" in name]
     model(torch.zeros(1, 2, dtype=torch.int64)).sum().backward()
-    assert (model.wte.weight.grad.abs().sum(dim=1) > 0).all()  # also of tokens that were not in the input
+    assert (model.wte.weight.grad.abs().sum(dim=1) > 0).all()  # also for tokens that are not in the input
 
 
-def test_initialisation_is_that_of_gpt2() -> None:
+def test_initialisation_follows_gpt2() -> None:
     model = GPTModel({**SMALL, "vocab_size": 5000, "d_model": 128, "n_layers": 8})
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
@@ -155,7 +155,7 @@ def test_initialisation_is_that_of_gpt2() -> None:
             assert parameter.std().item() == pytest.approx(std, rel=0.05), name
 
 
-def test_dropout_works_in_training_only_and_can_be_changed() -> None:
+def test_dropout_is_active_in_training_only_and_can_be_changed() -> None:
     model = GPTModel({**SMALL, "dropout": 0.5})
     ids = torch.randint(101, (2, 10))
     assert not torch.equal(model(ids), model(ids))
@@ -167,12 +167,12 @@ def test_dropout_works_in_training_only_and_can_be_changed() -> None:
     assert model.config.dropout == 0.0
 
 
-def test_the_bent_values_of_the_mlp_are_not_kept_for_the_gradient() -> None:
-    model, kept = GPTModel(SMALL), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+def test_mlp_activation_is_recomputed_in_backward() -> None:
+    model, saved = GPTModel(SMALL), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
         model(torch.randint(101, (3, 16)))
-    sizes = [tensor.numel() for tensor in kept]
-    assert sizes.count(3 * 16 * 4 * 32) == 3  # of three layers, what goes into the bending and not what comes out
+    sizes = [tensor.numel() for tensor in saved]
+    assert sizes.count(3 * 16 * 4 * 32) == 3  # in three layers, the activation's input and not its output
 
 
 def test_every_size_has_the_published_number_of_parameters() -> None:
@@ -186,7 +186,7 @@ def test_every_size_has_the_published_number_of_parameters() -> None:
 
 
 @pytest.mark.parametrize("name", ["micro", "tiny", "gpt2-124M"])
-def test_the_parameter_count_is_that_of_the_model(name: str) -> None:
+def test_parameter_count_equals_the_model(name: str) -> None:
     with torch.device("meta"):
         model = GPTModel(GPT_CONFIGS[name])
     total, body = model.config.parameter_count()

@@ -28,7 +28,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     close_session()
 
 
-def test_a_download_is_announced_and_arrives_whole(
+def test_a_download_is_announced_and_complete(
     server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = download_model(server.repo, tmp_path)
@@ -39,7 +39,7 @@ def test_a_download_is_announced_and_arrives_whole(
     assert said.out == ""
 
 
-def test_what_is_cached_needs_no_server(server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cached_model_needs_no_server(server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = download_model(server.repo, tmp_path)
     asked = len(server.requests)
     capsys.readouterr()
@@ -48,13 +48,13 @@ def test_what_is_cached_needs_no_server(server: FakeHub, tmp_path: Path, capsys:
     assert capsys.readouterr().err == ""
 
 
-def test_the_client_itself_finds_what_was_downloaded(server: FakeHub, tmp_path: Path) -> None:
+def test_downloads_are_found_by_huggingface_hub(server: FakeHub, tmp_path: Path) -> None:
     download_model(server.repo, tmp_path)
     found = hf_hub_download(server.repo, "model.safetensors", cache_dir=tmp_path, local_files_only=True)
     assert Path(found).read_bytes() == WEIGHTS
 
 
-def test_what_the_client_downloaded_is_not_fetched_again(
+def test_files_downloaded_by_huggingface_hub_are_reused(
     server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hf_hub_download(server.repo, "model.safetensors", cache_dir=tmp_path)
@@ -66,7 +66,7 @@ def test_what_the_client_downloaded_is_not_fetched_again(
 
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
-def test_a_cut_connection_is_taken_up_where_it_broke(server: FakeHub, tmp_path: Path, ending: str) -> None:
+def test_a_broken_connection_resumes(server: FakeHub, tmp_path: Path, ending: str) -> None:
     server.cuts = [(150_000, ending), (60_000, ending)]
     folder = download_model(server.repo, tmp_path)
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
@@ -85,7 +85,7 @@ def test_a_server_that_ignores_ranges_starts_over(server: FakeHub, tmp_path: Pat
     assert server.content_bytes == 150_000 + len(WEIGHTS)
 
 
-def test_a_download_that_failed_goes_on_in_the_next_run(
+def test_a_failed_download_resumes_in_the_next_run(
     server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.cuts = [(200_000, "close")] + [(0, "close")] * 100
@@ -104,7 +104,7 @@ def test_a_download_that_failed_goes_on_in_the_next_run(
 
 
 @pytest.mark.parametrize(("held", "asked"), [(100_000, "bytes=100000-"), (len(WEIGHTS) + 1, None)])
-def test_an_interrupted_download_keeps_what_it_can_use(
+def test_an_interrupted_download_keeps_usable_bytes(
     server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, asked: str | None
 ) -> None:
     def interrupted(url: str, stream: Any, **options: Any) -> None:
@@ -120,7 +120,7 @@ def test_an_interrupted_download_keeps_what_it_can_use(
     assert [request.range for request in server.content_requests()] == [asked]
 
 
-def test_a_file_damaged_on_the_way_is_refused_and_fetched_anew(server: FakeHub, tmp_path: Path) -> None:
+def test_a_damaged_download_is_refused_and_repeated(server: FakeHub, tmp_path: Path) -> None:
     server.claimed_hash = hashlib.sha256(WEIGHTS).hexdigest()
     server.files["model.safetensors"] = bytes([WEIGHTS[0] ^ 1]) + WEIGHTS[1:]
     with pytest.raises(OSError, match=r"model\.safetensors has SHA-256 .* expected .* was deleted, run the same"):
@@ -131,15 +131,13 @@ def test_a_file_damaged_on_the_way_is_refused_and_fetched_anew(server: FakeHub, 
     assert server.content_bytes == 2 * len(WEIGHTS)
 
 
-def test_a_server_that_tells_no_sizes_still_serves(
-    server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_server_without_file_sizes_works(server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.states_sizes = False
     assert (download_model(server.repo, tmp_path) / "model.safetensors").read_bytes() == WEIGHTS
     assert "model.safetensors (size unknown)" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_noticed_before_anything_is_fetched(
+def test_a_full_disk_is_reported_before_the_download(
     server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=200_000))
@@ -158,7 +156,7 @@ def test_a_full_disk_is_noticed_before_anything_is_fetched(
         (200, {}, "is not a Hugging Face hub"),
     ],
 )
-def test_a_refusal_is_one_line_with_the_ways_on(
+def test_a_refusal_is_one_line_with_alternatives(
     server: FakeHub, tmp_path: Path, status: int, headers: dict[str, str], said: str
 ) -> None:
     server.error_response = (status, headers)
@@ -169,7 +167,7 @@ def test_a_refusal_is_one_line_with_the_ways_on(
     assert [request.method for request in server.requests if "/resolve/" in request.path] == ["HEAD"]
 
 
-def test_no_connection_is_one_line_with_the_ways_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_connection_is_one_line_with_alternatives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeHub(FILES) as gone:
         point_client_at(gone.endpoint, monkeypatch)
     with pytest.raises(OSError) as failure:
@@ -178,28 +176,30 @@ def test_no_connection_is_one_line_with_the_ways_on(tmp_path: Path, monkeypatch:
     assert str(failure.value).endswith(ALTERNATIVES) and "\n" not in str(failure.value)
 
 
-def test_offline_mode_asks_nobody(server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_sends_no_request(server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OSError, match="HF_HUB_OFFLINE is set and it is not in .*; three alternatives: --weights PATH"):
         download_model(server.repo, tmp_path)
     assert server.requests == []
 
 
-def test_a_token_stays_with_the_hub(server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_sent_to_the_hub_only(server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     download_model(server.repo, tmp_path)
     assert [request.authorization for request in server.content_requests()] == [None]
     assert "Bearer hf_secret" in [request.authorization for request in server.requests]
 
 
-def test_two_runs_at_once_fetch_once(server: FakeHub, tmp_path: Path) -> None:
+def test_concurrent_runs_download_once(server: FakeHub, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         folders = list(pool.map(lambda _: download_model(server.repo, tmp_path), range(2)))
     assert [(folder / "model.safetensors").read_bytes() for folder in folders] == [WEIGHTS, WEIGHTS]
     assert server.content_bytes == len(WEIGHTS)
 
 
-def test_parts_come_with_their_index(server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_index_and_its_parts_are_downloaded(
+    server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = ["model-1-of-2.safetensors", "model-2-of-2.safetensors"]
     index = {"weight_map": {"a": names[1], "b": names[0], "c": names[1]}}
     server.files = {"config.json": b"{}", "model.safetensors.index.json": json.dumps(index).encode(), "x.bin": b""}
@@ -221,7 +221,7 @@ def test_safetensors_are_preferred_to_a_pickle(server: FakeHub, tmp_path: Path) 
     assert [request.path for request in server.content_requests()] == ["/cdn/model.safetensors"]
 
 
-def test_an_old_model_comes_as_a_pickle(server: FakeHub, tmp_path: Path) -> None:
+def test_a_model_without_safetensors_is_downloaded_as_a_pickle(server: FakeHub, tmp_path: Path) -> None:
     server.files = {"config.json": b"{}", "pytorch_model.bin": WEIGHTS}
     assert find_weight_files(download_model(server.repo, tmp_path))[0].read_bytes() == WEIGHTS
 
@@ -246,7 +246,7 @@ def test_a_model_without_its_files_is_refused(
 
 
 @pytest.mark.parametrize("part", ["../config.json", "/etc/passwd", "..\\x.bin", ".bin", "a/b.bin", "x.txt"])
-def test_an_index_may_only_name_weights_files_beside_it(tmp_path: Path, part: str) -> None:
+def test_an_index_may_only_list_weight_files_in_its_folder(tmp_path: Path, part: str) -> None:
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": part}}), encoding="utf-8")
     with pytest.raises(ValueError, match="expected file names ending in"):
@@ -277,7 +277,7 @@ def _run_client(home: Path, repo: str, **environment: str) -> "subprocess.Comple
     )
 
 
-def test_the_clients_own_variables_hold_and_its_progress_bar_shows(tmp_path: Path) -> None:
+def test_hub_variables_apply_and_a_progress_bar_shows(tmp_path: Path) -> None:
     with FakeHub(FILES) as server:
         first = _run_client(tmp_path, server.repo, HF_ENDPOINT=server.endpoint)
         assert "Downloading someone/tiny-gpt2" in first.stderr

@@ -21,7 +21,7 @@ IDS = torch.tensor([[1, 60, 5, 5, 0, 17, 33], [2, 4, 8, 16, 32, 59, 3]])
 
 
 def reference(**changes: Any) -> GPT2LMHeadModel:
-    """Hugging Face's model with every weight random: its own start leaves biases at 0, which hides what is lost."""
+    """transformers' model with random weights and biases: biases of 0 would hide a lost tensor."""
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(**{**SIZES, "bos_token_id": 0, "eos_token_id": 0, **changes})).eval()
     with torch.no_grad():
@@ -60,7 +60,7 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) ->
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
 
 
-def test_a_saved_model_gives_the_same_logits(folder: Path, whole: GPT2LMHeadModel) -> None:
+def test_loaded_weights_give_the_same_logits(folder: Path, whole: GPT2LMHeadModel) -> None:
     assert_same_logits(folder, whole)
 
 
@@ -72,7 +72,7 @@ def test_a_loaded_model_is_ready_to_use(folder: Path) -> None:
     assert all(parameter.is_contiguous() for parameter in model.parameters())
 
 
-def test_a_loaded_model_does_not_lean_on_its_file(folder: Path, whole: GPT2LMHeadModel) -> None:
+def test_a_loaded_model_does_not_depend_on_its_file(folder: Path, whole: GPT2LMHeadModel) -> None:
     model = load_gpt2(folder)
     expected = model(IDS)
     with (folder / "model.safetensors").open("r+b") as file:
@@ -83,7 +83,7 @@ def test_a_loaded_model_does_not_lean_on_its_file(folder: Path, whole: GPT2LMHea
 @pytest.mark.parametrize(
     "prefix", ["", "transformer.", "module.transformer.", "_orig_mod.", "module._orig_mod.transformer."]
 )
-def test_prefixes_of_names_do_not_matter(folder: Path, whole: GPT2LMHeadModel, prefix: str) -> None:
+def test_name_prefixes_are_ignored(folder: Path, whole: GPT2LMHeadModel, prefix: str) -> None:
     def rename(tensors: dict[str, Tensor]) -> None:
         for name in list(tensors):
             tensors[prefix + name.removeprefix("transformer.")] = tensors.pop(name)
@@ -92,16 +92,14 @@ def test_prefixes_of_names_do_not_matter(folder: Path, whole: GPT2LMHeadModel, p
     assert_same_logits(folder, whole)
 
 
-def test_parts_of_a_model_are_put_together(whole: GPT2LMHeadModel, tmp_path: Path) -> None:
+def test_sharded_safetensors_are_combined(whole: GPT2LMHeadModel, tmp_path: Path) -> None:
     whole.save_pretrained(tmp_path, max_shard_size="100KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     assert_same_logits(tmp_path, whole)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickled_state_dict_with_old_mask_buffers_is_read(
-    whole: GPT2LMHeadModel, tmp_path: Path, zipped: bool
-) -> None:
+def test_a_pickled_state_dict_with_mask_buffers_is_loaded(whole: GPT2LMHeadModel, tmp_path: Path, zipped: bool) -> None:
     whole.config.save_pretrained(tmp_path)
     masks = {f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 16, 16).tril() for i in range(2)}
     masks |= {f"transformer.h.{i}.attn.masked_bias": torch.tensor(-1e4) for i in range(2)}
@@ -111,7 +109,7 @@ def test_a_pickled_state_dict_with_old_mask_buffers_is_read(
     assert_same_logits(tmp_path, whole)
 
 
-def test_pickled_parts_are_put_together(whole: GPT2LMHeadModel, tmp_path: Path) -> None:
+def test_sharded_pickles_are_combined(whole: GPT2LMHeadModel, tmp_path: Path) -> None:
     whole.config.save_pretrained(tmp_path)
     state = {name: tensor for name, tensor in whole.state_dict().items() if name != "lm_head.weight"}
     names = list(state)
@@ -129,13 +127,13 @@ def test_pickled_parts_are_put_together(whole: GPT2LMHeadModel, tmp_path: Path) 
         load_gpt2(tmp_path)
 
 
-def test_one_file_takes_the_config_beside_it(whole: GPT2LMHeadModel, folder: Path) -> None:
+def test_a_single_file_uses_the_config_in_its_folder(whole: GPT2LMHeadModel, folder: Path) -> None:
     edit_config(folder, layer_norm_epsilon=0.5)
     assert load_gpt2(folder / "model.safetensors").config.layer_norm_epsilon == 0.5
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.bin", "weights.pt"])
-def test_one_file_without_a_config_tells_its_own_sizes(
+def test_sizes_are_derived_from_a_file_without_a_config(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     expected = reference(n_embd=128, n_head=2, n_inner=96)
@@ -157,13 +155,13 @@ def test_one_file_without_a_config_tells_its_own_sizes(
     ],
     ids=str,
 )
-def test_what_the_config_changes_changes_the_logits(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_config_options_change_the_logits(tmp_path: Path, changes: dict[str, Any]) -> None:
     expected = reference(**changes)
     expected.save_pretrained(tmp_path)
     assert_same_logits(tmp_path, expected)
 
 
-def test_a_config_of_the_first_releases_is_read(folder: Path, whole: GPT2LMHeadModel) -> None:
+def test_the_oldest_config_format_is_supported(folder: Path, whole: GPT2LMHeadModel) -> None:
     old = {"vocab_size": 61, "n_ctx": 16, "n_embd": 64, "n_head": 1, "n_layer": 2, "layer_norm_epsilon": 1e-5}
     (folder / "config.json").write_text(json.dumps(old), encoding="utf-8")
     assert_same_logits(folder, whole)
@@ -172,7 +170,7 @@ def test_a_config_of_the_first_releases_is_read(folder: Path, whole: GPT2LMHeadM
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_become_fp32(folder: Path, dtype: torch.dtype) -> None:
+def test_other_precisions_are_converted_to_fp32(folder: Path, dtype: torch.dtype) -> None:
     edit_tensors(folder, lambda tensors: tensors.update({name: t.to(dtype) for name, t in tensors.items()}))
     expected = reference()
     with torch.no_grad():
@@ -181,7 +179,7 @@ def test_other_precisions_become_fp32(folder: Path, dtype: torch.dtype) -> None:
     assert_same_logits(folder, expected)
 
 
-def test_a_head_equal_to_the_embedding_is_accepted_also_if_called_untied(folder: Path, whole: GPT2LMHeadModel) -> None:
+def test_an_untied_head_equal_to_the_embedding_is_accepted(folder: Path, whole: GPT2LMHeadModel) -> None:
     edit_config(folder, tie_word_embeddings=False)
     edit_tensors(folder, lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"].clone()}))
     assert_same_logits(folder, whole)
@@ -211,7 +209,7 @@ BAD_TENSORS: list[tuple[Callable[[dict[str, Tensor]], object], str]] = [
 
 
 @pytest.mark.parametrize(("change", "said"), BAD_TENSORS, ids=[said for _, said in BAD_TENSORS])
-def test_a_tensor_that_does_not_fit_is_refused_by_name(
+def test_an_invalid_tensor_is_refused_by_name(
     folder: Path, change: Callable[[dict[str, Tensor]], object], said: str
 ) -> None:
     edit_tensors(folder, change)
@@ -244,7 +242,7 @@ def test_a_tensor_that_does_not_fit_is_refused_by_name(
     ],
     ids=str,
 )
-def test_a_config_that_cannot_be_met_is_refused_by_entry(folder: Path, changes: dict[str, Any], said: str) -> None:
+def test_an_unsupported_config_entry_is_refused_by_name(folder: Path, changes: dict[str, Any], said: str) -> None:
     edit_config(folder, **changes)
     with pytest.raises(ValueError, match=said) as refusal:
         load_gpt2(folder)
@@ -260,7 +258,7 @@ def test_a_config_that_cannot_be_met_is_refused_by_entry(folder: Path, changes: 
         (b"[1]", "contains a list"),
     ],
 )
-def test_a_config_that_is_none_is_refused(folder: Path, content: bytes, said: str) -> None:
+def test_an_invalid_config_file_is_refused(folder: Path, content: bytes, said: str) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=said) as refusal:
         load_gpt2(folder)
@@ -281,7 +279,7 @@ def test_a_folder_without_weights_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 5, 2_000, -1])
 @pytest.mark.parametrize("name", ["model.safetensors", "zipped.bin", "flat.bin"])
-def test_half_a_file_is_refused_by_name(folder: Path, whole: GPT2LMHeadModel, name: str, kept: int) -> None:
+def test_a_truncated_file_is_refused_by_name(folder: Path, whole: GPT2LMHeadModel, name: str, kept: int) -> None:
     if name.endswith(".bin"):
         torch.save(whole.state_dict(), folder / name, _use_new_zipfile_serialization=name == "zipped.bin")
     content = (folder / name).read_bytes()
@@ -294,7 +292,7 @@ def test_half_a_file_is_refused_by_name(folder: Path, whole: GPT2LMHeadModel, na
 
 
 class _Code:
-    """What a hostile file holds: reading it makes a folder."""
+    """The content of a malicious file: unpickling it creates a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -333,7 +331,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, zipped: bool) -
         ),
     ],
 )
-def test_a_file_of_something_else_is_refused(tmp_path: Path, content: object, said: str) -> None:
+def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: object, said: str) -> None:
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=said):
         load_gpt2(tmp_path / "weights.pt")
@@ -346,7 +344,7 @@ def test_a_git_lfs_pointer_is_recognised(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt3-175B", "micro", "", "gpt2-125M", "a/b/c", "http://a.b/c"])
-def test_an_unknown_name_is_answered_with_what_is_possible(name: str) -> None:
+def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     with pytest.raises(ValueError, match="expected gpt2-124M, gpt2-355M, gpt2-774M, gpt2-1558M, a hub id like openai-"):
         load_gpt2(name)
 
@@ -354,12 +352,12 @@ def test_an_unknown_name_is_answered_with_what_is_possible(name: str) -> None:
 @pytest.mark.parametrize(
     "path", ["weights.safetensors", "some/weights.bin", Path("some/folder"), Path("gpt2")], ids=repr
 )
-def test_a_path_that_leads_nowhere_is_not_looked_for_on_a_hub(path: str | Path) -> None:
+def test_a_missing_path_is_not_looked_up_on_the_hub(path: str | Path) -> None:
     with pytest.raises(FileNotFoundError, match="not found; expected a Hugging Face folder or weights file"):
         load_gpt2(path)
 
 
-def test_a_file_of_an_unknown_kind_is_refused(folder: Path) -> None:
+def test_an_unknown_file_type_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.json is not a weights file; expected a folder or a file ending in"):
         load_gpt2(folder / "config.json")
 
@@ -376,7 +374,7 @@ def test_a_file_of_an_unknown_kind_is_refused(folder: Path) -> None:
         ("microsoft/DialoGPT-small", "microsoft/DialoGPT-small"),
     ],
 )
-def test_names_stand_for_models_on_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, repo: str) -> None:
+def test_size_names_map_to_hub_models(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, repo: str) -> None:
     asked = []
 
     def download_model(repo: str, cache: str | Path | None) -> Path:
@@ -396,13 +394,13 @@ def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     close_session()
 
 
-def test_a_model_from_a_hub_gives_the_same_logits(server: FakeHub, whole: GPT2LMHeadModel, tmp_path: Path) -> None:
+def test_a_downloaded_model_gives_the_same_logits(server: FakeHub, whole: GPT2LMHeadModel, tmp_path: Path) -> None:
     model = load_gpt2(server.repo, cache=tmp_path / "cache")
     with torch.no_grad():
         torch.testing.assert_close(model(IDS), whole(IDS).logits, atol=1e-5, rtol=1e-5)
 
 
-def test_the_tensors_of_a_model_in_memory_are_converted(whole: GPT2LMHeadModel) -> None:
+def test_a_state_dict_in_memory_is_converted(whole: GPT2LMHeadModel) -> None:
     config = config_from_hugging_face(whole.config.to_dict())
     assert config == GPTConfig(vocab_size=61, context_length=16, d_model=64, n_heads=1, n_layers=2)
     theirs = whole.state_dict()
@@ -412,7 +410,7 @@ def test_the_tensors_of_a_model_in_memory_are_converted(whole: GPT2LMHeadModel) 
 
 
 @pytest.mark.parametrize("name", ["gpt2-124M", "gpt2-1558M"])
-def test_the_released_configs_give_the_sizes_in_the_table(name: str) -> None:
+def test_released_configs_equal_the_table_of_sizes(name: str) -> None:
     wanted = GPTConfig.of({**GPT_CONFIGS[name], "dropout": 0.0})
     released = GPT2Config(n_embd=wanted.d_model, n_head=wanted.n_heads, n_layer=wanted.n_layers).to_dict()
     assert config_from_hugging_face(released) == wanted

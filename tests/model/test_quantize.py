@@ -1,4 +1,4 @@
-"""Eight bits beside thirty-two: products, whole models, and what a model trained here makes of a text."""
+"""int8 compared with fp32: layers, whole models, and the perplexity of a small trained model."""
 
 import copy
 import math
@@ -16,9 +16,9 @@ CONFIG = {"vocab_size": 300, "context_length": 64, "d_model": 64, "n_heads": 4, 
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[GPTModel, torch.Tensor]:
-    """A small model that has learned a language of its own, and a text in it that the model has not seen."""
+    """A small model trained on an artificial language, and an unseen text in that language."""
     torch.manual_seed(0)
-    following = torch.randint(300, (300, 4))  # after each token one of four others
+    following = torch.randint(300, (300, 4))  # each token is followed by one of four others
     text = [0]
     for _ in range(6000):
         text.append(int(following[text[-1], torch.randint(4, ())]))
@@ -41,7 +41,7 @@ def perplexity(model: GPTModel, text: torch.Tensor) -> float:
     return math.exp(F.cross_entropy(logits.flatten(0, 1), text[1:]))
 
 
-def test_rounded_rows_are_off_by_half_a_level_at_most() -> None:
+def test_quantization_error_is_at_most_half_a_level() -> None:
     weight = torch.randn(20, 30) * torch.logspace(-6, 3, 20)[:, None]
     weight[7] = 0
     levels, scale = quantize_rows(weight)
@@ -52,7 +52,7 @@ def test_rounded_rows_are_off_by_half_a_level_at_most() -> None:
 
 
 @pytest.mark.parametrize("shape", [(64,), (1, 64), (1, 1, 64), (7, 64), (3, 5, 64)])
-def test_a_product_in_8_bits_is_near_the_exact_one(shape: tuple[int, ...]) -> None:
+def test_int8_linear_approximates_linear(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     weight, bias, x = torch.randn(96, 64), torch.randn(96), torch.randn(shape) + 2
     ours = Int8Linear(*quantize_rows(weight), bias)(x)
@@ -62,7 +62,7 @@ def test_a_product_in_8_bits_is_near_the_exact_one(shape: tuple[int, ...]) -> No
     torch.testing.assert_close(Int8Linear(*quantize_rows(weight))(x), ours - bias, atol=2e-4, rtol=1e-4)
 
 
-def test_a_token_is_rounded_by_itself_whatever_stands_beside_it() -> None:
+def test_each_token_is_quantized_independently() -> None:
     torch.manual_seed(0)
     linear = Int8Linear(*quantize_rows(torch.randn(96, 64)), torch.randn(96))
     x = torch.randn(6, 64) * torch.tensor([1e-3, 1.0, 50.0, 1e3, 1e5, 0.0])[:, None] + 0.1
@@ -79,7 +79,7 @@ def linear_weight(linear: Int8Linear) -> torch.Tensor:
     return packed.dequantize()
 
 
-def test_embeddings_are_rows_of_the_rounded_table() -> None:
+def test_int8_embedding_looks_up_dequantized_rows() -> None:
     weight = torch.randn(10, 8)
     levels, scale = quantize_rows(weight)
     ids = torch.tensor([[3, 3, 9]])
@@ -89,11 +89,11 @@ def test_embeddings_are_rows_of_the_rounded_table() -> None:
 def test_perplexity_stays_within_one_percent(trained: tuple[GPTModel, torch.Tensor]) -> None:
     model, text = trained
     exact = perplexity(model, text)
-    assert exact < 12  # of 300 without training, 4 at best: it has something to lose
+    assert exact < 12  # 300 without training, 4 at best: quantization could make it worse
     assert perplexity(quantize_int8(model), text) == pytest.approx(exact, rel=0.01)
 
 
-def test_what_it_was_made_from_stays_as_it_was(trained: tuple[GPTModel, torch.Tensor]) -> None:
+def test_quantization_leaves_the_original_unchanged(trained: tuple[GPTModel, torch.Tensor]) -> None:
     model, text = trained
     before = copy.deepcopy(model.state_dict())
     small = quantize_int8(model)
@@ -102,7 +102,7 @@ def test_what_it_was_made_from_stays_as_it_was(trained: tuple[GPTModel, torch.Te
     assert model(text[None, :8]).dtype == torch.float32
 
 
-def test_no_matrix_is_left_in_32_bits(trained: tuple[GPTModel, torch.Tensor]) -> None:
+def test_every_matrix_is_quantized(trained: tuple[GPTModel, torch.Tensor]) -> None:
     small = quantize_int8(trained[0])
     assert {name for name, p in small.named_parameters() if p.dim() > 1} == {"wpe.weight"}
     kinds = [type(module) for module in small.modules()]
@@ -110,7 +110,9 @@ def test_no_matrix_is_left_in_32_bits(trained: tuple[GPTModel, torch.Tensor]) ->
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0}, {"seed": 3}])
-def test_text_with_a_cache_is_the_text_read_anew(trained: tuple[GPTModel, torch.Tensor], settings: dict) -> None:
+def test_int8_generation_with_a_cache_equals_recomputing(
+    trained: tuple[GPTModel, torch.Tensor], settings: dict
+) -> None:
     class Numbers:
         name, n_vocab, eot_token = "numbers", 300, -1
 
@@ -126,18 +128,18 @@ def test_text_with_a_cache_is_the_text_read_anew(trained: tuple[GPTModel, torch.
             piece = generator.generate(ids, 1, temperature=0)
             anew, ids = anew + piece, [*ids, int(piece)]
         agree = sum(a == b for a, b in zip(said.split(), anew.split(), strict=True))
-        assert agree >= 18  # rounding may turn a near tie, and then everything after it
+        assert agree >= 18  # rounding may reverse a near tie, and change everything after it
     assert said == TextGenerator(small, Numbers()).generate(prompt, 20, **settings)
 
 
-def test_a_model_elsewhere_than_on_the_cpu_is_refused() -> None:
+def test_a_model_on_another_device_is_refused() -> None:
     with torch.device("meta"):
         model = GPTModel(GPT_CONFIGS["micro"])
     with pytest.raises(ValueError, match="int8 runs on the CPU, the model is on meta; leave --quantize out"):
         quantize_int8(model)
 
 
-def test_a_quantised_model_goes_its_own_way() -> None:
+def test_a_quantized_model_shares_no_memory_with_the_original() -> None:
     model = GPTModel(CONFIG).eval()
     small, ids = quantize_int8(model.train()), torch.randint(300, (1, 9))
     assert model.training and model.ln_f.training

@@ -28,7 +28,7 @@ def logits_for(*tokens: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor(tokens), END + 1).float()
 
 
-def test_pending_tokens_follow_the_cached_ones_and_end_with_the_draft() -> None:
+def test_pending_tokens_end_with_the_draft() -> None:
     sequence = new_sequence(b"abcdefabc")
     assert sequence.pending(cached_tokens=0) == list(b"abcdefabc" + b"def")
     assert sequence.draft == list(b"def")
