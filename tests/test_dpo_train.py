@@ -1,4 +1,4 @@
-"""dpo_train.py with its kept reference: used, made anew, and never written through; and what tuning refuses."""
+"""dpo_train.py and its cached reference: reused, recomputed, and never changed by training."""
 
 import json
 import os
@@ -23,7 +23,7 @@ SHORT = ["--max-steps", "4", "--eval-every", "2", "--max-lr", "1e-2", "--warmup-
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone with a tuned model, of hardly any size, and the shipped preferences."""
+    """A clone with a tiny tuned model and the shipped preferences."""
     data = Path(__file__).parent.parent / "Data/preference_data.json"
     (tmp_path / "Data").mkdir()
     shutil.copy(data, tmp_path / "Data")
@@ -42,7 +42,7 @@ def make_base(seed: int) -> None:
 
 
 def train(capsys: pytest.CaptureFixture, *argv: str) -> tuple[str, dict[str, torch.Tensor]]:
-    """What the script prints, and the weights that it leaves."""
+    """The output of the script, and the weights of its best model."""
     assert dpo_train.main([*SHORT, *argv]) == 0
     return capsys.readouterr().out, load_model(OUT / "best_model.pt")[0].state_dict()
 
@@ -84,8 +84,8 @@ def test_another_base_data_or_precision_recomputes_the_reference(change, capsys)
     assert "20 pairs computed in" in output and "another base, tokenizer or precision" in output
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_dpo_resumes_exactly_with_and_without_the_cache(kept: bool, capsys, monkeypatch) -> None:
+@pytest.mark.parametrize("cached", [True, False])
+def test_dpo_resumes_exactly_with_and_without_the_cache(cached: bool, capsys, monkeypatch) -> None:
     _, expected = train(capsys)
     shutil.rmtree(OUT)
     steps = []
@@ -100,7 +100,7 @@ def test_dpo_resumes_exactly_with_and_without_the_cache(kept: bool, capsys, monk
     with monkeypatch.context() as patch:
         patch.setattr(dpo_train, "preference_loss", interrupting)
         assert dpo_train.main(SHORT) == 130
-    if not kept:
+    if not cached:
         (OUT / "reference_logprobs.pt").unlink()
     output, resumed = train(capsys, "--resume")
     assert "at step 3 of 4" in output

@@ -45,14 +45,14 @@ def hugging_face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def leave(script: Callable, *argv: str) -> int:
-    """The exit code of a script, run as its `__main__` does."""
+    """The exit code of a script, run as from the command line."""
     with pytest.raises(SystemExit) as exit_:
         run_script(lambda: script(list(argv)))
     return exit_.value.code
 
 
 def error(capsys: pytest.CaptureFixture) -> str:
-    """The one line that stderr must hold."""
+    """The only line on stderr."""
     [line] = [line for line in capsys.readouterr().err.splitlines() if line]
     assert "Traceback" not in line
     return line
@@ -104,7 +104,7 @@ def test_a_word_tokenizer_is_kept_through_all_stages(folder: Path, capsys: pytes
     found = [load_model(f"checkpoints/{stage}") for stage in stages]
     first = load_encoding(found[0][1]["tokenizer"])
     assert first.decode(first.encode_ordinary(VERSE)) == VERSE
-    # The words of what it will be tuned with are in the vocabulary too.
+    # The words of the later stages' examples are in the vocabulary, too.
     asked = "### Instruction:\nWhat is photosynthesis?\n\n### Response:\n"
     assert first.decode(first.encode_ordinary(asked)) == asked
     for model, metadata in found:
@@ -112,8 +112,8 @@ def test_a_word_tokenizer_is_kept_through_all_stages(folder: Path, capsys: pytes
         assert model.config.vocab_size == first.n_vocab < 2000
     capsys.readouterr()
     assert chat.main(["--prompt", "What is photosynthesis?", "--max-tokens", "5", "--seed", "1"]) == 0
-    said = capsys.readouterr().out.strip()
-    assert first.decode(first.encode_ordinary(said)) == said  # words with the spaces of print
+    answer = capsys.readouterr().out.strip()
+    assert first.decode(first.encode_ordinary(answer)) == answer  # words, spaced as in print
     assert instruction_tune.main(["--show-mask"]) == 0
     assert "[[The capital of France is Paris, a city on the river Seine. <ENDOFTEXT>]]" in capsys.readouterr().out
 
@@ -132,13 +132,14 @@ def test_gpt2_weights_go_through_all_stages(
     weights = ["--weights", str(hugging_face_folder)]
     assert finetune_gpt2.main(["--data", "verse.txt", *weights, *SHORT]) == 0
     output = capsys.readouterr().out
-    assert output.index("before fine-tuning:\nOnce upon a time") < output.index("after fine-tuning:\nOnce upon a time")
+    before, after = (output.index(f"{when} fine-tuning:\n{finetune_gpt2.PROMPT}") for when in ("before", "after"))
+    assert before < after
     assert Path("checkpoints/gpt2_pretrained.pt").is_file()
-    kept, _ = load_model("checkpoints/gpt2_pretrained.pt")
+    converted, _ = load_model("checkpoints/gpt2_pretrained.pt")
     theirs = GPT2LMHeadModel.from_pretrained(hugging_face_folder).eval()
     ids = torch.randint(50257, (1, 20))
     with torch.no_grad():
-        torch.testing.assert_close(kept(ids), theirs(ids).logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(converted(ids), theirs(ids).logits, atol=1e-4, rtol=1e-4)
     assert instruction_tune.main(["--max-steps", "1"]) == 0
     output = capsys.readouterr().out
     assert "checkpoints/gpt2_shakespeare/best_model.pt" in output

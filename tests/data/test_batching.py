@@ -1,4 +1,4 @@
-"""Batches: what is in them, that they are pure functions of (seed, step), and how chats are joined and cut."""
+"""Batches: their contents, how a step follows from (seed, step), and how chats are joined and truncated."""
 
 import pytest
 import torch
@@ -88,7 +88,7 @@ def loader(batch_size: int, grad_accum: int, seed: int = 0, count: int = 10) -> 
 
 
 def firsts(batches) -> list[int]:
-    """The numbers of the examples in the batches: each packs to [number, 50 + number]."""
+    """The numbers of the examples in the batches; an example packs to [number, 50 + number]."""
     return [i for batch in batches for i in batch.inputs[0, ::2].tolist()]
 
 

@@ -242,7 +242,7 @@ PAIRS = [(i, (example(p, chosen), example(p, rejected))) for i, (p, chosen, reje
 
 
 def live(reference: GPTModel) -> SimpleNamespace:
-    """A reference whose log-probabilities are computed for each batch anew."""
+    """A reference that recomputes the log-probabilities of every batch."""
 
     @torch.no_grad()
     def logprobs(batch):
@@ -252,7 +252,7 @@ def live(reference: GPTModel) -> SimpleNamespace:
 
 
 def moved(model: GPTModel) -> GPTModel:
-    """A copy a little away from the model."""
+    """A copy of the model with slightly different weights."""
     other = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in other.parameters():
@@ -261,7 +261,7 @@ def moved(model: GPTModel) -> GPTModel:
 
 
 def by_hand(model: GPTModel, prompt: list[int], response: list[int]) -> torch.Tensor:
-    """The log-probability of one response in a row of its own."""
+    """The log-probability of one response, from a forward pass on its own."""
     logps = model(torch.tensor([prompt + response]))[0].log_softmax(dim=1)
     return sum(logps[len(prompt) - 1 + i, token] for i, token in enumerate(response))
 
@@ -313,8 +313,8 @@ def test_kl_is_between_next_token_distributions(model: GPTModel) -> None:
 
 
 def test_a_training_step_does_not_run_the_reference(model: GPTModel) -> None:
-    kept = SimpleNamespace(model=None, logprobs=lambda batch: torch.full((2 * batch.count,), -3.0))
-    loss, metrics = preference_loss(model, pack_pairs(PAIRS), reference=kept, beta=0.1)
+    cached = SimpleNamespace(model=None, logprobs=lambda batch: torch.full((2 * batch.count,), -3.0))
+    loss, metrics = preference_loss(model, pack_pairs(PAIRS), reference=cached, beta=0.1)
     assert "kl" not in metrics
     loss.backward()
     assert any(parameter.grad.any() for parameter in model.parameters())

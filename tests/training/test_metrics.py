@@ -1,4 +1,4 @@
-"""Evaluation: the training loss, as one mean over all that counts, with nothing learned."""
+"""Evaluation: means over all batches, without dropout, gradients or a change of mode."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass

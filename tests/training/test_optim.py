@@ -1,4 +1,4 @@
-"""The optimizer against PyTorch's plain form, its parameter groups, and the learning rate against its formula."""
+"""The optimizers against PyTorch's unfused form, their parameter groups, and the learning rate against its formula."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The reference's log-probabilities: right, computed once, and never those of something else."""
+"""The reference's log-probabilities: correct, computed once, and never reused for other data or another model."""
 
 import copy
 import math
@@ -42,12 +42,12 @@ def all_pairs() -> list:
 
 
 class Counting(GPTModel):
-    """A model that knows how many batches it has read."""
+    """A model that counts its forward passes."""
 
-    read = 0
+    forward_passes = 0
 
     def hidden_states(self, *args, **kwargs):
-        self.read += 1
+        self.forward_passes += 1
         return super().hidden_states(*args, **kwargs)
 
 
@@ -58,19 +58,19 @@ def reference(model: GPTModel, folder: Path, identity=IDENTITY) -> Reference:
 
 
 def table(model: GPTModel, folder: Path, identity=IDENTITY) -> tuple[torch.Tensor, int]:
-    """What a fresh start has for all pairs, and for how many batches it ran the model."""
+    """The log-probabilities of all pairs in a new process, and the number of forward passes they took."""
     fresh = reference(model, folder, identity)
-    return fresh.logprobs(pack_pairs(all_pairs())), fresh.model.read
+    return fresh.logprobs(pack_pairs(all_pairs())), fresh.model.forward_passes
 
 
 def test_logprobs_are_computed_once_and_then_cached(model: GPTModel, tmp_path: Path, capsys) -> None:
-    computed, read = table(model, tmp_path)
-    assert read == 5  # batches of two of nine pairs
-    assert "9 pairs computed in" in (said := capsys.readouterr().out)
-    assert said.endswith("(not cached yet)\n") and said.count("\n") == 1
-    kept, read = table(model, tmp_path)
-    assert read == 1
-    assert torch.equal(kept, computed)
+    computed, passes = table(model, tmp_path)
+    assert passes == 5  # batches of two of nine pairs
+    assert "9 pairs computed in" in (output := capsys.readouterr().out)
+    assert output.endswith("(not cached yet)\n") and output.count("\n") == 1
+    cached, passes = table(model, tmp_path)
+    assert passes == 1
+    assert torch.equal(cached, computed)
     assert "checked against the model" in capsys.readouterr().out
     some = pack_pairs([all_pairs()[i] for i in (7, 0, 4)])
     fresh = reference(model, tmp_path)
@@ -78,8 +78,8 @@ def test_logprobs_are_computed_once_and_then_cached(model: GPTModel, tmp_path: P
 
 
 def test_cached_logprobs_give_the_loss_of_a_live_reference(model: GPTModel, tmp_path) -> None:
-    kept, batch = reference(model, tmp_path), pack_pairs(all_pairs()[3:7])
-    loss, metrics = preference_loss(model, batch, reference=kept, beta=0.1)
+    cached, batch = reference(model, tmp_path), pack_pairs(all_pairs()[3:7])
+    loss, metrics = preference_loss(model, batch, reference=cached, beta=0.1)
     assert loss.item() / 4 == pytest.approx(math.log(2), abs=1e-5)
     assert metrics["margin"].item() == pytest.approx(0, abs=1e-4)
     policy = copy.deepcopy(model)
@@ -87,7 +87,7 @@ def test_cached_logprobs_give_the_loss_of_a_live_reference(model: GPTModel, tmp_
         policy.wte.weight.add_(0.1 * torch.randn_like(policy.wte.weight))
     exact = reference(model, tmp_path)
     exact.logprobs = lambda batch: answer_logprobs(model, batch).detach()
-    ours, live = (preference_loss(policy, batch, reference=r, beta=0.1)[0] for r in (kept, exact))
+    ours, live = (preference_loss(policy, batch, reference=r, beta=0.1)[0] for r in (cached, exact))
     assert abs(live.item() / 4 - math.log(2)) > 1e-3
     torch.testing.assert_close(ours, live, atol=1e-5, rtol=1e-5)
     gradients = (torch.autograd.grad(of, list(policy.parameters())) for of in (ours, live))
@@ -103,8 +103,8 @@ def test_a_changed_input_invalidates_the_cache(
     if changed == "version":
         monkeypatch.setattr(module, "VERSION", 0)
     with torch.autocast("cpu", torch.bfloat16, enabled=changed == "precision"):
-        _, read = table(model, tmp_path, {**IDENTITY, **({changed: "other"} if changed in IDENTITY else {})})
-    assert read == 5
+        _, passes = table(model, tmp_path, {**IDENTITY, **({changed: "other"} if changed in IDENTITY else {})})
+    assert passes == 5
     assert "other data, or another base, tokenizer or precision" in capsys.readouterr().out
 
 
@@ -113,7 +113,7 @@ def cut(path: Path) -> None:
 
 
 def alter(path: Path) -> None:
-    """One value of a pair that the comparison with live ones does not see."""
+    """Change one value, of a pair that is not in the batch compared with the model."""
     content = read_checkpoint(path)
     content["logprobs"][1, 8] += 1
     save_checkpoint(path, content)
@@ -127,8 +127,8 @@ def strip(path: Path) -> None:
 def test_a_damaged_cache_is_recomputed(model: GPTModel, tmp_path: Path, damage, capsys) -> None:
     computed, _ = table(model, tmp_path)
     damage(tmp_path / REFERENCE)
-    again, read = table(model, tmp_path)
-    assert read == 5
+    again, passes = table(model, tmp_path)
+    assert passes == 5
     assert torch.equal(again, computed)
     assert "(the file was damaged)" in capsys.readouterr().out
     assert table(model, tmp_path)[1] == 1
@@ -144,8 +144,8 @@ def test_a_cache_that_disagrees_with_the_model_is_recomputed(
     content["logprobs"][0, 1] += off * TOLERANCE[torch.float32]
     content["sha256"] = module._sha256(content["logprobs"])
     save_checkpoint(path, content)
-    again, read = table(model, tmp_path)
-    assert read == 1 + 5
+    again, passes = table(model, tmp_path)
+    assert passes == 1 + 5
     assert torch.equal(again, right)
     assert "nats off recomputed values)" in capsys.readouterr().out
 
@@ -153,8 +153,8 @@ def test_a_cache_that_disagrees_with_the_model_is_recomputed(
 def test_a_cache_in_bf16_is_reused(model: GPTModel, tmp_path: Path) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rounded, _ = table(model, tmp_path)
-        kept, read = table(model, tmp_path)
-    assert read == 1
-    assert torch.equal(kept, rounded)
-    assert kept.dtype == torch.float32
-    assert not torch.allclose(kept, table(model, tmp_path)[0], atol=1e-4)
+        cached, passes = table(model, tmp_path)
+    assert passes == 1
+    assert torch.equal(cached, rounded)
+    assert cached.dtype == torch.float32
+    assert not torch.allclose(cached, table(model, tmp_path)[0], atol=1e-4)

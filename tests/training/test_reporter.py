@@ -1,4 +1,4 @@
-"""What a run says: the log, the lines in the terminal, and the picture of the curves."""
+"""Reports of a run: the log, the lines in the terminal, and the plot of the curves."""
 
 import io
 import json
@@ -21,14 +21,14 @@ DPO = {"margin": 0.5, "accuracy": 0.75, "chosen_logp": -30.0, "rejected_logp": -
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log, read as strict JSON: a spelling that only Python knows is an error."""
+    """The lines of a log, parsed as strict JSON: NaN and Infinity are errors."""
 
     def refuse(spelling: str) -> None:
         raise AssertionError(f"{spelling} is not JSON")
@@ -47,7 +47,7 @@ def test_a_log_line_is_one_json_object(reporter: Reporter) -> None:
     reporter.event("start", step=0, facts={"data": "Zürich 字"})
     reporter.step(1, 2.5, DPO, **STEP)
     reporter.evaluation(1, "val", {"loss": 2.0, **DPO}, best=True, epoch=0)
-    start, step, evaluation = lines_of(reporter.path)  # each on the disk as soon as it was said
+    start, step, evaluation = lines_of(reporter.path)  # each is on the disk at once
     assert start["facts"] == {"data": "Zürich 字"} and "字" in reporter.path.read_text(encoding="utf-8")
     assert step == {
         "event": "step",
@@ -88,7 +88,7 @@ def test_other_values_are_logged_as_plain_values(reporter: Reporter) -> None:
 
 
 def bars(line: str) -> list[int]:
-    """Where the columns of a line end."""
+    """The positions of the column separators in a line."""
     return [match.start() for match in re.finditer(r" \| |$", line)]
 
 
@@ -174,12 +174,12 @@ def test_a_line_replaces_the_progress_bar(tmp_path: Path, monkeypatch) -> None:
     for step in (1, 2, 3):
         reporter.step(step, 2.0, {}, **STEP)
     reporter.close()
-    said = [text for text in re.split(r"[\r\n]", screen.getvalue()) if " | lr " in text]
-    assert [text[:16] for text in said] == [f"step      {step}/3 | " for step in (1, 2, 3)]
+    lines = [text for text in re.split(r"[\r\n]", screen.getvalue()) if " | lr " in text]
+    assert [text[:16] for text in lines] == [f"step      {step}/3 | " for step in (1, 2, 3)]
 
 
 class Clock(datetime):
-    """A clock that stands still."""
+    """A stopped clock."""
 
     @classmethod
     def now(cls, tz: object = None) -> "Clock":
@@ -205,7 +205,7 @@ def write_log(path: Path, *events: dict[str, Any]) -> Path:
 
 
 def drawn(log: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[float, float]]]:
-    """{label: points} of the curves in the picture of a log."""
+    """{label: points} of the curves in the plot of a log."""
     curves = {}
     plot = Axes.plot
 
