@@ -134,8 +134,8 @@ def commands(line: str) -> list[Command]:
 def inline_commands(file: Path) -> Iterator[tuple[int, str]]:
     """Line and text of each `python ...` outside the blocks."""
     prose = FENCED.sub(lambda block: "\n" * block[0].count("\n"), file.read_text(encoding="utf-8"))
-    for number, line in enumerate(prose.splitlines(), 1):
-        yield from ((number, text) for text in re.findall(r"`(python [^`]+)`", line))
+    for found in re.finditer(r"`(python\s[^`]+)`", prose):
+        yield prose[: found.start()].count("\n") + 1, " ".join(found[1].split())
 
 
 # --- running it
@@ -258,7 +258,8 @@ def failures_at(place: str, text: str, capsys: pytest.CaptureFixture[str]) -> It
         yield
     except (Exception, SystemExit) as error:
         printed = "\n".join(capsys.readouterr()[::-1]).strip()[-2000:]
-        raise AssertionError(f"{place}: {text}\n{type(error).__name__}: {error}\n{printed}") from error
+        cause = None if isinstance(error, AssertionError | SystemExit) else error  # their traceback tells no more
+        raise AssertionError(f"{place}: {text}\n{type(error).__name__}: {error}\n{printed}") from cause
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +352,12 @@ def is_line(line: str, wanted: list[list[str]], *, flags_allowed: bool = False) 
 def test_first_screen_has_the_command(wanted: list[list[str]], flags_allowed: bool) -> None:
     lines = [line.text for line in LINES if line.file == ROOT / "README.md" and line.line <= FIRST_SCREEN]
     assert any(is_line(line, wanted, flags_allowed=flags_allowed) for line in lines)
+
+
+def test_ci_finds_the_test_command() -> None:
+    """.ci/run takes the first line of README.md with "-m pytest"."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert is_line(next(line for line in lines if "-m pytest" in line), TESTS)
 
 
 # --- the harness itself
