@@ -146,7 +146,7 @@ def check_causal_mask(function: Answer) -> None:
             ),
         }
         compare(where, answer, expected, mistakes)
-        require(answer.dtype == torch.bool, f"{where} got the right values as {answer.dtype}, expected torch.bool")
+        require(answer.dtype == torch.bool, f"{where}, got the right values as {answer.dtype}, expected torch.bool")
 
 
 def check_causal_weights(function: Answer) -> None:

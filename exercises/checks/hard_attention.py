@@ -102,7 +102,7 @@ def check_attention_backward(function: Answer) -> None:
                 **{f"this is the gradient of the {names[j]}": expected[j] for j in range(3) if i != j},
                 **wrong[name],
             }
-            compare(f"{where}, as gradient of the {name},", answer[i], expected[i], mistakes)
+            compare(f"{where}, as gradient of the {name}", answer[i], expected[i], mistakes)
 
 
 def _attention_mistakes(q: Tensor, k: Tensor, v: Tensor, gradient: Tensor) -> dict[str, dict[str, Tensor]]:
@@ -178,10 +178,10 @@ def check_chunked_cross_entropy(function: Answer) -> None:
             answer = parts(where, call(function, arguments), 3)
         for i, name in enumerate(("loss", "gradient of hidden", "gradient of weight")):
             mistakes = {"this is the mean over the tokens, not the sum": expected[i] / 10, **wrong[i]}
-            compare(f"{where}, as {name},", answer[i], expected[i], mistakes)
+            compare(f"{where}, as {name}", answer[i], expected[i], mistakes)
     hidden, weight, targets = random(256, 4, seed=1), random(64, 4, seed=2), torch.arange(256) % 64
     advice = "keep logits, and anything of their shape, for only `rows` tokens at a time"
-    where = "for 256 tokens, 8 rows at a time, V 64, C 4,"
+    where = "for 256 tokens, 8 rows at a time, V 64, C 4"
     require_small_tensors(where, lambda: function(hidden, weight, targets, 8), 256 * 4, advice)
 
 
@@ -230,10 +230,10 @@ def check_packed_inputs(function: Answer) -> None:
             "this is the transpose: rows are the tokens that look, columns the tokens they look at": expected.T,
             "True means that a token may look": ~expected,
         }
-        compare(f"{where}, as mask,", mask, expected, mistakes)
+        compare(f"{where}, as mask", mask, expected, mistakes)
         no_restart = {"every document starts at position 0": torch.arange(T)}
         expected = torch.cat([torch.arange(length) for length in lengths])
-        compare(f"{where}, as positions,", positions, expected, no_restart)
+        compare(f"{where}, as positions", positions, expected, no_restart)
 
 
 CHECKS: dict[int, tuple[str, Callable[[Answer], None]]] = {

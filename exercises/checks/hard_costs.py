@@ -28,9 +28,9 @@ def check_parameter_count(function: Answer) -> None:
             expected = sum(sizes.values()) + (0 if tied else head)
             missing = {
                 "the biases of linear layers and norms": "bias",
-                "all norms: two in each block and ln_f": "ln_",
-                "the last norm, ln_f": "ln_f",
-                "the positions, wpe": "wpe",
+                "the parameters of all layer norms, two per block and ln_f,": "ln_",
+                "the parameters of the last layer norm, ln_f,": "ln_f",
+                "the position embeddings, wpe,": "wpe",
             }
             mistakes = {
                 "a tied head is the embedding, counted once": expected + head,
@@ -104,7 +104,7 @@ def check_cache_bytes(function: Answer) -> None:
         heads, head_size = kv_heads or config["n_heads"], config["d_model"] // config["n_heads"]
         kept = GPTConfig.of({**config, "d_model": heads * head_size, "n_heads": heads})
         cache = KeyValueCache(kept, batch_size, tokens, device=torch.device("meta"), dtype=dtypes[size])
-        expected = cache.both.nbytes
+        expected = cache.keys_values.nbytes
         mistakes = {
             "keys and values are both cached": expected / 2,
             "every layer has keys and values": expected / config["n_layers"],
@@ -142,7 +142,7 @@ def _limit(
     size, bandwidth = rates["bytes_per_number"], rates["bandwidth"]
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     weights_s = size * (sum(sizes.values()) - sizes["wpe.weight"]) / bandwidth
-    cache_s = size * cache.both.numel() / bandwidth
+    cache_s = size * cache.keys_values.numel() / bandwidth
     compute_s, read_s = flops / rates["compute"], weights_s + cache_s
     return batch_size / max(read_s, compute_s), {
         "reading and computing overlap: use the longer time, not the sum": batch_size / (read_s + compute_s),

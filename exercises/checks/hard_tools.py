@@ -13,17 +13,17 @@ from exercises.checks.judging import require
 def parts(where: str, answer: Any, count: int) -> tuple[Any, ...]:
     """The answer, if it is a tuple of `count` parts; otherwise raises AssertionError."""
     got = f"{len(answer)} parts" if isinstance(answer, tuple | list) else f"a {type(answer).__name__}"
-    require(got == f"{count} parts", f"{where} got {got}, expected a tuple of {count} tensors")
+    require(got == f"{count} parts", f"{where}, got {got}, expected a tuple of {count} tensors")
     return tuple(answer)
 
 
 def compare_number(where: str, answer: Any, expected: float, mistakes: Mapping[str, float]) -> None:
     """Raise AssertionError unless the answer is the expected number; the message names a known mistake."""
     is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
-    require(is_number, f"{where} got {'None' if answer is None else 'a ' + type(answer).__name__}, expected a number")
+    require(is_number, f"{where}, got {'None' if answer is None else 'a ' + type(answer).__name__}, expected a number")
     hints = [f": {mistake}" for mistake, wrong in mistakes.items() if _is_close(answer, wrong)]
     if not _is_close(answer, expected):
-        raise AssertionError(f"{where} got {_shown(answer)}, expected {_shown(expected)}{(hints or [''])[0]}")
+        raise AssertionError(f"{where}, got {_shown(answer)}, expected {_shown(expected)}{(hints or [''])[0]}")
 
 
 def _is_close(answer: float, expected: float) -> bool:
@@ -39,7 +39,7 @@ def require_small_tensors(where: str, call: Callable[[], Any], most: int, advice
     with _LargestTensor() as watch:
         call()
     made = f"creates a tensor of shape {watch.shape}, {watch.largest:,} numbers"
-    require(watch.largest <= most, f"{where} the function {made}, but {most:,} are enough: {advice}")
+    require(watch.largest <= most, f"{where}, the function {made}, but {most:,} are enough: {advice}")
 
 
 class _LargestTensor(TorchFunctionMode):

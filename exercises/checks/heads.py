@@ -124,7 +124,7 @@ def check_order_gap(function: Callable[..., float]) -> None:
         where, answer = given(arguments), call(function, arguments)
         is_number = isinstance(answer, float | int)
         compare(where, torch.tensor(float(answer)) if is_number else answer, gaps.abs().max(), mistakes)
-        require(is_number, f"{where} got {kind_of(answer)}, expected a float: use .item()")
+        require(is_number, f"{where}, got {kind_of(answer)}, expected a float: use .item()")
 
 
 def check_cached_attention(function: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> None:
@@ -147,10 +147,10 @@ def check_cached_step(
     answer = call(function, arguments)
     where = f"for T = {end - start} new and S = {start} cached tokens"
     triple = isinstance(answer, tuple | list) and len(answer) == 3
-    require(triple, f"{where} got no tuple of three: return the attention, all keys and all values")
+    require(triple, f"{where}, got no tuple of three: return the attention, all keys and all values")
     new_first = "the cached ones come first, then the new ones"
-    compare(f"{where}, as keys,", answer[1], keys, {new_first: torch.cat([k, keys[:, :, :start]], 2)})
-    compare(f"{where}, as values,", answer[2], values, {new_first: torch.cat([v, values[:, :, :start]], 2)})
+    compare(f"{where}, as keys", answer[1], keys, {new_first: torch.cat([k, keys[:, :, :start]], 2)})
+    compare(f"{where}, as values", answer[2], values, {new_first: torch.cat([v, values[:, :, :start]], 2)})
     mistakes = {
         "the mask's triangle starts at the first cached token; new token t sees S + t + 1 tokens": (
             F.scaled_dot_product_attention(q, keys, values, is_causal=True)

@@ -91,19 +91,19 @@ def compare(where: str, answer: Any, expected: Tensor, mistakes: Mapping[str, Te
     hint = hints[0] if hints else ""
     if answer.shape != expected.shape:
         got, wanted = (shown(tensor).replace("of shape", "a tensor of shape") for tensor in (answer, expected))
-        raise AssertionError(f"{where} got {got}, expected {wanted}{hint}")
+        raise AssertionError(f"{where}, got {got}, expected {wanted}{hint}")
     place = worst_place(answer, expected)
     got, wanted = (shown(tensor[place]) for tensor in (answer, expected))
     at = f" at {list(place)}" if place else ""
-    raise AssertionError(f"{where} got {got}{at}, expected {wanted}{hint}")
+    raise AssertionError(f"{where}, got {got}{at}, expected {wanted}{hint}")
 
 
 def as_tensor(where: str, answer: Any) -> Tensor:
     """The answer, detached. Raises AssertionError if it is no tensor."""
     if answer is None:
-        raise AssertionError(f"{where} got None: the function needs a return")
+        raise AssertionError(f"{where}, got None: the function needs a return")
     if not isinstance(answer, Tensor):
-        raise AssertionError(f"{where} got {kind_of(answer)}, expected a tensor")
+        raise AssertionError(f"{where}, got {kind_of(answer)}, expected a tensor")
     return answer.detach()
 
 
@@ -137,7 +137,7 @@ def shown(value: Any, *, in_full: bool = True) -> str:
     """A tensor as its values, or as its shape if it is large or not `in_full`; a function as its name."""
     if not isinstance(value, Tensor):
         return str(value) if isinstance(value, int | float) else getattr(value, "__name__", type(value).__name__)
-    if value.numel() > SHOWN_VALUES or not in_full:
+    if not (in_full and 0 < value.numel() <= SHOWN_VALUES):
         return f"of shape {tuple(value.shape)}"
     if value.dim() == 0 and value.is_floating_point():
         return f"{round(value.item(), 9) + 0.0:.6g}"  # hide rounding errors of 1e-16

@@ -201,7 +201,7 @@ def test_every_exercise_has_at_least_two_mistakes() -> None:
 
 
 def test_message_points_at_the_largest_difference() -> None:
-    with pytest.raises(AssertionError, match=r"^here got 1 at \[2\], expected 3$"):
+    with pytest.raises(AssertionError, match=r"^here, got 1 at \[2\], expected 3$"):
         compare("here", torch.tensor([-math.inf, 1.0, 1.0]), torch.tensor([-math.inf, 2.0, 3.0]))
 
 
@@ -269,7 +269,7 @@ def test_list_shows_states_and_the_next_exercise(
             "def dot_product(a, b):\n    raise NotImplementedError('exercise 2')\n",
             ":2: NotImplementedError: exercise 2",
         ),
-        ("def dot_product(a, b):\n    return a * b\n", "not yet: for a [1.0, 2.0, 0.0] and b [3.0, 1.0, 5.0] got"),
+        ("def dot_product(a, b):\n    return a * b\n", "not yet: for a [1.0, 2.0, 0.0] and b [3.0, 1.0, 5.0], got"),
         ("def dot(a, b):\n    return a\n", "not yet: attention.py has no function dot_product\n"),
         ("def dot_product(a, b:\n", "not yet: attention.py:1: SyntaxError: "),
         ("import torhc\n", "not yet: attention.py:1: ModuleNotFoundError: No module named 'torhc'\n    import torhc\n"),
