@@ -23,6 +23,7 @@ Answer = Callable[..., Tensor]
 
 
 def check_dot_product(function: Answer) -> None:
+    """Exercise 1: compare with torch.dot."""
     pairs = [
         (torch.tensor([1.0, 2.0, 0.0]), torch.tensor([3.0, 1.0, 5.0])),
         (torch.tensor([1.0, 2.0]), torch.tensor([2.0, -1.0])),
@@ -40,6 +41,7 @@ def check_dot_product(function: Answer) -> None:
 
 
 def check_score_matrix(function: Answer) -> None:
+    """Exercise 2: compare with einsum, also for square inputs, where a missing transpose goes unnoticed."""
     for n_queries, n_keys, size in [(2, 3, 4), (3, 3, 3), (1, 5, 2), (4, 1, 1)]:
         queries, keys = random(n_queries, size, seed=n_queries), random(n_keys, size, seed=10 + n_keys)
         expected = torch.einsum("td,sd->ts", queries, keys)
@@ -53,6 +55,7 @@ def check_score_matrix(function: Answer) -> None:
 
 
 def check_scaled_scores(function: Answer) -> None:
+    """Exercise 3: compare with einsum divided by sqrt(D), with and without leading dimensions."""
     for shape, n_keys in [((3, 4), 5), ((1, 1), 2), ((2, 3, 5, 16), 4), ((9, 9), 9)]:
         queries, keys = random(*shape, seed=n_keys), random(*shape[:-2], n_keys, shape[-1], seed=20)
         size = shape[-1]
@@ -68,6 +71,7 @@ def check_scaled_scores(function: Answer) -> None:
 
 
 def check_softmax(function: Answer) -> None:
+    """Exercise 4: compare with torch.softmax, also for large scores and -inf; torch's own may not be called."""
     cases = [
         torch.tensor([0.0, 1.0, 2.0]),
         random(3, 5, seed=1),
@@ -94,14 +98,15 @@ def check_softmax(function: Answer) -> None:
 
 
 def check_weighted_sum(function: Answer) -> None:
+    """Exercise 5: compare with einsum."""
     for leading, n_rows, n_values, size in [((), 2, 3, 4), ((), 3, 3, 2), ((2, 3), 4, 4, 5), ((), 1, 1, 3)]:
         weights = random(*leading, n_rows, n_values, seed=n_rows).softmax(-1)
         values = random(*leading, n_values, size, seed=30)
         expected = torch.einsum("...ts,...sd->...td", weights, values)
-        alike = values.sum(-2, keepdim=True).expand(expected.shape)
+        unweighted_sum = values.sum(-2, keepdim=True).expand(expected.shape)
         mistakes = {
-            "all values are weighted equally: use the weight of each one": alike,
-            "this is the plain mean of the values: use the weight of each one": alike / n_values,
+            "all values are weighted equally: use the weight of each one": unweighted_sum,
+            "this is the plain mean of the values: use the weight of each one": unweighted_sum / n_values,
         }
         if n_rows == n_values:
             mistakes["the weights are transposed: row t holds the weights of token t"] = weights.mT @ values
@@ -109,6 +114,7 @@ def check_weighted_sum(function: Answer) -> None:
 
 
 def check_self_attention(function: Answer) -> None:
+    """Exercise 6: compare with scaled_dot_product_attention without a mask."""
     for n_tokens, channels, size in [(3, 2, 2), (5, 6, 4), (1, 3, 2), (4, 4, 4)]:
         x = random(n_tokens, channels, seed=n_tokens)
         w_query, w_key, w_value = random(3, channels, size, seed=40)
@@ -133,6 +139,7 @@ def check_self_attention(function: Answer) -> None:
 
 
 def check_causal_mask(function: Answer) -> None:
+    """Exercise 7: compare with row >= column, and require torch.bool."""
     for n_tokens in (4, 1, 2, 7):
         where = given({"n_tokens": n_tokens})
         expected = torch.tensor([[column <= row for column in range(n_tokens)] for row in range(n_tokens)])
@@ -150,6 +157,7 @@ def check_causal_mask(function: Answer) -> None:
 
 
 def check_causal_weights(function: Answer) -> None:
+    """Exercise 8: compare with the softmax of each row's visible scores."""
     # In the third case a later score is so large that softmax without a mask gives earlier tokens exactly 0.
     late_and_large = torch.tensor([[0.0, 1.0, 2000.0], [1.0, 0.0, 2000.0], [0.0, 0.0, 1.0]])
     for scores in [random(4, 4, seed=1), random(2, 3, 5, 5, seed=2), late_and_large, torch.tensor([[3.0]])]:
@@ -174,6 +182,7 @@ def check_causal_weights(function: Answer) -> None:
 
 
 def check_newest_token_attention(function: Answer) -> None:
+    """Exercise 9: compare with the last row of causal scaled_dot_product_attention."""
     for n_tokens, size in [(5, 4), (1, 3), (3, 9), (4, 4)]:
         q, keys, values = random(3, n_tokens, size, seed=n_tokens)
         # Causal attention of all tokens; the last row is that of the newest one.

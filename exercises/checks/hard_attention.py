@@ -26,6 +26,7 @@ Answer = Callable[..., Any]
 
 
 def check_log_sum_exp(function: Answer) -> None:
+    """Exercise 15: compare with torch.logsumexp, also for rows that overflow, underflow or are -inf."""
     inf = math.inf
     rows = [
         random(5, 7, seed=1),
@@ -57,6 +58,7 @@ def check_log_sum_exp(function: Answer) -> None:
 
 
 def check_softmax_backward(function: Answer) -> None:
+    """Exercise 16: compare with autograd, and limit the size of intermediate tensors."""
     for shape, spread in [((3,), 1.0), ((4, 6), 1.0), ((2, 3, 5), 1.0), ((3, 4), 1e4)]:
         scores = (random(*shape, seed=1) * spread).requires_grad_()
         gradient = random(*shape, seed=2)
@@ -82,6 +84,7 @@ def check_softmax_backward(function: Answer) -> None:
 
 
 def check_attention_backward(function: Answer) -> None:
+    """Exercise 17: compare with autograd through scaled_dot_product_attention."""
     names = ("queries", "keys", "values")
     for shape in [(5, 4), (1, 3), (2, 3, 6, 4)]:
         q, k, v = (random(*shape, seed=seed).requires_grad_() for seed in range(3))
@@ -122,6 +125,7 @@ def _attention_mistakes(q: Tensor, k: Tensor, v: Tensor, gradient: Tensor) -> di
 
 
 def check_blockwise_attention(function: Answer) -> None:
+    """Exercise 18: compare several block sizes with scaled_dot_product_attention; limit intermediate tensors."""
     joining = (
         "a single block was right, so the rescaling is wrong: when the largest score grows, the total and the weighted"
         " sum so far must both be multiplied by exp(old largest - new largest)"
@@ -155,6 +159,7 @@ def check_blockwise_attention(function: Answer) -> None:
 
 
 def check_chunked_cross_entropy(function: Answer) -> None:
+    """Exercise 19: compare with F.cross_entropy and autograd, and limit intermediate tensors."""
     for rows, spread in [(10, 1.0), (5, 1.0), (1, 1.0), (4, 1.0), (64, 1.0), (5, 1e3)]:
         hidden, weight = random(10, 4, seed=1) * spread, random(7, 4, seed=2)
         targets = torch.arange(10) % 7
@@ -186,6 +191,7 @@ def check_chunked_cross_entropy(function: Answer) -> None:
 
 
 def check_tied_gradient(function: Answer) -> None:
+    """Exercise 20: compare with autograd through the project's GPTModel."""
     config = {"vocab_size": 11, "context_length": 8, "d_model": 6, "n_heads": 2, "n_layers": 1}
     model = GPTModel(config).double()
     for seed, parameter in enumerate(model.parameters()):
@@ -217,6 +223,7 @@ def check_tied_gradient(function: Answer) -> None:
 
 
 def check_packed_inputs(function: Answer) -> None:
+    """Exercise 21: compare with a block-diagonal mask and positions that restart."""
     for lengths in ([3, 2], [1], [4], [1, 1, 1], [2, 5, 1, 3]):
         where, T = f"for lengths {lengths}", sum(lengths)
         mask, positions = parts(where, call(function, {"lengths": lengths}), 2)

@@ -21,6 +21,7 @@ CONFIGS: dict[str, dict[str, Any]] = {"micro": GPT_CONFIGS["micro"], f"the confi
 
 
 def check_parameter_count(function: Answer) -> None:
+    """Exercise 22: compare with the parameters of the project's model."""
     for name, config in CONFIGS.items():
         sizes = {part: parameter.numel() for part, parameter in on_meta_device(config).named_parameters()}
         head = sizes["wte.weight"]
@@ -45,6 +46,7 @@ def check_parameter_count(function: Answer) -> None:
 
 
 def check_forward_flops(function: Answer) -> None:
+    """Exercise 23: compare with PyTorch's FLOP counter."""
     for name, config in CONFIGS.items():
         for batch_size, tokens in ((1, 16), (3, 10)):
             ids = torch.zeros(batch_size, tokens, dtype=torch.long, device="meta")
@@ -75,6 +77,7 @@ def _flops(model: nn.Module, *inputs: Any) -> tuple[int, int, int]:
 
 
 def check_crossover_length(function: Answer) -> None:
+    """Exercise 24: compare with the length that the FLOP counter implies for one block."""
     for d_model in (128, 768, 12288):
         with torch.device("meta"):
             block = TransformerBlock(GPTConfig(50257, 1024, d_model, 4, 1))
@@ -93,6 +96,7 @@ def check_crossover_length(function: Answer) -> None:
 
 
 def check_cache_bytes(function: Answer) -> None:
+    """Exercise 25: compare with the size of the project's KV cache."""
     dtypes = {1: torch.int8, 2: torch.bfloat16, 4: torch.float32}
     for name, batch_size, tokens, size, kv_heads in (
         ("gpt2-774M", 7, 100, 4, None),
@@ -102,8 +106,8 @@ def check_cache_bytes(function: Answer) -> None:
     ):
         config = GPT_CONFIGS[name]
         heads, head_size = kv_heads or config["n_heads"], config["d_model"] // config["n_heads"]
-        kept = GPTConfig.of({**config, "d_model": heads * head_size, "n_heads": heads})
-        cache = KeyValueCache(kept, batch_size, tokens, device=torch.device("meta"), dtype=dtypes[size])
+        cached_config = GPTConfig.of({**config, "d_model": heads * head_size, "n_heads": heads})
+        cache = KeyValueCache(cached_config, batch_size, tokens, device=torch.device("meta"), dtype=dtypes[size])
         expected = cache.keys_values.nbytes
         mistakes = {
             "keys and values are both cached": expected / 2,
@@ -120,6 +124,7 @@ def check_cache_bytes(function: Answer) -> None:
 
 
 def check_tokens_per_second(function: Answer) -> None:
+    """Exercise 26: compare with a limit computed from the FLOP counter, the model and its KV cache."""
     for name, batch_size, seen, rates in (
         ("micro", 1, 1, {"bandwidth": 20e9, "compute": 100e9, "bytes_per_number": 4}),
         ("gpt2-124M", 64, 512, {"bandwidth": 2e12, "compute": 300e12, "bytes_per_number": 2}),

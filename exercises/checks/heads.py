@@ -13,6 +13,7 @@ from src.model.config import GPTConfig
 
 
 def check_split_heads(function: Callable[..., Tensor]) -> None:
+    """Exercise 10: compare with torch.split and torch.stack."""
     for batch, n_tokens, n_heads, size in [(2, 3, 4, 5), (1, 4, 4, 2), (2, 1, 1, 3), (1, 5, 3, 1)]:
         x = random(batch, n_tokens, n_heads * size, seed=n_tokens)
         expected = torch.stack(x.split(size, dim=2), dim=1)
@@ -29,6 +30,7 @@ def check_split_heads(function: Callable[..., Tensor]) -> None:
 
 
 def check_merge_heads(function: Callable[..., Tensor]) -> None:
+    """Exercise 11: compare with torch.cat of the heads."""
     for batch, n_heads, n_tokens, size in [(2, 4, 3, 5), (1, 4, 4, 2), (2, 1, 1, 3), (1, 3, 5, 1)]:
         y = random(batch, n_heads, n_tokens, size, seed=n_heads)
         expected = torch.cat(y.unbind(dim=1), dim=-1)
@@ -44,6 +46,7 @@ def check_merge_heads(function: Callable[..., Tensor]) -> None:
 
 
 def check_multi_head_attention(function: Callable[..., Tensor]) -> None:
+    """Exercise 12: compare with the project's own MultiHeadAttention."""
     for batch, n_tokens, d_model, n_heads in [(2, 5, 12, 3), (1, 1, 4, 2), (1, 4, 8, 1), (2, 3, 16, 8)]:
         module = model_attention(d_model, n_heads)
         x = random(batch, n_tokens, d_model, seed=n_tokens)
@@ -92,6 +95,7 @@ def multi_head_mistakes(x: Tensor, module: MultiHeadAttention, n_heads: int) -> 
 
 
 def check_order_gap(function: Callable[..., float]) -> None:
+    """Exercise 13: compare for attention without order, with a causal mask, and with positions."""
     x, order = random(5, 4, seed=1), torch.tensor([2, 0, 3, 4, 1])  # not its own inverse
     positions = random(5, 4, seed=2)
 
@@ -128,6 +132,7 @@ def check_order_gap(function: Callable[..., float]) -> None:
 
 
 def check_cached_attention(function: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Exercise 14: feed one sequence in steps of several lengths; compare with the whole sequence at once."""
     q, k, v = random(3, 2, 3, 6, 4, seed=1)  # (B, H, T, D) each
     whole = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     for chunks in [(6,), (1, 1, 1, 1, 1, 1), (3, 1, 2), (2, 4), (5, 1)]:

@@ -64,10 +64,10 @@ def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, rows:
         part = slice(start, start + rows)
         logits = hidden[part] @ weight.T  # (rows, V)
         log_z = log_sum_exp(logits)[:, None]
-        wanted = targets[part, None]
-        loss += (log_z - logits.gather(1, wanted)).sum()
+        target = targets[part, None]
+        loss += (log_z - logits.gather(1, target)).sum()
         grad_logits = (logits - log_z).exp()  # softmax
-        grad_logits.scatter_add_(1, wanted, torch.full_like(log_z, -1.0))
+        grad_logits.scatter_add_(1, target, torch.full_like(log_z, -1.0))
         grad_hidden[part] = grad_logits @ weight
         grad_weight += grad_logits.T @ hidden[part]
     return loss, grad_hidden, grad_weight

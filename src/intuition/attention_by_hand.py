@@ -83,8 +83,8 @@ def _show_last(scores: Vector, weights: Vector, mixed: Vector) -> None:
         for token, key, score, weight in zip(TOKENS, KEYS, scores, weights, strict=True)
     )
     say("Then it adds up the values, each multiplied by its weight:")
-    for place, total in enumerate(mixed):
-        terms = " + ".join(f"{weight:.3f} x {value[place]:g}" for weight, value in zip(weights, VALUES, strict=True))
+    for i, total in enumerate(mixed):
+        terms = " + ".join(f"{weight:.3f} x {value[i]:g}" for weight, value in zip(weights, VALUES, strict=True))
         print(f"  {terms} = {total:.2f}")
     print()
 

@@ -13,7 +13,7 @@ from src.tokenizer import load_gpt2_encoding
 TEXT = "low lower lowest slow slower slowest"  # all three learn from this
 NEW_TEXT = "lowers slows"  # and then have to encode this
 ACCENTED = "\u00e9"
-MOST_MERGES = 12
+MAX_MERGES = 12
 UNKNOWN = "<UNK>"
 
 Pair = tuple[str, str]
@@ -113,8 +113,8 @@ def merge(tokens: Sequence[str], pair: Pair) -> list[str]:
     return merged
 
 
-def learn_merges(texts: Iterable[str], most: int) -> list[Pair]:
-    """Up to `most` merges that shorten the texts, in the order they are learned; none crosses from text to text.
+def learn_merges(texts: Iterable[str], max_merges: int) -> list[Pair]:
+    """Up to `max_merges` merges that shorten the texts, in the order they are learned; none crosses from text to text.
 
     Each step merges the most frequent pair; of equally frequent pairs the one with the older tokens wins. A pair that
     occurs only once is no pattern, so learning ends there (Sennrich et al. 2016, algorithm 1, with a rule for ties).
@@ -122,7 +122,7 @@ def learn_merges(texts: Iterable[str], most: int) -> list[Pair]:
     split = [list(text) for text in texts]
     ids = build_vocabulary(token for tokens in split for token in tokens)
     merges: list[Pair] = []
-    for _ in range(most):
+    for _ in range(max_merges):
         counts = count_pairs(split)
         best = min(counts, key=lambda pair: (-counts[pair], ids[pair[0]], ids[pair[1]]), default=None)
         if best is None or counts[best] < 2:
@@ -135,7 +135,7 @@ def learn_merges(texts: Iterable[str], most: int) -> list[Pair]:
 
 def apply_merges(text: str, merges: Sequence[Pair]) -> list[str]:
     """The tokens of a text: start with characters and apply the earliest learned merge that fits, until none does."""
-    order = {pair: place for place, pair in enumerate(merges)}
+    order = {pair: i for i, pair in enumerate(merges)}
     tokens = list(text)
     while fitting := [pair for pair in count_pairs([tokens]) if pair in order]:
         tokens = merge(tokens, min(fitting, key=order.__getitem__))
@@ -145,7 +145,7 @@ def apply_merges(text: str, merges: Sequence[Pair]) -> list[str]:
 def byte_pairs() -> None:
     """Show byte-pair encoding learn its merges, then apply them to a new text."""
     heading("byte-pairs", "pieces learned by merging")
-    merges = learn_merges([TEXT], MOST_MERGES)
+    merges = learn_merges([TEXT], MAX_MERGES)
     say("""GPT-2 uses byte-pair encoding, a middle way between characters and words. Start with characters. Count
         which two tokens occur next to each other most often, merge them into one token, and count again. If two
         pairs are equally frequent, the pair with the older tokens wins. A bar marks the border between two
@@ -153,7 +153,7 @@ def byte_pairs() -> None:
     _show_learning(merges)
     vocabulary = {*TEXT, *map("".join, merges)}
     tokens = apply_merges(TEXT, merges)
-    end = f"{MOST_MERGES} merges are done" if len(merges) == MOST_MERGES else "No pair occurs twice any more"
+    end = f"{MAX_MERGES} merges are done" if len(merges) == MAX_MERGES else "No pair occurs twice any more"
     say(f"""{end}, so learning ends. The vocabulary has {len(vocabulary)} tokens now, and the text is
         {len(tokens)} tokens long instead of {len(TEXT)}. Merging knows no grammar, it only counts. That is why
         a token can end in the middle of a word.""")
@@ -165,7 +165,7 @@ def byte_pairs() -> None:
         merges on top. Every text is made of bytes (an e with an acute accent is
         {len(ACCENTED.encode("utf-8"))} of them), so nothing is ever unknown. It encodes "{NEW_TEXT}" as:""")
     lines([pieces(gpt2.decode([id_]) for id_ in gpt2.encode_ordinary(NEW_TEXT))])
-    suggest("""set MOST_MERGES in src/intuition/custom_tokenizers.py to 2, or double the text with TEXT = 2 *
+    suggest("""set MAX_MERGES in src/intuition/custom_tokenizers.py to 2, or double the text with TEXT = 2 *
         "...". What becomes one token when a text repeats itself?""")
 
 
@@ -173,14 +173,14 @@ def _show_learning(merges: Sequence[Pair]) -> None:
     """Print the text after each merge, and the pairs that were counted before it."""
     tokens = list(TEXT)
     lines([pieces(tokens)])
-    for place, pair in enumerate(merges, 1):
+    for i, pair in enumerate(merges, 1):
         counts = count_pairs([tokens])
         others = [other for other, _ in counts.most_common(4) if other != pair]
         best = ", ".join(f"{pieces(other)} {counts[other]}" for other in [pair, *others[:2]])
         tokens = merge(tokens, pair)
         lines([
             f"counted    {best}, ...",
-            f"merge {place:<4} {pieces(pair)} becomes {pieces([''.join(pair)])}: {len(tokens)} tokens",
+            f"merge {i:<4} {pieces(pair)} becomes {pieces([''.join(pair)])}: {len(tokens)} tokens",
             pieces(tokens),
         ])  # fmt: skip
 

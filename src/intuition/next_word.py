@@ -29,8 +29,8 @@ def probability(model: Model, word: str, follower: str) -> float:
 
 def loss(model: Model, words: Sequence[str]) -> float:
     """The mean of -ln(probability) over the words after the first: the loss that a training run prints."""
-    chances = [probability(model, *pair) for pair in zip(words, words[1:], strict=False)]
-    return sum(-math.log(chance) if chance else math.inf for chance in chances) / len(chances)
+    probs = [probability(model, *pair) for pair in zip(words, words[1:], strict=False)]
+    return sum(-math.log(prob) if prob else math.inf for prob in probs) / len(probs)
 
 
 def next_word() -> None:
@@ -65,8 +65,8 @@ def _show_surprises(model: Model, words: Sequence[str]) -> None:
     """Print probability and surprise of each word of a sentence, then its loss and perplexity."""
     table = [" ".join(words)]
     for word, follower in zip(words, words[1:], strict=False):
-        chance = probability(model, word, follower)
-        surprise = -math.log(chance) if chance else math.inf
-        table.append(f"  {word:>4} -> {follower:<4} probability {chance:.2f}   surprise {abs(surprise):.2f}")
+        prob = probability(model, word, follower)
+        surprise = -math.log(prob) if prob else math.inf
+        table.append(f"  {word:>4} -> {follower:<4} probability {prob:.2f}   surprise {abs(surprise):.2f}")
     mean = loss(model, words)
     lines([*table, f"  loss {abs(mean):.2f}, perplexity {math.exp(mean):.2f}"])

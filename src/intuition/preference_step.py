@@ -17,14 +17,14 @@ Weights = Mapping[str, float]
 Case = tuple[Sequence[str], Weights]
 
 # The answers a tiny model chooses from (the first is chosen, the second rejected), and its initial weights.
-APART: Case = (("Paris", "Rome", "hm"), {"Paris": 0.0, "Rome": 1.0, "hm": 0.5})
-ALIKE: Case = (("Paris", "Paris Paris", "hm"), {"Paris": -1.0, "hm": 0.0})
+DISTINCT_WORDS: Case = (("Paris", "Rome", "hm"), {"Paris": 0.0, "Rome": 1.0, "hm": 0.5})
+SHARED_WORD: Case = (("Paris", "Paris Paris", "hm"), {"Paris": -1.0, "hm": 0.0})
 
 
 def log_probabilities(answers: Sequence[str], weights: Weights) -> list[float]:
     """ln(probability) of each answer: the softmax of its score, which is the sum of its words' weights."""
     scores = [sum(weights[word] for word in answer.split()) for answer in answers]
-    return [math.log(chance) for chance in softmax(scores)]
+    return [math.log(prob) for prob in softmax(scores)]
 
 
 def implicit_rewards(now: Sequence[float], start: Sequence[float]) -> list[float]:
@@ -68,15 +68,15 @@ def preference_step() -> None:
         the probability that the model also prefers the chosen answer, and the loss is -ln of that. At the start
         nothing has moved: margin 0, probability 1/2, loss ln 2 = {preference_loss(0.0):.4f}. Now one step of
         gradient descent, which moves each weight against its gradient:""")
-    _show_step(*APART)
+    _show_step(*DISTINCT_WORDS)
     say("""As hoped: the chosen answer went up, the rejected one down. But the loss sees only their difference.
         Here the answers share a word, and the rejected one says it twice:""")
-    _show_step(*ALIKE)
+    _show_step(*SHARED_WORD)
     say("""The margin grew and the loss fell, yet the chosen answer became less likely too. To push down the
         rejected answer, the step lowered the weight of the word they share, and an answer that nobody asked about
         gained what both lost. Real answers share most of their words. So don't worry if the log-probability of
         the chosen answers falls during a run; worry if the sampled answers get worse.""")
-    suggest("""add ' Paris' to the first answer of ALIKE in src/intuition/preference_step.py, so that both answers
+    suggest("""add ' Paris' to the first answer of SHARED_WORD in src/intuition/preference_step.py, so that both answers
         are the same. What is left to learn?""")
 
 

@@ -19,16 +19,16 @@ def distribution(
     """
     best_first = sorted(range(len(scores)), key=lambda i: -scores[i])
     if temperature == 0:
-        kept, chances = best_first[:1], [1.0]
+        kept_ids, probs = best_first[:1], [1.0]
     else:
-        kept = best_first[:top_k]
-        chances = softmax([scores[i] / temperature for i in kept])
+        kept_ids = best_first[:top_k]
+        probs = softmax([scores[i] / temperature for i in kept_ids])
     if top_p is not None and top_p < 1:  # 1 keeps all tokens; rounding must not drop any
-        n = sum(sum(chances[:i]) < top_p for i in range(len(chances)))  # tokens with less than top_p before them
-        kept, chances = kept[:n], [chance / sum(chances[:n]) for chance in chances[:n]]
+        n = sum(sum(probs[:i]) < top_p for i in range(len(probs)))  # tokens with less than top_p before them
+        kept_ids, probs = kept_ids[:n], [prob / sum(probs[:n]) for prob in probs[:n]]
     result = [0.0] * len(scores)
-    for i, chance in zip(kept, chances, strict=True):
-        result[i] = chance
+    for i, prob in zip(kept_ids, probs, strict=True):
+        result[i] = prob
     return result
 
 
@@ -63,10 +63,10 @@ def sampling() -> None:
         how many does top-k?""")
 
 
-def _kept(chances: Sequence[float]) -> int:
-    return sum(chance > 0 for chance in chances)
+def _kept(probs: Sequence[float]) -> int:
+    return sum(prob > 0 for prob in probs)
 
 
 def _show(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> None:
-    chances = distribution(list(SCORES.values()), temperature, top_k, top_p)
-    bars(dict(zip(SCORES, chances, strict=True)))
+    probs = distribution(list(SCORES.values()), temperature, top_k, top_p)
+    bars(dict(zip(SCORES, probs, strict=True)))

@@ -31,15 +31,15 @@ def show_softmax() -> None:
     total = sum(map(math.exp, scores))
     lines(
         f"{name:<6} score {score:4.1f}   exp({score:4.1f}) = {math.exp(score):5.2f}   "
-        f"{math.exp(score):5.2f} / {total:.2f} = {chance:.3f}"
-        for (name, score), chance in zip(SCORES.items(), softmax(scores), strict=True)
+        f"{math.exp(score):5.2f} / {total:.2f} = {prob:.3f}"
+        for (name, score), prob in zip(SCORES.items(), softmax(scores), strict=True)
     )
     bars(dict(zip(SCORES, softmax(scores), strict=True)))
     say("Only differences matter. Add 100 to every score, and the probabilities stay the same:")
     shifted = [score + 100 for score in scores]
     labelled({
         "scores": "   ".join(f"{score:6.1f}" for score in shifted),
-        "softmax": "   ".join(f"{chance:6.3f}" for chance in softmax(shifted)),
+        "softmax": "   ".join(f"{prob:6.3f}" for prob in softmax(shifted)),
     })  # fmt: skip
     say("Multiplying is different. With all scores doubled:")
     bars(dict(zip(SCORES, softmax([2 * score for score in scores]), strict=True)))

@@ -23,7 +23,7 @@ EXAMPLES = {
     "if x:\n    return": "indentation in code",
 }
 DOGS = "A dog. A dog. A dog! A dog! A dog? A dog? A dog, a dog, a dog"
-MOST_MERGES = 20
+MAX_MERGES = 20
 
 
 def split(text: str) -> list[str]:
@@ -36,8 +36,8 @@ def splitting() -> None:
     heading("splitting", "where GPT-2 splits before it merges")
     say("Byte-pair merges take whatever is frequent. Let them loose on this text:")
     lines([DOGS])
-    whole = _dog_tokens(learn_merges([DOGS], MOST_MERGES))
-    cut = _dog_tokens(learn_merges(split(DOGS), MOST_MERGES))
+    whole = _dog_tokens(learn_merges([DOGS], MAX_MERGES))
+    cut = _dog_tokens(learn_merges(split(DOGS), MAX_MERGES))
     lines([f"unsplit      {len(whole)} tokens hold a dog: {pieces(whole)}"])
     say("""The same dog is learned again and again, each time with different punctuation around it, and each of
         these tokens has to learn on its own what a dog is. So GPT-2 splits the text first and only merges within

@@ -67,14 +67,17 @@ def heat_map(weights: Sequence[Sequence[float]], rows: Sequence[str], columns: S
 
 
 def bold(text: str) -> str:
+    """The text in bold, if colours are on."""
     return f"{_BOLD}{text}{_PLAIN}" if has_colours() else text
 
 
 def grey(text: str) -> str:
+    """The text in grey, if colours are on."""
     return f"{_GREY}{text}{_PLAIN}" if has_colours() else text
 
 
 def green(text: str) -> str:
+    """The text in green, if colours are on."""
     return f"{_GREEN}{text}{_PLAIN}" if has_colours() else text
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from src.intuition.preference_step import (
-    ALIKE,
-    APART,
     BETA,
+    DISTINCT_WORDS,
     LEARNING_RATE,
+    SHARED_WORD,
     Case,
     gradient,
     implicit_rewards,
@@ -21,7 +21,7 @@ from src.intuition.preference_step import (
 from src.training.losses import dpo_loss
 
 
-@pytest.mark.parametrize("case", [APART, ALIKE])
+@pytest.mark.parametrize("case", [DISTINCT_WORDS, SHARED_WORD])
 def test_loss_and_step_match_autograd(case: Case) -> None:
     answers, weights = case
     after, words = step(*case), list(weights)
@@ -50,7 +50,7 @@ def autograd(
 
 
 def test_margin_grows_even_if_the_chosen_answer_falls() -> None:
-    for case, direction in ((APART, 1), (ALIKE, -1)):
+    for case, direction in ((DISTINCT_WORDS, 1), (SHARED_WORD, -1)):
         old, new = (log_probabilities(case[0], weights) for weights in (case[1], step(*case)))
         chosen, rejected, other = implicit_rewards(new, old)
         assert chosen > rejected and chosen * direction > 0 and rejected < 0 < other
