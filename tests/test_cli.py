@@ -190,27 +190,22 @@ def test_the_default_in_place_of_a_bad_value_is_not_reported(capsys) -> None:
     assert "--rate must fit --count, got 0.5 and 60" in refusal(Settings, ["--count", "60"], capsys)
 
 
-def flags_of(script: ModuleType) -> type:
-    """The dataclass of a script's flags."""
-    return script.Flags if hasattr(script, "Flags") else script.Config
-
-
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_an_abbreviated_flag_is_refused(script: ModuleType, capsys) -> None:
-    names = [flag_name(field.name) for field in dataclasses.fields(flags_of(script))]
+    names = [flag_name(field.name) for field in dataclasses.fields(script.Flags)]
     for name in names:
         if name[:-1] not in (*names, "--") and len(name) > 4:
-            assert f"there is no {name[:-1]} " in refusal(flags_of(script), [name[:-1], "1"], capsys)
+            assert f"there is no {name[:-1]} " in refusal(script.Flags, [name[:-1], "1"], capsys)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_numbers_must_be_finite(script: ModuleType, value: str, capsys) -> None:
-    hints = get_type_hints(flags_of(script))
+    hints = get_type_hints(script.Flags)
     numbers = [flag_name(name) for name, hint in hints.items() if hint in (float, float | None)]
     assert numbers
     for name in numbers:
-        assert f"{name} must be a finite number" in refusal(flags_of(script), [f"{name}={value}"], capsys)
+        assert f"{name} must be a finite number" in refusal(script.Flags, [f"{name}={value}"], capsys)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +234,7 @@ def test_numbers_must_be_finite(script: ModuleType, value: str, capsys) -> None:
 )
 @pytest.mark.parametrize("script", TRAINING, ids=lambda script: script.__name__)
 def test_training_scripts_refuse_values_out_of_range(script: ModuleType, argv: str, complaint: str, capsys) -> None:
-    assert complaint in refusal(flags_of(script), argv.split(), capsys)
+    assert complaint in refusal(script.Flags, argv.split(), capsys)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +261,7 @@ def test_training_scripts_refuse_values_out_of_range(script: ModuleType, argv: s
 def test_scripts_refuse_values_that_their_stage_cannot_use(
     script: ModuleType, argv: str, complaint: str, capsys
 ) -> None:
-    assert complaint in refusal(flags_of(script), argv.split(), capsys)
+    assert complaint in refusal(script.Flags, argv.split(), capsys)
 
 
 @pytest.mark.parametrize("name", ["max_lr", "min_lr", "weight_decay", "grad_clip", "dropout", "val_fraction"])
@@ -303,7 +298,7 @@ def test_help_describes_every_flag_and_shows_its_default(script: ModuleType, cap
     out = capsys.readouterr().out
     assert script.__doc__.splitlines()[0] in out
     entries = help_entries(out)
-    for field in dataclasses.fields(flags_of(script)):
+    for field in dataclasses.fields(script.Flags):
         entry = entries[flag_name(field.name)]
         assert field.metadata["help"] in entry
         if field.default is not None and "default" not in field.metadata["help"]:
@@ -470,7 +465,7 @@ def source_of(script: ModuleType) -> str:
 def test_every_flag_is_read(script: ModuleType) -> None:
     shared = (stage, checkpoints, training_run) if script in TRAINING else ()
     stage_source = "\n".join(Path(module.__file__).read_text(encoding="utf-8") for module in shared)
-    assert dead_flags(flags_of(script), source_of(script), stage_source=stage_source) == set()
+    assert dead_flags(script.Flags, source_of(script), stage_source=stage_source) == set()
 
 
 def test_a_flag_that_is_only_checked_or_set_is_dead() -> None:
@@ -490,7 +485,7 @@ def main(flags, model):
 
 def test_every_script_has_the_flags_of_its_stage() -> None:
     shared = {field.name for field in dataclasses.fields(TrainingFlags)}
-    own = {script.__name__: {f.name for f in dataclasses.fields(flags_of(script))} - shared for script in TRAINING}
+    own = {script.__name__: {f.name for f in dataclasses.fields(script.Flags)} - shared for script in TRAINING}
     assert own["main"] == {"model", "tokenizer", "dropout", "compile"}
     assert own["finetune_gpt2"] == {"model", "weights", "dropout", "compile"}
     assert own["instruction_tune"] == {"base", "turns", "show_mask", "dropout"}

@@ -232,6 +232,6 @@ def test_load_checkpoint_restores_model_and_optimizer() -> None:
 
 def test_load_checkpoint_of_the_best_model_has_no_optimizer_state() -> None:
     model = trained(new_model(), out=Path("own"))
-    with pytest.raises(ValueError, match="holds no optimizer state; pass the latest_model.pt"):
+    with pytest.raises(ValueError, match="no optimizer state; pass the latest_model.pt"):
         main.load_checkpoint("own/best_model.pt", model, make_adamw(model, max_lr=1e-3, weight_decay=0.1))
     assert main.load_checkpoint("own/best_model.pt", model)["step"] == 2
