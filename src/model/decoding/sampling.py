@@ -36,8 +36,8 @@ def with_default(name: str, default: Any) -> Any:
 class Filter(NamedTuple):
     """Keeps the most likely candidates only.
 
-    count: from their probabilities (n,), highest first, to how many are kept. top_logits_needed: how many of the
-    largest logits can pass; None if that depends on all of them.
+    count: returns how many candidates to keep, given their probabilities (n,), highest first. top_logits_needed: the
+    maximum number of logits that can pass, always the largest ones; None if that depends on all logits.
     """
 
     count: Callable[[Tensor], int]
