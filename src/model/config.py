@@ -87,7 +87,7 @@ def _size(d_model: int, n_heads: int, n_layers: int, context_length: int, dropou
 
 # GPT-2: Radford et al. 2019, table 2, with the head counts of the released models.
 # GPT-3: Brown et al. 2020, table 2.1. In two rows heads x head size differs from d_model (1.3B: 24 x 128 against 2048,
-# 13B: 40 x 128 against 5140); both use the table's d_model and layers, with the nearest head count that divides d_model.
+# 13B: 40 x 128 against 5140). Both keep the table's d_model and layers, with the nearest head count that fits.
 GPT_CONFIGS: dict[str, dict[str, Any]] = {
     "micro": _size(128, 4, 2, 256, dropout=0.0),
     "tiny": _size(256, 4, 4, 256, dropout=0.0),
