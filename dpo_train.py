@@ -57,9 +57,9 @@ class Flags(TrainingFlags):
     epochs: int = flag(NUM_EPOCHS, "passes over the data")
     batch_size: int = flag(BATCH_SIZE, "pairs per micro-batch")
     context_length: int = flag(CONTEXT_LENGTH, "maximum tokens per conversation; longer ones are truncated")
-    max_lr: float = flag(MAX_LR, "highest learning rate, after the warm-up")
+    max_lr: float = flag(MAX_LR, "peak learning rate, reached after the warm-up")
     min_lr: float = flag(MIN_LR, "learning rate of the last step")
-    warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
+    warmup_steps: int = flag(WARMUP_STEPS, "steps of linear learning-rate warm-up")
     out: Path = flag(CHECKPOINTS / "dpo_aligned", "folder for best_model.pt and latest_model.pt")
 
     def problems(self) -> list[str]:
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     base = load_base(flags.base, BASES)
     warn_unknown_words((text for pair in preferences for text in (pair.chosen, pair.rejected)), base.encoding)
     flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"]), given, len(preferences))
-    base.model.set_dropout(0.0)
+    base.model.set_dropout(0.0)  # it would add noise to the log-ratios
     runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
     generator = TextGenerator(base.model, base.encoding, runtime.device)
     return run_stage(make_stage(flags, base, preferences, generator), base.model, flags, runtime)
@@ -89,7 +89,7 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
     """A preference loss on packed pairs, against a frozen copy of the base."""
     encoding = base.encoding
     context_length = min(flags.context_length, base.model.config.context_length)
-    examples, shortened = preference_examples(preferences, encoding, context_length)
+    examples, truncated = preference_examples(preferences, encoding, context_length)
     pairs = list(enumerate(examples))
     train_pairs, val_pairs = split_examples(pairs, flags.val_fraction)
     chosen, rejected = (mean(sum(pair[side][1]) for _, pair in train_pairs) for side in (0, 1))
@@ -113,7 +113,7 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
         metadata=metadata,
         summary_rows={
             "base": f"{base.path}, {base.reason}; also the reference",
-            "data": f"{flags.data}: {len(train_pairs)} pairs, {shortened} truncated to {context_length} tokens; "
+            "data": f"{flags.data}: {len(train_pairs)} pairs, {truncated} truncated to {context_length} tokens; "
             f"average answers of {chosen:.1f} tokens (chosen) and {rejected:.1f} (rejected)",
             "loss": f"{flags.loss}, beta {flags.beta:g}, label smoothing {flags.label_smoothing:g}",
             "validation": f"{len(val_pairs)} pairs" if val_pairs else NO_VALIDATION,

@@ -33,7 +33,7 @@ NUM_EPOCHS = 2
 MAX_LR = 5e-5
 MIN_LR = 5e-6
 WARMUP_STEPS = 20
-GPT2_VOCABULARY = range(50257, 50305)  # GPT-2's ids, and up to 47 more: padding, or tokens added by a fine-tune
+GPT2_VOCAB_SIZES = range(50257, 50305)  # GPT-2's 50257 ids, or up to 47 more: padding, or tokens added by a fine-tune
 PROMPT, SAMPLE_TOKENS = "Once upon a time", 60  # of the sample before, during and after training
 
 
@@ -44,9 +44,9 @@ class Flags(TextTrainingFlags):
     epochs: int = flag(NUM_EPOCHS, "passes over the text")
     batch_size: int = flag(BATCH_SIZE, "windows per micro-batch")
     context_length: int = flag(CONTEXT_LENGTH, "tokens per window")
-    max_lr: float = flag(MAX_LR, "highest learning rate, after the warm-up")
+    max_lr: float = flag(MAX_LR, "peak learning rate, reached after the warm-up")
     min_lr: float = flag(MIN_LR, "learning rate of the last step")
-    warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
+    warmup_steps: int = flag(WARMUP_STEPS, "steps of linear learning-rate warm-up")
     dropout: float = flag(0.0, "fraction of activations dropped in training")
     out: Path = flag(CHECKPOINTS / "gpt2_shakespeare", "folder for best_model.pt and latest_model.pt")
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError("--model names a download and --weights a file to use instead; pass only one of them")
     runtime = choose_runtime(flags.device, flags.precision)
     encoding = load_gpt2_encoding()
-    train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction)  # fails before a download would
+    train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction)  # before the download, to fail early
     model, weights_file = load_pretrained(flags)
     if flags.context_length > model.config.context_length:
         raise ValueError(f"--context-length {flags.context_length}: the model's is {model.config.context_length}")
@@ -85,7 +85,7 @@ def make_stage(
     val_loader: StepLoader | None,
 ) -> Stage:
     """Language modelling from GPT-2's weights, on windows of a text."""
-    size = size_name(asdict(generator.model.config)) or "a size without a name"
+    size = size_name(asdict(generator.model.config)) or "custom size"
     return Stage(
         name="finetune",
         title="Fine-tuning GPT-2",
@@ -122,7 +122,7 @@ def load_pretrained(flags: Flags) -> tuple[GPTModel, Path]:
                 print(f"weights: {flags.model} from {path}")
                 return model, path
     model = load_gpt2(flags.weights or flags.model)
-    if model.config.vocab_size not in GPT2_VOCABULARY:
+    if model.config.vocab_size not in GPT2_VOCAB_SIZES:
         raise ValueError(
             f"{flags.source} has {model.config.vocab_size} token ids and GPT-2's tokenizer has 50257: "
             "it was trained with another tokenizer, so its output would be nonsense"

@@ -50,9 +50,9 @@ class Flags(TrainingFlags):
     epochs: int = flag(NUM_EPOCHS, "passes over the data")
     batch_size: int = flag(BATCH_SIZE, "conversations per micro-batch")
     context_length: int = flag(CONTEXT_LENGTH, "maximum tokens per conversation; longer ones are truncated")
-    max_lr: float = flag(MAX_LR, "highest learning rate, after the warm-up")
+    max_lr: float = flag(MAX_LR, "peak learning rate, reached after the warm-up")
     min_lr: float = flag(MIN_LR, "learning rate of the last step")
-    warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
+    warmup_steps: int = flag(WARMUP_STEPS, "steps of linear learning-rate warm-up")
     dropout: float = flag(0.0, "fraction of activations dropped in training")
     out: Path = flag(CHECKPOINTS / "instruction_tuned", "folder for best_model.pt and latest_model.pt")
 
@@ -86,7 +86,7 @@ def make_stage(
     """Language modelling on packed conversations, with only the responses supervised."""
     encoding = base.encoding
     context_length = min(flags.context_length, base.model.config.context_length)
-    examples, shortened = instruction_examples(conversations, encoding, context_length)
+    examples, truncated = instruction_examples(conversations, encoding, context_length)
     train_examples, val_examples = split_examples(examples, flags.val_fraction)
     chats = JoinedChats(train_examples, flags.seed, turns=flags.turns, context_length=context_length)
     supervised = sum(sum(mask) for _, mask in train_examples)
@@ -103,7 +103,7 @@ def make_stage(
         summary_rows={
             "base": f"{base.path}, {base.reason}",
             "data": f"{flags.data}: {len(train_examples)} conversations, {supervised:,} supervised tokens; "
-            f"{shortened} truncated to {context_length} tokens; {flags.turns} per chat",
+            f"{truncated} truncated to {context_length} tokens; {flags.turns} per chat",
             "validation": f"{len(val_examples)} conversations" if val_examples else NO_VALIDATION,
         },
         next_command="python dpo_train.py",

@@ -1,4 +1,4 @@
-"""python main.py: train a GPT from scratch on a text, Shakespeare's works by default; micro and tiny have recipes."""
+"""python main.py: train a GPT from scratch. micro and tiny have their own defaults: src/training/recipes.py."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ NUM_EPOCHS = 3
 MAX_LR = 3e-4
 MIN_LR = 3e-5
 WARMUP_STEPS = 20
-EVAL_BATCHES, SAMPLE_TOKENS = 16, 80  # validation batches of an evaluation, tokens of the sample after it
+EVAL_BATCHES, SAMPLE_TOKENS = 16, 80  # batches per evaluation, tokens of the sample printed after it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ class Flags(TextTrainingFlags):
     epochs: int = flag(NUM_EPOCHS, "passes over the text")
     batch_size: int = flag(BATCH_SIZE, "windows per micro-batch")
     context_length: int = flag(CONTEXT_LENGTH, "tokens per window, and the context length of the model")
-    max_lr: float = flag(MAX_LR, "highest learning rate, after the warm-up")
+    max_lr: float = flag(MAX_LR, "peak learning rate, reached after the warm-up")
     min_lr: float = flag(MIN_LR, "learning rate of the last step")
-    warmup_steps: int = flag(WARMUP_STEPS, "steps in which the learning rate rises")
+    warmup_steps: int = flag(WARMUP_STEPS, "steps of linear learning-rate warm-up")
     dropout: float = flag(GPT_CONFIG["dropout"], "fraction of activations dropped in training")
     out: Path = flag(CHECKPOINTS / "scratch", "folder for best_model.pt and latest_model.pt")
 

@@ -1,4 +1,4 @@
-"""Command-line flags from a dataclass: its fields give parser, help, defaults and the checkpoint's record."""
+"""Command-line flags from a dataclass: its fields define the parser, the help and the defaults."""
 
 import argparse
 import dataclasses
@@ -28,7 +28,7 @@ def flag_name(field: str) -> str:
 def parse(config: type[C], argv: Sequence[str] | None, description: str) -> tuple[C, set[str]]:
     """Return the config that a command line describes, and the names of the fields that it sets explicitly.
 
-    Exits with code 2 and one line on stderr, which names every problem, if the command line does not fit the config.
+    Exits with code 2 and one line on stderr, which names every problem, if the command line is invalid.
     """
     parser = Parser(description)
     hints = get_type_hints(config)
@@ -76,7 +76,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: o
         options["action"] = argparse.BooleanOptionalAction
     else:
         choices = get_args(kind)
-        options["metavar"] = "{" + ",".join(choices) + "}" if choices else _KINDS[kind][1]
+        options["metavar"] = "{" + ",".join(choices) + "}" if choices else _METAVARS[kind]
     parser.add_argument(flag_name(field.name), **options)
 
 
@@ -106,9 +106,9 @@ def _convert(text: str, hint: object) -> object:
     if optional and text.lower() in ("none", "off"):
         return None
     choices = get_args(kind)
-    expected = f"one of {', '.join(choices)}" if choices else _KINDS[kind][0]
+    expected = f"one of {', '.join(choices)}" if choices else _EXPECTED[kind]
     try:
-        return choices[choices.index(text)] if choices else _KINDS[kind][2](text)
+        return choices[choices.index(text)] if choices else _CONVERTERS[kind](text)
     except ValueError:
         raise ValueError(expected + (" or none" if optional else "")) from None
 
@@ -126,13 +126,10 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-# For each type of a flag: its name in messages, its placeholder in the help, and the conversion from text.
-_KINDS: dict[type, tuple[str, str, Callable[[str], object]]] = {
-    int: ("a whole number", "N", int),
-    float: ("a finite number", "X", _finite),
-    Path: ("a path", "PATH", _path),
-    str: ("text", "TEXT", str),
-}
+# By the type of a flag's value: the placeholder in the help, what an error message says was expected, the conversion.
+_METAVARS = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
+_EXPECTED = {int: "a whole number", float: "a finite number", Path: "a path", str: "text"}
+_CONVERTERS: dict[type, Callable[[str], object]] = {int: int, float: _finite, Path: _path, str: str}
 
 
 def _kind(hint: Any) -> tuple[Any, bool]:

@@ -27,7 +27,7 @@ from src.training.tied_head import CHUNK_ROWS
 GB = 1e9
 PROCESS_BASELINE = 0.3 * GB  # Python and PyTorch themselves
 FRAGMENTATION = 1 / 5  # of the memory held: gaps between blocks of different sizes
-TRIAL_STEPS, FIT_DEPTH = 4, 4  # steps timed per model, layers of the deeper one
+TRIAL_STEPS, FIT_DEPTH = 4, 4  # steps timed per model, layers of the deeper model
 ASSUMED_MEMORY = 8 * GB  # if the system does not report its memory
 
 
@@ -56,11 +56,13 @@ class Flags:
         return GPTConfig.of({**size, **changes})
 
 
-def memory(size: GPTConfig, tokens: int, *, half: bool, muon: bool = False, summed: bool = False) -> dict[str, float]:
+def memory(
+    size: GPTConfig, tokens: int, *, half: bool, muon: bool = False, accumulated: bool = False
+) -> dict[str, float]:
     """Peak memory of a training step in bytes, by purpose, for micro-batches of `tokens` tokens.
 
     The peak is either when backward has finished the head but no block yet, or when all gradients exist.
-    half: activations are bf16 or fp16. summed: gradients accumulate over several micro-batches.
+    half: activations are bf16 or fp16. accumulated: gradients of several micro-batches are added up.
     """
     parameters, body = size.parameter_count()
     head, C, ff = size.vocab_size * size.d_model, size.d_model, size.d_ff or 4 * size.d_model
@@ -73,7 +75,7 @@ def memory(size: GPTConfig, tokens: int, *, half: bool, muon: bool = False, summ
     return {
         "weights": 4 * parameters,
         "moments": 8 * parameters - (4 * body if muon else 0),
-        "gradients and activations": early + late if summed else max(early, late),
+        "gradients and activations": early + late if accumulated else max(early, late),
     }
 
 
@@ -97,7 +99,8 @@ def step_seconds(flags: Flags, runtime: Runtime) -> float:
     trials = [_trial_step(flags, runtime, flags.size(n_layers=depth)) for depth in depths]
     rounds = [[trial() for trial in trials] for _ in range(1 + TRIAL_STEPS)]  # alternating; the first is set-up
     best = [min(times[1:]) for times in zip(*rounds, strict=True)]
-    return best[0] + (layers - depths[0]) * (max(best) - best[0]) / (FIT_DEPTH - 1)
+    per_layer = (max(best) - best[0]) / (FIT_DEPTH - 1)  # not negative, even if noise made the deeper model faster
+    return best[0] + (layers - depths[0]) * per_layer
 
 
 def _trial_step(flags: Flags, runtime: Runtime, size: GPTConfig) -> Callable[[], float]:
@@ -123,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     runtime, size = choose_runtime(flags.device, flags.precision), flags.size()
     half, tokens = runtime.precision != "fp32", flags.batch_size * flags.context_length
-    held = memory(size, tokens, half=half, muon=flags.optimizer == "muon", summed=flags.grad_accum > 1)
+    held = memory(size, tokens, half=half, muon=flags.optimizer == "muon", accumulated=flags.grad_accum > 1)
     available = memory_here(runtime.device)
     total = size.parameter_count()[0]
     print(f"model   {flags.model}: {size.n_layers} layers, {size.d_model} wide, {total:,} parameters")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 MIN_BF16_SPEEDUP = 1.5  # on a CPU or MPS; a smaller speedup is not worth the 8-bit mantissa
 
 
@@ -42,8 +42,8 @@ class Runtime:
 def choose_runtime(device: str = "auto", precision: str = "auto", *, lengths_vary: bool = False) -> Runtime:
     """The runtime for --device and --precision; "auto" picks the fastest that this machine has.
 
-    lengths_vary: every batch has another number of tokens, as packed sequences have. On a CPU, each new shape of a bf16
-    product needs a set-up first: at 124M that takes as long as bf16 saves.
+    lengths_vary: batches differ in their number of tokens, as packed sequences do. On a CPU, the first bf16 product of
+    each new shape has a set-up cost; at 124M it is as large as what bf16 saves.
     Raises ValueError for a device that this machine does not have, or a precision that it cannot train in.
     """
     if precision not in ("auto", *PRECISIONS):
@@ -103,7 +103,7 @@ def _choose_precision(device: torch.device, lengths_vary: bool) -> tuple[str, st
         return "fp32", "bf16 does not work on this machine"
     if gain >= MIN_BF16_SPEEDUP:
         return "bf16", f"a trial step ran {gain:.1f} times as fast as in fp32"
-    return "fp32", f"a trial step in bf16 ran {gain:.1f} times as fast; its rounding needs {MIN_BF16_SPEEDUP}"
+    return "fp32", f"in bf16 a trial step ran only {gain:.1f} times as fast, below {MIN_BF16_SPEEDUP}"
 
 
 def _bf16_gain(device: torch.device) -> float:

@@ -58,7 +58,7 @@ def test_a_second_run_reuses_the_cached_reference(capsys) -> None:
     first = next(line for line in output.splitlines() if line.startswith("step      1/4"))
     assert "loss   0.6931" in first and "margin   +0.000" in first
     kls = [float(line.rpartition("kl")[2]) for line in output.splitlines() if line.startswith("eval")]
-    assert kls[0] == 0 and kls[-1] > 1e-3  # the model that it is held against has not learned with it
+    assert kls[0] == 0 and kls[-1] > 1e-3  # the reference did not train along
     assert file_sha256(BASE) == before
     output, again = train(capsys)
     assert "checked against the model" in output and "computed in" not in output
@@ -109,7 +109,7 @@ def test_dpo_resumes_exactly_with_and_without_the_cache(cached: bool, capsys, mo
 
 @pytest.mark.parametrize("script", [instruction_tune, dpo_train])
 def test_tuning_scripts_have_no_compile_flag(script, capsys) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exited:
         script.main(["--compile"])
-    assert left.value.code == 2
+    assert exited.value.code == 2
     assert "there is no --compile" in capsys.readouterr().err

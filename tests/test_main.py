@@ -171,10 +171,10 @@ def test_train_takes_batch_size_and_accumulation_from_the_loader(capsys: pytest.
     assert f"2 x 3 accumulated, {train_loader.steps_per_epoch} steps per epoch" in capsys.readouterr().out
 
 
-def test_train_without_val_loader_follows_the_training_loss(capsys: pytest.CaptureFixture) -> None:
+def test_train_without_val_loader_evaluates_on_training_data(capsys: pytest.CaptureFixture) -> None:
     train_loader, _ = loaders()
     assert main.train(new_model(), train_loader, None, "cpu", {**CONFIG, "out": Path("own")}) == 0
-    assert "validation     none: best follows the training loss" in capsys.readouterr().out
+    assert "validation     none: training loss decides the best model" in capsys.readouterr().out
     assert read_checkpoint(Path("own/best_model.pt"))["val_loss"] is None
 
 
@@ -206,7 +206,7 @@ def test_train_refuses_bad_settings_in_one_line() -> None:
         main.train(GPTModel({**SIZE, "vocab_size": 50}), *loaders(), "cpu", CONFIG)
 
 
-def test_train_names_the_cure_if_the_loss_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_advises_a_lower_learning_rate_if_the_loss_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
     def diverging(model: GPTModel, batch: object) -> tuple:
         loss, metrics = language_model_loss(model, batch)
         return loss * (float("nan") if model.training else 1.0), metrics

@@ -109,7 +109,7 @@ def test_trial_step_is_a_training_step(monkeypatch: pytest.MonkeyPatch, optimize
 
 
 def test_accumulated_gradients_add_to_the_activations() -> None:
-    once, again = (memory(SIZE, 4096, half=False, summed=more) for more in (False, True))
+    once, again = (memory(SIZE, 4096, half=False, accumulated=more) for more in (False, True))
     assert again["gradients and activations"] - once["gradients and activations"] == once["weights"]
 
 

@@ -44,11 +44,11 @@ def hugging_face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def leave(script: Callable, *argv: str) -> int:
+def exit_code(script: Callable, *argv: str) -> int:
     """The exit code of a script, run as from the command line."""
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit) as exited:
         run_script(lambda: script(list(argv)))
-    return exit_.value.code
+    return exited.value.code
 
 
 def error(capsys: pytest.CaptureFixture) -> str:
@@ -66,7 +66,7 @@ def test_all_stages_from_text_to_chat(folder: Path, capsys: pytest.CaptureFixtur
     assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
     output = capsys.readouterr().out
     assert "checkpoints/scratch/best_model.pt, the best model found (no finetuned, pretrained yet)" in output
-    assert "none: best follows the training loss" in output
+    assert "none: training loss decides the best model" in output
     assert "What is the capital of France?" in output
     assert "next: python dpo_train.py" in output
     assert dpo_train.main(["--batch-size", "4", "--max-steps", "3"]) == 0
@@ -96,7 +96,7 @@ def test_checkpoints_name_parent_tokenizer_and_template(folder: Path) -> None:
         assert "optimizer" in read_checkpoint(path.with_name("latest_model.pt"))
 
 
-def test_a_word_tokenizer_is_kept_through_all_stages(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_word_tokenizer_is_used_in_all_stages(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main([*PRETRAIN, "--tokenizer", "word"]) == 0
     assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
     assert dpo_train.main(["--batch-size", "4", "--max-steps", "3"]) == 0
@@ -143,7 +143,7 @@ def test_gpt2_weights_go_through_all_stages(
     assert instruction_tune.main(["--max-steps", "1"]) == 0
     output = capsys.readouterr().out
     assert "checkpoints/gpt2_shakespeare/best_model.pt" in output
-    assert "validation     3 conversations" in output  # a size that is neither micro nor tiny keeps some back
+    assert "validation     3 conversations" in output  # a size that is neither micro nor tiny holds some out
     assert dpo_train.main(["--max-steps", "1"]) == 0
     assert "validation     2 pairs" in capsys.readouterr().out
     assert chat.main(["--model", "pretrained", "--prompt", "Hello", "--max-tokens", "3"]) == 0
@@ -164,7 +164,7 @@ def test_show_mask_marks_the_response_and_trains_nothing(folder: Path, capsys: p
     assert not Path("checkpoints").exists()
 
 
-def test_without_validation_best_follows_the_training_loss(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_without_validation_training_loss_decides_the_best_model(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main([*PRETRAIN, "--val-fraction", "0"]) == 0
     assert "eval      3/3 | train" in capsys.readouterr().out
     assert read_checkpoint(Path("checkpoints/scratch/best_model.pt"))["val_loss"] is None
@@ -191,7 +191,7 @@ def test_without_validation_best_follows_the_training_loss(folder: Path, capsys:
 def test_missing_or_bad_input_is_one_line_and_exit_code_1(
     folder: Path, capsys: pytest.CaptureFixture, script, argv: list[str], words: list[str]
 ) -> None:
-    assert leave(script.main, *argv) == 1
+    assert exit_code(script.main, *argv) == 1
     line = error(capsys)
     for word in words:
         assert word in line
@@ -214,7 +214,7 @@ def test_missing_or_bad_input_is_one_line_and_exit_code_1(
 def test_bad_usage_is_one_line_and_exit_code_2(
     folder: Path, capsys: pytest.CaptureFixture, script, argv: list[str], words: list[str]
 ) -> None:
-    assert leave(script.main, *argv) == 2
+    assert exit_code(script.main, *argv) == 2
     line = error(capsys)
     for word in words:
         assert word in line
@@ -225,14 +225,14 @@ def test_tuning_on_a_cpu_runs_in_fp32(
 ) -> None:
     monkeypatch.setattr("src.runtime._bf16_gain", lambda device: 9.0)
     asked = ["--base", str(hugging_face_folder), "--max-steps", "1", "--device", "cpu"]
-    assert leave(instruction_tune.main, *asked) == 0
+    assert exit_code(instruction_tune.main, *asked) == 0
     assert "cpu, fp32 (on a CPU, bf16 is only faster for batches of one length)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("script", [main.main, instruction_tune.main])
 def test_out_must_not_be_a_file(folder: Path, capsys: pytest.CaptureFixture, script: Callable) -> None:
     Path("taken").write_text("mine", encoding="utf-8")
-    assert leave(script, "--out", "taken") == 2
+    assert exit_code(script, "--out", "taken") == 2
     assert "--out must be a folder, taken is a file" in error(capsys)
     assert Path("taken").read_text(encoding="utf-8") == "mine"
 
@@ -240,13 +240,13 @@ def test_out_must_not_be_a_file(folder: Path, capsys: pytest.CaptureFixture, scr
 def test_learning_rates_are_checked_after_the_recipe(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main([*PRETRAIN, "--min-lr", "0.001"]) == 0  # above the constant, below micro's
     assert "learning rate  0.01 to 0.001" in capsys.readouterr().out
-    assert leave(main.main, *PRETRAIN, "--min-lr", "1") == 1
+    assert exit_code(main.main, *PRETRAIN, "--min-lr", "1") == 1
     assert "--min-lr must not be above --max-lr, got 1.0" in error(capsys)
 
 
 def test_a_bad_record_fails_before_anything_is_loaded(folder: Path, capsys: pytest.CaptureFixture) -> None:
     Path("mine.json").write_text(json.dumps([{"instruction": "a", "response": "b"}, {"instruction": "c"}]), "utf-8")
-    assert leave(instruction_tune.main, "--data", "mine.json") == 1
+    assert exit_code(instruction_tune.main, "--data", "mine.json") == 1
     assert "mine.json record 2: 'response' or 'output' is missing" in error(capsys)
     assert not Path("checkpoints").exists() and not Path("logs").exists()
 
@@ -261,7 +261,7 @@ def test_a_base_with_an_unknown_tokenizer_is_refused(folder: Path, capsys: pytes
         ({"name": "gpt2", "fingerprint": "abc"}, "its fingerprint is"),
     ):
         torch.save({**content, "tokenizer": described}, path)
-        assert leave(instruction_tune.main) == 1
+        assert exit_code(instruction_tune.main) == 1
         line = error(capsys)
         assert str(path) in line and why in line
 
@@ -271,5 +271,5 @@ def test_a_changed_base_is_not_resumed(folder: Path, capsys: pytest.CaptureFixtu
     instruction_tune.main(["--max-steps", "1"])
     main.main([*PRETRAIN, "--seed", "5"])
     capsys.readouterr()
-    assert leave(instruction_tune.main, "--max-steps", "2", "--resume") == 1
+    assert exit_code(instruction_tune.main, "--max-steps", "2", "--resume") == 1
     assert "an unfinished run with other settings (base" in error(capsys)

@@ -107,7 +107,7 @@ def pack_pairs(pairs: Sequence[Pair]) -> PairBatch:
 
 
 def _split_prompt(key: int, chosen: Example, rejected: Example) -> list[Example]:
-    """The shared prompt, and the two answers, each after its last token. Raises ValueError if the prompts differ."""
+    """The shared prompt, then both answers, each after the prompt's last token. Raises ValueError if prompts differ."""
     last = chosen[1].index(True) - 1
     if rejected[1].index(True) - 1 != last or chosen[0][: last + 1] != rejected[0][: last + 1]:
         raise ValueError(f"pair {key + 1}: the chosen and the rejected answer follow different prompts")
@@ -118,7 +118,7 @@ def _split_prompt(key: int, chosen: Example, rejected: Example) -> list[Example]
 def truncate(example: Example, context_length: int) -> Example:
     """Cut to context_length + 1 ids, one more than the model's input, from the start of the example.
 
-    The last response is kept. It loses its own end only if it is too long alone.
+    The last response stays whole, unless it is too long on its own: then its end is cut.
     """
     ids, mask = example
     excess = len(ids) - (context_length + 1)
@@ -135,7 +135,7 @@ def in_batches(examples: Sequence[Any], collate: Callable, batch_size: int) -> l
 
 
 class EpochDataset(Dataset[Any]):
-    """A PyTorch dataset that also decides the order of its keys in each epoch, as a function of (seed, epoch)."""
+    """A PyTorch dataset that also defines the order of its keys in each epoch, as a function of (seed, epoch)."""
 
     @abstractmethod
     def __len__(self) -> int:

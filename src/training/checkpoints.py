@@ -29,7 +29,7 @@ class ResumePoint:
     device: str
 
     def refuse_other_run(self, identity: Mapping[str, Any]) -> None:
-        """Raises ValueError naming every setting that differs from those of the saved run."""
+        """Raises ValueError naming every setting that differs from the saved run's."""
         saved = {"optimizer": "adamw", **self.identity}
         changed = [name for name, value in identity.items() if saved.get(name) != value]
         if changed:
@@ -92,7 +92,7 @@ class RunCheckpoints:
             os.replace(best, best.with_name(PREVIOUS_BEST))
             print(f"{best}: the best model of an earlier run is now {PREVIOUS_BEST}")
         self.displaced_best = True
-        save_checkpoint(best, self._description(progress))
+        save_checkpoint(best, self._shared_content(progress))
 
     def save_latest(self, progress: Progress, *, finished: bool) -> None:
         """Save everything that an exact resume needs; `finished`: there is nothing left to resume."""
@@ -103,10 +103,10 @@ class RunCheckpoints:
             "device": self.run.runtime.device.type,
             "finished": finished,
         }
-        content = {**self._description(progress), "optimizer": self.run.optimizer.state_dict(), "resume": resume}
+        content = {**self._shared_content(progress), "optimizer": self.run.optimizer.state_dict(), "resume": resume}
         save_checkpoint(self.run.flags.out / LATEST, content)
 
-    def _description(self, progress: Progress) -> dict[str, Any]:
+    def _shared_content(self, progress: Progress) -> dict[str, Any]:
         stage, model, flags = self.run.stage, self.run.model, self.run.flags
         return {
             "stage": stage.name,
@@ -128,7 +128,7 @@ def plain_settings(flags: TrainingFlags) -> dict[str, Any]:
 
 
 def _refuse_folder_of_base(stage: Stage, out: Path) -> None:
-    """Saving this run would overwrite the model that it starts from."""
+    """Raises ValueError if saving this run would overwrite the model that it starts from."""
     base = (stage.metadata.get("parent") or {}).get("path")
     if base and Path(base).resolve().parent == out.resolve() and Path(base).name in (BEST, LATEST):
         raise ValueError(f"--out {out} holds the model to start from, {base}; pass another --out")

@@ -37,7 +37,9 @@ class TrainingFlags:
     grad_clip: float | None = flag(1.0, "largest gradient norm; none disables clipping")
     eval_every: int | None = flag(None, "steps between evaluations (default: a tenth of the run)")
     patience: int | None = flag(None, "stop after this many evaluations without improvement (default: off)")
-    val_fraction: float = flag(0.1, "fraction of the data held out for validation; 0: best follows the training loss")
+    val_fraction: float = flag(
+        0.1, "fraction of the data held out for validation; 0: training loss decides the best model"
+    )
     seed: int = flag(1337, "seed of initialisation, shuffling and dropout")
     device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "device to train on")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
@@ -73,7 +75,7 @@ class TrainingFlags:
         if out is not None and out.exists() and not out.is_dir():
             problems.append(f"--out must be a folder, {out} is a file")
         for name in ("dropout", "val_fraction"):
-            if not 0 <= getattr(self, name, 0.0) < 1:  # dpo_train.py has no --dropout: noise in the log-ratios
+            if not 0 <= getattr(self, name, 0.0) < 1:  # dpo_train.py has no --dropout
                 problems.append(f"{flag_name(name)} must be at least 0 and below 1, got {getattr(self, name)}")
         return problems
 

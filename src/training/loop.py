@@ -29,7 +29,8 @@ def train(
 ) -> Literal["done", "early", "interrupted"]:
     """Train from `progress` to the last step of the schedule. Ctrl-C or SIGTERM finishes the step, saves and returns.
 
-    Raises ValueError if a loss or a gradient is not finite. The checkpoints saved before that stay.
+    Returns how it ended: "done", "early" (out of patience) or "interrupted".
+    Raises ValueError if a loss or a gradient is not finite. Checkpoints saved before that stay intact.
     """
     try:
         return _train(run, progress, checkpoints, reporter)

@@ -1,4 +1,4 @@
-"""Loss and metrics without training: means over batches, and the running sums behind them."""
+"""Evaluation: mean loss and metrics over batches."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,10 @@ from src.training.losses import LossFunction, Metrics
 def mean_metrics(
     model: GPTModel, loss_fn: LossFunction, batches: Iterable[Batch], runtime: Runtime
 ) -> dict[str, float]:
-    """{"loss": ..., and the loss's metrics}: means over the count of all batches, without dropout or gradients."""
+    """{"loss": ..., and the loss's metrics}: sums over all batches divided by their total count.
+
+    Runs without dropout and gradients.
+    """
     totals: dict[str, float] = {}
     count = 0
     with model.evaluating():

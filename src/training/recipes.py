@@ -66,8 +66,8 @@ def apply_recipe(flags: F, stage: str, size: str | None, given: set[str], exampl
     """The flags, with the recipe's value for every option that the user did not set.
 
     given: the flags on the command line. An edited script constant counts as set by the user, too.
-    examples: with more than SMALL_DATASET of them there is more to learn than memorised answers, so the number of steps
-    and the validation split stay the script's.
+    examples: how many there are. More than SMALL_DATASET are too many to memorise, so the number of steps and the
+    validation split stay the script's.
     """
     recipe = RECIPES[stage].get(size or "", {})
     explicit = given | {name for name, value in SCRIPT_DEFAULTS[stage].items() if getattr(flags, name) != value}

@@ -21,7 +21,7 @@ from src.training.losses import answer_logprobs
 REFERENCE = "reference_logprobs.pt"
 VERSION = 1  # of the computation and the file
 # How far a cached log-probability, a sum over an answer, may be from a recomputed one, in nats. Half precision rounds
-# each hidden state to 3 (bf16) or 4 digits, differently in batches of another size.
+# each hidden state to 3 (bf16) or 4 (fp16) digits, and the rounding changes with the batch size.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
 
 

@@ -20,7 +20,7 @@ from src.training.optim import make_optimizer
 from src.training.reporter import Reporter, draw_curves
 from src.training.run import Progress, Stage, TrainingRun, make_schedule
 
-NO_VALIDATION = "none: best follows the training loss (--val-fraction holds some back)"
+NO_VALIDATION = "none: training loss decides the best model (--val-fraction holds out data)"
 
 
 def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runtime) -> int:
@@ -80,7 +80,7 @@ def _print_summary(run: TrainingRun, progress: Progress, reporter: Reporter) -> 
         **stage.summary_rows,
         "batch": f"{flags.batch_size} x {flags.grad_accum} accumulated, {schedule.steps_per_epoch} steps per epoch",
         "steps": f"{schedule.steps} ({epochs:.1f} epochs), evaluated every {schedule.eval_every}"
-        + (f", stops after {schedule.patience} without improvement" if schedule.patience else ""),
+        + (f", stops after {schedule.patience} evaluations without improvement" if schedule.patience else ""),
         "learning rate": f"{schedule.max_lr:g} to {schedule.min_lr:g}, warm-up {schedule.warmup_steps} steps",
         "optimizer": "Muon in the blocks, AdamW elsewhere" if flags.optimizer == "muon" else "AdamW",
         "regularisation": f"weight decay {flags.weight_decay:g}, dropout {c.dropout:g}, "

@@ -37,7 +37,7 @@ def test_a_pair_batch_packs_each_prompt_once() -> None:
     long = example([1, 2, 3], [4, 5, 9]), example([1, 2, 3], [6, 9])
     batch = pack_pairs(
         [(7, long), (2, (example([4], [5, 9]), example([4], [6, 9])))]
-    )  # the second has no more to share
+    )  # the second prompt is one token: nothing to share
     assert batch.inputs.tolist() == [[1, 2, 3, 4, 5, 3, 6, 4, 5, 4, 6]]
     assert batch.targets.tolist() == [[IGNORE, IGNORE, 4, 5, 9, 6, 9, 5, 9, 6, 9]]
     assert batch.packing == ((2, None), (3, 0), (2, 0), (2, None), (2, None))
@@ -69,17 +69,17 @@ def test_to_moves_every_tensor_of_a_batch() -> None:
     ],
 )
 def test_truncation_cuts_the_start_of_the_prompt_first(prompt: int, response: int, length: int, expected) -> None:
-    ids, learned = truncate(example(list(range(1, prompt + 1)), list(range(91, 91 + response))), length)
+    ids, mask = truncate(example(list(range(1, prompt + 1)), list(range(91, 91 + response))), length)
     assert ids == expected
-    assert learned == [i > 90 for i in expected]
-    assert pack_examples([(ids, learned)]).inputs.shape[1] <= length
+    assert mask == [i > 90 for i in expected]
+    assert pack_examples([(ids, mask)]).inputs.shape[1] <= length
 
 
 def test_truncating_a_chat_keeps_its_last_response() -> None:
     first, last = example([1, 2, 3], [91, 92]), example([4, 5], [93, 94])
-    ids, learned = truncate((first[0] + last[0], first[1] + last[1]), 4)
+    ids, mask = truncate((first[0] + last[0], first[1] + last[1]), 4)
     assert ids == [92, 4, 5, 93, 94]
-    assert learned == [True, False, False, True, True]
+    assert mask == [True, False, False, True, True]
 
 
 def loader(batch_size: int, grad_accum: int, seed: int = 0, count: int = 10) -> StepLoader:
@@ -87,7 +87,7 @@ def loader(batch_size: int, grad_accum: int, seed: int = 0, count: int = 10) -> 
     return StepLoader(ExampleDataset(examples, seed), pack_examples, batch_size, grad_accum)
 
 
-def firsts(batches) -> list[int]:
+def numbers(batches) -> list[int]:
     """The numbers of the examples in the batches; an example packs to [number, 50 + number]."""
     return [i for batch in batches for i in batch.inputs[0, ::2].tolist()]
 
@@ -95,37 +95,37 @@ def firsts(batches) -> list[int]:
 def test_each_epoch_has_every_example_once_in_a_new_order() -> None:
     steps = loader(2, 2)
     assert steps.steps_per_epoch == 3
-    epochs = [[i for step in range(3 * e, 3 * e + 3) for i in firsts(steps.step_batches(step))] for e in range(3)]
+    epochs = [[i for step in range(3 * e, 3 * e + 3) for i in numbers(steps.step_batches(step))] for e in range(3)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
 def test_step_batches_depend_only_on_seed_and_step() -> None:
-    assert firsts(loader(2, 2).step_batches(7)) == firsts(loader(2, 2).step_batches(7))
+    assert numbers(loader(2, 2).step_batches(7)) == numbers(loader(2, 2).step_batches(7))
     forward = loader(2, 2)
     for step in range(7):
         forward.step_batches(step)
-    assert firsts(forward.step_batches(7)) == firsts(loader(2, 2).step_batches(7))
-    assert firsts(loader(2, 2, seed=1).step_batches(7)) != firsts(loader(2, 2).step_batches(7))
+    assert numbers(forward.step_batches(7)) == numbers(loader(2, 2).step_batches(7))
+    assert numbers(loader(2, 2, seed=1).step_batches(7)) != numbers(loader(2, 2).step_batches(7))
 
 
 def test_micro_batches_split_one_large_batch() -> None:
     assert [len(batch.packing) for batch in loader(1, 8).step_batches(0)] == [1] * 8
-    assert firsts(loader(1, 8).step_batches(0)) == firsts(loader(8, 1).step_batches(0))
+    assert numbers(loader(1, 8).step_batches(0)) == numbers(loader(8, 1).step_batches(0))
 
 
 def test_step_loader_is_a_pytorch_dataloader() -> None:
     steps = loader(4, 1)
     assert isinstance(steps, DataLoader)
-    assert firsts(iter(steps)) == [i for step in range(3) for i in firsts(steps.step_batches(step))]
-    assert firsts(iter(steps)) == [i for step in range(3, 6) for i in firsts(steps.step_batches(step))]
+    assert numbers(iter(steps)) == [i for step in range(3) for i in numbers(steps.step_batches(step))]
+    assert numbers(iter(steps)) == [i for step in range(3, 6) for i in numbers(steps.step_batches(step))]
 
 
 def test_first_steps_are_at_most_one_epoch() -> None:
-    assert firsts(loader(4, 1).first_steps(2)) == firsts(loader(4, 1).step_batches(0)) + firsts(
+    assert numbers(loader(4, 1).first_steps(2)) == numbers(loader(4, 1).step_batches(0)) + numbers(
         loader(4, 1).step_batches(1)
     )
-    assert len(firsts(loader(4, 1).first_steps(99))) == 10
+    assert len(numbers(loader(4, 1).first_steps(99))) == 10
 
 
 def test_content_hash_distinguishes_examples() -> None:
@@ -144,9 +144,9 @@ def test_joined_chats_have_every_example_once_per_epoch() -> None:
         keys = chats.order(epoch)
         assert [len(key) for key in keys] == [3, 3, 1]
         assert sorted(i for key in keys for i in key) == list(range(7))
-    ids, learned = chats[[4, 0, 6]]
+    ids, mask = chats[[4, 0, 6]]
     assert ids == [4, 4, 54, 0, 0, 50, 6, 6, 56]
-    assert learned == [False, False, True] * 3
+    assert mask == [False, False, True] * 3
 
 
 def test_a_chat_longer_than_the_context_drops_oldest_examples() -> None:

@@ -331,7 +331,7 @@ def test_starting_over_renames_the_earlier_best_model(tmp_path: Path, capsys) ->
     def broken(model, batch):
         return language_model_loss(model, batch)[0] * (math.nan if model.training else 1), {}
 
-    with pytest.raises(ValueError, match="the loss is nan"):  # a new run that never saves takes nothing away
+    with pytest.raises(ValueError, match="the loss is nan"):  # it never saves, so the earlier best stays
         run(flags(tmp_path, seed=2), loss_fn=broken)
     assert (tmp_path / "out/best_model.pt").read_bytes() == before
     run(flags(tmp_path, seed=2))

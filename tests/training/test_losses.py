@@ -146,12 +146,12 @@ def test_language_model_loss_equals_its_naive_form(model: GPTModel) -> None:
 
 
 def test_packed_sequences_have_the_loss_of_separate_ones(model: GPTModel) -> None:
-    texts = [example([1, 2, 3], [4, 5]), example([6], [7, 8, 9, 10]), ([1, 2, 3, 4], [False, True, False, True])]
-    batch = pack_examples(texts)
+    examples = [example([1, 2, 3], [4, 5]), example([6], [7, 8, 9, 10]), ([1, 2, 3, 4], [False, True, False, True])]
+    batch = pack_examples(examples)
     loss, _ = language_model_loss(model, batch)
     expected = torch.zeros(())
-    for ids, learned in texts:
-        targets = torch.where(torch.tensor(learned[1:]), torch.tensor(ids[1:]), IGNORE)
+    for ids, mask in examples:
+        targets = torch.where(torch.tensor(mask[1:]), torch.tensor(ids[1:]), IGNORE)
         expected = expected + F.cross_entropy(
             model(torch.tensor([ids[:-1]]))[0], targets, ignore_index=IGNORE, reduction="sum"
         )
@@ -251,7 +251,7 @@ def live(reference: GPTModel) -> SimpleNamespace:
     return SimpleNamespace(model=reference, logprobs=logprobs)
 
 
-def moved(model: GPTModel) -> GPTModel:
+def perturbed(model: GPTModel) -> GPTModel:
     """A copy of the model with slightly different weights."""
     other = copy.deepcopy(model)
     with torch.no_grad():
@@ -278,7 +278,7 @@ def test_preference_loss_starts_at_ln_two(model: GPTModel, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["sigmoid", "ipo"])
 def test_a_shared_prompt_gives_the_loss_of_separate_rows(model: GPTModel, kind: str) -> None:
-    reference = moved(model).requires_grad_(False)
+    reference = perturbed(model).requires_grad_(False)
     loss, metrics = preference_loss(model, pack_pairs(PAIRS), reference=live(reference), beta=0.5, loss=kind)
     policy, ref = (
         [torch.stack([by_hand(which, p, answers[side]) for p, *answers in CASES]) for side in (0, 1)]
@@ -297,7 +297,7 @@ def test_a_shared_prompt_gives_the_loss_of_separate_rows(model: GPTModel, kind: 
 
 
 def test_kl_is_between_next_token_distributions(model: GPTModel) -> None:
-    reference = moved(model)
+    reference = perturbed(model)
     with torch.no_grad():
         _, metrics = preference_loss(model, pack_pairs(PAIRS[:2]), reference=live(reference), beta=0.1)
         expected = 0.0
@@ -321,7 +321,7 @@ def test_a_training_step_does_not_run_the_reference(model: GPTModel) -> None:
 
 
 def test_preference_loss_sums_over_pairs(model: GPTModel) -> None:
-    reference = live(moved(model))
+    reference = live(perturbed(model))
     whole, metrics = preference_loss(model, pack_pairs(PAIRS), reference=reference, beta=0.5)
     parts = [preference_loss(model, pack_pairs([pair]), reference=reference, beta=0.5) for pair in PAIRS]
     total = sum(loss for loss, _ in parts)

@@ -157,15 +157,15 @@ def test_steps_beyond_the_last_have_min_lr() -> None:
     assert list(values) == pytest.approx([0.1])
 
 
-@pytest.mark.parametrize("most", [0.1, 5.0, math.inf])
-def test_clipping_equals_torch_and_skips_short_gradients(most: float) -> None:
+@pytest.mark.parametrize("max_norm", [0.1, 5.0, math.inf])
+def test_clipping_equals_torch_and_skips_short_gradients(max_norm: float) -> None:
     gradients = [torch.tensor([[3.0, 0.0]]), torch.tensor([4.0 / 3]), None]
     ours, theirs = ([torch.nn.Parameter(torch.zeros(s)) for s in ((1, 2), (1,), (3,))] for _ in range(2))
     for parameter, gradient in zip([*ours, *theirs], gradients * 2, strict=True):
         parameter.grad = None if gradient is None else gradient.clone()
-    norm = clip_gradients(ours, most)
-    assert norm == float(torch.nn.utils.clip_grad_norm_(theirs, most))
+    norm = clip_gradients(ours, max_norm)
+    assert norm == float(torch.nn.utils.clip_grad_norm_(theirs, max_norm))
     assert norm == pytest.approx(math.hypot(3, 4 / 3))
     for mine, other, gradient in zip(ours, theirs, gradients, strict=True):
         torch.testing.assert_close(mine.grad, other.grad)
-        assert most < norm or gradient is None or torch.equal(mine.grad, gradient)
+        assert max_norm < norm or gradient is None or torch.equal(mine.grad, gradient)

@@ -67,9 +67,9 @@ def test_recipe_learning_rates_need_the_recipe_optimizer(unedited_constants: Non
     shipped = SCRIPTS["pretrain"].Flags()
     by_recipe = RECIPES["pretrain"]["micro"]
     given = replace(shipped, optimizer="adamw")
-    fitted = apply_recipe(given, "pretrain", "micro", {"optimizer"})
-    assert (fitted.optimizer, fitted.max_lr, fitted.min_lr) == ("adamw", shipped.max_lr, shipped.min_lr)
-    assert fitted.max_steps == by_recipe["max_steps"]
+    applied = apply_recipe(given, "pretrain", "micro", {"optimizer"})
+    assert (applied.optimizer, applied.max_lr, applied.min_lr) == ("adamw", shipped.max_lr, shipped.min_lr)
+    assert applied.max_steps == by_recipe["max_steps"]
     same = apply_recipe(replace(shipped, optimizer="muon"), "pretrain", "micro", {"optimizer"})
     assert (same.max_lr, same.min_lr) == (by_recipe["max_lr"], by_recipe["min_lr"])
 
@@ -92,8 +92,8 @@ def flags(monkeypatch: pytest.MonkeyPatch) -> TrainingFlags:
 
 
 def test_a_recipe_replaces_values_the_user_did_not_set(flags: TrainingFlags) -> None:
-    fitted = apply_recipe(flags, "a stage", "micro", set())
-    assert fitted == replace(flags, epochs=9, max_lr=2e-3, min_lr=2e-4, val_fraction=0.0)
+    applied = apply_recipe(flags, "a stage", "micro", set())
+    assert applied == replace(flags, epochs=9, max_lr=2e-3, min_lr=2e-4, val_fraction=0.0)
 
 
 @pytest.mark.parametrize("size", ["gpt2-124M", None])
@@ -107,18 +107,18 @@ def test_a_given_flag_wins_even_at_its_default_value(flags: TrainingFlags) -> No
 
 
 def test_an_edited_constant_wins_over_the_recipe(flags: TrainingFlags) -> None:
-    fitted = apply_recipe(replace(flags, epochs=4), "a stage", "micro", set())
-    assert fitted == replace(flags, epochs=4, max_lr=2e-3, min_lr=2e-4, val_fraction=0.0)
+    applied = apply_recipe(replace(flags, epochs=4), "a stage", "micro", set())
+    assert applied == replace(flags, epochs=4, max_lr=2e-3, min_lr=2e-4, val_fraction=0.0)
 
 
 def test_max_lr_below_the_recipe_min_lr_keeps_the_script_min_lr(flags: TrainingFlags) -> None:
-    fitted = apply_recipe(replace(flags, max_lr=1e-4), "a stage", "micro", {"max_lr"})
-    assert (fitted.max_lr, fitted.min_lr) == (1e-4, 3e-5)
-    fitted = apply_recipe(replace(flags, max_lr=1e-3), "a stage", "micro", {"max_lr"})
-    assert (fitted.max_lr, fitted.min_lr) == (1e-3, 2e-4)
+    applied = apply_recipe(replace(flags, max_lr=1e-4), "a stage", "micro", {"max_lr"})
+    assert (applied.max_lr, applied.min_lr) == (1e-4, 3e-5)
+    applied = apply_recipe(replace(flags, max_lr=1e-3), "a stage", "micro", {"max_lr"})
+    assert (applied.max_lr, applied.min_lr) == (1e-3, 2e-4)
 
 
 def test_min_lr_above_the_recipe_max_lr_keeps_the_script_max_lr(flags: TrainingFlags, monkeypatch) -> None:
     monkeypatch.setattr(recipes, "RECIPES", {"a stage": {"micro": {"max_lr": 1e-4, "min_lr": 1e-5}}})
-    fitted = apply_recipe(replace(flags, min_lr=2e-4), "a stage", "micro", {"min_lr"})
-    assert (fitted.max_lr, fitted.min_lr) == (3e-4, 2e-4)
+    applied = apply_recipe(replace(flags, min_lr=2e-4), "a stage", "micro", {"min_lr"})
+    assert (applied.max_lr, applied.min_lr) == (3e-4, 2e-4)

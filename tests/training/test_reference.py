@@ -29,10 +29,10 @@ def model() -> GPTModel:
 
 
 def all_pairs() -> list:
-    chance = random.Random(0)
+    rng = random.Random(0)
 
     def ids(most: int) -> list[int]:
-        return [chance.randrange(61) for _ in range(chance.randint(1, most))]
+        return [rng.randrange(61) for _ in range(rng.randint(1, most))]
 
     def pair(prompt: list[int]) -> tuple:
         answers = ids(12), ids(12)
@@ -57,18 +57,18 @@ def reference(model: GPTModel, folder: Path, identity=IDENTITY) -> Reference:
     return Reference(counting, in_batches(all_pairs(), pack_pairs, 2), folder / REFERENCE, identity)
 
 
-def table(model: GPTModel, folder: Path, identity=IDENTITY) -> tuple[torch.Tensor, int]:
+def all_logprobs(model: GPTModel, folder: Path, identity=IDENTITY) -> tuple[torch.Tensor, int]:
     """The log-probabilities of all pairs in a new process, and the number of forward passes they took."""
     fresh = reference(model, folder, identity)
     return fresh.logprobs(pack_pairs(all_pairs())), fresh.model.forward_passes
 
 
 def test_logprobs_are_computed_once_and_then_cached(model: GPTModel, tmp_path: Path, capsys) -> None:
-    computed, passes = table(model, tmp_path)
+    computed, passes = all_logprobs(model, tmp_path)
     assert passes == 5  # batches of two of nine pairs
     assert "9 pairs computed in" in (output := capsys.readouterr().out)
     assert output.endswith("(not cached yet)\n") and output.count("\n") == 1
-    cached, passes = table(model, tmp_path)
+    cached, passes = all_logprobs(model, tmp_path)
     assert passes == 1
     assert torch.equal(cached, computed)
     assert "checked against the model" in capsys.readouterr().out
@@ -99,11 +99,11 @@ def test_cached_logprobs_give_the_loss_of_a_live_reference(model: GPTModel, tmp_
 def test_a_changed_input_invalidates_the_cache(
     model: GPTModel, tmp_path: Path, changed: str, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table(model, tmp_path)
+    all_logprobs(model, tmp_path)
     if changed == "version":
         monkeypatch.setattr(module, "VERSION", 0)
     with torch.autocast("cpu", torch.bfloat16, enabled=changed == "precision"):
-        _, passes = table(model, tmp_path, {**IDENTITY, **({changed: "other"} if changed in IDENTITY else {})})
+        _, passes = all_logprobs(model, tmp_path, {**IDENTITY, **({changed: "other"} if changed in IDENTITY else {})})
     assert passes == 5
     assert "other data, or another base, tokenizer or precision" in capsys.readouterr().out
 
@@ -125,26 +125,26 @@ def strip(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, alter, strip, lambda path: path.write_text("no checkpoint", encoding="utf-8")])
 def test_a_damaged_cache_is_recomputed(model: GPTModel, tmp_path: Path, damage, capsys) -> None:
-    computed, _ = table(model, tmp_path)
+    computed, _ = all_logprobs(model, tmp_path)
     damage(tmp_path / REFERENCE)
-    again, passes = table(model, tmp_path)
+    again, passes = all_logprobs(model, tmp_path)
     assert passes == 5
     assert torch.equal(again, computed)
     assert "(the file was damaged)" in capsys.readouterr().out
-    assert table(model, tmp_path)[1] == 1
+    assert all_logprobs(model, tmp_path)[1] == 1
 
 
 @pytest.mark.parametrize("off", [2.0, math.nan])
 def test_a_cache_that_disagrees_with_the_model_is_recomputed(
     model: GPTModel, tmp_path: Path, off: float, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    right, _ = table(model, tmp_path)
+    right, _ = all_logprobs(model, tmp_path)
     path = tmp_path / REFERENCE
     content = read_checkpoint(path)
     content["logprobs"][0, 1] += off * TOLERANCE[torch.float32]
     content["sha256"] = module._sha256(content["logprobs"])
     save_checkpoint(path, content)
-    again, passes = table(model, tmp_path)
+    again, passes = all_logprobs(model, tmp_path)
     assert passes == 1 + 5
     assert torch.equal(again, right)
     assert "nats off recomputed values)" in capsys.readouterr().out
@@ -152,9 +152,9 @@ def test_a_cache_that_disagrees_with_the_model_is_recomputed(
 
 def test_a_cache_in_bf16_is_reused(model: GPTModel, tmp_path: Path) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        rounded, _ = table(model, tmp_path)
-        cached, passes = table(model, tmp_path)
+        rounded, _ = all_logprobs(model, tmp_path)
+        cached, passes = all_logprobs(model, tmp_path)
     assert passes == 1
     assert torch.equal(cached, rounded)
     assert cached.dtype == torch.float32
-    assert not torch.allclose(cached, table(model, tmp_path)[0], atol=1e-4)
+    assert not torch.allclose(cached, all_logprobs(model, tmp_path)[0], atol=1e-4)

@@ -44,11 +44,11 @@ def reporter(tmp_path: Path):
 
 
 def test_a_log_line_is_one_json_object(reporter: Reporter) -> None:
-    reporter.event("start", step=0, facts={"data": "Zürich 字"})
+    reporter.event("start", step=0, summary={"data": "Zürich 字"})
     reporter.step(1, 2.5, DPO, **STEP)
     reporter.evaluation(1, "val", {"loss": 2.0, **DPO}, best=True, epoch=0)
     start, step, evaluation = lines_of(reporter.path)  # each is on the disk at once
-    assert start["facts"] == {"data": "Zürich 字"} and "字" in reporter.path.read_text(encoding="utf-8")
+    assert start["summary"] == {"data": "Zürich 字"} and "字" in reporter.path.read_text(encoding="utf-8")
     assert step == {
         "event": "step",
         "stage": "dpo",
