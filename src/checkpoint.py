@@ -63,7 +63,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     """Return the content of a checkpoint, with tensors on the CPU. No code in the file is executed.
 
-    mapped: map the tensors into memory; they are read from disk when they are used.
+    mapped: memory-map the file, so that a tensor is read from disk only when it is used.
     Raises FileNotFoundError, PermissionError, or ValueError if the file is damaged or not a checkpoint of ours.
     """
     if not path.is_file():
@@ -76,7 +76,7 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged pickle can raise anything, and PyTorch's message suggests weights_only=False
         code = re.search(r"GLOBAL (\S+)", str(error))
-        problem = f"refused, it contains code ({code[1]}) and not only tensors and plain values" if code else "damaged"
+        problem = f"refused, it contains code ({code[1]}), not just tensors and plain values" if code else "damaged"
         raise ValueError(f"{path}: {problem}; make it again with {producing_command(path)}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path}: not a checkpoint of this project; make one with {producing_command(path)}")
@@ -109,7 +109,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
 
     Returns (model, metadata). The metadata is the rest of the checkpoint; its "template" is the name of the prompt
     template that the model was tuned with, or None.
-    Raises FileNotFoundError or ValueError with one line that says what is wrong with the file.
+    Raises FileNotFoundError or ValueError; the message is one line that names the file and the problem.
     """
     path = _resolve(Path(path))
     if path.is_dir() or path.suffix in WEIGHT_SUFFIXES:
@@ -173,11 +173,12 @@ def _model_without_weights(config: object, weights: object) -> GPTModel:
 
 
 def _check_weights(model: GPTModel, weights: object) -> None:
-    """Raise ValueError unless names and shapes are the model's, and all values are finite floats."""
+    """Raise ValueError unless the weights have the model's names and shapes, and all values are finite floats."""
     if not isinstance(weights, dict):
         raise ValueError("contains no model")
     expected = model.state_dict()
-    for name in sorted(expected.keys() ^ weights.keys(), key=str):
+    if different := expected.keys() ^ weights.keys():
+        name = min(different, key=str)
         raise ValueError(f"{'missing' if name in expected else 'unknown'} tensor {name}")
     for name, tensor in expected.items():
         found = weights[name]

@@ -48,10 +48,10 @@ class FakeHub:
         self.states_sizes = True
 
     def __enter__(self) -> "FakeHub":
-        hub = self
+        served_hub = self
 
         class Handler(_Handler):
-            model = hub
+            hub = served_hub
 
         self._servers = [_Server(("127.0.0.1", 0), Handler) for _ in range(2)]
         self.endpoint, self.content_endpoint = (f"http://127.0.0.1:{s.server_address[1]}" for s in self._servers)
@@ -88,7 +88,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    model: FakeHub
+    hub: FakeHub
 
     def log_message(self, format: str, *args: object) -> None:
         """Print nothing."""
@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        hub = self.model
+        hub = self.hub
         given = (self.headers[name] for name in ("Range", "Authorization", "Accept-Encoding"))
         hub.requests.append(Request(self.command, self.path, *given))
         if hub.error_response is not None:
@@ -118,11 +118,11 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": COMMIT}
         if not name.endswith(".json"):
             headers |= {
-                "X-Linked-Etag": f'"{self.model.claimed_hash or hashlib.sha256(content).hexdigest()}"',
-                "Location": f"{self.model.content_endpoint}/cdn/{name}",
+                "X-Linked-Etag": f'"{self.hub.claimed_hash or hashlib.sha256(content).hexdigest()}"',
+                "Location": f"{self.hub.content_endpoint}/cdn/{name}",
                 "Content-Length": "0",
             }
-            if self.model.states_sizes:
+            if self.hub.states_sizes:
                 headers["X-Linked-Size"] = str(len(content))
             return self._head(302, headers)
         etag = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _content(self, content: bytes) -> None:
         start = 0
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        if asked and self.model.supports_ranges:
+        if asked and self.hub.supports_ranges:
             start = int(asked[1])
             if start >= len(content):
                 return self._head(416, {"Content-Length": "0"})
@@ -146,9 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
             )
         else:
             self._head(200, {"Content-Length": str(len(content))})
-        length, ending = self.model.cuts.pop(0) if self.model.cuts else (len(content), "")
+        length, ending = self.hub.cuts.pop(0) if self.hub.cuts else (len(content), "")
         sent = content[start : start + length]
-        self.model.content_bytes += len(sent)
+        self.hub.content_bytes += len(sent)
         self.wfile.write(sent)
         self.wfile.flush()
         if ending:

@@ -1,4 +1,4 @@
-"""The Semantic Kernel service and assistant with a scripted generator behind them."""
+"""The Semantic Kernel service and assistant, with a scripted generator in place of a model."""
 
 from pathlib import Path
 from typing import Any

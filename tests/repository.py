@@ -21,6 +21,6 @@ def git(*arguments: str, exit_codes: tuple[int, ...] = (0,)) -> subprocess.Compl
 
 
 def tracked_files(*patterns: str) -> list[Path]:
-    """The files that git tracks and that exist. Untracked files are the user's own and do not count."""
+    """The files that git tracks and that exist. Untracked files are the user's own and are left out."""
     names = git("ls-files", "--cached", "-z", "--", *patterns).stdout.split("\0")
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]

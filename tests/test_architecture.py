@@ -87,7 +87,7 @@ Problems = Iterator[tuple[int, str]]  # line, what is wrong there
 
 @cache
 def sources() -> dict[str, Path]:
-    """Every Python file of the project by its module name. A new file in src/ counts before git tracks it."""
+    """Every Python file of the project by its module name. A new file in src/ is included before git tracks it."""
     files = {*tracked_files("*.py"), *(ROOT / "src").rglob("*.py")}
     return {module_name(file): file for file in sorted(files)}
 
@@ -141,8 +141,8 @@ def may_import(module: str, target: str) -> bool:
     if target.split(".")[0] not in {name.split(".")[0] for name in MAY_IMPORT}:
         return True
     home = max((name for name in MAY_IMPORT if within(module, name)), key=len)
-    if home == "src" != module:
-        return False  # a module that the table does not know
+    if home == "src" and module != "src":
+        return False  # the module is not in the table
     allowed = [within(target, name) for name in {home, "src.common", *MAY_IMPORT[home]}]
     reserved = [any(within(module, name) for name in users) for name, users in RESERVED.items() if within(target, name)]
     return any(allowed) and all(reserved)
@@ -193,7 +193,9 @@ def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def import_time_problems(module: str, tree: ast.Module) -> Problems:
-    for node in run_at_import(tree) if not within(module, "tests") else []:
+    if within(module, "tests"):
+        return
+    for node in run_at_import(tree):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Constant(), attr="join")) | ast.Expr(value=ast.Constant()):
                 continue
@@ -230,12 +232,14 @@ def test_work_at_import_is_found(code: str) -> None:
 # --- layout, lengths, loading
 
 
-def test_top_level_holds_only_what_the_design_lists() -> None:
+def test_top_level_holds_only_the_listed_files() -> None:
     assert {file.relative_to(ROOT).parts[0] for file in tracked_files()} == TOP_LEVEL
 
 
 def function_length_problems(module: str, tree: ast.Module) -> Problems:
-    for node in ast.walk(tree) if not within(module, "tests") and not within(module, "benchmarks") else []:
+    if within(module, "tests") or within(module, "benchmarks"):
+        return
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             docstring = node.body[0] if ast.get_docstring(node) is not None else None
             if (lines := line_count(node) - line_count(docstring)) > FUNCTION_LINES:
@@ -259,7 +263,9 @@ def test_modules_and_scripts_are_short() -> None:
 
 def test_pickles_are_loaded_as_weights_only() -> None:
     def unsafe(module: str, tree: ast.Module) -> Problems:
-        for node in ast.walk(tree) if not within(module, "tests") else []:
+        if within(module, "tests"):
+            return
+        for node in ast.walk(tree):
             if isinstance(node, ast.keyword) and node.arg == "weights_only" and ast.unparse(node.value) != "True":
                 yield node.value.lineno, "torch.load must have weights_only=True: a pickle may run any code"
 

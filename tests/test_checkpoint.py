@@ -42,7 +42,7 @@ from src.tokenizer.tokenizers.factory import create_tokenizer
 from src.training.optim import make_adamw
 
 CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 64, "n_heads": 1, "n_layers": 2, "dropout": 0.0}
-pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # in the files damaged below
+pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # for the damaged files below
 TOKENIZER = describe(create_tokenizer("simple", Vocabulary([*RESERVED, "be", "or", "to"], ())))
 ORDER = ("dpo", "sft", "scratch")
 IDS = torch.arange(12).view(1, 12)
@@ -284,7 +284,7 @@ def test_code_in_a_checkpoint_is_refused_and_never_run(best: Path, load: Callabl
     line = refusal(load, best)
     assert not made.exists()
     if zipped:
-        assert f"refused, it contains code ({os.mkdir.__module__}.mkdir) and not only tensors and plain values" in line
+        assert f"refused, it contains code ({os.mkdir.__module__}.mkdir), not just tensors and plain values" in line
         torch.load(best, weights_only=False)
         assert made.exists()  # an unsafe load runs the code
 

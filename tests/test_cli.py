@@ -42,7 +42,7 @@ OUT_OF_MEMORY = "error: out of memory; use a smaller model\n"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A flag of every type that the scripts use."""
+    """One flag of each type that the scripts use."""
 
     count: int = flag(3, "how many")
     rate: float = flag(0.5, "how fast")
@@ -395,8 +395,8 @@ def test_sigterm_ends_a_script_that_ignores_sigint() -> None:
     assert not reached
 
 
-def script(body: str, folder: Path, **options: Any) -> subprocess.CompletedProcess:
-    """Run a script with `body` as its main in a process of its own."""
+def run_in_a_process(body: str, folder: Path, **options: Any) -> subprocess.CompletedProcess:
+    """Run a script whose main is `body`."""
     file = folder / "script.py"
     lines = [f"import sys; sys.path.insert(0, {str(ROOT)!r})", "from src.program import run_script", "def main():"]
     file.write_text(
@@ -408,7 +408,7 @@ def script(body: str, folder: Path, **options: Any) -> subprocess.CompletedProce
 
 def test_output_is_utf8_in_every_terminal(tmp_path: Path) -> None:
     body = 'print("Ž → 字 \\udcff")\nraise ValueError("Ωmega")'
-    ended = script(body, tmp_path, stdout=subprocess.PIPE)
+    ended = run_in_a_process(body, tmp_path, stdout=subprocess.PIPE)
     assert ended.returncode == 1
     assert ended.stdout.decode("utf-8").strip() == "Ž → 字 ?"
     assert ended.stderr.decode("utf-8").strip() == "error: Ωmega"
@@ -419,7 +419,7 @@ def test_a_broken_pipe_is_one_line_and_exit_code_1(tmp_path: Path, lines: int) -
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as pipe:
-        ended = script(f"for i in range({lines}): print(i)\nreturn 0", tmp_path, stdout=pipe)
+        ended = run_in_a_process(f"for i in range({lines}): print(i)\nreturn 0", tmp_path, stdout=pipe)
     assert ended.returncode == 1
     assert len(ended.stderr.splitlines()) == 1 and ended.stderr.startswith(b"error: ")
 
@@ -429,8 +429,8 @@ def test_a_script_without_stdout_still_succeeds(monkeypatch) -> None:
     assert exit_code(lambda: 0) == 0
 
 
-def reads(code: ast.AST, owners: tuple[str, ...]) -> set[str]:
-    """The attributes that code reads from variables of these names, except in the functions that check values."""
+def attributes_read(code: ast.AST, owners: tuple[str, ...]) -> set[str]:
+    """The attributes that code reads from variables named `owners`, except in the functions that check values."""
     checks = [
         node
         for node in ast.walk(code)
@@ -447,10 +447,9 @@ def reads(code: ast.AST, owners: tuple[str, ...]) -> set[str]:
 
 def dead_flags(config: type, source: str, *, stage_source: str) -> set[str]:
     """Fields that neither the script nor its stage reads."""
-    read = reads(ast.parse(source), ("flags", "config", "settings", "self")) | reads(
-        ast.parse(stage_source), ("flags",)
-    )
-    return {field.name for field in dataclasses.fields(config)} - read
+    by_script = attributes_read(ast.parse(source), ("flags", "settings", "self"))
+    by_stage = attributes_read(ast.parse(stage_source), ("flags",))
+    return {field.name for field in dataclasses.fields(config)} - by_script - by_stage
 
 
 def source_of(script: ModuleType) -> str:
@@ -470,7 +469,7 @@ def test_every_flag_is_read(script: ModuleType) -> None:
 
 def test_a_flag_that_is_only_checked_or_set_is_dead() -> None:
     source = """
-class Config:
+class Flags:
     def __post_init__(self):
         assert self.word
     def both(self):

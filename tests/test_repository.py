@@ -1,4 +1,4 @@
-"""What git tracks and what pip installs fit the code."""
+"""The tracked files and the requirements fit the code."""
 
 import ast
 import re
@@ -6,6 +6,7 @@ import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -77,15 +78,15 @@ def pinned_version(pin: Requirement) -> Version | None:
 
 
 @cache
-def project() -> dict[str, object]:
-    table: dict[str, object] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+def project() -> dict[str, Any]:
+    """The [project] table of pyproject.toml."""
+    table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return table
 
 
 def ranges() -> dict[str, SpecifierSet]:
-    listed = project()["dependencies"]
-    assert isinstance(listed, list)
-    return {canonicalize_name((needed := Requirement(line)).name): needed.specifier for line in listed}
+    requirements = [Requirement(line) for line in project()["dependencies"]]
+    return {canonicalize_name(requirement.name): requirement.specifier for requirement in requirements}
 
 
 @pytest.mark.parametrize("name", REQUIREMENTS)
@@ -108,7 +109,7 @@ def test_dev_requirements_include_the_requirements() -> None:
 
 @pytest.mark.parametrize("name", REQUIREMENTS)
 def test_every_pin_supports_the_oldest_python(name: str) -> None:
-    (oldest,) = [spec.version for spec in SpecifierSet(str(project()["requires-python"])) if spec.operator == ">="]
+    (oldest,) = [spec.version for spec in SpecifierSet(project()["requires-python"]) if spec.operator == ">="]
     environment = {"python_version": oldest, "python_full_version": f"{oldest}.0"}
     wanted = [pin for pin in pins(name) if pin.marker is None or pin.marker.evaluate(environment)]
     refused = {str(pin): needs for pin in wanted if (needs := required_python(pin)) and f"{oldest}.99" not in needs}
@@ -116,7 +117,7 @@ def test_every_pin_supports_the_oldest_python(name: str) -> None:
 
 
 def required_python(pin: Requirement) -> SpecifierSet | None:
-    """The Python versions that a pinned package supports; None if another version of it is installed here."""
+    """The Python versions that a pinned package supports; None if that version is not installed here."""
     try:
         installed = metadata(pin.name)
     except PackageNotFoundError:

@@ -1,1 +1,1 @@
-"""The ground floor: atomic writes, disk space, one-line messages and checks of values. It imports nothing of ours."""
+"""The lowest layer: atomic writes, disk space, one-line messages and value checks. It imports no other part of src."""

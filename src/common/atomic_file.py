@@ -18,7 +18,7 @@ _RENAME_PAUSES_S = (0.05, 0.1, 0.2, 0.4)
 
 @contextmanager
 def atomic_write(path: Path, mode: int = 0o666) -> Generator[BinaryIO, None, None]:
-    """Open a binary file for writing. Afterwards `path` has all of the new content, or, if anything fails, the old.
+    """Open a binary file for writing. `path` gets the new content once it is complete, else it keeps the old.
 
     The bytes go to a temporary file in the same folder, which is created if it is missing. At the end the file is
     flushed to disk and renamed. If an exception is raised inside, Ctrl-C included, the temporary file is deleted and

@@ -1,4 +1,4 @@
-"""Checks of values that come from a person or a file. A bool is never a number here."""
+"""Checks of values from the user or a file. A bool is never a number here."""
 
 import math
 from typing import TypeGuard

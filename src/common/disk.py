@@ -1,16 +1,16 @@
-"""Sizes of files and room on the disk."""
+"""File sizes and free disk space."""
 
 import shutil
 from pathlib import Path
 
 
 def format_bytes(n_bytes: int) -> str:
-    """A number of bytes for a person to read: "548.1 MB" or "12.3 kB"."""
+    """Format a number of bytes, such as "548.1 MB" or "12.3 kB"."""
     return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 100_000 else f"{n_bytes / 1e3:.1f} kB"
 
 
 def require_free_space(path: Path, needed_bytes: int, advice: str) -> None:
-    """Raise OSError, ending with `advice`, unless the disk of `path` has room for that many bytes.
+    """Raise OSError, with a message that ends with `advice`, if the disk of `path` has too little free space.
 
     Neither `path` nor its folder needs to exist yet.
     """

@@ -1,4 +1,4 @@
-"""Messages for a person: errors on one line, and text that can be encoded."""
+"""Messages for the user: errors on one line, and text that UTF-8 can encode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

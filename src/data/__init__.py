@@ -1,1 +1,1 @@
-"""Text and examples: get them, check them, turn them into tokens and batches."""
+"""Load and check texts and examples, and turn them into tokens and batches."""

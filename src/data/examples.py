@@ -30,12 +30,12 @@ def instruction_examples(
 def preference_examples(
     preferences: Sequence[Preference], encoding: Encoding, context_length: int
 ) -> tuple[list[tuple[Example, Example]], int]:
-    """Return the (chosen, rejected) examples of each preference, and the number that was truncated to the context.
+    """Return the (chosen, rejected) examples of each preference, and the number of pairs that were truncated.
 
-    Only the last response is supervised; earlier ones are part of the prompt. A prompt that does not fit the context
-    together with the longer answer loses its beginning, the same part for both answers.
+    Only the last response is supervised; earlier ones are part of the prompt. If the prompt and the longer answer do
+    not fit the context, the start of the prompt is cut off, the same part for both answers.
     """
-    pairs, truncated = [], 0
+    pairs, n_truncated = [], 0
     for preference in preferences:
         prompt, _ = render_conversation(preference.messages, encoding)
         answers = [
@@ -49,12 +49,12 @@ def preference_examples(
             for answer in answers
         )
         pairs.append((chosen, rejected))
-        truncated += excess > 0
-    return pairs, truncated
+        n_truncated += excess > 0
+    return pairs, n_truncated
 
 
 def tuning_texts(instructions: Path = INSTRUCTIONS, preferences: Path = PREFERENCES) -> list[str]:
-    """All texts of tuning and chat: the template's headings, and the texts of the two files if they exist.
+    """The texts whose words SFT, DPO and chat need: the template's headings, and all texts of the files that exist.
 
     Raises ValueError if a file has no valid records.
     """
@@ -70,13 +70,13 @@ def tuning_texts(instructions: Path = INSTRUCTIONS, preferences: Path = PREFEREN
 
 
 def warn_unknown_words(texts: Iterable[str], encoding: Encoding, notify: Callable[[str], None] = print) -> None:
-    """Report the words of the texts that a word tokenizer does not know: all of them get the same id."""
+    """Report the words that a word tokenizer does not know. They all get the same id."""
     if not isinstance(encoding, WordEncoding):
         return
     unknown = encoding.unknown("\n".join(texts))
     if unknown:
-        named = ", ".join(unknown[:UNKNOWN_WORDS_SHOWN]) + (", ..." if len(unknown) > UNKNOWN_WORDS_SHOWN else "")
-        notify(f"{len(unknown)} words are not in the model's vocabulary: {named}")
+        shown = ", ".join(unknown[:UNKNOWN_WORDS_SHOWN]) + (", ..." if len(unknown) > UNKNOWN_WORDS_SHOWN else "")
+        notify(f"{len(unknown)} words are not in the model's vocabulary: {shown}")
 
 
 def split_examples(examples: Sequence[E], val_fraction: float) -> tuple[list[E], list[E]]:
@@ -94,15 +94,15 @@ def split_examples(examples: Sequence[E], val_fraction: float) -> tuple[list[E],
 
 def show_mask(example: Example, encoding: Encoding, *, colour: bool) -> str:
     """The text of an example with its supervised part in green, or between [[ and ]] without colours."""
-    before, after = (_GREEN, _RESET + _DIM) if colour else ("[[", "]]")
+    opening, closing = (_GREEN, _RESET + _DIM) if colour else ("[[", "]]")
     parts, inside = [], False
     previous: list[int] = []
     for id_, supervised in zip(*example, strict=True):
         if supervised != inside:
-            parts.append((before if supervised else after).encode())
+            parts.append((opening if supervised else closing).encode())
             inside = supervised
-        # The spaces of a word tokenizer depend on the word before.
+        # Decode together with the previous id: the spaces of a word tokenizer depend on it.
         parts.append(encoding.decode_bytes([*previous, id_])[len(encoding.decode_bytes(previous)) :])
         previous = [id_]
-    text = b"".join(parts).decode("utf-8", errors="replace") + (after if inside else "")
+    text = b"".join(parts).decode("utf-8", errors="replace") + (closing if inside else "")
     return f"{_DIM}{text}{_RESET}" if colour else text

@@ -13,7 +13,7 @@ from src.common.atomic_file import atomic_write
 from src.common.disk import format_bytes, require_free_space
 
 _CHUNK_BYTES = 1 << 16
-_CONNECT_READ_S = (4.0, 15.0)
+_TIMEOUT_S = (4.0, 15.0)  # to connect, and between two reads
 
 
 class _TransientError(OSError):
@@ -47,7 +47,7 @@ def download_file(
     *,
     min_bytes: int,
     notify: Callable[[str], None] = print,
-    timeout: tuple[float, float] = _CONNECT_READ_S,
+    timeout: tuple[float, float] = _TIMEOUT_S,
     retries: int = 2,
 ) -> None:
     """Download a text file to `path`, atomically.
@@ -128,4 +128,4 @@ def _refuse_html(response: requests.Response, first_chunk: bytes) -> None:
     content_type = response.headers.get("Content-Type", "").lower()
     start = first_chunk[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if "html" in content_type or start.startswith((b"<!doctype html", b"<html")):
-        raise ValueError(f"{response.url} sent an HTML page instead of text; it may be a login page of this network")
+        raise ValueError(f"{response.url} sent an HTML page instead of text; it may be the login page of this network")

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-# Headers and footers of the 1990s are only searched this close to either end: the same words occur in between.
+# Headers and footers of the 1990s are searched for only this close to either end: the same words occur in between.
 _EDGE_CHARS = 40_000
 _MARKER = r"^\*{3} ?%s OF TH(?:E|IS) PROJECT GUTENBERG E(?:BOOK|TEXT)\b"
 _START = re.compile(_MARKER % "START" + r"(?:[^*]{0,300}\*{3})?.*\n", re.M | re.I)  # a long title takes two lines
@@ -40,7 +40,7 @@ def strip_boilerplate(text: str) -> CleanText:
 
     Only the outermost markers are used. The licence notice that one edition repeats between scenes is removed too.
     Line endings become "\n"; a text without any of these is otherwise unchanged.
-    Raises ValueError if too little text would be left, because a marker is in the middle.
+    Raises ValueError if too little text would be left, for example because a marker is in the middle.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     body = _LICENCE_INSIDE.sub("\n\n\n", _strip_footer(_strip_header(text)))

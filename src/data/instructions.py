@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from src.data.prompts import Message, Role
-from src.data.records import Record, collect, kind, only_key, read_records, text_of
+from src.data.records import Record, kind, only_key, parse_all, read_records, text_of
 
 INSTRUCTIONS = Path("Data/instruction_data.json")
 FORMATS = "expected 'instruction' and 'response', Alpaca's 'instruction', 'input' and 'output', or chat 'messages'"
@@ -30,7 +30,7 @@ def load_conversations(path: str | Path) -> list[Conversation]:
         FileNotFoundError: there is no such file.
         ValueError: the file has no records, or a record has none of these formats; one line with the first problem.
     """
-    return collect(lambda located: Conversation(located[0], _messages(*located)), read_records(path))
+    return parse_all(lambda located: Conversation(located[0], _messages(*located)), read_records(path))
 
 
 def _messages(where: str, record: Record) -> tuple[Message, ...]:
@@ -41,7 +41,7 @@ def _messages(where: str, record: Record) -> tuple[Message, ...]:
 
 
 def instruction_message(where: str, record: Record) -> Message:
-    """Read "instruction" and the optional "input"; raises ValueError if either is not text."""
+    """Return the user message of an "instruction" and an optional "input"; raises ValueError if either is not text."""
     has_input = record.get("input") is not None
     return Message(
         "user",
@@ -57,12 +57,12 @@ def read_messages(where: str, record: Record, key: str, last: Role) -> tuple[Mes
     """
     entries = message_list(where, record, key)
     messages = [read_message(f"{where}, message {n} of {key!r}", entry) for n, entry in enumerate(entries, start=1)]
-    before_user = 1 if messages[0].role == "system" else 0
-    for index, message in enumerate(messages[before_user:]):
+    n_system = 1 if messages[0].role == "system" else 0
+    for index, message in enumerate(messages[n_system:]):
         expected = "assistant" if index % 2 else "user"
         if message.role != expected:
             raise ValueError(
-                f"{where}, message {before_user + index + 1} of {key!r}: found the role {message.role!r}, "
+                f"{where}, message {n_system + index + 1} of {key!r}: found the role {message.role!r}, "
                 f"expected {expected!r}; user and assistant must alternate, after at most one system message"
             )
     if messages[-1].role != last:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from src.data.instructions import instruction_message, message_list, read_message, read_messages
 from src.data.prompts import Message
-from src.data.records import Record, collect, key_names, only_key, read_records, text_of
+from src.data.records import Record, key_names, only_key, parse_all, read_records, text_of
 
 PREFERENCES = Path("Data/preference_data.json")
 FORMATS = "expected 'instruction' or 'prompt', 'chosen' and 'rejected', or the last two alone as lists of messages"
@@ -32,7 +32,7 @@ def load_preferences(path: str | Path) -> list[Preference]:
         FileNotFoundError: there is no such file.
         ValueError: the file has no records, or a record has none of these formats; one line with the first problem.
     """
-    return collect(lambda located: _preference(*located), read_records(path))
+    return parse_all(lambda located: _preference(*located), read_records(path))
 
 
 def _preference(where: str, record: Record) -> Preference:
@@ -50,12 +50,14 @@ def _prompt_and_answers(where: str, record: Record) -> tuple[tuple[Message, ...]
     if whole_chats and "prompt" not in record and "instruction" not in record:
         return _split_chats(where, record)
     prompt_key = only_key(where, record, ("instruction", "prompt"), FORMATS)
-    if isinstance(record[prompt_key], list) and prompt_key == "prompt":
+    if prompt_key == "prompt" and isinstance(record["prompt"], list):
         prompt = read_messages(where, record, "prompt", last="user")
-        return prompt, _answer_message(where, record, "chosen"), _answer_message(where, record, "rejected")
-    by_text = prompt_key == "prompt"
-    asked = Message("user", text_of(where, record, "prompt")) if by_text else instruction_message(where, record)
-    return (asked,), text_of(where, record, "chosen"), text_of(where, record, "rejected")
+        return prompt, _answer_text(where, record, "chosen"), _answer_text(where, record, "rejected")
+    if prompt_key == "prompt":
+        message = Message("user", text_of(where, record, "prompt"))
+    else:
+        message = instruction_message(where, record)
+    return (message,), text_of(where, record, "chosen"), text_of(where, record, "rejected")
 
 
 def _split_chats(where: str, record: Record) -> tuple[tuple[Message, ...], str, str]:
@@ -69,10 +71,10 @@ def _split_chats(where: str, record: Record) -> tuple[tuple[Message, ...], str, 
     return tuple(chosen_prompt), chosen.text, rejected.text
 
 
-def _answer_message(where: str, record: Record, key: str) -> str:
+def _answer_text(where: str, record: Record, key: str) -> str:
     messages = message_list(where, record, key)
     if len(messages) != 1:
-        raise ValueError(f"{where}: {key!r} holds {len(messages)} messages, expected only the assistant's answer")
+        raise ValueError(f"{where}: {key!r} has {len(messages)} messages, expected only the assistant's answer")
     answer = read_message(f"{where}, message 1 of {key!r}", messages[0])
     if answer.role != "assistant":
         raise ValueError(f"{where}, message 1 of {key!r}: found the role {answer.role!r}, expected 'assistant'")

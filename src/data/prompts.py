@@ -1,7 +1,7 @@
 """The one prompt template: how a conversation becomes token ids, in training and in chat.
 
-Prompt and response are encoded separately and their ids are joined. Encoded together, a merge could cross the border,
-and chat would ask the model to continue tokens that it never saw in training.
+Prompt and response are encoded separately and their ids are joined. Encoded together, a merge could cross the boundary,
+and in chat the model would have to continue tokens that it never saw in training.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Message:
 def render_conversation(messages: Sequence[Message], encoding: Encoding) -> tuple[list[int], list[bool]]:
     """Return the ids of a conversation, and for each id whether it is supervised.
 
-    Supervised are the responses and the end-of-text token after each. If the last message is the user's, the ids end
+    The responses and the end-of-text token after each are supervised. If the last message is the user's, the ids end
     where the response begins.
     """
     ids: list[int] = []
@@ -62,9 +62,9 @@ def headings() -> list[str]:
 def as_jinja() -> str:
     """The template as a Hugging Face `chat_template`, for messages without `input`.
 
-    It renders the same text, but Hugging Face encodes that text at once, and encodes a spelled special token as that
-    token; we encode message by message, and only as text. So the ids differ after a system message, before an answer
-    that begins with white space, and if a message contains <|endoftext|>.
+    It renders the same text. But Hugging Face encodes that text as a whole, and turns a spelled-out special token into
+    the token; we encode message by message, and only as text. So the ids differ after a system message, before an
+    answer that begins with white space, and if a message contains <|endoftext|>.
     """
 
     def expression(template: str) -> str:

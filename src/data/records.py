@@ -41,11 +41,11 @@ def read_records(path: str | Path) -> list[Located]:
     return _read_lines(path, text) if _is_json_lines(path, text) else _read_list(path, text)
 
 
-def collect(parse: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Parse every item.
+def parse_all(parse: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Return the parsed items.
 
     Raises:
-        ValueError: an item was refused; the message is the first reason and the number of other refused items.
+        ValueError: `parse` refused an item; the message is the first reason and the number of other refused items.
     """
     results: list[Result] = []
     problems: list[str] = []
@@ -99,7 +99,7 @@ def key_names(record: Record) -> str:
 
 def _read_text(path: Path) -> str:
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; pass --data a JSON or JSONL file in it")
+        raise IsADirectoryError(f"{path} is a folder; pass a JSON or JSONL file in it with --data")
     if not path.exists():
         raise FileNotFoundError(
             f"{path} not found; pass a JSON or JSONL file with --data, such as "
@@ -119,7 +119,7 @@ def _read_text(path: Path) -> str:
 
 
 def _is_json_lines(path: Path, text: str) -> bool:
-    """Whether a file is JSONL, whatever its name: its first line is a complete object and other lines follow."""
+    """Whether a file is JSONL: by its name, or because its first line is a complete object and more lines follow."""
     first_line, _, rest = text.strip().partition("\n")
     if first_line.startswith("["):
         return False
@@ -134,10 +134,10 @@ def _is_json_lines(path: Path, text: str) -> bool:
 def _read_lines(path: Path, text: str) -> list[Located]:
     def parse_line(numbered: tuple[int, str]) -> Located:
         number, line = numbered
-        return _located(f"{path} line {number}", _parse(path, line, number))
+        return _checked(f"{path} line {number}", _parse(path, line, number))
 
-    # Not str.splitlines(): it also splits at U+2028 and others, which JSON allows inside a text.
-    return collect(parse_line, ((n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()))
+    # Not str.splitlines(): it also splits at U+2028 and others, which JSON allows inside a string.
+    return parse_all(parse_line, ((n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()))
 
 
 def _read_list(path: Path, text: str) -> list[Located]:
@@ -148,14 +148,14 @@ def _read_list(path: Path, text: str) -> list[Located]:
         raise ValueError(f"{path}: found {kind(value)}, expected a list of records, or one JSON object per line")
     if not value:
         raise ValueError(f"{path}: the list is empty; expected at least one record")
-    return collect(lambda numbered: _located(f"{path} {name} {numbered[0]}", numbered[1]), enumerate(value, start=1))
+    return parse_all(lambda numbered: _checked(f"{path} {name} {numbered[0]}", numbered[1]), enumerate(value, start=1))
 
 
 def _only_list(path: Path, value: Record) -> tuple[list[Any], str]:
     """Return the one list in an object, and the name of its records: {"data": [...]} gives "'data' record"."""
     lists = {key: inner for key, inner in value.items() if isinstance(inner, list)}
-    # The records in the list are checked one by one later; a flaw outside of it concerns the whole file.
-    _located(str(path), {key: inner for key, inner in value.items() if key not in lists})
+    # The records in the list are checked one by one later; a flaw outside the list concerns the whole file.
+    _checked(str(path), {key: inner for key, inner in value.items() if key not in lists})
     if len(lists) != 1:
         raise ValueError(
             f"{path}: found one object with {len(lists) or 'no'} lists in it ({key_names(value)}), "
@@ -192,7 +192,8 @@ def _constant(name: str) -> _Flaw:
     return _Flaw(f"{name} is not JSON; write a number or null, or remove it")
 
 
-def _located(where: str, value: Any) -> Located:
+def _checked(where: str, value: Any) -> Located:
+    """Return `(where, value)`. Raises ValueError if the value is not an object or has a flaw in it."""
     try:
         problem = _first_problem(value)
     except RecursionError:

@@ -37,7 +37,10 @@ _LONE_NEWLINE = re.compile(r"\w\n(?=\w)")
 
 
 def choose_encoding(tokenizer: Literal["gpt2", "word"], path: Path) -> Encoding:
-    """GPT-2's tokenizer; or a word tokenizer with the words of a text file and of the examples of the tuning stages."""
+    """GPT-2's tokenizer, or a word tokenizer with the words of a text file and of the examples for SFT and DPO.
+
+    If the text file is Shakespeare's works and does not exist, it is downloaded first.
+    """
     if tokenizer == "gpt2":
         return load_gpt2_encoding()
     if path == SHAKESPEARE_PATH and not path.is_file():
@@ -49,9 +52,9 @@ def load_tokens(path: Path, encoding: Encoding, *, notify: Callable[[str], None]
     """Return all token ids of a UTF-8 text file, without Project Gutenberg's additions.
 
     The ids are cached next to the text in a .npy file, which is mapped into memory. The cache's name contains a hash
-    of text and tokenizer, so a change of either tokenises again. If the cache cannot be written, the ids stay in
-    memory. `notify` gets one line per step.
-    The shape is (tokens,), the type uint16 if every id fits and uint32 otherwise.
+    of text and tokenizer, so the text is tokenised again when either changes. If the cache cannot be written, the ids
+    stay in memory. `notify` gets one line per step.
+    The shape is (tokens,); the type is uint16 if every id fits, and uint32 otherwise.
     Raises FileNotFoundError or ValueError if the text cannot be used.
     """
     path = Path(path)
@@ -147,7 +150,7 @@ def _tokenise(text: str, encoding: Encoding, dtype: TokenType) -> TokenArray:
 
 
 def _chunks(text: str) -> Iterator[str]:
-    """Cut a text only at places where its chunks have the same tokens as the whole.
+    """Cut a text into chunks that together have the same tokens as the whole text.
 
     tiktoken's encodings split a text into pieces before they merge bytes. A newline between two letters or digits is
     always a piece of its own, also at the end of a text, so cutting after it changes no piece on either side.
@@ -192,7 +195,7 @@ class TextWindows(EpochDataset):
     """
 
     def __init__(self, ids: TokenArray, context_length: int, seed: int) -> None:
-        """ids: shape (tokens,). Raises ValueError if they are fewer than one window and its targets need."""
+        """ids: shape (tokens,). Raises ValueError if there are too few for one window and its targets."""
         if context_length < 1:
             raise ValueError(f"--context-length is {context_length}, at least 1 is needed")
         if len(ids) <= context_length:

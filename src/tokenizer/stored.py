@@ -12,7 +12,7 @@ from src.tokenizer.protocols.interfaces import Encoding, encoding_fingerprint
 from src.tokenizer.tokenizers.factory import create_tokenizer
 from src.tokenizer.tokenizers.with_unknown import TokenizerWithUnknown
 from src.tokenizer.vocabulary.builder import VocabularyBuilder
-from src.tokenizer.vocabulary.storage import vocabulary_of_state
+from src.tokenizer.vocabulary.storage import vocabulary_from_state
 
 _TRAIN_AGAIN = "use an undamaged checkpoint, or train again with python main.py"
 
@@ -62,4 +62,4 @@ def _encoding(name: object, state: object) -> Encoding:
         raise VocabularyError(f"there is no tokenizer {name!r:.60}, only 'gpt2' and 'word'")
     if not isinstance(state, Mapping):
         raise VocabularyError("its vocabulary is missing")
-    return create_tokenizer(state.get("kind", ""), vocabulary_of_state(state))
+    return create_tokenizer(state.get("kind", ""), vocabulary_from_state(state))

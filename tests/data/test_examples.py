@@ -1,4 +1,4 @@
-"""Examples: the supervision mask, truncation, the validation split, and the picture of the mask."""
+"""Examples: the supervision mask and how it is shown, truncation, and the validation split."""
 
 import re
 
@@ -54,9 +54,7 @@ def test_an_instruction_example_is_the_whole_conversation(encoding: tiktoken.Enc
     assert n_truncated == 0
 
 
-def test_long_instructions_are_truncated_at_the_start_and_counted(
-    encoding: tiktoken.Encoding,
-) -> None:
+def test_long_instructions_are_truncated_at_the_start_and_counted(encoding: tiktoken.Encoding) -> None:
     chats = [
         conversation(("user", "Say hello."), ("assistant", "Hello!")),
         conversation(("user", "word " * 50), ("assistant", "Hello!")),
@@ -119,9 +117,7 @@ def test_a_long_prompt_is_truncated_the_same_for_both_answers(encoding: tiktoken
     assert n_truncated == 1
 
 
-def test_an_answer_longer_than_the_context_loses_its_end(
-    encoding: tiktoken.Encoding,
-) -> None:
+def test_an_answer_longer_than_the_context_loses_its_end(encoding: tiktoken.Encoding) -> None:
     pairs, n_truncated = preference_examples([preference("word " * 60, "Hello!")], encoding, 20)
     ((chosen_ids, chosen_mask), (rejected_ids, rejected_mask)) = pairs[0]
     assert (len(chosen_ids), chosen_mask) == (21, [False] + [True] * 20)
@@ -186,9 +182,7 @@ def test_characters_split_across_tokens_are_shown(encoding: tiktoken.Encoding, t
     assert show_mask(render_conversation(messages, encoding), encoding, colour=False) == "".join(asked_and_answered)
 
 
-def test_half_of_a_character_is_shown_as_a_replacement_character(
-    encoding: tiktoken.Encoding,
-) -> None:
+def test_half_of_a_character_is_shown_as_a_replacement_character(encoding: tiktoken.Encoding) -> None:
     ids = encoding.encode_ordinary("👋")
     assert len(ids) > 1
     assert show_mask((ids, [True] * len(ids)), encoding, colour=False) == "[[👋]]"

@@ -32,7 +32,7 @@ class Server:
                 (server.answers.pop(0) if len(server.answers) > 1 else server.answers[0])(self)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Quiet."""
+                """Print nothing."""
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/text.txt"

@@ -1,4 +1,4 @@
-"""Project Gutenberg's additions are removed, in every form that they have had, and nothing else is."""
+"""Project Gutenberg's additions are removed, in every form that they ever had, and nothing else is."""
 
 import pytest
 

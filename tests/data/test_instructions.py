@@ -268,7 +268,7 @@ def test_a_missing_file_is_reported_with_the_flag_to_pass(tmp_path: Path) -> Non
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as caught:
         load_conversations(tmp_path)
-    assert str(caught.value) == f"{tmp_path} is a folder; pass --data a JSON or JSONL file in it"
+    assert str(caught.value) == f"{tmp_path} is a folder; pass a JSON or JSONL file in it with --data"
 
 
 def test_messages_and_conversations_are_immutable() -> None:

@@ -118,7 +118,7 @@ def test_jsonl_records_are_located_by_line(tmp_path: Path) -> None:
         ({**MESSAGES, "prompt": [USER, USER]}, ", message 2 of 'prompt': found the role 'user', expected 'assistant';"),
         ({**MESSAGES, "prompt": ["Hi."]}, ", message 1 of 'prompt': found text, expected an object with 'role' and 'c"),
         ({**MESSAGES, "chosen": []}, "'chosen' is empty; add messages or remove the rec"),
-        ({**MESSAGES, "chosen": [USER, GOOD]}, "'chosen' holds 2 messages, expected only the assistant's answer"),
+        ({**MESSAGES, "chosen": [USER, GOOD]}, "'chosen' has 2 messages, expected only the assistant's answer"),
         ({**MESSAGES, "chosen": [USER]}, ", message 1 of 'chosen': found the role 'user', expected 'assistant'"),
         ({**MESSAGES, "rejected": [say("bot", "No.")]}, ", message 1 of 'rejected': unknown role 'bot', expected 'sys"),
         ({**MESSAGES, "rejected": [say("assistant", " ")]}, ", message 1 of 'rejected': 'content' is empty; "),

@@ -72,7 +72,7 @@ class Site:
                 self.wfile.write(body or b"")
 
             def log_message(self, format: str, *args: object) -> None:
-                """Quiet."""
+                """Print nothing."""
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.root = f"http://127.0.0.1:{self.http.server_port}"

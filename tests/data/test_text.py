@@ -202,27 +202,7 @@ def test_an_id_outside_the_vocabulary_is_refused(play: Path) -> None:
 def hostile_text(seed: int) -> str:
     """Characters that the pre-tokenizer treats differently, in random order."""
     pieces = ["\n"] * 8 + ["\n\n", " ", "  ", "\t", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\xa0", "\u2028", "\u3000"]
-    pieces += [
-        "a",
-        "a",
-        "1",
-        "word",
-        "word",
-        "Ä",
-        "中",
-        "1",
-        "٣",
-        "½",
-        "_",
-        "'",
-        "'s",
-        "'ll",
-        "!",
-        "/",
-        "<|endoftext|>",
-        "e\u0301",
-        "😀",
-    ]
+    pieces += [*"aa11Ä中٣½_'!/😀", "word", "word", "'s", "'ll", "<|endoftext|>", "e\u0301"]
     return "".join(random.Random(seed).choices(pieces, k=400))
 
 

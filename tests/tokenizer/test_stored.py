@@ -61,7 +61,7 @@ def test_gpt2s_encoding_is_loaded_by_name(description: Any) -> None:
     assert load_encoding(describe(gpt2) if description == "described" else description) is gpt2
 
 
-# What is wrong with a description, as a change of it and of its state, and how it is said.
+# Changes to a valid description and to its state, and the error that they cause.
 DAMAGE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"name": "bpe"}, {}, "there is no tokenizer 'bpe', only 'gpt2' and 'word'"),
     ({"name": ["word"]}, {}, "there is no tokenizer ['word'], only 'gpt2' and 'word'"),

@@ -1,1 +1,1 @@
-"""The word tokenizer behind one object."""
+"""The entry point to the word tokenizer."""

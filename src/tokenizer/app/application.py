@@ -1,4 +1,4 @@
-"""The word tokenizer behind one object: from text files to a tokenizer."""
+"""The entry point to the word tokenizer: from text files to a tokenizer."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ from src.tokenizer.vocabulary.builder import VocabularyBuilder
 class TokenizerApplication:
     """Builds a vocabulary from text files, or loads a saved one, and creates tokenizers that use it.
 
-    make_builder: creates the builder of a vocabulary, for other settings than the defaults:
+    make_builder: returns a new vocabulary builder. Pass your own to change its settings:
     `TokenizerApplication(lambda: VocabularyBuilder(min_count=2, max_size=10_000))`.
     Loading a vocabulary replaces the current one. If loading fails, the current one stays.
     """
@@ -61,11 +61,11 @@ class TokenizerApplication:
 
         Raises VocabularyNotLoadedError if no vocabulary is loaded, SettingError for another kind.
         """
-        return create_tokenizer(kind, self._loaded("get_tokenizer"))
+        return create_tokenizer(kind, self._require_vocabulary("get_tokenizer"))
 
     def save_vocabulary(self, path: Path) -> None:
         """Write the loaded vocabulary to a JSON file. Raises VocabularyNotLoadedError if there is none."""
-        storage.save_vocabulary(self._loaded("save_vocabulary"), Path(path))
+        storage.save_vocabulary(self._require_vocabulary("save_vocabulary"), Path(path))
 
     def load_vocabulary(self, path: Path) -> VocabularyInfo:
         """Load a saved vocabulary. Raises an OSError or ValueError if the file is damaged or not a vocabulary."""
@@ -73,10 +73,10 @@ class TokenizerApplication:
         self._vocabulary = storage.load_vocabulary(path)
         return VocabularyInfo(len(self._vocabulary), (path,))
 
-    def _loaded(self, call: str) -> Vocabulary:
+    def _require_vocabulary(self, caller: str) -> Vocabulary:
         if self._vocabulary is None:
             raise VocabularyNotLoadedError(
-                f"{call} needs a vocabulary; call load_vocabulary_from_file(Path(...)) first"
+                f"{caller} needs a vocabulary; call load_vocabulary_from_file(Path(...)) first"
             )
         return self._vocabulary
 

@@ -1,1 +1,1 @@
-"""What every part of the word tokenizer uses: constants, errors, the logger and the data models."""
+"""Shared by all parts of the word tokenizer: constants, errors, the logger and the data models."""

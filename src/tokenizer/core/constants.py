@@ -1,13 +1,13 @@
 """Constants that the parts of the word tokenizer share."""
 
-# Reserved tokens have fixed ids, so that code can insert them whatever the vocabulary is. No text encodes to them by
-# spelling them: a literal <UNK> is an unknown word, and a literal <ENDOFTEXT> is split at its angle brackets.
+# Reserved tokens have fixed ids, so code can insert them whatever the vocabulary is. Spelling one in a text has no
+# special meaning: a literal <UNK> is an unknown word, and a literal <ENDOFTEXT> is split at its angle brackets.
 UNKNOWN, END_OF_TEXT = "<UNK>", "<ENDOFTEXT>"
 RESERVED = (UNKNOWN, END_OF_TEXT)
 UNKNOWN_ID, END_OF_TEXT_ID = 0, 1
 
 # A word starts with a letter or a digit of any script. After it, combining marks (vowel signs of Hindi, accents without
-# a composed form) and the two joiners of Persian and Indian scripts may follow. Both are insides of a character class.
+# a composed form) and the two joiners of Persian and Indian scripts may follow. Both are for use inside [ ] in a regex.
 LETTER = r"\p{L}\p{N}"
 MARK = r"\p{M}\u200c\u200d"
 

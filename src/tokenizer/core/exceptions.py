@@ -1,4 +1,4 @@
-"""The errors of the word tokenizer. Every message is one line: what is wrong with what, and what to do.
+"""The errors of the word tokenizer. Every message is one line that says what is wrong and what to do.
 
 Each class is also the built-in exception that callers expect, so `except ValueError` and `except OSError` work.
 """

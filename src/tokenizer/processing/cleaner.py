@@ -52,14 +52,15 @@ _CHANGE_ASCII = {"line_ends", "emphasis"}
 
 
 class TextCleaner:
-    """Applies the rules above, all of them or those named.
+    """Applies all of the rules above, or only the named ones.
 
     Raises SettingError for an unknown name.
     """
 
     def __init__(self, rules: Iterable[str] = RULES) -> None:
         wanted = set(rules)
-        for name in sorted(wanted - RULES.keys(), key=str):
+        if unknown := wanted - RULES.keys():
+            name = min(unknown, key=str)
             raise SettingError(f"there is no cleaning rule {name!r:.60}; choose from {', '.join(RULES)}")
         self.rules = tuple(name for name in RULES if name in wanted)
 

@@ -82,7 +82,7 @@ def _decoded_blocks(path: Path) -> Iterator[str]:
 
 
 def _decode(decoder: codecs.IncrementalDecoder, block: bytes) -> str:
-    """Raises UnicodeDecodeError, also for a NUL: it is valid UTF-8, but in a file it means UTF-16 or binary data."""
+    """Decode a block. Raises UnicodeDecodeError, also for a NUL: valid UTF-8, but a sign of UTF-16 or binary data."""
     text = decoder.decode(block, final=not block)
     if "\0" in text:
         at = block.index(b"\0")
@@ -108,7 +108,7 @@ def _open(path: Path) -> BufferedReader:
 
 
 def _wrap_errors(path: Path, read: Callable[[], _T]) -> _T:
-    """Call `read` and raise its errors as those of this package."""
+    """Return `read()`, with its errors converted to those of this package."""
     try:
         return read()
     except FileNotFoundError:

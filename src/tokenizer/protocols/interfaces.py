@@ -49,7 +49,7 @@ class Storable(Protocol):
 
 @runtime_checkable
 class WordEncoding(Encoding, Protocol):
-    """An encoding of whole words. Its vocabulary may lack some."""
+    """An encoding of whole words, whose vocabulary may lack some of them."""
 
     def unknown(self, text: str) -> list[str]:
         """The tokens of a text that the vocabulary lacks, each once, in order of appearance."""

@@ -67,7 +67,7 @@ class Tokenizer(ABC):
 
         Raises TokenIdError if a value is not an id of the vocabulary.
         """
-        return self._splitter.join(self._spelling(id_) for id_ in _each(tokens))
+        return self._splitter.join(self._spelling(id_) for id_ in _require_iterable(tokens))
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """The text of ids as UTF-8, like `tiktoken.Encoding.decode_bytes`."""
@@ -97,12 +97,12 @@ class Tokenizer(ABC):
         return known[index]
 
 
-def _each(tokens: Iterable[int]) -> Iterable[int]:
+def _require_iterable(tokens: Iterable[int]) -> Iterable[int]:
     if not isinstance(tokens, Iterable):
         raise TokenIdError(f"cannot decode {type(tokens).__name__}; pass a list of ids")
     return tokens
 
 
 def _utf8(text: str) -> bytes:
-    # Lone surrogates are only in a vocabulary whose cleaning rule for them is off.
+    # A vocabulary has lone surrogates only if its cleaning rule for them is off.
     return text.encode("utf-8", "surrogatepass")

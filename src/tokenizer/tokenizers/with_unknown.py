@@ -10,5 +10,5 @@ class TokenizerWithUnknown(Tokenizer):
     kind = "with_unknown"
 
     def _ids(self, tokens: list[str]) -> list[int]:
-        known = self._word_ids.get
-        return [known(token, UNKNOWN_ID) for token in tokens]
+        id_of = self._word_ids.get
+        return [id_of(token, UNKNOWN_ID) for token in tokens]

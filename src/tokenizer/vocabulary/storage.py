@@ -26,8 +26,8 @@ def vocabulary_state(vocabulary: Vocabulary) -> dict[str, Any]:
     return {"version": VERSION, "cleaning": list(vocabulary.cleaning), "tokens": list(vocabulary.tokens)}
 
 
-def vocabulary_of_state(state: Mapping[str, Any]) -> Vocabulary:
-    """The vocabulary of the plain values that `vocabulary_state` returns. All of them are checked.
+def vocabulary_from_state(state: Mapping[str, Any]) -> Vocabulary:
+    """The vocabulary that `vocabulary_state` described. Every value is checked.
 
     Raises VocabularyError or SettingError that says what is wrong.
     """
@@ -56,16 +56,16 @@ def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
-    """The vocabulary in a file by `save_vocabulary`.
+    """The vocabulary in a file that `save_vocabulary` wrote.
 
-    Raises MissingFileError, FileAccessError, or VocabularyError if the file is damaged, edited or something else.
+    Raises MissingFileError, FileAccessError, or VocabularyError if the file is damaged, edited or not a vocabulary.
     """
     content = _json_object(path)
     state = {key: value for key, value in content.items() if key not in ("format", "sha256")}
     try:
         if content.get("format") != _FORMAT:
             raise VocabularyError("it is not a vocabulary of this project")
-        vocabulary = vocabulary_of_state(state)
+        vocabulary = vocabulary_from_state(state)
         if content.get("sha256") != _hash(state):
             raise VocabularyError("its content does not match its hash: it was edited or is damaged")
     except TokenizerError as error:

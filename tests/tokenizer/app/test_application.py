@@ -74,11 +74,11 @@ def test_a_failed_load_keeps_the_current_vocabulary(folder: Path) -> None:
 
 def test_without_a_vocabulary_the_error_says_how_to_load_one(tmp_path: Path) -> None:
     app = TokenizerApplication()
-    steps = {
+    calls = {
         "get_tokenizer": lambda: app.get_tokenizer("simple"),
         "save_vocabulary": lambda: app.save_vocabulary(tmp_path),
     }
-    for name, call in steps.items():
+    for name, call in calls.items():
         with pytest.raises(VocabularyNotLoadedError) as caught:
             call()
         assert str(caught.value) == (f"{name} needs a vocabulary; call load_vocabulary_from_file(Path(...)) first")

@@ -9,7 +9,7 @@ from src.tokenizer.core.logging import get_logger, show_log
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def restored_logger() -> Iterator[None]:
     logger = get_logger()
     handlers, level = [*logger.handlers], logger.level
     yield

@@ -8,7 +8,7 @@ from src.tokenizer.core.exceptions import SettingError
 from src.tokenizer.processing.cleaner import RULES, TextCleaner
 from tests.fakes import TRICKY_TEXTS
 
-# For each rule a text, and what it makes of it.
+# For each rule: a text before and after cleaning.
 EXAMPLES = {
     "line_ends": ("a\r\nb\rc\x85d\u2028e\ff", "a\nb\nc\nd\ne\nf"),
     "spaces": ("a\xa0b\u202fc\u3000d", "a b c d"),

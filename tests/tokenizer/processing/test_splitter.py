@@ -10,7 +10,7 @@ from tests.fakes import TRICKY_TEXTS
 
 SPLITTER = TextSplitter()
 
-# Text, its tokens with a | between, its normal form where that is not the text. Quotation marks of tokens are curly.
+# A text, its tokens separated by |, and its normal form (None: equal to the text). Quotation marks in tokens are curly.
 EXAMPLES = [
     ("Hello, world!", "Hello|,|world|!", None),
     ("don't mother-in-law's a__b_c GPT-2 1st", "don't|mother-in-law's|a__b_c|GPT-2|1st", None),
@@ -61,8 +61,8 @@ def test_unknown_words_keep_the_normal_form(text: str, unknown: set[int]) -> Non
 @settings(max_examples=80, deadline=None)
 def test_splitting_only_drops_white_space(text: str) -> None:
     straight = {0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'}
-    written = [c for c in text.translate(straight) if c == "\n" or not c.isspace() or c in "\x1c\x1d\x1e\x1f"]
-    assert [*"".join(SPLITTER.split(text)).translate(straight)] == written
+    expected = [c for c in text.translate(straight) if c == "\n" or not c.isspace() or c in "\x1c\x1d\x1e\x1f"]
+    assert [*"".join(SPLITTER.split(text)).translate(straight)] == expected
 
 
 @given(before=TRICKY_TEXTS, after=TRICKY_TEXTS, cut=st.sampled_from("\n "))

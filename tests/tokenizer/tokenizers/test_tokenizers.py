@@ -21,24 +21,7 @@ from src.tokenizer.tokenizers.with_unknown import TokenizerWithUnknown
 from src.tokenizer.vocabulary.builder import VocabularyBuilder
 from tests.fakes import TRICKY_PIECES, TRICKY_TEXTS
 
-WORDS = [
-    "\n",
-    ",",
-    ".",
-    "\u2018",
-    "\u2019",
-    "\u201c",
-    "\u201d",
-    "(",
-    ")",
-    "--",
-    "to",
-    "be",
-    "or",
-    "not",
-    "don't",
-    "\ud83d",
-]
+WORDS = [*"\n,.\u2018\u2019\u201c\u201d()", "--", "to", "be", "or", "not", "don't", "\ud83d"]
 VOCABULARY = Vocabulary(["<UNK>", "<ENDOFTEXT>", *WORDS], RULES)
 SIMPLE, WITH_UNKNOWN = SimpleTokenizer(VOCABULARY), TokenizerWithUnknown(VOCABULARY)
 BOTH = pytest.mark.parametrize("tokenizer", [SIMPLE, WITH_UNKNOWN], ids=["simple", "with_unknown"])
@@ -104,16 +87,16 @@ def test_without_unknown_words_both_tokenizers_agree(text: str) -> None:
 def test_streamed_bytes_add_up_for_any_ids(ids: list[int]) -> None:
     whole = WITH_UNKNOWN.decode(ids)
     assert all(whole.startswith(WITH_UNKNOWN.decode(ids[:n])) for n in range(len(ids)))
-    # As `src.model.generate` does it: what each id adds behind the one before it.
-    befores = [[], *([id_] for id_ in ids)]
+    # As `src.model.decoding.text_stream` does it: decode each id after the previous one, and take the new bytes.
+    prefixes = [[], *([id_] for id_ in ids)]
     decode = WITH_UNKNOWN.decode_bytes
-    pieces = [decode([*before, id_])[len(decode(before)) :] for before, id_ in zip(befores, ids, strict=False)]
+    pieces = [decode([*prefix, id_])[len(decode(prefix)) :] for prefix, id_ in zip(prefixes, ids, strict=False)]
     assert b"".join(pieces) == decode(ids)
 
 
 @given(texts=st.lists(TRICKY_TEXTS, min_size=1, max_size=4), unseen=st.lists(TRICKY_PIECES, max_size=8).map("".join))
 @settings(max_examples=60, deadline=None)
-def test_ids_equal_those_of_the_tokenizers_library_for_the_same_splits(texts: list[str], unseen: str) -> None:
+def test_ids_equal_those_of_the_tokenizers_library(texts: list[str], unseen: str) -> None:
     builder = VocabularyBuilder(always=["a"])
     for text in texts:
         builder.add(text)

@@ -18,7 +18,9 @@ class Vocabulary:
 
     def __init__(self, tokens: Iterable[str], cleaning: Iterable[str]) -> None:
         self._tokens, self._cleaning = tuple(tokens), tuple(cleaning)
-        self._ids = {token: id_ for id_, token in enumerate(self._tokens) if _is_token(token, id_)}
+        for id_, token in enumerate(self._tokens):
+            _check_token(token, id_)
+        self._ids = {token: id_ for id_, token in enumerate(self._tokens)}
         if self._tokens[: len(RESERVED)] != RESERVED:
             raise VocabularyError(
                 f"the vocabulary starts with {list(self._tokens[: len(RESERVED)])!r:.60}, not with {list(RESERVED)}; "
@@ -65,7 +67,7 @@ class Vocabulary:
         return f"<Vocabulary of {len(self)} tokens>"
 
 
-def _is_token(token: object, id_: int) -> bool:
+def _check_token(token: object, id_: int) -> None:
     if not isinstance(token, str):
         raise VocabularyError(
             f"the vocabulary's token {id_} is of type {type(token).__name__}; every token must be a string"
@@ -74,4 +76,3 @@ def _is_token(token: object, id_: int) -> bool:
         raise VocabularyError(
             f"the vocabulary's token {id_} has {len(token)} characters; 1 to {LONGEST_TOKEN_CHARS} are allowed"
         )
-    return True
