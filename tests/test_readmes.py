@@ -360,6 +360,18 @@ def test_ci_finds_the_test_command() -> None:
     assert is_line(next(line for line in lines if "-m pytest" in line), TESTS)
 
 
+def test_stated_size_of_the_core_is_true() -> None:
+    """The paragraph with <!-- core: PATH PATH --> states "N lines": the length of these files, to the nearest 50."""
+    paragraphs = (ROOT / "README.md").read_text(encoding="utf-8").split("\n\n")
+    core = re.compile(r"<!-- core: (.+?) -->", re.DOTALL)
+    marked = [(text, found[1].split()) for text in paragraphs if (found := core.search(text))]
+    assert len(marked) == 1, "README.md must state the size of the core once, next to <!-- core: PATH PATH -->"
+    [(paragraph, paths)] = marked
+    [stated] = re.findall(r"(\d[\d,]*)\s+lines", paragraph)
+    lines = sum(len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in paths)
+    assert int(stated.replace(",", "")) == 50 * round(lines / 50), f"the core has {lines} lines"
+
+
 # --- the harness itself
 
 
