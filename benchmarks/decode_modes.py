@@ -1,8 +1,8 @@
-"""python -m benchmarks.decode_modes: throughput of batched decoding and of draft tokens, at 124M.
+"""python -m benchmarks.decode_modes: throughput of batched decoding, and of decoding with draft tokens, at 124M.
 
-All modes take turns in one process, in fp32 or in int8. Draft tokens are measured at both extremes. A model with random
-weights never repeats itself, so it finds no draft. A model whose blocks add nothing repeats its last token forever, so
-it accepts every draft token. Real text lies in between: see benchmarks.draft_tokens.
+All modes take turns in one process, in fp32 or in int8. Draft tokens are measured at both extremes. A random model,
+sampled at temperature 1, never repeats itself, so it finds no draft. A model whose blocks add nothing repeats its last
+token forever, so it accepts every draft token. Real text lies in between: see benchmarks.draft_tokens.
 """
 
 import statistics
@@ -46,13 +46,13 @@ def new_generator(*, quantize: bool, repeating: bool) -> TextGenerator:
 def decode_modes(
     random: TextGenerator, repeating: TextGenerator, prompt: list[int], tokens: int
 ) -> dict[str, tuple[int, Callable[[], object]]]:
-    """Mode -> (tokens that it generates, the function that generates them)."""
+    """For each mode, the number of tokens that it generates, and the function that generates them."""
 
     def batched(batch_size: int) -> Callable[[], object]:
         return lambda: random.generate_batch([prompt] * batch_size, tokens, batch_size=batch_size, seed=1)
 
     def drafted(generator: TextGenerator, draft_tokens: int) -> Callable[[], object]:
-        temperature = 0.0 if generator is repeating else 1.0  # greedy decoding makes the random model repeat, too
+        temperature = 0.0 if generator is repeating else 1.0  # decoded greedily, the random model repeats itself, too
         return lambda: generator.generate(prompt, tokens, temperature=temperature, draft_tokens=draft_tokens, seed=1)
 
     modes = {f"batch of {n}": (n * tokens, batched(n)) for n in BATCH_SIZES}

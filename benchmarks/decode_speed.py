@@ -8,7 +8,7 @@ a 124M model that its converter exported, best in an environment of its own:
         --task text-generation-with-past --weight-format int8 FOLDER
 
 Greedy, batch size 1, with a KV cache. Each implementation runs in a process of its own, and they take turns. Each
-generates 1 token, and then many: the first time is that of the prefill, the difference that of the decode steps.
+generates 1 token, and then many: the first time is the prefill, the difference the decode steps.
 The limit is the time to read every matrix once per token, in 32 or 8 bits, at the measured memory bandwidth.
 """
 
@@ -44,7 +44,7 @@ class Flags:
     prompt: int = flag(64, "tokens in the prompt")
     tokens: int = flag(64, "tokens to generate after the first")
     rounds: int = flag(7, "measurements of each implementation, after one to warm up")
-    openvino: Path | None = flag(None, "folder that OpenVINO's converter wrote")
+    openvino: Path | None = flag(None, "folder with a model that OpenVINO's converter exported")
     worker: str | None = flag(None, "internal: be the worker process of this implementation")
 
 
@@ -70,7 +70,7 @@ def ours(model: GPTModel, *, fast_head: bool = False) -> Generate:
     generator = TextGenerator(model, EndlessTokenizer())
     if fast_head:
         generator.prepare_fast_decoding(wait=True)
-    # No draft tokens: a random model repeats itself, so all of them would be accepted.
+    # No draft tokens: decoded greedily, a random model repeats itself, so all of them would be accepted.
     return lambda prompt, n: generator.generate(prompt, n, temperature=0, draft_tokens=0)
 
 
@@ -101,9 +101,9 @@ def ctranslate2(folder: Path, compute_type: str) -> Generate:
     words = [f"t{i}" for i in range(50257)]
 
     def generate(prompt: list[int], n: int) -> object:
-        start = [words[i] for i in prompt]
+        tokens = [words[i] for i in prompt]
         return generator.generate_batch(
-            [start], sampling_topk=1, min_length=n, max_length=n, include_prompt_in_result=False, end_token=[]
+            [tokens], sampling_topk=1, min_length=n, max_length=n, include_prompt_in_result=False, end_token=[]
         )
 
     return generate

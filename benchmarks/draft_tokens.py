@@ -40,7 +40,7 @@ class Flags:
 
 
 def forward_ms(lengths: Iterable[int], rounds: int) -> dict[int, float]:
-    """Milliseconds of a chat's forward pass on 1, 2, ... tokens after half a window; the lengths take turns."""
+    """The milliseconds of a chat's forward pass on each number of tokens, after half a window. Lengths take turns."""
     model = GPTModel({**GPT_CONFIGS["gpt2-124M"], "dropout": 0.0}).eval()
     head = OutputHead(model, model.config.vocab_size)
     head.prepare_fast_head(wait=True)
@@ -57,8 +57,8 @@ def forward_ms(lengths: Iterable[int], rounds: int) -> dict[int, float]:
 
 
 def replay(window: list[int], draft_tokens: int, vocab_size: int) -> Counter[int]:
-    """How many forward passes on 1, 2, ... tokens generate a window after its prompt."""
-    copy = sequence.Sequence(
+    """Count the forward passes that generate a window after its prompt, by their number of tokens."""
+    replayed = sequence.Sequence(
         window[:PROMPT],
         len(window) - PROMPT,
         context_length=WINDOW,
@@ -68,12 +68,12 @@ def replay(window: list[int], draft_tokens: int, vocab_size: int) -> Counter[int
         draft_tokens=draft_tokens,
     )
     passes: Counter[int] = Counter()
-    while not copy.finished:
-        known = len(copy.ids)
-        positions = len(copy.pending(known - 1))  # the last token and the draft
+    while not replayed.finished:
+        known = len(replayed.ids)
+        positions = len(replayed.pending(known - 1))  # the last token and the draft
         passes[positions] += 1
         next_ids = torch.tensor(window[known : known + positions])
-        copy.accept(copy.sample(torch.nn.functional.one_hot(next_ids, vocab_size).float()))
+        replayed.accept(replayed.sample(torch.nn.functional.one_hot(next_ids, vocab_size).float()))
     return passes
 
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ids = load_gpt2_encoding().encode_ordinary(text[: 8 * flags.tokens])[: flags.tokens]
         renumbered = {id: i for i, id in enumerate(dict.fromkeys(ids))}  # a small vocabulary makes small logits
         ids = [renumbered[id] for id in ids]
-        windows = [ids[at : at + WINDOW] for at in range(0, len(ids) - PROMPT, WINDOW)]
+        windows = [ids[start : start + WINDOW] for start in range(0, len(ids) - PROMPT, WINDOW)]
         generated = sum(len(window) - PROMPT for window in windows)
         for draft_tokens in DRAFT_TOKENS:
             passes = sum((replay(window, draft_tokens, len(renumbered)) for window in windows), Counter())

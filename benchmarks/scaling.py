@@ -29,7 +29,7 @@ PARTS = ("memory", "context", "batch", "size", "decode")  # memory first: it rep
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    model: Literal["micro", "tiny", "gpt2-124M"] = flag("gpt2-124M", "model size of the tables whose size is fixed")
+    model: Literal["micro", "tiny", "gpt2-124M"] = flag("gpt2-124M", "model size, unless the table varies it")
     part: Literal["all", "context", "batch", "size", "decode", "memory"] = flag("all", "print one table only")
     rounds: int = flag(3, "measurements, after one to warm up; the median is printed")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from semantic_kernel.contents import ChatHistory
 
+from benchmarks.harness import check_rounds
 from src.checkpoint import MODEL_HELP, load_base
 from src.cli import flag, parse
 from src.model.generate import TextGenerator
@@ -30,11 +31,12 @@ IMPORTS = "import torch, semantic_kernel"
 class Flags:
     model: str = flag("auto", MODEL_HELP)
     rounds: int = flag(7, "timed starts")
-    prompt_words: int = flag(20_000, "length of the message whose answer is measured for stalls")
+    prompt_words: int = flag(20_000, "words in the message that the stall is measured with")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Flags, argv, __doc__)
+    check_rounds(flags.rounds)
     base = load_base(flags.model)
     with tempfile.TemporaryDirectory() as folder:
         chat = ["sk_chat.py", "--model", str(base.path), "--memory-dir", folder]
@@ -48,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         TextGenerator(base.model, base.encoding), template=base.metadata.get("template"), notify=lambda _: None
     )
     tokens, stall = asyncio.run(measure_stall(service, "word " * flags.prompt_words))
-    print(f"longest stall of the event loop, prompt of {flags.prompt_words:,} words, {tokens} tokens: {stall:.0f} ms")
+    lengths = f"prompt of {flags.prompt_words:,} words, answer of {tokens} tokens"
+    print(f"longest stall of the event loop, {lengths}: {stall:.0f} ms")
     return 0
 
 
@@ -60,7 +63,7 @@ def seconds(arguments: Sequence[str]) -> float:
 
 
 async def measure_stall(service: GPT2ChatCompletion, message: str) -> tuple[int, float]:
-    """(tokens in the answer, longest stall in ms)"""
+    """Returns the number of tokens in the answer, and the longest stall in milliseconds."""
     delays: list[float] = []
     heartbeat = asyncio.create_task(record_delays(delays))
     history = ChatHistory()

@@ -1,8 +1,8 @@
 """python -m benchmarks.time_to_loss: validation loss after a given training time, compared with a plain PyTorch loop.
 
 The plain loop trains for --seconds at each of three learning rates. Ours trains with Muon for a third of that time.
-The text, vocabulary, model size and validation windows are the same. The first steps are timed, and set the number
-of steps and so the length of the schedule. Evaluation is not timed.
+The text, vocabulary, model size and validation windows are the same. The first steps are timed to choose the
+number of steps, and so the length of the schedule. Evaluation is not timed.
 """
 
 import time

@@ -1,6 +1,6 @@
 """python -m benchmarks.token_cache: time to read, tokenise and cache a text, compared with tiktoken alone.
 
-They take turns. Ours starts from the file and ends with a memory-mapped cache, once without a cache and once with
+The two take turns. Ours starts from the file and ends with a memory-mapped cache, once without a cache and once with
 it. tiktoken starts from the text in memory and returns a list.
 """
 

@@ -89,7 +89,7 @@ def transformers(config: dict, batch: Batch, runtime: Runtime) -> Step:
 
 
 def step_gflop(model: GPTModel, tokens: int, context_length: int) -> float:
-    """GFLOP of a step's matrix products: 6 per parameter and token (Kaplan et al. 2020), and attention's.
+    """GFLOP of a step's matrix products: 6 FLOPs per parameter and token (Kaplan et al. 2020), and attention's.
 
     The causal mask halves attention's products.
     """

@@ -28,7 +28,7 @@ def scaled_scores(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def softmax(scores: Tensor) -> Tensor:
-    """Weights that are positive and sum to 1 along the last dimension: (..., S) to (..., S).
+    """Weights, none negative, that sum to 1 along the last dimension: (..., S) to (..., S).
 
     Use torch.exp, not torch.softmax. Scores may be of any size, and some may be -inf.
     """
@@ -56,7 +56,7 @@ def causal_weights(scores: Tensor) -> Tensor:
 
 
 def newest_token_attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attention of the newest token: query (D,), keys and values (S, D) of all tokens, its own last, to (D,)."""
+    """Attention of the newest token, (D,), from its query (D,) and the keys and values (S, D) of all tokens so far."""
     raise NotImplementedError("exercise 9")
 
 

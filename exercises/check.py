@@ -111,7 +111,7 @@ def is_stub(error: BaseException, number: int) -> bool:
 
 
 def describe(error: BaseException, path: str) -> str:
-    """The error with the last line of the file in its traceback; a message of the check itself is unchanged."""
+    """The error, with the last line of its traceback in this file. A message of the check itself stays as it is."""
     if isinstance(error, CallFailedError) and error.__cause__:
         return f"{error}: {describe(error.__cause__, path)}"
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
@@ -119,12 +119,12 @@ def describe(error: BaseException, path: str) -> str:
         last = lines[-1]
         kind = "" if isinstance(error, TimeIsUpError) else f"{type(error).__name__}: "
         return f"{short_path(path)}:{last.lineno}: {kind}{one_line(error)}\n    {last.line}"
-    ours = isinstance(error, AssertionError | TimeIsUpError)
-    return one_line(error) if ours else f"{type(error).__name__}: {one_line(error)}"
+    from_check = isinstance(error, AssertionError | TimeIsUpError)
+    return one_line(error) if from_check else f"{type(error).__name__}: {one_line(error)}"
 
 
 def expected_shapes(error: BaseException, function: Callable) -> str:
-    """The sentences of the docstring about shapes, if the error may be about one: torch only names sizes."""
+    """The docstring's sentences about shapes, because torch only names sizes; empty if the error can't be about one."""
     if type(error.__cause__ or error) not in (RuntimeError, IndexError, ValueError):
         return ""
     sentences = re.split(r"(?<=\.)\s+", inspect.getdoc(function) or "")
@@ -178,7 +178,7 @@ def find(exercises: dict[int, Exercise], wanted: str) -> Exercise:
             return exercise
     names = ", ".join(f"{number}\0{exercise.function}" for number, exercise in exercises.items())
     listed = textwrap.fill(names, 100).replace("\0", " ")  # keeps a number and its name on one line
-    raise UnknownExerciseError(f"there is no exercise {wanted}; there are\n{listed}")
+    raise UnknownExerciseError(f"there is no exercise {wanted}; choose from\n{listed}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -57,7 +57,7 @@ class Flags:
 
 
 def windows(n_tokens: int, context_length: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Yields (start, first_target, end): the window of tokens start..end-1 predicts those from first_target."""
+    """Yields (start, first_target, end) for each window: ids[start:end], of which ids[first_target:end] are targets."""
     # The scheme of Hugging Face's perplexity guide. Token 0 is never a target.
     first_target = 1
     for start in range(0, n_tokens, stride):
@@ -70,12 +70,12 @@ def windows(n_tokens: int, context_length: int, stride: int) -> Iterator[tuple[i
 
 @torch.no_grad()
 def text_loss(model: GPTModel, ids: TokenArray, context_length: int, stride: int) -> float:
-    """Mean cross-entropy per token in nats. Each token but the first is predicted once, in the first window with it.
+    """Mean cross-entropy per token in nats. Each token but the first is predicted once, in its first window.
 
     Raises ValueError if the text is too short, or if the lengths do not fit the model or each other.
     """
     if len(ids) < 2:
-        raise ValueError(f"a text of {len(ids)} tokens has none to predict; raise --val-fraction or use a longer text")
+        raise ValueError(f"the text needs at least 2 tokens, got {len(ids)}; raise --val-fraction or use a longer text")
     check_lengths(model, context_length, stride)
     loss_sum, batch_size = 0.0, max(1, BATCH_TOKENS // context_length)
     spans = list(windows(len(ids), context_length, stride))
@@ -98,7 +98,7 @@ def _loss_sum(model: GPTModel, ids: TokenArray, spans: Sequence[tuple[int, int, 
     device = model.wpe.weight.device
     longest = max(end - start for start, _, end in spans)
     tokens = torch.zeros(len(spans), longest, dtype=torch.long)  # (B, T), padded on the right
-    is_target = torch.zeros(len(spans), longest - 1, dtype=torch.bool)  # of the token after each position
+    is_target = torch.zeros(len(spans), longest - 1, dtype=torch.bool)  # whether the next token is a target
     for row, (start, first_target, end) in enumerate(spans):
         tokens[row, : end - start] = torch.from_numpy(ids[start:end].astype("int64"))
         is_target[row, first_target - start - 1 : end - start - 1] = True

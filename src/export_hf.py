@@ -1,7 +1,8 @@
 """python -m src.export_hf: export a checkpoint in Hugging Face's format, which transformers can load.
 
 Writes the weights as model.safetensors, config.json, GPT-2's vocabulary files, and the prompt template as a chat
-template if the model was tuned with it. A folder with GPT-2's vocabulary also works as --model, --base or --weights.
+template if the model was tuned with it. If it has GPT-2's vocabulary, the folder also works as --model, --base or
+--weights.
 """
 
 import json
@@ -89,16 +90,15 @@ def export(base: LoadedModel, out: Path) -> None:
 def _write_files(base: LoadedModel, folder: Path) -> None:
     from safetensors.torch import save_file
 
-    size, template = base.model.config, base.metadata.get("template")
-    _write_json(folder / CONFIG_FILE, config_json(size, base.encoding.eot_token) | {PROMPT_TEMPLATE: template})
+    config, template = base.model.config, base.metadata.get("template")
+    _write_json(folder / CONFIG_FILE, config_json(config, base.encoding.eot_token) | {PROMPT_TEMPLATE: template})
     save_file(hugging_face_state_dict(base.model.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    shutil.copymode(
-        folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    )  # safetensors makes its file readable by the owner only
+    # safetensors makes its file readable by the owner only.
+    shutil.copymode(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
     if base.encoding.name == "gpt2":
         for theirs, ours in VOCABULARY.items():
             (folder / theirs).write_bytes(vocabulary_file(ours))
-        _write_json(folder / "tokenizer_config.json", tokenizer_config(size.context_length, template))
+        _write_json(folder / "tokenizer_config.json", tokenizer_config(config.context_length, template))
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

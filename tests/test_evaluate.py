@@ -93,7 +93,7 @@ def test_bad_window_lengths_are_refused(context_length: int, stride: int, messag
 
 def test_text_of_one_token_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="a text of 1 tokens has none to predict; raise --val-fraction or use a longer text"
+        ValueError, match="the text needs at least 2 tokens, got 1; raise --val-fraction or use a longer text"
     ):
         text_loss(GPTModel(CONFIG), np.arange(1, dtype=np.uint16), 16, 8)
 
@@ -116,10 +116,10 @@ def test_shakespeare_is_downloaded_if_no_text_is_named(folder: Path, monkeypatch
     class Asked(Exception):
         pass
 
-    def obtain(path: Path) -> None:
+    def ensure_shakespeare(path: Path) -> None:
         raise Asked(path)
 
-    monkeypatch.setattr("src.evaluate.ensure_shakespeare", obtain)
+    monkeypatch.setattr("src.evaluate.ensure_shakespeare", ensure_shakespeare)
     with pytest.raises(Asked, match="Shakespeare"):
         main(["--model", str(folder / "gpt2"), "--device", "cpu"])
 

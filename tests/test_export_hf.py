@@ -68,18 +68,18 @@ def test_exported_tokenizer_is_gpt2s(tmp_path: Path) -> None:
 def test_chat_template_renders_the_tuning_prompt(tmp_path: Path) -> None:
     main(["--model", str(checkpoint(tmp_path)), "--out", str(tmp_path / "hf")])
     theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "hf"), load_gpt2_encoding()
-    said = [
+    history = [
         Message("system", "Be brief."),
         Message("user", TEXTS[0]),
         Message("assistant", "Paris."),
         Message("user", TEXTS[2]),
     ]
-    messages = [{"role": message.role, "content": message.text} for message in said]
-    expected, _ = render_conversation(said, ours)
+    messages = [{"role": message.role, "content": message.text} for message in history]
+    expected, _ = render_conversation(history, ours)
     assert theirs.apply_chat_template(messages, tokenize=False) == ours.decode(expected)
     with pytest.raises(TemplateError, match="the roles are system, user and assistant"):
         theirs.apply_chat_template([{"role": "tool", "content": "7"}])
-    expected, _ = render_conversation(said[1:], ours)
+    expected, _ = render_conversation(history[1:], ours)
     assert theirs.apply_chat_template(messages[1:], add_generation_prompt=True)["input_ids"] == expected
 
 

@@ -28,7 +28,7 @@ Answer = Callable[..., Any]
 def check_log_sum_exp(function: Answer) -> None:
     """Exercise 15: compare with torch.logsumexp, also for rows that overflow, underflow or are -inf."""
     inf = math.inf
-    rows = [
+    cases = [
         random(5, 7, seed=1),
         random(2, 3, 4, seed=2),
         torch.tensor([1000.0, 1000.0]),
@@ -37,7 +37,7 @@ def check_log_sum_exp(function: Answer) -> None:
         torch.tensor([-inf, 0.0, 1.0]),
         torch.tensor([-inf, -inf]),
     ]
-    for scores in rows:
+    for scores in cases:
         scores = scores.double()
         top = scores.amax(dim=-1)
         mistakes = {
@@ -115,25 +115,27 @@ def _attention_mistakes(q: Tensor, k: Tensor, v: Tensor, gradient: Tensor) -> di
     weights = (scores + torch.full((T, T), -math.inf, dtype=q.dtype).triu(1)).softmax(-1)
     grad_weights, grad_scores = torch.autograd.grad(weights @ v, (weights, scores), gradient)
     elementwise = weights * grad_weights / math.sqrt(D)
-    softmax = "the softmax was differentiated elementwise; use exercise 16"
-    turned = "a (T, T) matrix has to be transposed: a key or value collects gradient from every query that looks at it"
+    wrong_softmax = "the softmax was differentiated elementwise; use exercise 16"
+    not_transposed = (
+        "a (T, T) matrix has to be transposed: a key or value collects gradient from every query that looks at it"
+    )
     return {
-        "queries": {softmax: elementwise @ k},
-        "keys": {softmax: elementwise.transpose(-2, -1) @ q, turned: grad_scores @ q / math.sqrt(D)},
-        "values": {turned: weights @ gradient},
+        "queries": {wrong_softmax: elementwise @ k},
+        "keys": {wrong_softmax: elementwise.transpose(-2, -1) @ q, not_transposed: grad_scores @ q / math.sqrt(D)},
+        "values": {not_transposed: weights @ gradient},
     }
 
 
 def check_blockwise_attention(function: Answer) -> None:
     """Exercise 18: compare several block sizes with scaled_dot_product_attention; limit intermediate tensors."""
-    joining = (
+    rescaling = (
         "a single block was right, so the rescaling is wrong: when the largest score grows, the total and the weighted"
         " sum so far must both be multiplied by exp(old largest - new largest)"
     )
     for block, spread, advice in [
         (36, 1.0, None),
-        (12, 1.0, joining),
-        (1, 1.0, joining),
+        (12, 1.0, rescaling),
+        (1, 1.0, rescaling),
         (8, 1.0, "blocks that divide the length evenly were right: here the last one has 4 keys"),
         (64, 1.0, "a block may be longer than the sequence"),
         (12, 1e3, "small scores were right, these overflow: subtract the largest score so far"),
@@ -168,14 +170,14 @@ def check_chunked_cross_entropy(function: Answer) -> None:
         expected = (loss.detach(), *torch.autograd.grad(loss, (h, w)))
         logits, last = hidden @ weight.T, slice((9 // rows) * rows, None)
         p = logits.softmax(dim=-1)
-        one = "this is the gradient of log_sum_exp alone: the loss also subtracts the target's logit"
+        no_target = "this is the gradient of log_sum_exp alone: the loss also subtracts the target's logit"
         overflow = "exp overflows: subtract the maximum first"
         naive = (logits.exp().sum(-1).log() - logits[range(10), targets]).sum()
-        ending = "this is the part of the last chunk: sum the gradient of weight over chunks"
+        last_only = "this is the last chunk's part only: sum the gradient of weight over all chunks"
         wrong: tuple[dict[str, Tensor], ...] = (
             {overflow: naive},
-            {one: p @ weight, overflow: logits.exp() / logits.exp().sum(-1, keepdim=True) @ weight},
-            {one: p.T @ hidden, ending: (p - F.one_hot(targets, 7))[last].T @ hidden[last]},
+            {no_target: p @ weight, overflow: logits.exp() / logits.exp().sum(-1, keepdim=True) @ weight},
+            {no_target: p.T @ hidden, last_only: (p - F.one_hot(targets, 7))[last].T @ hidden[last]},
         )
         where = f"for 10 tokens, {rows} rows at a time" + (", large logits" if spread > 1 else "")
         with torch.no_grad():

@@ -15,7 +15,7 @@ from src.model.transformerBlock import TransformerBlock
 
 Answer = Callable[..., Any]
 
-# Sizes without a common factor, so that no mistake cancels out.
+# Unusual sizes, so that no mistake cancels out.
 ODD = {"vocab_size": 97, "context_length": 16, "d_model": 24, "n_heads": 3, "n_layers": 5, "dropout": 0.0}
 CONFIGS: dict[str, dict[str, Any]] = {"micro": GPT_CONFIGS["micro"], f"the config {ODD}": ODD}
 

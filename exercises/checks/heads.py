@@ -152,7 +152,8 @@ def check_cached_step(
     answer = call(function, arguments)
     where = f"for T = {end - start} new and S = {start} cached tokens"
     triple = isinstance(answer, tuple | list) and len(answer) == 3
-    require(triple, f"{where}, got no tuple of three: return the attention, all keys and all values")
+    wanted = "a tuple of three: the attention output, all keys and all values"
+    require(triple, f"{where}, got a {type(answer).__name__}, expected {wanted}")
     new_first = "the cached ones come first, then the new ones"
     compare(f"{where}, as keys", answer[1], keys, {new_first: torch.cat([k, keys[:, :, :start]], 2)})
     compare(f"{where}, as values", answer[2], values, {new_first: torch.cat([v, values[:, :, :start]], 2)})

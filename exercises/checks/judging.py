@@ -99,7 +99,7 @@ def compare(where: str, answer: Any, expected: Tensor, mistakes: Mapping[str, Te
 
 
 def as_tensor(where: str, answer: Any) -> Tensor:
-    """The answer, detached. Raises AssertionError if it is no tensor."""
+    """The answer, detached. Raises AssertionError if it is not a tensor."""
     if answer is None:
         raise AssertionError(f"{where}, got None: the function needs a return")
     if not isinstance(answer, Tensor):

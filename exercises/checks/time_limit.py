@@ -24,7 +24,7 @@ def time_limit(seconds: float | None, name: str) -> Iterator[None]:
 
     Raises TimeIsUpError. If the block can't be interrupted, prints one line that starts with `name` and exits.
     """
-    words = f"still running after {seconds} s: is there an endless loop? (--no-time-limit waits for it)"
+    message = f"still running after {seconds} s: is there an endless loop? (--no-time-limit waits for it)"
     finished, expired = threading.Event(), threading.Event()
 
     def watch() -> None:
@@ -33,7 +33,7 @@ def time_limit(seconds: float | None, name: str) -> Iterator[None]:
         expired.set()
         _thread.interrupt_main()
         if not finished.wait(GRACE_S):
-            print(f"{name}: {words}", file=sys.__stdout__, flush=True)
+            print(f"{name}: {message}", file=sys.__stdout__, flush=True)
             os._exit(FAILED)
 
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start with SIGINT ignored
@@ -42,7 +42,7 @@ def time_limit(seconds: float | None, name: str) -> Iterator[None]:
         yield
     except BaseException as error:
         if expired.is_set():
-            raise TimeIsUpError(words).with_traceback(error.__traceback__) from None
+            raise TimeIsUpError(message).with_traceback(error.__traceback__) from None
         raise
     finally:
         finished.set()

@@ -26,7 +26,7 @@ def scaled_scores(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def softmax(scores: Tensor) -> Tensor:
-    """Weights that are positive and sum to 1 along the last dimension: (..., S) to (..., S)."""
+    """Weights, none negative, that sum to 1 along the last dimension: (..., S) to (..., S)."""
     exponentials = torch.exp(scores - scores.amax(dim=-1, keepdim=True))
     return exponentials / exponentials.sum(dim=-1, keepdim=True)
 
@@ -54,7 +54,7 @@ def causal_weights(scores: Tensor) -> Tensor:
 
 
 def newest_token_attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attention of the newest token: query (D,), keys and values (S, D) of all tokens, its own last, to (D,)."""
+    """Attention of the newest token, (D,), from its query (D,) and the keys and values (S, D) of all tokens so far."""
     weights = softmax(scaled_scores(query[None], keys))  # (1, S)
     return weighted_sum(weights, values)[0]  # (D,)
 

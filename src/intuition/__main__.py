@@ -23,8 +23,8 @@ from src.program import DONE, run_script
 
 # In reading order.
 DEMONSTRATIONS: dict[str, tuple[str, Callable[..., None]]] = {
-    "characters": ("text as numbers, one for each character", characters),
-    "words": ("one for each word, and what happens to new words", words),
+    "characters": ("text as numbers: one for each character", characters),
+    "words": ("one number for each word, and what happens to new words", words),
     "byte-pairs": ("GPT-2's way: pieces learned by merging, step by step", byte_pairs),
     "splitting": ("where GPT-2 splits a text before it merges, and why", splitting),
     "next-word": ("a language model in ten lines; loss and perplexity", next_word),

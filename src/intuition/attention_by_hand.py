@@ -43,7 +43,7 @@ def attention(out: Path = PICTURE) -> None:
 
     Raises OSError if the picture can't be written.
     """
-    heading("attention", "how a token gathers from the others")
+    heading("attention", "how a token gathers information from the others")
     say("""A word means little alone: who sat? Attention lets each token gather from the others what it needs. To
         do so, each token has three vectors, short lists of numbers. Its query says what it looks for, its key
         what it offers, its value what it passes on. A trained model computes them from the token; here they are
@@ -115,7 +115,7 @@ def draw_weights(weights: Matrix, tokens: Sequence[str], out: Path) -> None:
     figure.savefig(drawn, format="png", dpi=100)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(drawn.getvalue())  # once it is drawn, so that a failure does not cost an earlier picture
+        out.write_bytes(drawn.getvalue())  # only after drawing: if that fails, an earlier picture stays
     except OSError as error:
         raise OSError(
             f"can't write the picture {out}: {error.strerror}; choose another file with --out PATH"

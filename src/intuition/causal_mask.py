@@ -10,7 +10,7 @@ from src.intuition.attention_by_hand import KEYS, QUERIES, TOKENS, VALUES, Matri
 from src.intuition.softmax import softmax
 from src.intuition.terminal import heading, heat_map, lines, say, suggest
 
-# Replace the last token with these, to see which tokens notice.
+# The last token gets this key and value instead, to see which other tokens notice.
 OTHER_KEY, OTHER_VALUE = (2.0, 2.0), (9.0, 9.0)
 
 
@@ -44,10 +44,10 @@ def causal_mask() -> None:
     heat_map([softmax(row) for row in hidden], TOKENS, TOKENS)
     say(f"""The proof: replace the last token's key with {OTHER_KEY} and its value with {OTHER_VALUE}, and see by
         how much the output of each token changes.""")
-    moved = {causal: _moves(causal=causal) for causal in (False, True)}
+    changes = {causal: _output_changes(causal=causal) for causal in (False, True)}
     lines([
         f"{'':<8}{'without mask':>14}{'with mask':>14}",
-        *(f"{token:<8}{a:14.4f}{b:14.4f}" for token, a, b in zip(TOKENS, moved[False], moved[True], strict=True)),
+        *(f"{token:<8}{a:14.4f}{b:14.4f}" for token, a, b in zip(TOKENS, changes[False], changes[True], strict=True)),
     ])  # fmt: skip
     say("""With the mask, the earlier tokens do not notice. So one forward pass trains all positions at once,
         each as if the text ended there. And during generation the keys and values of earlier tokens can be cached
@@ -56,7 +56,7 @@ def causal_mask() -> None:
         and the one before it. How could the third token still hear of the first, in a second layer?""")
 
 
-def _moves(*, causal: bool) -> list[float]:
+def _output_changes(*, causal: bool) -> list[float]:
     """For each token, the largest change of its output when the last token is replaced."""
     before = attend(KEYS, VALUES, causal=causal)
     after = attend((*KEYS[:-1], OTHER_KEY), (*VALUES[:-1], OTHER_VALUE), causal=causal)

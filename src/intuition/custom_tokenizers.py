@@ -114,7 +114,7 @@ def merge(tokens: Sequence[str], pair: Pair) -> list[str]:
 
 
 def learn_merges(texts: Iterable[str], max_merges: int) -> list[Pair]:
-    """Up to `max_merges` merges that shorten the texts, in the order they are learned; none crosses from text to text.
+    """Up to `max_merges` merges that shorten the texts, in the order they are learned. No merge spans two texts.
 
     Each step merges the most frequent pair; of equally frequent pairs the one with the older tokens wins. A pair that
     occurs only once is no pattern, so learning ends there (Sennrich et al. 2016, algorithm 1, with a rule for ties).

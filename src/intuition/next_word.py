@@ -14,7 +14,7 @@ Model = Mapping[str, Counter[str]]
 
 
 def count_followers(words: Sequence[str]) -> Model:
-    """For each word, how often each other word came right after it."""
+    """For each word, how often each word came right after it."""
     model: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for word, follower in zip(words, words[1:], strict=False):
         model[word][follower] += 1
@@ -22,7 +22,7 @@ def count_followers(words: Sequence[str]) -> Model:
 
 
 def probability(model: Model, word: str, follower: str) -> float:
-    """The share of the occurrences of `word` that were followed by `follower`; 0 if none was."""
+    """The share of the occurrences of `word` that were followed by `follower`; 0 for an unseen word."""
     counts = model.get(word, Counter())
     return counts[follower] / counts.total() if counts else 0.0
 
@@ -67,6 +67,7 @@ def _show_surprises(model: Model, words: Sequence[str]) -> None:
     for word, follower in zip(words, words[1:], strict=False):
         prob = probability(model, word, follower)
         surprise = -math.log(prob) if prob else math.inf
+        # abs() turns -0.0 into 0.0.
         table.append(f"  {word:>4} -> {follower:<4} probability {prob:.2f}   surprise {abs(surprise):.2f}")
     mean = loss(model, words)
     lines([*table, f"  loss {abs(mean):.2f}, perplexity {math.exp(mean):.2f}"])

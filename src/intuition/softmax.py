@@ -26,8 +26,8 @@ def show_softmax() -> None:
     heading("softmax", "from scores to probabilities")
     scores = list(SCORES.values())
     say("""A model gives each possible next token a score, any number at all. We want probabilities: none below 0,
-        and a sum of 1. Softmax takes two steps. First exp(score), which is never negative and grows by a factor of
-        about 2.7 for each extra point. Then it divides each result by the sum of all.""")
+        and a sum of 1. Softmax takes two steps. First it computes exp(score), which is never negative and grows by
+        a factor of about 2.7 for each extra point. Then it divides each result by the sum of all.""")
     total = sum(map(math.exp, scores))
     lines(
         f"{name:<6} score {score:4.1f}   exp({score:4.1f}) = {math.exp(score):5.2f}   "

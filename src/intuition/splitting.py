@@ -6,7 +6,7 @@ from src.intuition.custom_tokenizers import apply_merges, learn_merges
 from src.intuition.terminal import heading, lines, pieces, say, suggest
 from src.tokenizer import load_gpt2_encoding
 
-# GPT-2's rule (Radford et al. 2019, encoder.py). At each position the first line that matches takes all it can.
+# GPT-2's rule (Radford et al. 2019, encoder.py). At each position, the first of these patterns that matches applies.
 RULE = {
     r"'s|'t|'re|'ve|'m|'ll|'d": "the ends of English contractions",
     r" ?\p{L}+": "letters, with at most one space before",

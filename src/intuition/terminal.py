@@ -12,7 +12,7 @@ _CELL = 12  # width of a heat map cell
 
 
 def heading(name: str, title: str) -> None:
-    """The first lines of a demonstration."""
+    """Print the title of a demonstration, underlined."""
     line = f"{name}: {title}"
     print(f"{bold(line)}\n{'-' * len(line)}\n")
 

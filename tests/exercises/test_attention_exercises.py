@@ -184,7 +184,7 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (14, lambda q, k, v, K, V: (attend(q, k, v), extended(k, K), extended(v, V)), "cached ones come first"),
     (14, lambda q, k, v, K, V: (attend(q, k, v), extended(K, k), extended(v, V)), "as values"),
     (14, lambda q, k, v, K, V: (attend(q, k, v), K, extended(V, v)), "as keys"),
-    (14, lambda q, k, v, K, V: attend(q, k, v), "no tuple of three"),
+    (14, lambda q, k, v, K, V: attend(q, k, v), "got a Tensor, expected a tuple of three: "),
 ]  # fmt: skip
 
 
@@ -307,7 +307,7 @@ def test_an_unknown_exercise_is_bad_usage_and_lists_all(unknown: str, capsys: py
         check.main([unknown])
     assert left.value.code == 2
     first, *lines = capsys.readouterr().err.splitlines()
-    assert first == f"there is no exercise {unknown}; there are"
+    assert first == f"there is no exercise {unknown}; choose from"
     listed = [f"{number} {exercise.function}" for number, exercise in check.all_exercises().items()]
     assert ", ".join(line.rstrip(",") for line in lines) == ", ".join(listed)
     assert max(map(len, lines)) <= 100
@@ -398,14 +398,14 @@ def test_an_uninterruptible_call_ends_the_process_with_one_line() -> None:
 
 
 def test_the_limit_works_in_a_background_job() -> None:
-    in_front = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with pytest.raises(TimeIsUpError), time_limit(0.5, "exercise 7"):
             while True:
                 pass
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGINT, in_front)
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_no_time_limit_lets_a_slow_answer_finish(

@@ -14,8 +14,8 @@ from src.model.decoding.sampling import SamplingSettings, candidates
 def test_temperature_top_k_and_top_p_match_the_model(scores: list[float], temperature: float) -> None:
     for top_k, top_p in product([None, 1, 3, 100], [None, 0.01, 0.5, 0.8, 0.9, 1]):
         settings = SamplingSettings(temperature=temperature, top_k=top_k, top_p=top_p)
-        ids, chances = candidates(torch.tensor(scores), torch.tensor([], dtype=torch.int64), settings)
-        expected = torch.zeros(len(scores)).index_copy(0, ids, chances)
+        ids, probs = candidates(torch.tensor(scores), torch.tensor([], dtype=torch.int64), settings)
+        expected = torch.zeros(len(scores)).index_copy(0, ids, probs)
         ours = distribution(scores, temperature, top_k, top_p)
         assert ours == pytest.approx(expected.tolist(), abs=1e-6)
         assert [share > 0 for share in ours] == (expected > 0).tolist()
