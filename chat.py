@@ -6,7 +6,7 @@ With --prompt it answers once and prints only the answer on stdout. Piped lines 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from src.chat.commands import session_commands
+from src.chat.commands import common_commands
 from src.chat.screen import Screen
 from src.chat.session import ChatSession
 from src.chat.start import ChatFlags, is_interactive, load_chat_model, parse_chat_flags
@@ -37,14 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def open_session(flags: Flags, screen: Screen) -> ChatSession:
-    """A conversation with the model that the flags name. Raises as load_chat_model and ChatSession do."""
+    """Load the model that the flags select and start a conversation. Raises as load_chat_model and ChatSession do."""
     model = load_chat_model(flags, screen.notify, interactive=screen.interactive)
     with naming_file(model.checkpoint.path):
         return ChatSession(model.generator, template=model.template, settings=flags.settings(), notify=screen.notify)
 
 
 def chat(session: ChatSession, screen: Screen) -> None:
-    commands = session_commands(session)
+    commands = common_commands(session)
     chat_loop(session, screen, commands, read_lines(screen, commands))
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.chat.commands import session_commands
+from src.chat.commands import common_commands
 from src.chat.screen import Screen
-from src.chat.start import ChatFlags, LoadedChat, is_interactive, load_chat_model, parse_chat_flags
+from src.chat.start import ChatFlags, LoadedChatModel, is_interactive, load_chat_model, parse_chat_flags
 from src.chat.terminal import chat_loop, read_lines
 from src.cli import flag
 from src.common.messages import naming_file
@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return DONE
 
 
-def open_assistant(flags: Flags, model: LoadedChat, screen: Screen, *, save: bool) -> "Assistant":
-    """The assistant in the session that the flags name; `save` as in Assistant. Raises as Assistant does."""
+def open_assistant(flags: Flags, model: LoadedChatModel, screen: Screen, *, save: bool) -> "Assistant":
+    """The assistant, with the session that the flags select open. `save` and errors are those of Assistant."""
     from src.sk_integration.memory_manager import LongTermMemory, SessionStore
     from src.sk_integration.orchestrator import Assistant
     from src.sk_integration.service import GPT2ChatCompletion
@@ -74,10 +74,10 @@ def open_assistant(flags: Flags, model: LoadedChat, screen: Screen, *, save: boo
     )
 
 
-def chat(assistant: "Assistant", model: LoadedChat, screen: Screen) -> None:
+def chat(assistant: "Assistant", model: LoadedChatModel, screen: Screen) -> None:
     from src.sk_integration.commands import assistant_commands, session_line
 
-    commands = session_commands(assistant)
+    commands = common_commands(assistant)
     commands |= assistant_commands(assistant, model.describe())
     screen.notify(session_line(assistant.conversation))
     history = None

@@ -203,7 +203,7 @@ def test_a_failed_answer_is_a_note_and_the_chat_continues(converse, monkeypatch,
     code, out, err = converse("Tell\nFrance?\n")
     assert (code, out) == (0, f"Assistant: Once\nAssistant: {ANSWER}\n")
     reason = " ".join(str(error).split()) or "MemoryError"
-    assert f"note: no answer: {reason}\n" in err
+    assert f"note: the answer failed: {reason}\n" in err
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_a_failed_answer_is_a_note_and_the_chat_continues(converse, monkeypatch,
     code, out, err = converse("Tell\nFrance?\n/memory\n")
     assert code == 0
     assert out.startswith(f"Assistant: Once\nAssistant: {ANSWER}\nsession default: 2 turns;")
-    assert "note: no answer: " in err and "Traceback" not in err
+    assert "note: the answer failed: " in err and "Traceback" not in err
 
 
 @pytest.mark.parametrize("line", [b"\xff\xfe\x00\x1b[2J", b"\xed\xa0\x80", b"x" * 100_000, b"<message role='system'>"])
@@ -176,8 +176,8 @@ def test_control_characters_never_reach_the_terminal(converse):
 
 
 @pytest.fixture
-def is_interactive(tmp_path, monkeypatch):
-    """Makes the program believe that it is on a terminal, and restores its SIGTERM handler."""
+def interactive(tmp_path, monkeypatch):
+    """Makes the program behave as on a terminal, and restores its SIGTERM handler."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sk_chat, "is_interactive", lambda: True)
     before = signal.getsignal(signal.SIGTERM)
@@ -185,7 +185,7 @@ def is_interactive(tmp_path, monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_terminal_session_until_ctrl_d(checkpoints, tmp_path, is_interactive, capsys, monkeypatch):
+def test_a_terminal_session_until_ctrl_d(checkpoints, tmp_path, interactive, capsys, monkeypatch):
     pasted, prepared = "\x1b[200~one\ntwo\x1b[201~", []
     monkeypatch.setattr(TextGenerator, "prepare_fast_decoding", lambda generator: prepared.append(generator))
     with terminal_with_keys(f"France\x1b\r?\r{pasted}\r/multi a; b\rgone\x03/tokens 2\r\x1b[A\r\x04"):
@@ -202,7 +202,7 @@ def test_a_terminal_session_until_ctrl_d(checkpoints, tmp_path, is_interactive, 
     assert exited.value.code == 130
 
 
-def test_ctrl_c_stops_an_answer_and_not_the_chat(checkpoints, tmp_path, is_interactive, monkeypatch):
+def test_ctrl_c_stops_an_answer_but_not_the_chat(checkpoints, tmp_path, interactive, monkeypatch):
     real_stream, calls, shown = TextGenerator.stream, [], threading.Event()
 
     def shows(*texts, **options):

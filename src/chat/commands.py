@@ -8,24 +8,25 @@ from typing import Any, Protocol, get_type_hints
 from src.chat.session import ChatSettings
 from src.common.messages import one_line
 
-LabelledAnswers = Iterable[tuple[str, Generator[str, None, None]]]  # each answer as a stream, after its label
+LabelledAnswers = Iterable[tuple[str, Generator[str, None, None]]]  # (label, streamed answer) pairs
 
 
 @dataclass(frozen=True)
 class Command:
     """A command of the chat.
 
-    help: what it does, for /help. run: takes the text after the command's name. It returns the reply, answers to show,
-    or None to leave the chat, and raises ValueError or OSError if it fails. current: the current value, for /help.
+    help: what it does, for /help. current: the current value of a setting, for /help.
+    run: takes the text after the command's name. It returns the reply, answers to show, or None to leave the chat, and
+    raises ValueError or OSError if it fails.
     """
 
     help: str
     run: Callable[[str], str | LabelledAnswers | None]
-    current: Callable[[], str] = str
+    current: Callable[[], str] = lambda: ""
 
 
 class ChatBackend(Protocol):
-    """A conversation that a chat can run on: a ChatSession, or the assistant with memory."""
+    """The conversation behind a chat: a ChatSession, or the Assistant with memory."""
 
     settings: ChatSettings
 
@@ -34,11 +35,11 @@ class ChatBackend(Protocol):
     def reset(self) -> None: ...
 
 
-def session_commands(session: ChatBackend) -> dict[str, Command]:
+def common_commands(backend: ChatBackend) -> dict[str, Command]:
     """The commands by name. /help also lists those that are added to the returned dict."""
 
     def reset(_: str) -> str:
-        session.reset()
+        backend.reset()
         return "conversation cleared"
 
     commands = {
@@ -49,48 +50,48 @@ def session_commands(session: ChatBackend) -> dict[str, Command]:
     }
     hints = get_type_hints(ChatSettings)
     for setting in fields(ChatSettings):
-        kind = int if hints[setting.name] in (int, int | None) else float
+        number_type = int if hints[setting.name] in (int, int | None) else float
         help = f"{setting.name}: {setting.metadata['help']}"
-        commands[setting.metadata["command"]] = _setting_command(session, setting.name, kind, help)
+        commands[setting.metadata["command"]] = _setting_command(backend, setting.name, number_type, help)
     return commands
 
 
 def run_command(line: str, commands: Mapping[str, Command]) -> str | LabelledAnswers | None:
-    """What the command returns. For an unknown or failed command, a reply that says what is wrong."""
-    name, argument = [*line.split(maxsplit=1), ""][:2]
+    """Run a command and return its result; for an unknown or failed command, a reply that says what is wrong."""
+    name, *argument = line.split(maxsplit=1)
     command = commands.get(name.lower())
     if command is None:
         near = get_close_matches(name.lower(), commands, 1)
         hint = f"did you mean {near[0]}?" if near else "/help lists the commands"
-        return f"{name[:40]}: unknown command; {hint} (to send a message that begins with a slash, type two slashes)"
+        return f"{name[:40]}: unknown command; {hint} (type // to start a message with a slash)"
     try:
-        return command.run(argument.strip())
+        return command.run(argument[0].strip() if argument else "")
     except (ValueError, OSError) as error:
         return one_line(error)
 
 
-def _setting_command(session: ChatBackend, name: str, kind: Callable[[str], float], help: str) -> Command:
-    """The command that shows a setting or changes it."""
+def _setting_command(backend: ChatBackend, name: str, number_type: type[int | float], help: str) -> Command:
+    """The command that shows or changes a setting."""
 
     def current() -> str:
-        value = getattr(session.settings, name)
+        value = getattr(backend.settings, name)
         return "off" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
     def show_or_change(argument: str) -> str:
         if argument:
-            session.settings = replace(session.settings, **{name: _parse_value(name, kind, argument)})
+            backend.settings = replace(backend.settings, **{name: _parse_value(name, number_type, argument)})
         return f"{name} is {current()}"
 
     return Command(help, show_or_change, current)
 
 
-def _parse_value(name: str, kind: Callable[[str], float], text: str) -> Any:
+def _parse_value(name: str, number_type: type[int | float], text: str) -> Any:
     if text.lower() in ("off", "none"):
         return None
     try:
-        return kind(text)
+        return number_type(text)
     except ValueError:
-        expected = "whole number" if kind is int else "number"
+        expected = "whole number" if number_type is int else "number"
         raise ValueError(f"{name} must be a {expected}, got {text[:40]!r}") from None
 
 
@@ -100,6 +101,5 @@ def _help(commands: Mapping[str, Command]) -> str:
         current = command.current()
         lines.append(f"{name:<9} {command.help}" + (f" (now {current})" if current else ""))
     lines.append("A setting without a value shows the current one; off (or none) disables a filter or the seed.")
-    lines.append("Ctrl-C stops an answer. Alt-Enter starts a new line. To send a message that begins with a slash,")
-    lines.append("type two slashes.")
+    lines.append("Ctrl-C stops an answer. Alt-Enter starts a new line. Type // to start a message with a slash.")
     return "\n".join(lines)

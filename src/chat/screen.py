@@ -13,20 +13,20 @@ from typing import TextIO
 
 ASSISTANT = "Assistant: "
 
-# Control characters can drive the terminal, and bidi marks can disguise text; strip both from model output.
+# Control characters can drive the terminal, and bidi marks can disguise text: replace both.
 _REPLACED = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)]
 _SAFE = {**dict.fromkeys(_REPLACED, "\N{REPLACEMENT CHARACTER}"), ord("\n"): "\n", ord("\t"): "    ", ord("\r"): None}
 
 
 def printable(text: str) -> str:
-    """The text with every character replaced that a terminal would interpret instead of showing it."""
+    """The text with U+FFFD for each character that could control the terminal or disguise text; tabs become spaces."""
     return text.translate(_SAFE)
 
 
 class Screen:
-    """Shows answers and replies on stdout. Notes go to stderr or, on a terminal, in between.
+    """Shows answers and replies on stdout. Notes go to stderr, or on a terminal to stdout as well.
 
-    Notes that arrive during an answer are shown after it.
+    A note that arrives during an answer is shown after it.
     """
 
     def __init__(self, *, interactive: bool) -> None:
@@ -37,7 +37,7 @@ class Screen:
         """Show a note: a message that is neither an answer nor the reply to a command."""
         if self._held_notes is None:
             self._print(f"({note})\n" if self.interactive else f"note: {note}\n", "ansibrightblack", sys.stderr)
-        elif note not in self._held_notes:  # a long answer shifts the context window many times
+        elif note not in self._held_notes:  # a long answer warns each time the context window shifts
             self._held_notes.append(note)
 
     def show_reply(self, text: str) -> None:
@@ -47,9 +47,12 @@ class Screen:
     def show_answer(self, pieces: Generator[str, None, None], label: str = ASSISTANT) -> None:
         """Show an answer while it is generated. Always ends the line and closes `pieces`, even on error."""
         self._print(label, "bold", sys.stdout)
-        text = _lstrip(map(printable, pieces)) if label else map(printable, pieces)
+        text: Iterator[str] = map(printable, pieces)
+        if label:
+            text = _lstrip(text)
         if self.interactive:
-            text = wrapped(text, _columns(), len(label.rpartition("\n")[2]))
+            start_column = len(label.rpartition("\n")[2])
+            text = wrapped(text, _columns(), start_column)
         self._held_notes = []
         try:
             with closing(pieces):
@@ -65,7 +68,7 @@ class Screen:
 
     @contextmanager
     def warnings_as_notes(self) -> Iterator[None]:
-        """Shows warnings that our modules log inside the context as notes."""
+        """While active, shows the warnings that our modules log as notes."""
         handler = logging.Handler(logging.WARNING)
         handler.emit = lambda record: self.notify(record.getMessage())  # type: ignore[method-assign]
         logger = logging.getLogger("src")
@@ -93,13 +96,13 @@ def _columns() -> int:
 def wrapped(pieces: Iterable[str], width: int, column: int) -> Iterator[str]:
     """The text of the pieces, with a line break before each word that would cross the terminal's right edge.
 
-    width: columns of the terminal. column: where the text starts. A word is held back until it is complete; every wide
-    character, such as a Chinese one, counts as a word.
+    width: columns of the terminal. column: the column in which the text starts. A word is held back until it is
+    complete; every wide character, such as a Chinese one, counts as a word.
     """
     from prompt_toolkit.utils import get_cwidth
 
     word = ""
-    for character in chain(chain.from_iterable(pieces), [""]):
+    for character in chain(chain.from_iterable(pieces), [""]):  # "" ends the last word
         if character and not character.isspace() and get_cwidth(character) < 2 and len(word) < width:
             word += character
             continue

@@ -1,7 +1,7 @@
 """A conversation with a model: the messages that fit its context, and each answer as a stream.
 
-A message is the words of one side; a turn is a user message with its answer. There is no terminal and no file in here,
-so every front end can use it.
+A message is the text of one side; a turn is a user message and its answer. Nothing here uses the terminal or a file, so
+any front end can use this module.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from src.model.decoding.sampling import SamplingSettings, option, with_default
 from src.model.generate import PrefixCache, TextGenerator
 
 NEXT_TURN = "\n### Instruction:"  # if the model generates this heading, it is impersonating the user
-RAW_MODEL = (
+RAW_MODEL_NOTE = (
     "this is a raw language model: it continues your text instead of answering it; "
     "python instruction_tune.py makes a model that answers"
 )
@@ -24,7 +24,7 @@ RAW_MODEL = (
 
 @dataclass(frozen=True, kw_only=True)
 class ChatSettings(SamplingSettings):
-    """How answers are generated. The flags and commands of the chats, and their defaults, follow from the fields.
+    """How answers are generated. The chats derive their flags and commands, with the defaults, from the fields.
 
     Raises ValueError naming every bad value at once.
     """
@@ -50,7 +50,7 @@ class ChatSettings(SamplingSettings):
 
 @dataclass(frozen=True)
 class EncodedMessage:
-    """A message with its token ids, headings included."""
+    """A message with its token ids, including the headings of the template."""
 
     role: Role
     text: str
@@ -70,16 +70,16 @@ class Usage:
 
 
 class ChatSession:
-    """One conversation. `settings` can be replaced at any time, with effect from the next answer.
+    """One conversation. `settings` can be replaced at any time; the next answer uses the new ones.
 
     template: the prompt template that the model was tuned with; None for a raw model, which continues text.
     notify: gets one-line messages for the user: that the model is raw, and what was dropped from the context.
-    system: a message that always stays in front. prefix_cache: lets sessions share their KV cache; each session has
-    one of its own by default, so a turn only computes its new tokens.
+    system: the system message, which is never dropped. prefix_cache: a KV cache to share with other sessions; by
+    default the session has its own. It saves recomputing the earlier turns.
 
     After an answer, `finish_reason` is "stop" (the model ended it), "length" (max_tokens) or "interrupted";
-    `prompt_tokens` and `answer_tokens` are its token counts. `dropped_messages` counts the messages that have left the
-    context since the session was created.
+    `prompt_tokens` and `answer_tokens` are its token counts (`answer_tokens` is 0 if the stream was closed or failed).
+    `dropped_messages` counts the messages that left the context since the session was created; 0 for a raw model.
 
     Raises ValueError for an unknown template, and if the context is too small for a chat.
     """
@@ -112,7 +112,7 @@ class ChatSession:
         self._system = [self._encode("system", without_surrogates(system).strip())] if system else []
         self._check_context_length()
         if self.is_raw:
-            notify(RAW_MODEL)
+            notify(RAW_MODEL_NOTE)
 
     @property
     def messages(self) -> tuple[EncodedMessage, ...]:
@@ -122,7 +122,7 @@ class ChatSession:
     @property
     def usage(self) -> Usage:
         context = self.generator.model.config.context_length
-        answer = min(self.settings.max_tokens, context // 2)  # a longer answer shifts the context window
+        answer = min(self.settings.max_tokens, context // 2)  # room for the answer; a longer one shifts the window
         return Usage(_token_count(self._system) + _token_count(self._messages), context - answer)
 
     def reset(self) -> None:
@@ -131,20 +131,20 @@ class ChatSession:
         self.finish_reason = None
 
     def add_turn(self, message: str, answer: str) -> None:
-        """Append a user message and its answer from elsewhere, without running the model."""
+        """Append a user message and a given answer, without running the model."""
         self._messages.append(self._encode_user_message(message))
         self._messages.append(self._encode("assistant", without_surrogates(answer)))
 
     def reply(self, text: str, should_stop: Callable[[], bool] = lambda: False) -> Generator[str, None, None]:
-        """Streams the answer to a message. At its end, or when it is closed, the turn joins the conversation.
+        """Streams the answer to a message. When the stream ends or is closed, the turn is added to the conversation.
 
-        should_stop: called after every token; True interrupts the answer. For callers that cannot close the generator
+        should_stop: called after every piece; True interrupts the answer. For callers that cannot close the generator
         because another thread runs it.
 
-        Raises ValueError, on the first step, for an empty message.
+        Raises ValueError for an empty message, when the first piece is requested.
         """
         prompt, message = self._build_prompt(self._encode_user_message(text))
-        self.prompt_tokens = len(prompt)
+        self.prompt_tokens, self.answer_tokens = len(prompt), 0
         settings = self.settings
         stream = self.generator.stream(
             prompt,
@@ -175,12 +175,13 @@ class ChatSession:
         if self.is_raw:
             ids = _join_ids([*self._messages, message])
             if len(ids) > budget:
-                self.notify(f"the first {len(ids) - budget} tokens of the text no longer fit {self._context}")
+                self.notify(f"the first {len(ids) - budget} tokens of the text no longer fit {self._context_text}")
             return ids[-budget:], message
         room = budget - _token_count(self._system)
         if len(message.ids) > room:
             message = self._truncate(message.text, room)
-            self.notify(f"the message does not fit {self._context}: only its end is used, from {message.text[:20]!r}")
+            start = repr(message.text[:20])
+            self.notify(f"the message does not fit {self._context_text}: only its end is used, from {start}")
         self._drop_oldest_turns(room - len(message.ids))
         return _join_ids([*self._system, *self._messages, message]), message
 
@@ -193,9 +194,9 @@ class ChatSession:
             del self._messages[:dropped]
             self.dropped_messages += dropped
             if dropped == 2:
-                self.notify(f"the oldest turn no longer fits {self._context} and was dropped")
+                self.notify(f"the oldest turn no longer fits {self._context_text} and was dropped")
             else:
-                self.notify(f"the oldest {dropped // 2} turns no longer fit {self._context} and were dropped")
+                self.notify(f"the oldest {dropped // 2} turns no longer fit {self._context_text} and were dropped")
 
     def _truncate(self, text: str, room: int) -> EncodedMessage:
         """As much of the end of a user message as fits into `room` tokens with its headings."""
@@ -206,7 +207,7 @@ class ChatSession:
             message = self._encode("user", end.strip())
             if len(message.ids) <= room:
                 return message
-            keep -= len(message.ids) - room  # text that is cut elsewhere can encode to more tokens
+            keep -= len(message.ids) - room  # the shortened text can encode to more tokens
 
     def _check_context_length(self) -> None:
         context = self.generator.model.config.context_length
@@ -214,12 +215,12 @@ class ChatSession:
         needed = _token_count(self._system) + len(self._encode("user", "").ids) + 1
         if needed > room:
             raise ValueError(
-                f"{self._context} is too small: it leaves room for {room} tokens of prompt, but the system message and "
-                f"the headings of a message take {needed}"
+                f"{self._context_text} is too small: it leaves room for {room} tokens of prompt, but the system "
+                f"message and the headings of a message take {needed}"
             )
 
     @property
-    def _context(self) -> str:
+    def _context_text(self) -> str:
         return f"the context of {self.generator.model.config.context_length} tokens"
 
     def _encode_user_message(self, text: str) -> EncodedMessage:

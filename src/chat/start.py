@@ -43,7 +43,7 @@ F = TypeVar("F", bound=ChatFlags)
 
 
 def parse_chat_flags(cls: type[F], argv: Sequence[str] | None, description: str) -> tuple[F, set[str]]:
-    """The same as `src.cli.parse`. Exits with code 2 also if --prompt is empty."""
+    """The flags and the names of those that the user set, as `src.cli.parse`. An empty --prompt exits with code 2."""
     flags, given = parse(cls, argv, description)
     if "prompt" in given and not flags.prompt.strip():
         Parser(description).error("--prompt is empty")
@@ -51,7 +51,7 @@ def parse_chat_flags(cls: type[F], argv: Sequence[str] | None, description: str)
 
 
 @dataclass(frozen=True)
-class LoadedChat:
+class LoadedChatModel:
     """A model ready to chat, the checkpoint it was loaded from, and the device it runs on."""
 
     generator: TextGenerator
@@ -72,14 +72,14 @@ class LoadedChat:
             "parameters": f"{total:,}, {without_embeddings:,} without the embeddings",
             "context": f"{config.context_length} tokens",
             "tokenizer": f"{checkpoint.encoding.name}, {checkpoint.encoding.n_vocab:,} tokens",
-            "template": self.template or "none: it continues text",
+            "template": self.template or "none: a raw model, it continues text",
             "device": self.device,
         }
         return "\n".join(f"{name:<12}{value}" for name, value in rows.items())
 
 
-def load_chat_model(flags: ChatFlags, notify: Callable[[str], None], *, interactive: bool) -> LoadedChat:
-    """Load the model that the flags name, and notify the user which one it is.
+def load_chat_model(flags: ChatFlags, notify: Callable[[str], None], *, interactive: bool) -> LoadedChatModel:
+    """Load the model that the flags select, and notify the user which one it is.
 
     interactive: prepares faster decoding in the background, which pays off over many answers.
 
@@ -99,7 +99,7 @@ def load_chat_model(flags: ChatFlags, notify: Callable[[str], None], *, interact
         generator = TextGenerator(model, checkpoint.encoding, device)
     if interactive:
         generator.prepare_fast_decoding()
-    return LoadedChat(generator, checkpoint, device_name)
+    return LoadedChatModel(generator, checkpoint, device_name)
 
 
 def is_interactive() -> bool:

@@ -17,7 +17,7 @@ YOU = "You: "
 
 
 def read_lines(screen: Screen, commands: Mapping[str, Command], history: "History | None" = None) -> Iterator[str]:
-    """The user's lines: typed on a terminal, or else from stdin."""
+    """The user's lines: typed if the screen is interactive, otherwise read from stdin."""
     if not screen.interactive:
         return piped_lines()
     # The scripts' SIGTERM handler acts like Ctrl-C, which here would only stop an answer.
@@ -68,7 +68,7 @@ def piped_lines() -> Iterator[str]:
     yield from sys.stdin
 
 
-def chat_loop(session: ChatBackend, screen: Screen, commands: Mapping[str, Command], lines: Iterable[str]) -> None:
+def chat_loop(backend: ChatBackend, screen: Screen, commands: Mapping[str, Command], lines: Iterable[str]) -> None:
     """Answer each line until the lines end or a command leaves the chat.
 
     On a terminal, Ctrl-C stops the answer; otherwise it is raised as KeyboardInterrupt.
@@ -88,13 +88,13 @@ def chat_loop(session: ChatBackend, screen: Screen, commands: Mapping[str, Comma
                     for label, pieces in result:
                         screen.show_answer(pieces, label)
             else:
-                screen.show_answer(session.reply(text[1:] if text.startswith("//") else text))
+                screen.show_answer(backend.reply(text[1:] if text.startswith("//") else text))
         except KeyboardInterrupt:
             if not screen.interactive:
                 raise
             screen.notify("stopped")
         except (ValueError, RuntimeError, MemoryError) as error:
-            screen.notify(f"no answer: {one_line(error)}")
+            screen.notify(f"the answer failed: {one_line(error)}")
 
 
 def _exit(*_: object) -> NoReturn:

@@ -1,6 +1,6 @@
-"""Extracts facts about the user from their messages, and the words that a question is searched by.
+"""Extracts facts about the user from their messages, and splits text into words for the search.
 
-This uses word lists and no grammar, for English only. benchmarks/memory_recall.py measures how well it works.
+It uses word lists and no grammar, and works for English only. benchmarks/memory_recall.py measures how well it works.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Facts that the user told in any conversation, stored in one SQLite file and searched by the words of a question.
+"""Facts that the user stated in any conversation, in one SQLite file, searched by the words of a question.
 
 SQLite's full-text index FTS5 finds and ranks them with English stemming: no other library, no download, no vectors.
 """
@@ -18,7 +18,7 @@ from src.memory.private_files import CHECK_FOLDER, LOCK_TIMEOUT_S, explain, lock
 
 VERSION = 1
 
-# The least score of a recalled fact: for a question about the user ("my", "we"), and for any other question. Chosen
+# The minimum score of a recalled fact: for a question about the user ("my", "we"), and for any other question. Chosen
 # with benchmarks/memory_recall.py.
 MIN_SCORE_PERSONAL, MIN_SCORE_OTHER = 0.25, 0.5
 # Inverse document frequencies assume at least this many facts: with only a few, every word would look common.
@@ -26,6 +26,7 @@ _MIN_FACT_COUNT = 100
 _MAX_QUERY_WORDS = 100
 
 # The index refers to the table instead of copying its text. AUTOINCREMENT: the id of a deleted fact is never reused.
+# same: the normalised text, by which a fact is stored only once.
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE memory(
@@ -47,7 +48,7 @@ _COLUMNS = "memory.id, memory.text, memory.session, memory.created"
 
 @dataclass(frozen=True)
 class Fact:
-    """A fact in the user's words, the session that it was told in, and when (Unix time)."""
+    """A fact in the user's words, the session it comes from, and when it was stored (Unix time)."""
 
     id: int
     text: str
@@ -57,7 +58,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class RecalledFact:
-    """A fact and its score for a question: the share, 0 to 1, of the question's word weight that the fact contains."""
+    """A fact and its relevance to a question, from 0 to 1; see LongTermMemory.recall."""
 
     fact: Fact
     score: float
@@ -95,10 +96,10 @@ class LongTermMemory:
             return Fact(cursor.lastrowid or 0, *row) if cursor.rowcount else None
 
     def recall(self, query: str, top: int = 3) -> list[RecalledFact]:
-        """Up to `top` facts relevant to the query, best first and the latest first among equals; often none.
+        """Up to `top` facts relevant to the query, highest score first; often none.
 
-        A fact scores the share of the query's word weight that it contains. A word weighs more the fewer facts contain
-        it (BM25's inverse document frequency).
+        A score is the weight of the query words in the fact, divided by the weight of all query words. Rare words weigh
+        more: the weight is BM25's inverse document frequency. FTS5's BM25 breaks ties, then the newest fact wins.
         """
         query_words = words_of(without_surrogates(query))
         words = [word for word in query_words if word not in STOP_WORDS][:_MAX_QUERY_WORDS]
@@ -117,7 +118,8 @@ class LongTermMemory:
             )
             rows = db.execute(ranked, (_any_of(words + personal),))
             found = [RecalledFact(Fact(*row), scores[row[0]]) for row in rows if row[0] in scores]
-        return sorted(found, key=lambda recalled: recalled.score, reverse=True)[:top]  # stable: FTS5 orders equals
+        found.sort(key=lambda recalled: recalled.score, reverse=True)  # stable: ties stay in FTS5's order
+        return found[:top]
 
     def all(self) -> list[Fact]:
         """Every fact, oldest first."""
@@ -128,7 +130,7 @@ class LongTermMemory:
         """Delete a fact, also from the index. Raises ValueError listing the ids that exist."""
         with self._using() as db:
             db.execute("BEGIN IMMEDIATE")
-            row = db.execute(f"SELECT {_COLUMNS} FROM memory WHERE id = ?", (str(id),)).fetchone()
+            row = db.execute(f"SELECT {_COLUMNS} FROM memory WHERE id = ?", (str(id),)).fetchone()  # str: any size
             if row is None:
                 ids = [str(id) for (id,) in db.execute("SELECT id FROM memory ORDER BY id")]
                 listed = ", ".join(ids[-20:]) or "none"
@@ -204,7 +206,7 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _scores(db: sqlite3.Connection, words: Sequence[str]) -> dict[int, float]:
-    """For every fact with at least one of the words: the share of the words' total weight that it contains."""
+    """The score, by fact id, of every fact that contains at least one of the words."""
     (fact_count,) = db.execute("SELECT max(count(*), ?) FROM memory", (_MIN_FACT_COUNT,)).fetchone()
     weights: dict[int, float] = {}
     total = 0.0

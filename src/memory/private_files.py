@@ -1,4 +1,4 @@
-"""Files that only their owner can read, and a lock so that one program writes at a time."""
+"""Files that only their owner can read, and a lock that lets one program write at a time."""
 
 import sqlite3
 from collections.abc import Generator
@@ -56,7 +56,7 @@ def locked(folder: Path) -> Generator[None, None, None]:
     lock is not free within `LOCK_TIMEOUT_S`.
     """
     make_private_folder(folder)
-    # SQLite's lock on an empty file: it is in the standard library, works on every system and can wait.
+    # SQLite's lock on an empty file: it is in the standard library, works on every system and has a timeout.
     with closing(sqlite3.connect(":memory:", timeout=LOCK_TIMEOUT_S, isolation_level=None)) as lock:
         try:
             lock.execute("ATTACH ? AS lock", (str(folder / ".lock"),))

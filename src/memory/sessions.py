@@ -18,7 +18,7 @@ from src.memory.private_files import CHECK_FOLDER, locked, quarantine, write_pri
 FORMAT = 1
 _ROLES = ("system", "user", "assistant")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_DEVICE = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
+_WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class StoredMessage:
         object.__setattr__(self, "text", without_surrogates(self.text))
 
 
-Turn = tuple[StoredMessage, ...]  # a user message and everything up to the next one
+Turn = tuple[StoredMessage, ...]  # a message of the user or the system, and the answers to it
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Conversation:
     on_disk: tuple[tuple[StoredMessage, ...], str] = field(default=((), ""), init=False, repr=False, compare=False)
 
     @property
-    def turns(self) -> int:
+    def turn_count(self) -> int:
         """The number of user messages."""
         return sum(message.role == "user" for message in self.messages)
 
@@ -61,10 +61,10 @@ class Conversation:
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """A conversation as a list shows it: its name, its number of turns, and when it was saved (Unix time)."""
+    """An entry of the list of sessions. saved: when the file was last written (Unix time)."""
 
     name: str
-    turns: int
+    turn_count: int
     saved: float
 
 
@@ -117,12 +117,12 @@ class SessionStore:
         return path
 
     def list_sessions(self) -> list[SessionInfo]:
-        """All readable conversations, the last saved first. `notify` gets a message for each unreadable one."""
+        """All readable conversations, most recently saved first. `notify` gets a message for each unreadable one."""
         found = []
         for path in self._files():
             try:
                 if conversation := _read(path):
-                    found.append(SessionInfo(path.stem, conversation.turns, path.stat().st_mtime))
+                    found.append(SessionInfo(path.stem, conversation.turn_count, path.stat().st_mtime))
             except (ValueError, OSError) as error:
                 self.notify(str(error))
         return sorted(found, key=lambda info: info.saved, reverse=True)
@@ -143,7 +143,7 @@ class SessionStore:
         shown = repr(name[:70])
         if not _NAME.fullmatch(name):
             raise ValueError(f"session {shown}: a name has 1 to 64 letters (a-z), digits, - and _; choose another name")
-        if _DEVICE.fullmatch(name):
+        if _WINDOWS_DEVICE.fullmatch(name):
             raise ValueError(f"session {shown}: Windows reserves this name for a device; choose another name")
         for file in self._files():
             if file.stem != name and file.stem.lower() == name.lower():
@@ -187,7 +187,7 @@ def _read(path: Path) -> Conversation | None:
         content = json.loads(data.decode("utf-8"))
         version = content["format"]
         if version == FORMAT:
-            return _conversation(path.stem, content)
+            return _parse(path.stem, content)
         if not isinstance(version, int) or version < FORMAT:
             raise ValueError(f"format {version!r}")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -195,8 +195,8 @@ def _read(path: Path) -> Conversation | None:
     raise ValueError(f"{path}: written by a newer version of this program; use that one, or another --session")
 
 
-def _conversation(name: str, content: dict[str, Any]) -> Conversation:
-    """Raises KeyError, TypeError or ValueError if the content is not a conversation."""
+def _parse(name: str, content: dict[str, Any]) -> Conversation:
+    """The conversation in a file's JSON. Raises KeyError, TypeError or ValueError if there is none."""
     messages, summary, revision = content["messages"], content["summary"], content["revision"]
     if not isinstance(messages, list) or not isinstance(summary, str) or not isinstance(revision, int):
         raise TypeError("messages, summary or revision")

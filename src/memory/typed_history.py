@@ -25,4 +25,4 @@ class TypedHistory(FileHistory):
         try:
             super().store_string(without_surrogates(string))
         except OSError as error:
-            self._notify(f"{self._path}: this line is not saved for the arrow keys ({error.strerror})")
+            self._notify(f"{self._path}: could not save this line in the history ({error.strerror})")

@@ -26,7 +26,7 @@ def assistant_commands(assistant: Assistant, model_info: str) -> dict[str, Comma
         "/multi": command("answer step by step: /multi name a fruit; write a line about it", multi),
         "/memory": command("show the conversation, its tokens and the saved facts", memory),
         "/forget": command("delete a saved fact by its number, or all facts", forget),
-        "/save": command("copy this conversation to another session", save),
+        "/save": command("copy this conversation to a new session", save),
         "/load": command("switch to another session, new or old", load),
         "/sessions": command("list the sessions", sessions),
         "/settings": command("show the settings", settings),
@@ -60,7 +60,7 @@ def load(assistant: Assistant, name: str) -> str:
 
 def session_line(conversation: Conversation) -> str:
     """The session's name and its number of turns."""
-    turns = conversation.turns
+    turns = conversation.turn_count
     return f"session {conversation.name}: " + (f"{_count(turns, 'turn')}; /reset starts over" if turns else "empty")
 
 
@@ -72,7 +72,7 @@ def sessions(assistant: Assistant, _: str) -> str:
     lines = []
     for info in infos:
         mark = "*" if info.name == assistant.conversation.name else " "
-        lines.append(f"{mark} {info.name:<{width}}  {_count(info.turns, 'turn'):>10}  saved {_date(info.saved)}")
+        lines.append(f"{mark} {info.name:<{width}}  {_count(info.turn_count, 'turn'):>10}  saved {_date(info.saved)}")
     return "\n".join(lines)
 
 

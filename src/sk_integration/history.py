@@ -1,6 +1,6 @@
 """Converts a Semantic Kernel chat history into what the model was tuned on: user messages, each with its answer.
 
-Other programs order their messages freely. No user's text is lost:
+Other programs may order their messages differently. No text of a user is lost:
 
 - Leading system messages become the system message. Later ones, and tool results, count as user messages.
 - Consecutive messages of one role are joined with an empty line between them. Empty messages are dropped.
@@ -32,7 +32,10 @@ class ChatRequest:
 
 
 def parse_history(messages: Sequence[ChatMessageContent]) -> ChatRequest:
-    """Raises ServiceInvalidRequestError if there is no text to answer, or if a message holds something else."""
+    """The request that a history makes.
+
+    Raises ServiceInvalidRequestError if there is no text to answer, or if a message contains something else than text.
+    """
     system, alternating = _merge_by_role(messages)
     if len(alternating) > 1 and alternating[0][0] == "assistant":
         del alternating[0]

@@ -1,4 +1,4 @@
-"""An asyncio event loop in its own thread, so that synchronous code can call Semantic Kernel.
+"""An asyncio event loop in its own thread, which lets synchronous code call Semantic Kernel.
 
 The main thread stays free for the terminal and Ctrl-C, and neither can block the loop.
 """
@@ -28,11 +28,11 @@ class LoopThread:
         await self._closed.wait()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Wait for the coroutine; returns its result or raises its exception."""
+        """Wait for the coroutine, and return its result or raise its exception."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def stream(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-        """Yields the items as they arrive, and raises what they raise.
+        """Yields the items as they arrive, and raises the exception of the async generator.
 
         Closing the stream cancels the async generator and waits until it has ended.
         """
@@ -62,7 +62,7 @@ class LoopThread:
             assert item is not None
             item.result()
         finally:
-            if isinstance(item, tuple):  # left before the end
+            if isinstance(item, tuple):  # the caller stopped before the end
                 self._loop.call_soon_threadsafe(cancel)
                 while isinstance(_next(received), tuple):
                     pass

@@ -1,4 +1,4 @@
-"""What the assistant remembers: conversations, each in its own file, and facts that every conversation can recall."""
+"""The assistant's memory, re-exported from src.memory: saved conversations, and facts that all of them can recall."""
 
 from src.memory.long_term import Fact, LongTermMemory, RecalledFact
 from src.memory.sessions import Conversation, SessionInfo, SessionStore, StoredMessage

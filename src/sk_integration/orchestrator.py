@@ -10,6 +10,7 @@ from semantic_kernel.exceptions import KernelException
 from semantic_kernel.functions import KernelArguments
 
 from src.chat.session import ChatSettings, Usage
+from src.common.messages import without_surrogates
 from src.sk_integration.loop_thread import LoopThread
 from src.sk_integration.memory_manager import Conversation, LongTermMemory, SessionStore, StoredMessage
 from src.sk_integration.plugins import register_plugins
@@ -24,12 +25,12 @@ _SUMMARY_WORDS, _SUMMARY_QUESTIONS = 8, 20
 class Assistant:
     """One conversation at a time, and a long-term memory that all conversations share. Close it after use.
 
-    `settings` can be replaced at any time, with effect from the next answer. save: whether the conversation is loaded
+    `settings` can be replaced at any time; the next answer uses the new ones. save: whether the conversation is loaded
     from the store, and saved there after every answer. notify: gets one-line messages for the user: facts remembered or
     recalled, turns dropped from the context, disk errors.
 
-    Answers are generators. However one ends, the text so far stays in the conversation. If the model fails, ValueError,
-    RuntimeError or MemoryError is raised, and the next message can be answered.
+    Answers are generators. However an answer ends, its text so far stays in the conversation. If the model fails, the
+    generator raises ValueError, RuntimeError or MemoryError, and the next message can be answered.
 
     Raises ValueError for an invalid session name, and OSError if the session cannot be read.
     """
@@ -49,7 +50,7 @@ class Assistant:
         self.kernel = Kernel(services=service)
         register_plugins(self.kernel, memory)
         self.finish_reason = "interrupted"
-        self._saves = save
+        self._autosave = save
         self._open(store.load(session) if save else Conversation(session))
         self._loop = LoopThread()
 
@@ -61,7 +62,7 @@ class Assistant:
         """Streams the answer to a message. Recalled facts go in front of the conversation, for this prompt only."""
         if not text.strip():
             raise ValueError("the message is empty")
-        text = StoredMessage("user", text).text
+        text = without_surrogates(text)
         facts = self._recall(text)
         if remembered := self._invoke("memory", "remember", text=text, session=self.conversation.name):
             self.notify(f"remembered {remembered}")
@@ -72,7 +73,7 @@ class Assistant:
     def refine(self, instruction: str = REFINE_INSTRUCTION) -> Generator[str, None, None]:
         """Streams an improved version of the last answer, which then replaces it.
 
-        An empty or interrupted version does not. Raises ValueError, immediately, if there is no answer.
+        An empty or interrupted version changes nothing. Raises ValueError, immediately, if there is no answer.
         """
         if not self.conversation.messages:
             raise ValueError("there is no answer to refine yet; ask something first")
@@ -89,7 +90,9 @@ class Assistant:
         return _and_then(pieces, replace)
 
     def multi(self, task: str, steps: Sequence[str]) -> Iterator[tuple[str, Generator[str, None, None]]]:
-        """For each step a label and the answer. Its prompt has the task and the previous answer, and nothing else.
+        """Yields a label and the streamed answer for each step.
+
+        A step's prompt contains the task, the previous answer and the step, but not the rest of the conversation.
 
         Every answered step becomes a turn of the conversation. Raises ValueError if the previous step has no answer:
         its stream was not consumed, or the model failed before its first word.
@@ -112,8 +115,8 @@ class Assistant:
         self._save()
 
     def switch_to(self, name: str) -> None:
-        """Open another session, an empty one if there is none of that name. Raises as the store does."""
-        self._saves = True
+        """Open another session, empty if the name is new, and save it from now on. Raises as the store does."""
+        self._autosave = True
         self._open(self.store.load(name))
 
     def save_copy(self, name: str) -> None:
@@ -135,7 +138,7 @@ class Assistant:
     def _last_message(self) -> StoredMessage | None:
         return self.conversation.messages[-1] if self.conversation.messages else None
 
-    def _messages_in_context(self) -> list[int]:
+    def _indices_in_context(self) -> list[int]:
         """Indices of the conversation's messages that still fit, without turns whose answer is empty."""
         indices: list[int] = []
         for i in range(self.dropped_messages, len(self.conversation.messages)):
@@ -148,14 +151,14 @@ class Assistant:
     def _history(self, facts: Sequence[str] = ()) -> ChatHistory:
         """The messages in context, after a system message with the facts."""
         history = ChatHistory(system_message=FACTS_HEADING + " ".join(facts)) if facts else ChatHistory()
-        for i in self._messages_in_context():
+        for i in self._indices_in_context():
             message = self.conversation.messages[i]
             history.add_message(ChatMessageContent(role=AuthorRole(message.role), content=message.text))
         return history
 
     def _recall(self, text: str) -> list[str]:
-        """Facts relevant to a message, without those that are in the conversation anyway."""
-        if self.service.is_raw:  # it continues a text, and facts are not part of that
+        """Facts relevant to a message, without those that the context already contains."""
+        if self.service.is_raw:  # it would continue the facts too
             return []
         in_context = [" ".join(message.text.split()) for message in self.conversation.messages[self.dropped_messages :]]
         recalled = self._invoke("memory", "recall", query=text).splitlines()
@@ -168,7 +171,7 @@ class Assistant:
         return facts
 
     def _record(self, question: str, pieces: Generator[str, None, None]) -> Generator[str, None, None]:
-        """The pieces. At their end, or when the generator is closed, the turn is added to the conversation."""
+        """Yields the pieces. When they end or the generator is closed, the turn is added to the conversation."""
 
         def add_turn(answer: str) -> None:
             if answer or self.finish_reason != "interrupted":
@@ -183,7 +186,7 @@ class Assistant:
 
     def _stream(self, plugin: str, function: str, **arguments: object) -> Generator[str, None, None]:
         """Streams the answer of a kernel function. Keeps track of the finish reason and of dropped messages."""
-        self.finish_reason, in_context = "interrupted", self._messages_in_context()
+        self.finish_reason, in_context = "interrupted", self._indices_in_context()
         settings = GPT2ChatSettings.of(self.settings, self.service.service_id)
         parts = self.kernel.invoke_stream(
             plugin_name=plugin, function_name=function, arguments=KernelArguments(settings=settings, **arguments)
@@ -212,8 +215,8 @@ class Assistant:
             return ""
 
     def _save(self) -> None:
-        """Save the conversation. A disk error must not end the chat: it is notified, and the next answer retries."""
-        if not self._saves:
+        """Save the conversation. After a disk error, the user gets a note, the chat continues and the next answer retries."""
+        if not self._autosave:
             return
         before = list(self.conversation.messages)
         try:
@@ -225,7 +228,7 @@ class Assistant:
 
 
 def _and_then(pieces: Generator[str, None, None], finish: Callable[[str], None]) -> Generator[str, None, None]:
-    """The pieces. At their end, or when the generator is closed, `finish` gets the text so far."""
+    """Yields the pieces. When they end or the generator is closed, `finish` is called with the text so far."""
     text: list[str] = []
     try:
         for piece in pieces:
@@ -237,9 +240,9 @@ def _and_then(pieces: Generator[str, None, None], finish: Callable[[str], None])
 
 
 def summarise(messages: Sequence[StoredMessage]) -> str:
-    """The first words of each question, of the last questions if there are many.
+    """The first words of each question, or of the last ones if there are many.
 
-    It quotes, because a model of a few million parameters cannot write a summary.
+    A summary of quotes, because a model of a few million parameters cannot write a summary.
     """
     questions = [message.text.split() for message in messages if message.role == "user"]
     starts = [
@@ -247,7 +250,7 @@ def summarise(messages: Sequence[StoredMessage]) -> str:
         for words in questions[-_SUMMARY_QUESTIONS:]
     ]
     earlier = len(questions) - len(starts)
-    return ("; ".join(starts) + (f" (and {earlier} before)" if earlier else "")) if starts else ""
+    return ("; ".join(starts) + (f" (and {earlier} earlier)" if earlier else "")) if starts else ""
 
 
 def _root_cause(error: BaseException) -> Exception:

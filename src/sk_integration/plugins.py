@@ -1,4 +1,4 @@
-"""The kernel's functions and prompts for a chat, and a filter that passes any text unchanged to the model."""
+"""The kernel's functions and prompts for a chat, and a filter that lets prompts contain any text."""
 
 import asyncio
 import re
@@ -64,10 +64,11 @@ class MemoryPlugin:
 async def escape_prompt_xml(
     context: PromptRenderContext, next: Callable[[PromptRenderContext], Awaitable[None]]
 ) -> None:
-    """A filter for FilterTypes.PROMPT_RENDERING: text inserted into a prompt reaches the model unchanged.
+    """A filter for FilterTypes.PROMPT_RENDERING: text inserted into a prompt reaches the model as typed.
 
-    Semantic Kernel parses a rendered prompt as XML. A single control character, as in text copied from a terminal,
-    makes the parser fail and its tags part of the message; and the parser turns `&lt;` into `<`.
+    Semantic Kernel parses a rendered prompt as XML. A control character, as in text copied from a terminal, makes the
+    parser fail, and then the tags become part of the message; so control characters become U+FFFD. The parser also
+    turns a typed `&lt;` into `<`; escaping it once more prevents that.
     """
     await next(context)
     if context.rendered_prompt is not None:

@@ -1,6 +1,6 @@
 """Our model as a chat service of Semantic Kernel: `kernel.add_service(GPT2ChatCompletion(generator, template=...))`.
 
-A `ChatSession` handles prompt, token budget and streaming. It answers each request in a worker thread.
+A `ChatSession` handles the prompt, the token budget and streaming. Requests are answered in a worker thread.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent
 from semantic_kernel.contents.utils.finish_reason import FinishReason
 from semantic_kernel.exceptions import KernelException, ServiceInvalidRequestError, ServiceResponseException
 
-from src.chat.session import RAW_MODEL, ChatSession, ChatSettings, Usage
+from src.chat.session import RAW_MODEL_NOTE, ChatSession, ChatSettings, Usage
 from src.model.generate import PrefixCache, TextGenerator
 from src.sk_integration.history import ChatRequest, parse_history
 
@@ -72,12 +72,12 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
     """A TextGenerator as a chat service, for prompts, plugins and agents.
 
     template: the prompt template that the model was tuned with; None for a raw model, which continues text.
-    notify: gets one-line messages for the user, such as what was dropped from the context, in the worker thread. By
-    default, they are logged as warnings.
+    notify: called in the worker thread with one-line messages for the user, such as what was dropped from the context.
+    By default, they are logged as warnings.
 
     `metadata` of an answer, and of each of its chunks, has "dropped_messages", the number of messages of the history
     that no longer fit the context. The answer, and its last chunk, also have `finish_reason` and, as "usage", the token
-    counts. One answer is generated at a time. Cancelling or closing a stream stops generation within one token.
+    counts. One answer is generated at a time. Cancelling or closing a stream stops generation at the next piece of text.
 
     Raises ValueError for an unknown template. A request raises ServiceInvalidRequestError if it cannot be answered and
     ServiceResponseException if the model fails, with the original error as the cause.
@@ -164,7 +164,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
                     raise item
                 if isinstance(item, BaseException):
                     kind = ServiceInvalidRequestError if isinstance(item, ValueError) else ServiceResponseException
-                    raise kind(f"the model gave no answer: {item or type(item).__name__}") from item
+                    raise kind(f"the answer failed: {item or type(item).__name__}") from item
                 yield item
                 finished = item.finish_reason is not None
         finally:
@@ -173,7 +173,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
     def _generate(
         self, messages: Sequence[ChatMessageContent], settings: PromptExecutionSettings, should_stop: Callable[[], bool]
     ) -> Iterator[_Chunk]:
-        """Runs in the worker thread."""
+        """Yields the chunks of the answer. Runs in the worker thread."""
         if should_stop():
             return
         assert isinstance(settings, GPT2ChatSettings)  # converted by the base class
@@ -207,7 +207,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
         )
 
     def _notify_from_session(self, note: str) -> None:
-        if note == RAW_MODEL:  # every session repeats it
+        if note == RAW_MODEL_NOTE:  # every session repeats it
             self._notify_once(note)
         else:
             self._notify(note)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from src.chat.commands import run_command, session_commands
+from src.chat.commands import common_commands, run_command
 from src.chat.session import ChatSettings
 from src.chat.start import ChatFlags
 
@@ -25,7 +25,7 @@ from src.chat.start import ChatFlags
     ],
 )
 def test_a_command_changes_and_shows_its_setting(session, line, reply, field, value):
-    commands = session_commands(session)
+    commands = common_commands(session)
     assert run_command(line, commands) == reply
     assert getattr(session.settings, field) == value
     assert run_command(line.split()[0], commands) == reply
@@ -49,12 +49,12 @@ def test_a_command_changes_and_shows_its_setting(session, line, reply, field, va
 )
 def test_a_bad_value_is_a_one_line_reply_and_changes_nothing(session, line, reason):
     before = session.settings
-    assert run_command(line, session_commands(session)) == reason
+    assert run_command(line, common_commands(session)) == reason
     assert session.settings == before
 
 
 def test_help_lists_every_command_with_its_current_value(session):
-    commands = session_commands(session)
+    commands = common_commands(session)
     run_command("/temp 0.25", commands)
     listed = run_command("/help", commands)
     for name in "/quit /exit /reset /temp /topk /topp /tokens /penalty /seed /help".split():
@@ -66,7 +66,7 @@ def test_help_lists_every_command_with_its_current_value(session):
 
 def test_every_setting_has_a_flag_and_a_command(session):
     flags = {field.name: field for field in dataclasses.fields(ChatFlags)}
-    commands = session_commands(session)
+    commands = common_commands(session)
     for setting in dataclasses.fields(ChatSettings):
         assert (flags[setting.name].default, flags[setting.name].metadata) == (setting.default, setting.metadata)
         assert setting.metadata["help"] in commands[setting.metadata["command"]].help
@@ -75,6 +75,6 @@ def test_every_setting_has_a_flag_and_a_command(session):
 
 
 def test_an_unknown_command_suggests_the_nearest(session):
-    commands = session_commands(session)
+    commands = common_commands(session)
     assert run_command("/tmep 1", commands).startswith("/tmep: unknown command; did you mean /temp? ")
     assert run_command("/usr/bin", commands).startswith("/usr/bin: unknown command; /help lists the commands ")

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from src.chat.session import NEXT_TURN, RAW_MODEL, ChatSession, ChatSettings
+from src.chat.session import NEXT_TURN, RAW_MODEL_NOTE, ChatSession, ChatSettings
 from src.data.prompts import TEMPLATE
 from src.model.generate import PrefixCache, TextGenerator
 from tests.fakes import CHAT_SETTINGS, ENCODING, ScriptedGenerator, rendered_ids
@@ -21,7 +21,7 @@ def ask(session, *messages) -> list[str]:
     return ["".join(session.reply(message)) for message in messages]
 
 
-def test_the_prompt_equals_the_rendering_of_training():
+def test_the_prompt_matches_the_training_format():
     session, generator, notes = scripted_session("Paris.", "Rome.")
     assert ask(session, "France?", "Italy?") == ["Paris.", "Rome."]
     assert generator.prompts == [rendered_ids("France?"), rendered_ids("France?", "Paris.", "Italy?")]
@@ -173,6 +173,16 @@ def test_a_closed_answer_stays_in_the_conversation():
     assert session.messages[1].text == first == "Once upon"
 
 
+def test_a_closed_answer_has_no_token_count():
+    session, _, _ = scripted_session("Once upon a time", "The end")
+    ask(session, "Tell")
+    assert session.answer_tokens == 4
+    answer = session.reply("Go on")
+    next(answer)
+    answer.close()
+    assert session.answer_tokens == 0 and session.finish_reason == "interrupted"
+
+
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError("out of memory")])
 def test_an_answer_that_fails_at_once_adds_no_turn(failure):
     session, generator, _ = scripted_session([failure], "fine")
@@ -208,7 +218,7 @@ def test_a_raw_model_continues_the_conversation_as_text():
     assert texts[0] == "Once"
     assert texts[1] == "Once upon a time.\n\n### Instruction: x \n  And she"
     assert texts[2] == texts[1] + " went.\nback"
-    assert notes == [RAW_MODEL]
+    assert notes == [RAW_MODEL_NOTE]
 
 
 def test_a_raw_model_gets_the_end_of_a_long_text():
@@ -224,7 +234,7 @@ def test_a_raw_model_takes_no_system_message():
         scripted_session(template=None, system="Be brief.")
 
 
-def test_an_unknown_template_is_refused_by_both_names():
+def test_the_unknown_template_error_names_both_templates():
     with pytest.raises(ValueError, match=r"'alpaca'.*'instruction-response 1'.*python instruction_tune.py"):
         scripted_session(template="alpaca")
 

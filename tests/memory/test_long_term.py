@@ -264,14 +264,14 @@ def test_concurrent_processes_and_threads_lose_nothing(memory: LongTermMemory, p
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(path), who], cwd=ROOT) for who in "AB"]
 
-    def tell(who: str) -> None:
+    def remember_and_recall(who: str) -> None:
         for n in range(30):
             assert memory.remember(f"My friend {who}{n} sings.", "s")
             for _ in range(10):
                 assert recalled(memory, f"Who is my friend {who}{n}?")
 
     with ThreadPoolExecutor() as threads:
-        list(threads.map(tell, "CD"))
+        list(threads.map(remember_and_recall, "CD"))
     assert [process.wait() for process in processes] == [0, 0]
     texts = {each.text for each in memory.all()}
     assert texts == {f"My friend {who}{n} sings." for who in "ABCD" for n in range(30)} | set(FACTS)

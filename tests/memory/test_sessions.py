@@ -160,9 +160,9 @@ def test_saving_retries_while_a_scanner_holds_the_file(store: SessionStore, monk
 
 def test_temporary_files_of_a_killed_program_are_removed(store: SessionStore) -> None:
     saved(store, "a")
-    left = store.folder / ".x.json.1-0123abcd.tmp"
-    left.write_text("half", encoding="utf-8")
-    os.utime(left, (0, 0))
+    leftover = store.folder / ".x.json.1-0123abcd.tmp"
+    leftover.write_text("half", encoding="utf-8")
+    os.utime(leftover, (0, 0))
     saved(store, "b")
     assert not list(store.folder.glob("*.tmp"))
 

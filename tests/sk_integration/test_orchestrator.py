@@ -294,4 +294,4 @@ def test_a_summary_of_many_questions_counts_the_earlier_ones(new_assistant):
     assistant, _, _ = new_assistant(*["ok"] * 25, settings=replace(CHAT_SETTINGS, max_tokens=2))
     ask(assistant, *[f"question {n}" for n in range(25)])
     summary = summarise(assistant.conversation.messages)
-    assert summary.startswith("question 5; ") and summary.endswith("question 24 (and 5 before)")
+    assert summary.startswith("question 5; ") and summary.endswith("question 24 (and 5 earlier)")

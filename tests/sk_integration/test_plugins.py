@@ -1,4 +1,4 @@
-"""The kernel's functions and prompts, and the filter that passes any text unchanged to the model."""
+"""The kernel's functions and prompts, and the filter that lets prompts contain any text."""
 
 import asyncio
 
@@ -33,7 +33,7 @@ def memory(tmp_path):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_in_a_variable_reaches_the_model_unchanged(text):
+def test_hostile_text_in_a_variable_reaches_the_model_as_typed(text):
     model, generator, _ = scripted_service("ok", context_length=256)
     kernel = Kernel(services=model)
     kernel.add_filter(FilterTypes.PROMPT_RENDERING, escape_prompt_xml)

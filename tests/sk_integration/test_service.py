@@ -1,4 +1,4 @@
-"""The model as a service of the real Semantic Kernel: histories in, answers out, and a free event loop."""
+"""The model as a service of the real Semantic Kernel: histories in, answers out, event loop never blocked."""
 
 import asyncio
 import copy
@@ -20,7 +20,7 @@ from semantic_kernel.contents import (
 from semantic_kernel.exceptions import ServiceInvalidRequestError, ServiceResponseException
 from semantic_kernel.functions import KernelArguments
 
-from src.chat.session import RAW_MODEL, ChatSettings
+from src.chat.session import RAW_MODEL_NOTE, ChatSettings
 from src.sk_integration.history import parse_history
 from src.sk_integration.service import GPT2ChatSettings
 from tests.fakes import CHAT_SETTINGS, ENCODING, rendered
@@ -70,7 +70,7 @@ def test_tool_results_are_text_and_images_are_refused():
         parse_history([ChatMessageContent(role="system", content="Be brief.")])
 
 
-def test_the_prompt_equals_the_rendering_of_training():
+def test_the_prompt_matches_the_training_format():
     model, generator, _ = scripted_service("Rome.")
     messages = [("system", "Be brief."), ("user", "France?"), ("assistant", "Paris."), ("user", "Italy?")]
     answer = ask(model, *messages, temperature=0.0, seed=3)
@@ -205,7 +205,7 @@ def test_the_service_works_in_templates_and_agents():
     agent = ChatCompletionAgent(kernel=kernel, name="teacher", instructions="Speak French.")
 
     async def use():
-        answer = await kernel.invoke_prompt("What is the capital of {{$land}}?", land="France")
+        answer = await kernel.invoke_prompt("What is the capital of {{$country}}?", country="France")
         first = await agent.get_response("Hello")
         streamed = [part async for part in agent.invoke_stream("Goodbye", thread=first.thread)]
         return str(answer), str(first), "".join(str(part) for part in streamed)
@@ -228,11 +228,11 @@ def test_a_summarization_reducer_gets_its_summary():
 
 def test_a_raw_model_continues_text_and_is_noted_once():
     model, generator, notes = scripted_service(" upon a time", " home", template=None)
-    assert notes == [RAW_MODEL]
+    assert notes == [RAW_MODEL_NOTE]
     assert ask(model, ("user", "Once")).content == " upon a time"
     ask(model, ("system", "A tale."), ("user", "Once"), ("assistant", " upon"), ("user", "we went"))
     assert generator.prompt_texts == ["Once", "A tale.\nOnce upon\nwe went"]
-    assert notes == [RAW_MODEL]
+    assert notes == [RAW_MODEL_NOTE]
 
 
 def test_an_unknown_template_is_refused_and_copies_share_weights():
