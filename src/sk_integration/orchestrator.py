@@ -215,7 +215,7 @@ class Assistant:
             return ""
 
     def _save(self) -> None:
-        """Save the conversation. After a disk error, the user gets a note, the chat continues and the next answer retries."""
+        """Save the conversation. After a disk error, the user gets a note and the next answer retries."""
         if not self._autosave:
             return
         before = list(self.conversation.messages)

@@ -77,7 +77,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
 
     `metadata` of an answer, and of each of its chunks, has "dropped_messages", the number of messages of the history
     that no longer fit the context. The answer, and its last chunk, also have `finish_reason` and, as "usage", the token
-    counts. One answer is generated at a time. Cancelling or closing a stream stops generation at the next piece of text.
+    counts. One answer is generated at a time. Cancelling or closing a stream stops it at the next piece of text.
 
     Raises ValueError for an unknown template. A request raises ServiceInvalidRequestError if it cannot be answered and
     ServiceResponseException if the model fails, with the original error as the cause.
