@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from src.chat.session import sample_answers
 from src.checkpoint import CHECKPOINTS, LoadedModel, load_base, load_model
 from src.cli import flag, parse
-from src.data.batching import ExampleDataset, Pair, StepLoader, content_hash, in_batches, pack_pairs
+from src.data.batching import ExampleDataset, Pair, StepLoader, content_hash, epoch_loader, in_batches, pack_pairs
 from src.data.examples import preference_examples, split_examples, warn_unknown_words
 from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import TEMPLATE
@@ -101,12 +101,13 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
         loss=flags.loss,
         label_smoothing=flags.label_smoothing,
     )
+    train_data = ExampleDataset(train_pairs, flags.seed)
     shown = [preference.messages for preference in preferences[:SHOWN]]
     return Stage(
         name="dpo",
         title="Preference alignment (DPO)",
         loss_fn=loss_fn,
-        loader=StepLoader(ExampleDataset(train_pairs, flags.seed), pack_pairs, flags.batch_size, flags.grad_accum),
+        loader=StepLoader(epoch_loader(train_data, pack_pairs, flags.batch_size), flags.grad_accum),
         evaluation=in_batches(val_pairs or train_pairs, pack_pairs, flags.batch_size)[:EVAL_BATCHES],
         evaluated_on="val" if val_pairs else "train",
         sample=partial(sample_answers, generator, shown, max(1, min(SAMPLE_TOKENS, context_length // 2))),

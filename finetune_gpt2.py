@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--context-length {flags.context_length}: the model's is {model.config.context_length}")
     model.set_dropout(flags.dropout)
     shape = (flags.batch_size, flags.context_length)
-    train_loader = create_dataloader(train_ids, *shape, grad_accum=flags.grad_accum, seed=flags.seed)
-    val_loader = create_dataloader(val_ids, *shape, seed=flags.seed) if len(val_ids) else None
+    train_loader = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
+    val_loader = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
     generator = TextGenerator(model, encoding, runtime.device)
     stage = make_stage(flags, generator, weights_file, train_loader, val_loader)
     print(f"before fine-tuning:\n{stage.sample()}\n")
@@ -91,7 +91,7 @@ def make_stage(
         title="Fine-tuning GPT-2",
         loss_fn=compiled_language_model_loss(generator.model) if flags.compile else language_model_loss,
         loader=train_loader,
-        evaluation=(val_loader or train_loader).first_steps(EVAL_BATCHES),
+        evaluation=(val_loader or train_loader).first_batches(EVAL_BATCHES),
         evaluated_on="val" if val_loader else "train",
         sample=partial(generator.sample, PROMPT, SAMPLE_TOKENS, flags.seed),
         metadata={

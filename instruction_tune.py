@@ -13,7 +13,7 @@ from pathlib import Path
 from src.chat.session import sample_answers
 from src.checkpoint import CHECKPOINTS, LoadedModel, load_base
 from src.cli import flag, parse
-from src.data.batching import JoinedChats, StepLoader, in_batches, pack_examples
+from src.data.batching import JoinedChats, StepLoader, epoch_loader, in_batches, pack_examples
 from src.data.examples import instruction_examples, show_mask, split_examples, warn_unknown_words
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.prompts import TEMPLATE
@@ -95,7 +95,7 @@ def make_stage(
         name="sft",
         title="Instruction tuning (SFT)",
         loss_fn=language_model_loss,
-        loader=StepLoader(chats, pack_examples, flags.batch_size, flags.grad_accum),
+        loader=StepLoader(epoch_loader(chats, pack_examples, flags.batch_size), flags.grad_accum),
         evaluation=in_batches(val_examples or train_examples, pack_examples, flags.batch_size)[:EVAL_BATCHES],
         evaluated_on="val" if val_examples else "train",
         sample=partial(sample_answers, generator, shown, max(1, min(SAMPLE_TOKENS, context_length // 2))),

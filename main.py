@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch.utils.data import DataLoader
 
 from src.checkpoint import CHECKPOINTS, load_checkpoint
 from src.cli import flag, parse
-from src.data.batching import StepLoader, stack_windows
+from src.data.batching import StepLoader, epoch_loader, stack_windows
 from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.data.text import TextWindows, TokenArray, choose_encoding, load_tokens, split_tokens
 from src.model.generate import TextGenerator
@@ -66,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     encoding = choose_encoding(flags.tokenizer, flags.data)
     train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction)
     shape = (flags.batch_size, flags.context_length)
-    train_loader = create_dataloader(train_ids, *shape, grad_accum=flags.grad_accum, seed=flags.seed)
-    val_loader = create_dataloader(val_ids, *shape, seed=flags.seed) if len(val_ids) else None
+    train_loader = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
+    val_loader = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
     seed_step(flags.seed, 0)
     vocab = GPT_CONFIG["vocab_size"] if flags.tokenizer == "gpt2" else encoding.n_vocab
     model = GPTModel({**size, "vocab_size": vocab, "context_length": flags.context_length, "dropout": flags.dropout})
@@ -85,7 +86,7 @@ def make_stage(
         title="Training from scratch",
         loss_fn=compiled_language_model_loss(generator.model) if flags.compile else language_model_loss,
         loader=train_loader,
-        evaluation=(val_loader or train_loader).first_steps(EVAL_BATCHES),
+        evaluation=(val_loader or train_loader).first_batches(EVAL_BATCHES),
         evaluated_on="val" if val_loader else "train",
         sample=partial(generator.sample, window[:8].tolist(), SAMPLE_TOKENS, flags.seed),
         metadata={"template": None, "parent": None, "tokenizer": describe(generator.encoding)},
@@ -113,21 +114,16 @@ def prepare_data(
 
 
 def create_dataloader(
-    ids: TokenArray,
-    batch_size: int = BATCH_SIZE,
-    context_length: int = CONTEXT_LENGTH,
-    *,
-    grad_accum: int = 1,
-    seed: int = 1337,
-) -> StepLoader:
+    ids: TokenArray, batch_size: int = BATCH_SIZE, context_length: int = CONTEXT_LENGTH, *, seed: int = 1337
+) -> DataLoader:
     """A PyTorch DataLoader of (inputs, targets), int64 (batch_size, context_length), reshuffled each epoch."""
-    return StepLoader(TextWindows(ids, context_length, seed), stack_windows, batch_size, grad_accum)
+    return epoch_loader(TextWindows(ids, context_length, seed), stack_windows, batch_size)
 
 
 def train(
     model: GPTModel,
-    train_loader: StepLoader,
-    val_loader: StepLoader | None,
+    train_loader: DataLoader,
+    val_loader: DataLoader | None,
     device: Runtime | torch.device | str = "auto",
     config: Flags | Mapping[str, Any] | None = None,
     *,
@@ -135,14 +131,18 @@ def train(
 ) -> int:
     """Train a model on loaders from `create_dataloader`; returns the exit code: 0 done, 130 interrupted after saving.
 
-    config: the Flags, or some of them by name. encoding: the tokenizer of the ids, GPT-2's by default.
-    Raises ValueError if training diverges, or if latest_model.pt is an unfinished run with other settings.
+    config: the Flags, or some of them by name; the batch size is that of train_loader.
+    encoding: the tokenizer of the ids, GPT-2's by default.
+    Raises ValueError for another kind of loader, if training diverges, or if latest_model.pt is an unfinished run with
+    other settings.
     """
     flags = config if isinstance(config, Flags) else Flags(**(config or {}))
-    flags = replace(flags, batch_size=train_loader.batch_size, grad_accum=train_loader.grad_accum)
+    train_steps = StepLoader(train_loader, flags.grad_accum)
+    val_steps = StepLoader(val_loader) if val_loader else None
+    flags = replace(flags, batch_size=train_steps.batch_size)
     runtime = device if isinstance(device, Runtime) else choose_runtime(str(device), flags.precision)
     generator = TextGenerator(model, encoding or load_gpt2_encoding(), runtime.device)
-    return run_stage(make_stage(flags, generator, train_loader, val_loader), model, flags, runtime)
+    return run_stage(make_stage(flags, generator, train_steps, val_steps), model, flags, runtime)
 
 
 if __name__ == "__main__":

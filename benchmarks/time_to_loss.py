@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     train_ids, val_ids = prepare_data(flags.data)
     size = {**GPT_CONFIGS[flags.model], "context_length": flags.context_length, "dropout": 0.0}
     shape: dict[str, Any] = {"context_length": flags.context_length, "seed": flags.seed}
-    validation = create_dataloader(val_ids, 8, **shape).first_steps(40)
+    validation = StepLoader(create_dataloader(val_ids, 8, **shape)).first_batches(40)
     runs: list[tuple[str, float]] = [("plain", lr) for lr in PLAIN_RATES] if flags.only != "ours" else []
     runs += [("ours", flags.max_lr)] if flags.only != "plain" else []
     for kind, max_lr in runs:
@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_ours = partial(MuonAndAdamW, max_lr=max_lr, weight_decay=0.1)
         optimizer: Any = plain_adamw(model, lr=max_lr) if plain else make_ours(model)
         mean_loss = plain_loss if plain else our_loss
-        loader = create_dataloader(train_ids, flags.batch_size if plain else flags.our_batch_size, **shape)
+        batch_size = flags.batch_size if plain else flags.our_batch_size
+        loader = StepLoader(create_dataloader(train_ids, batch_size, **shape))
         start = time.perf_counter()
         seconds = flags.seconds if plain else flags.seconds / 3
         steps = train(model, optimizer, mean_loss, loader, max_lr=max_lr, seconds=seconds)

@@ -1,5 +1,7 @@
 """The public functions of main.py: prepare_data, create_dataloader, train and load_checkpoint."""
 
+import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -11,6 +13,8 @@ from torch.utils.data import DataLoader
 
 import main
 from src.checkpoint import load_model, read_checkpoint
+from src.data.batching import StepLoader
+from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.runtime import Runtime, seed_step
 from src.tokenizer import build_word_encoding, load_gpt2_encoding
@@ -34,15 +38,21 @@ def new_model(seed: int = 0) -> GPTModel:
     return GPTModel(SIZE)
 
 
-def loaders(**settings: int) -> list:
+def loaders() -> list:
     """The training and the validation loader of the verse."""
     ids = main.prepare_data("verse.txt")
-    return [main.create_dataloader(part, batch_size=2, context_length=16, **settings) for part in ids]
+    return [main.create_dataloader(part, batch_size=2, context_length=16) for part in ids]
 
 
 def trained(model: GPTModel, **config: object) -> GPTModel:
     assert main.train(model, *loaders(), "cpu", {**CONFIG, **config}) == 0
     return model
+
+
+def log_lines(event: str) -> list[dict]:
+    [log] = Path("logs").glob("*.jsonl")
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line["event"] == event]
 
 
 def same_weights(a: GPTModel, b: GPTModel) -> bool:
@@ -94,7 +104,7 @@ def test_prepare_data_refuses_an_unusable_text() -> None:
 def test_create_dataloader_gives_inputs_and_shifted_targets() -> None:
     loader = main.create_dataloader(np.arange(1000, dtype=np.uint16), batch_size=4, context_length=16)
     assert isinstance(loader, DataLoader)
-    assert (loader.batch_size, loader.grad_accum, len(loader)) == (4, 1, 16)  # 62 windows
+    assert (loader.batch_size, len(loader)) == (4, 16)  # 62 windows
     batches = list(loader)
     assert len(batches) == 16
     for inputs, targets in batches[:-1]:
@@ -119,9 +129,9 @@ def test_create_dataloader_shuffles_by_seed_and_epoch() -> None:
     assert epochs(2)[0] != first
 
 
-def test_create_dataloader_splits_a_step_into_micro_batches() -> None:
-    loader = main.create_dataloader(np.arange(1000), 2, 16, grad_accum=3)
-    whole = main.create_dataloader(np.arange(1000), 6, 16)
+def test_a_step_of_micro_batches_equals_one_large_batch() -> None:
+    loader = StepLoader(main.create_dataloader(np.arange(1000), 2, 16), 3)
+    whole = StepLoader(main.create_dataloader(np.arange(1000), 6, 16))
     assert loader.steps_per_epoch == whole.steps_per_epoch == 11
     parts, [one] = loader.step_batches(4), whole.step_batches(4)
     assert torch.equal(torch.cat([batch.inputs for batch in parts]), one.inputs)
@@ -165,10 +175,30 @@ def test_train_equals_the_script(unedited_constants: None) -> None:
     assert same_weights(load_model("script/latest_model.pt")[0], model)
 
 
-def test_train_takes_batch_size_and_accumulation_from_the_loader(capsys: pytest.CaptureFixture) -> None:
-    train_loader, val_loader = loaders(grad_accum=3)
-    assert main.train(new_model(), train_loader, val_loader, "cpu", {**CONFIG, "out": Path("own")}) == 0
-    assert f"2 x 3 accumulated, {train_loader.steps_per_epoch} steps per epoch" in capsys.readouterr().out
+def test_train_accumulates_the_batches_of_the_loader(capsys: pytest.CaptureFixture) -> None:
+    train_loader, val_loader = loaders()
+    config = {**CONFIG, "batch_size": 5, "grad_accum": 3, "out": Path("own")}
+    assert main.train(new_model(), train_loader, val_loader, "cpu", config) == 0
+    steps = math.ceil(len(train_loader) / 3)
+    assert f"2 x 3 accumulated, {steps} steps per epoch" in capsys.readouterr().out
+    assert {line["tokens"] for line in log_lines("step")} == {2 * 3 * 16}
+
+
+def test_evaluation_has_the_same_batches_for_any_accumulation() -> None:
+    train_loader, _ = loaders()
+    generator = TextGenerator(new_model(), load_gpt2_encoding(), torch.device("cpu"))
+    once, thrice = (
+        main.make_stage(main.Flags(), generator, StepLoader(train_loader, grad_accum), None).evaluation
+        for grad_accum in (1, 3)
+    )
+    assert len(once) == main.EVAL_BATCHES < len(train_loader)
+    assert [batch.inputs.tolist() for batch in once] == [batch.inputs.tolist() for batch in thrice]
+
+
+def test_train_refuses_a_loader_that_create_dataloader_did_not_make() -> None:
+    train_loader, _ = loaders()
+    with pytest.raises(ValueError, match="make it with create_dataloader"):
+        main.train(new_model(), DataLoader(list(train_loader)), None, "cpu", CONFIG)
 
 
 def test_train_without_val_loader_evaluates_on_training_data(capsys: pytest.CaptureFixture) -> None:

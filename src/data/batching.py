@@ -209,19 +209,36 @@ class JoinedChats(ExampleDataset):
         return [keys[start : start + self.turns] for start in range(0, len(keys), self.turns)]
 
 
-class StepLoader(DataLoader[Any]):
-    """A PyTorch DataLoader that can also return the micro-batches of any optimizer step.
+def epoch_loader(dataset: EpochDataset, collate: Callable, batch_size: int) -> DataLoader:
+    """A PyTorch DataLoader that yields epoch 0 when first iterated, then epoch 1, and so on."""
+    return DataLoader(dataset, batch_size, sampler=_EpochSampler(dataset), collate_fn=collate)
 
-    The batches of a step are a pure function of (seed, step), so a resumed run needs only its step number.
-    Iterating the loader yields the micro-batches of one epoch, then those of the next.
+
+class _EpochSampler(Sampler[Any]):
+    def __init__(self, dataset: EpochDataset) -> None:
+        self.dataset, self.epoch = dataset, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        keys = self.dataset.order(self.epoch)
+        self.epoch += 1
+        return iter(keys)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class StepLoader:
+    """Groups the batches of a DataLoader into optimizer steps of `grad_accum` micro-batches.
+
+    The micro-batches of a step are a pure function of (seed, step), so a resumed run needs only its step number.
     """
 
-    dataset: EpochDataset
-    batch_size: int
-
-    def __init__(self, dataset: EpochDataset, collate: Callable, batch_size: int, grad_accum: int = 1) -> None:
-        super().__init__(dataset, batch_size=batch_size, sampler=_EpochSampler(dataset), collate_fn=collate)
-        self.grad_accum = grad_accum
+    def __init__(self, loader: DataLoader, grad_accum: int = 1) -> None:
+        """Raises ValueError if the loader's dataset does not define the order of each epoch."""
+        if not isinstance(loader.dataset, EpochDataset) or loader.batch_size is None:
+            raise ValueError("the loader does not define the order of each epoch; make it with create_dataloader")
+        self.dataset, self.batch_size, self.grad_accum = loader.dataset, loader.batch_size, grad_accum
+        self._collate = loader.collate_fn
         self._order: tuple[int, Sequence[Any]] = (-1, [])  # (epoch, its keys)
 
     @property
@@ -235,24 +252,11 @@ class StepLoader(DataLoader[Any]):
         if self._order[0] != epoch:
             self._order = epoch, self.dataset.order(epoch)
         examples_per_step = self.batch_size * self.grad_accum
-        keys = self._order[1][step_in_epoch * examples_per_step :][:examples_per_step]
-        return in_batches([self.dataset[key] for key in keys], self.collate_fn, self.batch_size)
+        return self._load(self._order[1][step_in_epoch * examples_per_step :][:examples_per_step])
 
-    def first_steps(self, steps: int) -> list[Any]:
-        """The micro-batches of the first steps, up to one epoch: fixed batches to evaluate on."""
-        return [batch for step in range(min(steps, self.steps_per_epoch)) for batch in self.step_batches(step)]
+    def first_batches(self, count: int) -> list[Any]:
+        """The first batches of epoch 0, up to `count`: fixed batches to evaluate on."""
+        return self._load(self.dataset.order(0)[: count * self.batch_size])
 
-
-class _EpochSampler(Sampler[Any]):
-    """Yields the keys of epoch 0 when first iterated, then those of epoch 1, and so on."""
-
-    def __init__(self, dataset: EpochDataset) -> None:
-        self.dataset, self.epoch = dataset, 0
-
-    def __iter__(self) -> Iterator[Any]:
-        keys = self.dataset.order(self.epoch)
-        self.epoch += 1
-        return iter(keys)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+    def _load(self, keys: Sequence[Any]) -> list[Any]:
+        return in_batches([self.dataset[key] for key in keys], self._collate, self.batch_size)

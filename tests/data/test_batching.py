@@ -9,6 +9,7 @@ from src.data.batching import (
     ExampleDataset,
     JoinedChats,
     StepLoader,
+    epoch_loader,
     pack_examples,
     pack_pairs,
     stack_windows,
@@ -82,9 +83,12 @@ def test_truncating_a_chat_keeps_its_last_response() -> None:
     assert mask == [True, False, False, True, True]
 
 
+def data(count: int = 10) -> list[tuple[list[int], list[bool]]]:
+    return [example([i], [i + 50, i + 50]) for i in range(count)]
+
+
 def loader(batch_size: int, grad_accum: int, seed: int = 0, count: int = 10) -> StepLoader:
-    examples = [example([i], [i + 50, i + 50]) for i in range(count)]
-    return StepLoader(ExampleDataset(examples, seed), pack_examples, batch_size, grad_accum)
+    return StepLoader(epoch_loader(ExampleDataset(data(count), seed), pack_examples, batch_size), grad_accum)
 
 
 def numbers(batches) -> list[int]:
@@ -114,18 +118,33 @@ def test_micro_batches_split_one_large_batch() -> None:
     assert numbers(loader(1, 8).step_batches(0)) == numbers(loader(8, 1).step_batches(0))
 
 
-def test_step_loader_is_a_pytorch_dataloader() -> None:
-    steps = loader(4, 1)
-    assert isinstance(steps, DataLoader)
-    assert numbers(iter(steps)) == [i for step in range(3) for i in numbers(steps.step_batches(step))]
-    assert numbers(iter(steps)) == [i for step in range(3, 6) for i in numbers(steps.step_batches(step))]
+def test_epoch_loader_is_a_dataloader_of_one_epoch_after_another() -> None:
+    batches, steps = epoch_loader(ExampleDataset(data(), 0), pack_examples, 4), loader(4, 1)
+    assert isinstance(batches, DataLoader)
+    assert numbers(iter(batches)) == [i for step in range(3) for i in numbers(steps.step_batches(step))]
+    assert numbers(iter(batches)) == [i for step in range(3, 6) for i in numbers(steps.step_batches(step))]
 
 
-def test_first_steps_are_at_most_one_epoch() -> None:
-    assert numbers(loader(4, 1).first_steps(2)) == numbers(loader(4, 1).step_batches(0)) + numbers(
-        loader(4, 1).step_batches(1)
-    )
-    assert len(numbers(loader(4, 1).first_steps(99))) == 10
+def test_iterating_the_dataloader_does_not_change_the_steps() -> None:
+    batches = epoch_loader(ExampleDataset(data(), 0), pack_examples, 4)
+    steps = StepLoader(batches)
+    expected = numbers(steps.step_batches(4))
+    assert len(list(batches)) == 3
+    assert numbers(steps.step_batches(4)) == expected
+
+
+def test_step_loader_refuses_a_loader_without_an_epoch_order() -> None:
+    for other in (DataLoader(data(), 4), DataLoader(ExampleDataset(data(), 0), batch_size=None)):
+        with pytest.raises(ValueError, match="does not define the order of each epoch; make it with create_dataloader"):
+            StepLoader(other)
+
+
+@pytest.mark.parametrize("grad_accum", [1, 3])
+def test_first_batches_are_the_start_of_the_first_epoch(grad_accum: int) -> None:
+    first = loader(4, grad_accum).first_batches(2)
+    assert len(first) == 2
+    assert numbers(first) == [i for step in range(2) for i in numbers(loader(4, 1).step_batches(step))]
+    assert len(numbers(loader(4, grad_accum).first_batches(99))) == 10
 
 
 def test_content_hash_distinguishes_examples() -> None:

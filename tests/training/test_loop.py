@@ -13,7 +13,7 @@ import torch
 from torch._dynamo.exc import BackendCompilerFailed
 
 from src.checkpoint import read_checkpoint, save_checkpoint
-from src.data.batching import ExampleDataset, StepLoader, pack_examples, stack_windows
+from src.data.batching import ExampleDataset, StepLoader, epoch_loader, pack_examples, stack_windows
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training import loop
@@ -71,7 +71,7 @@ def run(
     torch.manual_seed(0)
     model = GPTModel({**CONFIG, "dropout": dropout})
     data = ExampleDataset(examples() if data is None else data, settings.seed)
-    loader = StepLoader(data, collate, settings.batch_size, settings.grad_accum)
+    loader = StepLoader(epoch_loader(data, collate, settings.batch_size), settings.grad_accum)
     if compiled:
         loss_fn = compiled_language_model_loss(model)
     return run_stage(make_stage(loader, loss_fn, evaluation, parent), model, settings, runtime), model
@@ -83,7 +83,7 @@ def make_stage(loader: StepLoader, loss_fn=language_model_loss, evaluation=None,
         title="Test",
         loss_fn=loss_fn,
         loader=loader,
-        evaluation=loader.first_steps(4) if evaluation is None else evaluation,
+        evaluation=loader.first_batches(4) if evaluation is None else evaluation,
         evaluated_on="train",
         sample=lambda: "a sample",
         metadata={"template": None, "parent": parent, "tokenizer": {"name": "none", "fingerprint": "0"}},
@@ -133,7 +133,7 @@ def test_logged_loss_is_the_mean_over_the_whole_step(tmp_path: Path) -> None:
     _, _ = run(flags(tmp_path, batch_size=2, grad_accum=3, max_steps=1))
     torch.manual_seed(0)
     model = GPTModel({**CONFIG, "dropout": 0.0})
-    batches = StepLoader(ExampleDataset(examples(), 1337), pack_examples, 2, 3).step_batches(0)
+    batches = StepLoader(epoch_loader(ExampleDataset(examples(), 1337), pack_examples, 2), 3).step_batches(0)
     total = sum(language_model_loss(model, batch)[0].item() for batch in batches)
     [step] = [line for line in log_lines(tmp_path) if line["event"] == "step"]
     assert step["loss"] == pytest.approx(total / sum(batch.count for batch in batches), rel=1e-5)
@@ -229,7 +229,7 @@ def test_best_only_improves_and_latest_is_the_last_step(tmp_path: Path) -> None:
             return language_model_loss(model, batch)
         return torch.tensor(next(worse_later)) * batch.count, {}
 
-    one_batch = StepLoader(ExampleDataset(examples(), 0), pack_examples, 16).first_steps(1)
+    one_batch = StepLoader(epoch_loader(ExampleDataset(examples(), 0), pack_examples, 16)).first_batches(1)
     run(flags(tmp_path, max_steps=8, eval_every=2), loss_fn=loss, evaluation=one_batch)
     best, latest = (read_checkpoint(tmp_path / f"out/{name}_model.pt") for name in ("best", "latest"))
     assert (best["step"], latest["step"]) == (6, 8)
@@ -246,7 +246,7 @@ def test_patience_stops_a_run_that_no_longer_improves(tmp_path: Path, capsys) ->
     def loss(model, batch):
         return language_model_loss(model, batch) if model.training else (torch.tensor(float(next(rising))), {})
 
-    one_batch = StepLoader(ExampleDataset(examples(), 0), pack_examples, 16).first_steps(1)
+    one_batch = StepLoader(epoch_loader(ExampleDataset(examples(), 0), pack_examples, 16)).first_batches(1)
     code, _ = run(flags(tmp_path, max_steps=50, eval_every=2, patience=3), loss_fn=loss, evaluation=one_batch)
     assert code == 0
     assert read_checkpoint(tmp_path / "out/latest_model.pt")["step"] == 8
@@ -413,7 +413,7 @@ def test_a_run_that_stopped_early_is_not_resumed(tmp_path: Path, capsys) -> None
     def loss(model, batch):
         return language_model_loss(model, batch) if model.training else (torch.tensor(float(next(rising))), {})
 
-    one_batch = StepLoader(ExampleDataset(examples(), 0), pack_examples, 16).first_steps(1)
+    one_batch = StepLoader(epoch_loader(ExampleDataset(examples(), 0), pack_examples, 16)).first_batches(1)
     settings = flags(tmp_path, max_steps=50, eval_every=1, patience=1)
     run(settings, loss_fn=loss, evaluation=one_batch)
     capsys.readouterr()
@@ -457,7 +457,7 @@ def test_a_refused_resume_leaves_the_model_untouched(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = GPTModel({**CONFIG, "dropout": 0.0})
     before = weights(model)
-    loader = StepLoader(ExampleDataset(examples(), 1337), pack_examples, 4)
+    loader = StepLoader(epoch_loader(ExampleDataset(examples(), 1337), pack_examples, 4))
     with pytest.raises(ValueError, match="an unfinished run with other settings"):
         start_or_resume(make_stage(loader), model, flags(tmp_path, max_lr=2e-2), CPU)
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in before.items())
