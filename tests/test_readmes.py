@@ -1,10 +1,10 @@
 """Every command and every Python snippet in every README and other Markdown file works.
 
-What counts as a command: each line of a ```bash block, and in other blocks a line that starts with "$ ", "python " or
-"pip ". Output belongs in a ```text block. Commands run in a folder with tiny models, and train for two steps. If a
-command needs the network, a large model or a benchmark's peer, its script only parses the flags. The same holds for
-`python ...` in prose. A ```python block runs after the ones above it. Commands after ```bash not-run are only parsed,
-and code after ```python not-run is only compiled.
+A command is a line of a ```bash block, or a line of another block that starts with "$ ", "python " or "pip ". Output
+belongs in a ```text block. Commands run in a folder with tiny models, and train for two steps. If a command needs the
+network, a large model or a library that a benchmark compares with, its script only parses the flags. The same holds
+for `python ...` in prose. The ```python blocks of a file run in order. Commands in ```bash not-run blocks are only
+parsed, and code in ```python not-run blocks is only compiled.
 """
 
 import argparse
@@ -16,13 +16,10 @@ import itertools
 import json
 import os
 import re
-import shlex
 import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -34,6 +31,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import main
 from src.data.shakespeare import SHAKESPEARE_PATH
 from src.model.gpt import GPT_CONFIGS
+from tests.markdown import Block, Command, blocks, commands, inline_commands, shell_lines
 from tests.repository import ROOT, tracked_files
 
 FOLDERS = ("src", "benchmarks", "exercises", "tests")
@@ -50,8 +48,6 @@ MAIN_JOB = [
 TESTS = [[*INSTALL, "requirements-dev.txt"], ["python", "-m", "pytest"]]
 
 OTHER_TOOLS = {"cd", "echo", "export", "git", "head", "pip", "printf", "source", "tail", "tee"}
-SHELL = {"bash", "sh", "shell", "console"}
-FENCED = re.compile(r"^([ \t]*)(```+)[ \t]*([^`\n]*)\n(.*?)^[ \t]*\2[ \t]*$", re.DOTALL | re.MULTILINE)
 
 # A model small enough to train in milliseconds, in place of the sizes that the READMEs name.
 TINY = {"d_model": 16, "n_heads": 2, "n_layers": 1}
@@ -73,103 +69,36 @@ INSTRUCTIONS = [{"instruction": f"Say {word}.", "response": f"{word}!"} for word
 PREFERENCES = [{"instruction": f"Say {word}.", "chosen": word, "rejected": "No."} for word in ("one", "two", "three")]
 
 
-# --- what a README tells its reader to type
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of Markdown: where its first line is, what follows the opening fence, and its text."""
-
-    file: Path
-    line: int
-    info: tuple[str, ...]
-    text: str
-
-    @property
-    def place(self) -> str:
-        return f"{self.file.relative_to(ROOT).as_posix()}:{self.line}"
-
-
-@dataclass(frozen=True)
-class Command:
-    words: list[str]
-    stdin: str = ""
-
-
-def blocks(file: Path) -> list[Block]:
-    text = file.read_text(encoding="utf-8")
-    return [
-        Block(file, text[: m.start(4)].count("\n") + 1, tuple(m[3].split()), textwrap.dedent(m[4]))
-        for m in FENCED.finditer(text)
-    ]
-
-
-def shell_lines(block: Block) -> Iterator[Block]:
-    """The lines of a block that are shell commands, with continued lines joined."""
-    is_shell, number = SHELL.intersection(block.info[:1]), block.line
-    for line in block.text.replace("\\\n", "\0").splitlines():
-        if line.startswith(("$ ", "python ", "pip ")) or (is_shell and line.strip() and not line.startswith("#")):
-            yield Block(block.file, number, block.info, line.removeprefix("$ ").replace("\0", " ").strip())
-        number += 1 + line.count("\0")
-
-
-def commands(line: str) -> list[Command]:
-    """The commands of a shell line. What printf or echo prints into a pipe is the stdin of the next command."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";|&<>")
-    lexer.whitespace_split = True
-    found, words, stdin = [], [], ""
-    for word in [*lexer, ";"]:
-        if not set(word) <= set(";|&"):
-            words.append(word)
-            continue
-        if words:
-            end = min((i for i, part in enumerate(words) if set(part) <= set("<>")), default=len(words))
-            found.append(Command(words[:end], stdin))
-        piped = word == "|" and words[0] in ("printf", "echo")
-        stdin = words[-1].encode().decode("unicode_escape") if piped else ""
-        words = []
-    return found
-
-
-def inline_commands(file: Path) -> Iterator[tuple[int, str]]:
-    """Line and text of each `python ...` outside the blocks."""
-    prose = FENCED.sub(lambda block: "\n" * block[0].count("\n"), file.read_text(encoding="utf-8"))
-    for found in re.finditer(r"`(python\s[^`]+)`", prose):
-        yield prose[: found.start()].count("\n") + 1, " ".join(found[1].split())
-
-
-# --- running it
+# --- run a command
 
 
 class Parsed(Exception):
-    """Raised when a script has parsed its flags, in place of the script's work."""
-
-    def __init__(self, flags: Any) -> None:
-        self.flags = flags
+    """Carries the parsed flags out of a script before it does any work."""
 
 
 def parse_only(module: ModuleType, arguments: list[str]) -> Any:
     """The flags as the script's own parser reads them. Raises SystemExit if it refuses them."""
 
-    def stop(flags: Any) -> NoReturn:
-        raise Parsed(flags)
+    def then_stop(parse: Callable[..., Any]) -> Callable[..., NoReturn]:
+        def parse_and_stop(*given: Any) -> NoReturn:
+            raise Parsed(parse(*given))
 
-    def stopping(parse: Callable[..., tuple[Any, set[str]]]) -> Callable[..., NoReturn]:
-        return lambda *given: stop(parse(*given)[0])
+        return parse_and_stop
 
-    parse_args = argparse.ArgumentParser.parse_args
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", lambda *given: stop(parse_args(*given)))
+        patch.setattr(argparse.ArgumentParser, "parse_args", then_stop(argparse.ArgumentParser.parse_args))
         for name in {"parse", "parse_chat_flags"} & vars(module).keys():
-            patch.setattr(module, name, stopping(getattr(module, name)))
+            patch.setattr(module, name, then_stop(getattr(module, name)))
         try:
             call(module, arguments)
         except Parsed as parsed:
-            return parsed.flags
+            (result,) = parsed.args
+            return result[0] if isinstance(result, tuple) else result  # parse also returns the explicit flags
     raise AssertionError(f"{module.__name__} must parse its flags before it does anything else")
 
 
 def call(module: ModuleType, arguments: list[str]) -> int | None:
+    """Run the script's main with these arguments and return its exit code."""
     takes_arguments = inspect.signature(module.main).parameters
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(module.__file__), *arguments])
@@ -178,7 +107,7 @@ def call(module: ModuleType, arguments: list[str]) -> int | None:
 
 
 def runs_quickly(name: str, flags: Any) -> bool:
-    """Whether a script needs neither the network nor a large model nor a benchmark's peer."""
+    """Whether a script needs no network, no large model and no library that a benchmark compares with."""
     if name == "finetune_gpt2":
         return flags.weights is not None
     if name in ("main", "src.plan"):
@@ -205,7 +134,7 @@ def script_of(words: list[str]) -> tuple[str, list[str]] | None:
 
 
 def check_paths(words: list[str]) -> None:
-    """The requirements and tests that pip and pytest are given exist."""
+    """Check that the files named in a pip or pytest command exist."""
     if "pytest" in words or "pip" in words:
         paths = [word.split("::")[0] for word in words if word.endswith(".txt") or word.startswith("tests")]
         missing = [path for path in paths if not (ROOT / path).exists()]
@@ -229,6 +158,7 @@ def provide_files(name: str, arguments: list[str]) -> None:
 
 
 def run(command: Command, *, only_parse: bool) -> None:
+    """Check a command and, unless `only_parse` or it would take long, run it. Raises AssertionError if it fails."""
     words = list(itertools.dropwhile(re.compile(r"\w+=").match, command.words))  # VARIABLE=value before a command
     check_paths(words)
     if (script := script_of(words)) is None:
@@ -243,7 +173,7 @@ def run(command: Command, *, only_parse: bool) -> None:
     if only_parse or not runs_quickly(name, flags):
         return
     provide_files(name, arguments)
-    quick = [word for field, words in QUICK.items() if hasattr(flags, field) for word in words]
+    quick = [word for field, flag in QUICK.items() if hasattr(flags, field) for word in flag]
     with pytest.MonkeyPatch.context() as patch:
         stdin = command.stdin or "Hello\n/quit\n"
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
@@ -258,13 +188,13 @@ def failures_at(place: str, text: str, capsys: pytest.CaptureFixture[str]) -> It
         yield
     except (Exception, SystemExit) as error:
         printed = "\n".join(capsys.readouterr()[::-1]).strip()[-2000:]
-        cause = None if isinstance(error, AssertionError | SystemExit) else error  # their traceback tells no more
+        cause = None if isinstance(error, AssertionError | SystemExit) else error  # their traceback adds nothing
         raise AssertionError(f"{place}: {text}\n{type(error).__name__}: {error}\n{printed}") from cause
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder as it is after every stage has run once, and tiny models behind the names micro and tiny."""
+    """A folder in which every stage has run once, with tiny models under the names micro and tiny."""
     folder = tmp_path_factory.mktemp("readmes")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -306,9 +236,9 @@ def test_commands_run(line: Block, folder: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_commands_in_prose_parse(file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, text in inline_commands(file):
-        whole = re.sub(r"(\s--?\S+)?\s\.\.\.", "", text)  # `--flag ...`
+        complete = re.sub(r"(\s--?\S+)?\s\.\.\.", "", text)  # without "..." or "--flag ..."
         with failures_at(f"{file.relative_to(ROOT)}:{number}", text, capsys):
-            for command in commands(whole):
+            for command in commands(complete):
                 run(command, only_parse=True)
 
 
@@ -335,29 +265,24 @@ def run_snippet(block: Block, names: dict[str, Any]) -> None:
 # --- the first screen of README.md
 
 
-def is_command(given: list[str], wanted: list[str], flags_allowed: bool) -> bool:
-    rest = given[len(wanted) :]
-    return given[: len(wanted)] == wanted and (not rest or (flags_allowed and rest[0].startswith("--")))
+def words_of(line: str) -> list[list[str]]:
+    return [command.words for command in commands(line)]
 
 
-def is_line(line: str, wanted: list[list[str]], *, flags_allowed: bool = False) -> bool:
-    """Whether a line has exactly these commands in this order, each possibly with flags after it."""
-    given = [command.words for command in commands(line)]
-    return len(given) == len(wanted) and all(
-        is_command(*pair, flags_allowed) for pair in zip(given, wanted, strict=True)
-    )
+def without_flags(words: list[str]) -> list[str]:
+    return list(itertools.takewhile(lambda word: not word.startswith("--"), words))
 
 
-@pytest.mark.parametrize(("wanted", "flags_allowed"), [(MAIN_JOB, True), (TESTS, False)], ids=["main job", "tests"])
-def test_first_screen_has_the_command(wanted: list[list[str]], flags_allowed: bool) -> None:
+def test_first_screen_has_the_main_job_and_the_tests() -> None:
     lines = [line.text for line in LINES if line.file == ROOT / "README.md" and line.line <= FIRST_SCREEN]
-    assert any(is_line(line, wanted, flags_allowed=flags_allowed) for line in lines)
+    assert MAIN_JOB in [[without_flags(words) for words in words_of(line)] for line in lines]
+    assert TESTS in map(words_of, lines)
 
 
 def test_ci_finds_the_test_command() -> None:
     """.ci/run takes the first line of README.md with "-m pytest"."""
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    assert is_line(next(line for line in lines if "-m pytest" in line), TESTS)
+    assert words_of(next(line for line in lines if "-m pytest" in line)) == TESTS
 
 
 def test_stated_size_of_the_core_is_true() -> None:
@@ -372,7 +297,7 @@ def test_stated_size_of_the_core_is_true() -> None:
     assert int(stated.replace(",", "")) == 50 * round(lines / 50), f"the core has {lines} lines"
 
 
-# --- the harness itself
+# --- tests of the functions above
 
 
 SAMPLE = """
@@ -392,11 +317,12 @@ def test_lines_and_commands_are_found(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(SAMPLE, encoding="utf-8")
     lines = [line for block in blocks(tmp_path / "README.md") for line in shell_lines(block)]
     assert [line.line for line in lines] == [3, 8]
-    assert [[command.words for command in commands(line.text)] for line in lines] == [
+    assert [words_of(line.text) for line in lines] == [
         [["python", "main.py", "--max-steps", "3", "--seed", "4"], ["python", "chat.py"]],
         [["X=1", "printf", "a\\nb"], ["python", "chat.py", "--prompt", "x; y"], ["head"]],
     ]
     assert [command.stdin for command in commands("printf 'a\\nb' | python chat.py")] == ["", "a\nb"]
+    assert words_of("python chat.py --prompt '' > answer.txt") == [["python", "chat.py", "--prompt", ""]]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_script_defaults_are_the_shipped_constants(stage: str, field: str, const
     current = getattr(script, constant)
     if current != shipped and git("diff", "--quiet", "HEAD", "--", script.__file__, exit_codes=(0, 1)).returncode:
         pytest.skip(f"{script.__name__}.py: {constant} was edited from {shipped} to {current}")
-    assert current == shipped
+    assert current == shipped, f"{script.__name__}.py and src/training/recipes.py disagree on {constant}"
 
 
 def test_recipes_name_known_sizes_and_flags(unedited_constants: None) -> None:
