@@ -72,7 +72,7 @@ class LoadedChatModel:
             "parameters": f"{total:,}, {without_embeddings:,} without the embeddings",
             "context": f"{config.context_length} tokens",
             "tokenizer": f"{checkpoint.encoding.name}, {checkpoint.encoding.n_vocab:,} tokens",
-            "template": self.template or "none: a raw model, it continues text",
+            "template": self.template or "none: a raw model, which continues text",
             "device": self.device,
         }
         return "\n".join(f"{name:<12}{value}" for name, value in rows.items())

@@ -257,8 +257,8 @@ def _root_cause(error: BaseException) -> Exception:
     """The error that Semantic Kernel has wrapped, as a type that the chat loop reports."""
     while error.__cause__ is not None:
         error = error.__cause__
-    for kind in (ValueError, MemoryError):
-        if isinstance(error, kind):
-            return kind(str(error))
+    for error_type in (ValueError, MemoryError):
+        if isinstance(error, error_type):
+            return error_type(str(error))
     is_clear = isinstance(error, RuntimeError | OSError | KernelException)
     return RuntimeError(str(error) if is_clear else f"{type(error).__name__}: {error}")

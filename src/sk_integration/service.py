@@ -163,8 +163,8 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
                 if isinstance(item, KernelException):
                     raise item
                 if isinstance(item, BaseException):
-                    kind = ServiceInvalidRequestError if isinstance(item, ValueError) else ServiceResponseException
-                    raise kind(f"the answer failed: {item or type(item).__name__}") from item
+                    wrapper = ServiceInvalidRequestError if isinstance(item, ValueError) else ServiceResponseException
+                    raise wrapper(f"the answer failed: {item or type(item).__name__}") from item
                 yield item
                 finished = item.finish_reason is not None
         finally:
