@@ -20,10 +20,11 @@ from src.cli import flag, parse
 from src.data.files import read_text
 from src.data.gutenberg import strip_boilerplate
 from src.data.shakespeare import SHAKESPEARE_PATH
-from src.model.decoding import sequence
+from src.model.decoding import prompt_lookup
 from src.model.decoding.cached_model import CachedModel
 from src.model.decoding.output_head import OutputHead
 from src.model.decoding.sampling import SamplingSettings
+from src.model.decoding.sequence import Sequence as TokenSequence
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.program import run_script
 from src.tokenizer import load_gpt2_encoding
@@ -34,7 +35,7 @@ DRAFT_TOKENS = (0, 2, 3, 5, 8)
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    ngram: int = flag(sequence.NGRAM, "tokens that must match before a draft is made")
+    ngram: int = flag(prompt_lookup.NGRAM, "tokens that must match before a draft is made")
     tokens: int = flag(60_000, "tokens of each text")
     rounds: int = flag(9, "timed forward passes of each length")
 
@@ -45,12 +46,12 @@ def forward_ms(lengths: Iterable[int], rounds: int) -> dict[int, float]:
     head = OutputHead(model, model.config.vocab_size)
     head.prepare_fast_head(wait=True)
     cached, top_k = CachedModel(model, head, model.new_cache()), ChatSettings().top_logits_needed
-    cached.read([0] * (WINDOW // 2))
+    cached.forward([0] * (WINDOW // 2))
     times: dict[int, list[float]] = {length: [] for length in lengths}
     for _ in range(rounds + 1):
         for length, seconds in times.items():
             start = time.perf_counter()
-            cached.read([5] * length, length, top_k)
+            cached.forward([5] * length, length, top_k)
             seconds.append(time.perf_counter() - start)
             cached.rollback(length)
     return {length: statistics.median(seconds[1:]) * 1e3 for length, seconds in times.items()}
@@ -58,7 +59,7 @@ def forward_ms(lengths: Iterable[int], rounds: int) -> dict[int, float]:
 
 def replay(window: list[int], draft_tokens: int, vocab_size: int) -> Counter[int]:
     """Count the forward passes that generate a window after its prompt, by their number of tokens."""
-    replayed = sequence.Sequence(
+    replayed = TokenSequence(
         window[:PROMPT],
         len(window) - PROMPT,
         context_length=WINDOW,
@@ -70,17 +71,18 @@ def replay(window: list[int], draft_tokens: int, vocab_size: int) -> Counter[int
     passes: Counter[int] = Counter()
     while not replayed.finished:
         known = len(replayed.ids)
-        positions = len(replayed.pending(known - 1))  # the last token and the draft
-        passes[positions] += 1
-        next_ids = torch.tensor(window[known : known + positions])
-        replayed.accept(replayed.sample(torch.nn.functional.one_hot(next_ids, vocab_size).float()))
+        draft = replayed.propose_draft()
+        n_logits = 1 + len(draft)
+        passes[n_logits] += 1
+        next_ids = torch.tensor(window[known : known + n_logits])
+        replayed.accept(replayed.sample(torch.nn.functional.one_hot(next_ids, vocab_size).float(), draft))
     return passes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Flags, argv, __doc__)
     check_rounds(flags.rounds)
-    sequence.NGRAM = flags.ngram
+    prompt_lookup.NGRAM = flags.ngram
     source = "".join(file.read_text(encoding="utf-8") for file in sorted(Path("src").rglob("*.py")))
     texts = {"Shakespeare": strip_boilerplate(read_text(SHAKESPEARE_PATH)).text, "Python source": source}
     pass_ms = forward_ms(range(1, max(DRAFT_TOKENS) + 2), flags.rounds)

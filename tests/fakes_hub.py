@@ -1,6 +1,6 @@
 """A fake Hugging Face hub on 127.0.0.1 that serves one model.
 
-Like the real hub it answers HEAD and GET requests for `/<repo>/resolve/main/<file>`. It states the size and SHA-256 of
+Like the real hub, it answers HEAD and GET requests for `/<repo>/resolve/main/<file>`. It sends the size and SHA-256 of
 a large file in X-Linked-* headers, and redirects requests for its content to a CDN, here on another port.
 """
 
@@ -45,7 +45,7 @@ class FakeHub:
         self.cuts: list[tuple[int, str]] = []  # each cuts one response after N bytes, by "close" or "reset"
         self.error_response: tuple[int, dict[str, str]] | None = None  # status and headers of every response
         self.supports_ranges = True
-        self.states_sizes = True
+        self.sends_sizes = True
 
     def __enter__(self) -> "FakeHub":
         served_hub = self
@@ -94,15 +94,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
     def do_HEAD(self) -> None:
-        self._answer()
+        self._respond()
 
     def do_GET(self) -> None:
-        self._answer()
+        self._respond()
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         hub = self.hub
-        given = (self.headers[name] for name in ("Range", "Authorization", "Accept-Encoding"))
-        hub.requests.append(Request(self.command, self.path, *given))
+        headers = (self.headers[name] for name in ("Range", "Authorization", "Accept-Encoding"))
+        hub.requests.append(Request(self.command, self.path, *headers))
         if hub.error_response is not None:
             return self._head(hub.error_response[0], {**hub.error_response[1], "Content-Length": "0"})
         if self.path.startswith("/cdn/"):
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "Location": f"{self.hub.content_endpoint}/cdn/{name}",
                 "Content-Length": "0",
             }
-            if self.hub.states_sizes:
+            if self.hub.sends_sizes:
                 headers["X-Linked-Size"] = str(len(content))
             return self._head(302, headers)
         etag = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -132,9 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _content(self, content: bytes) -> None:
         start = 0
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        if asked and self.hub.supports_ranges:
-            start = int(asked[1])
+        requested = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        if requested and self.hub.supports_ranges:
+            start = int(requested[1])
             if start >= len(content):
                 return self._head(416, {"Content-Length": "0"})
             self._head(
@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(sent)
         self.wfile.flush()
         if ending:
-            self._hang_up(abruptly=ending == "reset")
+            self._close_connection(abruptly=ending == "reset")
 
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
         self.send_response(status)
@@ -160,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def _hang_up(self, abruptly: bool) -> None:
+    def _close_connection(self, abruptly: bool) -> None:
         self.close_connection = True
         if abruptly:  # with a linger time of 0 s the system sends RST instead of FIN
             time.sleep(0.1)  # a reset makes the client drop unread data, so let it read first

@@ -3,6 +3,7 @@
 B batch, T new tokens, S tokens seen so far (cache included), C channels, H heads, D head size.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -19,8 +20,7 @@ Packing = Sequence[tuple[int, int | None]]
 class KeyValueCache:
     """Keys and values of every layer, preallocated: a tensor of shape (layers, B, 2, H, capacity, D).
 
-    `length` is the number of cached tokens. `GPTModel.hidden_states` advances it after the last layer. Otherwise only
-    `CachedModel` changes it.
+    `length` is the number of cached tokens. `GPTModel.hidden_states` advances it after the last layer.
     """
 
     def __init__(
@@ -28,11 +28,8 @@ class KeyValueCache:
     ) -> None:
         head_size = config.d_model // config.n_heads
         shape = (config.n_layers, batch_size, 2, config.n_heads, capacity, head_size)
-        self._use(torch.empty(shape, device=device, dtype=dtype))
-
-    def _use(self, keys_values: Tensor) -> None:
-        self.keys_values = keys_values
-        self.capacity = keys_values.shape[4]
+        self.keys_values = torch.empty(shape, device=device, dtype=dtype)
+        self.capacity = capacity
         self.length = 0
 
     def extend(self, layer_index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,12 +42,13 @@ class KeyValueCache:
 
     def row(self, i: int) -> "KeyValueCache":
         """A view of one row: the same memory, with a length of its own, which starts at 0."""
-        view = object.__new__(KeyValueCache)
-        view._use(self.keys_values[:, i : i + 1])
+        view = copy.copy(self)
+        view.keys_values = self.keys_values[:, i : i + 1]
+        view.length = 0
         return view
 
     def copy_from(self, other: "KeyValueCache", length: int) -> None:
-        """Replace the content by the first `length` tokens of another cache of the same model."""
+        """Replace the content with the first `length` tokens of another cache of the same model."""
         self.keys_values[..., :length, :] = other.keys_values[..., :length, :]
         self.length = length
 
@@ -93,7 +91,7 @@ class MultiHeadAttention(nn.Module):
         )
 
     def _attend_in_segments(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
-        """The same, all (B, H, T, D). A segment attends to itself and to everything its parent can attend to."""
+        """`_attend` for a packing, all (B, H, T, D). A segment sees itself and everything that its parent sees."""
         lengths = [length for length, _ in packing]
         queries, keys, values = (list(part.split(lengths, dim=2)) for part in (q, k, v))
         for i, (_, parent) in enumerate(packing):

@@ -1,4 +1,4 @@
-"""Model sizes, in one table, and the checked form a model is built from."""
+"""The validated config that a model is built from, and the table of model sizes."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -51,7 +51,7 @@ class GPTConfig:
 
     @classmethod
     def of(cls, config: "Mapping[str, Any] | GPTConfig") -> "GPTConfig":
-        """A GPTConfig from a GPT_CONFIGS mapping; an unknown or missing key is a ValueError that names it."""
+        """A GPTConfig from a mapping like those of GPT_CONFIGS. Raises ValueError naming an unknown or missing key."""
         if isinstance(config, GPTConfig):
             return config
         known = {field.name for field in fields(cls)}

@@ -1,7 +1,7 @@
 """Text generation: sample one token at a time over a KV cache, and stream the text in whole characters.
 
-The steps are in `src.model.decoding`: sequence.py chooses tokens, cached_model.py runs the model on them, scheduler.py
-decodes several sequences together, and text_stream.py turns tokens into text.
+The parts are in `src.model.decoding`: cached_model.py runs the model on tokens, sequence.py samples the next ones,
+scheduler.py decodes several sequences together, and text_stream.py turns tokens into text.
 """
 
 import collections.abc
@@ -61,7 +61,7 @@ class TextGenerator:
         self.prepare_fast_decoding(wait=wait)
 
     def generate(self, prompt: Prompt, max_new_tokens: int = 100, **settings: Any) -> str:
-        """The new text without the prompt. Takes the settings of `stream` and joins its pieces."""
+        """The new text, without the prompt: the joined pieces of `stream`, which explains the settings."""
         return "".join(self.stream(prompt, max_new_tokens, **settings))
 
     def stream(
@@ -89,7 +89,7 @@ class TextGenerator:
         ids = self.prompt_ids(prompt)
         draft_tokens = default_draft_tokens(self.model) if draft_tokens is None else draft_tokens
         sequence = self._sequence(ids, max_new_tokens, SamplingSettings(**sampling), seed, draft_tokens)
-        return self._text_stream(ids, self._decode(sequence, prefix_cache or PrefixCache()), max_new_tokens, stop)
+        return self._text_stream(ids, self._generate_ids(sequence, prefix_cache or PrefixCache()), max_new_tokens, stop)
 
     def generate_batch(
         self,
@@ -103,7 +103,7 @@ class TextGenerator:
     ) -> list[str]:
         """The new text of each prompt, equal to `generate` with `seed` for the first, `seed + 1` for the second, ...
 
-        batch_size: number of sequences decoded together; when one finishes, the next takes its slot (continuous
+        batch_size: number of sequences decoded together; when one finishes, a waiting one takes its row (continuous
         batching). The other settings are those of `stream`. In int8 and in half precision, rounding can make a batched
         text differ from the single one. Raises ValueError naming each bad setting.
         """
@@ -124,16 +124,16 @@ class TextGenerator:
         return ["".join(self._text_stream(ids, new, max_new_tokens, stop)) for ids, new in results]
 
     def sample(self, prompt: Prompt, max_new_tokens: int, seed: int) -> str:
-        """The prompt and its continuation, up to half a context long; deterministic for a given seed."""
+        """The prompt and its continuation of up to half a context; deterministic for a given seed."""
         ids, half_context = self.prompt_ids(prompt), max(1, self.model.config.context_length // 2)
         new = self.generate(ids, min(max_new_tokens, half_context), temperature=0.8, top_k=40, seed=seed)
         return self.encoding.decode(ids) + new
 
     def predict_next_token(self, prompt: Prompt, top_k: int = 5) -> list[tuple[str, float]]:
         """The `top_k` most likely next tokens as (text, probability), highest first, before any filter."""
-        SamplingSettings(top_k=top_k)
+        SamplingSettings(top_k=top_k)  # raises ValueError for a bad value
         ids = self.prompt_ids(prompt)[-self.model.config.context_length :]
-        logits = CachedModel(self.model, self._head, self.model.new_cache(capacity=len(ids))).read(ids)[0]
+        logits = CachedModel(self.model, self._head, self.model.new_cache(capacity=len(ids))).forward(ids)[0]
         top = torch.softmax(logits, dim=0).topk(min(top_k, len(logits)))
         return [(self.encoding.decode([i]), p) for i, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
 
@@ -162,19 +162,20 @@ class TextGenerator:
             draft_tokens=draft_tokens,
         )
 
-    def _decode(self, sequence: Sequence, prefix_cache: PrefixCache) -> Iterator[int]:
-        """Yield new ids until an end-of-text. Whatever ends it, the prefix cache receives a usable cache."""
+    def _generate_ids(self, sequence: Sequence, prefix_cache: PrefixCache) -> Iterator[int]:
+        """Yield new ids until the sequence is finished. Even after an interrupt, `prefix_cache` gets a usable cache."""
         cache = prefix_cache.take(self.model, sequence.ids, sequence.capacity)
         model, top_logits_needed = CachedModel(self.model, self._head, cache), sequence.sampling.top_logits_needed
         try:
             while not sequence.finished:
                 if sequence.slide_if_full():
                     model.clear()
-                ids = sequence.pending(cache.length)
-                logits = model.read(ids, 1 + len(sequence.draft), top_logits_needed)
-                sampled = sequence.sample(logits)
-                model.rollback(len(logits) - len(sampled))  # rejected draft tokens, before `accept` changes the ids
-                yield from sequence.accept(sampled)
+                draft = sequence.propose_draft()
+                new_ids = sequence.ids[cache.length :]  # first the prompt, later the last token
+                logits = model.forward(new_ids + draft, 1 + len(draft), top_logits_needed)
+                tokens = sequence.sample(logits, draft)
+                model.rollback(len(logits) - len(tokens))  # drop rejected draft tokens before any interrupt
+                yield from sequence.accept(tokens)
         finally:
             prefix_cache.put(sequence.ids, cache)
 

@@ -46,8 +46,8 @@ class GPTModel(nn.Module):
     ) -> Tensor:
         """The normalised input of the head: int64 (B, T) to (B, T, C).
 
-        context: a cache, whose tokens `ids` continues and which is advanced by T; or a packing, if each row holds
-        several segments. A packed segment has the states it would have in a sequence of its own, after its parent.
+        context: a cache, if `ids` continues its tokens; its length grows by T. Or a packing, if each row holds several
+        segments; each segment has the same states as in a sequence of its own, after its parent.
         embedded: `wte(ids)`, (B, T, C), if the caller has it already.
         Raises ValueError if a sequence is longer than the model's context.
         """
@@ -113,7 +113,7 @@ class GPTModel(nn.Module):
 
 
 def _position_spans(context: KeyValueCache | Packing | None, length: int) -> list[tuple[int, int]]:
-    """The positions (start, end) of each segment of a row of `length` tokens; without a packing it is one segment."""
+    """The positions (start, end) of each segment in a row of `length` tokens. Without a packing it is one segment."""
     if context is None or isinstance(context, KeyValueCache):
         start = context.length if context is not None else 0
         return [(start, start + length)]
@@ -124,10 +124,10 @@ def _position_spans(context: KeyValueCache | Packing | None, length: int) -> lis
     return spans
 
 
-def on_meta_device(config: Mapping[str, Any] | GPTConfig, kind: type[GPTModel] = GPTModel) -> GPTModel:
-    """A model whose parameters have shapes and no memory, for `load_state_dict(..., assign=True)`."""
+def on_meta_device(config: Mapping[str, Any] | GPTConfig, model_class: type[GPTModel] = GPTModel) -> GPTModel:
+    """A model whose parameters have shapes but no memory, for `load_state_dict(..., assign=True)`."""
     with torch.device("meta"), _SkipInit():
-        return kind(config)
+        return model_class(config)
 
 
 class _SkipInit(TorchFunctionMode):

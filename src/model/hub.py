@@ -66,20 +66,20 @@ def find_weight_files(folder: Path) -> list[Path]:
 def download_model(repo: str, cache: str | Path | None = None) -> Path:
     """The folder with config.json and the weights of the hub model `repo`, downloaded unless it is cached.
 
-    A cached model needs no network. A download is announced on stderr with its true size, resumes an earlier partial
-    one, and enters the cache only if its SHA-256 equals the hub's. cache: the cache folder (None: huggingface_hub's
-    own). Raises OSError with the alternatives.
+    A cached model needs no network. A download is announced on stderr with its size, and resumes an earlier partial
+    one. A file enters the cache only if its SHA-256 equals the hub's. cache: the cache folder (None: huggingface_hub's
+    own). Raises OSError that names the alternatives to a download.
     """
     from huggingface_hub import constants
 
-    root = Path(cache or constants.HF_HUB_CACHE).expanduser()
-    return _cached(repo, root) or _fetch_model(repo, root)
+    cache_dir = Path(cache or constants.HF_HUB_CACHE).expanduser()
+    return _cached(repo, cache_dir) or _fetch_model(repo, cache_dir)
 
 
-def _cached(repo: str, root: Path) -> Path | None:
+def _cached(repo: str, cache_dir: Path) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(repo, CONFIG_FILE, cache_dir=root)
+    config = try_to_load_from_cache(repo, CONFIG_FILE, cache_dir=cache_dir)
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
@@ -90,48 +90,48 @@ def _cached(repo: str, root: Path) -> Path | None:
     return folder
 
 
-def _fetch_model(repo: str, root: Path) -> Path:
+def _fetch_model(repo: str, cache_dir: Path) -> Path:
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    home = root / repo_folder_name(repo_id=repo, repo_type="model")
-    config = _file_info(repo, CONFIG_FILE, root)
+    repo_folder = cache_dir / repo_folder_name(repo_id=repo, repo_type="model")
+    config = _file_info(repo, CONFIG_FILE, cache_dir)
     if config is None:
         raise FileNotFoundError(f"{constants.ENDPOINT} has no {CONFIG_FILE} for {repo}; {ALTERNATIVES}")
-    snapshot = home / "snapshots" / config.commit
-    weights = _first_weights(repo, root)
+    snapshot = repo_folder / "snapshots" / config.commit
+    weights = _first_weights(repo, cache_dir)
     files = [weights]
     if weights.name.endswith(".json"):
-        _fetch(repo, [weights], home, snapshot)
-        files = [_part_info(repo, name, root) for name in _parts(snapshot / weights.name)]
-    _fetch(repo, [config, *files], home, snapshot)
-    with atomic_write(home / "refs" / "main") as file:  # last: this marks the model as complete
+        _fetch(repo, [weights], repo_folder, snapshot)
+        files = [_part_info(repo, name, cache_dir) for name in _parts(snapshot / weights.name)]
+    _fetch(repo, [config, *files], repo_folder, snapshot)
+    with atomic_write(repo_folder / "refs" / "main") as file:  # last: this marks the model as complete
         file.write(config.commit.encode("utf-8"))
     return snapshot
 
 
-def _first_weights(repo: str, root: Path) -> RemoteFile:
+def _first_weights(repo: str, cache_dir: Path) -> RemoteFile:
     for name in WEIGHT_FILES:
-        found = _file_info(repo, name, root)
+        found = _file_info(repo, name, cache_dir)
         if found is not None:
             return found
     raise FileNotFoundError(f"{repo} has neither {WEIGHT_FILES[0]} nor {WEIGHT_FILES[2]}; {ALTERNATIVES}")
 
 
-def _part_info(repo: str, name: str, root: Path) -> RemoteFile:
-    found = _file_info(repo, name, root)
+def _part_info(repo: str, name: str, cache_dir: Path) -> RemoteFile:
+    found = _file_info(repo, name, cache_dir)
     if found is None:
         raise FileNotFoundError(f"{repo} lacks {name}, which its own index lists; {ALTERNATIVES}")
     return found
 
 
-def _file_info(repo: str, name: str, root: Path) -> RemoteFile | None:
+def _file_info(repo: str, name: str, cache_dir: Path) -> RemoteFile | None:
     """The hub's description of a file, or None if the model has no such file. One request, no retries."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 
     url = hf_hub_url(repo, name)
-    with _one_line_errors(repo, root):
+    with _one_line_errors(repo, cache_dir):
         try:
             found = get_hf_file_metadata(url)
         except HfHubHTTPError as error:
@@ -145,23 +145,23 @@ def _file_info(repo: str, name: str, root: Path) -> RemoteFile | None:
 
 
 @contextmanager
-def _one_line_errors(repo: str, root: Path) -> Iterator[None]:
+def _one_line_errors(repo: str, cache_dir: Path) -> Iterator[None]:
     """Turn any failure of the client into an OSError of one line with the alternatives.
 
-    The client passes on errors of its HTTP library, which differs between its versions.
+    Any exception: the client raises those of its HTTP library, which differs between its versions.
     """
     try:
         yield
     except Exception as error:
-        raise OSError(f"{repo} cannot be downloaded: {_reason(error, repo, root)}; {ALTERNATIVES}") from error
+        raise OSError(f"{repo} cannot be downloaded: {_reason(error, repo, cache_dir)}; {ALTERNATIVES}") from error
 
 
-def _reason(error: Exception, repo: str, root: Path) -> str:
+def _reason(error: Exception, repo: str, cache_dir: Path) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
     if isinstance(error, OfflineModeIsEnabled):
-        return f"HF_HUB_OFFLINE is set and it is not in {root}"
+        return f"HF_HUB_OFFLINE is set and the model is not in {cache_dir}"
     if isinstance(error, GatedRepoError):
         return f"it is gated; accept its terms at {constants.ENDPOINT}/{repo}, then run: hf auth login"
     if isinstance(error, RepositoryNotFoundError):
@@ -171,30 +171,30 @@ def _reason(error: Exception, repo: str, root: Path) -> str:
     return f"no connection to {constants.ENDPOINT} ({one_line(error)})"
 
 
-def _fetch(repo: str, files: list[RemoteFile], home: Path, snapshot: Path) -> None:
+def _fetch(repo: str, files: list[RemoteFile], repo_folder: Path, snapshot: Path) -> None:
     """Download the files that the snapshot lacks, after checking that the disk has room for all of them."""
     missing = [file for file in files if not (snapshot / file.name).is_file()]
     if not missing:
         return
-    _check_space(missing, home)
-    listed = ", ".join(f"{file.name} ({_size_and_progress(file, home)})" for file in missing)
-    print(f"Downloading {repo} into {home}: {listed}", file=sys.stderr)
+    _check_space(missing, repo_folder)
+    listed = ", ".join(f"{file.name} ({_size_and_progress(file, repo_folder)})" for file in missing)
+    print(f"Downloading {repo} into {repo_folder}: {listed}", file=sys.stderr)
     for file in missing:
-        _fetch_file(repo, file, _partial(file, home), snapshot / file.name)
+        _fetch_file(repo, file, _partial(file, repo_folder), snapshot / file.name)
 
 
 def _fetch_file(repo: str, file: RemoteFile, partial: Path, target: Path) -> None:
     from huggingface_hub.utils import WeakFileLock
 
-    home = partial.parent.parent
-    lock = home.parent / ".locks" / home.name / partial.with_suffix(".lock").name
+    repo_folder = partial.parent.parent
+    lock = repo_folder.parent / ".locks" / repo_folder.name / partial.with_suffix(".lock").name
     for path in (lock, partial, target):
         path.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):  # two processes must not write to the same partial file
         if target.is_file():
             return
         try:
-            _append_rest(file, partial)
+            _download_rest(file, partial)
         except Exception as error:
             raise OSError(
                 f"{repo}: the download of {file.name} stopped at {_size(_bytes_on_disk(partial))} of "
@@ -204,8 +204,8 @@ def _fetch_file(repo: str, file: RemoteFile, partial: Path, target: Path) -> Non
         os.replace(partial, target)
 
 
-def _append_rest(file: RemoteFile, partial: Path) -> None:
-    """Append the missing bytes to `partial`. The client shows progress and resumes after most broken connections."""
+def _download_rest(file: RemoteFile, partial: Path) -> None:
+    """Download the missing bytes. The client shows progress, and resumes after most broken connections."""
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
@@ -232,7 +232,7 @@ def _append_rest(file: RemoteFile, partial: Path) -> None:
 def _verify(repo: str, file: RemoteFile, partial: Path) -> None:
     """Compare with the SHA-256, which is the hub's etag for every large file (LFS)."""
     if not re.fullmatch(r"[0-9a-f]{64}", file.etag):
-        return  # small text files have git's hash instead, and are checked when parsed as JSON
+        return  # a small text file has git's hash as its etag; it is checked when parsed as JSON
     digest = hashlib.sha256()
     with partial.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -245,19 +245,21 @@ def _verify(repo: str, file: RemoteFile, partial: Path) -> None:
         )
 
 
-def _check_space(files: list[RemoteFile], home: Path) -> None:
-    needed = sum(max((file.size or 0) - _bytes_on_disk(_partial(file, home)), 0) for file in files)
-    require_free_space(home, needed, "free some space or choose another cache folder (HF_HOME=FOLDER)")
+def _check_space(files: list[RemoteFile], repo_folder: Path) -> None:
+    needed = sum(max((file.size or 0) - _bytes_on_disk(_partial(file, repo_folder)), 0) for file in files)
+    require_free_space(repo_folder, needed, "free some space or choose another cache folder (HF_HOME=FOLDER)")
 
 
-def _size_and_progress(file: RemoteFile, home: Path) -> str:
-    on_disk = _bytes_on_disk(_partial(file, home))
+def _size_and_progress(file: RemoteFile, repo_folder: Path) -> str:
+    on_disk = _bytes_on_disk(_partial(file, repo_folder))
     return _size(file.size) + (f", {_size(on_disk)} of it already downloaded" if on_disk else "")
 
 
-def _partial(file: RemoteFile, home: Path) -> Path:
-    """The path of a partial file. Its name is a hash, because a server may send anything as an etag."""
-    return home / "blobs" / (hashlib.sha256(f"{file.name} {file.etag}".encode()).hexdigest()[:32] + ".incomplete")
+def _partial(file: RemoteFile, repo_folder: Path) -> Path:
+    """The path of a partial download. Its name is a hash, because a server may send anything as an etag."""
+    return (
+        repo_folder / "blobs" / (hashlib.sha256(f"{file.name} {file.etag}".encode()).hexdigest()[:32] + ".incomplete")
+    )
 
 
 def _bytes_on_disk(path: Path) -> int:

@@ -55,14 +55,14 @@ TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # (in, out) in t
 
 
 def load_gpt2(name_or_path: str | Path, cache: str | Path | None = None) -> GPTModel:
-    """GPT-2 with its trained weights: fp32, on the CPU, in eval mode, dropout 0.
+    """GPT-2 with trained weights: fp32, on the CPU, in eval mode, without dropout.
 
     `name_or_path` is a size (gpt2-124M, gpt2-355M, gpt2-774M, gpt2-1558M), the id of a GPT-2 on the hub, a Hugging Face
     folder, or a .safetensors, .bin or .pt file of a state dict. cache: the folder for downloads (None:
     huggingface_hub's own). If there is no config.json next to a single file, the sizes are derived from the tensors.
 
     Raises ValueError for an invalid name, config or tensor, FileNotFoundError for missing files, and OSError
-    if a download fails; each message is one line that names it.
+    if a download fails. Each message is one line that names the file, tensor or config entry.
     """
     path = _find_weights(name_or_path, cache)
     tensors = _LazyTensors(find_weight_files(path) if path.is_dir() else [path])
@@ -77,10 +77,10 @@ def load_gpt2(name_or_path: str | Path, cache: str | Path | None = None) -> GPTM
 def state_dict_from_hugging_face(
     tensors: Mapping[str, Tensor], config: GPTConfig, source: str = "state dict"
 ) -> dict[str, Tensor]:
-    """Hugging Face's GPT-2 tensors as the fp32 state dict of a GPTModel; the result shares no memory with them.
+    """Hugging Face's GPT-2 tensors as the fp32 state dict of a GPTModel, which shares no memory with them.
 
-    Names may have `transformer.` and wrappers' prefixes; mask buffers are dropped; `lm_head.weight` must equal
-    `wte.weight`.
+    Names may begin with `transformer.` and the prefixes of model wrappers. Mask buffers are dropped. `lm_head.weight`
+    must equal `wte.weight` if it is there.
 
     Raises ValueError naming a tensor that is missing, unknown, duplicate, of a wrong shape, not floating point or not
     finite.
@@ -99,7 +99,7 @@ def state_dict_from_hugging_face(
         elif ours in state:
             raise ValueError(f"{source}: tensor {name} occurs twice, with different prefixes")
         else:
-            state[ours] = _converted(tensor, shapes[ours], name, source)
+            state[ours] = _convert(tensor, shapes[ours], name, source)
     missing = sorted(shapes.keys() - state.keys())
     if missing:
         others = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
@@ -169,8 +169,8 @@ def _readers(path: Path) -> list[tuple[str, Callable[[], Tensor]]]:
     if start == b"version https://git-lfs":
         raise ValueError(f"{path} is a Git LFS pointer, not the weights; in its folder run: git lfs pull")
     if path.suffix == ".safetensors":
-        return [(name, partial(_safetensor, path, name)) for name in _safetensor_names(path)]
-    tensors = _unpickled(path, zipped=start.startswith(b"PK\x03\x04"))
+        return [(name, partial(_read_safetensor, path, name)) for name in _safetensor_names(path)]
+    tensors = _load_pickle(path, zipped=start.startswith(b"PK\x03\x04"))
     return [(name, partial(tensors.__getitem__, name)) for name in tensors]
 
 
@@ -184,15 +184,15 @@ def _safetensor_names(path: Path) -> list[str]:
         raise ValueError(f"{path} is not a complete safetensors file ({one_line(error)}); download it again") from error
 
 
-def _safetensor(path: Path, name: str) -> Tensor:
+def _read_safetensor(path: Path, name: str) -> Tensor:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         return file.get_tensor(name)
 
 
-def _unpickled(path: Path, zipped: bool) -> dict[str, Tensor]:
-    """The state dict of a PyTorch file, memory-mapped if its format allows. Code in it is refused, never executed."""
+def _load_pickle(path: Path, zipped: bool) -> dict[str, Tensor]:
+    """The state dict in a PyTorch file, memory-mapped if the format allows it. Code in the file is never executed."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # a damaged pickle can raise anything, and torch's message may advise running its code
@@ -273,7 +273,7 @@ def _parameter_name(name: str) -> str:
     return re.sub(r"^(?:(?:module|_orig_mod|transformer)\.)+", "", name)
 
 
-def _converted(tensor: Tensor, shape: tuple[int, ...], name: str, source: str) -> Tensor:
+def _convert(tensor: Tensor, shape: tuple[int, ...], name: str, source: str) -> Tensor:
     """A copy of a tensor in fp32 and nn.Linear's orientation. `shape` is the model's."""
     transposed = name.endswith(TRANSPOSED)
     expected = shape[::-1] if transposed else shape

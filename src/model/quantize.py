@@ -2,8 +2,8 @@
 
 Weights are quantized per row to 255 levels (symmetric), activations per token to 256 levels (asymmetric) on the fly:
 "zeropoint vector-wise" in Dettmers et al. 2022, LLM.int8(), table 1. LayerNorms, biases, positions and attention stay
-in fp32. A single token is rounded slightly differently than one of several, so if two tokens are almost equally
-likely, a text can depend on how tokens were batched. C channels in, O channels out, V vocabulary.
+in fp32. A token alone is rounded slightly differently from the same token in a batch, so if two tokens are almost
+equally likely, a text can depend on how tokens were batched. C channels in, O channels out, V vocabulary.
 """
 
 import copy
@@ -36,7 +36,7 @@ class Int8Linear(nn.Module):
             return self(x[None])[0]
         if x.numel() == x.shape[-1]:
             return torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
-        # The kernel uses one range for all rows, so scale each row to [0, 1] and undo that in its result.
+        # The kernel uses one range for all rows, so scale each row to [0, 1] and undo that in the result.
         low = x.amin(dim=-1, keepdim=True)  # amin and amax: two passes, and six times as fast as aminmax
         width = (x.amax(dim=-1, keepdim=True) - low).clamp_min(torch.finfo(x.dtype).tiny)
         y = torch.ops.quantized.linear_dynamic((x - low).div_(width), self.packed, self.reduce_range)
@@ -67,7 +67,7 @@ class Int8GPT(GPTModel):
 
 @torch.no_grad()
 def quantize_int8(model: GPTModel) -> GPTModel:
-    """An int8 copy of a model on the CPU, for generation. Leaves `model` unchanged.
+    """An int8 copy of a model on the CPU, for generation.
 
     Raises ValueError for a model on another device, or if this PyTorch has no int8 kernel for the processor.
     """
@@ -94,7 +94,7 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _packed(quantized: Tensor, scale: Tensor, bias: Tensor | None) -> Any:
-    """A weight in the format of the int8 kernel."""
+    """A weight in the int8 kernel's format."""
     with warnings.catch_warnings():
         # Deprecated, but nothing else builds the weight format that the fastest int8 kernel accepts.
         warnings.filterwarnings("ignore", message=".*are deprecated", category=UserWarning)

@@ -98,29 +98,29 @@ def test_more_tokens_than_the_context_are_refused() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_packed_segments_equal_separate_sequences(seed: int) -> None:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     torch.manual_seed(seed)
     model = GPTModel(SMALL).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     segments: list[tuple[int, int | None]] = []
-    whole: list[list[int]] = []  # the sequence of each segment, with its ancestors
-    for i in range(chance.randint(1, 8)):
-        open_ = [j for j in range(i) if len(whole[j]) < 36]
-        parent = chance.choice([None, *open_])
-        own = [chance.randrange(101) for _ in range(chance.randint(1, 12))]
+    sequences: list[list[int]] = []  # of each segment, with its ancestors
+    for i in range(rng.randint(1, 8)):
+        possible_parents = [j for j in range(i) if len(sequences[j]) < 36]
+        parent = rng.choice([None, *possible_parents])
+        own = [rng.randrange(101) for _ in range(rng.randint(1, 12))]
         segments.append((len(own), parent))
-        whole.append(([] if parent is None else whole[parent]) + own)
-    ids = [id_ for (length, _), text in zip(segments, whole, strict=True) for id_ in text[-length:]]
+        sequences.append(([] if parent is None else sequences[parent]) + own)
+    ids = [i for (length, _), sequence in zip(segments, sequences, strict=True) for i in sequence[-length:]]
     packed = model.hidden_states(torch.tensor([ids]), segments)[0]
     alone = [
-        model.hidden_states(torch.tensor([text]))[0, -length:]
-        for (length, _), text in zip(segments, whole, strict=True)
+        model.hidden_states(torch.tensor([sequence]))[0, -length:]
+        for (length, _), sequence in zip(segments, sequences, strict=True)
     ]
     torch.testing.assert_close(packed, torch.cat(alone), atol=1e-12, rtol=1e-10)
     weights = torch.randn_like(packed)
     gradients = (
-        torch.autograd.grad((of * weights).sum(), list(model.parameters())) for of in (packed, torch.cat(alone))
+        torch.autograd.grad((states * weights).sum(), list(model.parameters())) for states in (packed, torch.cat(alone))
     )
     for ours, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-10, rtol=1e-8)

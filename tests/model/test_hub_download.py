@@ -1,3 +1,5 @@
+"""Downloads from a fake hub: announced, resumed, verified, and shared with huggingface_hub's cache."""
+
 import hashlib
 import json
 import os
@@ -32,19 +34,19 @@ def test_a_download_is_announced_and_complete(
     server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = download_model(server.repo, tmp_path)
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
-    assert f"Downloading {server.repo} into {tmp_path / 'models--someone--tiny-gpt2'}" in said.err
-    assert "model.safetensors (0.3 MB)" in said.err
-    assert said.out == ""
+    assert f"Downloading {server.repo} into {tmp_path / 'models--someone--tiny-gpt2'}" in output.err
+    assert "model.safetensors (0.3 MB)" in output.err
+    assert output.out == ""
 
 
 def test_a_cached_model_needs_no_server(server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = download_model(server.repo, tmp_path)
-    asked = len(server.requests)
+    n_requests = len(server.requests)
     capsys.readouterr()
     assert download_model(server.repo, tmp_path) == folder
-    assert len(server.requests) == asked
+    assert len(server.requests) == n_requests
     assert capsys.readouterr().err == ""
 
 
@@ -73,7 +75,7 @@ def test_a_broken_connection_resumes(server: FakeHub, tmp_path: Path, ending: st
     first, *later = server.content_requests()
     assert first.range is None
     assert later and all(request.range is not None for request in later)
-    assert {request.encoding for request in later} == {"identity"}  # a part of a compressed answer is of no use
+    assert {request.encoding for request in later} == {"identity"}  # a range of a compressed response is useless
     assert server.content_bytes < 1.3 * len(WEIGHTS)
 
 
@@ -103,12 +105,12 @@ def test_a_failed_download_resumes_in_the_next_run(
     assert "model.safetensors (0.3 MB, 0.2 MB of it already downloaded)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("held", "asked"), [(100_000, "bytes=100000-"), (len(WEIGHTS) + 1, None)])
+@pytest.mark.parametrize(("n_written", "requested_range"), [(100_000, "bytes=100000-"), (len(WEIGHTS) + 1, None)])
 def test_an_interrupted_download_keeps_usable_bytes(
-    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, asked: str | None
+    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_written: int, requested_range: str | None
 ) -> None:
     def interrupted(url: str, stream: Any, **options: Any) -> None:
-        stream.write((WEIGHTS * 2)[:held])
+        stream.write((WEIGHTS * 2)[:n_written])
         raise KeyboardInterrupt
 
     hf_hub_download(server.repo, "config.json", cache_dir=tmp_path)
@@ -117,7 +119,7 @@ def test_an_interrupted_download_keeps_usable_bytes(
         download_model(server.repo, tmp_path)
     folder = download_model(server.repo, tmp_path)
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
-    assert [request.range for request in server.content_requests()] == [asked]
+    assert [request.range for request in server.content_requests()] == [requested_range]
 
 
 def test_a_damaged_download_is_refused_and_repeated(server: FakeHub, tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_a_damaged_download_is_refused_and_repeated(server: FakeHub, tmp_path: P
 
 
 def test_a_server_without_file_sizes_works(server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    server.states_sizes = False
+    server.sends_sizes = False
     assert (download_model(server.repo, tmp_path) / "model.safetensors").read_bytes() == WEIGHTS
     assert "model.safetensors (size unknown)" in capsys.readouterr().err
 
@@ -147,7 +149,7 @@ def test_a_full_disk_is_reported_before_the_download(
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "said"),
+    ("status", "headers", "message"),
     [
         (404, {"X-Error-Code": "RepoNotFound"}, "has no such model"),
         (404, {}, "has no config.json for someone/tiny-gpt2"),
@@ -157,12 +159,12 @@ def test_a_full_disk_is_reported_before_the_download(
     ],
 )
 def test_a_refusal_is_one_line_with_alternatives(
-    server: FakeHub, tmp_path: Path, status: int, headers: dict[str, str], said: str
+    server: FakeHub, tmp_path: Path, status: int, headers: dict[str, str], message: str
 ) -> None:
     server.error_response = (status, headers)
     with pytest.raises(OSError) as failure:
         download_model(server.repo, tmp_path)
-    assert said in str(failure.value) and server.endpoint in str(failure.value)
+    assert message in str(failure.value) and server.endpoint in str(failure.value)
     assert str(failure.value).endswith(ALTERNATIVES) and "\n" not in str(failure.value)
     assert [request.method for request in server.requests if "/resolve/" in request.path] == ["HEAD"]
 
@@ -178,7 +180,9 @@ def test_a_missing_connection_is_one_line_with_alternatives(tmp_path: Path, monk
 
 def test_offline_mode_sends_no_request(server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(OSError, match="HF_HUB_OFFLINE is set and it is not in .*; three alternatives: --weights PATH"):
+    with pytest.raises(
+        OSError, match="HF_HUB_OFFLINE is set and the model is not in .*; three alternatives: --weights PATH"
+    ):
         download_model(server.repo, tmp_path)
     assert server.requests == []
 
@@ -207,7 +211,7 @@ def test_an_index_and_its_parts_are_downloaded(
     folder = download_model(server.repo, tmp_path)
     assert find_weight_files(folder) == [folder / name for name in names]
     assert b"".join(path.read_bytes() for path in find_weight_files(folder)) == WEIGHTS
-    (folder / names[1]).unlink()  # a part that went missing is fetched, and only that one
+    (folder / names[1]).unlink()  # only the missing part is downloaded again
     server.requests.clear()
     capsys.readouterr()
     download_model(server.repo, tmp_path)
@@ -227,7 +231,7 @@ def test_a_model_without_safetensors_is_downloaded_as_a_pickle(server: FakeHub, 
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({"config.json": b"{}"}, "has neither model.safetensors nor pytorch_model.bin"),
         ({"model.safetensors": WEIGHTS}, "has no config.json"),
@@ -238,10 +242,10 @@ def test_a_model_without_safetensors_is_downloaded_as_a_pickle(server: FakeHub, 
     ],
 )
 def test_a_model_without_its_files_is_refused(
-    server: FakeHub, tmp_path: Path, files: dict[str, bytes], said: str
+    server: FakeHub, tmp_path: Path, files: dict[str, bytes], message: str
 ) -> None:
     server.files = files
-    with pytest.raises(FileNotFoundError, match=said):
+    with pytest.raises(FileNotFoundError, match=message):
         download_model(server.repo, tmp_path)
 
 
@@ -277,7 +281,7 @@ def _run_client(home: Path, repo: str, **environment: str) -> "subprocess.Comple
     )
 
 
-def test_hub_variables_apply_and_a_progress_bar_shows(tmp_path: Path) -> None:
+def test_hub_variables_apply_and_a_progress_bar_is_shown(tmp_path: Path) -> None:
     with FakeHub(FILES) as server:
         first = _run_client(tmp_path, server.repo, HF_ENDPOINT=server.endpoint)
         assert "Downloading someone/tiny-gpt2" in first.stderr

@@ -1,3 +1,5 @@
+"""Weights in Hugging Face's formats give transformers' logits, and every invalid file is refused by name."""
+
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from src.model import load_gpt2 as module
+from src.model import load_gpt2 as load_gpt2_module
 from src.model.gpt import GPT_CONFIGS, GPTConfig
 from src.model.load_gpt2 import config_from_hugging_face, load_gpt2, state_dict_from_hugging_face
 from tests.fakes_hub import FakeHub, point_client_at
@@ -39,13 +41,13 @@ def assert_same_logits(path: Path | str, expected: GPT2LMHeadModel) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole() -> GPT2LMHeadModel:
+def hf_model() -> GPT2LMHeadModel:
     return reference()
 
 
 @pytest.fixture
-def folder(whole: GPT2LMHeadModel, tmp_path: Path) -> Path:
-    whole.save_pretrained(tmp_path)
+def folder(hf_model: GPT2LMHeadModel, tmp_path: Path) -> Path:
+    hf_model.save_pretrained(tmp_path)
     return tmp_path
 
 
@@ -60,8 +62,8 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) ->
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
 
 
-def test_loaded_weights_give_the_same_logits(folder: Path, whole: GPT2LMHeadModel) -> None:
-    assert_same_logits(folder, whole)
+def test_loaded_weights_give_the_same_logits(folder: Path, hf_model: GPT2LMHeadModel) -> None:
+    assert_same_logits(folder, hf_model)
 
 
 def test_a_loaded_model_is_ready_to_use(folder: Path) -> None:
@@ -72,7 +74,7 @@ def test_a_loaded_model_is_ready_to_use(folder: Path) -> None:
     assert all(parameter.is_contiguous() for parameter in model.parameters())
 
 
-def test_a_loaded_model_does_not_depend_on_its_file(folder: Path, whole: GPT2LMHeadModel) -> None:
+def test_a_loaded_model_does_not_depend_on_its_file(folder: Path, hf_model: GPT2LMHeadModel) -> None:
     model = load_gpt2(folder)
     expected = model(IDS)
     with (folder / "model.safetensors").open("r+b") as file:
@@ -83,42 +85,44 @@ def test_a_loaded_model_does_not_depend_on_its_file(folder: Path, whole: GPT2LMH
 @pytest.mark.parametrize(
     "prefix", ["", "transformer.", "module.transformer.", "_orig_mod.", "module._orig_mod.transformer."]
 )
-def test_name_prefixes_are_ignored(folder: Path, whole: GPT2LMHeadModel, prefix: str) -> None:
+def test_name_prefixes_are_ignored(folder: Path, hf_model: GPT2LMHeadModel, prefix: str) -> None:
     def rename(tensors: dict[str, Tensor]) -> None:
         for name in list(tensors):
             tensors[prefix + name.removeprefix("transformer.")] = tensors.pop(name)
 
     edit_tensors(folder, rename)
-    assert_same_logits(folder, whole)
+    assert_same_logits(folder, hf_model)
 
 
-def test_sharded_safetensors_are_combined(whole: GPT2LMHeadModel, tmp_path: Path) -> None:
-    whole.save_pretrained(tmp_path, max_shard_size="100KB")
+def test_sharded_safetensors_are_combined(hf_model: GPT2LMHeadModel, tmp_path: Path) -> None:
+    hf_model.save_pretrained(tmp_path, max_shard_size="100KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
-    assert_same_logits(tmp_path, whole)
+    assert_same_logits(tmp_path, hf_model)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickled_state_dict_with_mask_buffers_is_loaded(whole: GPT2LMHeadModel, tmp_path: Path, zipped: bool) -> None:
-    whole.config.save_pretrained(tmp_path)
+def test_a_pickled_state_dict_with_mask_buffers_is_loaded(
+    hf_model: GPT2LMHeadModel, tmp_path: Path, zipped: bool
+) -> None:
+    hf_model.config.save_pretrained(tmp_path)
     masks = {f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 16, 16).tril() for i in range(2)}
     masks |= {f"transformer.h.{i}.attn.masked_bias": torch.tensor(-1e4) for i in range(2)}
-    state = whole.state_dict()
+    state = hf_model.state_dict()
     assert "lm_head.weight" in state
     torch.save(state | masks, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
-    assert_same_logits(tmp_path, whole)
+    assert_same_logits(tmp_path, hf_model)
 
 
-def test_sharded_pickles_are_combined(whole: GPT2LMHeadModel, tmp_path: Path) -> None:
-    whole.config.save_pretrained(tmp_path)
-    state = {name: tensor for name, tensor in whole.state_dict().items() if name != "lm_head.weight"}
+def test_sharded_pickles_are_combined(hf_model: GPT2LMHeadModel, tmp_path: Path) -> None:
+    hf_model.config.save_pretrained(tmp_path)
+    state = {name: tensor for name, tensor in hf_model.state_dict().items() if name != "lm_head.weight"}
     names = list(state)
     weight_map: dict[str, str] = {}
     for part, some in (("pytorch_model-1.bin", names[:9]), ("pytorch_model-2.bin", names[9:])):
         torch.save({name: state[name] for name in some}, tmp_path / part)
         weight_map |= dict.fromkeys(some, part)
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
-    assert_same_logits(tmp_path, whole)
+    assert_same_logits(tmp_path, hf_model)
     torch.save({name: state[name] for name in names[8:]}, tmp_path / "pytorch_model-2.bin")
     with pytest.raises(ValueError, match=rf"pytorch_model-2\.bin: tensor {names[8]} is also in another file"):
         load_gpt2(tmp_path)
@@ -127,7 +131,7 @@ def test_sharded_pickles_are_combined(whole: GPT2LMHeadModel, tmp_path: Path) ->
         load_gpt2(tmp_path)
 
 
-def test_a_single_file_uses_the_config_in_its_folder(whole: GPT2LMHeadModel, folder: Path) -> None:
+def test_a_single_file_uses_the_config_in_its_folder(hf_model: GPT2LMHeadModel, folder: Path) -> None:
     edit_config(folder, layer_norm_epsilon=0.5)
     assert load_gpt2(folder / "model.safetensors").config.layer_norm_epsilon == 0.5
 
@@ -161,12 +165,12 @@ def test_config_options_change_the_logits(tmp_path: Path, changes: dict[str, Any
     assert_same_logits(tmp_path, expected)
 
 
-def test_the_oldest_config_format_is_supported(folder: Path, whole: GPT2LMHeadModel) -> None:
+def test_the_oldest_config_format_is_supported(folder: Path, hf_model: GPT2LMHeadModel) -> None:
     old = {"vocab_size": 61, "n_ctx": 16, "n_embd": 64, "n_head": 1, "n_layer": 2, "layer_norm_epsilon": 1e-5}
     (folder / "config.json").write_text(json.dumps(old), encoding="utf-8")
-    assert_same_logits(folder, whole)
+    assert_same_logits(folder, hf_model)
     (folder / "config.json").write_text(json.dumps({**old, "n_positions": 16, "n_ctx": 16}), encoding="utf-8")
-    assert_same_logits(folder, whole)
+    assert_same_logits(folder, hf_model)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -179,10 +183,10 @@ def test_other_precisions_are_converted_to_fp32(folder: Path, dtype: torch.dtype
     assert_same_logits(folder, expected)
 
 
-def test_an_untied_head_equal_to_the_embedding_is_accepted(folder: Path, whole: GPT2LMHeadModel) -> None:
+def test_an_untied_head_equal_to_the_embedding_is_accepted(folder: Path, hf_model: GPT2LMHeadModel) -> None:
     edit_config(folder, tie_word_embeddings=False)
     edit_tensors(folder, lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"].clone()}))
-    assert_same_logits(folder, whole)
+    assert_same_logits(folder, hf_model)
 
 
 C_PROJ = "transformer.h.1.attn.c_proj.weight"
@@ -208,18 +212,18 @@ BAD_TENSORS: list[tuple[Callable[[dict[str, Tensor]], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), BAD_TENSORS, ids=[said for _, said in BAD_TENSORS])
+@pytest.mark.parametrize(("change", "message"), BAD_TENSORS, ids=[message for _, message in BAD_TENSORS])
 def test_an_invalid_tensor_is_refused_by_name(
-    folder: Path, change: Callable[[dict[str, Tensor]], object], said: str
+    folder: Path, change: Callable[[dict[str, Tensor]], object], message: str
 ) -> None:
     edit_tensors(folder, change)
-    with pytest.raises(ValueError, match=said) as refusal:
+    with pytest.raises(ValueError, match=message) as refusal:
         load_gpt2(folder)
     assert str(folder) in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"model_type": "llama"}, "model_type is 'llama'; only 'gpt2' is supported"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
@@ -242,15 +246,15 @@ def test_an_invalid_tensor_is_refused_by_name(
     ],
     ids=str,
 )
-def test_an_unsupported_config_entry_is_refused_by_name(folder: Path, changes: dict[str, Any], said: str) -> None:
+def test_an_unsupported_config_entry_is_refused_by_name(folder: Path, changes: dict[str, Any], message: str) -> None:
     edit_config(folder, **changes)
-    with pytest.raises(ValueError, match=said) as refusal:
+    with pytest.raises(ValueError, match=message) as refusal:
         load_gpt2(folder)
     assert str(folder) in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is not valid JSON"),
         (b"{,}", "is not valid JSON"),
@@ -258,9 +262,9 @@ def test_an_unsupported_config_entry_is_refused_by_name(folder: Path, changes: d
         (b"[1]", "contains a list"),
     ],
 )
-def test_an_invalid_config_file_is_refused(folder: Path, content: bytes, said: str) -> None:
+def test_an_invalid_config_file_is_refused(folder: Path, content: bytes, message: str) -> None:
     (folder / "config.json").write_bytes(content)
-    with pytest.raises(ValueError, match=said) as refusal:
+    with pytest.raises(ValueError, match=message) as refusal:
         load_gpt2(folder)
     assert str(folder / "config.json") in str(refusal.value) and "\n" not in str(refusal.value)
 
@@ -277,13 +281,13 @@ def test_a_folder_without_weights_is_refused(folder: Path) -> None:
         load_gpt2(folder)
 
 
-@pytest.mark.parametrize("kept", [0, 5, 2_000, -1])
+@pytest.mark.parametrize("n_bytes", [0, 5, 2_000, -1])
 @pytest.mark.parametrize("name", ["model.safetensors", "zipped.bin", "flat.bin"])
-def test_a_truncated_file_is_refused_by_name(folder: Path, whole: GPT2LMHeadModel, name: str, kept: int) -> None:
+def test_a_truncated_file_is_refused_by_name(folder: Path, hf_model: GPT2LMHeadModel, name: str, n_bytes: int) -> None:
     if name.endswith(".bin"):
-        torch.save(whole.state_dict(), folder / name, _use_new_zipfile_serialization=name == "zipped.bin")
+        torch.save(hf_model.state_dict(), folder / name, _use_new_zipfile_serialization=name == "zipped.bin")
     content = (folder / name).read_bytes()
-    (folder / name).write_bytes(content[:kept])
+    (folder / name).write_bytes(content[:n_bytes])
     with pytest.raises(
         ValueError, match=r"is not a complete (safetensors|PyTorch weights) file.*; download it again"
     ) as refusal:
@@ -314,7 +318,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, zipped: bool) -
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ([torch.ones(1)], "contains a list; expected a dict of tensors"),
         ({"model": {}, "step": 3}, "entry 'model' is a dict; expected only named tensors"),
@@ -331,9 +335,9 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, zipped: bool) -
         ),
     ],
 )
-def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: object, said: str) -> None:
+def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         load_gpt2(tmp_path / "weights.pt")
 
 
@@ -375,15 +379,15 @@ def test_an_unknown_file_type_is_refused(folder: Path) -> None:
     ],
 )
 def test_size_names_map_to_hub_models(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, repo: str) -> None:
-    asked = []
+    downloads = []
 
     def download_model(repo: str, cache: str | Path | None) -> Path:
-        asked.append((repo, cache))
+        downloads.append((repo, cache))
         return folder
 
-    monkeypatch.setattr(module, "download_model", download_model)
+    monkeypatch.setattr(load_gpt2_module, "download_model", download_model)
     load_gpt2(name, cache="some/cache")
-    assert asked == [(repo, "some/cache")]
+    assert downloads == [(repo, "some/cache")]
 
 
 @pytest.fixture
@@ -394,16 +398,16 @@ def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     close_session()
 
 
-def test_a_downloaded_model_gives_the_same_logits(server: FakeHub, whole: GPT2LMHeadModel, tmp_path: Path) -> None:
+def test_a_downloaded_model_gives_the_same_logits(server: FakeHub, hf_model: GPT2LMHeadModel, tmp_path: Path) -> None:
     model = load_gpt2(server.repo, cache=tmp_path / "cache")
     with torch.no_grad():
-        torch.testing.assert_close(model(IDS), whole(IDS).logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model(IDS), hf_model(IDS).logits, atol=1e-5, rtol=1e-5)
 
 
-def test_a_state_dict_in_memory_is_converted(whole: GPT2LMHeadModel) -> None:
-    config = config_from_hugging_face(whole.config.to_dict())
+def test_a_state_dict_in_memory_is_converted(hf_model: GPT2LMHeadModel) -> None:
+    config = config_from_hugging_face(hf_model.config.to_dict())
     assert config == GPTConfig(vocab_size=61, context_length=16, d_model=64, n_heads=1, n_layers=2)
-    theirs = whole.state_dict()
+    theirs = hf_model.state_dict()
     ours = state_dict_from_hugging_face(theirs, config)
     assert torch.equal(ours["h.0.attn.c_attn.weight"], theirs["transformer.h.0.attn.c_attn.weight"].T)
     assert not {tensor.data_ptr() for tensor in ours.values()} & {tensor.data_ptr() for tensor in theirs.values()}

@@ -1,1 +1,1 @@
-"""Generation step by step: sequence, cached model, output head, sampling, text stream and the batch scheduler."""
+"""Generation step by step: sequence, cached model, output head, sampling, text stream, and the batch scheduler."""

@@ -1,7 +1,6 @@
 """Forward passes over a KV cache: prefill, and decode steps of one token.
 
-The classes here are the only ones that change a cache's length, besides `GPTModel.hidden_states`, which advances it.
-V vocabulary.
+T tokens, C channels, V vocabulary.
 """
 
 from dataclasses import dataclass, field
@@ -38,10 +37,10 @@ class PrefixCache:
 
     @torch.inference_mode()
     def take(self, model: GPTModel, ids: list[int], capacity: int) -> KeyValueCache:
-        """A cache with room for `capacity` tokens that contains the longest known prefix of `ids`.
+        """A cache with room for `capacity` tokens, which contains as long a prefix of `ids` as this object has cached.
 
-        The last token always stays out, because its logits are needed. Until `put`, this object is empty: a second
-        stream that starts before the first has ended gets a cache of its own.
+        The last token is always recomputed, because its logits are needed. This object is empty until `put`, so a
+        second stream that starts before the first has ended gets a cache of its own.
         """
         length = _common_prefix_length(self.ids, ids[:-1])
         cache, self.ids, self.cache = self.cache, [], None
@@ -59,20 +58,23 @@ class PrefixCache:
 
 
 class CachedModel:
-    """A model that continues one sequence, whose keys and values are in `cache`."""
+    """A model and the KV cache of one sequence. Each forward pass appends its tokens to the cache."""
 
     def __init__(self, model: GPTModel, head: OutputHead, cache: KeyValueCache) -> None:
         self.cache = cache
         self._model, self._head, self._step = model, head, SingleTokenStep(model)
 
     @torch.inference_mode()
-    def read(self, ids: list[int], n_logits: int = 1, top_logits_needed: int | None = None) -> Tensor:
-        """Append ids to the cache and return the logits (n_logits, V) after the last ones; see `OutputHead.logits`."""
+    def forward(self, ids: list[int], n_logits: int = 1, top_logits_needed: int | None = None) -> Tensor:
+        """The logits (n_logits, V) after each of the last `n_logits` ids; see `OutputHead.logits`.
+
+        One id is a decode step. More are a prefill, or the last token and a draft.
+        """
         if len(ids) == 1:
             states = self._step.hidden_states(ids, self.cache, [self.cache.length])
             self.cache.length += 1
         else:
-            states = _prefill(self._model, ids, self.cache)[-n_logits:]
+            states = _hidden_states(self._model, ids, self.cache)[-n_logits:]
         return self._head.logits(states, top_logits_needed)
 
     def rollback(self, n_tokens: int) -> None:
@@ -85,7 +87,7 @@ class CachedModel:
 
 
 class CachedBatch:
-    """A model that continues several sequences, one per row of its cache, each of a length of its own."""
+    """A model and a KV cache with one sequence per row. The rows have different lengths."""
 
     @torch.inference_mode()
     def __init__(self, model: GPTModel, head: OutputHead, n_rows: int, capacity: int) -> None:
@@ -104,11 +106,11 @@ class CachedBatch:
     @torch.inference_mode()
     def prefill(self, row: int, ids: list[int]) -> None:
         """Append ids to the cache of a row."""
-        _prefill(self._model, ids, self._rows[row])
+        _hidden_states(self._model, ids, self._rows[row])
 
     @torch.inference_mode()
-    def decode(self, ids: list[int], top_logits_needed: int | None = None) -> Tensor:
-        """Append one id to each of the first rows and return the logits (rows, V) after them."""
+    def decode_one_token(self, ids: list[int], top_logits_needed: int | None = None) -> Tensor:
+        """Append one id to each of the first len(ids) rows, and return the logits (len(ids), V) after them."""
         rows = self._rows[: len(ids)]
         states = self._step.hidden_states(ids, self._cache, [row.length for row in rows])
         for row in rows:
@@ -117,7 +119,7 @@ class CachedBatch:
 
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:
-        """Copy the tokens of one row to another."""
+        """Copy the cached tokens of one row to another."""
         self._rows[target].copy_from(self._rows[source], self._rows[source].length)
 
     def clear(self, row: int) -> None:
@@ -125,16 +127,16 @@ class CachedBatch:
         self._rows[row].length = 0
 
 
-def _prefill(model: GPTModel, ids: list[int], cache: KeyValueCache) -> Tensor:
-    """Hidden states (ids, C) of tokens that are appended to a cache."""
+def _hidden_states(model: GPTModel, ids: list[int], cache: KeyValueCache) -> Tensor:
+    """The hidden states (T, C) of tokens, which are appended to a cache."""
     with model.evaluating():
         return model.hidden_states(torch.tensor([ids], device=model.wpe.weight.device), cache)[0]
 
 
 def _common_prefix_length(a: list[int], b: list[int]) -> int:
     length = 0
-    for one, other in zip(a, b, strict=False):
-        if one != other:
+    for id_a, id_b in zip(a, b, strict=False):
+        if id_a != id_b:
             break
         length += 1
     return length

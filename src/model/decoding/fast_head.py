@@ -30,18 +30,20 @@ class HalfPrecisionHead:
         self._weight = weight
         lowest, highest = (float(end) for end in torch.aminmax(weight))
         fp16_max = torch.finfo(torch.float16).max
-        # Packing clamps values beyond fp16's range, in the fp32 weight itself.
+        # Packing would clamp values beyond fp16's range, also in the fp32 weight itself.
         in_range = -fp16_max <= lowest and highest <= fp16_max
         self._packed = torch.ops.quantized.linear_prepack_fp16(weight, None) if in_range else None
-        rounding = max(_norms(chunk - chunk.half()).max() for chunk in weight.split(ROWS_PER_CHUNK))
-        # A sum of C products may be off by C units in the last place (Higham 2002, section 3.1), here and in the head.
-        summation = 2 * weight.shape[1] * torch.finfo(torch.float32).eps / 2 * _norms(weight).max()
-        self._error = float(rounding + summation)  # of a logit, per unit of its state's norm: |w s| <= |w| |s|
+        rounding_error = max(_norms(chunk - chunk.half()).max() for chunk in weight.split(ROWS_PER_CHUNK))
+        # Summing C products has an error of at most C unit roundoffs (Higham 2002, section 3.1), in both products.
+        unit_roundoff = torch.finfo(torch.float32).eps / 2
+        summation_error = 2 * weight.shape[1] * unit_roundoff * _norms(weight).max()
+        # The error of a logit is at most this times the norm of its state, because |w s| <= |w| |s|.
+        self._error_bound = float(rounding_error + summation_error)
 
     def logits(self, states: Tensor, k: int) -> Tensor | None:
-        """Logits (n, V) of hidden states (n, C): the k largest in fp32, the others in fp16.
+        """Logits (n, V) of hidden states (n, C): the k largest as in fp32, the others by the fp16 copy.
 
-        None if a full fp32 product is faster.
+        None if the copy cannot be used, or if a full product is faster.
         """
         half_precision = states.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
         max_recomputed = MAX_RECOMPUTED_SHARE * len(self._weight)
@@ -51,10 +53,10 @@ class HalfPrecisionHead:
         for row, state in zip(logits, states, strict=True):
             kth_largest = row.max() if k == 1 else row.topk(k, sorted=False).values.min()
             # Twice the bound: one logit may be too high while another is too low.
-            near = (row >= kth_largest - 2 * self._error * _norms(state)).nonzero().flatten()
-            if len(near) > max_recomputed:
+            candidates = (row >= kth_largest - 2 * self._error_bound * _norms(state)).nonzero().flatten()
+            if len(candidates) > max_recomputed:
                 return None
-            row[near] = self._weight[near] @ state
+            row[candidates] = self._weight[candidates] @ state
         return logits
 
 

@@ -1,4 +1,4 @@
-"""Next-token logits from hidden states, with a faster head once one is prepared.
+"""Next-token logits from hidden states, by a faster head if one is prepared.
 
 n hidden states, C channels, V vocabulary.
 """
@@ -14,7 +14,7 @@ from src.model.gpt import GPTModel
 
 
 class OutputHead:
-    """The head of a model, for an encoding of `n_vocab` tokens. The model may have more ids, which get -inf."""
+    """The head of a model. Ids from `n_vocab` on, which the tokenizer does not have, get a logit of -inf."""
 
     def __init__(self, model: GPTModel, n_vocab: int) -> None:
         self._model, self._n_vocab = model, n_vocab
@@ -37,9 +37,9 @@ class OutputHead:
         """
         fast_head = self._fast_head
         if top_logits_needed and fast_head is not None and fast_head.done() and not fast_head.exception():
-            fast = fast_head.result().logits(states, top_logits_needed)
-            if fast is not None:
-                return F.pad(fast, (0, self._model.config.vocab_size - self._n_vocab), value=-torch.inf)
+            fast_logits = fast_head.result().logits(states, top_logits_needed)
+            if fast_logits is not None:
+                return F.pad(fast_logits, (0, self._model.config.vocab_size - self._n_vocab), value=-torch.inf)
         logits = self._model.head(states).float().cpu()
         logits[:, self._n_vocab :] = -torch.inf
         return logits

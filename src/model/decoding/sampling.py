@@ -1,15 +1,15 @@
-"""From logits to the next token: the sampling options, declared once, and the filters in the order they apply.
+"""From logits to the next token: the sampling options, each declared once, and how they apply.
 
-To add an option: declare its field here, and apply it in `candidates` or `filters`. The keywords of `TextGenerator`,
-the flags and commands of the chats and the Semantic Kernel settings follow from the field.
+To add an option, declare its field here and apply it in `candidates`; if it needs all logits, `top_logits_needed` must
+say so. The keywords of `TextGenerator`, the flags and commands of the chats and the Semantic Kernel settings follow
+from the field.
 
 V vocabulary, n candidates.
 """
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,17 +31,6 @@ def option(default: Any, help: str, *, command: str, is_valid: Callable[[Any], b
 def with_default(name: str, default: Any) -> Any:
     """The sampling option `name` with another default, for subclasses of SamplingSettings."""
     return field(default=default, metadata=SamplingSettings.__dataclass_fields__[name].metadata)
-
-
-class Filter(NamedTuple):
-    """Keeps the most likely candidates only.
-
-    count: returns how many candidates to keep, given their probabilities (n,), highest first. top_logits_needed: the
-    maximum number of logits that can pass, always the largest ones; None if that depends on all logits.
-    """
-
-    count: Callable[[Tensor], int]
-    top_logits_needed: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,26 +96,12 @@ class SamplingSettings:
         """The options of SamplingSettings alone, as keywords of `TextGenerator.stream`."""
         return {declared.name: getattr(self, declared.name) for declared in fields(SamplingSettings)}
 
-    @cached_property
-    def filters(self) -> tuple[Filter, ...]:
-        """The active filters in the order they apply, which is that of Hugging Face."""
-        found = []
-        if (top_k := self.top_k) is not None:
-            found.append(Filter(lambda probabilities: top_k, top_k))
-        if (top_p := self.top_p) is not None and top_p < 1:  # 1 keeps all; rounding must not drop any
-            found.append(Filter(lambda probabilities: _nucleus_size(probabilities, top_p)))
-        if min_p := self.min_p:
-            found.append(Filter(lambda probabilities: int((probabilities >= min_p * probabilities[0]).sum())))
-        return tuple(found)
-
     @property
     def top_logits_needed(self) -> int | None:
         """How many of the largest logits can affect the next token; None if all can."""
         if self.repetition_penalty != 1.0:
             return None
-        if self.temperature == 0:
-            return 1
-        return self.filters[0].top_logits_needed if self.filters else None
+        return 1 if self.temperature == 0 else self.top_k
 
 
 def sample(logits: Tensor, seen: Collection[int], settings: SamplingSettings, generator: torch.Generator) -> int:
@@ -141,21 +116,22 @@ def candidates(logits: Tensor, seen: Collection[int], settings: SamplingSettings
     """The possible next tokens and their probabilities: float32 logits (V,) to ids (n,) and probabilities (n,).
 
     `seen` are the ids that the repetition penalty applies to. The order is Hugging Face's: penalty, temperature,
-    filters. The most likely token always remains.
+    top-k, top-p, min-p. The most likely token always remains.
     """
     if settings.repetition_penalty != 1.0:
         logits = penalise_repetition(logits, torch.tensor(sorted(seen)), settings.repetition_penalty)
     if settings.temperature == 0:
         return logits.argmax().view(1), torch.ones(1)
-    filters = settings.filters
-    if not filters:
+    top_k, top_p, min_p = settings.top_k or len(logits), settings.top_p or 1.0, settings.min_p or 0.0
+    if settings.top_k is None and top_p == 1 and min_p == 0:
         return torch.arange(len(logits)), torch.softmax(_apply_temperature(logits, settings.temperature), dim=0)
-    top_logits, ids = logits.topk(min(filters[0].top_logits_needed or len(logits), len(logits)))  # highest first
+    top_logits, ids = logits.topk(min(top_k, len(logits)))  # highest first, so each filter keeps the first n
     probabilities = torch.softmax(_apply_temperature(top_logits, settings.temperature), dim=0)
-    for count, _ in filters:
-        n = max(1, count(probabilities))
-        if n < len(ids):
-            ids, probabilities = ids[:n], probabilities[:n] / probabilities[:n].sum()
+    if top_p < 1:  # 1 keeps all; rounding must not drop any
+        ids, probabilities = _keep_first(_nucleus_size(probabilities, top_p), ids, probabilities)
+    if min_p > 0:
+        n = int((probabilities >= min_p * probabilities[0]).sum())
+        ids, probabilities = _keep_first(n, ids, probabilities)
     return ids, probabilities
 
 
@@ -166,6 +142,14 @@ def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     """
     scores = logits[seen]
     return logits.index_copy(0, seen, torch.where(scores > 0, scores / penalty, scores * penalty))
+
+
+def _keep_first(n: int, ids: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """The first n candidates, but at least one, with probabilities that sum to 1 again."""
+    n = max(1, n)
+    if n >= len(ids):
+        return ids, probabilities
+    return ids[:n], probabilities[:n] / probabilities[:n].sum()
 
 
 def _nucleus_size(probabilities: Tensor, top_p: float) -> int:

@@ -1,26 +1,24 @@
 """The state of one sequence being generated. It knows nothing of a model or a cache.
 
-Draft tokens are those of prompt-lookup decoding (Saxena 2023), a form of speculative decoding (Leviathan et al. 2023).
 V vocabulary.
 """
 
 import logging
 
-import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
+from src.model.decoding.prompt_lookup import PromptLookup
 from src.model.decoding.sampling import SamplingSettings, sample
 
 logger = logging.getLogger(__name__)
 
-NGRAM = 3  # tokens that must match an earlier place before the tokens that followed there become the draft
-
 
 class Sequence:
-    """A sequence in the model's context window, with its sampling options and its random numbers.
+    """The tokens in the model's context window, with the sampling options and the random numbers for the next ones.
 
-    One step: `slide_if_full`, a forward pass on `pending` tokens, `sample` from the logits, `accept` the result.
-    draft_tokens: maximum number of tokens to propose per step. They change the speed and not the sequence, since every
+    One step: `slide_if_full`, `propose_draft`, a forward pass on the tokens that are not cached and the draft, `sample`
+    from the logits, `accept` the result.
+    draft_tokens: maximum number of draft tokens per step. They change the speed and not the sequence, because every
     token is sampled from its own logits.
     """
 
@@ -32,20 +30,19 @@ class Sequence:
         context_length: int,
         end_token: int,
         sampling: SamplingSettings,
-        generator: torch.Generator,
+        generator: Generator,
         draft_tokens: int = 0,
     ) -> None:
         self.sampling = sampling
         self._context_length, self._end_token, self._generator = context_length, end_token, generator
-        self._kept_tokens = context_length - min(max_new_tokens, context_length // 2)  # when the context overflows
+        # If the context overflows, only this many tokens stay, so that all new tokens fit, or half a context of them.
+        self._kept_tokens = context_length - min(max_new_tokens, context_length // 2)
         self._truncated = len(prompt) > self._kept_tokens and len(prompt) + max_new_tokens > context_length
         self.ids = prompt[-self._kept_tokens :] if self._truncated else list(prompt)
         self.capacity = min(context_length, len(self.ids) + max_new_tokens)  # tokens that its cache needs room for
         self.remaining = max_new_tokens
-        self.draft: list[int] = []
-        self._max_draft_tokens, self._seen, self._warned = draft_tokens, set(prompt), False
-        self._following: dict[tuple[int, ...], int] = {}  # n-gram -> index of the token after its last occurrence
-        self._indexed = 0  # tokens whose n-grams are in there
+        self._seen, self._warned = set(prompt), False
+        self._max_draft_tokens, self._lookup = draft_tokens, PromptLookup()
 
     @property
     def finished(self) -> bool:
@@ -67,24 +64,27 @@ class Sequence:
             self._warned = True
         if full:
             self.ids = self.ids[-self._kept_tokens :]
-            self._following, self._indexed = {}, 0
+            self._lookup = PromptLookup()
         return full
 
-    def pending(self, cached_tokens: int) -> list[int]:
-        """The ids that still need a forward pass, after the first `cached_tokens`; the draft tokens come last."""
-        self.draft = self._find_draft() if self._max_draft_tokens else []
-        return self.ids[cached_tokens:] + self.draft
+    def propose_draft(self) -> list[int]:
+        """Draft tokens for the next step, or none. They exceed neither the context nor the tokens left to generate."""
+        if not self._max_draft_tokens:
+            return []
+        room = self._context_length - len(self.ids)
+        return self._lookup.draft(self.ids, min(self._max_draft_tokens, self.remaining - 1, room))
 
-    def sample(self, logits: Tensor) -> list[int]:
-        """Sample from logits (1 + draft tokens, V): after the last accepted token, and after each draft token.
+    def sample(self, logits: Tensor, draft: list[int]) -> list[int]:
+        """Sample from logits (1 + draft tokens, V): after the sequence's last token, and after each draft token.
 
         Returns the tokens up to the first that differs from the draft: later logits belong to another continuation.
         """
         tokens: list[int] = []
-        for token_logits, draft_token in zip(logits, [*self.draft, None], strict=True):
+        for token_logits, draft_token in zip(logits, [*draft, None], strict=True):  # None: nothing left to compare
             seen = self._seen.union(tokens) if tokens else self._seen
-            tokens.append(sample(token_logits, seen, self.sampling, self._generator))
-            if tokens[-1] != draft_token or draft_token == self._end_token:
+            token = sample(token_logits, seen, self.sampling, self._generator)
+            tokens.append(token)
+            if token != draft_token or token == self._end_token:
                 break
         return tokens
 
@@ -96,13 +96,3 @@ class Sequence:
         self.ids += new
         self._seen.update(new)
         return new
-
-    def _find_draft(self) -> list[int]:
-        """The tokens that followed the last occurrence of the current n-gram; a periodic match repeats cyclically."""
-        length = len(self.ids)
-        for end in range(max(self._indexed, NGRAM), length):
-            self._following[tuple(self.ids[end - NGRAM : end])] = end
-        self._indexed = length
-        match = self.ids[self._following.get(tuple(self.ids[-NGRAM:]), length) :]
-        count = min(self._max_draft_tokens, self.remaining - 1, self._context_length - length)
-        return [match[i % len(match)] for i in range(count)] if match else []

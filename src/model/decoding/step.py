@@ -1,7 +1,7 @@
 """A fast path for decoding one token per sequence.
 
 At batch size 1, module calls and checks cost a third of the time, so this repeats `GPTModel.hidden_states` as one flat
-loop. n sequences, S tokens of the longest one including the new token, C channels, H heads, D head size.
+loop. n sequences, S tokens of the longest one (the new token included), C channels, H heads, D head size.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,13 +24,13 @@ class SingleTokenStep:
         self._model = model
         self._layers = [
             (
-                _function(block.ln_1),
-                _function(block.attn.c_attn),
-                _function(block.attn.c_proj),
-                _function(block.ln_2),
-                _function(block.mlp.c_fc),
+                _direct_call(block.ln_1),
+                _direct_call(block.attn.c_attn),
+                _direct_call(block.attn.c_proj),
+                _direct_call(block.ln_2),
+                _direct_call(block.mlp.c_fc),
                 block.mlp.activation,
-                _function(block.mlp.c_proj),
+                _direct_call(block.mlp.c_proj),
             )
             for block in cast(Iterable[TransformerBlock], model.h)
         ]
@@ -45,28 +45,27 @@ class SingleTokenStep:
         device, H = model.wpe.weight.device, model.config.n_heads
         positions = torch.tensor(lengths, device=device)  # (n,)
         longest = max(lengths)
-        same_length = longest == min(lengths)
-        rows: slice | Tensor
-        slots: int | Tensor
-        if same_length:
-            rows, slots, mask = slice(n), longest, None
+        rows: slice | Tensor  # `cached[rows, :, :, ends]` is where the new keys and values go, (n, 2, H, D)
+        ends: int | Tensor
+        if min(lengths) == longest:
+            rows, ends, mask = slice(n), longest, None
         else:
-            rows, slots = torch.arange(n, device=device), positions
+            rows, ends = torch.arange(n, device=device), positions
             mask = (torch.arange(longest + 1, device=device) <= positions[:, None])[:, None, None]  # (n, 1, 1, S)
         x = model.wte(torch.tensor(ids, device=device)) + model.wpe(positions)  # (n, C)
-        for layer, (ln_1, c_attn, c_proj, ln_2, c_fc, activation, mlp_proj) in zip(
+        for cached, (ln_1, c_attn, attn_proj, ln_2, c_fc, activation, mlp_proj) in zip(
             cache.keys_values.unbind(0), self._layers, strict=True
         ):
             qkv = c_attn(ln_1(x)).view(n, 3, H, -1)  # (n, 3, H, D)
-            layer[rows, :, :, slots] = qkv[:, 1:].to(layer.dtype)  # under autocast q, k, v may have another dtype
-            k, v = layer[:n, :, :, : longest + 1].unbind(1)  # (n, H, S, D)
+            cached[rows, :, :, ends] = qkv[:, 1:].to(cached.dtype)  # under autocast q, k, v may have another dtype
+            k, v = cached[:n, :, :, : longest + 1].unbind(1)  # (n, H, S, D)
             y = F.scaled_dot_product_attention(qkv[:, 0, :, None], k, v, attn_mask=mask)  # (n, H, 1, D)
-            x = x + c_proj(y.reshape(n, -1))
+            x = x + attn_proj(y.reshape(n, -1))
             x = x + mlp_proj(activation(c_fc(ln_2(x))))
         return model.ln_f(x)
 
 
-def _function(module: nn.Module) -> Callable[[Tensor], Tensor]:
+def _direct_call(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """The computation of a module without the overhead of `Module.__call__`."""
     if type(module) is nn.Linear:
         return partial(_linear, module.weight, module.bias)

@@ -8,11 +8,11 @@ from src.tokenizer.protocols.interfaces import Encoding
 
 
 class TextStream(Iterator[str]):
-    """Pieces of text from incoming tokens: never a part of a character, never a part of a stop string.
+    """Yields the text of incoming tokens in pieces: never a part of a character, never a part of a stop string.
 
     `ids` are the tokens so far. `finish_reason` is None until the end, then "stop" (end-of-text or a stop string) or
-    "length" (max_new_tokens). previous: the token before the text, or nothing; with a word tokenizer, a word after
-    another one begins with a space.
+    "length" (max_new_tokens). previous: the token before the text, if any. A word tokenizer needs it: a word that
+    follows another word begins with a space.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class TextStream(Iterator[str]):
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for token in tokens:
             self.ids.append(token)
-            known = len(self._encoding.decode_bytes(previous))
-            yield decoder.decode(self._encoding.decode_bytes([*previous, token])[known:])
+            n_previous = len(self._encoding.decode_bytes(previous))
+            yield decoder.decode(self._encoding.decode_bytes([*previous, token])[n_previous:])
             previous = [token]
         yield decoder.decode(b"", final=True)
 
@@ -46,10 +46,10 @@ class TextStream(Iterator[str]):
         held = ""
         for piece in pieces:
             held += piece
-            ends = [at for stop in self._stops if (at := held.find(stop)) >= 0]
-            if ends:
+            starts = [start for stop in self._stops if (start := held.find(stop)) >= 0]
+            if starts:
                 self.finish_reason = "stop"
-                held = held[: min(ends)]
+                held = held[: min(starts)]
                 break
             safe = len(held) - max((_overlap(held, stop) for stop in self._stops), default=0)
             if safe:

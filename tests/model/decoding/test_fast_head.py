@@ -25,7 +25,7 @@ def normal(*shape: int, scale: float = 1.0) -> Tensor:
 
 
 def head_of(kind: str) -> tuple[Tensor, Tensor]:
-    """A weight and states whose logits are hard to distinguish in fp16, for different reasons."""
+    """A weight and states; for most kinds, fp16 can hardly distinguish their logits."""
     weight, states = normal(5000, 64), normal(3, 64)
     if kind == "nearly equal":  # closer to each other than fp16 can represent
         weight = normal(50, 64).repeat_interleave(100, dim=0) * (1 + 1e-4 * normal(5000, 1))
@@ -56,20 +56,20 @@ def test_error_bound_covers_fp16_rounding() -> None:
     for kind in ("plain", "far from zero", "large and small numbers", "tiny"):
         weight, states = head_of(kind)
         head = HalfPrecisionHead(weight)
-        rough = torch.ops.quantized.linear_dynamic_fp16(states, head._packed)
-        off = (rough.double() - states.double() @ weight.double().T).abs().amax(dim=1)
+        approximate = torch.ops.quantized.linear_dynamic_fp16(states, head._packed)
+        off = (approximate.double() - states.double() @ weight.double().T).abs().amax(dim=1)
         assert (off > 0).all()
-        assert (off <= head._error * states.norm(dim=1)).all()
-        assert (off >= 0.01 * head._error * states.norm(dim=1)).all()  # and the bound is not far above it
+        assert (off <= head._error_bound * states.norm(dim=1)).all()
+        assert (off >= 0.01 * head._error_bound * states.norm(dim=1)).all()  # and the bound is not far above it
 
 
 def test_error_bound_covers_summation_order() -> None:
     weight, states = normal(500, 2048).half().float(), normal(3, 2048)
     head = HalfPrecisionHead(weight)
-    rough = torch.ops.quantized.linear_dynamic_fp16(states, head._packed)
-    off = (rough.double() - states.double() @ weight.double().T).abs().amax(dim=1)
+    approximate = torch.ops.quantized.linear_dynamic_fp16(states, head._packed)
+    off = (approximate.double() - states.double() @ weight.double().T).abs().amax(dim=1)
     assert (off > 0).all()
-    assert (off <= head._error * states.norm(dim=1)).all()
+    assert (off <= head._error_bound * states.norm(dim=1)).all()
 
 
 def test_the_largest_is_found_even_if_fp16_reverses_the_order() -> None:
@@ -85,9 +85,9 @@ def test_the_largest_is_found_even_if_fp16_reverses_the_order() -> None:
 def test_few_rows_are_recomputed() -> None:
     weight, states = head_of("plain")
     head = HalfPrecisionHead(weight)
-    rough = torch.ops.quantized.linear_dynamic_fp16(states, head._packed)
-    touched = (head.logits(states, 40) != rough).sum(dim=1)
-    assert ((touched >= 30) & (touched < 50)).all()  # recomputing leaves some unchanged
+    approximate = torch.ops.quantized.linear_dynamic_fp16(states, head._packed)
+    changed = (head.logits(states, 40) != approximate).sum(dim=1)
+    assert ((changed >= 30) & (changed < 50)).all()  # recomputing leaves some unchanged
 
 
 @pytest.mark.parametrize("case", ["all equal", "large k", "half precision", "autocast"])
@@ -166,17 +166,17 @@ def test_generation_works_before_and_without_the_copy(
 ) -> None:
     plain, _ = generators
     expected = plain.generate("a", 10, temperature=0)
-    go_on = threading.Event()
+    released = threading.Event()
 
     def no_memory(self: HalfPrecisionHead, weight: Tensor) -> None:
-        go_on.wait(60)
+        released.wait(60)
         raise MemoryError("no memory for a copy")
 
     monkeypatch.setattr(HalfPrecisionHead, "__init__", no_memory)
     prepared = TextGenerator(plain.model, ByteEncoding())
     prepared.prepare_fast_decoding()
     assert prepared.generate("a", 10, temperature=0) == expected
-    go_on.set()
+    released.set()
     with pytest.raises(MemoryError, match="no memory for a copy"):
         prepared.prepare_fast_decoding(wait=True)
     assert prepared.generate("a", 10, temperature=0) == expected

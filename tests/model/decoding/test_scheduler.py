@@ -1,4 +1,4 @@
-"""Batched generation: the same texts as one by one, and slots that are reused."""
+"""Batched generation gives the same texts as single generation, and reuses rows."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_batched_generation_equals_single_generation(
     assert len(set(single)) > 3
 
 
-def test_waiting_sequences_take_the_slots_of_finished_ones(model: GPTModel) -> None:
+def test_waiting_sequences_take_the_rows_of_finished_ones(model: GPTModel) -> None:
     generator, batch_sizes = TextGenerator(model, ByteEncoding()), []
     step = SingleTokenStep.hidden_states
     with pytest.MonkeyPatch.context() as patch:

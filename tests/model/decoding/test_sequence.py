@@ -28,25 +28,39 @@ def logits_for(*tokens: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor(tokens), END + 1).float()
 
 
-def test_pending_tokens_end_with_the_draft() -> None:
-    sequence = new_sequence(b"abcdefabc")
-    assert sequence.pending(cached_tokens=0) == list(b"abcdefabc" + b"def")
-    assert sequence.draft == list(b"def")
-    assert sequence.pending(cached_tokens=8) == list(b"c" + b"def")
+def test_the_draft_is_what_followed_the_last_occurrence_of_the_ngram() -> None:
+    sequence = new_sequence(b"abcdefabcxyzabc")
+    assert sequence.propose_draft() == list(b"xyz")
+    sequence.accept(list(b"x"))
+    assert sequence.propose_draft() == list(b"yza")
+    assert sequence.ids == list(b"abcdefabcxyzabcx")  # proposing alone changes nothing
+
+
+def test_a_new_ngram_has_no_draft() -> None:
+    assert new_sequence(b"abcdefabd").propose_draft() == []
+    assert new_sequence(b"ab").propose_draft() == []
 
 
 def test_a_periodic_match_is_repeated_cyclically() -> None:
-    sequence = new_sequence(b"ababab", draft_tokens=5)
-    assert sequence.pending(6) == list(b"ababa")
+    assert new_sequence(b"ababab", draft_tokens=5).propose_draft() == list(b"ababa")
 
 
-@pytest.mark.parametrize(("context_length", "limit", "expected"), [(48, 3, b"de"), (48, 1, b""), (11, 9, b"def")])
-def test_a_draft_exceeds_neither_the_limit_nor_the_context(context_length: int, limit: int, expected: bytes) -> None:
-    sequence = new_sequence(b"abcdefabc", limit, context_length=context_length, draft_tokens=8)
-    sequence.pending(0)
-    assert len(sequence.ids) + len(sequence.draft) <= context_length
-    if context_length == 48:
-        assert sequence.draft == list(expected)
+@pytest.mark.parametrize(
+    ("prompt", "context_length", "limit", "expected"),
+    [
+        (b"abcdefabc", 48, 3, b"de"),
+        (b"abcdefabc", 48, 1, b""),
+        (b"abcdefabc", 11, 9, b""),  # the prompt is truncated to defabc
+        (b"abcabc", 12, 20, b"abcabc"),
+    ],
+)
+def test_a_draft_exceeds_neither_the_limit_nor_the_context(
+    prompt: bytes, context_length: int, limit: int, expected: bytes
+) -> None:
+    sequence = new_sequence(prompt, limit, context_length=context_length, draft_tokens=8)
+    draft = sequence.propose_draft()
+    assert draft == list(expected)
+    assert len(sequence.ids) + len(draft) <= context_length
 
 
 @pytest.mark.parametrize(
@@ -61,8 +75,7 @@ def test_a_draft_exceeds_neither_the_limit_nor_the_context(context_length: int, 
 )
 def test_draft_tokens_are_accepted_up_to_the_first_mismatch(most_likely, new: bytes, finished: bool) -> None:
     sequence = new_sequence(b"abcdefabc")
-    sequence.pending(0)
-    sampled = sequence.sample(logits_for(*most_likely))
+    sampled = sequence.sample(logits_for(*most_likely), sequence.propose_draft())
     assert sequence.ids == list(b"abcdefabc")  # sampling alone changes nothing
     assert sequence.accept(sampled) == list(new)
     assert sequence.ids == list(b"abcdefabc" + new)
@@ -75,9 +88,8 @@ def test_a_full_context_slides_and_warns_once(caplog: pytest.LogCaptureFixture) 
         slides = []
         for _ in range(20):
             slides.append(sequence.slide_if_full())
-            cached = 0 if slides[-1] else len(sequence.ids) - 1
-            assert sequence.pending(cached) == sequence.ids[cached:]
-            sequence.accept(sequence.sample(logits_for(65)))
+            assert sequence.propose_draft() == []
+            sequence.accept(sequence.sample(logits_for(65), draft=[]))
     assert [i for i, slid in enumerate(slides) if slid] == [7, 14]  # 6 tokens stay, the 13th makes them slide
     assert len(sequence.ids) <= 13
     assert [record.getMessage() for record in caplog.records] == [
@@ -88,7 +100,8 @@ def test_a_full_context_slides_and_warns_once(caplog: pytest.LogCaptureFixture) 
 def test_a_repetition_penalty_applies_within_a_draft() -> None:
     sequence = new_sequence(b"abcdefabc")
     sequence.sampling = SamplingSettings(temperature=0, repetition_penalty=100.0)
-    assert sequence.pending(9) == list(b"def")
+    draft = sequence.propose_draft()
+    assert draft == list(b"def")
     logits = torch.zeros(4, END + 1)
     logits[:, ord("d")], logits[:, ord("z")] = 2.0, 1.0
-    assert sequence.sample(logits) == list(b"z")
+    assert sequence.sample(logits, draft) == list(b"z")
