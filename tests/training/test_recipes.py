@@ -1,5 +1,6 @@
 """Hyperparameters by size: which values a recipe replaces, and which are the user's own."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,6 @@ from src.model.gpt import GPT_CONFIGS
 from src.training import recipes
 from src.training.flags import TrainingFlags
 from src.training.recipes import RECIPES, SCRIPT_DEFAULTS, apply_recipe, size_name
-from tests.repository import git
 
 SCRIPTS = {"pretrain": main, "sft": instruction_tune, "dpo": dpo_train}
 CONSTANTS = {
@@ -38,10 +38,10 @@ def test_flags_default_to_the_constants_of_the_script(stage: str) -> None:
 @pytest.mark.parametrize(("field", "constant"), CONSTANTS.items())
 @pytest.mark.parametrize("stage", SCRIPTS)
 def test_script_defaults_are_the_shipped_constants(stage: str, field: str, constant: str) -> None:
-    """Only a script that differs from its committed version may skip this, so a fresh clone never does."""
+    """A person may edit a constant, committed or not. Only this project's CI fails then."""
     script, shipped = SCRIPTS[stage], SCRIPT_DEFAULTS[stage][field]
     current = getattr(script, constant)
-    if current != shipped and git("diff", "--quiet", "HEAD", "--", script.__file__, exit_codes=(0, 1)).returncode:
+    if current != shipped and not os.environ.get("CI"):
         pytest.skip(f"{script.__name__}.py: {constant} was edited from {shipped} to {current}")
     assert current == shipped, f"{script.__name__}.py and src/training/recipes.py disagree on {constant}"
 
