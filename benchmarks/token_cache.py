@@ -1,7 +1,7 @@
 """python -m benchmarks.token_cache: time to read, tokenise and cache a text, compared with tiktoken alone.
 
-The two take turns. Ours starts from the file and ends with a memory-mapped cache, once without a cache and once with
-it. tiktoken starts from the text in memory and returns a list.
+The two take turns. Ours starts from the file and ends with memory-mapped ids, once without an existing cache and once
+with it. tiktoken starts from the text in memory and returns a list.
 """
 
 import shutil

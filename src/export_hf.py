@@ -1,8 +1,8 @@
 """python -m src.export_hf: export a checkpoint in Hugging Face's format, which transformers can load.
 
 Writes the weights as model.safetensors, config.json, GPT-2's vocabulary files, and the prompt template as a chat
-template if the model was tuned with it. If it has GPT-2's vocabulary, the folder also works as --model, --base or
---weights.
+template if the model was tuned with it. If the model has GPT-2's vocabulary, the folder also works as --model, --base
+or --weights.
 """
 
 import json

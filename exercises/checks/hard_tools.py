@@ -7,12 +7,12 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from exercises.checks.judging import require
+from exercises.checks.judging import kind_of, require
 
 
 def parts(where: str, answer: Any, count: int) -> tuple[Any, ...]:
     """The answer, if it is a tuple of `count` parts; otherwise raises AssertionError."""
-    got = f"{len(answer)} parts" if isinstance(answer, tuple | list) else f"a {type(answer).__name__}"
+    got = f"{len(answer)} parts" if isinstance(answer, tuple | list) else kind_of(answer)
     require(got == f"{count} parts", f"{where}, got {got}, expected a tuple of {count} tensors")
     return tuple(answer)
 
@@ -20,7 +20,7 @@ def parts(where: str, answer: Any, count: int) -> tuple[Any, ...]:
 def compare_number(where: str, answer: Any, expected: float, mistakes: Mapping[str, float]) -> None:
     """Raise AssertionError unless the answer is the expected number; the message names a known mistake."""
     is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
-    require(is_number, f"{where}, got {'None' if answer is None else 'a ' + type(answer).__name__}, expected a number")
+    require(is_number, f"{where}, got {'None' if answer is None else kind_of(answer)}, expected a number")
     hints = [f": {mistake}" for mistake, wrong in mistakes.items() if _is_close(answer, wrong)]
     if not _is_close(answer, expected):
         raise AssertionError(f"{where}, got {_shown(answer)}, expected {_shown(expected)}{(hints or [''])[0]}")

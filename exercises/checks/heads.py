@@ -153,7 +153,7 @@ def check_cached_step(
     where = f"for T = {end - start} new and S = {start} cached tokens"
     triple = isinstance(answer, tuple | list) and len(answer) == 3
     wanted = "a tuple of three: the attention output, all keys and all values"
-    require(triple, f"{where}, got a {type(answer).__name__}, expected {wanted}")
+    require(triple, f"{where}, got {kind_of(answer)}, expected {wanted}")
     new_first = "the cached ones come first, then the new ones"
     compare(f"{where}, as keys", answer[1], keys, {new_first: torch.cat([k, keys[:, :, :start]], 2)})
     compare(f"{where}, as values", answer[2], values, {new_first: torch.cat([v, values[:, :, :start]], 2)})

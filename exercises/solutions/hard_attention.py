@@ -28,9 +28,9 @@ def attention_backward(
     """Gradients of queries, keys and values, each (..., T, D), from the gradient of the output."""
     T, D = queries.shape[-2:]
     scale = 1 / math.sqrt(D)
-    hidden = torch.ones(T, T, dtype=torch.bool, device=queries.device).triu(1)
+    masked = torch.ones(T, T, dtype=torch.bool, device=queries.device).triu(1)
     scores = queries @ keys.transpose(-2, -1) * scale  # (..., T, T)
-    weights = scores.masked_fill(hidden, -math.inf).softmax(dim=-1)
+    weights = scores.masked_fill(masked, -math.inf).softmax(dim=-1)
     grad_weights = gradient @ values.transpose(-2, -1)
     grad_scores = softmax_backward(weights, grad_weights) * scale
     grad_values = weights.transpose(-2, -1) @ gradient
@@ -40,14 +40,14 @@ def attention_backward(
 def blockwise_attention(queries: Tensor, keys: Tensor, values: Tensor, block: int) -> Tensor:
     """Causal attention, (..., T, D), `block` keys at a time (Milakov and Gimelshein 2018; Dao et al. 2022)."""
     T, D = queries.shape[-2:]
-    at = torch.arange(T, device=queries.device)
+    positions = torch.arange(T, device=queries.device)
     top = queries.new_full((*queries.shape[:-1], 1), -math.inf)  # largest score so far
     total = torch.zeros_like(top)  # sum of exp(score - top)
     weighted = torch.zeros_like(queries)  # sum of exp(score - top) * value
     for start in range(0, T, block):
         part = slice(start, start + block)
         scores = queries @ keys[..., part, :].transpose(-2, -1) / math.sqrt(D)  # (..., T, block)
-        scores = scores.masked_fill(at[part] > at[:, None], -math.inf)
+        scores = scores.masked_fill(positions[part] > positions[:, None], -math.inf)
         new_top = torch.maximum(top, scores.amax(dim=-1, keepdim=True))
         shrink, weights = (top - new_top).exp(), (scores - new_top).exp()
         total = total * shrink + weights.sum(dim=-1, keepdim=True)
@@ -84,9 +84,9 @@ def packed_inputs(lengths: list[int]) -> tuple[Tensor, Tensor]:
     length = torch.tensor(lengths)
     start = length.cumsum(0) - length
     document = torch.arange(len(lengths)).repeat_interleave(length)  # (T,)
-    at = torch.arange(len(document))
-    mask = (document[:, None] == document) & (at[:, None] >= at)
-    return mask, at - start[document]
+    index = torch.arange(len(document))
+    mask = (document[:, None] == document) & (index[:, None] >= index)
+    return mask, index - start[document]
 
 
 def parameter_count(config: dict, tied: bool) -> int:

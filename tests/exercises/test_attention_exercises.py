@@ -184,7 +184,7 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (14, lambda q, k, v, K, V: (attend(q, k, v), extended(k, K), extended(v, V)), "cached ones come first"),
     (14, lambda q, k, v, K, V: (attend(q, k, v), extended(K, k), extended(v, V)), "as values"),
     (14, lambda q, k, v, K, V: (attend(q, k, v), K, extended(V, v)), "as keys"),
-    (14, lambda q, k, v, K, V: attend(q, k, v), "got a Tensor, expected a tuple of three: "),
+    (14, lambda q, k, v, K, V: attend(q, k, v), "got a tensor, expected a tuple of three: "),
 ]  # fmt: skip
 
 

@@ -71,12 +71,12 @@ def logits_of(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> tup
 def online(queries: Tensor, keys: Tensor, values: Tensor, block: int, *, total: bool, weighted: bool) -> Tensor:
     """Blockwise attention that forgets to rescale one of its sums, or both."""
     T, D = queries.shape[-2:]
-    at, top = torch.arange(T), queries.new_full((*queries.shape[:-1], 1), -math.inf)
+    positions, top = torch.arange(T), queries.new_full((*queries.shape[:-1], 1), -math.inf)
     sums, result = torch.zeros_like(top), torch.zeros_like(queries)
     for start in range(0, T, block):
         part = slice(start, start + block)
         scores = queries @ keys[..., part, :].transpose(-2, -1) / math.sqrt(D)
-        scores = scores.masked_fill(at[part] > at[:, None], -math.inf)
+        scores = scores.masked_fill(positions[part] > positions[:, None], -math.inf)
         new_top = torch.maximum(top, scores.amax(-1, keepdim=True))
         shrink, weights = (top - new_top).exp(), (scores - new_top).exp()
         sums = sums * (shrink if total else 1) + weights.sum(-1, keepdim=True)
@@ -89,9 +89,9 @@ def whole_blocks(queries: Tensor, keys: Tensor, values: Tensor, block: int) -> T
     """Leaves out the last keys if they don't fill a block."""
     T = queries.shape[-2]
     kept = max(T // block * block, min(T, block))
-    hidden = torch.ones(T, T, dtype=torch.bool).triu(1)[:, :kept]
+    masked = torch.ones(T, T, dtype=torch.bool).triu(1)[:, :kept]
     scores = queries @ keys[..., :kept, :].transpose(-2, -1) / math.sqrt(queries.shape[-1])
-    return scores.masked_fill(hidden, -math.inf).softmax(-1) @ values[..., :kept, :]
+    return scores.masked_fill(masked, -math.inf).softmax(-1) @ values[..., :kept, :]
 
 
 def attention_gradients(change: Callable[[tuple[Tensor, ...], int], tuple[Tensor, ...]]) -> Callable[..., Any]:
@@ -148,7 +148,7 @@ WRONG: list[tuple[int, str, Callable[..., Any]]] = [
     (16, "of shape (2, 400, 400)", matrix_of_softmax),
     (17, "D in the backward pass", attention_gradients(lambda x, D: (x[0] * D**0.5, x[1] * D**0.5, x[2]))),
     (17, "this is the gradient of the keys", attention_gradients(lambda x, D: (x[1], x[0], x[2]))),
-    (17, "expected a tuple of 3", attention_gradients(lambda x, D: x[:2])),
+    (17, "got 2 parts, expected a tuple of 3", attention_gradients(lambda x, D: x[:2])),
     (18, "both be multiplied by", partial(online, total=False, weighted=True)),
     (18, "both be multiplied by", partial(online, total=True, weighted=False)),
     (18, "both be multiplied by", partial(online, total=False, weighted=False)),
@@ -196,7 +196,9 @@ WRONG: list[tuple[int, str, Callable[..., Any]]] = [
     (26, "not the sum", speeds(lambda reading, uncached, computing, n: 1 / (1 / reading + 1 / computing))),
     (26, "gains a token per step", speeds(lambda reading, uncached, computing, n: min(reading, computing) / n)),
     (26, "the cache is read", speeds(lambda reading, uncached, computing, n: min(uncached, computing))),
+    (21, "got a tensor, expected a tuple of 2", lambda lengths: torch.ones(1)),
     (26, "got None, expected a number", lambda *_, **__: None),
+    (26, "got a str, expected a number", lambda *_, **__: "1"),
 ]  # fmt: skip
 
 
