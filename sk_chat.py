@@ -23,7 +23,7 @@ from src.sk_integration.sk_import import import_semantic_kernel
 if TYPE_CHECKING:
     from src.sk_integration.orchestrator import Assistant
 
-# The defaults of this script's own flags; those of chat.py's flags are in src/chat/session.py and src/chat/start.py.
+# The defaults of this script's own flags. Those shared with chat.py are in src/chat/session.py and src/chat/start.py.
 SESSION = "default"
 MEMORY_DIR = Path("logs/sessions")
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def open_assistant(flags: Flags, model: LoadedChatModel, screen: Screen, *, save: bool) -> "Assistant":
-    """The assistant, with the session that the flags select open. `save` and errors are those of Assistant."""
+    """Start the assistant in the session that the flags select. save: see Assistant. Raises ValueError or OSError."""
     from src.sk_integration.memory_manager import LongTermMemory, SessionStore
     from src.sk_integration.orchestrator import Assistant
     from src.sk_integration.service import GPT2ChatCompletion

@@ -162,6 +162,12 @@ class ScriptedGenerator(TextGenerator):
                 yield token
 
 
+def stream_settings(settings: ChatSettings) -> dict[str, Any]:
+    """The keywords that a chat with these settings passes to TextGenerator.stream."""
+    keywords = asdict(settings)
+    return {"max_new_tokens": keywords.pop("max_tokens"), **keywords}
+
+
 def rendered_ids(*texts: str, system: str | None = None) -> list[int]:
     """The prompt of a conversation, as training renders it. The user's and the assistant's texts alternate."""
     roles = ("user", "assistant") * len(texts)

@@ -107,8 +107,8 @@ def test_help_lists_every_command(converse):
 
 def test_info_and_sessions_list_model_and_sessions(converse):
     out = converse("France?\n/save old\n/info\n/sessions\n")[1]
-    for fact in ("stage       test", "context     64 tokens", f"template    {TEMPLATE}", "tokenizer   gpt2, 50,257"):
-        assert fact in out
+    for row in ("stage       test", "context     64 tokens", f"template    {TEMPLATE}", "tokenizer   gpt2, 50,257"):
+        assert row in out
     assert re.search(r"^\* default +1 turn +saved \d{4}-", out, re.MULTILINE)
     assert re.search(r"^  old +1 turn ", out, re.MULTILINE)
 

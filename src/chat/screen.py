@@ -24,7 +24,7 @@ def printable(text: str) -> str:
 
 
 class Screen:
-    """Shows answers and replies on stdout. Notes go to stderr, or on a terminal to stdout as well.
+    """Shows answers and replies on stdout. Notes go to stderr; on a terminal, they go to stdout instead.
 
     A note that arrives during an answer is shown after it.
     """
@@ -48,7 +48,7 @@ class Screen:
         """Show an answer while it is generated. Always ends the line and closes `pieces`, even on error."""
         self._print(label, "bold", sys.stdout)
         text: Iterator[str] = map(printable, pieces)
-        if label:
+        if label:  # the label already ends in white space
             text = _lstrip(text)
         if self.interactive:
             start_column = len(label.rpartition("\n")[2])
@@ -68,7 +68,7 @@ class Screen:
 
     @contextmanager
     def warnings_as_notes(self) -> Iterator[None]:
-        """While active, shows the warnings that our modules log as notes."""
+        """While active, warnings that our modules log are shown as notes."""
         handler = logging.Handler(logging.WARNING)
         handler.emit = lambda record: self.notify(record.getMessage())  # type: ignore[method-assign]
         logger = logging.getLogger("src")

@@ -170,7 +170,7 @@ class ChatSession:
             self.notify(f"the answer was cut off after {settings.max_tokens} tokens")
 
     def _build_prompt(self, message: EncodedMessage) -> tuple[list[int], EncodedMessage]:
-        """The prompt ids, and the (possibly truncated) message they contain."""
+        """The prompt ids, and the (possibly truncated) message they contain. Drops old turns that do not fit."""
         budget = self.usage.budget
         if self.is_raw:
             ids = _join_ids([*self._messages, message])
@@ -211,12 +211,12 @@ class ChatSession:
 
     def _check_context_length(self) -> None:
         context = self.generator.model.config.context_length
-        room = context - context // 2
-        needed = _token_count(self._system) + len(self._encode("user", "").ids) + 1
-        if needed > room:
+        smallest_budget = context - context // 2  # the budget if max_tokens is large
+        needed = _token_count(self._system) + len(self._encode("user", "").ids) + 1  # one token of message
+        if needed > smallest_budget:
             raise ValueError(
-                f"{self._context_text} is too small: it leaves room for {room} tokens of prompt, but the system "
-                f"message and the headings of a message take {needed}"
+                f"{self._context_text} is too small: it leaves room for {smallest_budget} tokens of prompt, but "
+                f"the system message and the headings of a message take {needed}"
             )
 
     @property

@@ -43,7 +43,7 @@ F = TypeVar("F", bound=ChatFlags)
 
 
 def parse_chat_flags(cls: type[F], argv: Sequence[str] | None, description: str) -> tuple[F, set[str]]:
-    """The flags and the names of those that the user set, as `src.cli.parse`. An empty --prompt exits with code 2."""
+    """The flags and the names of those that the user set. Bad usage, such as an empty --prompt, exits with code 2."""
     flags, given = parse(cls, argv, description)
     if "prompt" in given and not flags.prompt.strip():
         Parser(description).error("--prompt is empty")

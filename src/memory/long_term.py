@@ -84,7 +84,10 @@ class LongTermMemory:
                 self._db = _connect(self.path)
 
     def remember(self, text: str, session: str) -> Fact | None:
-        """Extract a fact from a message and store it. Returns None if there is no fact or if it is already stored."""
+        """Store what a message states about the user, as one fact.
+
+        Returns None if the message states nothing, or if the fact is already stored.
+        """
         fact = extract_facts(without_surrogates(text))
         if not fact:
             return None
@@ -130,7 +133,8 @@ class LongTermMemory:
         """Delete a fact, also from the index. Raises ValueError listing the ids that exist."""
         with self._using() as db:
             db.execute("BEGIN IMMEDIATE")
-            row = db.execute(f"SELECT {_COLUMNS} FROM memory WHERE id = ?", (str(id),)).fetchone()  # str: any size
+            # As text: SQLite refuses integers of more than 64 bits.
+            row = db.execute(f"SELECT {_COLUMNS} FROM memory WHERE id = ?", (str(id),)).fetchone()
             if row is None:
                 ids = [str(id) for (id,) in db.execute("SELECT id FROM memory ORDER BY id")]
                 listed = ", ".join(ids[-20:]) or "none"

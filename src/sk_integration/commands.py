@@ -35,7 +35,7 @@ def assistant_commands(assistant: Assistant, model_info: str) -> dict[str, Comma
 
 
 def refine(assistant: Assistant, instruction: str) -> LabelledAnswers:
-    return iter([("Refined: ", assistant.refine(instruction or REFINE_INSTRUCTION))])
+    return [("Refined: ", assistant.refine(instruction or REFINE_INSTRUCTION))]
 
 
 def multi(assistant: Assistant, task: str) -> str | LabelledAnswers:

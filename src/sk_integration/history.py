@@ -32,9 +32,9 @@ class ChatRequest:
 
 
 def parse_history(messages: Sequence[ChatMessageContent]) -> ChatRequest:
-    """The request that a history makes.
+    """The request in a chat history.
 
-    Raises ServiceInvalidRequestError if there is no text to answer, or if a message contains something else than text.
+    Raises ServiceInvalidRequestError if there is no text to answer, or if a message contains anything but text.
     """
     system, alternating = _merge_by_role(messages)
     if len(alternating) > 1 and alternating[0][0] == "assistant":

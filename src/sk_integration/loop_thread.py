@@ -37,6 +37,7 @@ class LoopThread:
         Closing the stream cancels the async generator and waits until it has ended.
         """
         # One task reads all items: tracing sets context variables, which must be reset in the same task.
+        # The queue gets (item,) for each item, then the finished task; or None if the task never started.
         received: SimpleQueue[tuple[T] | asyncio.Task[None] | None] = SimpleQueue()
         tasks: list[asyncio.Task[None]] = []
 

@@ -63,7 +63,7 @@ class Assistant:
         if not text.strip():
             raise ValueError("the message is empty")
         text = without_surrogates(text)
-        facts = self._recall(text)
+        facts = self._recall(text)  # first, or the message would recall itself
         if remembered := self._invoke("memory", "remember", text=text, session=self.conversation.name):
             self.notify(f"remembered {remembered}")
         history = self._history(facts)
@@ -97,15 +97,15 @@ class Assistant:
         Every answered step becomes a turn of the conversation. Raises ValueError if the previous step has no answer:
         its stream was not consumed, or the model failed before its first word.
         """
-        previous, before = "", None
+        previous_answer, last_before_step = "", None
         for n, step in enumerate(steps, start=1):
             if n > 1:
-                if self._last_message is None or self._last_message is before:
+                if self._last_message is None or self._last_message is last_before_step:
                     raise ValueError(f"step {n} needs the answer to step {n - 1}, which was not generated")
-                previous = self._last_message.text
-            before = self._last_message
-            function = "step" if previous else "first_step"
-            pieces = self._stream("prompts", function, task=task, step=step, previous=previous)
+                previous_answer = self._last_message.text
+            last_before_step = self._last_message
+            function = "step" if previous_answer else "first_step"
+            pieces = self._stream("prompts", function, task=task, step=step, previous=previous_answer)
             yield f"Step {n} of {len(steps)}: {step}\n", self._record(step, pieces)
 
     def reset(self) -> None:
@@ -193,8 +193,9 @@ class Assistant:
         )
         try:
             with closing(self._loop.stream(parts)) as stream:
-                for part in stream:
+                for part in stream:  # prompt functions yield lists of one chunk
                     chunk = cast(StreamingChatMessageContent, part[0] if isinstance(part, list) else part)
+                    # `dropped` counts messages of the history; in_context has their indices in the conversation.
                     if dropped := chunk.metadata["dropped_messages"]:
                         self.dropped_messages = in_context[dropped - 1] + 1
                     if chunk.finish_reason:
@@ -250,7 +251,7 @@ def summarise(messages: Sequence[StoredMessage]) -> str:
         for words in questions[-_SUMMARY_QUESTIONS:]
     ]
     earlier = len(questions) - len(starts)
-    return ("; ".join(starts) + (f" (and {earlier} earlier)" if earlier else "")) if starts else ""
+    return "; ".join(starts) + (f" (and {earlier} earlier)" if earlier else "")
 
 
 def _root_cause(error: BaseException) -> Exception:

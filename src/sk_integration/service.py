@@ -27,7 +27,7 @@ from src.sk_integration.history import ChatRequest, parse_history
 logger = logging.getLogger(__name__)
 
 
-class GPT2ChatSettings(PromptExecutionSettings, ChatSettings):  # type: ignore[misc]  # pydantic's are not frozen
+class GPT2ChatSettings(PromptExecutionSettings, ChatSettings):  # type: ignore[misc]  # ChatSettings is frozen
     """The fields of ChatSettings as Semantic Kernel's settings, with the same defaults and bounds.
 
     Raises pydantic's ValidationError, a ValueError, for a value out of bounds. None disables a filter when it is given
@@ -35,7 +35,7 @@ class GPT2ChatSettings(PromptExecutionSettings, ChatSettings):  # type: ignore[m
     """
 
     def __init__(self, service_id: str | None = None, **kwargs: Any) -> None:
-        super().__init__(service_id, **kwargs)
+        super().__init__(service_id, **kwargs)  # ignores settings that are None
         for name, declared in type(self).model_fields.items():
             if name in kwargs and kwargs[name] is None and type(None) in get_args(declared.annotation):
                 setattr(self, name, None)
@@ -79,7 +79,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
     that no longer fit the context. The answer, and its last chunk, also have `finish_reason` and, as "usage", the token
     counts. One answer is generated at a time. Cancelling or closing a stream stops it at the next piece of text.
 
-    Raises ValueError for an unknown template. A request raises ServiceInvalidRequestError if it cannot be answered and
+    Raises ValueError as ChatSession does. A request raises ServiceInvalidRequestError if it cannot be answered and
     ServiceResponseException if the model fails, with the original error as the cause.
     """
 
@@ -117,6 +117,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
 
     def usage(self, history: ChatHistory, settings: ChatSettings) -> Usage:
         """Tokens of the history, and the token budget of a prompt. Blocks while it tokenizes."""
+        # parse_history needs a message to answer; the session does not count it.
         request = parse_history([*history.messages, ChatMessageContent(role=AuthorRole.USER, content="?")])
         return self._session_with_history(request, settings).usage
 

@@ -1,13 +1,13 @@
 """A conversation: its prompts, what stays in the context, and which notes the user gets."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
 from src.chat.session import NEXT_TURN, RAW_MODEL_NOTE, ChatSession, ChatSettings
 from src.data.prompts import TEMPLATE
 from src.model.generate import PrefixCache, TextGenerator
-from tests.fakes import CHAT_SETTINGS, ENCODING, ScriptedGenerator, rendered_ids
+from tests.fakes import CHAT_SETTINGS, ENCODING, ScriptedGenerator, rendered_ids, stream_settings
 
 
 def scripted_session(*answers, context_length=64, template=TEMPLATE, settings=CHAT_SETTINGS, system=None):
@@ -36,10 +36,10 @@ def test_current_settings_reach_the_model():
     session, generator, _ = scripted_session("a", "b")
     ask(session, "x")
     changes = {"temperature": 0.0, "top_k": None, "top_p": 0.5, "repetition_penalty": 1.2, "seed": 3}
-    session.settings = replace(session.settings, max_tokens=5, **changes)
+    changed = replace(CHAT_SETTINGS, max_tokens=5, **changes)
+    session.settings = changed
     ask(session, "y")
-    expected = [asdict(CHAT_SETTINGS), {**asdict(CHAT_SETTINGS), **changes, "max_tokens": 5}]
-    assert generator.settings == [{"max_new_tokens": each.pop("max_tokens"), **each} for each in expected]
+    assert generator.settings == [stream_settings(CHAT_SETTINGS), stream_settings(changed)]
 
 
 def test_turns_share_a_prefix_cache():

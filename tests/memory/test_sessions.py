@@ -222,9 +222,7 @@ def test_merging_keeps_removals_and_additions(store: SessionStore) -> None:
     assert (questions(ours), ours.summary) == (["d"], "")
 
 
-def test_merging_a_refined_answer_keeps_turns_whole(
-    store: SessionStore,
-) -> None:
+def test_merging_a_refined_answer_keeps_turns_whole(store: SessionStore) -> None:
     ours, theirs = two_open(store)
     theirs.messages[-1] = StoredMessage("assistant", "Refined.", "stop")
     theirs.summary, ours.summary = "theirs", "ours"

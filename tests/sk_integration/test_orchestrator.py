@@ -2,12 +2,12 @@
 
 import json
 import threading
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
 from src.sk_integration.orchestrator import REFINE_INSTRUCTION, summarise
-from tests.fakes import CHAT_SETTINGS, rendered
+from tests.fakes import CHAT_SETTINGS, rendered, stream_settings
 from tests.fakes_sk import scripted_assistant
 
 
@@ -51,11 +51,11 @@ def test_a_restart_resumes_the_conversation(new_assistant, tmp_path):
 def test_current_settings_reach_the_model(new_assistant):
     assistant, generator, _ = new_assistant("a", "b")
     ask(assistant, "x")
-    changed = {"temperature": 0.0, "top_k": None, "top_p": None, "max_tokens": 5, "repetition_penalty": 1.2, "seed": 3}
-    assistant.settings = replace(CHAT_SETTINGS, **changed)
+    changes = {"temperature": 0.0, "top_k": None, "top_p": None, "max_tokens": 5, "repetition_penalty": 1.2, "seed": 3}
+    changed = replace(CHAT_SETTINGS, **changes)
+    assistant.settings = changed
     "".join(assistant.refine())
-    expected = [asdict(CHAT_SETTINGS), {**asdict(CHAT_SETTINGS), **changed}]
-    assert generator.settings == [{"max_new_tokens": each.pop("max_tokens"), **each} for each in expected]
+    assert generator.settings == [stream_settings(CHAT_SETTINGS), stream_settings(changed)]
 
 
 def test_dropped_turns_stay_on_disk_and_are_summarised(new_assistant, tmp_path):

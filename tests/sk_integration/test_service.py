@@ -139,19 +139,19 @@ def test_an_abandoned_answer_stops_within_a_token(how):
 
 
 def test_generation_does_not_block_the_event_loop():
-    loops, turned = [], threading.Event()
+    loops, loop_ran = [], threading.Event()
 
     def compute():
-        loops[0].call_soon_threadsafe(turned.set)
-        assert turned.wait(20), "the loop was blocked"
+        loops[0].call_soon_threadsafe(loop_ran.set)
+        assert loop_ran.wait(20), "the loop was blocked"
 
     model, _, _ = scripted_service([compute, "done"])
 
-    async def both():
+    async def answer():
         loops.append(asyncio.get_running_loop())
         return await model.get_chat_message_content(history(("user", "Hi")), GPT2ChatSettings())
 
-    assert asyncio.run(both()).content == "done"
+    assert asyncio.run(answer()).content == "done"
 
 
 @pytest.mark.parametrize(
