@@ -29,8 +29,8 @@ from src.training.flags import OUT_OF_MEMORY, TrainingFlags
 from src.training.losses import PreferenceLoss, preference_loss
 from src.training.recipes import apply_recipe, size_name
 from src.training.reference import REFERENCE, Reference
-from src.training.run import Stage
-from src.training.stage import NO_VALIDATION, run_stage
+from src.training.run import NO_VALIDATION, run_stage
+from src.training.stage import Stage
 
 # The defaults of the flags, for GPT-2's sizes. micro and tiny have recipes (src/training/recipes.py).
 DATA = PREFERENCES
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"]), given, len(preferences))
     base.model.set_dropout(0.0)  # it would add noise to the log-ratios
     runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
-    generator = TextGenerator(base.model, base.encoding, runtime.device)
+    generator = TextGenerator(base.model, base.encoding, runtime.device)  # moves the model to the device
     return run_stage(make_stage(flags, base, preferences, generator), base.model, flags, runtime)
 
 

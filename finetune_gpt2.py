@@ -22,8 +22,8 @@ from src.training.compiled import compiled_language_model_loss
 from src.training.flags import OUT_OF_MEMORY, TextTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.recipes import size_name
-from src.training.run import Stage
-from src.training.stage import NO_VALIDATION, run_stage
+from src.training.run import NO_VALIDATION, run_stage
+from src.training.stage import Stage
 
 # The defaults of the flags.
 MODEL = "gpt2-124M"
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     shape = (flags.batch_size, flags.context_length)
     train_loader = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
     val_loader = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
-    generator = TextGenerator(model, encoding, runtime.device)
+    generator = TextGenerator(model, encoding, runtime.device)  # moves the model to the device
     stage = make_stage(flags, generator, weights_file, train_loader, val_loader)
     print(f"before fine-tuning:\n{stage.sample()}\n")
     exit_code = run_stage(stage, model, flags, runtime)

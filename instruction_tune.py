@@ -24,8 +24,8 @@ from src.tokenizer import Encoding, describe, load_encoding
 from src.training.flags import OUT_OF_MEMORY, TrainingFlags
 from src.training.losses import language_model_loss
 from src.training.recipes import apply_recipe, size_name
-from src.training.run import Stage
-from src.training.stage import NO_VALIDATION, run_stage
+from src.training.run import NO_VALIDATION, run_stage
+from src.training.stage import Stage
 
 # The defaults of the flags, for GPT-2's sizes. micro and tiny have recipes (src/training/recipes.py).
 DATA = INSTRUCTIONS
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = apply_recipe(flags, "sft", size_name(base.metadata["config"]), given, len(conversations))
     base.model.set_dropout(flags.dropout)
     runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
-    generator = TextGenerator(base.model, base.encoding, runtime.device)
+    generator = TextGenerator(base.model, base.encoding, runtime.device)  # moves the model to the device
     return run_stage(make_stage(flags, base, conversations, generator), base.model, flags, runtime)
 
 

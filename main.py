@@ -23,8 +23,8 @@ from src.training.compiled import compiled_language_model_loss
 from src.training.flags import OUT_OF_MEMORY, TextTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.recipes import apply_recipe, size_name
-from src.training.run import Stage
-from src.training.stage import NO_VALIDATION, run_stage
+from src.training.run import NO_VALIDATION, run_stage
+from src.training.stage import Stage
 
 __all__ = ["create_dataloader", "load_checkpoint", "prepare_data", "train"]
 
@@ -69,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     shape = (flags.batch_size, flags.context_length)
     train_loader = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
     val_loader = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
-    seed_step(flags.seed, 0)
+    seed_step(flags.seed, 0)  # so the initial weights depend only on the seed
     vocab = GPT_CONFIG["vocab_size"] if flags.tokenizer == "gpt2" else encoding.n_vocab
     model = GPTModel({**size, "vocab_size": vocab, "context_length": flags.context_length, "dropout": flags.dropout})
-    generator = TextGenerator(model, encoding, runtime.device)
+    generator = TextGenerator(model, encoding, runtime.device)  # moves the model to the device
     return run_stage(make_stage(flags, generator, train_loader, val_loader), model, flags, runtime)
 
 
@@ -133,8 +133,8 @@ def train(
 
     config: the Flags, or some of them by name; the batch size is that of train_loader.
     encoding: the tokenizer of the ids, GPT-2's by default.
-    Raises ValueError for another kind of loader, if training diverges, or if latest_model.pt is an unfinished run with
-    other settings.
+    Raises ValueError for a loader that create_dataloader did not make, if training diverges, or if latest_model.pt is
+    an unfinished run with other settings.
     """
     flags = config if isinstance(config, Flags) else Flags(**(config or {}))
     train_steps = StepLoader(train_loader, flags.grad_accum)

@@ -83,7 +83,7 @@ def peak(held: dict[str, float]) -> float:
     return PROCESS_BASELINE + (1 + FRAGMENTATION) * sum(held.values())
 
 
-def memory_here(device: torch.device) -> float | None:
+def device_memory(device: torch.device) -> float | None:
     """Total memory of the device in bytes; None if the system does not report it."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[1])
@@ -97,7 +97,7 @@ def step_seconds(flags: Flags, runtime: Runtime) -> float:
     layers = flags.size().n_layers
     depths = [layers] if layers <= FIT_DEPTH else [1, FIT_DEPTH]
     trials = [_trial_step(flags, runtime, flags.size(n_layers=depth)) for depth in depths]
-    rounds = [[trial() for trial in trials] for _ in range(1 + TRIAL_STEPS)]  # alternating; the first is set-up
+    rounds = [[trial() for trial in trials] for _ in range(1 + TRIAL_STEPS)]  # alternating; the first round is warm-up
     best = [min(times[1:]) for times in zip(*rounds, strict=True)]
     per_layer = (max(best) - best[0]) / (FIT_DEPTH - 1)  # not negative, even if noise made the deeper model faster
     return best[0] + (layers - depths[0]) * per_layer
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runtime, size = choose_runtime(flags.device, flags.precision), flags.size()
     half, tokens = runtime.precision != "fp32", flags.batch_size * flags.context_length
     held = memory(size, tokens, half=half, muon=flags.optimizer == "muon", accumulated=flags.grad_accum > 1)
-    available = memory_here(runtime.device)
+    available = device_memory(runtime.device)
     total = size.parameter_count()[0]
     print(f"model   {flags.model}: {size.n_layers} layers, {size.d_model} wide, {total:,} parameters")
     print(f"device  {runtime.device}, {runtime.precision} ({runtime.reason})")

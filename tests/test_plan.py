@@ -133,7 +133,7 @@ def test_main_prints_memory_and_time(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def test_a_model_that_does_not_fit_is_not_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr("src.plan.memory_here", lambda device: 8e9)
+    monkeypatch.setattr("src.plan.device_memory", lambda device: 8e9)
     monkeypatch.setattr("src.plan._trial_step", lambda *_: pytest.fail("timed"))
     assert main(["--model", "gpt3-175B", "--precision", "fp32", "--device", "cpu"]) == 0
     *_, found, advice = capsys.readouterr().out.splitlines()
@@ -141,7 +141,7 @@ def test_a_model_that_does_not_fit_is_not_timed(monkeypatch: pytest.MonkeyPatch,
     assert advice.strip() == "it does not fit: choose a smaller model"
     main(["--model", "gpt2-124M", "--batch-size", "64", "--precision", "fp32", "--device", "cpu"])
     assert capsys.readouterr().out.endswith("it does not fit: choose a smaller batch\n")
-    monkeypatch.setattr("src.plan.memory_here", lambda device: None)
+    monkeypatch.setattr("src.plan.device_memory", lambda device: None)
     main(["--model", "gpt3-175B", "--precision", "fp32", "--device", "cpu"])
     assert "this machine has unknown memory, assumed to be 8 GB\n" in capsys.readouterr().out
 

@@ -230,7 +230,8 @@ class _EpochSampler(Sampler[Any]):
 class StepLoader:
     """Groups the batches of a DataLoader into optimizer steps of `grad_accum` micro-batches.
 
-    The micro-batches of a step are a pure function of (seed, step), so a resumed run needs only its step number.
+    It uses the loader's dataset, batch size and collate function, and never iterates it. The micro-batches of a step
+    are a pure function of (seed, step), so a resumed run needs only its step number.
     """
 
     def __init__(self, loader: DataLoader, grad_accum: int = 1) -> None:

@@ -27,7 +27,7 @@ from src.tokenizer.protocols.interfaces import BatchEncoding, Encoding
 
 # One-dimensional, uint16 or uint32. A read-only np.memmap if the tokens are cached in a file.
 TokenArray: TypeAlias = NDArray[np.unsignedinteger]
-TokenType: TypeAlias = np.dtype[np.unsignedinteger]
+TokenDtype: TypeAlias = np.dtype[np.unsignedinteger]
 
 _CACHE_VERSION = 1
 _CHECKSUM_BYTES = 4
@@ -59,7 +59,7 @@ def load_tokens(path: Path, encoding: Encoding, *, notify: Callable[[str], None]
     """
     path = Path(path)
     text = _read_clean(path, notify)
-    dtype: TokenType = np.dtype(np.uint16 if encoding.n_vocab <= 1 << 16 else np.uint32)
+    dtype: TokenDtype = np.dtype(np.uint16 if encoding.n_vocab <= 1 << 16 else np.uint32)
     cache = path.with_name(f"{path.name}.{_cache_key(text, encoding)}.tokens.npy")
     tokens = _open_cache(cache, dtype, notify)
     if tokens is None:
@@ -101,7 +101,7 @@ def _store(tokens: TokenArray, cache: Path, notify: Callable[[str], None]) -> To
         return tokens
 
 
-def _open_cache(cache: Path, dtype: TokenType, notify: Callable[[str], None]) -> TokenArray | None:
+def _open_cache(cache: Path, dtype: TokenDtype, notify: Callable[[str], None]) -> TokenArray | None:
     """The cached tokens, or None if there are none or the file is damaged."""
     if not cache.exists():
         return None
@@ -138,7 +138,7 @@ def _remove_other_caches(path: Path, keep: Path) -> None:
                 continue
 
 
-def _tokenise(text: str, encoding: Encoding, dtype: TokenType) -> TokenArray:
+def _tokenise(text: str, encoding: Encoding, dtype: TokenDtype) -> TokenArray:
     """The ids of the whole text. An encoding that takes batches (tiktoken) works on all cores."""
     if not isinstance(encoding, BatchEncoding):
         return _as_array(encoding.encode_ordinary(text), encoding.n_vocab, dtype)
@@ -163,7 +163,7 @@ def _chunks(text: str) -> Iterator[str]:
         start = end
 
 
-def _as_array(ids: list[int], n_vocab: int, dtype: TokenType) -> TokenArray:
+def _as_array(ids: list[int], n_vocab: int, dtype: TokenDtype) -> TokenArray:
     as_int64 = np.array(ids, dtype=np.int64)
     if as_int64.size and not 0 <= as_int64.min() <= as_int64.max() < n_vocab:
         raise ValueError(

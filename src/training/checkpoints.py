@@ -9,7 +9,7 @@ from typing import Any
 from src.checkpoint import BEST, LATEST, read_checkpoint, save_checkpoint
 from src.model.config import GPTConfig
 from src.training.flags import TrainingFlags
-from src.training.run import Progress, Stage, TrainingRun
+from src.training.stage import Progress, Stage, TrainingRun
 
 PREVIOUS_BEST = "best_model.previous.pt"
 # Settings that may change on resume.
@@ -30,7 +30,7 @@ class ResumePoint:
 
     def refuse_other_run(self, identity: Mapping[str, Any]) -> None:
         """Raises ValueError naming every setting that differs from the saved run's."""
-        saved = {"optimizer": "adamw", **self.identity}
+        saved = {"optimizer": "adamw", **self.identity}  # version 0.1 had no other optimizer, and did not save its name
         changed = [name for name, value in identity.items() if saved.get(name) != value]
         if changed:
             details = ", ".join(
@@ -45,7 +45,8 @@ class ResumePoint:
 def find_resume_point(stage: Stage, flags: TrainingFlags) -> ResumePoint | None:
     """The run to resume from --out, or None to start a new run.
 
-    Raises ValueError for a file that cannot be resumed, and if --out holds the model to start from.
+    Raises ValueError for a file that cannot be resumed, and if --out holds the model to start from; FileNotFoundError
+    for --resume without a file.
     """
     _refuse_folder_of_base(stage, flags.out)
     path = flags.out / LATEST
@@ -83,15 +84,15 @@ class RunCheckpoints:
     """Saves best_model.pt and latest_model.pt of a run."""
 
     run: TrainingRun
-    displaced_best: bool  # True once best_model.pt belongs to this run; an earlier run's is renamed first
+    owns_best: bool  # whether best_model.pt is from this run, not from an earlier one
 
     def save_best(self, progress: Progress) -> None:
         """Save the weights. The best model of an earlier run is renamed first."""
         best = self.run.flags.out / BEST
-        if not self.displaced_best and best.is_file():
+        if not self.owns_best and best.is_file():
             os.replace(best, best.with_name(PREVIOUS_BEST))
             print(f"{best}: the best model of an earlier run is now {PREVIOUS_BEST}")
-        self.displaced_best = True
+        self.owns_best = True
         save_checkpoint(best, self._shared_content(progress))
 
     def save_latest(self, progress: Progress, *, finished: bool) -> None:

@@ -65,15 +65,14 @@ class TrainingFlags:
                 problems.append(f"{flag_name(name)} must be at least 0 and below 2**63, got {getattr(self, name)}")
         if not 0 < self.max_lr < 10:
             problems.append(f"--max-lr must be above 0 and below 10, got {self.max_lr}")
-        defaults = type(self)  # a recipe may still replace a default, so make_schedule checks again
+        defaults = type(self)  # a recipe may still replace a default, so only make_schedule can check a pair with one
         both_set = self.min_lr != getattr(defaults, "min_lr", None) and self.max_lr != getattr(defaults, "max_lr", None)
         if both_set and self.min_lr > self.max_lr:
             problems.append(f"--min-lr must not be above --max-lr, got {self.min_lr} and {self.max_lr}")
         if self.grad_clip is not None and not 0 < self.grad_clip < math.inf:
             problems.append(f"--grad-clip must be above 0, or none, got {self.grad_clip}")
-        out = getattr(self, "out", None)
-        if out is not None and out.exists() and not out.is_dir():
-            problems.append(f"--out must be a folder, {out} is a file")
+        if self.out.exists() and not self.out.is_dir():
+            problems.append(f"--out must be a folder, {self.out} is a file")
         for name in ("dropout", "val_fraction"):
             if not 0 <= getattr(self, name, 0.0) < 1:  # dpo_train.py has no --dropout
                 problems.append(f"{flag_name(name)} must be at least 0 and below 1, got {getattr(self, name)}")

@@ -19,7 +19,7 @@ from src.training.losses import LossFunction
 from src.training.metrics import add_metrics, mean_metrics
 from src.training.optim import Optimizer, clip_gradients, lr_at
 from src.training.reporter import Reporter
-from src.training.run import Progress, TrainingRun
+from src.training.stage import Progress, TrainingRun
 
 SAVE_EVERY_S = 300.0  # every evaluation saves latest_model.pt; so does a step this long after the last save
 
@@ -99,7 +99,8 @@ def accumulate(
 ) -> dict[str, float]:
     """Accumulate the gradients of the mean loss over a whole step; returns {"loss": ..., metrics}, averaged likewise.
 
-    Each micro-batch adds its sum divided by the count of the step, so 8 micro-batches of 1 equal one batch of 8.
+    Each micro-batch's sum is divided by the count of the whole step (its supervised positions, or its pairs), so 8
+    micro-batches of 1 equal one batch of 8.
     Raises FloatingPointError if the loss is not finite.
     """
     count = sum(batch.count for batch in batches)
@@ -137,7 +138,7 @@ def _evaluate(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints,
     metrics = mean_metrics(run.model, stage.loss_fn, stage.evaluation, run.runtime)
     loss = progress.eval_loss = metrics["loss"]
     if not math.isfinite(loss):
-        raise FloatingPointError(f"the evaluation loss is {loss}")
+        raise ValueError(f"step {progress.step}: the evaluation loss is {loss}; {_divergence_advice(run)}")
     if progress.loss_count:
         progress.train_loss = progress.loss_sum / progress.loss_count
         progress.loss_sum, progress.loss_count = 0.0, 0

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.data.batching import Batch, PairBatch
+from src.data.batching import IGNORE, Batch, PairBatch
 from src.model.gpt import GPTModel
 from src.training.tied_head import TiedGradient, embed, linear_cross_entropy
 
@@ -137,7 +137,7 @@ def _supervised_logits(model: GPTModel, batch: PairBatch) -> tuple[Tensor, Tenso
     states, targets = _supervised_states(model, batch)
     logits = model.head(states)
     fp32 = torch.promote_types(logits.dtype, torch.float32)
-    return logits.to(fp32), targets, batch.answers[batch.targets >= 0]
+    return logits.to(fp32), targets, batch.answers[batch.targets != IGNORE]
 
 
 def _supervised_states(
@@ -147,7 +147,7 @@ def _supervised_states(
     hidden_states: Callable[..., Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Hidden states (N, C) and targets (N,) at the supervised positions; the head runs on no others."""
-    supervised = batch.targets >= 0
+    supervised = batch.targets != IGNORE
     forward = hidden_states or model.hidden_states
     hidden = forward(batch.inputs, batch.packing, embedded=embedded)
     return hidden[supervised], batch.targets[supervised]

@@ -87,11 +87,12 @@ class Reporter:
 def draw_curves(log: Path) -> Path | None:
     """Plot the losses of a log to a PNG file next to it; returns its path, or None if no loss was logged."""
     events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    steps, *evaluations = (
-        [(e["step"], e[name]) for e in events if e["event"] == event and e.get(name) is not None]
-        for event, name in (("step", "loss"), ("eval", "val_loss"), ("eval", "train_loss"))
-    )
-    if not any((steps, *evaluations)):
+
+    def points(event: str, name: str) -> list[tuple[int, float]]:
+        return [(e["step"], e[name]) for e in events if e["event"] == event and e.get(name) is not None]
+
+    steps, val, train = points("step", "loss"), points("eval", "val_loss"), points("eval", "train_loss")
+    if not (steps or val or train):
         return None
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
@@ -99,9 +100,9 @@ def draw_curves(log: Path) -> Path | None:
     axes = figure.add_subplot(xlabel="step", ylabel="loss", title=log.stem)
     if steps:
         axes.plot(*zip(*steps, strict=True), linewidth=0.8, alpha=0.6, label="training, each step")
-    for name, points in zip(("val", "train"), evaluations, strict=True):
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"evaluation, {name}")
+    for name, losses in (("val", val), ("train", train)):
+        if losses:
+            axes.plot(*zip(*losses, strict=True), marker="o", markersize=4, label=f"evaluation, {name}")
     axes.grid(alpha=0.3)
     axes.legend()
     picture = log.with_suffix(".png")

@@ -1,123 +1,105 @@
-"""One run of a training stage: resume or start, print the summary, train, and report the result."""
+"""A training stage, and the state of its run: schedule, progress, and everything else that a step needs."""
 
-import os
-import shlex
-import shutil
-import subprocess
-import sys
-import textwrap
-from dataclasses import replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from src.checkpoint import BEST, LATEST
+from src.data.batching import Batch, StepLoader
 from src.model.gpt import GPTModel
-from src.runtime import Runtime, keep_freed_memory
-from src.training.checkpoints import RunCheckpoints, find_resume_point, plain_settings, run_identity
+from src.runtime import Runtime
 from src.training.flags import TrainingFlags
-from src.training.loop import train
-from src.training.optim import make_optimizer
-from src.training.reporter import Reporter, draw_curves
-from src.training.run import Progress, Stage, TrainingRun, make_schedule
+from src.training.losses import LossFunction
+from src.training.optim import Optimizer
 
-NO_VALIDATION = "none: training loss decides the best model (--val-fraction holds out data)"
+EVALUATIONS_PER_RUN = 10  # unless --eval-every is given
 
 
-def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runtime) -> int:
-    """Run a stage to its end; returns the script's exit code: 0 done, 130 interrupted after saving.
+@dataclass(frozen=True)
+class Stage:
+    """What makes one stage differ from another: its loss, its batches, and the names shown for them.
 
-    Raises ValueError if latest_model.pt is an unfinished run with other settings, or if training diverges.
+    evaluation: the batches of every evaluation; evaluated_on: "val" or "train", the data they come from.
+    sample: returns a text that shows what the model generates now. metadata: plain values saved in each checkpoint
+    (template, tokenizer, parent). summary_rows: rows of the summary printed before the first step.
+    next_option: the next command's flag for a non-default --out.
     """
-    keep_freed_memory()
-    run, progress = start_or_resume(stage, model, flags, runtime)
-    checkpoints = RunCheckpoints(run, displaced_best=progress.best_step > 0)
-    reporter = Reporter(stage.name, flags.log_dir, first_step=progress.step, steps=run.schedule.steps)
-    _print_summary(run, progress, reporter)
-    ended = "failed"
-    try:
-        ended = train(run, progress, checkpoints, reporter)
-    finally:
-        reporter.event(
-            "end", ended=ended, step=progress.step, best_loss=progress.best_loss, best_step=progress.best_step
-        )
-        reporter.close()
-    return _report_result(run, progress, reporter, ended)
+
+    name: str
+    title: str
+    loss_fn: LossFunction
+    loader: StepLoader
+    evaluation: Sequence[Batch]
+    evaluated_on: str
+    sample: Callable[[], str]
+    metadata: Mapping[str, Any]
+    summary_rows: Mapping[str, str]
+    next_command: str
+    next_option: str
 
 
-def start_or_resume(
-    stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runtime
-) -> tuple[TrainingRun, Progress]:
-    """A run at its first step, or the unfinished run in --out exactly as it was saved.
+@dataclass(frozen=True)
+class Schedule:
+    """The resolved numbers of a run. Steps are optimizer steps."""
 
-    The resume point is read and compared first; only then is anything built or loaded from it.
+    steps: int
+    steps_per_epoch: int
+    max_lr: float
+    min_lr: float
+    warmup_steps: int
+    grad_clip: float | None
+    eval_every: int
+    patience: int | None
+    seed: int
+
+
+@dataclass
+class Progress:
+    """How far a run is. It is saved with the run, so a resumed run makes the same decisions as an uninterrupted one."""
+
+    step: int = 0  # completed steps
+    first_loss: float | None = None  # evaluation loss before the first step
+    best_loss: float = math.inf
+    best_step: int = 0
+    stale_evaluations: int = 0  # since the best one
+    loss_sum: float = 0.0  # over the steps since the last evaluation
+    loss_count: int = 0
+    train_loss: float | None = None  # mean over the steps between the last two evaluations
+    eval_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Everything that a step, an evaluation or a checkpoint needs."""
+
+    stage: Stage
+    model: GPTModel
+    flags: TrainingFlags
+    runtime: Runtime
+    schedule: Schedule
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    identity: Mapping[str, Any]  # everything that determines the result; a resumed run must have the same
+
+
+def make_schedule(flags: TrainingFlags, steps_per_epoch: int) -> Schedule:
+    """The numbers of a run from its flags. --max-steps, if given, replaces --epochs as the length of the run.
+
+    Raises ValueError if --min-lr is above --max-lr.
     """
-    schedule = make_schedule(flags, stage.loader.steps_per_epoch)
-    resume = find_resume_point(stage, flags)
-    if resume and flags.precision == "auto" and resume.device == runtime.device.type:
-        runtime = replace(runtime, precision=resume.identity["precision"], reason="as in the run being resumed")
-    identity = run_identity(stage, model.config, flags, runtime.precision)
-    if resume:
-        resume.refuse_other_run(identity)
-        model.load_state_dict(resume.model)
-    optimizer = make_optimizer(flags.optimizer, model, max_lr=schedule.max_lr, weight_decay=flags.weight_decay)
-    scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
-    if resume:
-        optimizer.load_state_dict(resume.optimizer)
-        scaler.load_state_dict(resume.scaler)
-    run = TrainingRun(stage, model, flags, runtime, schedule, optimizer, scaler, identity)
-    return run, resume.progress if resume else Progress()
-
-
-def _print_summary(run: TrainingRun, progress: Progress, reporter: Reporter) -> None:
-    """Print all settings and the numbers that follow from them, once, before the first step."""
-    stage, flags, runtime, schedule = run.stage, run.flags, run.runtime, run.schedule
-    c = run.model.config
-    total, body = c.parameter_count()
-    epochs = schedule.steps / schedule.steps_per_epoch
-    rows = {
-        "model": f"{c.n_layers} layers, {c.d_model} wide, {c.n_heads} heads, context {c.context_length}: "
-        f"{total:,} parameters, {body:,} without the embeddings",
-        **stage.summary_rows,
-        "batch": f"{flags.batch_size} x {flags.grad_accum} accumulated, {schedule.steps_per_epoch} steps per epoch",
-        "steps": f"{schedule.steps} ({epochs:.1f} epochs), evaluated every {schedule.eval_every}"
-        + (f", stops after {schedule.patience} evaluations without improvement" if schedule.patience else ""),
-        "learning rate": f"{schedule.max_lr:g} to {schedule.min_lr:g}, warm-up {schedule.warmup_steps} steps",
-        "optimizer": "Muon in the blocks, AdamW elsewhere" if flags.optimizer == "muon" else "AdamW",
-        "regularisation": f"weight decay {flags.weight_decay:g}, dropout {c.dropout:g}, "
-        f"gradient norm {f'at most {schedule.grad_clip}' if schedule.grad_clip else 'not clipped'}",
-        "device": f"{runtime.device}, {runtime.precision} ({runtime.reason})",
-        "seed": str(schedule.seed),
-        "saves to": f"{flags.out}, log {reporter.path}",
-    }
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    lines = [textwrap.fill(f"  {name:<15}{text}", width, subsequent_indent=" " * 17) for name, text in rows.items()]
-    reporter.say("\n".join([stage.title, *lines]))
-    if progress.step:
-        unfinished = f"resuming the unfinished run at step {progress.step} of {schedule.steps}"
-        reporter.say(f"{unfinished} (--no-resume starts over)")
-    reporter.event("start", step=progress.step, steps=schedule.steps, settings=plain_settings(flags), summary=rows)
-
-
-def _report_result(run: TrainingRun, progress: Progress, reporter: Reporter, ended: str) -> int:
-    """Print how the run ended and the next command; returns the exit code."""
-    stage, flags = run.stage, run.flags
-    curves = draw_curves(reporter.path)
-    if ended == "interrupted":
-        print(f"interrupted after step {progress.step} of {run.schedule.steps}; saved {flags.out / LATEST}")
-        command = [word for word in sys.argv if word != "--no-resume"]
-        print(f"resume with: python {subprocess.list2cmdline(command) if os.name == 'nt' else shlex.join(command)}")
-        return 130
-    if ended == "early":
-        print(f"stopped early at step {progress.step}: no improvement in {progress.stale_evaluations} evaluations")
-    if progress.first_loss is not None:
-        print(
-            f"{stage.evaluated_on} loss {progress.first_loss:.4f} before training, "
-            f"best {progress.best_loss:.4f} after step {progress.best_step}; saved {flags.out / BEST}"
-        )
-        if progress.best_loss > progress.first_loss:
-            print("training did not improve on the model it started from; try a lower --max-lr or fewer steps")
-    if curves:
-        print(f"curves: {curves}")
-    other_folder = f" {stage.next_option} {flags.out}" if flags.out != getattr(type(flags), "out", None) else ""
-    print(f"next: {stage.next_command}{other_folder}")
-    return 0
+    if flags.min_lr > flags.max_lr:
+        raise ValueError(f"--min-lr must not be above --max-lr, got {flags.min_lr} and {flags.max_lr}")
+    steps = flags.max_steps or flags.epochs * steps_per_epoch
+    return Schedule(
+        steps=steps,
+        steps_per_epoch=steps_per_epoch,
+        max_lr=flags.max_lr,
+        min_lr=flags.min_lr,
+        warmup_steps=flags.warmup_steps,
+        grad_clip=flags.grad_clip,
+        eval_every=flags.eval_every or max(1, steps // EVALUATIONS_PER_RUN),
+        patience=flags.patience,
+        seed=flags.seed,
+    )

@@ -20,8 +20,8 @@ from src.training import loop
 from src.training.compiled import compiled_language_model_loss
 from src.training.flags import TrainingFlags
 from src.training.losses import language_model_loss
-from src.training.run import Stage, make_schedule
-from src.training.stage import run_stage, start_or_resume
+from src.training.run import run_stage, start_or_resume
+from src.training.stage import Stage, make_schedule
 
 CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.2}
 CPU = Runtime(torch.device("cpu"), "fp32", "for tests")
@@ -270,6 +270,19 @@ def test_a_non_finite_loss_keeps_the_last_good_checkpoint(tmp_path: Path, value:
     assert latest["step"] == 6
     assert all(tensor.isfinite().all() for tensor in latest["model"].values())
     assert log_lines(tmp_path)[-1]["ended"] == "failed"
+
+
+@pytest.mark.parametrize("failing", [0, 4])
+def test_a_non_finite_evaluation_loss_names_its_step(tmp_path: Path, failing: int) -> None:
+    losses = iter([math.nan if step == failing else 1.0 for step in (0, 2, 4)])
+
+    def loss(model, batch):
+        total, metrics = language_model_loss(model, batch)
+        return (total if model.training else total * next(losses)), metrics
+
+    one_batch = StepLoader(epoch_loader(ExampleDataset(examples(), 0), pack_examples, 16)).first_batches(1)
+    with pytest.raises(ValueError, match=f"^step {failing}: the evaluation loss is nan; .* try --max-lr below 0.01"):
+        run(flags(tmp_path, eval_every=2), loss_fn=loss, evaluation=one_batch)
 
 
 def test_a_non_finite_gradient_never_reaches_the_weights(tmp_path: Path) -> None:
