@@ -65,7 +65,7 @@ class TrainingFlags:
                 problems.append(f"{flag_name(name)} must be at least 0 and below 2**63, got {getattr(self, name)}")
         if not 0 < self.max_lr < 10:
             problems.append(f"--max-lr must be above 0 and below 10, got {self.max_lr}")
-        defaults = type(self)  # a recipe may still replace a default, so only make_schedule can check a pair with one
+        defaults = type(self)  # a recipe may still replace a default; make_schedule checks the final pair
         both_set = self.min_lr != getattr(defaults, "min_lr", None) and self.max_lr != getattr(defaults, "max_lr", None)
         if both_set and self.min_lr > self.max_lr:
             problems.append(f"--min-lr must not be above --max-lr, got {self.min_lr} and {self.max_lr}")
