@@ -51,7 +51,7 @@ def shell_lines(block: Block) -> Iterator[Block]:
     """
     in_shell_block = bool(SHELLS.intersection(block.info[:1]))
     number = block.line
-    for line in block.text.replace("\\\n", "\0").splitlines():  # \0 marks a joint, to count the file's lines
+    for line in block.text.replace("\\\n", "\0").splitlines():  # \0 marks a joined line, to count lines
         is_command = in_shell_block and line.strip() and not line.startswith("#")
         if is_command or line.startswith(("$ ", "python ", "pip ")):
             yield Block(block.file, number, block.info, line.removeprefix("$ ").replace("\0", " ").strip())

@@ -9,8 +9,8 @@ import pytest
 
 from tests.repository import ROOT, tracked_files
 
-# Which of our modules a module may import, besides its own package and src.common. A name stands for a module or
-# package and everything in it. The longest name that fits the importing module decides.
+# Which of our modules a module may import, besides its own package and src.common. A name means a module or
+# package and everything in it. The entry with the longest name that matches the importing module applies.
 LIBRARY = {
     "src": set(),
     "src.common": set(),

@@ -111,7 +111,7 @@ def same_weights(model: GPTModel, other: GPTModel) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-# ---- saving
+# --- saving
 
 
 def test_a_checkpoint_round_trips(best: Path, model: GPTModel) -> None:
@@ -259,7 +259,7 @@ def test_the_optimizer_state_is_part_of_the_needed_disk_space(tmp_path: Path, mo
         save_checkpoint(tmp_path / LATEST, content)
 
 
-# ---- refused files
+# --- refused files
 
 
 class Hostile:
@@ -300,12 +300,12 @@ def test_changed_bytes_are_harmless_or_refused_in_one_line(best: Path, intact: b
     with zipfile.ZipFile(best) as archive:
         pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
     start = intact.index(pickled)
-    dice = random.Random(0)
+    rng = random.Random(0)
     refused = 0
     for _ in range(300):
         damaged = bytearray(intact)
-        for _ in range(dice.choice((1, 2, 5))):
-            damaged[start + dice.randrange(len(pickled))] = dice.randrange(256)
+        for _ in range(rng.choice((1, 2, 5))):
+            damaged[start + rng.randrange(len(pickled))] = rng.randrange(256)
         best.write_bytes(damaged)
         try:
             load_model(best)
@@ -315,7 +315,7 @@ def test_changed_bytes_are_harmless_or_refused_in_one_line(best: Path, intact: b
     assert refused > 200
 
 
-def foreign_files(folder: Path, model: GPTModel) -> dict[str, Callable[[Path], None]]:
+def foreign_files(folder: Path, model: GPTModel) -> dict[str, Callable[[Path], object]]:
     """Functions that write files which are not checkpoints of ours."""
 
     def archive(path: Path) -> None:
@@ -323,9 +323,9 @@ def foreign_files(folder: Path, model: GPTModel) -> dict[str, Callable[[Path], N
             file.writestr("readme.txt", "no tensors here")
 
     return {
-        "noise": lambda path: path.write_bytes(random.Random(0).randbytes(5000)) and None,
-        "text": lambda path: path.write_text("To be, or not to be\n" * 50, encoding="utf-8") and None,
-        "zeros": lambda path: path.write_bytes(bytes(5000)) and None,
+        "noise": lambda path: path.write_bytes(random.Random(0).randbytes(5000)),
+        "text": lambda path: path.write_text("To be, or not to be\n" * 50, encoding="utf-8"),
+        "zeros": lambda path: path.write_bytes(bytes(5000)),
         "archive": archive,
         "a state dict": lambda path: torch.save(model.state_dict(), path),
         "a list": lambda path: torch.save([1, 2, 3], path),
@@ -456,7 +456,7 @@ def test_weights_of_other_dtypes_become_float32(best: Path, model: GPTModel, dty
     torch.testing.assert_close(loaded.wte.weight, model.wte.weight, atol=1e-2, rtol=1e-2)
 
 
-# ---- Hugging Face files and folders
+# --- Hugging Face files and folders
 
 
 def hugging_face(model: GPTModel) -> dict[str, torch.Tensor]:
@@ -503,7 +503,7 @@ def test_a_folder_of_ours_means_its_best_model(best: Path, model: GPTModel) -> N
     assert same_weights(load_model(str(best.parent))[0], model)
 
 
-# ---- load_checkpoint
+# --- load_checkpoint
 
 
 def test_load_checkpoint_loads_weights_and_returns_the_rest(best: Path, model: GPTModel) -> None:
@@ -579,7 +579,7 @@ def test_a_model_of_another_size_is_not_called_a_damaged_file(best: Path) -> Non
     )
 
 
-# ---- find a model
+# --- find a model
 
 
 @pytest.fixture

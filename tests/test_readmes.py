@@ -38,7 +38,7 @@ FOLDERS = ("src", "benchmarks", "exercises", "tests")
 DOCUMENTS = [ROOT / "README.md", *sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.md"))]
 FIRST_SCREEN = 60  # lines of README.md
 INSTALL = ["pip", "install", "-r"]
-MAIN_JOB = [
+PIPELINE = [
     [*INSTALL, "requirements.txt"],
     ["python", "main.py"],
     ["python", "instruction_tune.py"],
@@ -273,9 +273,9 @@ def without_flags(words: list[str]) -> list[str]:
     return list(itertools.takewhile(lambda word: not word.startswith("--"), words))
 
 
-def test_first_screen_has_the_main_job_and_the_tests() -> None:
+def test_first_screen_has_the_pipeline_and_the_tests() -> None:
     lines = [line.text for line in LINES if line.file == ROOT / "README.md" and line.line <= FIRST_SCREEN]
-    assert MAIN_JOB in [[without_flags(words) for words in words_of(line)] for line in lines]
+    assert PIPELINE in [[without_flags(words) for words in words_of(line)] for line in lines]
     assert TESTS in map(words_of, lines)
 
 

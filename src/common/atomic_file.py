@@ -18,7 +18,7 @@ _RENAME_PAUSES_S = (0.05, 0.1, 0.2, 0.4)
 
 @contextmanager
 def atomic_write(path: Path, mode: int = 0o666) -> Generator[BinaryIO, None, None]:
-    """Open a binary file for writing. `path` gets the new content once it is complete, else it keeps the old.
+    """Open a binary file for writing. `path` keeps its old content until the new content is complete.
 
     The bytes go to a temporary file in the same folder, which is created if it is missing. At the end the file is
     flushed to disk and renamed. If an exception is raised inside, Ctrl-C included, the temporary file is deleted and
@@ -51,7 +51,7 @@ def remove_stale_temporaries(path: Path) -> None:
 
 
 def _is_stale(temporary: Path) -> bool:
-    """Whether the process that created a temporary file has ended. The file's name contains the process id."""
+    """Whether a temporary file is over an hour old, or its process has ended. Its name contains the process id."""
     if time.time() - temporary.stat().st_mtime > _STALE_AFTER_S:
         return True
     if os.name == "nt":  # Windows does not delete open files, so trying is safe

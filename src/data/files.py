@@ -52,8 +52,8 @@ def download_file(
 ) -> None:
     """Download a text file to `path`, atomically.
 
-    `timeout` is (connect, read) in seconds. A timeout, a truncated response or a server error is retried up to
-    `retries` times with growing pauses; an unreachable host is not. The size that the server states is compared with
+    `timeout` is (connect, read) in seconds. A timeout, a truncated response, or the status 429 or 5xx is retried up
+    to `retries` times with growing pauses; an unreachable host is not. The size that the server states is compared with
     the free disk space before the download, and with the number of bytes received after it.
     Raises OSError if the download fails, ValueError if the response is an HTML page or shorter than `min_bytes`.
     """

@@ -39,7 +39,7 @@ def strip_boilerplate(text: str) -> CleanText:
     r"""Remove Project Gutenberg's header, licence, footer and credits, in today's form and that of the 1990s.
 
     Only the outermost markers are used. The licence notice that one edition repeats between scenes is removed too.
-    Line endings become "\n"; a text without any of these is otherwise unchanged.
+    Line endings become "\n". Otherwise, a text without such additions is unchanged.
     Raises ValueError if too little text would be left, for example because a marker is in the middle.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")

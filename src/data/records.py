@@ -29,7 +29,7 @@ class _Flaw:
 def read_records(path: str | Path) -> list[Located]:
     """Return every record as `(where, record)`. `where` is "Data/x.json record 3" or "x.jsonl line 7", counted from 1.
 
-    Repeated keys, NaN, Infinity and lone surrogates are refused anywhere in a record.
+    Repeated keys, NaN, Infinity, and texts with lone surrogates are refused anywhere in a record.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -75,7 +75,10 @@ def text_of(where: str, record: Record, key: str, *, may_be_empty: bool = False)
 
 
 def only_key(where: str, record: Record, keys: tuple[str, ...], formats: str) -> str:
-    """Return the one of `keys` that the record has; raises ValueError, quoting `formats`, unless it is exactly one."""
+    """Return the one of `keys` that the record has.
+
+    Raises ValueError if it has several, or none; the message for none quotes `formats`.
+    """
     present = [key for key in keys if key in record]
     if not present:
         names = " or ".join(repr(key) for key in keys)

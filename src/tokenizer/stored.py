@@ -30,7 +30,7 @@ def build_word_encoding(path: Path, always: Iterable[str] = ()) -> TokenizerWith
 
 
 def load_encoding(description: Mapping[str, Any] | None) -> Encoding:
-    """The tokenizer of a description by `describe`. None, as for converted weights, means GPT-2's.
+    """Return the tokenizer that `describe` described. None, as for converted weights, means GPT-2's.
 
     The whole description is verified. Raises a one-line ValueError if it is damaged or unknown.
     """

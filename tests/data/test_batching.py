@@ -36,9 +36,8 @@ def test_a_batch_unpacks_to_inputs_and_targets() -> None:
 
 def test_a_pair_batch_packs_each_prompt_once() -> None:
     long = example([1, 2, 3], [4, 5, 9]), example([1, 2, 3], [6, 9])
-    batch = pack_pairs(
-        [(7, long), (2, (example([4], [5, 9]), example([4], [6, 9])))]
-    )  # the second prompt is one token: nothing to share
+    short = example([4], [5, 9]), example([4], [6, 9])  # a prompt of one token: nothing to share
+    batch = pack_pairs([(7, long), (2, short)])
     assert batch.inputs.tolist() == [[1, 2, 3, 4, 5, 3, 6, 4, 5, 4, 6]]
     assert batch.targets.tolist() == [[IGNORE, IGNORE, 4, 5, 9, 6, 9, 5, 9, 6, 9]]
     assert batch.packing == ((2, None), (3, 0), (2, 0), (2, None), (2, None))

@@ -45,12 +45,12 @@ def archive(works: dict[str, str]) -> bytes:
 
 
 def short_works(count: int = ARCHIVE_WORKS, size: int = 2000) -> dict[str, str]:
-    """That many short plays, the last name first, each with its First Folio version."""
-    made: dict[str, str] = {}
+    """`count` short plays in reverse order of their names, each with its First Folio version."""
+    works: dict[str, str] = {}
     for i in reversed(range(count)):
-        made[f"play_{i:02d}_gut"] = f"\nPLAY {i:02d}\n\n{'x' * size}\n\n"
-        made[f"play_{i:02d}_gut_f"] = f"FOLIO {'y' * size}"
-    return made
+        works[f"play_{i:02d}_gut"] = f"\nPLAY {i:02d}\n\n{'x' * size}\n\n"
+        works[f"play_{i:02d}_gut_f"] = f"FOLIO {'y' * size}"
+    return works
 
 
 class Site:

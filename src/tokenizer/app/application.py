@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from src.tokenizer.core.exceptions import MissingFileError, SettingError, VocabularyNotLoadedError
+from src.tokenizer.core.exceptions import EmptyTextError, MissingFileError, SettingError, VocabularyNotLoadedError
 from src.tokenizer.core.logging import get_logger
 from src.tokenizer.core.models import Vocabulary, VocabularyInfo
 from src.tokenizer.processing.file_reader import read_chunks
@@ -18,7 +18,7 @@ class TokenizerApplication:
 
     make_builder: returns a new vocabulary builder. Pass your own to change its settings:
     `TokenizerApplication(lambda: VocabularyBuilder(min_count=2, max_size=10_000))`.
-    Loading a vocabulary replaces the current one. If loading fails, the current one stays.
+    Loading a vocabulary replaces the current one. If loading fails, the current one is kept.
     """
 
     def __init__(self, make_builder: Callable[[], VocabularyBuilder] = VocabularyBuilder) -> None:
@@ -82,6 +82,8 @@ class TokenizerApplication:
 
     def _build(self, builder: VocabularyBuilder, files: tuple[Path, ...]) -> VocabularyInfo:
         vocabulary, counts = builder.build(), builder.counts
+        if not counts:  # the vocabulary has only the builder's `always`
+            raise EmptyTextError(f"{', '.join(map(str, files))}: no tokens found; choose files that contain words")
         known = sum(count for token, count in counts.items() if token in vocabulary)
         info = VocabularyInfo(len(vocabulary), files, counts.total(), len(counts), known / counts.total())
         get_logger().info(

@@ -33,8 +33,8 @@ _OTHER_ENCODINGS = {
 def read_chunks(path: Path) -> Iterator[str]:
     """Yield the text of a UTF-8 file in chunks, without a byte order mark.
 
-    A chunk ends after a line break or, in a long line, after a space. Cleaning and splitting look no further, so the
-    chunks have the same tokens as the whole text.
+    A chunk ends after a line break or, in a long line, after a space. Neither cleaning nor splitting looks across
+    such a boundary, so the chunks have the same tokens as the whole text.
     Raises MissingFileError, FileAccessError, TextEncodingError with the location in the file, or EmptyTextError if the
     file contains only white space.
     """

@@ -1,4 +1,4 @@
-"""Interfaces: what training and chat need of a tokenizer, and what the word tokenizer needs of its parts."""
+"""Interfaces: what training and chat need from a tokenizer, and what the word tokenizer needs from its parts."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -56,7 +56,7 @@ class WordEncoding(Encoding, Protocol):
 
 
 class Cleaner(Protocol):
-    """Normalises the spellings of a text, such as curly and straight quotes."""
+    """Normalises a text, for example curly quotes to straight ones."""
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -86,6 +86,9 @@ def encoding_fingerprint(encoding: Encoding) -> str:
 
 
 def describe(encoding: Encoding) -> dict[str, Any]:
-    """The description of a tokenizer in a checkpoint. `src.tokenizer.load_encoding` loads it and refuses any other."""
+    """The description of a tokenizer in a checkpoint.
+
+    `src.tokenizer.load_encoding` rebuilds the tokenizer from it, and verifies that it is the same.
+    """
     description = {"name": encoding.name, "fingerprint": encoding_fingerprint(encoding)}
     return {**description, "state": encoding.state()} if isinstance(encoding, Storable) else description

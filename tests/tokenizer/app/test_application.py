@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from src.tokenizer.app.application import TokenizerApplication
-from src.tokenizer.core.exceptions import MissingFileError, TokenizerError, VocabularyNotLoadedError
+from src.tokenizer.core.exceptions import EmptyTextError, MissingFileError, TokenizerError, VocabularyNotLoadedError
 from src.tokenizer.tokenizers.simple import SimpleTokenizer
 from src.tokenizer.vocabulary.builder import VocabularyBuilder
 
@@ -47,6 +47,15 @@ def test_several_files_and_a_folder_make_one_vocabulary(folder: Path) -> None:
     assert app.load_vocabulary_from_folder(folder).sources == (folder / "a.txt", folder / "b.txt")
     assert app.get_tokenizer("simple").state() == several
     assert app.load_vocabulary_from_folder(folder, "*.md").size == 3
+
+
+def test_a_text_without_tokens_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "invisible.txt"
+    path.write_text("\u200b", encoding="utf-8")
+    app = TokenizerApplication(lambda: VocabularyBuilder(always=["a"]))
+    with pytest.raises(EmptyTextError) as caught:
+        app.load_vocabulary_from_file(path)
+    assert str(caught.value) == f"{path}: no tokens found; choose files that contain words"
 
 
 def test_a_custom_builder_determines_the_vocabulary(folder: Path) -> None:

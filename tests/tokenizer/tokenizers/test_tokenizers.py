@@ -34,8 +34,8 @@ def test_known_words_are_encoded_and_decoded(tokenizer: Tokenizer) -> None:
     text = "to be, or\n(not)--'to be.'"
     encoded = tokenizer.encode(text)
     assert [VOCABULARY.tokens[id_] for id_ in encoded] == [
-        *["to", "be", ",", "or", "\n", "(", "not", ")", "--", "\u2018", "to", "be", ".", "\u2019"]
-    ]
+        "to", "be", ",", "or", "\n", "(", "not", ")", "--", "\u2018", "to", "be", ".", "\u2019",
+    ]  # fmt: skip
     assert encoded.token_ids == encoded == tokenizer.encode_ordinary(text) == tokenizer.encode_with_tokens(text)
     assert type(encoded) is EncodedText and type(tokenizer.encode_ordinary(text)) is list
     assert tokenizer.decode(encoded) == tokenizer.decode(iter(encoded)) == "to be, or\n(not)-- 'to be.'"

@@ -8,10 +8,11 @@ from src.tokenizer.core.exceptions import VocabularyError
 
 
 class Vocabulary:
-    """Tokens in the order of their ids, the reserved ones first, and the cleaning rules of their texts.
+    """Tokens in the order of their ids, the reserved ones first, and the rules that cleaned their texts.
 
     The rules are part of the vocabulary: in a text cleaned by other rules, known words could look unknown.
-    Raises VocabularyError that names the first token that is not a string, empty, too long, or repeated.
+    Raises VocabularyError if the reserved tokens are not first, or if a token is empty, too long, repeated or
+    not a string; the message names the first such token.
     """
 
     __slots__ = ("_cleaning", "_ids", "_tokens")
