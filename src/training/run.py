@@ -12,6 +12,7 @@ import torch
 
 from src.checkpoint import BEST, LATEST
 from src.model.gpt import GPTModel
+from src.program import DONE, INTERRUPTED
 from src.runtime import Runtime, keep_freed_memory
 from src.training.checkpoints import RunCheckpoints, find_resume_point, plain_settings, run_identity
 from src.training.flags import TrainingFlags
@@ -106,7 +107,7 @@ def _report_result(run: TrainingRun, progress: Progress, reporter: Reporter, end
         print(f"interrupted after step {progress.step} of {run.schedule.steps}; saved {flags.out / LATEST}")
         command = [word for word in sys.argv if word != "--no-resume"]
         print(f"resume with: python {subprocess.list2cmdline(command) if os.name == 'nt' else shlex.join(command)}")
-        return 130
+        return INTERRUPTED
     if ended == "early":
         print(f"stopped early at step {progress.step}: no improvement in {progress.stale_evaluations} evaluations")
     if progress.first_loss is not None:
@@ -120,4 +121,4 @@ def _report_result(run: TrainingRun, progress: Progress, reporter: Reporter, end
         print(f"curves: {curves}")
     other_folder = f" {stage.next_option} {flags.out}" if flags.out != getattr(type(flags), "out", None) else ""
     print(f"next: {stage.next_command}{other_folder}")
-    return 0
+    return DONE
