@@ -77,11 +77,11 @@ class TextGenerator:
     ) -> TextStream:
         """Yield the new text in pieces of whole characters as it is generated.
 
-        prompt: text, in which the spelling of a special token is ordinary text; or token ids. An empty prompt becomes
-        an end-of-text. sampling: the fields of `SamplingSettings`, such as temperature=, top_k=, top_p= and
+        prompt: text (special tokens in it are encoded as ordinary text), or token ids. An empty prompt becomes an
+        end-of-text. sampling: the fields of `SamplingSettings`, such as temperature=, top_k=, top_p= and
         repetition_penalty=. stop: one or more strings; the text ends before the first that occurs. seed: None draws a
         new one. draft_tokens: maximum number of draft tokens for prompt-lookup decoding, which changes the speed and
-        not the text; None picks a good default. prefix_cache: reuses its cached tokens and receives the new ones.
+        not the text; None picks a good default. prefix_cache: its tokens are reused, and the new ones are added to it.
         If the context overflows, only the last tokens are used from there on, and a warning is logged.
 
         Raises ValueError naming each bad setting.
@@ -171,8 +171,7 @@ class TextGenerator:
                 if sequence.slide_if_full():
                     model.clear()
                 draft = sequence.propose_draft()
-                new_ids = sequence.ids[cache.length :]  # first the prompt, later the last token
-                logits = model.forward(new_ids + draft, 1 + len(draft), top_logits_needed)
+                logits = model.forward(sequence.pending(cache.length) + draft, 1 + len(draft), top_logits_needed)
                 tokens = sequence.sample(logits, draft)
                 model.rollback(len(logits) - len(tokens))  # drop rejected draft tokens before any interrupt
                 yield from sequence.accept(tokens)

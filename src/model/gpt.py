@@ -44,7 +44,7 @@ class GPTModel(nn.Module):
     def hidden_states(
         self, ids: Tensor, context: KeyValueCache | Packing | None = None, *, embedded: Tensor | None = None
     ) -> Tensor:
-        """The normalised input of the head: int64 (B, T) to (B, T, C).
+        """Hidden states after the final LayerNorm: int64 (B, T) to (B, T, C).
 
         context: a cache, if `ids` continues its tokens; its length grows by T. Or a packing, if each row holds several
         segments; each segment has the same states as in a sequence of its own, after its parent.

@@ -68,7 +68,7 @@ def download_model(repo: str, cache: str | Path | None = None) -> Path:
 
     A cached model needs no network. A download is announced on stderr with its size, and resumes an earlier partial
     one. A file enters the cache only if its SHA-256 equals the hub's. cache: the cache folder (None: huggingface_hub's
-    own). Raises OSError that names the alternatives to a download.
+    own). Raises OSError that names the alternatives to a download, and ValueError for an unreadable index.
     """
     from huggingface_hub import constants
 
@@ -148,7 +148,8 @@ def _file_info(repo: str, name: str, cache_dir: Path) -> RemoteFile | None:
 def _one_line_errors(repo: str, cache_dir: Path) -> Iterator[None]:
     """Turn any failure of the client into an OSError of one line with the alternatives.
 
-    Any exception: the client raises those of its HTTP library, which differs between its versions.
+    Every exception is caught: the client lets those of its HTTP library through, and that library differs between
+    its versions.
     """
     try:
         yield

@@ -31,7 +31,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        hidden = self.c_fc(x)  # (B, T, 4 C)
+        hidden = self.c_fc(x)  # (B, T, d_ff)
         # The activation's output is a quarter of the layer's saved activations, and cheap to recompute.
         return self.dropout(recompute_in_backward(self._project, hidden))
 
@@ -60,6 +60,6 @@ class TransformerBlock(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, context: KeyValueCache | Packing | None = None, layer_index: int = 0) -> Tensor:
-        """(B, T, C) to (B, T, C). `context` is that of `MultiHeadAttention`."""
+        """(B, T, C) to (B, T, C). context: see `MultiHeadAttention.forward`."""
         x = x + self.attn(self.ln_1(x), context, layer_index)
         return x + self.mlp(self.ln_2(x))

@@ -37,7 +37,7 @@ class PrefixCache:
 
     @torch.inference_mode()
     def take(self, model: GPTModel, ids: list[int], capacity: int) -> KeyValueCache:
-        """A cache with room for `capacity` tokens, which contains as long a prefix of `ids` as this object has cached.
+        """A cache with room for `capacity` tokens that already holds the longest cached prefix of `ids`.
 
         The last token is always recomputed, because its logits are needed. This object is empty until `put`, so a
         second stream that starts before the first has ended gets a cache of its own.

@@ -14,7 +14,7 @@ class PromptLookup:
         self._indexed = NGRAM  # the first index that is not in `_following` yet
 
     def draft(self, ids: list[int], n_tokens: int) -> list[int]:
-        """The `n_tokens` tokens after the earlier n-gram, repeated cyclically if too few; [] if it is new."""
+        """The `n_tokens` tokens after the earlier n-gram, repeated cyclically if too few; [] if there is none."""
         for i in range(self._indexed, len(ids)):
             self._following[tuple(ids[i - NGRAM : i])] = i
         self._indexed = max(self._indexed, len(ids))

@@ -1,8 +1,8 @@
 """From logits to the next token: the sampling options, each declared once, and how they apply.
 
-To add an option, declare its field here and apply it in `candidates`; if it needs all logits, `top_logits_needed` must
-say so. The keywords of `TextGenerator`, the flags and commands of the chats and the Semantic Kernel settings follow
-from the field.
+To add an option, declare its field here and add its `if` to `candidates`. Say there how many of the largest logits it
+needs; if it needs more than top-k keeps, `top_logits_needed` must return None for it. The keywords of `TextGenerator`,
+the flags and commands of the chats and the Semantic Kernel settings follow from the field.
 
 V vocabulary, n candidates.
 """
@@ -37,8 +37,8 @@ def with_default(name: str, default: Any) -> Any:
 class SamplingSettings:
     """How the next token is chosen. None disables a filter.
 
-    top_p is nucleus sampling (Holtzman et al. 2020), min_p is that of Nguyen et al. (2024), and repetition_penalty
-    that of CTRL (Keskar et al. 2019).
+    top_p is nucleus sampling (Holtzman et al. 2020), min_p is from Nguyen et al. (2024), and repetition_penalty
+    from CTRL (Keskar et al. 2019).
 
     Raises ValueError naming every bad value at once; subclasses check their own options the same way.
     """
@@ -98,10 +98,12 @@ class SamplingSettings:
 
     @property
     def top_logits_needed(self) -> int | None:
-        """How many of the largest logits can affect the next token; None if all can."""
+        """How many of the largest logits can affect the next token; None if all can. In the order of `candidates`."""
         if self.repetition_penalty != 1.0:
             return None
-        return 1 if self.temperature == 0 else self.top_k
+        if self.temperature == 0:
+            return 1
+        return self.top_k
 
 
 def sample(logits: Tensor, seen: Collection[int], settings: SamplingSettings, generator: torch.Generator) -> int:
@@ -118,18 +120,19 @@ def candidates(logits: Tensor, seen: Collection[int], settings: SamplingSettings
     `seen` are the ids that the repetition penalty applies to. The order is Hugging Face's: penalty, temperature,
     top-k, top-p, min-p. The most likely token always remains.
     """
-    if settings.repetition_penalty != 1.0:
+    if settings.repetition_penalty != 1.0:  # needs all logits
         logits = penalise_repetition(logits, torch.tensor(sorted(seen)), settings.repetition_penalty)
-    if settings.temperature == 0:
+    if settings.temperature == 0:  # needs the largest logit
         return logits.argmax().view(1), torch.ones(1)
     top_k, top_p, min_p = settings.top_k or len(logits), settings.top_p or 1.0, settings.min_p or 0.0
-    if settings.top_k is None and top_p == 1 and min_p == 0:
+    if settings.top_k is None and top_p == 1 and min_p == 0:  # none of the filters below: needs all logits, unsorted
         return torch.arange(len(logits)), torch.softmax(_apply_temperature(logits, settings.temperature), dim=0)
-    top_logits, ids = logits.topk(min(top_k, len(logits)))  # highest first, so each filter keeps the first n
+    # Top-k needs the k largest logits. They are sorted, so each later filter keeps the first n.
+    top_logits, ids = logits.topk(min(top_k, len(logits)))
     probabilities = torch.softmax(_apply_temperature(top_logits, settings.temperature), dim=0)
-    if top_p < 1:  # 1 keeps all; rounding must not drop any
+    if top_p < 1:  # needs what top-k keeps; 1 keeps all, and rounding must not drop any
         ids, probabilities = _keep_first(_nucleus_size(probabilities, top_p), ids, probabilities)
-    if min_p > 0:
+    if min_p > 0:  # needs what top-k keeps
         n = int((probabilities >= min_p * probabilities[0]).sum())
         ids, probabilities = _keep_first(n, ids, probabilities)
     return ids, probabilities
@@ -158,5 +161,5 @@ def _nucleus_size(probabilities: Tensor, top_p: float) -> int:
 
 
 def _apply_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """logits / temperature, measured from the largest one so that a tiny temperature cannot overflow."""
+    """logits / temperature, relative to the largest one so that a tiny temperature cannot overflow."""
     return (logits - logits.max()).double().div(temperature).float()

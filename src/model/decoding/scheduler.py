@@ -43,7 +43,7 @@ def _prefill_all_but_last(batch: CachedBatch, row: int, sequence: Sequence) -> i
     """Prefill the tokens that are not cached, except for the last one, which is returned for the decode step."""
     if sequence.slide_if_full():
         batch.clear(row)
-    *new_ids, last_id = sequence.ids[batch.cached_tokens(row) :]
+    *new_ids, last_id = sequence.pending(batch.cached_tokens(row))
     if new_ids:
         batch.prefill(row, new_ids)
     return last_id

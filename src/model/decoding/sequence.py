@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 class Sequence:
     """The tokens in the model's context window, with the sampling options and the random numbers for the next ones.
 
-    One step: `slide_if_full`, `propose_draft`, a forward pass on the tokens that are not cached and the draft, `sample`
-    from the logits, `accept` the result.
+    One step: `slide_if_full`, `propose_draft`, a forward pass on the `pending` tokens and the draft, `sample` from the
+    logits, `accept` the result.
     draft_tokens: maximum number of draft tokens per step. They change the speed and not the sequence, because every
     token is sampled from its own logits.
     """
@@ -35,7 +35,7 @@ class Sequence:
     ) -> None:
         self.sampling = sampling
         self._context_length, self._end_token, self._generator = context_length, end_token, generator
-        # If the context overflows, only this many tokens stay, so that all new tokens fit, or half a context of them.
+        # Tokens that stay if the context overflows. The rest is room for new tokens: up to half the context.
         self._kept_tokens = context_length - min(max_new_tokens, context_length // 2)
         self._truncated = len(prompt) > self._kept_tokens and len(prompt) + max_new_tokens > context_length
         self.ids = prompt[-self._kept_tokens :] if self._truncated else list(prompt)
@@ -66,6 +66,10 @@ class Sequence:
             self.ids = self.ids[-self._kept_tokens :]
             self._lookup = PromptLookup()
         return full
+
+    def pending(self, cached_tokens: int) -> list[int]:
+        """The ids that still need a forward pass: at first the prompt, later the last token."""
+        return self.ids[cached_tokens:]
 
     def propose_draft(self) -> list[int]:
         """Draft tokens for the next step, or none. They exceed neither the context nor the tokens left to generate."""

@@ -36,7 +36,7 @@ class SingleTokenStep:
         ]
 
     def hidden_states(self, ids: list[int], cache: KeyValueCache, lengths: list[int]) -> Tensor:
-        """The normalised input of the head, (n, C), for one new token in each of the first n rows of a cache.
+        """Hidden states (n, C) after the final LayerNorm, for one new token in each of the first n rows of a cache.
 
         lengths: cached tokens of each row; the new token's keys and values are stored after them. The cache's own
         length is neither used nor changed. Equal to `GPTModel.hidden_states` of each sequence, without dropout.

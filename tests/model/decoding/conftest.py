@@ -10,7 +10,7 @@ from tests.fakes import BYTE_MODEL, ByteEncoding
 
 @pytest.fixture(scope="module")
 def model() -> GPTModel:
-    """A random model of bytes."""
+    """A byte-level model with random weights."""
     torch.manual_seed(0)
     model = GPTModel(BYTE_MODEL)
     for parameter in model.parameters():

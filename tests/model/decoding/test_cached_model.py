@@ -73,7 +73,7 @@ def test_an_interrupt_leaves_a_usable_cache(
 
     def interrupted(self: Sequence, argument, *draft):
         if method == "sample" and len(steps) == 1:
-            argument = torch.zeros_like(argument)  # another token than the draft's
+            argument = torch.zeros_like(argument)  # differs from the draft
         steps.append(1)
         if len(steps) == 2 and moment == "before":
             raise KeyboardInterrupt
@@ -97,7 +97,7 @@ def test_an_interrupt_after_a_rejected_draft_leaves_a_usable_cache(
     alphabet_generator: TextGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix_cache, accept = PrefixCache(), Sequence.accept
-    monkeypatch.setattr(Sequence, "sample", lambda self, logits, draft: [ord("?")])  # another token than the draft's
+    monkeypatch.setattr(Sequence, "sample", lambda self, logits, draft: [ord("?")])  # differs from the draft
 
     def interrupted(self: Sequence, tokens: list[int]) -> list[int]:
         accept(self, tokens)

@@ -57,22 +57,22 @@ def test_error_bound_covers_fp16_rounding() -> None:
         weight, states = head_of(kind)
         head = HalfPrecisionHead(weight)
         approximate = torch.ops.quantized.linear_dynamic_fp16(states, head._packed)
-        off = (approximate.double() - states.double() @ weight.double().T).abs().amax(dim=1)
-        assert (off > 0).all()
-        assert (off <= head._error_bound * states.norm(dim=1)).all()
-        assert (off >= 0.01 * head._error_bound * states.norm(dim=1)).all()  # and the bound is not far above it
+        errors = (approximate.double() - states.double() @ weight.double().T).abs().amax(dim=1)
+        assert (errors > 0).all()
+        assert (errors <= head._error_bound * states.norm(dim=1)).all()
+        assert (errors >= 0.01 * head._error_bound * states.norm(dim=1)).all()  # and the bound is not far above it
 
 
 def test_error_bound_covers_summation_order() -> None:
     weight, states = normal(500, 2048).half().float(), normal(3, 2048)
     head = HalfPrecisionHead(weight)
     approximate = torch.ops.quantized.linear_dynamic_fp16(states, head._packed)
-    off = (approximate.double() - states.double() @ weight.double().T).abs().amax(dim=1)
-    assert (off > 0).all()
-    assert (off <= head._error_bound * states.norm(dim=1)).all()
+    errors = (approximate.double() - states.double() @ weight.double().T).abs().amax(dim=1)
+    assert (errors > 0).all()
+    assert (errors <= head._error_bound * states.norm(dim=1)).all()
 
 
-def test_the_largest_is_found_even_if_fp16_reverses_the_order() -> None:
+def test_the_largest_logit_is_found_even_if_fp16_reverses_the_order() -> None:
     unit = 2**-11  # half a unit in the last place of fp16, just above 1
     largest, other = torch.full((64,), 1 + 0.98 * unit), torch.full((64,), 1 + 1.02 * unit)
     other[-1] = (1 - 6.3 * unit) // (unit / 2) * (unit / 2)  # exact in fp16

@@ -28,12 +28,20 @@ def logits_for(*tokens: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor(tokens), END + 1).float()
 
 
-def test_the_draft_is_what_followed_the_last_occurrence_of_the_ngram() -> None:
+def test_the_draft_follows_the_last_occurrence_of_the_ngram() -> None:
     sequence = new_sequence(b"abcdefabcxyzabc")
     assert sequence.propose_draft() == list(b"xyz")
     sequence.accept(list(b"x"))
     assert sequence.propose_draft() == list(b"yza")
     assert sequence.ids == list(b"abcdefabcxyzabcx")  # proposing alone changes nothing
+
+
+def test_pending_tokens_are_the_prompt_and_then_the_last_token() -> None:
+    sequence = new_sequence(b"abc")
+    assert sequence.pending(0) == list(b"abc")
+    sequence.accept(list(b"d"))
+    assert sequence.pending(3) == list(b"d")
+    assert sequence.pending(1) == list(b"bcd")  # a prefix cache held only the first token
 
 
 def test_a_new_ngram_has_no_draft() -> None:
