@@ -1,1 +1,1 @@
-"""Shared modules of the GPT-2 pipeline; the scripts beside this folder put them together."""
+"""The library of the GPT-2 pipeline; the scripts at the top level use it."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import chat
+from src.chat.start import load_chat_model
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from src.program import run_script
@@ -61,6 +62,12 @@ def test_an_int8_model_answers_the_same_and_is_labelled(converse):
     assert (code, out) == (0, f"Assistant: {ANSWER}\n")
     assert "on cpu, int8" in err
     assert "int8" not in converse("")[2]
+
+
+def test_an_int8_chat_releases_the_fp32_weights(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    loaded = load_chat_model(chat.Flags(quantize="int8"), [].append, interactive=False)
+    assert loaded.checkpoint.model is loaded.generator.model
 
 
 def test_auto_takes_the_best_existing_model_and_says_why(converse, folder):

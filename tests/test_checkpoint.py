@@ -432,6 +432,7 @@ def test_weights_that_do_not_fit_the_model_are_refused(best: Path, change: Calla
         ("n_layers", 2.0, "model config: n_layers must be a whole number of at least 1, got 2.0"),
         ("n_layers", torch.zeros(2, 2), "model config: n_layers must be a whole number of at least 1, got tensor("),
         ("dropout", float("nan"), "model config: dropout must be in [0, 1), got nan"),
+        pytest.param("dropout", 10**400, "model config: dropout must be in [0, 1), got 1000", id="dropout-10**400"),
         ("n_kv_heads", 1, "model config: unknown key 'n_kv_heads'"),
         (3, 1, "model config: unknown key 3"),
     ],

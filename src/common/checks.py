@@ -1,6 +1,6 @@
 """Checks of values from the user or a file. A bool is never a number here."""
 
-import math
+import sys
 from typing import TypeGuard
 
 
@@ -19,5 +19,5 @@ def is_seed(value: object) -> TypeGuard[int]:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether the value is a finite int or float."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether the value is an int or float within the range of finite floats."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -190,8 +190,8 @@ class TextWindows(EpochDataset):
     """Windows of `context_length` tokens over a text, from a new offset and in a new order each epoch.
 
     A window's key is the index of its first token. Offset and order depend only on (seed, epoch), so a run can be
-    resumed at any step. The windows of an epoch are consecutive from the offset, in [0, context_length), to the end of
-    the text. The last window is shifted back if it would cross the end.
+    resumed at any step. The offset is in [0, context_length). From there, the windows of an epoch follow one another to
+    the end of the text. The last window is shifted back if it would cross the end.
     """
 
     def __init__(self, ids: TokenArray, context_length: int, seed: int) -> None:

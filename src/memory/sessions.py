@@ -95,9 +95,9 @@ class SessionStore:
     def save(self, conversation: Conversation) -> Path:
         """Write the conversation, merged with the changes that another program has saved since it was last read.
 
-        A turn that either program removed is removed. A turn that either program added is kept, theirs before ours. A
-        turn changed by one program is kept as changed; if both changed it, both versions are kept. Afterwards,
-        `conversation` equals the file.
+        A turn that either program removed is removed. A turn that either program added is saved, theirs before ours. A
+        turn that one program changed is saved in its new form; if both changed it, both versions are saved.
+        Afterwards, `conversation` equals the file.
         """
         path = self._path(conversation.name)
         with locked(self.folder):

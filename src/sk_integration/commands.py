@@ -24,7 +24,7 @@ def assistant_commands(assistant: Assistant, model_info: str) -> dict[str, Comma
     return {
         "/refine": command("improve the last answer; takes an instruction: /refine make it shorter", refine),
         "/multi": command("answer step by step: /multi name a fruit; write a line about it", multi),
-        "/memory": command("show the conversation, its tokens and the saved facts", memory),
+        "/memory": command("show the session, its prompt tokens and the saved facts", memory),
         "/forget": command("delete a saved fact by its number, or all facts", forget),
         "/save": command("copy this conversation to a new session", save),
         "/load": command("switch to another session, new or old", load),
@@ -77,7 +77,7 @@ def sessions(assistant: Assistant, _: str) -> str:
 
 
 def memory(assistant: Assistant, _: str) -> str:
-    """The conversation, its token budget, and the facts in long-term memory."""
+    """The session, its token budget, and the facts in long-term memory."""
     conversation, usage = assistant.conversation, assistant.usage
     lines = [session_line(conversation)]
     if usage.left:

@@ -73,7 +73,7 @@ def _text(message: ChatMessageContent) -> str:
             parts.append(item.text)
         elif isinstance(item, FunctionResultContent):
             parts.append(str(item.result))
-        elif not isinstance(item, FunctionCallContent):  # of a function call, its result is enough
+        elif not isinstance(item, FunctionCallContent):  # a call is skipped: its result follows
             raise ServiceInvalidRequestError(
                 f"this model takes text only, but a message contains {type(item).__name__}"
             )

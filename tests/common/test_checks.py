@@ -15,6 +15,7 @@ from src.common.checks import is_count, is_number, is_seed, is_whole_number
         (-1, True, False, False, True),
         (2**63 - 1, True, True, True, True),
         (2**63, True, True, False, True),
+        pytest.param(10**400, True, True, False, False, id="too large for a float"),
         (1.0, False, False, False, True),
         (True, False, False, False, False),
         (math.nan, False, False, False, False),

@@ -67,7 +67,7 @@ def token_pattern(*, ascii_only: bool = False) -> re.Pattern[str] | regex.Patter
               | (?<=[{digit}])[.,:](?=[{digit}])  # or, between digits, a separator: 1,000.50, 3:30
             ) {word}
         )*
-        | [\n{alone}]                           # a line break; one punctuation mark, so that ... is three tokens
+        | [\n{alone}]                           # a line break; one punctuation mark, so "..." is three tokens
         | -+ | /+                               # a hyphen or a dash; slashes
         | {UNKNOWN}                             # the spelling of an unknown word in decoded text
         | (?: (?!{UNKNOWN}) [^\s{letter}{alone}/-] )+  # a run of other signs: ### => &
