@@ -12,7 +12,7 @@ RULE = {
     r" ?\p{L}+": "letters, with at most one space before",
     r" ?\p{N}+": "digits, with at most one space before",
     r" ?[^\s\p{L}\p{N}]+": "other symbols, with at most one space before",
-    r"\s+(?!\S)": "whitespace, without its last character if text follows",
+    r"\s+(?!\S)": "whitespace, except the last one before text",
     r"\s+": "any other whitespace",
 }
 EXAMPLES = {
