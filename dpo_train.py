@@ -115,7 +115,7 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
         summary_rows={
             "base": f"{base.path}, {base.reason}; also the reference",
             "data": f"{flags.data}: {len(train_pairs)} pairs, {truncated} truncated to {context_length} tokens; "
-            f"average answers of {chosen:.1f} tokens (chosen) and {rejected:.1f} (rejected)",
+            f"average answer length {chosen:.1f} tokens (chosen) and {rejected:.1f} (rejected)",
             "loss": f"{flags.loss}, beta {flags.beta:g}, label smoothing {flags.label_smoothing:g}",
             "validation": f"{len(val_pairs)} pairs" if val_pairs else NO_VALIDATION,
         },

@@ -131,7 +131,7 @@ def train(
 ) -> int:
     """Train a model on loaders from `create_dataloader`; returns the exit code: 0 done, 130 interrupted after saving.
 
-    config: the Flags, or some of them by name; the batch size is that of train_loader.
+    config: the Flags, or some of them by name; the batch size is taken from train_loader.
     encoding: the tokenizer of the ids, GPT-2's by default.
     Raises ValueError for a loader that create_dataloader did not make, if training diverges, or if latest_model.pt is
     an unfinished run with other settings.

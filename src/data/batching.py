@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-B = TypeVar("B", bound="Batch")
+BatchT = TypeVar("BatchT", bound="Batch")
 
 IGNORE = -100  # target of an unsupervised position; PyTorch's cross-entropy skips this value
 
@@ -39,7 +39,7 @@ class Batch:
         """Number of supervised positions; the loss is divided by it."""
         return int((self.targets != IGNORE).sum())
 
-    def to(self: B, device: torch.device) -> B:
+    def to(self: BatchT, device: torch.device) -> BatchT:
         moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **moved)
 

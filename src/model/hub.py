@@ -148,8 +148,8 @@ def _file_info(repo: str, name: str, cache_dir: Path) -> RemoteFile | None:
 def _one_line_errors(repo: str, cache_dir: Path) -> Iterator[None]:
     """Turn any failure of the client into an OSError of one line with the alternatives.
 
-    Every exception is caught: the client lets those of its HTTP library through, and that library differs between
-    its versions.
+    Every exception is caught: the client lets its HTTP library's exceptions through, and which library it uses
+    depends on the client's version.
     """
     try:
         yield
@@ -220,7 +220,8 @@ def _download_rest(file: RemoteFile, partial: Path) -> None:
                     file.url,
                     stream,
                     resume_size=on_disk,
-                    headers=build_hf_headers(headers={"Accept-Encoding": "identity"}),  # compressed, ranges differ
+                    # Compression would change the byte offsets that resuming relies on.
+                    headers=build_hf_headers(headers={"Accept-Encoding": "identity"}),
                     expected_size=file.size,
                     displayed_filename=file.name,
                 )

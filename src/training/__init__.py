@@ -1,1 +1,1 @@
-"""Training: one loop for all stages. A stage is a loss, its batches, and the names shown for them."""
+"""Training: one loop for all stages. A stage is a loss, its batches, and the text printed about them."""

@@ -89,7 +89,7 @@ def preference_loss(
 
     margin: beta times the difference of the log-ratios. kl: the divergence of the policy from the reference over the
     whole vocabulary, averaged over a pair's answer tokens. It is computed in evaluation only (when gradients are
-    disabled), because it needs a forward pass of the reference model; the log-probabilities are cached.
+    disabled), because it needs a forward pass of the reference model. The loss needs only cached log-probabilities.
     """
     P = batch.count
     logits, targets, answers = _supervised_logits(model, batch)  # (N, V)

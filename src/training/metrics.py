@@ -13,7 +13,7 @@ def mean_metrics(
 ) -> dict[str, float]:
     """{"loss": ..., and the loss's metrics}: sums over all batches divided by their total count.
 
-    Runs without dropout and gradients.
+    Runs without dropout or gradients.
     """
     totals: dict[str, float] = {}
     count = 0

@@ -36,7 +36,7 @@ def make_adamw(model: nn.Module, *, max_lr: float, weight_decay: float) -> torch
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Scale all gradients to a total norm of at most `max_norm` (Pascanu et al. 2013); returns the norm before.
 
-    The same as `clip_grad_norm_`, which multiplies shorter gradients by one; this skips them.
+    The same as `clip_grad_norm_`, except that gradients within the limit are left alone instead of multiplied by one.
     """
     trained = list(parameters)
     norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from src.model.config import GPT_CONFIGS
 from src.training.flags import TrainingFlags
 
-F = TypeVar("F", bound=TrainingFlags)
+FlagsT = TypeVar("FlagsT", bound=TrainingFlags)
 
 SMALL_DATASET = 200  # examples; a small model memorises this many
 # The constants of the scripts as shipped, by stage. A constant with another value was edited by the user.
@@ -62,7 +62,7 @@ def size_name(config: Mapping[str, Any]) -> str | None:
     return next((name for name, size in GPT_CONFIGS.items() if all(size[k] == config[k] for k in shape)), None)
 
 
-def apply_recipe(flags: F, stage: str, size: str | None, given: set[str], examples: int = 0) -> F:
+def apply_recipe(flags: FlagsT, stage: str, size: str | None, given: set[str], examples: int = 0) -> FlagsT:
     """The flags, with the recipe's value for every option that the user did not set.
 
     given: the flags on the command line. An edited script constant counts as set by the user, too.

@@ -21,7 +21,7 @@ _COLUMNS = {
 }
 _STEP_COLUMNS = ("margin", "accuracy")
 _SAMPLE_LINES = 8
-_LINES_PER_RUN = 20  # lines of training steps; evaluation lines come on top
+_LINES_PER_RUN = 20  # lines of training steps; evaluations print their own
 
 
 class Reporter:

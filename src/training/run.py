@@ -50,7 +50,7 @@ def start_or_resume(
 ) -> tuple[TrainingRun, Progress]:
     """A run at its first step, or the unfinished run in --out exactly as it was saved.
 
-    The resume point is read and compared first; only then is anything built or loaded from it.
+    The saved settings are compared with those of this run before any weights or optimizer state are restored.
     """
     schedule = make_schedule(flags, stage.loader.steps_per_epoch)
     resume = find_resume_point(stage, flags)

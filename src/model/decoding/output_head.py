@@ -31,7 +31,7 @@ class OutputHead:
 
     @torch.inference_mode()
     def logits(self, states: Tensor, top_logits_needed: int | None = None) -> Tensor:
-        """Logits (n, V) in float32 on the CPU, where sampling with a seed gives the same result on every device.
+        """Logits (n, V) in float32 on the CPU: a seed gives the same random draws there, whatever the model's device.
 
         states: (n, C). top_logits_needed: only this many of the largest logits must be exact; None if all.
         """

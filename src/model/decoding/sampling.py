@@ -98,7 +98,7 @@ class SamplingSettings:
 
     @property
     def top_logits_needed(self) -> int | None:
-        """How many of the largest logits can affect the next token; None if all can. In the order of `candidates`."""
+        """How many of the largest logits can affect the next token; None if all can. Same order as `candidates`."""
         if self.repetition_penalty != 1.0:
             return None
         if self.temperature == 0:
@@ -130,7 +130,7 @@ def candidates(logits: Tensor, seen: Collection[int], settings: SamplingSettings
     # Top-k needs the k largest logits. They are sorted, so each later filter keeps the first n.
     top_logits, ids = logits.topk(min(top_k, len(logits)))
     probabilities = torch.softmax(_apply_temperature(top_logits, settings.temperature), dim=0)
-    if top_p < 1:  # needs what top-k keeps; 1 keeps all, and rounding must not drop any
+    if top_p < 1:  # needs what top-k keeps; top_p 1 keeps all, and rounding must not drop any
         ids, probabilities = _keep_first(_nucleus_size(probabilities, top_p), ids, probabilities)
     if min_p > 0:  # needs what top-k keeps
         n = int((probabilities >= min_p * probabilities[0]).sum())
