@@ -1,7 +1,17 @@
-"""Fixtures that apply to every test."""
+"""Fixtures that apply to every test, and the number of processes that run them."""
+
+import os
 
 import pytest
 import torch
+
+_PROCESSES = 4  # each imports PyTorch and transformers, which takes memory
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process per core for the whole suite. Selected tests run in this process: starting more takes seconds."""
+    selected = config.option.file_or_dir or config.option.keyword
+    return 0 if selected else min(os.cpu_count() or 1, _PROCESSES)
 
 
 @pytest.fixture(autouse=True, scope="session")
