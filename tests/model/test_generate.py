@@ -176,6 +176,7 @@ def test_an_incomplete_last_character_is_replaced() -> None:
         (["two", "END"], "one EN"),
         (["nowhere"], "one ENEND two"),
         ("NE", "one E"),
+        ("ENEND", "one "),
         (["o"], ""),
         ("two!", "one ENEND two"),
     ],

@@ -187,6 +187,28 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
         assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_every_step_draws_other_random_numbers(tmp_path: Path) -> None:
+    draws = []
+
+    def loss(model, batch):
+        if model.training:
+            draws.append(float(torch.rand(())))
+        return language_model_loss(model, batch)
+
+    run(flags(tmp_path, max_steps=4), loss_fn=loss)
+    assert len(set(draws)) == len(draws) == 4
+
+
+def test_gradients_are_clipped_to_the_limit_before_the_step() -> None:
+    layer = torch.nn.Linear(2, 1, bias=False)
+    before = layer.weight.detach().clone()
+    layer.weight.grad = torch.tensor([[0.6, 0.8]])
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    norm = loop.update(layer, torch.optim.SGD(layer.parameters(), lr=1.0), scaler, grad_clip=0.7)
+    assert norm == pytest.approx(1.0)
+    torch.testing.assert_close(before - layer.weight.detach(), torch.tensor([[0.42, 0.56]]))
+
+
 def test_dropout_depends_on_the_seed(tmp_path: Path) -> None:
     _, a = run(flags(tmp_path / "a"), dropout=0.2)
     _, b = run(flags(tmp_path / "b", seed=1), dropout=0.2)
@@ -222,12 +244,12 @@ def test_resume_extends_a_finished_run_if_asked(tmp_path: Path) -> None:
 
 
 def test_best_only_improves_and_latest_is_the_last_step(tmp_path: Path) -> None:
-    worse_later = iter([5.0, 3.0, 4.0, 2.0, 6.0])
+    losses = iter([5.0, 3.0, 4.0, 2.0, 2.0])  # an equal loss is no improvement
 
     def loss(model, batch):
         if model.training:
             return language_model_loss(model, batch)
-        return torch.tensor(next(worse_later)) * batch.count, {}
+        return torch.tensor(next(losses)) * batch.count, {}
 
     one_batch = StepLoader(epoch_loader(ExampleDataset(examples(), 0), pack_examples, 16)).first_batches(1)
     run(flags(tmp_path, max_steps=8, eval_every=2), loss_fn=loss, evaluation=one_batch)

@@ -273,6 +273,7 @@ def test_preference_loss_starts_at_ln_two(model: GPTModel, kind: str) -> None:
         loss, metrics = preference_loss(model, batch, reference=live(copy.deepcopy(model)), beta=0.1, loss=kind)
     assert loss.item() / 2 == torch.tensor(math.log(2)).item()
     assert metrics["margin"].item() == 0
+    assert metrics["accuracy"].item() == 0  # a tie is no preference
     assert metrics["kl"].item() == 0
 
 

@@ -157,7 +157,7 @@ def test_steps_beyond_the_last_have_min_lr() -> None:
     assert list(values) == pytest.approx([0.1])
 
 
-@pytest.mark.parametrize("max_norm", [0.1, 5.0, math.inf])
+@pytest.mark.parametrize("max_norm", [0.1, 3.0, 5.0, math.inf])
 def test_clipping_equals_torch_and_skips_short_gradients(max_norm: float) -> None:
     gradients = [torch.tensor([[3.0, 0.0]]), torch.tensor([4.0 / 3]), None]
     ours, theirs = ([torch.nn.Parameter(torch.zeros(s)) for s in ((1, 2), (1,), (3,))] for _ in range(2))

@@ -11,7 +11,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from src.model.decoding.sampling import SamplingSettings, candidates
+from src.model.decoding.sampling import SamplingSettings, candidates, penalise_repetition
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,17 @@ def test_filtered_distributions_equal_transformers(settings: SamplingSettings) -
     ours = torch.zeros(500).index_copy(0, ids, probabilities)
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-4)
     assert torch.equal(ours > 0, expected > 0)
+
+
+def test_the_penalty_makes_seen_tokens_less_likely() -> None:
+    logits = torch.tensor([2.0, -2.0, 0.0, 3.0, -3.0])
+    assert penalise_repetition(logits, torch.tensor([0, 1, 2]), 4.0).tolist() == [0.5, -8.0, 0.0, 3.0, -3.0]
+
+
+@pytest.mark.parametrize(("top_p", "kept"), [(0.25, 1), (0.26, 2), (0.5, 2), (0.75, 3), (0.76, 4)])
+def test_top_p_keeps_no_token_beyond_its_probability(top_p: float, kept: int) -> None:
+    ids, probabilities = candidates(torch.zeros(4), [], SamplingSettings(top_p=top_p))
+    assert probabilities.tolist() == pytest.approx([1 / kept] * kept)
 
 
 @pytest.mark.parametrize("temperature", [0, 1e-30, 1e-300])
