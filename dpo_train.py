@@ -27,6 +27,7 @@ from src.runtime import choose_runtime
 from src.tokenizer import describe
 from src.training.flags import OUT_OF_MEMORY, TrainingFlags
 from src.training.losses import PreferenceLoss, preference_loss
+from src.training.out_folder import claimed
 from src.training.recipes import apply_recipe, size_name
 from src.training.reference import REFERENCE, Reference
 from src.training.run import NO_VALIDATION, run_stage
@@ -75,14 +76,15 @@ class Flags(TrainingFlags):
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Flags, argv, __doc__)
-    preferences = load_preferences(flags.data)
-    base = load_base(flags.base, BASES)
-    warn_unknown_words((text for pair in preferences for text in (pair.chosen, pair.rejected)), base.encoding)
-    flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"]), given, len(preferences))
-    base.model.set_dropout(0.0)  # it would add noise to the log-ratios
-    runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
-    generator = TextGenerator(base.model, base.encoding, runtime.device)  # moves the model to the device
-    return run_stage(make_stage(flags, base, preferences, generator), base.model, flags, runtime)
+    with claimed(flags.out, "dpo"):
+        preferences = load_preferences(flags.data)
+        base = load_base(flags.base, BASES)
+        warn_unknown_words((text for pair in preferences for text in (pair.chosen, pair.rejected)), base.encoding)
+        flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"]), given, len(preferences))
+        base.model.set_dropout(0.0)  # it would add noise to the log-ratios
+        runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
+        generator = TextGenerator(base.model, base.encoding, runtime.device)  # moves the model to the device
+        return run_stage(make_stage(flags, base, preferences, generator), base.model, flags, runtime)
 
 
 def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference], generator: TextGenerator) -> Stage:

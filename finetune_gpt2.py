@@ -21,6 +21,7 @@ from src.tokenizer import describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
 from src.training.flags import OUT_OF_MEMORY, TextTrainingFlags
 from src.training.losses import language_model_loss
+from src.training.out_folder import claimed
 from src.training.recipes import size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.stage import Stage
@@ -59,6 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Flags, argv, __doc__)
     if {"model", "weights"} <= given:
         raise ValueError("--model names a download and --weights a file to use instead; pass only one of them")
+    with claimed(flags.out, "finetune"):
+        return finetune(flags)
+
+
+def finetune(flags: Flags) -> int:
     runtime = choose_runtime(flags.device, flags.precision)
     encoding = load_gpt2_encoding()
     train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction)  # before the download, to fail early

@@ -18,11 +18,12 @@ from src.data.examples import instruction_examples, show_mask, split_examples, w
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
-from src.program import run_script
+from src.program import DONE, run_script
 from src.runtime import choose_runtime
 from src.tokenizer import Encoding, describe, load_encoding
 from src.training.flags import OUT_OF_MEMORY, TrainingFlags
 from src.training.losses import language_model_loss
+from src.training.out_folder import claimed
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.stage import Stage
@@ -65,19 +66,25 @@ class Flags(TrainingFlags):
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Flags, argv, __doc__)
-    conversations = load_conversations(flags.data)
     if flags.show_mask:
-        encoding = tokenizer_of(flags.base)
-        for example in instruction_examples(conversations[:SHOWN], encoding, flags.context_length)[0]:
-            print(show_mask(example, encoding, colour=sys.stdout.isatty()), end="\n\n")
-        return 0
-    base = load_base(flags.base, BASES)
-    warn_unknown_words((message.text for chat in conversations for message in chat.messages), base.encoding)
-    flags = apply_recipe(flags, "sft", size_name(base.metadata["config"]), given, len(conversations))
-    base.model.set_dropout(flags.dropout)
-    runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
-    generator = TextGenerator(base.model, base.encoding, runtime.device)  # moves the model to the device
-    return run_stage(make_stage(flags, base, conversations, generator), base.model, flags, runtime)
+        print_masks(flags)
+        return DONE
+    with claimed(flags.out, "sft"):
+        conversations = load_conversations(flags.data)
+        base = load_base(flags.base, BASES)
+        warn_unknown_words((message.text for chat in conversations for message in chat.messages), base.encoding)
+        flags = apply_recipe(flags, "sft", size_name(base.metadata["config"]), given, len(conversations))
+        base.model.set_dropout(flags.dropout)
+        runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
+        generator = TextGenerator(base.model, base.encoding, runtime.device)  # moves the model to the device
+        return run_stage(make_stage(flags, base, conversations, generator), base.model, flags, runtime)
+
+
+def print_masks(flags: Flags) -> None:
+    encoding = tokenizer_of(flags.base)
+    conversations = load_conversations(flags.data)[:SHOWN]
+    for example in instruction_examples(conversations, encoding, flags.context_length)[0]:
+        print(show_mask(example, encoding, colour=sys.stdout.isatty()), end="\n\n")
 
 
 def make_stage(

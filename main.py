@@ -22,6 +22,7 @@ from src.tokenizer import Encoding, describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
 from src.training.flags import OUT_OF_MEMORY, TextTrainingFlags
 from src.training.losses import language_model_loss
+from src.training.out_folder import claimed
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.stage import Stage
@@ -63,36 +64,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Flags, argv, __doc__)
     size = GPT_CONFIGS[flags.model] if flags.model else GPT_CONFIG
     flags = apply_recipe(flags, "pretrain", size_name(size), given)
-    runtime = choose_runtime(flags.device, flags.precision)
-    encoding = choose_encoding(flags.tokenizer, flags.data)
-    train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction)
-    shape = (flags.batch_size, flags.context_length)
-    train_loader = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
-    val_loader = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
-    seed_step(flags.seed, 0)  # so the initial weights depend only on the seed
-    vocab = GPT_CONFIG["vocab_size"] if flags.tokenizer == "gpt2" else encoding.n_vocab
-    model = GPTModel({**size, "vocab_size": vocab, "context_length": flags.context_length, "dropout": flags.dropout})
-    generator = TextGenerator(model, encoding, runtime.device)  # moves the model to the device
-    return run_stage(make_stage(flags, generator, train_loader, val_loader), model, flags, runtime)
+    with claimed(flags.out, "pretrain"):
+        runtime = choose_runtime(flags.device, flags.precision)
+        encoding = choose_encoding(flags.tokenizer, flags.data)
+        train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction)
+        shape = (flags.batch_size, flags.context_length)
+        train_steps = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
+        val_steps = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
+        seed_step(flags.seed, 0)  # so the initial weights depend only on the seed
+        vocab = GPT_CONFIG["vocab_size"] if flags.tokenizer == "gpt2" else encoding.n_vocab
+        model = GPTModel(size | {"vocab_size": vocab, "context_length": flags.context_length, "dropout": flags.dropout})
+        generator = TextGenerator(model, encoding, runtime.device)  # moves the model to the device
+        return run_stage(make_stage(flags, generator, train_steps, val_steps), model, flags, runtime)
 
 
-def make_stage(
-    flags: Flags, generator: TextGenerator, train_loader: StepLoader, val_loader: StepLoader | None
-) -> Stage:
+def make_stage(flags: Flags, generator: TextGenerator, train_steps: StepLoader, val_steps: StepLoader | None) -> Stage:
     """Language modelling from random weights, on windows of a text."""
-    window, _ = train_loader.dataset[0]
+    window, _ = train_steps.dataset[0]
     return Stage(
         name="pretrain",
         title="Training from scratch",
         loss_fn=compiled_language_model_loss(generator.model) if flags.compile else language_model_loss,
-        loader=train_loader,
-        evaluation=(val_loader or train_loader).first_batches(EVAL_BATCHES),
-        evaluated_on="val" if val_loader else "train",
+        loader=train_steps,
+        evaluation=(val_steps or train_steps).first_batches(EVAL_BATCHES),
+        evaluated_on="val" if val_steps else "train",
         sample=partial(generator.sample, window[:8].tolist(), SAMPLE_TOKENS, flags.seed),
         metadata={"template": None, "parent": None, "tokenizer": describe(generator.encoding)},
         summary_rows={
-            "data": f"{len(train_loader.dataset):,} windows of {len(window)} tokens",
-            "validation": f"{len(val_loader.dataset):,} windows" if val_loader else NO_VALIDATION,
+            "data": f"{len(train_steps.dataset):,} windows of {len(window)} tokens",
+            "validation": f"{len(val_steps.dataset):,} windows" if val_steps else NO_VALIDATION,
         },
         next_command="python instruction_tune.py",
         next_option="--base",
@@ -134,15 +134,16 @@ def train(
     config: the Flags, or some of them by name; the batch size is taken from train_loader.
     encoding: the tokenizer of the ids, GPT-2's by default.
     Raises ValueError for a loader that create_dataloader did not make, if training diverges, or if latest_model.pt is
-    an unfinished run with other settings.
+    an unfinished run with other settings. Raises OSError if another run uses the folder `out`.
     """
     flags = config if isinstance(config, Flags) else Flags(**(config or {}))
     train_steps = StepLoader(train_loader, flags.grad_accum)
-    val_steps = StepLoader(val_loader) if val_loader else None
     flags = replace(flags, batch_size=train_steps.batch_size)
     runtime = device if isinstance(device, Runtime) else choose_runtime(str(device), flags.precision)
     generator = TextGenerator(model, encoding or load_gpt2_encoding(), runtime.device)
-    return run_stage(make_stage(flags, generator, train_steps, val_steps), model, flags, runtime)
+    stage = make_stage(flags, generator, train_steps, StepLoader(val_loader) if val_loader else None)
+    with claimed(flags.out, stage.name):
+        return run_stage(stage, model, flags, runtime)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
     Raises OSError if the disk has too little space (before anything is written) or if writing fails.
     """
-    remove_stale_temporaries(path)  # their space may be needed
+    remove_stale_temporaries(path.parent)  # their space may be needed
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(content))
     require_free_space(path, n_bytes + _RESERVE_BYTES, "nothing was overwritten")
     versions = {"torch": str(torch.__version__), "python": platform.python_version()}

@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from src.common import atomic_file
 from src.common.atomic_file import atomic_write
+from tests.repository import ROOT
 
 
 @pytest.fixture
@@ -41,34 +44,68 @@ def test_a_write_creates_the_folder_and_replaces_the_content(tmp_path: Path) -> 
     assert os.listdir(path.parent) == ["file.bin"]
 
 
-def test_temporary_files_of_a_killed_process_are_removed(target: Path) -> None:
-    killed = (
-        "import os, pathlib, sys\nfrom src.common.atomic_file import atomic_write\n"
-        "with atomic_write(pathlib.Path(sys.argv[1])) as out:\n"
-        "    out.write(b'half')\n    out.flush()\n    os._exit(9)\n"
+@contextmanager
+def another_writer(target: Path) -> Iterator[Path]:
+    """Yields the temporary file of a process that is writing `target`. At the end the process is killed."""
+    code = "import pathlib, sys\nfrom src.common.atomic_file import atomic_write\n"
+    code += (
+        "with atomic_write(pathlib.Path(sys.argv[1])) as out:\n    print(out.name, flush=True)\n    sys.stdin.read()\n"
     )
-    root = Path(__file__).resolve().parents[2]
-    assert subprocess.run([sys.executable, "-c", killed, str(target)], cwd=root).returncode == 9
-    assert target.read_bytes() == b"old"
-    (dead,) = (entry for entry in target.parent.iterdir() if entry != target)
-    with atomic_write(target) as first:
-        assert not dead.exists()
-        first.write(b"first")
-        with atomic_write(target) as second:
-            second.write(b"second")
-    assert target.read_bytes() == b"first"
-    assert os.listdir(target.parent) == [target.name]
+    command = [sys.executable, "-c", code, str(target)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        yield Path(process.stdout.readline().strip())
+        process.kill()
 
 
-@pytest.mark.parametrize("name", ["1-0123abcd", "word-0123abcd", "99999999999999999999-0123abcd"])
-def test_temporary_files_of_other_processes_stay_for_an_hour(target: Path, name: str) -> None:
-    temporary = target.with_name(f".{target.name}.{name}.tmp")
-    temporary.write_bytes(b"half")
-    atomic_file.remove_stale_temporaries(target)
-    assert temporary.exists()
+def test_temporary_files_are_removed_once_their_process_is_killed(target: Path) -> None:
+    with another_writer(target) as temporary:
+        with atomic_write(target) as first:
+            assert temporary.exists()
+            first.write(b"first")
+            with atomic_write(target) as second:
+                second.write(b"second")
+    assert temporary.exists() and target.read_bytes() == b"first"
+    with atomic_write(target.with_name("another file")):
+        assert not temporary.exists()
+
+
+@pytest.mark.parametrize(("name", "removed"), [(".a.npy.1-0123abcd.tmp", True), (".a.tmp", False), ("a.1.tmp", False)])
+def test_only_our_own_temporary_files_are_removed(target: Path, name: str, removed: bool) -> None:
+    leftover = target.with_name(name)
+    leftover.touch()
+    atomic_file.remove_stale_temporaries(target.parent)
+    assert leftover.exists() != removed
+
+
+def test_without_locks_temporary_files_stay_for_an_hour(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> bool:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(atomic_file, "lock_descriptor", refuse)
+    temporary = target.with_name(f".{target.name}.1-0123abcd.tmp")
+    temporary.touch()
+    with atomic_write(target) as out:
+        assert temporary.exists()
+        out.write(b"new")
     os.utime(temporary, (0, 0))
-    atomic_file.remove_stale_temporaries(target)
-    assert not temporary.exists()
+    atomic_file.remove_stale_temporaries(target.parent)
+    assert not temporary.exists() and target.read_bytes() == b"new"
+
+
+def test_a_temporary_file_swept_before_it_is_locked_is_replaced(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, swept = atomic_file.lock_descriptor, []
+
+    def sweep_first(descriptor: int, *, blocking: bool) -> bool:
+        if not swept:
+            swept.extend(target.parent.glob(".*.tmp"))
+            swept[0].unlink()
+        return lock(descriptor, blocking=blocking)
+
+    monkeypatch.setattr(atomic_file, "lock_descriptor", sweep_first)
+    with atomic_write(target) as out:
+        out.write(b"new")
+    assert swept and target.read_bytes() == b"new"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")

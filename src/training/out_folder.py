@@ -1,0 +1,93 @@
+"""The folder of a run, which only one run at a time may use."""
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import lock_descriptor
+
+from src.common.atomic_file import remove_stale_temporaries
+
+LOCK = ".lock"
+
+
+@contextmanager
+def claimed(out: Path, stage: str) -> Iterator[None]:
+    """Hold the folder of a run, which is created if it is missing, so that no other run can use it.
+
+    The operating system frees the folder when this process ends, even if it is killed. The lock file stays, unless the
+    run leaves nothing else in the folder. Temporary files that killed runs left there are deleted.
+    Raises OSError with a one-line message if another run holds the folder, or if the folder cannot be written.
+    """
+    new_folders = [folder for folder in (out, *out.parents) if not folder.exists()]
+    with _open_lock(out) as lock:
+        if not _take(lock, out):
+            other = _holder(lock)
+            raise OSError(f"--out {out} is in use by another run{other}; wait until it ends, or pass another --out")
+        _write_holder(lock, out, stage)
+        remove_stale_temporaries(out)
+        try:
+            yield
+        finally:
+            _remove_if_unused(out, new_folders)
+
+
+def _open_lock(out: Path) -> BinaryIO:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return open(out / LOCK, "a+b", buffering=0)  # not buffered: see _holder
+    except OSError as error:
+        raise _not_writable(out, error) from error
+
+
+def _take(lock: BinaryIO, out: Path) -> bool:
+    """Whether this run holds the folder now."""
+    try:
+        return lock_descriptor(lock.fileno(), blocking=False)
+    except OSError as error:  # some network drives have no locks
+        print(f"note: {out} cannot be locked ({error.strerror}); make sure that no other run uses it")
+        return True
+
+
+def _write_holder(lock: BinaryIO, out: Path, stage: str) -> None:
+    holder = {
+        "stage": stage,
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "started": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+    }
+    try:
+        lock.truncate(0)
+        lock.write(b"\n" + json.dumps(holder).encode("ascii"))
+    except OSError as error:
+        raise _not_writable(out, error) from error
+
+
+def _holder(lock: BinaryIO) -> str:
+    """Describe the run that holds the folder. Empty if the lock file does not say."""
+    try:
+        lock.seek(1)  # Windows lets no one read the first byte, which is locked
+        holder = json.loads(lock.read())
+        return " ({stage}, process {pid} on {host}, started {started})".format_map(holder)
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+
+
+def _remove_if_unused(out: Path, new_folders: Sequence[Path]) -> None:
+    """Delete the lock file and the folders that this run created, if it saved nothing in them."""
+    try:
+        if os.listdir(out) == [LOCK]:
+            (out / LOCK).unlink()
+            for folder in new_folders:
+                folder.rmdir()
+    except OSError:  # not empty, or on Windows, which deletes no open file
+        return
+
+
+def _not_writable(out: Path, error: OSError) -> OSError:
+    return OSError(f"--out {out} cannot be written ({error.strerror}); pass another --out")
