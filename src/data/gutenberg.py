@@ -10,24 +10,24 @@ _START = re.compile(_MARKER % "START" + r"(?:[^*]{0,300}\*{3})?.*\n", re.M | re.
 _END = re.compile(_MARKER % "END", re.M | re.I)
 _SMALL_PRINT_END = re.compile(r"^(?:\*?END ?\*? ?THE SMALL PRINT!.*|\[\"Small Print\" V\.[\d.]+\][ \t]*)$", re.M | re.I)
 # Case-sensitive: in capitals these words are the end marker above.
-_OLD_FOOTER = re.compile(r"^\W*End of (?:[Tt]he |this )?(?:Project Gutenberg|E(?:text|Book|book)\b)", re.M)
-_LICENCE_INSIDE = re.compile(r"\n*<<\s*THIS ELECTRONIC VERSION OF[^<>]*>>[ \t]*\n*")
+_OLD_FOOTER = re.compile(r"^[^\w\n]*End of (?:[Tt]he |this )?(?:Project Gutenberg|E(?:text|Book|book)\b)", re.M)
+_LICENCE_INSIDE = re.compile(r"(?<!\n)\n*<<\s*THIS ELECTRONIC VERSION OF[^<>]*>>[ \t]*\n*")
 _CREDITS = re.compile(
     r"(?:(?:produced|prepared|transcribed) by|this e-?(?:text|book) was|.*project gutenberg)\b", re.S | re.I
 )
 _CREDITS_MAX_CHARS = 1000
 
 # Gutenberg adds up to 35,000 characters around a text, and in the worst edition two percent inside it.
-_BIG_TEXT_CHARS = 200_000
-_MIN_KEPT_OF_BIG_TEXT = 0.8
+_MAX_ADDED_CHARS, _MAX_ADDED_SHARE = 40_000, 0.05
 
 
 @dataclass(frozen=True)
 class CleanText:
-    """A text without Project Gutenberg's additions, and the fraction of its characters that is left (0 to 1)."""
+    """A text without Project Gutenberg's additions."""
 
     text: str
-    kept_fraction: float
+    kept_fraction: float  # of the characters, 0 to 1
+    n_books: int = 0  # of Project Gutenberg in the file
 
 
 def has_end_marker(text: str) -> bool:
@@ -38,22 +38,41 @@ def has_end_marker(text: str) -> bool:
 def strip_boilerplate(text: str) -> CleanText:
     r"""Remove Project Gutenberg's header, licence, footer and credits, in today's form and that of the 1990s.
 
-    Only the outermost markers are used. The licence notice that one edition repeats between scenes is removed too.
-    Line endings become "\n". Otherwise, a text without such additions is unchanged.
-    Raises ValueError if too little text would be left, for example because a marker is in the middle.
+    Each book of a file is stripped on its own. The licence notice that one edition repeats between scenes is removed
+    too. Line endings become "\n". Otherwise, a text without such additions is unchanged.
+    Raises ValueError if more than header and licence would be removed, for example because a marker is in the middle.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    body = _LICENCE_INSIDE.sub("\n\n\n", _strip_footer(_strip_header(text)))
-    if body == text:
+    books = _split_books(text)
+    bodies = [_strip_book(book) for book in books]
+    if bodies == books:
         return CleanText(text, 1.0)
-    body = _strip_credits(body).strip("\n") + "\n"
+    body = "\n\n\n\n".join(filter(None, (body.strip("\n") for body in bodies))) + "\n"
     kept = len(body) / len(text)
-    if not body.strip() or (len(text) >= _BIG_TEXT_CHARS and kept < _MIN_KEPT_OF_BIG_TEXT):
+    allowed = len(books) * _MAX_ADDED_CHARS + _MAX_ADDED_SHARE * len(text)
+    if not body.strip() or len(text) - len(body) > allowed:
         raise ValueError(
             f"removing Project Gutenberg's header and licence would keep only {kept:.1%} of {len(text)} characters; "
             "remove them by hand, with their marker lines"
         )
-    return CleanText(body, kept)
+    return CleanText(body, kept, len(books))
+
+
+def _split_books(text: str) -> list[str]:
+    """Cut a text before every start marker that follows the end marker of another book."""
+    marks = [(mark.start(), True) for pattern in (_START, _SMALL_PRINT_END) for mark in pattern.finditer(text)]
+    marks += [(mark.start(), False) for pattern in (_END, _OLD_FOOTER) for mark in pattern.finditer(text)]
+    cuts, ended = [0], False
+    for position, is_start in sorted(marks):
+        if is_start and ended:
+            cuts.append(position)
+        ended = not is_start
+    return [text[start:end] for start, end in zip(cuts, [*cuts[1:], len(text)], strict=True)]
+
+
+def _strip_book(text: str) -> str:
+    body = _LICENCE_INSIDE.sub("\n\n\n", _strip_footer(_strip_header(text)))
+    return text if body == text else _strip_credits(body)
 
 
 def _strip_header(text: str) -> str:

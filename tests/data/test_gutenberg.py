@@ -28,9 +28,28 @@ def test_everything_outside_the_markers_is_removed(start: str, kind: str) -> Non
     assert cleaned.kept_fraction == pytest.approx(len(cleaned.text) / len(text))
 
 
-def test_only_the_outermost_markers_are_used() -> None:
-    inner = "*** END OF THE PROJECT GUTENBERG EBOOK ONE ***\n\n*** START OF THE PROJECT GUTENBERG EBOOK TWO ***\n\n"
-    assert strip_boilerplate(MODERN.replace(PLAY, PLAY + inner + PLAY)).text == (PLAY + inner + PLAY).strip("\n") + "\n"
+OLD = (
+    f"This is an Etext presented by Project Gutenberg\n\n{LICENCE}\n"
+    f"*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*\n\n\n{PLAY}\n"
+    "End of Project Gutenberg's Etext of The Tempest\n"
+)
+
+
+@pytest.mark.parametrize("books", [[MODERN, MODERN], [MODERN] * 3, [OLD, OLD], [OLD, MODERN, OLD], [MODERN, OLD]])
+def test_every_book_of_a_file_is_stripped(books: list[str]) -> None:
+    cleaned = strip_boilerplate("\n".join(books))
+    assert cleaned.text == "\n\n\n\n".join([PLAY.strip("\n")] * len(books)) + "\n"
+    assert cleaned.n_books == len(books)
+
+
+def test_a_text_between_two_books_is_not_dropped_in_silence() -> None:
+    with pytest.raises(ValueError, match=r"would keep only \d\d\.\d% of \d+ characters"):
+        strip_boilerplate(MODERN + PLAY * 4 + MODERN)
+
+
+def test_many_blank_lines_take_no_longer_than_others() -> None:
+    text = "word" + "\n" * 300_000 + "<<word>>\n"
+    assert strip_boilerplate(text).text == text
 
 
 @pytest.mark.parametrize(

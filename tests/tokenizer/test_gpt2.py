@@ -101,6 +101,32 @@ def test_ids_of_very_long_runs_equal_those_of_transformers(
     assert encoding.encode_ordinary(text) == reference_ids(reference, text)
 
 
+OPENAIS_SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""  # as in tiktoken
+
+
+@pytest.fixture(scope="module")
+def openais(encoding: tiktoken.Encoding) -> tiktoken.Encoding:
+    ranks = encoding._mergeable_ranks
+    return tiktoken.Encoding("gpt2", pat_str=OPENAIS_SPLIT, mergeable_ranks=ranks, special_tokens={})
+
+
+@pytest.mark.parametrize("unit", [" ", "\n", "\t", "\r\n", " \n\t", "\xa0", "\u3000", "\n\n \n"])
+def test_white_space_of_any_length_is_split_as_openai_does(
+    encoding: tiktoken.Encoding, openais: tiktoken.Encoding, unit: str
+) -> None:
+    lengths = {*range(1, 20), *(512 * k + d for k in (1, 2, 3, 10) for d in (-2, -1, 0, 1, 2)), 30_000}
+    for length in lengths:
+        run = (unit * length)[:length]
+        for text in (run, f"a{run}b", f"a{run} b", f"{run}!", f"1{run}'s", f"{run}\u0301", f"a{run}b{run}"):
+            assert encoding.encode_ordinary(text) == openais.encode_ordinary(text), (length, text[-2:])
+
+
+@pytest.mark.parametrize("unit", [" ", "\n", " \n\t", "a"])
+def test_a_run_of_over_a_million_characters_is_encoded(encoding: tiktoken.Encoding, unit: str) -> None:
+    text = "word" + unit * (1_000_100 // len(unit)) + "end"
+    assert encoding.decode(encoding.encode_ordinary(text)) == text
+
+
 def test_ids_of_a_known_sentence_are_gpt2s(encoding: tiktoken.Encoding) -> None:
     assert encoding.encode_ordinary("Hello world, it's 2024!\n") == [15496, 995, 11, 340, 338, 48609, 0, 198]
 
