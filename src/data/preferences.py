@@ -1,11 +1,13 @@
 """Read preference files: prompts with a chosen and a rejected answer, in our format or any of TRL's three."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from src.data.instructions import instruction_message, message_list, read_message, read_messages
 from src.data.prompts import Message
-from src.data.records import Record, key_names, only_key, parse_all, read_records, text_of
+from src.data.record_files import read_records
+from src.data.records import BadRecord, Record, key_names, only_key, parse_records, text_of
 
 PREFERENCES = Path("Data/preference_data.json")
 FORMATS = "expected 'instruction' or 'prompt', 'chosen' and 'rejected', or the last two alone as lists of messages"
@@ -21,27 +23,30 @@ class Preference:
     rejected: str
 
 
-def load_preferences(path: str | Path) -> list[Preference]:
+def load_preferences(
+    path: str | Path, *, skip_bad: bool = False, notify: Callable[[str], None] = print
+) -> list[Preference]:
     """Load a JSON or JSONL file. Each record may have any of four formats:
 
     {"instruction", "chosen", "rejected"} with an optional "input"; {"prompt", "chosen", "rejected"} as texts; the same
     three as lists of messages, with one message per answer; or "chosen" and "rejected" as whole conversations that
     differ in their last message. White space around texts is stripped; other keys are ignored.
+    skip_bad: leave bad records out, if at most a tenth are bad.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file has no records, or a record has none of these formats; one line with the first problem.
+        ValueError: the file has no records, or a record has none of these formats; one line with the first problems.
     """
-    return parse_all(lambda located: _preference(*located), read_records(path))
+    return parse_records(_preference, read_records(path), skip_bad=skip_bad, notify=notify)
 
 
 def _preference(where: str, record: Record) -> Preference:
     for key in ("chosen", "rejected"):
         if key not in record:
-            raise ValueError(f"{where}: {key!r} is missing, {key_names(record)}; {FORMATS}")
+            raise BadRecord(where, f"{key!r} is missing, {key_names(record)}; {FORMATS}")
     messages, chosen, rejected = _prompt_and_answers(where, record)
     if chosen == rejected:
-        raise ValueError(f"{where}: 'chosen' and 'rejected' are identical, expected two different answers; change one")
+        raise BadRecord(where, "'chosen' and 'rejected' are identical, expected two different answers; change one")
     return Preference(where, messages, chosen, rejected)
 
 
@@ -65,8 +70,8 @@ def _split_chats(where: str, record: Record) -> tuple[tuple[Message, ...], str, 
     *chosen_prompt, chosen = read_messages(where, record, "chosen", last="assistant")
     *rejected_prompt, rejected = read_messages(where, record, "rejected", last="assistant")
     if chosen_prompt != rejected_prompt:
-        raise ValueError(
-            f"{where}: 'chosen' and 'rejected' differ before their last message, expected the same prompt in both"
+        raise BadRecord(
+            where, "'chosen' and 'rejected' differ before their last message, expected the same prompt in both"
         )
     return tuple(chosen_prompt), chosen.text, rejected.text
 
@@ -74,8 +79,8 @@ def _split_chats(where: str, record: Record) -> tuple[tuple[Message, ...], str, 
 def _answer_text(where: str, record: Record, key: str) -> str:
     messages = message_list(where, record, key)
     if len(messages) != 1:
-        raise ValueError(f"{where}: {key!r} has {len(messages)} messages, expected only the assistant's answer")
+        raise BadRecord(where, f"{key!r} has {len(messages)} messages, expected only the assistant's answer")
     answer = read_message(f"{where}, message 1 of {key!r}", messages[0])
     if answer.role != "assistant":
-        raise ValueError(f"{where}, message 1 of {key!r}: found the role {answer.role!r}, expected 'assistant'")
+        raise BadRecord(f"{where}, message 1 of {key!r}", f"found the role {answer.role!r}, expected 'assistant'")
     return answer.text

@@ -137,13 +137,6 @@ def test_a_record_without_a_known_format_is_refused(tmp_path: Path, record: obje
     assert message.startswith(f"x.json record 2{reason}" if reason[0] == "," else f"x.json record 2: {reason}")
 
 
-def test_the_first_bad_record_is_named_and_others_are_counted(tmp_path: Path) -> None:
-    records = [PAIR, {**PAIR, "rejected": "Hello."}, {}, TEXTS, {"chosen": 1, "rejected": 2}]
-    message = refusal(save_list(tmp_path, *records))
-    assert message.startswith("x.json record 2: 'chosen' and 'rejected' are identical")
-    assert message.endswith(" (and 2 more)")
-
-
 def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text('[{"instruction": "a", "chosen": "b", "rejected": "c", "chosen": "d"}]', encoding="utf-8")
