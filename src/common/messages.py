@@ -1,14 +1,34 @@
-"""Messages for the user: errors on one line, and text that UTF-8 can encode."""
+"""Messages for the user: errors on one line, commands to paste, and text that cannot control the terminal."""
 
-from collections.abc import Iterator
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+# Control characters can drive the terminal, bidi controls can disguise text, and UTF-8 cannot encode surrogates.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """The text with an escape, such as \\x1b, for each unprintable character except newlines and tabs."""
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
 
 def one_line(error: BaseException) -> str:
-    """The error's message on one line, or its type if it has no message. PyTorch's C++ stack traces are dropped."""
+    """The error's message on one line, or its type if it has no message. PyTorch's C++ stack traces are dropped.
+
+    Unprintable characters are escaped: a message may quote the content of a file.
+    """
     message = str(error).partition("\nException raised from")[0]
-    return " ".join(message.split()) or type(error).__name__
+    return visible(" ".join(message.split())) or type(error).__name__
+
+
+def shown_command(words: Sequence[str]) -> str:
+    """A command that the user can paste into a shell: words with blanks or special characters are quoted."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 @contextmanager

@@ -1,15 +1,34 @@
 """Messages fit on one line and can be encoded."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from src.common.messages import naming_file, one_line, without_surrogates
+from src.common.messages import naming_file, one_line, shown_command, visible, without_surrogates
 
 
 def test_an_error_becomes_one_line() -> None:
     assert one_line(ValueError(" two\r\nlines ")) == "two lines"
     assert one_line(ValueError()) == "ValueError"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b[31m\x07\x7f\x9b", r"a\x1b[31m\x07\x7f\x9b"),
+        ("a\rb\u202ec\u2066\udcff", r"a\rb\u202ec\u2066\udcff"),
+        ("Ž\t字\n👩‍🚀", "Ž\t字\n👩‍🚀"),
+    ],
+)
+def test_unprintable_characters_become_visible(text: str, shown: str) -> None:
+    assert visible(text) == shown
+    assert one_line(ValueError(text)) == " ".join(shown.replace(r"a\rb", "a b").split())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="another shell")
+def test_a_shown_command_can_be_pasted() -> None:
+    assert shown_command(["python", "main.py", "--out", "my run", "$x"]) == "python main.py --out 'my run' '$x'"
 
 
 def test_the_stack_trace_of_a_torch_error_is_dropped() -> None:
