@@ -1,19 +1,19 @@
 """python -m src.plan: the memory and time that training a model size would need on this machine.
 
-Time is measured: the slope between a one-layer and a four-layer model gives the cost per layer. Memory is the sum of
-everything that a step holds at its peak, plus a fifth for fragmentation, as measured on a CPU. Dropout needs more
-of both and is not included.
+Time is measured: the slope between a one-layer and a four-layer model gives the cost per layer. Of a large step, a part
+is measured and the rest extrapolated. Memory is the sum of everything that a step holds at its peak, plus a fifth for
+fragmentation, as measured on a CPU. Dropout needs more of both and is not included.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
 from src.cli import flag, flag_name, parse
+from src.common.machine import usable_memory
 from src.data.batching import Batch
 from src.model.config import GPTConfig
 from src.model.gpt import GPT_CONFIGS, GPTModel
@@ -21,14 +21,14 @@ from src.program import run_script
 from src.runtime import Runtime, choose_runtime, keep_freed_memory
 from src.training.loop import accumulate, update
 from src.training.losses import language_model_loss
+from src.training.memory import memory, peak
 from src.training.optim import make_optimizer
-from src.training.tied_head import CHUNK_ROWS
 
 GB = 1e9
-PROCESS_BASELINE = 0.3 * GB  # Python and PyTorch themselves
-FRAGMENTATION = 1 / 5  # of the memory held: gaps between blocks of different sizes
 TRIAL_STEPS, FIT_DEPTH = 4, 4  # steps timed per model, layers of the deeper model
+MEASURED_LENGTH, MEASURED_TOKENS = 1024, 4096  # of a longer window or a larger step, only so much is measured
 ASSUMED_MEMORY = 8 * GB  # if the system does not report its memory
+LARGEST = 10**9  # of a flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,12 @@ class Flags:
 
     def __post_init__(self) -> None:
         counts = {name: getattr(self, name) for name in ("batch_size", "grad_accum", "context_length")}
-        problems = [f"{flag_name(name)} must be at least 1, got {n}" for name, n in counts.items() if n < 1]
+        expected = f"a whole number from 1 to {LARGEST:,}"
+        problems = [
+            f"{flag_name(name)} must be {expected}, got {str(n)[:20]}"
+            for name, n in counts.items()
+            if not 1 <= n <= LARGEST
+        ]
         if self.model not in GPT_CONFIGS:
             problems.append(f"--model must be one of {', '.join(GPT_CONFIGS)}, got {self.model!r}")
         if problems:
@@ -56,44 +61,34 @@ class Flags:
         return GPTConfig.of({**size, **changes})
 
 
-def memory(
-    size: GPTConfig, tokens: int, *, half: bool, muon: bool = False, accumulated: bool = False
-) -> dict[str, float]:
-    """Peak memory of a training step in bytes, by purpose, for micro-batches of `tokens` tokens.
-
-    The peak is either when backward has finished the head but no block yet, or when all gradients exist.
-    half: activations are bf16 or fp16. accumulated: gradients of several micro-batches are added up.
-    """
-    parameters, body = size.parameter_count()
-    head, C, ff = size.vocab_size * size.d_model, size.d_model, size.d_ff or 4 * size.d_model
-    # Saved for backward per layer: x before each LayerNorm; both LayerNorm outputs, q, k, v, y, and the MLP's h.
-    activations = tokens * size.n_layers * (2 * 4 * C + (6 * C + ff) * (2 if half else 4))
-    logits = min(CHUNK_ROWS, tokens) * size.vocab_size * (6 if half else 4)
-    backward = tokens * (3 * ff + 4 * C) * 4  # temporaries of the layer being processed
-    copies = 2 * (body + head) if half else 0
-    early, late = activations + copies + 4 * head + max(logits, backward), 4 * parameters
-    return {
-        "weights": 4 * parameters,
-        "moments": 8 * parameters - (4 * body if muon else 0),
-        "gradients and activations": early + late if accumulated else max(early, late),
-    }
-
-
-def peak(held: dict[str, float]) -> float:
-    return PROCESS_BASELINE + (1 + FRAGMENTATION) * sum(held.values())
-
-
-def device_memory(device: torch.device) -> float | None:
-    """Total memory of the device in bytes; None if the system does not report it."""
+def device_memory(device: torch.device) -> tuple[int | None, str]:
+    """(bytes of memory that this process may use on the device, what limits them); None if the system does not say."""
     if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[1])
-    if not hasattr(os, "sysconf"):  # Windows
-        return None
-    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        return torch.cuda.mem_get_info(device)[1], "the GPU's memory"
+    return usable_memory()
 
 
 def step_seconds(flags: Flags, runtime: Runtime) -> float:
-    """Seconds per training step: measured for a shallow model, extrapolated from 1 and FIT_DEPTH layers for others."""
+    """Seconds per training step: measured for a shallow model, extrapolated from 1 and FIT_DEPTH layers for others.
+
+    Of a larger step, MEASURED_TOKENS are measured; the rest is extrapolated by its arithmetic.
+    """
+    length = min(flags.context_length, MEASURED_LENGTH)
+    windows = min(flags.batch_size, MEASURED_TOKENS // length)
+    batches = min(flags.grad_accum, max(1, MEASURED_TOKENS // (length * windows)))
+    measured = replace(flags, context_length=length, batch_size=windows, grad_accum=batches)
+    return _measure(measured, runtime) * _arithmetic(flags) / _arithmetic(measured)
+
+
+def _arithmetic(flags: Flags) -> float:
+    """Multiplications of a step's forward pass: each token with every weight and, in attention, with all tokens."""
+    size = flags.size()
+    weights = size.parameter_count()[1] + size.vocab_size * size.d_model
+    per_token = weights + size.n_layers * size.d_model * flags.context_length  # a causal token meets half the window
+    return float(per_token * flags.context_length * flags.batch_size * flags.grad_accum)
+
+
+def _measure(flags: Flags, runtime: Runtime) -> float:
     layers = flags.size().n_layers
     depths = [layers] if layers <= FIT_DEPTH else [1, FIT_DEPTH]
     trials = [_trial_step(flags, runtime, flags.size(n_layers=depth)) for depth in depths]
@@ -127,16 +122,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     runtime, size = choose_runtime(flags.device, flags.precision), flags.size()
     half, tokens = runtime.precision != "fp32", flags.batch_size * flags.context_length
     held = memory(size, tokens, half=half, muon=flags.optimizer == "muon", accumulated=flags.grad_accum > 1)
-    available = device_memory(runtime.device)
+    available, limited_by = device_memory(runtime.device)
     total = size.parameter_count()[0]
     print(f"model   {flags.model}: {size.n_layers} layers, {size.d_model} wide, {total:,} parameters")
     print(f"device  {runtime.device}, {runtime.precision} ({runtime.reason})")
-    parts = ", ".join(f"{name} {held_bytes / GB:.2f}" for name, held_bytes in held.items())
-    here = f"{available / GB:.1f} GB" if available else f"unknown memory, assumed to be {ASSUMED_MEMORY / GB:.0f} GB"
-    print(f"memory  about {peak(held) / GB:.2f} GB at the peak ({parts}, and fragmentation); this machine has {here}")
+    parts = ", ".join(f"{name} {held_bytes / GB:,.2f}" for name, held_bytes in held.items())
+    print(f"memory  about {peak(held) / GB:,.2f} GB at the peak ({parts}, and fragmentation)")
+    assumed = f"unknown, assumed to be {ASSUMED_MEMORY / GB:.0f} GB"
+    print(f"here    {f'{available / GB:,.1f} GB, {limited_by}' if available else assumed}")
     if peak(held) > (available or ASSUMED_MEMORY):
-        model_too_large = peak(memory(size, 1, half=half)) > (available or ASSUMED_MEMORY)
-        print(f"        it does not fit: choose a smaller {'model' if model_too_large else 'batch'}")
+        model_too_large = peak(memory(replace(size, context_length=1), 1, half=half)) > (available or ASSUMED_MEMORY)
+        advice = "choose a smaller --model" if model_too_large else "lower --batch-size or --context-length"
+        print(f"        it does not fit: {advice}")
         return 0
     per_step = step_seconds(flags, runtime)
     speed, windows = tokens * flags.grad_accum / per_step, f"{flags.batch_size} x {flags.grad_accum}"

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from src.common.machine import usable_cpus
+
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 MIN_BF16_SPEEDUP = 1.5  # on a CPU or MPS; a smaller speedup is not worth the 8-bit mantissa
@@ -42,12 +44,15 @@ class Runtime:
 def choose_runtime(device: str = "auto", precision: str = "auto", *, lengths_vary: bool = False) -> Runtime:
     """The runtime for --device and --precision; "auto" picks the fastest that this machine has.
 
+    Also limits PyTorch to the CPUs that this process may use.
+
     lengths_vary: batches differ in their number of tokens, as packed sequences do. On a CPU, the first bf16 product of
     each new shape has a set-up cost; at 124M it is as large as what bf16 saves.
     Raises ValueError for a device that this machine does not have, or a precision that it cannot train in.
     """
     if precision not in ("auto", *PRECISIONS):
         raise ValueError(f"--precision must be one of auto, {', '.join(PRECISIONS)}, got {precision!r}")
+    _limit_threads()
     chosen = _choose_device(device)
     if precision == "auto":
         return Runtime(chosen, *_choose_precision(chosen, lengths_vary))
@@ -77,6 +82,12 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _limit_threads() -> None:
+    """Use no more threads than the container has CPUs. PyTorch itself starts one for each CPU of the host."""
+    if usable_cpus() < torch.get_num_threads():
+        torch.set_num_threads(usable_cpus())
 
 
 def _choose_device(name: str) -> torch.device:

@@ -10,9 +10,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from src.data.batching import Batch
 from src.model.config import GPTConfig
 from src.model.gpt import GPTModel
-from src.plan import Flags, _trial_step, main, memory, peak, step_seconds
+from src.plan import LARGEST, Flags, _trial_step, main, step_seconds
 from src.runtime import choose_runtime
 from src.training.losses import language_model_loss
+from src.training.memory import memory, peak
 from src.training.optim import MuonAndAdamW, make_adamw, make_optimizer
 
 SIZE = GPTConfig(vocab_size=90, context_length=128, d_model=64, n_heads=4, n_layers=3)
@@ -78,6 +79,31 @@ def test_step_time_is_extrapolated_per_layer(monkeypatch: pytest.MonkeyPatch) ->
     assert step_seconds(Flags(model="micro"), choose_runtime("cpu", "fp32")) == 6
 
 
+@pytest.mark.parametrize(
+    ("larger", "measured", "times"),
+    [
+        ({"batch_size": 16, "context_length": 256}, (16, 1, 256), 1),
+        ({"batch_size": 64, "context_length": 256}, (16, 1, 256), 4),
+        ({"batch_size": 4, "context_length": 256, "grad_accum": 40}, (4, 4, 256), 10),
+        ({"batch_size": 4, "context_length": 60_000}, (4, 1, 1024), 183.3),  # attention is quadratic in the length
+        ({"batch_size": LARGEST, "grad_accum": LARGEST, "context_length": LARGEST}, (4, 1, 1024), None),
+    ],
+)
+def test_a_large_step_is_measured_in_part(
+    monkeypatch: pytest.MonkeyPatch, larger: dict, measured: tuple, times
+) -> None:
+    seen: set[tuple] = set()
+
+    def trial(flags, runtime, size):
+        seen.add((flags.batch_size, flags.grad_accum, size.context_length))
+        return lambda: 2.0
+
+    monkeypatch.setattr("src.plan._trial_step", trial)
+    seconds = step_seconds(Flags(model="micro", **larger), choose_runtime("cpu", "fp32"))
+    assert seen == {measured}
+    assert times is None or seconds == pytest.approx(2 * times, rel=0.01)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_trial_step_is_a_training_step(monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
     """It runs every micro-batch and updates the weights with the chosen optimizer."""
@@ -120,10 +146,11 @@ def test_peak_adds_the_process_and_a_fifth_for_fragmentation() -> None:
 def test_main_prints_memory_and_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     asked = ["--model", "micro", "--batch-size", "1", "--context-length", "16", "--device", "cpu"]
     assert main([*asked, "--precision", "fp32", "--grad-accum", "2", "--optimizer", "muon"]) == 0
-    model, device, memory_line, step, run = capsys.readouterr().out.splitlines()
+    model, device, memory_line, here, step, run = capsys.readouterr().out.splitlines()
     assert model.startswith("model   micro: 2 layers, 128 wide, 6,831,744 parameters")
     assert device == "device  cpu, fp32 (as asked)"
     assert memory_line.startswith("memory  about 0.")
+    assert here.startswith("here    ")
     assert step.startswith("step    1 x 2 windows of 16 tokens, muon: about ")
     assert run.startswith("run     ") and "tokens per second, a million in about " in run
     for speed, shown in ((50.0, "50 tokens per second, a million in about 333.3 min"), (1e5, "about 0.2 min")):
@@ -133,17 +160,18 @@ def test_main_prints_memory_and_time(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def test_a_model_that_does_not_fit_is_not_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr("src.plan.device_memory", lambda device: 8e9)
+    monkeypatch.setattr("src.plan.usable_memory", lambda: (8 * 10**9, "the memory limit of its container"))
     monkeypatch.setattr("src.plan._trial_step", lambda *_: pytest.fail("timed"))
     assert main(["--model", "gpt3-175B", "--precision", "fp32", "--device", "cpu"]) == 0
     *_, found, advice = capsys.readouterr().out.splitlines()
-    assert found.endswith("; this machine has 8.0 GB")
-    assert advice.strip() == "it does not fit: choose a smaller model"
-    main(["--model", "gpt2-124M", "--batch-size", "64", "--precision", "fp32", "--device", "cpu"])
-    assert capsys.readouterr().out.endswith("it does not fit: choose a smaller batch\n")
-    monkeypatch.setattr("src.plan.device_memory", lambda device: None)
+    assert found == "here    8.0 GB, the memory limit of its container"
+    assert advice.strip() == "it does not fit: choose a smaller --model"
+    for larger in (["--batch-size", "64"], ["--context-length", str(LARGEST)]):
+        main(["--model", "gpt2-124M", *larger, "--precision", "fp32", "--device", "cpu"])
+        assert capsys.readouterr().out.endswith("it does not fit: lower --batch-size or --context-length\n")
+    monkeypatch.setattr("src.plan.usable_memory", lambda: (None, "unknown"))
     main(["--model", "gpt3-175B", "--precision", "fp32", "--device", "cpu"])
-    assert "this machine has unknown memory, assumed to be 8 GB\n" in capsys.readouterr().out
+    assert "here    unknown, assumed to be 8 GB\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -151,6 +179,11 @@ def test_a_model_that_does_not_fit_is_not_timed(monkeypatch: pytest.MonkeyPatch,
     [
         (["--model", "gpt4"], "--model must be one of micro, tiny, gpt2-124M, .*, got 'gpt4'"),
         (["--batch-size", "0", "--grad-accum", "-1"], "--batch-size must be .* got 0; --grad-accum must be .* got -1"),
+        (
+            ["--batch-size", str(LARGEST + 1)],
+            "--batch-size must be a whole number from 1 to 1,000,000,000, got 1000000001",
+        ),
+        (["--context-length", "9" * 400], "--context-length must be .*, got 9{20};"),
     ],
 )
 def test_a_bad_flag_is_refused_by_name(argv: list[str], message: str, capsys: pytest.CaptureFixture) -> None:

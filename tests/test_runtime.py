@@ -41,6 +41,17 @@ def test_auto_takes_the_fastest_available_device(machine, here: dict, device: st
     assert choose_runtime("cpu", "fp32").device.type == "cpu"
 
 
+@pytest.mark.parametrize(("cpus", "threads"), [(2, 2), (8, 4)])
+def test_pytorch_uses_no_more_threads_than_cpus(monkeypatch: pytest.MonkeyPatch, cpus: int, threads: int) -> None:
+    monkeypatch.setattr("src.runtime.usable_cpus", lambda: cpus)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    choose_runtime("cpu", "fp32")
+    found = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert found == threads
+
+
 @pytest.mark.parametrize(
     ("here", "asked", "message"),
     [

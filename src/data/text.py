@@ -2,7 +2,6 @@
 
 import glob
 import hashlib
-import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from src.common.atomic_file import atomic_write
+from src.common.machine import usable_cpus
 from src.common.messages import naming_file
 from src.data.batching import EpochDataset
 from src.data.examples import tuning_texts
@@ -140,12 +140,12 @@ def _remove_other_caches(path: Path, keep: Path) -> None:
 
 
 def _tokenise(text: str, encoding: Encoding, dtype: TokenDtype) -> TokenArray:
-    """The ids of the whole text. An encoding that takes batches (tiktoken) works on all cores."""
+    """The ids of the whole text. An encoding that takes batches (tiktoken) works on all CPUs."""
     if not isinstance(encoding, BatchEncoding):
         return _as_array(encoding.encode_ordinary(text), encoding.n_vocab, dtype)
     chunks, parts = _chunks(text), []
     while batch := list(islice(chunks, _CHUNKS_PER_BATCH)):
-        encoded = encoding.encode_ordinary_batch(batch, num_threads=os.cpu_count() or 1)
+        encoded = encoding.encode_ordinary_batch(batch, num_threads=usable_cpus())
         parts += [_as_array(ids, encoding.n_vocab, dtype) for ids in encoded]
     return np.concatenate(parts)
 
