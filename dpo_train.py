@@ -134,7 +134,7 @@ def make_reference(
     frozen.set_dropout(0.0)
     identity = {
         "pairs": content_hash(pairs),
-        "base": metadata["parent"]["sha256"],
+        "base": metadata["parent"]["weights_sha256"],
         "tokenizer": metadata["tokenizer"]["fingerprint"],
     }
     batches: DataLoader = DataLoader(ExampleDataset(pairs, flags.seed), flags.batch_size, collate_fn=pack_pairs)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from main import EVAL_BATCHES, create_dataloader, prepare_data
-from src.checkpoint import CHECKPOINTS, STAGE_OUTPUTS, file_sha256, load_model, save_checkpoint
+from src.checkpoint import CHECKPOINTS, STAGE_OUTPUTS, load_model, save_checkpoint, weights_sha256
 from src.cli import flag, parse
 from src.data.batching import StepLoader
 from src.model.generate import TextGenerator
@@ -103,7 +103,7 @@ def make_stage(
         metadata={
             "template": None,
             "tokenizer": describe(generator.encoding),
-            "parent": {"path": str(weights_file), "sha256": file_sha256(weights_file)},
+            "parent": {"path": str(weights_file), "weights_sha256": weights_sha256(generator.model.state_dict())},
         },
         summary_rows={
             "weights": f"{flags.source} ({size})",

@@ -14,7 +14,7 @@ import dpo_train
 import finetune_gpt2
 import instruction_tune
 import main
-from src.checkpoint import file_sha256, load_model, read_checkpoint
+from src.checkpoint import load_model, read_checkpoint, weights_sha256
 from src.data.prompts import TEMPLATE
 from src.program import run_script
 from src.tokenizer import describe, encoding_fingerprint, load_encoding, load_gpt2_encoding
@@ -86,9 +86,13 @@ def test_checkpoints_name_parent_tokenizer_and_template(folder: Path) -> None:
     found = [load_model(path)[1] for path in paths]
     assert [metadata["stage"] for metadata in found] == ["pretrain", "sft", "dpo"]
     assert [metadata["template"] for metadata in found] == [None, TEMPLATE, TEMPLATE]
+
+    def hash_of(path: Path) -> str:
+        return weights_sha256(load_model(path)[0].state_dict())
+
     assert [metadata["parent"] for metadata in found] == [
         None,
-        *({"path": str(path), "sha256": file_sha256(path)} for path in paths[:2]),
+        *({"path": str(path), "weights_sha256": hash_of(path)} for path in paths[:2]),
     ]
     assert {metadata["tokenizer"]["fingerprint"] for metadata in found} == {encoding_fingerprint(load_gpt2_encoding())}
     for path in paths:

@@ -74,7 +74,7 @@ def run_identity(stage: Stage, config: GPTConfig, flags: TrainingFlags, precisio
         "precision": precision,
         "model": asdict(config),
         "data": stage.loader.dataset.content_hash(),
-        "base": parent.get("sha256"),
+        "base": parent.get("weights_sha256"),
         "tokenizer": (stage.metadata.get("tokenizer") or {}).get("fingerprint"),
     }
 

@@ -508,7 +508,7 @@ def test_a_damaged_latest_model_names_no_resume(tmp_path: Path) -> None:
 
 def test_the_folder_of_the_base_is_refused_as_out(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--out .*out holds the model to start from"):
-        run(flags(tmp_path), parent={"path": str(tmp_path / "out/best_model.pt"), "sha256": "0"})
+        run(flags(tmp_path), parent={"path": str(tmp_path / "out/best_model.pt"), "weights_sha256": "0"})
 
 
 def test_the_next_command_names_a_non_default_folder(tmp_path: Path, capsys) -> None:

@@ -1,6 +1,5 @@
 """Checkpoints are atomic and self-describing, their code is never executed, and damage is named in one line."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -25,7 +24,6 @@ from src.checkpoint import (
     FORMAT,
     LATEST,
     STAGE_OUTPUTS,
-    file_sha256,
     find_model,
     load_base,
     load_checkpoint,
@@ -33,6 +31,7 @@ from src.checkpoint import (
     producing_command,
     read_checkpoint,
     save_checkpoint,
+    weights_sha256,
 )
 from src.model.gpt import GPTModel
 from src.tokenizer import describe, load_gpt2_encoding
@@ -68,7 +67,7 @@ def description(model: GPTModel) -> dict[str, Any]:
         "seed": 7,
         "template": "a template",
         "tokenizer": TOKENIZER,
-        "parent": {"path": "checkpoints/a.pt", "sha256": "0" * 64},
+        "parent": {"path": "checkpoints/a.pt", "weights_sha256": "0" * 64},
         "model": model.state_dict(),
     }
 
@@ -373,10 +372,10 @@ def test_a_file_without_read_permission_is_not_called_damaged(best: Path, monkey
 
 
 def rewrite(best: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """The valid checkpoint with a change to its content."""
+    """The valid checkpoint with a change to its content, saved with the right digests."""
     content = torch.load(best, weights_only=True)
     change(content)
-    torch.save(content, best)
+    save_checkpoint(best, content)
     return best
 
 
@@ -483,23 +482,14 @@ def test_hugging_face_folders_and_weights_files_are_loaded(tmp_path: Path, model
     base = load_base(str(tmp_path / name), ORDER)
     assert base.encoding is load_gpt2_encoding()
     assert same_weights(base.model, model)
-    assert base.parent == {"path": str(tmp_path / name), "sha256": file_sha256(tmp_path / name)}
-
-
-def test_the_hash_of_a_folder_is_of_its_weights_files(tmp_path: Path) -> None:
-    for name, content in (("b.safetensors", b"2"), ("a.safetensors", b"1"), ("config.json", b"{}")):
-        (tmp_path / name).write_bytes(content)
-    assert file_sha256(tmp_path) == hashlib.sha256(b"12").hexdigest()
-    big = tmp_path / "big.bin"
-    big.write_bytes(bytes(2**20 + 3))
-    assert file_sha256(big) == hashlib.sha256(bytes(2**20 + 3)).hexdigest()
+    assert base.parent == {"path": str(tmp_path / name), "weights_sha256": weights_sha256(model.state_dict())}
 
 
 def test_a_folder_of_ours_means_its_best_model(best: Path, model: GPTModel) -> None:
     assert same_weights(load_model(best.parent)[0], model)
     base = load_base(str(best.parent), ORDER)
     assert base.path == best
-    assert base.parent == {"path": str(best), "sha256": hashlib.sha256(best.read_bytes()).hexdigest()}
+    assert base.parent == {"path": str(best), "weights_sha256": weights_sha256(model.state_dict())}
     best.with_name("config.json").write_text("{}", encoding="utf-8")
     assert same_weights(load_model(str(best.parent))[0], model)
 

@@ -1,0 +1,37 @@
+"""Checkpoint files: save and read them, load the model in one, and find the model that a script should start from."""
+
+from src.checkpoint.digest import WEIGHT_SUFFIXES, file_sha256, weights_sha256
+from src.checkpoint.files import FORMAT, read_checkpoint, save_checkpoint
+from src.checkpoint.models import PROMPT_TEMPLATE, LoadedModel, load_base, load_checkpoint, load_model
+from src.checkpoint.stages import (
+    BEST,
+    CHECKPOINTS,
+    LATEST,
+    MODEL_HELP,
+    MODELS,
+    STAGE_OUTPUTS,
+    find_model,
+    producing_command,
+)
+
+__all__ = [
+    "BEST",
+    "CHECKPOINTS",
+    "FORMAT",
+    "LATEST",
+    "MODELS",
+    "MODEL_HELP",
+    "PROMPT_TEMPLATE",
+    "STAGE_OUTPUTS",
+    "WEIGHT_SUFFIXES",
+    "LoadedModel",
+    "file_sha256",
+    "find_model",
+    "load_base",
+    "load_checkpoint",
+    "load_model",
+    "producing_command",
+    "read_checkpoint",
+    "save_checkpoint",
+    "weights_sha256",
+]

@@ -1,0 +1,118 @@
+"""Save and read checkpoint files: atomic, self-describing, and verified by a digest of every entry."""
+
+import os
+import platform
+import re
+import warnings
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.checkpoint.digest import entry_digests
+from src.checkpoint.stages import producing_command
+from src.common.atomic_file import atomic_write, remove_stale_temporaries
+from src.common.disk import require_free_space
+from src.common.messages import one_line
+
+FORMAT = "gpt2-pipeline 1"
+_DIGESTS = "digests"
+_RESERVE_BYTES = 16 * 2**20  # disk space that a save leaves free
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically: `path` keeps its old content until the new file is complete.
+
+    Raises ValueError if the content is not just tensors and plain values; OSError if the disk has too little space
+    (before anything is written) or if writing fails.
+    """
+    remove_stale_temporaries(path.parent)  # their space may be needed
+    versions = {"torch": str(torch.__version__), "python": platform.python_version()}
+    entries = {name: _compact(value) for name, value in content.items() if name != _DIGESTS}
+    entries |= {"format": FORMAT, "versions": versions}
+    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(entries))
+    require_free_space(path, n_bytes + _RESERVE_BYTES, "nothing was overwritten")
+    try:
+        with atomic_write(path) as file:
+            torch.save({**entries, _DIGESTS: entry_digests(entries)}, file)
+    except (RuntimeError, OSError) as error:
+        raise OSError(f"{path}: could not be written ({one_line(error)}); its old content is unchanged") from error
+
+
+def read_checkpoint(path: Path, *, mapped: bool = False, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return the content of a checkpoint, with tensors on the CPU. No code in the file is executed.
+
+    Every entry is compared with its digest, unless the file has none: version 0.1 of this project wrote none.
+    mapped: memory-map the file, so that a tensor is read from disk only when it is used.
+    without: entries to leave out. They are not read, so their digests are not checked.
+    Raises FileNotFoundError, PermissionError, or ValueError if the file is damaged or not a checkpoint of ours.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such checkpoint; make it with {producing_command(path)}, or pass another path"
+        )
+    content = _unpickle(path, mapped)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path}: not a checkpoint of this project; make one with {producing_command(path)}")
+    stated = content.pop(_DIGESTS, None)
+    content = {name: value for name, value in content.items() if name not in without}
+    try:
+        _compare(entry_digests(content, max_bytes=path.stat().st_size), stated, content, without)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: {one_line(error)}; make it again with {producing_command(path)}") from error
+    return content
+
+
+def _unpickle(path: Path, mapped: bool) -> object:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are about details of a damaged file
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and os.name != "nt")
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything, and PyTorch's message suggests weights_only=False
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        problem = f"refused, it contains code ({code[1]}), not just tensors and plain values" if code else "damaged"
+        raise ValueError(f"{path}: {problem}; make it again with {producing_command(path)}") from error
+
+
+def _compare(found: Mapping[str, str], stated: object, content: Mapping[str, Any], without: Collection[str]) -> None:
+    """Raise ValueError naming the entries whose digest is not the stated one."""
+    if stated is None and not any(map(_may_be_digests, content.values())):
+        return
+    if not isinstance(stated, dict):
+        raise ValueError("damaged: its digests are unreadable")
+    names = sorted({*found, *stated} - {*without}, key=str)
+    damaged = [f"{name!r:.60}" for name in names if found.get(name) != stated.get(name)]
+    if damaged:
+        changed = ", ".join(damaged[:3]) + (" and more" if damaged[3:] else "")
+        raise ValueError(f"damaged: {changed} changed since saving, {len(names) - len(damaged)} other entries did not")
+
+
+def _may_be_digests(value: object) -> bool:
+    """Whether an entry can be the digests. Damage to their name must not hide them."""
+    return isinstance(value, dict) and {len(part) for part in value.values() if isinstance(part, str)} == {64}
+
+
+def _compact(value: Any) -> Any:
+    """The value with plain dicts, and with tensors whose memory holds just their own values: all of it is saved."""
+    if isinstance(value, Mapping):
+        return {name: _compact(part) for name, part in value.items()}
+    if isinstance(value, torch.Tensor) and value.layout == torch.strided:
+        tensor = value.detach()
+        n_bytes = tensor.numel() * tensor.element_size()
+        return (
+            tensor
+            if tensor.untyped_storage().nbytes() == n_bytes
+            else tensor.clone(memory_format=torch.contiguous_format)
+        )
+    return value
+
+
+def _tensors(value: object) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [tensor for part in value.values() for tensor in _tensors(part)]
+    return []

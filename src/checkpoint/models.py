@@ -1,0 +1,142 @@
+"""Load the model in a checkpoint, a Hugging Face folder or a weights file, with its metadata and its tokenizer."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.checkpoint.digest import WEIGHT_SUFFIXES, weights_sha256
+from src.checkpoint.files import read_checkpoint
+from src.checkpoint.stages import LATEST, MODELS, find_model, producing_command, resolve
+from src.common.messages import naming_file, one_line
+from src.model.config import GPTConfig
+from src.model.gpt import GPTModel, on_meta_device
+from src.model.hub import CONFIG_FILE
+from src.model.load_gpt2 import load_gpt2
+from src.tokenizer import Encoding, load_encoding
+
+PROMPT_TEMPLATE = "prompt_template"  # our key in a Hugging Face config.json for the name of the prompt template
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GPTModel, dict[str, Any]]:
+    """Load a model in eval mode from one of our checkpoints, a Hugging Face directory or a weights file.
+
+    Returns (model, metadata). The metadata is the rest of the checkpoint, without optimizer state. Its "template" is
+    the name of the prompt template that the model was tuned with, or None.
+    Raises FileNotFoundError or ValueError; the message is one line that names the file and the problem.
+    """
+    path = resolve(Path(path))
+    if path.is_dir() or path.suffix in WEIGHT_SUFFIXES:
+        model = load_gpt2(path)
+        metadata = {"stage": "pretrained", "template": _saved_template(path), "tokenizer": None}
+        return model.to(device), {**metadata, "config": asdict(model.config)}
+    content = read_checkpoint(path, mapped=True, without=("optimizer",))
+    weights, config = content.pop("model", None), content.get("config")
+    try:
+        model = _model_without_weights(config, weights)
+        _check_weights(model, weights)
+    except ValueError as error:
+        raise ValueError(f"{path}: {one_line(error)}; make it again with {producing_command(path)}") from error
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    return model.to(device).eval(), content
+
+
+def load_checkpoint(
+    path: str | Path, model: GPTModel, optimizer: torch.optim.Optimizer | None = None
+) -> dict[str, Any]:
+    """Load a checkpoint's weights into `model` and, if given, its optimizer state into `optimizer`.
+
+    Returns the rest of the checkpoint: "epoch", "step", "train_loss", "val_loss" and more. For converted weights,
+    which were not trained here, these are 0, 0, None and None.
+    Raises ValueError if the checkpoint does not fit the model or the optimizer, or has no optimizer state, like
+    best_model.pt. Model and optimizer are then unchanged.
+    """
+    content = read_checkpoint(Path(path))
+    weights, state = content.pop("model", None), content.pop("optimizer", None)
+    try:
+        _check_weights(model, weights)
+    except ValueError as error:
+        advice = "src.checkpoint.load_model returns a model of the right size"
+        raise ValueError(f"{path}: {error}; {advice}") from error
+    if optimizer is not None and state is None:
+        raise ValueError(f"{path}: contains no optimizer state; pass the {LATEST} next to it")
+    try:
+        if optimizer is not None:
+            optimizer.load_state_dict(state)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        advice = "create the optimizer with src.training.optim.make_adamw"
+        raise ValueError(f"{path}: its state does not fit the optimizer ({one_line(error)}); {advice}") from error
+    model.load_state_dict(weights)
+    return {"epoch": 0, "step": 0, "train_loss": None, "val_loss": None, **content}
+
+
+def _model_without_weights(config: object, weights: object) -> GPTModel:
+    """The model of a config on the meta device, so that a bogus config cannot allocate memory.
+
+    Raises ValueError if the config is missing, impossible, or has more layers than the weights.
+    """
+    if not isinstance(config, dict) or not isinstance(weights, dict):
+        raise ValueError("contains no model")
+    size = GPTConfig.of(config)
+    if size.n_layers > len(weights):
+        raise ValueError(f"model config: {size.n_layers} layers, but only {len(weights)} tensors")
+    try:
+        return on_meta_device(size)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ValueError(f"model config: impossible sizes ({one_line(error)})") from error
+
+
+def _check_weights(model: GPTModel, weights: object) -> None:
+    """Raise ValueError unless the weights have the model's names and shapes, and all values are finite floats."""
+    if not isinstance(weights, dict):
+        raise ValueError("contains no model")
+    expected = model.state_dict()
+    if different := expected.keys() ^ weights.keys():
+        name = min(different, key=str)
+        raise ValueError(f"{'missing' if name in expected else 'unknown'} tensor {name}")
+    for name, tensor in expected.items():
+        found = weights[name]
+        if not isinstance(found, torch.Tensor) or found.shape != tensor.shape or not found.is_floating_point():
+            kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
+            raise ValueError(f"{name} is {kind}, expected float {tuple(tensor.shape)}")
+        if not torch.stack(found.float().aminmax()).isfinite().all():
+            raise ValueError(f"{name} has values that are not finite")
+
+
+def _saved_template(path: Path) -> str | None:
+    """The prompt template named in the config.json of a Hugging Face directory that we exported, otherwise None."""
+    file = (path if path.is_dir() else path.parent) / CONFIG_FILE
+    name = json.loads(file.read_text(encoding="utf-8")).get(PROMPT_TEMPLATE) if file.is_file() else None
+    return name if isinstance(name, str) else None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its metadata and its tokenizer, the file it came from, and the reason why that file was chosen."""
+
+    model: GPTModel
+    metadata: dict[str, Any]
+    encoding: Encoding
+    path: Path
+    reason: str
+
+    @property
+    def parent(self) -> dict[str, str]:
+        """The file's path and the hash of its weights, as a checkpoint of the next stage records them."""
+        return {"path": str(self.path), "weights_sha256": weights_sha256(self.model.state_dict())}
+
+
+def load_base(name: str, order: Sequence[str] = MODELS) -> LoadedModel:
+    """Load the model that --model or --base names, and its tokenizer.
+
+    Raises FileNotFoundError or ValueError as `find_model` and `load_model` do, and ValueError if the tokenizer is
+    damaged or unknown.
+    """
+    path, reason = find_model(name, order)
+    model, metadata = load_model(path)
+    with naming_file(path):
+        encoding = load_encoding(metadata.get("tokenizer"))
+    return LoadedModel(model, metadata, encoding, path, reason)

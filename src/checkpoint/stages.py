@@ -1,0 +1,77 @@
+"""The stages' checkpoints: their paths, the commands that make them, and which of them a script should start from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.model.hub import CONFIG_FILE
+
+CHECKPOINTS = Path("checkpoints")
+BEST, LATEST = "best_model.pt", "latest_model.pt"
+
+# The names that --model and --base accept: each stage's checkpoint, and the command that makes it.
+STAGE_OUTPUTS = {
+    "dpo": (CHECKPOINTS / "dpo_aligned" / BEST, "python dpo_train.py"),
+    "sft": (CHECKPOINTS / "instruction_tuned" / BEST, "python instruction_tune.py"),
+    "finetuned": (CHECKPOINTS / "gpt2_shakespeare" / BEST, "python finetune_gpt2.py"),
+    "pretrained": (CHECKPOINTS / "gpt2_pretrained.pt", "python finetune_gpt2.py"),
+    "scratch": (CHECKPOINTS / "scratch" / BEST, "python main.py"),
+}
+MODELS = (*STAGE_OUTPUTS,)  # --model auto takes the first that exists
+MODEL_HELP = f"auto (the first of {', '.join(MODELS)} that exists), one of these, or a path"
+_FORMER_SCRATCH = CHECKPOINTS / "pretrained" / BEST  # main.py saved there in earlier versions
+
+
+def find_model(name: str, order: Sequence[str] = MODELS) -> tuple[Path, str]:
+    """Return the path of a model, and the reason why it was chosen.
+
+    name: "auto" (the first model of `order` that exists), a name in STAGE_OUTPUTS, or a path.
+    Raises FileNotFoundError that names the command which makes the model.
+    """
+    if name == "auto":
+        return _first_existing(order)
+    if name in STAGE_OUTPUTS:
+        path, command = STAGE_OUTPUTS[name]
+        if not path.is_file():
+            raise FileNotFoundError(_not_found(name))
+        return path, f"{name}, as asked"
+    if not Path(name).exists():
+        known = ", ".join(order)
+        raise FileNotFoundError(
+            f"{name}: no such file; pass {known}, a checkpoint, a Hugging Face directory or a weights file"
+        )
+    return resolve(Path(name)), "as asked"
+
+
+def producing_command(path: Path) -> str:
+    """The command that makes the checkpoint at `path`, judging by the name of its folder."""
+    for output, command in STAGE_OUTPUTS.values():
+        if path.parent.name == output.parent.name and (output.name == BEST or path.name == output.name):
+            return command
+    return "one of the training scripts"
+
+
+def _first_existing(order: Sequence[str]) -> tuple[Path, str]:
+    for position, name in enumerate(order):
+        path, _ = STAGE_OUTPUTS[name]
+        if path.is_file():
+            missing = ", ".join(order[:position])
+            return path, "the best model found" + (f" (no {missing} yet)" if missing else "")
+    raise FileNotFoundError(f"{_not_found(order[-1])}, or pass a path")
+
+
+def _not_found(name: str) -> str:
+    path, command = STAGE_OUTPUTS[name]
+    if name == "scratch" and _FORMER_SCRATCH.is_file():
+        return f"{path}: not found, but {_FORMER_SCRATCH} exists; rename {_FORMER_SCRATCH.parent} to {path.parent}"
+    return f"{path}: not found; make it with {command}"
+
+
+def resolve(path: Path) -> Path:
+    """The best_model.pt in a folder of ours; any other path, such as a Hugging Face folder, is returned unchanged."""
+    best = path / BEST
+    if path.is_dir() and not best.is_file() and not (path / CONFIG_FILE).is_file():
+        raise FileNotFoundError(
+            f"{path}: a folder without {BEST} or a Hugging Face model's {CONFIG_FILE}; "
+            f"make one with {producing_command(best)}"
+        )
+    return best if best.is_file() else path
