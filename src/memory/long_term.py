@@ -12,11 +12,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.common.checks import is_number
 from src.common.messages import without_surrogates
 from src.memory.facts import PERSONAL, STOP_WORDS, extract_facts, words_of
 from src.memory.private_files import CHECK_FOLDER, LOCK_TIMEOUT_S, explain, locked, quarantine
 
 VERSION = 1
+_YEAR_10000 = 253_402_300_800  # Unix time; Python's dates end there
 
 # The minimum score of a recalled fact: for a question about the user ("my", "we"), and for any other question. Chosen
 # with benchmarks/memory_recall.py.
@@ -48,12 +50,19 @@ _COLUMNS = "memory.id, memory.text, memory.session, memory.created"
 
 @dataclass(frozen=True)
 class Fact:
-    """A fact in the user's words, the session it comes from, and when it was stored (Unix time)."""
+    """A fact in the user's words, the session it comes from, and when it was stored (Unix time; None if unknown)."""
 
     id: int
     text: str
     session: str
-    created: float
+    created: float | None
+
+    @classmethod
+    def of(cls, row: Sequence[object]) -> "Fact":
+        """The fact in a row of _COLUMNS. Another program may have written any value: SQLite does not check types."""
+        id, text, session, created = row
+        time = created if is_number(created) and 0 <= created < _YEAR_10000 else None
+        return cls(int(str(id)), _as_text(text), _as_text(session), time)
 
 
 @dataclass(frozen=True)
@@ -120,14 +129,14 @@ class LongTermMemory:
                 " WHERE words MATCH ? ORDER BY bm25(words), memory.id DESC"
             )
             rows = db.execute(ranked, (_any_of(words + personal),))
-            found = [RecalledFact(Fact(*row), scores[row[0]]) for row in rows if row[0] in scores]
+            found = [RecalledFact(Fact.of(row), scores[row[0]]) for row in rows if row[0] in scores]
         found.sort(key=lambda recalled: recalled.score, reverse=True)  # stable: ties stay in FTS5's order
         return found[:top]
 
     def all(self) -> list[Fact]:
         """Every fact, oldest first."""
         with self._using() as db:
-            return [Fact(*row) for row in db.execute(f"SELECT {_COLUMNS} FROM memory ORDER BY id")]
+            return [Fact.of(row) for row in db.execute(f"SELECT {_COLUMNS} FROM memory ORDER BY id")]
 
     def forget(self, id: int) -> Fact:
         """Delete a fact, also from the index. Raises ValueError listing the ids that exist."""
@@ -143,7 +152,7 @@ class LongTermMemory:
             db.execute("DELETE FROM memory WHERE id = ?", (row[0],))
             db.execute("INSERT INTO words(words) VALUES ('optimize')")  # or deleted words stay until the next merge
             db.execute("COMMIT")
-            return Fact(*row)
+            return Fact.of(row)
 
     def close(self) -> None:
         with self._mutex:
@@ -166,6 +175,10 @@ class _Damaged(Exception):
     """The file is not a database, or not a complete one."""
 
 
+def _as_text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     """Open the database, creating it if it is missing. Raises _Damaged, ValueError or OSError."""
     try:
@@ -174,6 +187,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as error:
         raise OSError(f"{path}: cannot be opened ({error}); {CHECK_FOLDER}") from error
     try:
+        db.text_factory = _as_text  # by default, bytes that are not UTF-8 raise an error
         db.execute("PRAGMA secure_delete = ON")  # overwrite deleted facts
         _check(db, path)
         return db

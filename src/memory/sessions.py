@@ -12,7 +12,8 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Literal
 
-from src.common.messages import without_surrogates
+from src.common.checks import is_count
+from src.common.messages import one_line, without_surrogates
 from src.memory.private_files import CHECK_FOLDER, locked, quarantine, write_private
 
 FORMAT = 1
@@ -184,28 +185,48 @@ def _read(path: Path) -> Conversation | None:
     except OSError as error:
         raise OSError(f"{path}: cannot be read ({error.strerror}); {CHECK_FOLDER}") from error
     try:
-        content = json.loads(data.decode("utf-8"))
-        version = content["format"]
+        content = _object(json.loads(data))  # of bytes, it also reads UTF-16
+        version = content.get("format")
         if version == FORMAT:
             return _parse(path.stem, content)
-        if not isinstance(version, int) or version < FORMAT:
-            raise ValueError(f"format {version!r}")
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise _Damaged(f"{path}: damaged, not a complete session") from error
+        if not is_count(version) or version < FORMAT:
+            raise ValueError(f"'format' is {version!r}")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _Damaged(f"{path}: damaged, not a complete session ({one_line(error)[:200]})") from error
     raise ValueError(f"{path}: written by a newer version of this program; use that one, or another --session")
 
 
+def _object(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise TypeError(f"expected a JSON object, found {type(content).__name__}")
+    return content
+
+
 def _parse(name: str, content: dict[str, Any]) -> Conversation:
-    """The conversation in a file's JSON. Raises KeyError, TypeError or ValueError if there is none."""
-    messages, summary, revision = content["messages"], content["summary"], content["revision"]
-    if not isinstance(messages, list) or not isinstance(summary, str) or not isinstance(revision, int):
-        raise TypeError("messages, summary or revision")
-    conversation = Conversation(name, [StoredMessage(**message) for message in messages], without_surrogates(summary))
-    for n, message in enumerate(conversation.messages):
-        if message.role not in _ROLES or not isinstance(message.finish_reason, str | None):
-            raise ValueError(f"message {n}")
-    conversation.mark_saved(revision)
+    """The conversation in a file's JSON. Raises TypeError or ValueError naming the first field that is wrong."""
+    types = {"revision": int, "summary": str, "messages": list}
+    for key, expected in types.items():
+        if not isinstance(content.get(key), expected) or isinstance(content[key], bool):
+            raise TypeError(f"{key!r} is missing or has the wrong type")
+    conversation = Conversation(name, summary=without_surrogates(content["summary"]))
+    for n, message in enumerate(content["messages"], start=1):
+        try:
+            conversation.messages.append(_parse_message(_object(message)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"message {n}: {error}") from error
+    conversation.mark_saved(content["revision"])
     return conversation
+
+
+def _parse_message(content: dict[str, Any]) -> StoredMessage:
+    if unknown := content.keys() - {"role", "text", "finish_reason"}:
+        raise ValueError(f"unknown key {min(unknown)!r}")
+    role, text, finish_reason = content.get("role"), content.get("text"), content.get("finish_reason")
+    if role not in _ROLES:
+        raise ValueError(f"'role' is {role!r}, expected one of {', '.join(_ROLES)}")
+    if not isinstance(text, str) or not isinstance(finish_reason, str | None):
+        raise TypeError("'text' or 'finish_reason' is not text")
+    return StoredMessage(role, text, finish_reason)
 
 
 def _merge(ours: Conversation, theirs: Conversation) -> None:

@@ -1,6 +1,6 @@
 """The lines typed in earlier chats, for the arrow keys."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from prompt_toolkit.history import FileHistory
@@ -10,16 +10,23 @@ from src.memory.private_files import make_private_folder
 
 
 class TypedHistory(FileHistory):
-    """prompt_toolkit's history in a file that only its owner can read. `notify` gets a message if a write fails.
-
-    Raises OSError if the file cannot be created.
-    """
+    """prompt_toolkit's history in a file that only its owner can read. `notify` gets a message if the disk fails."""
 
     def __init__(self, path: Path, notify: Callable[[str], None]) -> None:
-        make_private_folder(path.parent)
-        path.touch(mode=0o600)
         super().__init__(str(path))
         self._path, self._notify = path, notify
+        try:
+            make_private_folder(path.parent)
+            path.touch(mode=0o600)
+            path.open("rb").close()
+        except OSError as error:
+            notify(f"{path}: could not be opened, so the arrow keys know this chat only ({error.strerror or error})")
+
+    def load_history_strings(self) -> Iterable[str]:
+        try:
+            return super().load_history_strings()
+        except OSError:  # the user knows: see __init__
+            return []
 
     def store_string(self, string: str) -> None:
         try:

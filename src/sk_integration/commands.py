@@ -132,5 +132,7 @@ def _count(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _date(seconds: float) -> str:
+def _date(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown date"
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

@@ -222,6 +222,22 @@ def test_a_damaged_file_is_renamed_and_replaced(
     new.close()
 
 
+@pytest.mark.parametrize("created", ["'yesterday'", "NULL", "1e308", "9e999", "-1", "x'ff00'", str(2**63 - 1)])
+@pytest.mark.parametrize("text", ["'I ski in \x1b[2JOslo.'", "CAST(x'4920736b6920ff' AS TEXT)", "x'4920736b6920ff'"])
+def test_foreign_fields_are_read_as_far_as_possible(path: Path, created: str, text: str) -> None:
+    LongTermMemory(path, print).close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_master SET sql = replace(sql, 'created REAL NOT NULL', 'created')")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"INSERT INTO memory(text, session, created, same) VALUES ({text}, x'ff', {created}, 'a')")
+    memory = LongTermMemory(path, pytest.fail)
+    (fact,) = memory.all()
+    assert fact.text.startswith("I ski ") and fact.session == "\N{REPLACEMENT CHARACTER}" and fact.created is None
+    assert memory.forget(1) == fact
+    memory.close()
+
+
 def test_a_newer_or_foreign_file_is_refused_and_unchanged(path: Path, notes: list[str]) -> None:
     path.parent.mkdir()
     for statement, reason in (("PRAGMA user_version = 2", "newer version"), ("CREATE TABLE t(x)", "another program")):

@@ -84,25 +84,45 @@ def test_names_that_some_file_system_rejects_are_refused(store: SessionStore, na
     assert [info.name for info in store.list_sessions()] == ["work"]
 
 
+HEAD = '{"format": 1, "revision": 1, "summary": "", '
 DAMAGED = [
-    b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 100_000, b'{"format": 0}',
-    b'{"format": 1, "revision": 1, "summary": "", "messages": [{"role": "user", "text": 5}]}',
-    b'{"format": 1, "revision": 1, "summary": "", "messages": [{"role": "king", "text": "a"}]}',
-    b'{"format": 1, "revision": 1, "summary": "", "messages": [{"role": "user"}]}',
-    b'{"format": 1, "revision": 1, "summary": 7, "messages": []}',
+    (b"", "Expecting value"), (b"{", "line 1 column 2"), (b"[]", "expected a JSON object, found list"),
+    (b"\xff\xfe", "Expecting value"), (b"null", "found NoneType"), (b"[" * 100_000, "recursion"),
+    (b'{"format": 0}', "'format' is 0"), (b'{"format": NaN}', "'format' is nan"), (b'{"a": 1}', "'format' is None"),
+    ((HEAD + '"messages": [],}').encode(), "line 1 column"),
+    ((HEAD + '"messages": [{"role": "user", "text": 5}]}').encode(), "message 1: 'text' or 'finish_reason' is not"),
+    ((HEAD + '"messages": [{"role": "king", "text": "a"}]}').encode(), "message 1: 'role' is 'king', expected"),
+    ((HEAD + '"messages": [{"role": [], "text": "a"}]}').encode(), "message 1: 'role' is []"),
+    ((HEAD + '"messages": [{"role": "user"}]}').encode(), "message 1: 'text'"),
+    ((HEAD + '"messages": [{"role": "user", "text": "a", "when": 1}]}').encode(), "message 1: unknown key 'when'"),
+    ((HEAD + '"messages": [[]]}').encode(), "message 1: expected a JSON object, found list"),
+    (b'{"format": 1, "revision": 1, "summary": 7, "messages": []}', "'summary' is missing or has the wrong type"),
+    (b'{"format": 1, "revision": true, "summary": "", "messages": []}', "'revision' is missing or"),
+    (b'{"format": 1, "revision": 1e400, "summary": "", "messages": []}', "'revision' is missing or"),
+    (b'{"format": 1, "revision": 1, "summary": ""}', "'messages' is missing"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
-def test_a_damaged_file_is_renamed_with_a_note(store: SessionStore, notes: list[str], content: bytes) -> None:
+@pytest.mark.parametrize(("content", "reason"), DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_file_is_renamed_with_a_note(
+    store: SessionStore, notes: list[str], content: bytes, reason: str
+) -> None:
     path = store.save(store.load("x"))
     for n in (1, 2):
         path.write_bytes(content)
         assert store.load("x") == Conversation("x")
         assert path.with_name(f"x.damaged-{n}.json").read_bytes() == content
-        assert "x.json: damaged" in notes[-1] and f"x.damaged-{n}.json" in notes[-1]
+        assert "x.json: damaged" in notes[-1] and f"x.damaged-{n}.json" in notes[-1] and reason in notes[-1]
         assert "\n" not in notes[-1] and len(notes) == n
     assert store.list_sessions() == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_file_saved_by_another_editor_is_read(store: SessionStore, notes: list[str], encoding: str) -> None:
+    path = store.save(saved(store, "Größe 猫?"))
+    path.write_bytes(path.read_text(encoding="utf-8").replace("\n", "\r\n").encode(encoding))
+    assert questions(store.load("x")) == ["Größe 猫?"]
+    assert notes == []
 
 
 def test_saving_over_a_damaged_file_renames_it_first(store: SessionStore) -> None:

@@ -1,0 +1,31 @@
+"""The lines typed in earlier chats."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from src.memory.typed_history import TypedHistory
+
+
+def test_lines_are_saved_for_the_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "sessions" / "typed_lines"
+    TypedHistory(path, pytest.fail).store_string("a\nb\ud800")
+    assert list(TypedHistory(path, pytest.fail).load_history_strings()) == ["a\nb\N{REPLACEMENT CHARACTER}"]
+    assert os.name == "nt" or path.stat().st_mode & 0o777 == 0o600
+
+
+def test_foreign_bytes_are_read_as_far_as_possible(tmp_path: Path) -> None:
+    path = tmp_path / "typed_lines"
+    path.write_bytes(b"\xff\xfe\n+good\n\x00\n+\xff\n")
+    assert list(TypedHistory(path, pytest.fail).load_history_strings()) == ["\N{REPLACEMENT CHARACTER}", "good"]
+
+
+def test_an_unusable_file_is_a_note_and_the_chat_goes_on(tmp_path: Path) -> None:
+    notes: list[str] = []
+    path = tmp_path / "typed_lines"
+    path.mkdir()
+    history = TypedHistory(path, notes.append)
+    assert list(history.load_history_strings()) == []
+    history.store_string("a")
+    assert len(notes) == 2 and "could not be opened, so the arrow keys know this chat only" in notes[0]
