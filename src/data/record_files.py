@@ -1,175 +1,73 @@
-"""Read the records of a JSON or JSONL file, each with its location for error messages.
+"""Read the records of a file: JSON, JSONL, CSV, TSV or Parquet, also compressed with gzip or through a pipe."""
 
-A JSON file contains a list of objects, or one object with a single list in it, such as {"data": [...]}. A JSONL file
-contains one object per line.
-"""
-
-import json
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator
+from io import BytesIO, FileIO, TextIOWrapper
 from pathlib import Path
-from typing import Any
 
-from src.data.records import BadRecord, Located, Record, RecordFile, key_names, kind
+from src.data.input_file import PARQUET, START_BYTES, open_data, refuse_other_formats, text_encoding
+from src.data.json_records import read_json
+from src.data.records import BadRecord, Located, RecordFile
+from src.data.tables import read_csv, read_parquet
 
-TOO_DEEP = "nested too deeply for a record of texts and lists of messages"
-
-
-@dataclass(frozen=True)
-class _Flaw:
-    """Replaces a value that Python's JSON parser accepts and we do not. It is reported once its record is known."""
-
-    problem: str
+_JSON_LINES, _JSON, _CSV, _TABS = {".jsonl", ".ndjson"}, {".json"}, {".csv"}, {".tsv", ".tab"}
+_HEADER = re.compile(r'\W{0,3}"?[A-Za-z_][\w .-]{0,40}"?(?:[,;\t|]"?[\w .-]{0,40}"?)+\s*')
 
 
-def read_records(path: str | Path) -> RecordFile:
-    """Return the records of a file. Their places are "Data/x.json record 3" or "x.jsonl line 7", counted from 1.
+def read_records(path: str | Path, *, notify: Callable[[str], None] = print) -> RecordFile:
+    """Return the records of a file. Their places are "Data/x.json record 3", "x.jsonl line 7" or "x.parquet row 2".
 
     A record is bad if it is not an object, or if a repeated key, NaN, Infinity, or a text with a lone surrogate is in
-    it. A malformed line of a JSONL file is one bad record.
+    it. A malformed line of a JSONL file is one bad record. `notify` gets a line if only a part of the file is read.
 
     Raises:
         FileNotFoundError: there is no such file.
         IsADirectoryError: the path is a folder.
-        ValueError: the file is not UTF-8, not JSON, or has no records; one line with the location.
+        ImportError: it is a Parquet file, and pyarrow is not installed.
+        ValueError: the file has another format or no records; one line with the location.
     """
-    path = Path(path)
-    text = _read_text(path)
     file = RecordFile(str(path), [], [])
-    for item in _read_lines(path, text) if _is_json_lines(path, text) else _read_list(path, text):
-        if isinstance(item, BadRecord):
-            file.bad.append(item)
-        else:
-            file.records.append(item)
+    try:
+        for item in _read_file(str(path), Path(path), notify):
+            if isinstance(item, BadRecord):
+                file.bad.append(item.with_traceback(None))
+            else:
+                file.records.append(item)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not valid {error.encoding.upper()}; save the file as UTF-8") from None
+    if not file.records and not file.bad:
+        raise ValueError(f"{path} has no records; expected at least one")
     return file
 
 
-def _read_text(path: Path) -> str:
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; pass a JSON or JSONL file in it with --data")
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} not found; pass a JSON or JSONL file with --data, such as "
-            "Data/instruction_data.json (instruction tuning) or Data/preference_data.json (preferences)"
-        )
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
-        raise ValueError(
-            f"{path} line {line}: byte 0x{byte:02x} at offset {error.start} is not UTF-8; save the file as UTF-8"
-        ) from error
-    if not text.strip():
-        raise ValueError(f"{path} is empty; expected a JSON list of records or one JSON object per line")
-    return text
+def _read_file(name: str, path: Path, notify: Callable[[str], None]) -> Iterator[Located | BadRecord]:
+    with open_data(path) as stream:
+        start = stream.peek(START_BYTES)[:START_BYTES]
+        if start.startswith(PARQUET):
+            is_plain_file = isinstance(stream.raw, FileIO)
+            yield from read_parquet(name, path if is_plain_file else BytesIO(stream.read()))
+            return
+        refuse_other_formats(path, start)
+        suffix = _suffix(path)
+        is_table = suffix in _CSV | _TABS or (suffix not in _JSON | _JSON_LINES and _is_header(start))
+        encoding = text_encoding(start)
+        # Bytes that are not UTF-8 become lone surrogates, so only the record that has them is bad.
+        errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
+        # JSON allows all line breaks but \n inside a line; csv wants to see them as they are.
+        text = TextIOWrapper(stream, encoding, errors, newline="" if is_table else "\n")
+        if is_table:
+            yield from read_csv(name, text, tabs=suffix in _TABS)
+        else:
+            yield from read_json(name, text, one_per_line=suffix in _JSON_LINES, notify=notify)
 
 
-def _is_json_lines(path: Path, text: str) -> bool:
-    """Whether a file is JSONL: by its name, or because its first line is a complete object and more lines follow."""
-    first_line, _, rest = text.strip().partition("\n")
-    if first_line.startswith("["):
-        return False
-    if path.suffix.lower() == ".jsonl":
-        return True
-    try:
-        return bool(rest) and isinstance(json.loads(first_line), dict)
-    except (ValueError, RecursionError):
-        return False
+def _suffix(path: Path) -> str:
+    """The ending of a file's name in lower case, without that of gzip."""
+    name = path.name.lower().removesuffix(".gz")
+    return Path(name).suffix
 
 
-def _read_lines(path: Path, text: str) -> Iterator[Located | BadRecord]:
-    # Not str.splitlines(): it also splits at U+2028 and others, which JSON allows inside a string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield _checked(f"{path} line {number}", _parse(path, line, number))
-            except BadRecord as error:
-                yield error
-
-
-def _read_list(path: Path, text: str) -> Iterator[Located | BadRecord]:
-    value, name = _parse(path, text), "record"
-    if isinstance(value, dict):
-        value, name = _only_list(path, value)
-    if not isinstance(value, list):
-        raise ValueError(f"{path}: found {kind(value)}, expected a list of records, or one JSON object per line")
-    if not value:
-        raise ValueError(f"{path}: the list is empty; expected at least one record")
-    for number, item in enumerate(value, start=1):
-        try:
-            yield _checked(f"{path} {name} {number}", item)
-        except BadRecord as error:
-            yield error
-
-
-def _only_list(path: Path, value: Record) -> tuple[list[Any], str]:
-    """Return the one list in an object, and the name of its records: {"data": [...]} gives "'data' record"."""
-    lists = {key: inner for key, inner in value.items() if isinstance(inner, list)}
-    # The records in the list are checked one by one later; a flaw outside the list concerns the whole file.
-    _checked(str(path), {key: inner for key, inner in value.items() if key not in lists})
-    if len(lists) != 1:
-        raise ValueError(
-            f"{path}: found one object with {len(lists) or 'no'} lists in it ({key_names(value)}), "
-            "expected a list of records; keep one list, or put a single record in [ ]"
-        )
-    [(key, inner)] = lists.items()
-    return inner, f"{key[:30]!r} record"
-
-
-def _parse(path: Path, text: str, line: int | None = None) -> Any:
-    """Parse a whole file, or one of its lines when `line` is given. Raises BadRecord with the place."""
-    where = f"{path} line {line}" if line else str(path)
-    try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
-    except json.JSONDecodeError as error:
-        place = f"{path} line {(line or 1) + error.lineno - 1} column {error.colno}"
-        found = repr(text[error.pos : error.pos + 20]) if text[error.pos :].strip() else "the end"
-        raise BadRecord(place, f"malformed JSON ({error.msg}), found {found}; correct it") from error
-    except RecursionError as error:
-        raise BadRecord(where, TOO_DEEP) from error
-    except ValueError as error:  # Python does not parse an integer of thousands of digits
-        raise BadRecord(where, "a number is too long to read; shorten it or remove it") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> Record:
-    record = dict(pairs)
-    for key, count in Counter(key for key, _ in pairs).items() if len(record) < len(pairs) else ():
-        if count > 1:
-            record[key] = _Flaw(f"the key {key[:30]!r} appears {count} times in one object; keep one")
-    return record
-
-
-def _constant(name: str) -> _Flaw:
-    return _Flaw(f"{name} is not JSON; write a number or null, or remove it")
-
-
-def _checked(where: str, value: Any) -> Located:
-    """Return `(where, value)`. Raises BadRecord if the value is not an object or has a flaw in it."""
-    try:
-        problem = _first_problem(value)
-    except RecursionError:
-        problem = TOO_DEEP
-    if problem:
-        raise BadRecord(where, problem)
-    if not isinstance(value, dict):
-        raise BadRecord(where, f"found {kind(value)}, expected an object with texts, {{'key': 'text', ...}}")
-    return where, value
-
-
-def _first_problem(value: Any) -> str | None:
-    if isinstance(value, _Flaw):
-        return value.problem
-    if isinstance(value, str):
-        return _broken_character(value)
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next((problem for child in inner if (problem := _first_problem(child))), None)
-
-
-def _broken_character(text: str) -> str | None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return f"the character {text[error.start]!r} is a lone surrogate; remove it or write the complete pair"
-    return None
+def _is_header(start: bytes) -> bool:
+    """Whether the first line of a file of unknown kind looks like the names of a table's columns."""
+    first_line = start.decode("utf-8-sig", errors="replace").lstrip().partition("\n")[0]
+    return _HEADER.fullmatch(first_line) is not None

@@ -104,6 +104,18 @@ def key_names(record: Record) -> str:
     return f"found {names}{', ...' if len(record) > 6 else ''}" if record else "found no keys"
 
 
+def broken_character(text: str) -> str | None:
+    """What is wrong with a text that UTF-8 cannot encode, or None. A byte that was not UTF-8 is a surrogate in it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        character = text[error.start]
+        if "\udc80" <= character <= "\udcff":
+            return f"byte 0x{ord(character) - 0xDC00:02x} is not UTF-8; save the file as UTF-8"
+        return f"the character {character!r} is a lone surrogate; remove it or write the complete pair"
+    return None
+
+
 def _refusal(name: str, bad: Sequence[BadRecord], total: int) -> str:
     """One line: the first bad record in full, the next ones, the counts, and the advice."""
     if total == 1:

@@ -137,21 +137,6 @@ def test_a_record_without_a_known_format_is_refused(tmp_path: Path, record: obje
     assert message.startswith(f"x.json record 2{reason}" if reason[0] == "," else f"x.json record 2: {reason}")
 
 
-def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    path.write_text('[{"instruction": "a", "chosen": "b", "rejected": "c", "chosen": "d"}]', encoding="utf-8")
-    assert refusal(path) == "x.json record 1: the key 'chosen' appears 2 times in one object; keep one"
-
-
-def test_a_missing_file_is_reported_with_the_flag_to_pass(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError) as caught:
-        load_preferences(tmp_path / "none.json")
-    assert str(caught.value).startswith(
-        f"{tmp_path / 'none.json'} not found; pass a JSON or JSONL file with --data, such as "
-    )
-    assert "Data/preference_data.json" in str(caught.value) and "\n" not in str(caught.value)
-
-
 def test_preferences_are_immutable() -> None:
     with pytest.raises(AttributeError):
         Preference("x.json record 1", HI, "Hello.", "No.").chosen = "No."  # type: ignore[misc]

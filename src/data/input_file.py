@@ -1,0 +1,166 @@
+"""Open a data file: a regular file or a pipe, decompressed, and recognised by its first bytes."""
+
+import codecs
+import gzip
+import io
+import os
+import select
+import stat
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from src.common.disk import format_bytes
+
+START_BYTES = 4096
+MAX_PIPE_BYTES = 2_000_000_000
+PIPE_TIMEOUT_S = 60.0
+_MAX_EXPANSION, ALWAYS_ALLOWED_BYTES = 200, 100_000_000  # text is compressed to between a third and a fiftieth
+
+_GZIP = b"\x1f\x8b"
+PARQUET = b"PAR1"
+# The first bytes of files that hold no records for us: what they are, and what to do.
+_OTHER_FORMATS = {
+    b"version https://git-lfs": "is a pointer of Git LFS, not the data; run: git lfs pull",
+    b"{\\rtf": "is an RTF document; save it as plain text",
+    b"%PDF": "is a PDF document",
+    b"ARROW1": "is an Arrow file; convert it to Parquet or JSONL",
+    b"\xff\xff\xff\xff": "is an Arrow file; convert it with datasets.load_from_disk(FOLDER).to_json('data.jsonl')",
+    b"SQLite format 3": "is an SQLite database; export the table as CSV",
+    b"\xd0\xcf\x11\xe0": "is an old Office document; save a table as CSV (UTF-8)",
+    b"BZh": "is compressed by bzip2; unpack it with bunzip2",
+    b"\xfd7zXZ": "is compressed by xz; unpack it with unxz",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd; unpack it with unzstd",
+    b"7z\xbc\xaf": "is a 7-Zip archive; unpack it",
+    b"Rar!": "is a RAR archive; unpack it",
+    b"\x89PNG": "is a PNG image",
+    b"\xff\xd8\xff": "is a JPEG image",
+    b"GIF8": "is a GIF image",
+    b"RIFF": "is a sound or image file",
+    b"\x7fELF": "is a program",
+    b"\x80": "is a Python pickle; write it as JSON",
+}
+_WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml")
+
+
+@contextmanager
+def open_data(path: Path) -> Generator[io.BufferedReader, None, None]:
+    """Open a file or a pipe for reading bytes, which are decompressed if they are gzip. The stream cannot seek.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: the path is a folder.
+        ValueError: it is a device, or a pipe without a writer or without an end. Reading raises ValueError for damaged
+            gzip, and for data that expands to many times its size.
+    """
+    with _open_raw(path) as raw:
+        stream: io.BufferedReader = io.BufferedReader(raw, 1 << 18)
+        if not stream.peek(len(_GZIP)).startswith(_GZIP):
+            yield stream
+            return
+        size = os.stat(path).st_size
+        limit = max(_MAX_EXPANSION * size, ALWAYS_ALLOWED_BYTES) if size else MAX_PIPE_BYTES
+        expanded = gzip.GzipFile(fileobj=stream)
+        yield io.BufferedReader(
+            _Limited(
+                expanded, limit, f"{path} expands to over {format_bytes(limit)}, more than a data file does", path
+            ),
+            1 << 18,
+        )
+
+
+def refuse_other_formats(path: Path, start: bytes) -> None:
+    """Raise ValueError if the first bytes of a file are those of an image, archive, web page or other known format."""
+    for signature, description in _OTHER_FORMATS.items():
+        if start.startswith(signature):
+            raise ValueError(f"{path} {description}")
+    if start.startswith(b"PK\x03\x04"):
+        raise ValueError(f"{path} {_zip_kind(start)}")
+    if start[257:262] == b"ustar":
+        raise ValueError(f"{path} is a tar archive; unpack it and pass a file in it")
+    if start.removeprefix(codecs.BOM_UTF8).lstrip()[:20].lower().startswith(_WEB_PAGE):
+        raise ValueError(f"{path} is a web page or XML, not the data; download the file itself (its raw version)")
+    if b"\0" in start and text_encoding(start) == "utf-8-sig":
+        raise ValueError(f"{path} has bytes of zero in it, so it is not UTF-8 text; save it as UTF-8")
+
+
+def text_encoding(start: bytes) -> str:
+    """The codec of a text that begins with these bytes: UTF-8, or UTF-16 or UTF-32 if it has their byte order mark."""
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
+def _zip_kind(start: bytes) -> str:
+    if b"xl/" in start or b"[Content_Types].xml" in start:
+        return "is an Excel workbook or another Office document; save a table as CSV (UTF-8)"
+    return "is a zip archive; unpack it and pass a file in it"
+
+
+def _open_raw(path: Path) -> io.RawIOBase:
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} not found; pass a file with --data, such as Data/instruction_data.json (instruction tuning) or "
+            "Data/preference_data.json (preferences)"
+        )
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode):
+        return io.FileIO(path)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{path} is a folder; {_advice_for(path)}")
+    if stat.S_ISFIFO(mode):
+        size = format_bytes(MAX_PIPE_BYTES)
+        return _Limited(_Pipe(path), MAX_PIPE_BYTES, f"{path} gave over {size}; save the data to a file", path)
+    raise ValueError(f"{path} is a device or socket, expected a file or a pipe")
+
+
+def _advice_for(folder: Path) -> str:
+    suffixes = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".gz")
+    files = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in suffixes)
+    return f"pass one of its files, such as {folder / files[0]}" if files else "pass a file"
+
+
+class _Pipe(io.RawIOBase):
+    """A pipe, read without waiting forever for a writer that never comes or never writes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._descriptor = path, os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
+        if not select.select([self._descriptor], [], [], PIPE_TIMEOUT_S)[0]:
+            raise ValueError(f"{self._path}: nothing came through the pipe for {PIPE_TIMEOUT_S:g} s")
+        data = os.read(self._descriptor, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+class _Limited(io.RawIOBase):
+    """Reads another stream, and refuses to read more than a number of bytes."""
+
+    def __init__(self, stream: io.RawIOBase | gzip.GzipFile, limit: int, problem: str, path: Path) -> None:
+        self._stream, self._left, self._problem, self._path = stream, limit, problem, path
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
+        try:
+            data = self._stream.read(len(buffer)) or b""
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(
+                f"{self._path} is a damaged or incomplete gzip file ({error}); download it again"
+            ) from None
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError(self._problem)
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,0 +1,77 @@
+"""Find the records in one JSON object: a record alone, a list among other keys, or the columns of a table."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from src.data.records import Record, key_names, kind
+
+# A key of these belongs to a record. An object without any of them may have its records inside.
+_RECORD_KEYS = {
+    "answer", "chosen", "completion", "conversation", "conversations", "dialog", "dialogue", "instruction", "messages",
+    "output", "prompt", "query", "question", "rejected", "response",
+}  # fmt: skip
+_TRAIN_SPLITS = ("train", "training")
+_SPLITS = {*_TRAIN_SPLITS, "dev", "eval", "test", "val", "valid", "validation"}
+
+
+def records_in(name: str, value: Any, notify: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
+    """Yield the records in the one value of a JSON file, each with its place. Of several splits, train is read.
+
+    Raises ValueError if the value is no object, or has several lists of records.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: found {kind(value)}, expected a list of records, or one JSON object per line")
+    table = _table_rows(value)
+    if table is not None:
+        yield from _numbered(f"{name} row", table)
+    elif _is_record(value):
+        yield f"{name} record 1", value
+    else:
+        key, records = _only_list(name, value, notify)
+        yield from _numbered(f"{name} {key[:30]!r} record", records)
+
+
+def _numbered(label: str, records: list[Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"{label} {number}", record) for number, record in enumerate(records, start=1))
+
+
+def _is_record(value: Record) -> bool:
+    return any(key.casefold() in _RECORD_KEYS for key in value)
+
+
+def _table_rows(value: Record) -> list[Any] | None:
+    """The rows of a table in pandas' orientation "split", "columns", "list" or "index"; None for anything else."""
+    columns, inner = value.get("columns"), list(value.values())
+    if isinstance(columns, list) and isinstance(value.get("data"), list):
+        return [dict(zip(map(str, columns), row, strict=False)) for row in value["data"] if isinstance(row, list)]
+    if all(isinstance(column, dict) for column in inner) and inner:
+        labels = list(inner[0])
+        if all(label.isdigit() for label in labels) and all(list(column) == labels for column in inner):
+            return [{key: column[label] for key, column in value.items()} for label in labels]
+        return inner if all(map(_is_record, inner)) else None
+    if len(value) > 1 and all(_is_column(column) and len(column) == len(inner[0]) for column in inner):
+        return [dict(zip(value, row, strict=True)) for row in zip(*inner, strict=True)]
+    return None
+
+
+def _is_column(value: Any) -> bool:
+    """Whether a list has one value per row. A list of objects is a chat, or a list of records."""
+    return isinstance(value, list) and not any(isinstance(item, dict) for item in value)
+
+
+def _only_list(name: str, value: Record, notify: Callable[[str], None]) -> tuple[str, list[Any]]:
+    """The key and the items of the one list of records in an object, or of its training split."""
+    lists = {key: inner for key, inner in value.items() if isinstance(inner, list)}
+    found = {key: inner for key, inner in lists.items() if any(isinstance(item, dict) for item in inner)} or lists
+    train = next((key for key in found if key.casefold() in _TRAIN_SPLITS), None)
+    if train and len(found) > 1 and all(key.casefold() in _SPLITS for key in found):
+        others = ", ".join(f"{key!r} ({len(inner):,})" for key, inner in found.items() if key != train)
+        notify(f"note: {name}: reading the {len(found[train]):,} records in {train!r}; not reading {others}")
+        return train, found[train]
+    if len(found) != 1:
+        lists_found = f"found {len(found) or 'no'} lists of records in one object"
+        raise ValueError(f"{name}: {lists_found} ({key_names(value)}), expected one; write it to a file of its own")
+    [(key, records)] = found.items()
+    if not records:
+        raise ValueError(f"{name}: the list is empty; expected at least one record")
+    return key, records
