@@ -3,6 +3,11 @@
 With --prompt it answers once and prints only the answer on stdout. Piped lines are answered one after another.
 """
 
+if __name__ == "__main__":  # at the top: see run_module
+    from src.program import run_module
+
+    run_module("chat")
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +17,7 @@ from src.chat.session import ChatSession
 from src.chat.start import ChatFlags, is_interactive, load_chat_model, parse_chat_flags
 from src.chat.terminal import chat_loop, read_lines
 from src.common.messages import naming_file
-from src.program import DONE, INTERRUPTED, run_script
+from src.program import DONE, INTERRUPTED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,3 @@ def open_session(flags: Flags, screen: Screen) -> ChatSession:
 def chat(session: ChatSession, screen: Screen) -> None:
     commands = common_commands(session)
     chat_loop(session, screen, commands, read_lines(screen, commands))
-
-
-if __name__ == "__main__":
-    run_script(main, out_of_memory="use a smaller model, or --quantize int8")

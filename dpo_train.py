@@ -4,6 +4,11 @@ Rafailov et al. 2023: make the chosen response more likely than the rejected one
 that training starts from. micro and tiny have their own defaults: src/training/recipes.py.
 """
 
+if __name__ == "__main__":  # at the top: see run_module
+    from src.program import run_module
+
+    run_module("dpo_train", outlives_output=True)
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,10 +27,9 @@ from src.data.examples import preference_examples, split_examples, warn_unknown_
 from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
-from src.program import run_script
 from src.runtime import choose_runtime
 from src.tokenizer import describe
-from src.training.flags import OUT_OF_MEMORY, TrainingFlags
+from src.training.flags import TrainingFlags
 from src.training.losses import PreferenceLoss, preference_loss
 from src.training.out_folder import claimed
 from src.training.recipes import apply_recipe, size_name
@@ -139,7 +143,3 @@ def make_reference(
     }
     batches: DataLoader = DataLoader(ExampleDataset(pairs, flags.seed), flags.batch_size, collate_fn=pack_pairs)
     return Reference(frozen.requires_grad_(False), batches, flags.out / REFERENCE, identity)
-
-
-if __name__ == "__main__":
-    run_script(main, out_of_memory=OUT_OF_MEMORY)

@@ -3,6 +3,11 @@
 Prints what the model generates before and after. The weights come from the Hugging Face hub, or from --weights.
 """
 
+if __name__ == "__main__":  # at the top: see run_module
+    from src.program import run_module
+
+    run_module("finetune_gpt2", outlives_output=True)
+
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,11 +20,10 @@ from src.data.batching import StepLoader
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from src.model.load_gpt2 import load_gpt2
-from src.program import run_script
 from src.runtime import choose_runtime
 from src.tokenizer import describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
-from src.training.flags import OUT_OF_MEMORY, TextTrainingFlags
+from src.training.flags import TextTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
 from src.training.recipes import size_name
@@ -138,7 +142,3 @@ def load_pretrained(flags: Flags) -> tuple[GPTModel, Path]:
     save_checkpoint(path, {**description, "tokenizer": tokenizer, "model": model.state_dict()})
     print(f"weights: {flags.source}, saved as {path}")
     return model, path
-
-
-if __name__ == "__main__":
-    run_script(main, out_of_memory=OUT_OF_MEMORY)

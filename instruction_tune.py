@@ -4,6 +4,11 @@ The loss is on the response tokens and the end-of-text after them; the rest of a
 micro and tiny have their own defaults: src/training/recipes.py.
 """
 
+if __name__ == "__main__":  # at the top: see run_module
+    from src.program import run_module
+
+    run_module("instruction_tune", outlives_output=True)
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +23,10 @@ from src.data.examples import instruction_examples, show_mask, split_examples, w
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
-from src.program import DONE, run_script
+from src.program import DONE
 from src.runtime import choose_runtime
 from src.tokenizer import Encoding, describe, load_encoding
-from src.training.flags import OUT_OF_MEMORY, TrainingFlags
+from src.training.flags import TrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
 from src.training.recipes import apply_recipe, size_name
@@ -126,7 +131,3 @@ def tokenizer_of(base: str) -> Encoding:
         if base != "auto":
             raise
         return load_encoding(None)
-
-
-if __name__ == "__main__":
-    run_script(main, out_of_memory=OUT_OF_MEMORY)

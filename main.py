@@ -1,5 +1,10 @@
 """python main.py: train a GPT from scratch. micro and tiny have their own defaults: src/training/recipes.py."""
 
+if __name__ == "__main__":  # at the top: see run_module
+    from src.program import run_module
+
+    run_module("main", outlives_output=True)
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,11 +21,10 @@ from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.data.text import TextWindows, TokenArray, choose_encoding, load_tokens, split_tokens
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
-from src.program import run_script
 from src.runtime import Runtime, choose_runtime, seed_step
 from src.tokenizer import Encoding, describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
-from src.training.flags import OUT_OF_MEMORY, TextTrainingFlags
+from src.training.flags import TextTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
 from src.training.recipes import apply_recipe, size_name
@@ -144,7 +148,3 @@ def train(
     stage = make_stage(flags, generator, train_steps, StepLoader(val_loader) if val_loader else None)
     with claimed(flags.out, stage.name):
         return run_stage(stage, model, flags, runtime)
-
-
-if __name__ == "__main__":
-    run_script(main, out_of_memory=OUT_OF_MEMORY)

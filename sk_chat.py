@@ -5,6 +5,11 @@ saved for all conversations. With --prompt it answers once and prints only the a
 answered one after another.
 """
 
+if __name__ == "__main__":  # at the top: see run_module
+    from src.program import run_module
+
+    run_module("sk_chat")
+
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +22,7 @@ from src.chat.start import ChatFlags, LoadedChatModel, is_interactive, load_chat
 from src.chat.terminal import chat_loop, read_lines
 from src.cli import flag
 from src.common.messages import naming_file
-from src.program import DONE, INTERRUPTED, run_script
+from src.program import DONE, INTERRUPTED
 from src.sk_integration.sk_import import import_semantic_kernel
 
 if TYPE_CHECKING:
@@ -86,7 +91,3 @@ def chat(assistant: "Assistant", model: LoadedChatModel, screen: Screen) -> None
 
         history = TypedHistory(assistant.store.folder / "typed_lines", screen.notify)
     chat_loop(assistant, screen, commands, read_lines(screen, commands, history))
-
-
-if __name__ == "__main__":
-    run_script(main, out_of_memory="use a smaller model, or --quantize int8")

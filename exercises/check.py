@@ -20,6 +20,9 @@ from types import ModuleType
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python exercises/check.py` without -m
+    from src.program import run_module
+
+    run_module("exercises.check")
 
 from exercises.checks.attention import CHECKS as ATTENTION
 from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
@@ -27,7 +30,7 @@ from exercises.checks.judging import CallFailedError
 from exercises.checks.time_limit import TIME_LIMIT_S, TimeIsUpError, time_limit
 from src.cli import Parser
 from src.common.messages import one_line
-from src.program import BAD_USAGE, INTERRUPTED, run_script
+from src.program import BAD_USAGE, INTERRUPTED
 
 DONE, TO_DO, NOT_YET, TOO_LONG = "done", "to do", "not yet", f"not yet: timed out after {TIME_LIMIT_S} s"
 SHAPE = re.compile(r"\((\.\.\.|[A-Z]\b|\))")  # the start of a shape in a docstring: (..., S), (B, T, C) or ()
@@ -202,7 +205,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-if __name__ == "__main__":
-    run_script(main)

@@ -5,6 +5,11 @@ A smaller stride gives each token more context, and takes longer. Compare perple
 and stride are the same. Bits per byte can be compared across lossless tokenizers, such as GPT-2's.
 """
 
+if __name__ == "__main__":  # at the top: see run_module
+    from src.program import run_module
+
+    run_module("src.evaluate")
+
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +29,6 @@ from src.data.text import TokenArray, load_tokens
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
-from src.program import run_script
 from src.runtime import choose_runtime, keep_freed_memory
 from src.tokenizer import Encoding
 
@@ -144,7 +148,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     loss = text_loss(model, ids, context_length, stride)
     print_result(loss, ids, base.encoding, time.perf_counter() - start)
     return 0
-
-
-if __name__ == "__main__":
-    run_script(main, out_of_memory="lower --context-length, use a smaller model, or --quantize int8")

@@ -5,6 +5,11 @@ template if the model was tuned with it. If the model has GPT-2's vocabulary, th
 or --weights.
 """
 
+if __name__ == "__main__":  # at the top: see run_module
+    from src.program import run_module
+
+    run_module("src.export_hf", outlives_output=True)
+
 import json
 import os
 import shutil
@@ -23,7 +28,6 @@ from src.data.prompts import TEMPLATE, as_jinja
 from src.model.config import GPTConfig
 from src.model.hub import CONFIG_FILE
 from src.model.load_gpt2 import CONFIG_KEYS, TRANSPOSED
-from src.program import run_script
 from src.tokenizer.gpt2 import END_OF_TEXT, vocabulary_file
 
 WEIGHTS_FILE = "model.safetensors"
@@ -120,7 +124,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("tokenizer  none: Hugging Face has no word tokenizer of this kind; use the checkpoint's own")
     print(f"written to {out}; load it with transformers: AutoModelForCausalLM.from_pretrained({str(out)!r})")
     return 0
-
-
-if __name__ == "__main__":
-    run_script(main)

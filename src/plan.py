@@ -5,6 +5,11 @@ is measured and the rest extrapolated. Memory is the sum of everything that a st
 fragmentation, as measured on a CPU. Dropout needs more of both and is not included.
 """
 
+if __name__ == "__main__":  # at the top: see run_module
+    from src.program import run_module
+
+    run_module("src.plan")
+
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +22,6 @@ from src.common.machine import usable_memory
 from src.data.batching import Batch
 from src.model.config import GPTConfig
 from src.model.gpt import GPT_CONFIGS, GPTModel
-from src.program import run_script
 from src.runtime import Runtime, choose_runtime, keep_freed_memory
 from src.training.loop import accumulate, update
 from src.training.losses import language_model_loss
@@ -140,7 +144,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"step    {windows} windows of {flags.context_length} tokens, {flags.optimizer}: about {per_step:.3g} s")
     print(f"run     {speed:,.0f} tokens per second, a million in about {1e6 / speed / 60:,.1f} min")
     return 0
-
-
-if __name__ == "__main__":
-    run_script(main, out_of_memory="lower --batch-size or --context-length, or use a smaller --model")

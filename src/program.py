@@ -1,39 +1,150 @@
-"""Run a script: exit codes, signals, and errors as one line on stderr."""
+"""Run a script: exit codes, signals, output, and errors as one line on stderr."""
 
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import fields
+from importlib import import_module
 from io import TextIOWrapper
-from typing import NoReturn
+from types import ModuleType
+from typing import NoReturn, TextIO, cast
 
 from src.common.messages import one_line
+from src.common.output import Output
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
-def run_script(main: Callable[[], int], *, out_of_memory: str = "use a smaller model") -> NoReturn:
+def run_module(name: str, *, outlives_output: bool = False) -> NoReturn:
+    """Import a script and run its `main`, as run_script does.
+
+    A script calls this at its top. So Ctrl-C or a missing package is one line while its imports run, too.
+    """
+
+    def advice() -> str:
+        flags = getattr(sys.modules.get(name), "Flags", None)
+        return out_of_memory_advice([field.name for field in fields(flags)] if flags else [])
+
+    run_script(lambda: _import(name).main(), out_of_memory=advice, outlives_output=outlives_output)
+
+
+def run_script(
+    main: Callable[[], int],
+    *,
+    out_of_memory: Callable[[], str] = lambda: "use a smaller model",
+    outlives_output: bool = False,
+) -> NoReturn:
     """Run a script's `main` and exit with its exit code. An error that the user can cause is one line on stderr.
 
-    out_of_memory: what the user of this script can do if memory runs out.
+    out_of_memory: returns what the user of this script can do if memory runs out.
+    outlives_output: the script does more than print, so it continues if its output cannot be written. Other scripts
+    end: quietly if the reader of a pipe, such as `head`, has read enough, with an error if the disk is full.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="replace")
-    try:
-        code = main()
-    except KeyboardInterrupt:
-        print("\ninterrupted; everything saved so far is intact", file=sys.stderr)
-        code = INTERRUPTED
-    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        code = _failed(f"out of memory; {out_of_memory}" if _is_out_of_memory(error) else one_line(error))
-    try:
-        print(end="", flush=True)
-    except OSError as error:  # broken pipe or full disk: flushing stdout again at exit would fail, too
-        code = code or _failed(one_line(error))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for number in termination_signals():
+        signal.signal(number, _interrupt)
+    _open_standard_streams()
+    stdout, stderr = _outputs(outlives_output)
+    with redirect_stdout(stdout), redirect_stderr(stderr):
+        code = _exit_code(main, out_of_memory)
+        try:
+            with suppress(SystemExit):  # the reader of a pipe has read enough
+                stdout.flush()
+        except OSError as error:
+            code = code or _failed(one_line(error))
     sys.exit(code)
+
+
+def termination_signals() -> list[signal.Signals]:
+    """The signals that end a script as Ctrl-C does: SIGTERM, and SIGHUP when the terminal closes.
+
+    nohup makes its command ignore SIGHUP: then it is not among them. Windows has no SIGHUP.
+    """
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
+        return [signal.SIGTERM]
+    return [signal.SIGTERM, hangup]
+
+
+def out_of_memory_advice(flags: Collection[str]) -> str:
+    """What the user of a script with these flags (names of fields) can do if memory runs out."""
+    halve = "halve --batch-size and double --grad-accum, which trains the same"
+    by_flag = {
+        "batch_size": f"{halve} (with --no-resume if a run is unfinished)"
+        if "resume" in flags
+        else "lower --batch-size",
+        "context_length": "lower --context-length",
+        "quantize": "pass --quantize int8",
+        "model": "use a smaller model",
+        "base": "use a smaller model",
+    }
+    advice = [text for flag, text in by_flag.items() if flag in flags]
+    return ", or ".join(advice) or "close other programs"
+
+
+def _import(name: str) -> ModuleType:
+    """Import a module. Ctrl-C and the termination signals end the process at once.
+
+    As a KeyboardInterrupt they could come out of a library as any other error.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *termination_signals())}
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _exit_at_once)
+    try:
+        return import_module(name)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _exit_code(main: Callable[[], int], out_of_memory: Callable[[], str]) -> int:
+    try:
+        return main()
+    except SystemExit as ended:  # raised by the parser, or because the reader of a pipe has read enough
+        return int(ended.code or DONE)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except ModuleNotFoundError as error:
+        return _failed(f"the package {error.name} is missing; install it: pip install -r requirements.txt")
+    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        return _failed(f"out of memory; {out_of_memory()}" if _is_out_of_memory(error) else one_line(error))
+
+
+def _outputs(outlives_output: bool) -> tuple[TextIO, TextIO]:
+    """Wrap stdout and stderr."""
+
+    def stdout_lost(error: OSError) -> None:
+        if outlives_output:
+            print(f"note: stdout cannot be written ({error.strerror}); continuing without it", file=sys.stderr)
+        elif isinstance(error, BrokenPipeError):
+            sys.exit(DONE)
+        else:
+            raise OSError(f"stdout cannot be written ({error.strerror})") from error
+
+    def stderr_lost(error: OSError) -> None:
+        if outlives_output:
+            print(f"note: stderr cannot be written ({error.strerror}); continuing without it")
+
+    streams = ((sys.stdout, stdout_lost), (sys.stderr, stderr_lost))
+    stdout, stderr = (cast(TextIO, Output(_utf8(stream), on_loss)) for stream, on_loss in streams)
+    return stdout, stderr
+
+
+def _utf8(stream: TextIO | None) -> TextIO:
+    if stream is None:  # closed before the script started
+        return open(os.devnull, "w", encoding="utf-8")
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(encoding="utf-8", errors="replace")
+    return stream
+
+
+def _open_standard_streams() -> None:
+    """Open those of the descriptors 0 to 2 that are closed. A file that got such a number would get C's messages."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -43,6 +154,15 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _exit_at_once(*_: object) -> NoReturn:
+    os._exit(_interrupted())
+
+
+def _interrupted() -> int:
+    print("\ninterrupted; everything saved so far is intact", file=sys.stderr, flush=True)
+    return INTERRUPTED
 
 
 def _failed(message: str) -> int:

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import ModuleType
-from typing import Any, Literal, get_type_hints
+from typing import IO, Any, Literal, get_type_hints
 
 import pytest
 
@@ -22,13 +24,14 @@ import finetune_gpt2
 import instruction_tune
 import main
 import sk_chat
+from src import evaluate as evaluate_module
+from src import export_hf as export_module
+from src import plan as plan_module
 from src.chat.session import ChatSession
 from src.chat.start import load_chat_model
 from src.cli import flag, flag_name, parse
-from src.evaluate import main as evaluate
 from src.model.decoding.sampling import SamplingSettings
-from src.plan import main as plan
-from src.program import run_script
+from src.program import out_of_memory_advice, run_module, run_script, termination_signals
 from src.training import checkpoints, stage
 from src.training import run as training_run
 from src.training.flags import TrainingFlags
@@ -84,7 +87,7 @@ def exit_code(main: Callable[[], int]) -> int | None:
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Restore the signal handlers that `run_script` changes."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *termination_signals())}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -325,6 +328,11 @@ def test_help_shows_choices_negations_and_percent_signs(capsys) -> None:
             "error: out of memory; use a smaller model\n",
         ),
         (ImportError("no module"), "error: no module\n"),
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch"),
+            "error: the package torch is missing; install it: pip install -r requirements.txt\n",
+        ),
+        (ValueError("a\x1b[2Jb"), "error: a\\x1b[2Jb\n"),
         (MemoryError(), OUT_OF_MEMORY),
         (KeyboardInterrupt(), "\ninterrupted; everything saved so far is intact\n"),
     ],
@@ -337,33 +345,42 @@ def test_an_error_is_one_line_and_an_exit_code(error: BaseException, line: str, 
     assert capsys.readouterr() == ("", line)
 
 
-def out_of_memory_advice(script: ModuleType) -> str:
-    """What a script passes to run_script as out_of_memory."""
-    [call] = [
-        node
-        for node in ast.walk(ast.parse(inspect.getsource(script)))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "run_script"
+@pytest.mark.parametrize("script", [*SCRIPTS, plan_module, evaluate_module, export_module], ids=lambda s: s.__name__)
+def test_out_of_memory_advice_names_flags_that_the_script_has(script: ModuleType) -> None:
+    flags = [field.name for field in dataclasses.fields(script.Flags)]
+    advice = out_of_memory_advice(flags)
+    assert set(re.findall(r"--(?:no-)?([a-z-]+)", advice)) <= {name.replace("_", "-") for name in flags}
+    assert "use a smaller model" in advice
+    assert ("--batch-size" in advice) == ("batch_size" in flags)
+
+
+def test_out_of_memory_advice_of_a_script_without_a_model() -> None:
+    assert out_of_memory_advice([]) == "close other programs"
+
+
+@pytest.mark.parametrize(
+    ("script", "outlives_output"),
+    [
+        *((script, True) for script in (*TRAINING, export_module)),
+        *((script, False) for script in (*CHATS, plan_module, evaluate_module)),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_scripts_start_before_their_imports(script: ModuleType, outlives_output: bool) -> None:
+    _, guard = ast.parse(inspect.getsource(script)).body[:2]
+    call = f"run_module('{script.__name__}'{', outlives_output=True' if outlives_output else ''})"
+    assert ast.unparse(guard).splitlines() == [
+        "if __name__ == '__main__':",
+        "    from src.program import run_module",
+        f"    {call}",
     ]
-    [advice] = [keyword.value for keyword in call.keywords if keyword.arg == "out_of_memory"]
-    return advice.value if isinstance(advice, ast.Constant) else getattr(script, ast.unparse(advice))
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, *map(inspect.getmodule, (evaluate, plan))], ids=lambda s: s.__name__)
-def test_out_of_memory_advice_names_flags_that_the_script_has(script: ModuleType, capsys) -> None:
-    with pytest.raises(SystemExit):
-        script.main(["--help"])
-    flags = re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out)
-    named = re.findall(r"--[a-z][a-z0-9-]*", out_of_memory_advice(script))
-    assert named and set(named) <= set(flags)
-
-
-def test_a_script_prints_its_own_out_of_memory_advice(capsys) -> None:
-    def fail() -> int:
-        raise MemoryError
-
-    with pytest.raises(SystemExit):
-        run_script(fail, out_of_memory="close something")
-    assert capsys.readouterr().err == "error: out of memory; close something\n"
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+def test_nohup_is_respected() -> None:
+    assert termination_signals() == [signal.SIGTERM, signal.SIGHUP]
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert termination_signals() == [signal.SIGTERM]
 
 
 def test_a_bug_keeps_its_traceback() -> None:
@@ -382,12 +399,13 @@ def test_bad_usage_exits_with_code_2(capsys, monkeypatch) -> None:
     assert capsys.readouterr().err == "main.py: --epochs must be at least 1, got 0; see python main.py --help\n"
 
 
-def test_sigterm_ends_a_script_that_ignores_sigint() -> None:
+@pytest.mark.parametrize("number", termination_signals())
+def test_a_termination_signal_ends_a_script_that_ignores_sigint(number: signal.Signals) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     reached = []
 
     def work() -> int:
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
         reached.append("the end")
         return 0
 
@@ -395,13 +413,11 @@ def test_sigterm_ends_a_script_that_ignores_sigint() -> None:
     assert not reached
 
 
-def run_in_a_process(body: str, folder: Path, **options: Any) -> subprocess.CompletedProcess:
+def run_in_a_process(body: str, folder: Path, call: str = "run_script(main)", **options: Any) -> CompletedProcess:
     """Run a script whose main is `body`."""
     file = folder / "script.py"
-    lines = [f"import sys; sys.path.insert(0, {str(ROOT)!r})", "from src.program import run_script", "def main():"]
-    file.write_text(
-        "\n".join([*lines, *(f"    {line}" for line in body.splitlines()), "run_script(main)"]), encoding="utf-8"
-    )
+    lines = [f"import sys; sys.path.insert(0, {str(ROOT)!r})", "from src.program import *", "def main():"]
+    file.write_text("\n".join([*lines, *(f"    {line}" for line in body.splitlines()), call]), encoding="utf-8")
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0", "PYTHONUNBUFFERED": ""}
     return subprocess.run([sys.executable, str(file)], env=environment, stderr=subprocess.PIPE, timeout=60, **options)
 
@@ -410,18 +426,89 @@ def test_output_is_utf8_in_every_terminal(tmp_path: Path) -> None:
     body = 'print("Ž → 字 \\udcff")\nraise ValueError("Ωmega")'
     ended = run_in_a_process(body, tmp_path, stdout=subprocess.PIPE)
     assert ended.returncode == 1
-    assert ended.stdout.decode("utf-8").strip() == "Ž → 字 ?"
+    assert ended.stdout.decode("utf-8").strip() == r"Ž → 字 \udcff"
     assert ended.stderr.decode("utf-8").strip() == "error: Ωmega"
 
 
-@pytest.mark.parametrize("lines", [1, 100_000])
-def test_a_broken_pipe_is_one_line_and_exit_code_1(tmp_path: Path, lines: int) -> None:
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ("print('x'); return 0", 0, ""),
+        ("print('x'); return 1", 1, ""),
+        ("for i in range(5000): print(i)\nraise KeyError", 0, ""),
+        ("print('x'); raise ValueError('bad')", 1, "error: bad"),
+        ("print('x'); sys.exit(2)", 2, ""),
+    ],
+)
+def test_a_closed_pipe_ends_a_script_quietly(tmp_path: Path, body: str, code: int, message: str) -> None:
+    with closed_pipe() as pipe:
+        ended = run_in_a_process(body, tmp_path, stdout=pipe)
+    assert (ended.returncode, ended.stderr.decode().strip()) == (code, message)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    ("call", "code", "message"),
+    [
+        ("run_script(main)", 1, "error: stdout cannot be written (No space left on device)"),
+        (
+            "run_script(main, outlives_output=True)",
+            0,
+            "note: stdout cannot be written (No space left on device); continuing without it",
+        ),
+    ],
+)
+def test_a_full_disk_ends_only_scripts_that_do_no_more_than_print(
+    tmp_path: Path, call: str, code: int, message: str
+) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = run_in_a_process("for i in range(5000): print(i)\nreturn 0", tmp_path, call, stdout=full)
+    assert (ended.returncode, ended.stderr.decode().strip()) == (code, message)
+
+
+@contextmanager
+def closed_pipe() -> Iterator[IO[bytes]]:
+    """A pipe that nobody reads."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as pipe:
-        ended = run_in_a_process(f"for i in range({lines}): print(i)\nreturn 0", tmp_path, stdout=pipe)
-    assert ended.returncode == 1
-    assert len(ended.stderr.splitlines()) == 1 and ended.stderr.startswith(b"error: ")
+        yield pipe
+
+
+def test_a_run_outlives_a_closed_pipe(tmp_path: Path) -> None:
+    body = "for i in range(5000): print(i)\nopen('end', 'w').close()\nreturn 130"
+    with closed_pipe() as pipe:
+        ended = run_in_a_process(body, tmp_path, "run_script(main, outlives_output=True)", stdout=pipe, cwd=tmp_path)
+    assert ended.returncode == 130 and (tmp_path / "end").exists()
+    assert ended.stderr.decode().strip() == "note: stdout cannot be written (Broken pipe); continuing without it"
+
+
+@pytest.mark.parametrize(
+    ("imported", "code", "message"),
+    [
+        ("import missing_package", 1, "error: the package missing_package is missing; install it: pip install -r"),
+        (
+            "import signal\ntry: signal.raise_signal(signal.SIGINT)\nexcept BaseException: raise ImportError from None",
+            130,
+            "interrupted; everything saved so far is intact",
+        ),
+    ],
+)
+def test_a_failing_import_is_one_line(tmp_path: Path, imported: str, code: int, message: str) -> None:
+    (tmp_path / "library.py").write_text(imported, encoding="utf-8")
+    ended = run_in_a_process("pass", tmp_path, "run_module('library')")
+    assert ended.returncode == code
+    assert ended.stderr.decode().strip().startswith(message) and ended.stderr.strip().count(b"\n") == 0
+
+
+def test_an_import_in_a_script_leaves_the_signal_handlers(tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "a_script.py").write_text("def main(): raise MemoryError", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit):
+        run_module("a_script")
+    assert capsys.readouterr().err == "error: out of memory; close other programs\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_script_without_stdout_still_succeeds(monkeypatch) -> None:

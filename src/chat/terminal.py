@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from src.chat.commands import ChatBackend, Command, run_command
 from src.chat.screen import Screen
 from src.common.messages import one_line
-from src.program import INTERRUPTED
+from src.program import INTERRUPTED, termination_signals
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -20,8 +20,8 @@ def read_lines(screen: Screen, commands: Mapping[str, Command], history: "Histor
     """The user's lines: typed if the screen is interactive, otherwise read from stdin."""
     if not screen.interactive:
         return piped_lines()
-    # The scripts' SIGTERM handler acts like Ctrl-C, which here would only stop an answer.
-    signal.signal(signal.SIGTERM, _exit)
+    for number in termination_signals():  # the scripts' handler acts like Ctrl-C, which here would only stop an answer
+        signal.signal(number, _exit)
     screen.notify("/help lists the commands, Ctrl-D leaves")
     return typed_lines(screen, commands, history)
 

@@ -3,6 +3,11 @@
 Without a name this lists them; with one or more names it runs those, and `all` runs them all.
 """
 
+if __name__ == "__main__":  # at the top: see run_module
+    from src.program import run_module
+
+    run_module("src.intuition.__main__")
+
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +24,7 @@ from src.intuition.response_mask import response_mask
 from src.intuition.sampling_bars import sampling
 from src.intuition.softmax import show_softmax
 from src.intuition.splitting import splitting
-from src.program import DONE, run_script
+from src.program import DONE
 
 # In reading order.
 DEMONSTRATIONS: dict[str, tuple[str, Callable[..., None]]] = {
@@ -91,7 +96,3 @@ def _list_all() -> None:
     for name, (line, _) in DEMONSTRATIONS.items():
         print(f"  {name:<17}{line}")
     print("\nRun one:  python -m src.intuition byte-pairs\nRun all:  python -m src.intuition all")
-
-
-if __name__ == "__main__":
-    run_script(main)

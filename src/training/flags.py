@@ -8,12 +8,6 @@ from typing import Literal
 from src.cli import flag, flag_name
 from src.data.shakespeare import SHAKESPEARE_PATH
 
-# The advice of every training script if memory runs out.
-OUT_OF_MEMORY = (
-    "halve --batch-size and double --grad-accum, which trains the same (with --no-resume if a run is unfinished), "
-    "then lower --context-length or use a smaller model"
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFlags:

@@ -13,6 +13,7 @@ import torch
 
 from src.data.batching import Batch
 from src.model.gpt import GPTModel
+from src.program import termination_signals
 from src.runtime import Runtime, seed_step
 from src.training.checkpoints import RunCheckpoints
 from src.training.losses import LossFunction
@@ -27,8 +28,9 @@ SAVE_EVERY_S = 300.0  # every evaluation saves latest_model.pt; so does a step t
 def train(
     run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, reporter: Reporter
 ) -> Literal["done", "early", "interrupted"]:
-    """Train from `progress` to the last step of the schedule. Ctrl-C or SIGTERM finishes the step, saves and returns.
+    """Train from `progress` to the last step of the schedule.
 
+    Ctrl-C, SIGTERM or SIGHUP (the terminal closes) finishes the step, saves and returns.
     Returns how it ended: "done", "early" (out of patience) or "interrupted".
     Raises ValueError if a loss or a gradient is not finite. Checkpoints saved before that stay intact.
     """
@@ -166,7 +168,7 @@ def _divergence_advice(run: TrainingRun) -> str:
 
 @contextmanager
 def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C or SIGTERM makes the yielded function return True; a second Ctrl-C stops at once."""
+    """Inside, the yielded function returns True after Ctrl-C, SIGTERM or SIGHUP. A second Ctrl-C stops at once."""
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield requested.is_set
@@ -177,7 +179,7 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
         print("\nfinishing this step, then saving; press Ctrl-C again to stop at once", file=sys.stderr)
         signal.signal(signal.SIGINT, previous[signal.SIGINT])
 
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, *termination_signals())}
     try:
         yield requested.is_set
     finally:
