@@ -1,1 +1,1 @@
-"""The lowest layer: atomic writes, disk space, one-line messages and value checks. It imports no other part of src."""
+"""The lowest layer: files, disk space, hub downloads, one-line messages, value checks. It imports nothing of ours."""
