@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.model.gpt import GPTModel
-from src.training.optim import MuonAndAdamW, clip_gradients, lr_at, make_adamw, parameter_groups
+from src.training.optim import MuonAndAdamW, clip_gradients, lr_at, make_adamw, make_optimizer, parameter_groups
 
 CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.0}
 
@@ -114,6 +114,29 @@ def test_muon_reads_lr_from_its_groups_and_zeroes_gradients(model: GPTModel) -> 
     assert all(torch.equal(p, was) for p, was in zip(model.parameters(), before, strict=True))
     optimizer.zero_grad(set_to_none=True)
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(("kind", "made"), [("adamw", torch.optim.AdamW), ("muon", MuonAndAdamW)])
+def test_each_kind_of_optimizer_has_its_rate_and_decay(model: GPTModel, kind: str, made: type) -> None:
+    optimizer = make_optimizer(kind, model, max_lr=0.03, weight_decay=0.4)
+    assert isinstance(optimizer, made)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    for group in optimizer.param_groups:
+        matrices = all(p.dim() >= 2 for p in group["params"])
+        assert (group["lr"], group["weight_decay"]) == (0.03, 0.4 if matrices else 0.0)
+
+
+def test_both_states_of_muon_and_adamw_are_restored(model: GPTModel) -> None:
+    optimizer, twin = (MuonAndAdamW(model, max_lr=0.01, weight_decay=0.0) for _ in range(2))
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    twin.load_state_dict(optimizer.state_dict())
+    for name, state in optimizer.state_dict().items():
+        restored = twin.state_dict()[name]["state"]
+        assert state["state"].keys() == restored.keys() != set()
+        for index, values in state["state"].items():
+            assert all(torch.equal(value, restored[index][key]) for key, value in values.items()), name
 
 
 def rates(steps: int, warmup_steps: int, max_lr: float = 1.0, min_lr: float = 0.1) -> list[float]:

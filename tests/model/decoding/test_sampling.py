@@ -1,5 +1,7 @@
 """Sampling: each filter equals the logits processor of transformers."""
 
+from dataclasses import dataclass, fields
+
 import pytest
 import torch
 from transformers.generation.logits_process import (
@@ -11,7 +13,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from src.model.decoding.sampling import SamplingSettings, candidates, penalise_repetition
+from src.model.decoding.sampling import SamplingSettings, candidates, penalise_repetition, sample, with_default
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,21 @@ def test_top_p_keeps_no_token_beyond_its_probability(top_p: float, kept: int) ->
     assert probabilities.tolist() == pytest.approx([1 / kept] * kept)
 
 
+def test_min_p_keeps_tokens_at_its_limit() -> None:
+    assert len(candidates(torch.zeros(3), [], SamplingSettings(min_p=1.0))[0]) == 3
+
+
+def test_sample_draws_from_the_candidates_with_the_generator() -> None:
+    logits, seen = torch.tensor([1.0, 1.2, -50.0, 1.1]), [1]
+    settings = SamplingSettings(repetition_penalty=1.2, top_k=3)
+    generator, twin = (torch.Generator().manual_seed(5) for _ in range(2))
+    ids, probabilities = candidates(logits, seen, settings)
+    expected = [int(ids[torch.multinomial(probabilities, 1, generator=twin)]) for _ in range(40)]
+    assert [sample(logits, seen, settings, generator) for _ in range(40)] == expected
+    assert set(expected) == {0, 1, 3}
+    assert [sample(torch.tensor([5.0, -5.0]), [], SamplingSettings(top_p=0.5), generator)] == [0]
+
+
 @pytest.mark.parametrize("temperature", [0, 1e-30, 1e-300])
 def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
     logits = torch.tensor([1.0, 3.0, 2.9])
@@ -88,7 +105,47 @@ def test_top_logits_needed_follows_from_the_active_filters(settings: dict, top_l
     assert SamplingSettings(**settings).top_logits_needed == top_logits_needed
 
 
-@pytest.mark.parametrize("min_p", [-0.1, 1.1, float("nan"), True, "0.1"])
-def test_min_p_is_from_0_to_1(min_p: object) -> None:
-    with pytest.raises(ValueError, match="min_p must be from 0 to 1, or None to disable it, got"):
-        SamplingSettings(min_p=min_p)
+@pytest.mark.parametrize("settings", [
+    {"temperature": 0}, {"temperature": 5.5}, {"top_k": 1}, {"top_k": None}, {"top_p": 1e-9}, {"top_p": 1},
+    {"top_p": None}, {"min_p": 0}, {"min_p": 1}, {"min_p": None},
+    {"repetition_penalty": 1e-9}, {"repetition_penalty": 9},
+])  # fmt: skip
+def test_the_limits_of_an_option_are_allowed(settings: dict) -> None:
+    SamplingSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "bad"),
+    [
+        ("temperature", "a number of at least 0", [-1e-9, None, "1", True, float("nan")]),
+        ("top_k", "a whole number of at least 1, or None to disable it", [0, 1.5, "1", True]),
+        ("top_p", "above 0 and at most 1, or None to disable it", [0, 1.000001, "1", True, float("nan")]),
+        ("min_p", "from 0 to 1, or None to disable it", [-0.1, 1.1, "0.1", True, float("nan")]),
+        ("repetition_penalty", "a number above 0", [0, -1, None, "2", True, float("inf")]),
+    ],
+)
+def test_each_option_says_which_values_it_allows(name: str, expected: str, bad: list) -> None:
+    for value in bad:
+        with pytest.raises(ValueError) as error:
+            SamplingSettings(**{name: value})
+        assert str(error.value) == f"{name} must be {expected}, got {value!r}"
+
+
+def test_a_field_without_a_check_has_no_problem() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Extended(SamplingSettings):
+        note: str = "any"
+        temperature: float = with_default("temperature", 0.7)
+
+    settings = Extended(note="other", top_k=3)
+    assert (Extended.problem("note", object()), Extended.problem("nothing", 1)) == (None, None)
+    assert Extended.problem("temperature", -1) == "temperature must be a number of at least 0, got -1"
+    assert settings.sampling_options() == {
+        "temperature": 0.7, "top_k": 3, "top_p": None, "min_p": None, "repetition_penalty": 1.0,
+    }  # fmt: skip
+
+
+def test_options_have_their_command_and_help() -> None:
+    commands = {field.metadata["command"]: field.metadata["help"] for field in fields(SamplingSettings)}
+    assert list(commands) == ["/temp", "/topk", "/topp", "/minp", "/penalty"]
+    assert all(len(text) > 20 for text in commands.values())

@@ -1,0 +1,71 @@
+"""Child processes that start in a millisecond: forks of a process that has imported PyTorch. Linux and macOS only."""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)  # a fork copies one thread, so the parent must not start others
+
+POLL_S = 0.001
+
+
+class Child:
+    """A forked process that runs `work` and exits with its result. Its output goes to a file, or nowhere."""
+
+    def __init__(self, work: Callable[[], int], output: Path | str = os.devnull) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._code: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os._exit(_run(work, output))
+
+    def poll(self) -> int | None:
+        """The exit code; minus the signal that ended it, or None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+        return self._code
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def wait(self, limit_s: float) -> int | None:
+        """Wait for its end and return the exit code. After `limit_s` seconds kill it and return None."""
+        end = time.monotonic() + limit_s
+        while self.poll() is None:
+            if time.monotonic() > end:
+                self.send(signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                return None
+            time.sleep(POLL_S)
+        return self._code
+
+
+def _run(work: Callable[[], int], output: Path | str) -> int:
+    """Run `work` in the child; returns its exit code."""
+    try:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        for stream in (1, 2):
+            os.dup2(file, stream)
+        code = work()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        code = 70
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        pass
+    return code
