@@ -1,18 +1,26 @@
 """Child processes that start in a millisecond: forks of a process that has imported PyTorch. Linux and macOS only."""
 
+import gc
+import importlib
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 
-torch.set_num_threads(1)  # a fork copies one thread, so the parent must not start others
-
 POLL_S = 0.001
+
+
+def prepare(modules: Iterable[str]) -> None:
+    """Import modules that every child would import. Call this before the first child."""
+    torch.set_num_threads(1)  # a fork copies one thread only
+    for name in modules:
+        importlib.import_module(name)
+    gc.freeze()  # or a garbage collection in a child would copy the memory of all these modules
 
 
 class Child:

@@ -6,7 +6,6 @@ model of an earlier run must still be there. At the end no temporary file may re
 run is a fork of a process that has imported PyTorch. Linux and macOS only.
 """
 
-import gc
 import importlib
 import json
 import os
@@ -24,7 +23,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.fork import POLL_S, Child
+from benchmarks.fork import POLL_S, Child, prepare
 from src.checkpoint import BEST, LATEST, load_model, read_checkpoint
 from src.cli import flag, parse
 from src.program import DONE, INTERRUPTED, run_script
@@ -33,9 +32,8 @@ SIGNALS = [signal.SIGKILL] * 6 + [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, 
 AIMED = 0.5  # share of the signals sent while a file is being written
 LIMIT_S = 60.0  # a run that takes longer hangs
 MAX_RESTARTS = 50
-_WORDS = (
-    "the a one this old new king queen fool ship sea storm night day sees seeks loves leaves finds and but so".split()
-)
+SCRIPTS = ("main", "finetune_gpt2", "instruction_tune", "dpo_train")
+WORDS = "the a one this old new king queen fool ship sea storm night day sees seeks loves leaves finds and but so"
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ def _finish(child: Child, where: Path) -> None:
 def stages(folder: Path) -> Iterator[Expected]:
     """The four stages, each from the undisturbed run of the one before; their inputs are written to `folder`."""
     rng = random.Random(0)
-    sentence: Callable[[], str] = lambda: " ".join(rng.choices(_WORDS, k=6))  # noqa: E731
+    sentence: Callable[[], str] = lambda: " ".join(rng.choices(WORDS.split(), k=6))  # noqa: E731
     (folder / "text.txt").write_text("\n".join(sentence() + "." for _ in range(200)), encoding="utf-8")
     turns = [{"instruction": sentence(), "output": sentence()} for _ in range(12)]
     pairs = [{"instruction": sentence(), "chosen": sentence(), "rejected": sentence()} for _ in range(12)]
@@ -217,9 +215,7 @@ def _save_gpt2(folder: Path) -> None:
 
 def _shrink_models() -> None:
     """Make every run short: a model of a few thousand parameters, and samples of a few tokens."""
-    for name in ("torch._dynamo", "matplotlib.pyplot"):  # what a run imports late
-        importlib.import_module(name)
-    for name in ("main", "finetune_gpt2", "instruction_tune", "dpo_train"):
+    for name in SCRIPTS:
         constants = vars(importlib.import_module(name))
         constants.update(SAMPLE_TOKENS=4)
         if "GPT_CONFIG" in constants:
@@ -228,12 +224,12 @@ def _shrink_models() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Flags, argv, __doc__)
+    prepare(("torch._dynamo", "matplotlib.pyplot", *SCRIPTS))
     _shrink_models()
     campaign = Campaign(random.Random(flags.seed))
     start, trials = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as folder:
         prepared = list(stages(Path(folder)))
-        gc.freeze()
         while campaign.sent.total() < flags.kills:
             expected = prepared[trials % len(prepared)]
             trials += 1

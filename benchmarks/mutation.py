@@ -4,9 +4,6 @@ mutmut makes the mutants. Its own runner does not support a package named `src`,
 process imports the mutated module and runs the module's own tests. Linux and macOS only.
 """
 
-import gc
-import importlib
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +16,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from benchmarks.fork import Child
+from benchmarks.fork import Child, prepare
 from benchmarks.harness import require
 from src.cli import flag, parse
 from src.program import run_script
@@ -124,10 +121,7 @@ def score(path: Path, every: int) -> tuple[int, int]:
 def main(argv: list[str] | None = None) -> int:
     flags, _ = parse(Flags, argv, __doc__)
     require("mutmut", f"pip install {MUTMUT}")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    for name in PRELOADED:
-        importlib.import_module(name)
-    gc.freeze()  # collections in the children would copy the memory of all these modules
+    prepare(PRELOADED)
     for name in TESTS if flags.module == "all" else [flags.module]:
         killed, total = score(Path(name), flags.every)
         print(f"{name}: {killed} of {total} mutants noticed, {killed / total:.1%}", flush=True)
