@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.model.loading import require_dense
+
 WEIGHT_SUFFIXES = (".safetensors", ".bin")  # weights in Hugging Face's format, not a checkpoint of ours
 _MAX_DEPTH = 100
 
@@ -83,18 +85,8 @@ class _Hasher:
 
 
 def _place(tensor: Tensor) -> Hashable:
-    """Tensors with the same place hold the same values. Raises ValueError unless it is dense, with its own memory.
-
-    A tensor with stride 0, made by `expand`, claims more memory than it has.
-    """
-    if type(tensor) not in (Tensor, torch.nn.Parameter):
-        raise ValueError(f"contains a {type(tensor).__name__}; only plain tensors are accepted")
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.is_meta:
-        raise ValueError(f"contains a sparse, nested, quantized or meta tensor ({tensor.dtype}); make it dense")
-    if tensor.is_conj() or tensor.is_neg():
-        raise ValueError("contains a conjugated view; pass tensor.resolve_conj().resolve_neg()")
-    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-        raise ValueError(f"contains a tensor of shape {tuple(tensor.shape)} that has memory for less than that")
+    """Tensors with the same place hold the same values. Raises ValueError unless the tensor is dense."""
+    require_dense(tensor)
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 

@@ -15,10 +15,15 @@ from src.checkpoint.stages import producing_command
 from src.common.atomic_file import atomic_write, remove_stale_temporaries
 from src.common.disk import require_free_space
 from src.common.messages import one_line
+from src.model.foreign import foreign_file
 
 FORMAT = "gpt2-pipeline 1"
 _DIGESTS = "digests"
 _RESERVE_BYTES = 16 * 2**20  # disk space that a save leaves free
+
+
+class NotACheckpoint(ValueError):
+    """The file is intact, but another program made it."""
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -54,7 +59,10 @@ def read_checkpoint(path: Path, *, mapped: bool = False, without: Collection[str
         )
     content = _unpickle(path, mapped)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path}: not a checkpoint of this project; make one with {producing_command(path)}")
+        other_version = isinstance(content, dict) and str(content.get("format")).startswith(FORMAT.split()[0])
+        reason = "a checkpoint of another version" if other_version else "not a checkpoint"
+        kind = NotACheckpoint if isinstance(content, dict) and not other_version else ValueError
+        raise kind(f"{path}: {reason} of this project; make one with {producing_command(path)}")
     stated = content.pop(_DIGESTS, None)
     content = {name: value for name, value in content.items() if name not in without}
     try:
@@ -68,13 +76,21 @@ def _unpickle(path: Path, mapped: bool) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they are about details of a damaged file
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and os.name != "nt")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and _can_be_mapped(path))
     except PermissionError:
         raise
     except Exception as error:  # a damaged pickle can raise anything, and PyTorch's message suggests weights_only=False
+        if foreign := foreign_file(path):
+            raise ValueError(f"{path}: this is {foreign}") from error
         code = re.search(r"GLOBAL (\S+)", str(error))
         problem = f"refused, it contains code ({code[1]}), not just tensors and plain values" if code else "damaged"
         raise ValueError(f"{path}: {problem}; make it again with {producing_command(path)}") from error
+
+
+def _can_be_mapped(path: Path) -> bool:
+    """Whether a file can be memory-mapped: PyTorch's older format is no zip archive. Windows locks a mapped file."""
+    with path.open("rb") as file:
+        return file.read(2) == b"PK" and os.name != "nt"
 
 
 def _compare(found: Mapping[str, str], stated: object, content: Mapping[str, Any], without: Collection[str]) -> None:

@@ -1,6 +1,5 @@
 """Load the model in a checkpoint, a Hugging Face folder or a weights file, with its metadata and its tokenizer."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,13 +8,16 @@ from typing import Any
 import torch
 
 from src.checkpoint.digest import WEIGHT_SUFFIXES, weights_sha256
-from src.checkpoint.files import read_checkpoint
+from src.checkpoint.files import NotACheckpoint, read_checkpoint
 from src.checkpoint.stages import LATEST, MODELS, find_model, producing_command, resolve
+from src.common.json_file import read_json_object
 from src.common.messages import naming_file, one_line
 from src.model.config import GPTConfig
-from src.model.gpt import GPTModel, on_meta_device
+from src.model.gpt import GPTModel
 from src.model.hub import CONFIG_FILE
 from src.model.load_gpt2 import load_gpt2
+from src.model.loading import model_to_fill
+from src.model.weight_files import holds_safetensors
 from src.tokenizer import Encoding, load_encoding
 
 PROMPT_TEMPLATE = "prompt_template"  # our key in a Hugging Face config.json for the name of the prompt template
@@ -29,19 +31,26 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
     Raises FileNotFoundError or ValueError; the message is one line that names the file and the problem.
     """
     path = resolve(Path(path))
-    if path.is_dir() or path.suffix in WEIGHT_SUFFIXES:
-        model = load_gpt2(path)
-        metadata = {"stage": "pretrained", "template": _saved_template(path), "tokenizer": None}
-        return model.to(device), {**metadata, "config": asdict(model.config)}
-    content = read_checkpoint(path, mapped=True, without=("optimizer",))
+    if path.is_dir() or path.suffix in WEIGHT_SUFFIXES or (path.is_file() and holds_safetensors(path)):
+        return _load_weights(path, device)
+    try:
+        content = read_checkpoint(path, mapped=True, without=("optimizer",))
+    except NotACheckpoint:
+        return _load_weights(path, device)
     weights, config = content.pop("model", None), content.get("config")
     try:
-        model = _model_without_weights(config, weights)
+        model = _model_of(config, weights)
         _check_weights(model, weights)
     except ValueError as error:
         raise ValueError(f"{path}: {one_line(error)}; make it again with {producing_command(path)}") from error
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     return model.to(device).eval(), content
+
+
+def _load_weights(path: Path, device: torch.device | str) -> tuple[GPTModel, dict[str, Any]]:
+    model = load_gpt2(path)
+    metadata = {"stage": "pretrained", "template": _saved_template(path), "tokenizer": None}
+    return model.to(device), {**metadata, "config": asdict(model.config)}
 
 
 def load_checkpoint(
@@ -73,20 +82,11 @@ def load_checkpoint(
     return {"epoch": 0, "step": 0, "train_loss": None, "val_loss": None, **content}
 
 
-def _model_without_weights(config: object, weights: object) -> GPTModel:
-    """The model of a config on the meta device, so that a bogus config cannot allocate memory.
-
-    Raises ValueError if the config is missing, impossible, or has more layers than the weights.
-    """
+def _model_of(config: object, weights: object) -> GPTModel:
+    """The model of a config, without memory. Raises ValueError if the config is missing or impossible."""
     if not isinstance(config, dict) or not isinstance(weights, dict):
         raise ValueError("contains no model")
-    size = GPTConfig.of(config)
-    if size.n_layers > len(weights):
-        raise ValueError(f"model config: {size.n_layers} layers, but only {len(weights)} tensors")
-    try:
-        return on_meta_device(size)
-    except (RuntimeError, TypeError, OverflowError) as error:
-        raise ValueError(f"model config: impossible sizes ({one_line(error)})") from error
+    return model_to_fill(GPTConfig.of(config), len(weights))
 
 
 def _check_weights(model: GPTModel, weights: object) -> None:
@@ -109,7 +109,7 @@ def _check_weights(model: GPTModel, weights: object) -> None:
 def _saved_template(path: Path) -> str | None:
     """The prompt template named in the config.json of a Hugging Face directory that we exported, otherwise None."""
     file = (path if path.is_dir() else path.parent) / CONFIG_FILE
-    name = json.loads(file.read_text(encoding="utf-8")).get(PROMPT_TEMPLATE) if file.is_file() else None
+    name = read_json_object(file).get(PROMPT_TEMPLATE) if file.is_file() else None
     return name if isinstance(name, str) else None
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from src.model.foreign import foreign_folder
 from src.model.hub import CONFIG_FILE
 
 CHECKPOINTS = Path("checkpoints")
@@ -70,6 +71,8 @@ def resolve(path: Path) -> Path:
     """The best_model.pt in a folder of ours; any other path, such as a Hugging Face folder, is returned unchanged."""
     best = path / BEST
     if path.is_dir() and not best.is_file() and not (path / CONFIG_FILE).is_file():
+        if foreign := foreign_folder(path):
+            raise FileNotFoundError(f"{path} is {foreign}")
         raise FileNotFoundError(
             f"{path}: a folder without {BEST} or a Hugging Face model's {CONFIG_FILE}; "
             f"make one with {producing_command(best)}"

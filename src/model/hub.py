@@ -1,12 +1,12 @@
 """The files of a Hugging Face model: which of them hold the weights, and which ones to download from the hub."""
 
-import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from src.common.atomic_file import atomic_write
 from src.common.hub import HubRepository, RemoteFile, download_files, file_info
+from src.common.json_file import read_json_object
+from src.model.foreign import foreign_folder
 
 CONFIG_FILE = "config.json"
 # In order of preference. An index lists the files that a large model is split into.
@@ -38,6 +38,8 @@ def find_weight_files(folder: Path) -> list[Path]:
             if not part.is_file():
                 raise FileNotFoundError(f"{path} lists {part.name}, which is not in its folder; download it as well")
         return parts
+    if foreign := foreign_folder(folder):
+        raise FileNotFoundError(f"{folder} is {foreign}")
     raise FileNotFoundError(f"{folder} has no weights; expected {WEIGHT_FILES[0]}, {WEIGHT_FILES[2]} or an index")
 
 
@@ -104,9 +106,8 @@ def _part_info(repository: HubRepository, name: str) -> RemoteFile:
 def _parts(index: Path) -> list[str]:
     """The file names listed in an index. Raises ValueError unless all are plain names of weight files."""
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-        names: Iterable[object] = content["weight_map"].values()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = read_json_object(index)["weight_map"].values()
+    except (ValueError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{index} is not an index of weights (JSON with a weight_map); delete it and download it again"
         ) from error

@@ -3,12 +3,9 @@
 C channels, V vocabulary.
 """
 
-import json
-import pickle
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,13 @@ import torch
 from torch import Tensor
 
 from src.common.checks import is_count
-from src.common.messages import one_line
+from src.common.json_file import read_json_object
 from src.model.config import GPTConfig
-from src.model.gpt import GPTModel, on_meta_device
+from src.model.gpt import GPTModel
 from src.model.hub import CONFIG_FILE, download_model, find_weight_files
+from src.model.loading import model_to_fill
+from src.model.nanogpt import from_nanogpt
+from src.model.weight_files import FILE_SUFFIXES, WeightTensors, parameter_name
 
 HUB_IDS = {
     "gpt2-124M": "openai-community/gpt2",
@@ -30,8 +30,8 @@ HUB_IDS = {
     "gpt2-medium": "openai-community/gpt2-medium",
     "gpt2-large": "openai-community/gpt2-large",
     "gpt2-xl": "openai-community/gpt2-xl",
+    "distilgpt2": "distilbert/distilgpt2",
 }
-_SUFFIXES = (".safetensors", ".bin", ".pt")
 _HEAD_SIZE = 64  # of every released GPT-2
 
 CONFIG_KEYS = {
@@ -58,17 +58,20 @@ def load_gpt2(name_or_path: str | Path, cache: str | Path | None = None) -> GPTM
     """GPT-2 with trained weights: fp32, on the CPU, in eval mode, without dropout.
 
     `name_or_path` is a size (gpt2-124M, gpt2-355M, gpt2-774M, gpt2-1558M), the id of a GPT-2 on the hub, a Hugging Face
-    folder, or a .safetensors, .bin or .pt file of a state dict. cache: the folder for downloads (None:
-    huggingface_hub's own). If there is no config.json next to a single file, the sizes are derived from the tensors.
+    folder, a .safetensors, .bin, .pt or .pth file of a state dict, or nanoGPT's ckpt.pt. cache: the folder for
+    downloads (None: huggingface_hub's own). If there is no config.json next to a single file, its sizes are derived
+    from the tensors.
 
     Raises ValueError for an invalid name, config or tensor, FileNotFoundError for missing files, and OSError
     if a download fails. Each message is one line that names the file, tensor or config entry.
     """
-    path = _find_weights(name_or_path, cache)
-    tensors = _LazyTensors(find_weight_files(path) if path.is_dir() else [path])
-    config = _load_config(path, tensors)
+    path = find_weights(name_or_path, cache)
+    found = WeightTensors(find_weight_files(path) if path.is_dir() else [path])
+    config, tensors = (
+        from_nanogpt(found, found.nanogpt, str(path)) if found.nanogpt else (_load_config(path, found), found)
+    )
     state = state_dict_from_hugging_face(tensors, config, source=str(path))
-    model = on_meta_device(config)
+    model = model_to_fill(config, len(state))
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval()
 
@@ -80,16 +83,17 @@ def state_dict_from_hugging_face(
     """Hugging Face's GPT-2 tensors as the fp32 state dict of a GPTModel, which shares no memory with them.
 
     Names may begin with `transformer.` and the prefixes of model wrappers. Mask buffers are dropped. `lm_head.weight`
-    must equal `wte.weight` if it is there.
+    must equal `wte.weight` if it is there. Matrices may have nn.Linear's orientation instead, as in nanoGPT.
 
     Raises ValueError naming a tensor that is missing, unknown, duplicate, of a wrong shape, not floating point or not
     finite.
     """
-    shapes = {name: tuple(value.shape) for name, value in on_meta_device(config).state_dict().items()}
+    shapes = _expected_shapes(config, len(tensors), source)
+    linear = _has_linear_orientation(tensors, config)
     state: dict[str, Tensor] = {}
     head: Tensor | None = None
     for name, tensor in tensors.items():
-        ours = _parameter_name(name)
+        ours = parameter_name(name)
         if _MASK_BUFFER.fullmatch(ours):
             continue
         if ours == "lm_head.weight":
@@ -99,7 +103,8 @@ def state_dict_from_hugging_face(
         elif ours in state:
             raise ValueError(f"{source}: tensor {name} occurs twice, with different prefixes")
         else:
-            state[ours] = _convert(tensor, shapes[ours], name, source)
+            transposed = not linear and name.endswith(TRANSPOSED)
+            state[ours] = _convert(tensor, shapes[ours], transposed, f"{source}: tensor {name}")
     missing = sorted(shapes.keys() - state.keys())
     if missing:
         others = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
@@ -137,90 +142,15 @@ def config_from_hugging_face(raw: Mapping[str, Any], source: str = CONFIG_FILE) 
         raise ValueError(f"{source}: {error}") from error
 
 
-class _LazyTensors(Mapping[str, Tensor]):
-    """The tensors of one or more files, each read on access.
-
-    A safetensors file is reopened for each tensor: closing it releases the pages of its memory map, so peak memory is
-    the model plus one tensor rather than twice the model.
-    """
-
-    def __init__(self, files: list[Path]) -> None:
-        self._read: dict[str, Callable[[], Tensor]] = {}
-        for path in files:
-            for name, read in _readers(path):
-                if name in self._read:
-                    raise ValueError(f"{path}: tensor {name} is also in another file of the model")
-                self._read[name] = read
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._read[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._read)
-
-    def __len__(self) -> int:
-        return len(self._read)
-
-
-def _readers(path: Path) -> list[tuple[str, Callable[[], Tensor]]]:
-    """The name of every tensor in a file, and a function that reads it."""
-    with path.open("rb") as file:
-        start = file.read(23)
-    if start == b"version https://git-lfs":
-        raise ValueError(f"{path} is a Git LFS pointer, not the weights; in its folder run: git lfs pull")
-    if path.suffix == ".safetensors":
-        return [(name, partial(_read_safetensor, path, name)) for name in _safetensor_names(path)]
-    tensors = _load_pickle(path, zipped=start.startswith(b"PK\x03\x04"))
-    return [(name, partial(tensors.__getitem__, name)) for name in tensors]
-
-
-def _safetensor_names(path: Path) -> list[str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a complete safetensors file ({one_line(error)}); download it again") from error
-
-
-def _read_safetensor(path: Path, name: str) -> Tensor:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return file.get_tensor(name)
-
-
-def _load_pickle(path: Path, zipped: bool) -> dict[str, Tensor]:
-    """The state dict in a PyTorch file, memory-mapped if the format allows it. Code in the file is never executed."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # a damaged pickle can raise anything, and torch's message may advise running its code
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and code:
-            raise ValueError(f"{path} would run {code[1]}; not loaded, use a .safetensors file instead") from error
-        raise ValueError(f"{path} is not a complete PyTorch weights file; download it again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} contains a {type(content).__name__}; expected a dict of tensors")
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(f"{path}: entry {name!r} is a {type(value).__name__}; expected only named tensors")
-    return content
-
-
-def _find_weights(name_or_path: str | Path, cache: str | Path | None) -> Path:
-    """The local file or folder, downloaded if needed. A Path is never a name on the hub."""
+def find_weights(name_or_path: str | Path, cache: str | Path | None = None) -> Path:
+    """The local file or folder that `load_gpt2` reads, downloaded if needed. A Path is never a name on the hub."""
     name = str(name_or_path)
     if isinstance(name_or_path, str) and name in HUB_IDS:
         return download_model(HUB_IDS[name], cache)
     path = Path(name).expanduser()
-    if name and path.exists():
-        if path.is_file() and path.suffix not in _SUFFIXES:
-            raise ValueError(
-                f"{path} is not a weights file; expected a folder or a file ending in {', '.join(_SUFFIXES)}"
-            )
+    if name and (path.is_file() or path.is_dir()):
         return path
-    if isinstance(name_or_path, Path) or path.suffix in _SUFFIXES:
+    if isinstance(name_or_path, Path) or path.suffix in FILE_SUFFIXES or (name and path.exists()):
         raise FileNotFoundError(f"{path} not found; expected a Hugging Face folder or weights file")
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         if path.parent.is_dir():
@@ -228,7 +158,7 @@ def _find_weights(name_or_path: str | Path, cache: str | Path | None) -> Path:
         return download_model(name, cache)
     raise ValueError(
         f"{name!r} is not a known GPT-2; expected {', '.join(list(HUB_IDS)[:4])}, a hub id like "
-        f"{HUB_IDS['gpt2']}, a Hugging Face folder, or a file ending in {', '.join(_SUFFIXES)}"
+        f"{HUB_IDS['gpt2']}, a Hugging Face folder, or a file ending in {', '.join(FILE_SUFFIXES)}"
     )
 
 
@@ -238,26 +168,24 @@ def _load_config(path: Path, tensors: Mapping[str, Tensor]) -> GPTConfig:
         if path.is_dir():
             raise FileNotFoundError(f"{file} not found; download it from the source of the weights")
         return _config_from_shapes(path, tensors)
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON ({one_line(error)}); download it again") from error
-    if not isinstance(raw, dict):
-        raise ValueError(f"{file} contains a {type(raw).__name__}; expected a JSON object")
+    raw = read_json_object(file)
     config = config_from_hugging_face(raw, str(file))
-    if raw.get("tie_word_embeddings", True) is not True and "lm_head.weight" not in map(_parameter_name, tensors):
+    if raw.get("tie_word_embeddings", True) is not True and "lm_head.weight" not in map(parameter_name, tensors):
         raise ValueError(f"{file}: tie_word_embeddings is false, but {path} has no lm_head.weight")
     return config
 
 
 def _config_from_shapes(path: Path, tensors: Mapping[str, Tensor]) -> GPTConfig:
-    shapes = {_parameter_name(name): tensors[name].shape for name in tensors}
+    shapes = {parameter_name(name): tensors[name].shape for name in tensors}
     try:
         vocab_size, d_model = shapes["wte.weight"]
         context_length, _ = shapes["wpe.weight"]
-        _, d_ff = shapes["h.0.mlp.c_fc.weight"]
+        d_ff = max(shapes["h.0.mlp.c_fc.weight"], key=lambda size: size != d_model)  # in either orientation
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} has no {CONFIG_FILE} next to it, and its tensors are not those of a GPT-2") from error
+        raise ValueError(
+            f"{path} has no {CONFIG_FILE} next to it, and its tensors are not those of a GPT-2; "
+            f"expected wte.weight, wpe.weight, ..., found {', '.join(list(shapes)[:2])}"
+        ) from error
     if d_model % _HEAD_SIZE:
         raise ValueError(
             f"{path}: width {d_model} is not a multiple of GPT-2's head size {_HEAD_SIZE}; add its {CONFIG_FILE}"
@@ -268,20 +196,27 @@ def _config_from_shapes(path: Path, tensors: Mapping[str, Tensor]) -> GPTConfig:
     return GPTConfig(vocab_size, context_length, d_model, n_heads, n_layers, d_ff=d_ff)
 
 
-def _parameter_name(name: str) -> str:
-    """A tensor's name without `transformer.` and the prefixes of model wrappers."""
-    return re.sub(r"^(?:(?:module|_orig_mod|transformer)\.)+", "", name)
+def _expected_shapes(config: GPTConfig, n_tensors: int, source: str) -> dict[str, tuple[int, ...]]:
+    try:
+        return {name: tuple(value.shape) for name, value in model_to_fill(config, n_tensors).state_dict().items()}
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
-def _convert(tensor: Tensor, shape: tuple[int, ...], name: str, source: str) -> Tensor:
+def _has_linear_orientation(tensors: Mapping[str, Tensor], config: GPTConfig) -> bool:
+    """Whether matrices are (out, in). The attention's (C, C) projection cannot tell, its (C, 3C) one can."""
+    name = next((name for name in tensors if parameter_name(name) == "h.0.attn.c_attn.weight"), None)
+    return name is not None and tuple(tensors[name].shape) == (3 * config.d_model, config.d_model)
+
+
+def _convert(tensor: Tensor, shape: tuple[int, ...], transposed: bool, name: str) -> Tensor:
     """A copy of a tensor in fp32 and nn.Linear's orientation. `shape` is the model's."""
-    transposed = name.endswith(TRANSPOSED)
     expected = shape[::-1] if transposed else shape
     if tuple(tensor.shape) != expected:
-        raise ValueError(f"{source}: tensor {name} has shape {tuple(tensor.shape)}; the config requires {expected}")
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; the config requires {expected}")
     if not tensor.is_floating_point():
-        raise ValueError(f"{source}: tensor {name} has dtype {tensor.dtype}; expected floating point")
+        raise ValueError(f"{name} has dtype {tensor.dtype}; expected floating point")
     value = torch.empty(shape, dtype=torch.float32).copy_(tensor.t() if transposed else tensor)
     if not torch.stack(value.aminmax()).isfinite().all():
-        raise ValueError(f"{source}: tensor {name} contains values that are not finite; download the file again")
+        raise ValueError(f"{name} contains values that are not finite; download the file again")
     return value

@@ -362,8 +362,11 @@ def test_a_missing_path_is_not_looked_up_on_the_hub(path: str | Path) -> None:
 
 
 def test_an_unknown_file_type_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"config\.json is not a weights file; expected a folder or a file ending in"):
+    with pytest.raises(ValueError, match=r"config\.json is JSON, not weights; pass its folder"):
         load_gpt2(folder / "config.json")
+    (folder / "notes.txt").write_text("To be, or not to be", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"notes\.txt is not a weights file; expected one ending in \.safetensors, "):
+        load_gpt2(folder / "notes.txt")
 
 
 @pytest.mark.parametrize(
