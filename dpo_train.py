@@ -26,12 +26,14 @@ from src.data.batching import ExampleDataset, Pair, StepLoader, content_hash, ep
 from src.data.examples import preference_examples, split_examples, warn_unknown_words
 from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import TEMPLATE
+from src.data.show_data import describe_preferences
 from src.model.generate import TextGenerator
 from src.runtime import choose_runtime
 from src.tokenizer import describe
-from src.training.flags import TrainingFlags
+from src.training.flags import RecordTrainingFlags
 from src.training.losses import PreferenceLoss, preference_loss
 from src.training.out_folder import claimed
+from src.training.preview import preview
 from src.training.recipes import apply_recipe, size_name
 from src.training.reference import REFERENCE, Reference
 from src.training.run import NO_VALIDATION, run_stage
@@ -53,12 +55,12 @@ EVAL_BATCHES = 16  # maximum per evaluation, the same ones every time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(TrainingFlags):
+class Flags(RecordTrainingFlags):
     base: str = flag("auto", "model to start from: auto or sft (checkpoints/instruction_tuned), or a path")
     beta: float = flag(BETA, "how close the policy stays to the reference; larger is closer")
     loss: PreferenceLoss = flag("sigmoid", "preference loss")
     label_smoothing: float = flag(0.0, "expected fraction of pairs with swapped labels, for --loss robust")
-    data: Path = flag(DATA, "JSON or JSONL: instruction/chosen/rejected, or TRL's prompt/chosen/rejected")
+    data: Path = flag(DATA, "prompts with a chosen and a rejected answer: src/data/README.md shows the formats")
     epochs: int = flag(NUM_EPOCHS, "passes over the data")
     batch_size: int = flag(BATCH_SIZE, "pairs per micro-batch")
     context_length: int = flag(CONTEXT_LENGTH, "maximum tokens per conversation; longer ones are truncated")
@@ -80,8 +82,10 @@ class Flags(TrainingFlags):
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Flags, argv, __doc__)
+    if flags.show_data:
+        return preview(flags, BASES, load_preferences, describe_preferences)
     with claimed(flags.out, "dpo"):
-        preferences = load_preferences(flags.data)
+        preferences = load_preferences(flags.data, skip_bad=flags.skip_bad)
         base = load_base(flags.base, BASES)
         warn_unknown_words((text for pair in preferences for text in (pair.chosen, pair.rejected)), base.encoding)
         flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"]), given, len(preferences))
@@ -97,7 +101,8 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
     context_length = min(flags.context_length, base.model.config.context_length)
     examples, truncated = preference_examples(preferences, encoding, context_length)
     pairs = list(enumerate(examples))
-    train_pairs, val_pairs = split_examples(pairs, flags.val_fraction)
+    prompts = [preference.messages for preference in preferences]
+    train_pairs, val_pairs = split_examples(pairs, prompts, flags.val_fraction, flags.seed)
     chosen, rejected = (mean(sum(pair[side][1]) for _, pair in train_pairs) for side in (0, 1))
     metadata = {"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent}
     loss_fn = partial(
@@ -108,7 +113,6 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
         label_smoothing=flags.label_smoothing,
     )
     train_data = ExampleDataset(train_pairs, flags.seed)
-    shown = [preference.messages for preference in preferences[:SHOWN]]
     return Stage(
         name="dpo",
         title="Preference alignment (DPO)",
@@ -116,7 +120,7 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
         loader=StepLoader(epoch_loader(train_data, pack_pairs, flags.batch_size), flags.grad_accum),
         evaluation=in_batches(val_pairs or train_pairs, pack_pairs, flags.batch_size)[:EVAL_BATCHES],
         evaluated_on="val" if val_pairs else "train",
-        sample=partial(sample_answers, generator, shown, max(1, min(SAMPLE_TOKENS, context_length // 2))),
+        sample=partial(sample_answers, generator, prompts[:SHOWN], max(1, min(SAMPLE_TOKENS, context_length // 2))),
         metadata=metadata,
         summary_rows={
             "base": f"{base.path}, {base.reason}; also the reference",

@@ -9,7 +9,6 @@ if __name__ == "__main__":  # at the top: see run_module
 
     run_module("instruction_tune", outlives_output=True)
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,16 +18,17 @@ from src.chat.session import sample_answers
 from src.checkpoint import CHECKPOINTS, LoadedModel, load_base
 from src.cli import flag, parse
 from src.data.batching import JoinedChats, StepLoader, epoch_loader, in_batches, pack_examples
-from src.data.examples import instruction_examples, show_mask, split_examples, warn_unknown_words
+from src.data.examples import instruction_examples, split_examples, warn_unknown_words
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.prompts import TEMPLATE
+from src.data.show_data import describe_conversations, show_masks
 from src.model.generate import TextGenerator
-from src.program import DONE
 from src.runtime import choose_runtime
-from src.tokenizer import Encoding, describe, load_encoding
-from src.training.flags import TrainingFlags
+from src.tokenizer import describe
+from src.training.flags import RecordTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
+from src.training.preview import preview
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.stage import Stage
@@ -42,17 +42,17 @@ MAX_LR = 2e-5
 MIN_LR = 2e-6
 WARMUP_STEPS = 20
 BASES = ("finetuned", "pretrained", "scratch")  # --base auto takes the first that exists
-SHOWN = 2  # conversations answered after each evaluation, or printed by --show-mask
+SHOWN = 2  # conversations answered after each evaluation
 SAMPLE_TOKENS = 60
 EVAL_BATCHES = 16  # maximum per evaluation, the same ones every time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(TrainingFlags):
+class Flags(RecordTrainingFlags):
     base: str = flag("auto", f"model to start from: auto (the first of {', '.join(BASES)}), one of these, or a path")
     turns: int = flag(1, "conversations joined into one chat, so the model learns to answer after earlier turns")
     show_mask: bool = flag(False, "print samples with the supervised tokens marked, and exit")
-    data: Path = flag(DATA, "JSON or JSONL: instruction/response, Alpaca's instruction/input/output, or messages")
+    data: Path = flag(DATA, "questions with answers, or chats: src/data/README.md shows the formats")
     epochs: int = flag(NUM_EPOCHS, "passes over the data")
     batch_size: int = flag(BATCH_SIZE, "conversations per micro-batch")
     context_length: int = flag(CONTEXT_LENGTH, "maximum tokens per conversation; longer ones are truncated")
@@ -71,11 +71,10 @@ class Flags(TrainingFlags):
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Flags, argv, __doc__)
-    if flags.show_mask:
-        print_masks(flags)
-        return DONE
+    if flags.show_data or flags.show_mask:
+        return preview(flags, BASES, load_conversations, describe_conversations if flags.show_data else show_masks)
     with claimed(flags.out, "sft"):
-        conversations = load_conversations(flags.data)
+        conversations = load_conversations(flags.data, skip_bad=flags.skip_bad)
         base = load_base(flags.base, BASES)
         warn_unknown_words((message.text for chat in conversations for message in chat.messages), base.encoding)
         flags = apply_recipe(flags, "sft", size_name(base.metadata["config"]), given, len(conversations))
@@ -85,13 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_stage(make_stage(flags, base, conversations, generator), base.model, flags, runtime)
 
 
-def print_masks(flags: Flags) -> None:
-    encoding = tokenizer_of(flags.base)
-    conversations = load_conversations(flags.data)[:SHOWN]
-    for example in instruction_examples(conversations, encoding, flags.context_length)[0]:
-        print(show_mask(example, encoding, colour=sys.stdout.isatty()), end="\n\n")
-
-
 def make_stage(
     flags: Flags, base: LoadedModel, conversations: Sequence[Conversation], generator: TextGenerator
 ) -> Stage:
@@ -99,10 +91,10 @@ def make_stage(
     encoding = base.encoding
     context_length = min(flags.context_length, base.model.config.context_length)
     examples, truncated = instruction_examples(conversations, encoding, context_length)
-    train_examples, val_examples = split_examples(examples, flags.val_fraction)
+    prompts = [conversation.messages[:-1] for conversation in conversations]
+    train_examples, val_examples = split_examples(examples, prompts, flags.val_fraction, flags.seed)
     chats = JoinedChats(train_examples, flags.seed, turns=flags.turns, context_length=context_length)
     supervised = sum(sum(mask) for _, mask in train_examples)
-    shown = [conversation.messages[:-1] for conversation in conversations[:SHOWN]]
     return Stage(
         name="sft",
         title="Instruction tuning (SFT)",
@@ -110,7 +102,7 @@ def make_stage(
         loader=StepLoader(epoch_loader(chats, pack_examples, flags.batch_size), flags.grad_accum),
         evaluation=in_batches(val_examples or train_examples, pack_examples, flags.batch_size)[:EVAL_BATCHES],
         evaluated_on="val" if val_examples else "train",
-        sample=partial(sample_answers, generator, shown, max(1, min(SAMPLE_TOKENS, context_length // 2))),
+        sample=partial(sample_answers, generator, prompts[:SHOWN], max(1, min(SAMPLE_TOKENS, context_length // 2))),
         metadata={"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent},
         summary_rows={
             "base": f"{base.path}, {base.reason}",
@@ -121,13 +113,3 @@ def make_stage(
         next_command="python dpo_train.py",
         next_option="--base",
     )
-
-
-def tokenizer_of(base: str) -> Encoding:
-    """The tokenizer of the model that training would start from; GPT-2's if there is none yet."""
-    try:
-        return load_base(base, BASES).encoding
-    except FileNotFoundError:
-        if base != "auto":
-            raise
-        return load_encoding(None)

@@ -21,7 +21,15 @@ LIBRARY = {
     "src.model": {"src.tokenizer.protocols"},
     "src.data": {"src.tokenizer"},
     "src.checkpoint": {"src.model", "src.tokenizer"},
-    "src.training": {"src.model", "src.data", "src.checkpoint", "src.runtime", "src.cli", "src.program"},
+    "src.training": {
+        "src.model",
+        "src.data",
+        "src.checkpoint",
+        "src.tokenizer",
+        "src.runtime",
+        "src.cli",
+        "src.program",
+    },
     "src.memory": set(),
     "src.chat": {
         "src.model",

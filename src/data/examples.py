@@ -1,10 +1,11 @@
-"""Turn conversations and preferences into token ids with a supervision mask, and show that mask."""
+"""Turn conversations and preferences into token ids with a supervision mask, and hold some out for validation."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from src.data.batching import Example, truncate
+from src.data.batching import Example, shuffled, truncate
+from src.data.files import find_shipped
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import Message, headings, render_conversation
@@ -13,8 +14,6 @@ from src.tokenizer.protocols.interfaces import Encoding, WordEncoding
 E = TypeVar("E")
 
 UNKNOWN_WORDS_SHOWN = 8
-
-_GREEN, _DIM, _RESET = "\033[0;1;32m", "\033[2m", "\033[0m"  # green resets first, or it would stay dim
 
 
 def instruction_examples(
@@ -59,11 +58,11 @@ def tuning_texts(instructions: Path = INSTRUCTIONS, preferences: Path = PREFEREN
     Raises ValueError if a file has no valid records.
     """
     messages: list[Message] = []
-    if instructions.is_file():
-        for conversation in load_conversations(instructions):
+    if find_shipped(instructions).is_file():
+        for conversation in load_conversations(instructions, skip_bad=True):
             messages += conversation.messages
     answers = []
-    for preference in load_preferences(preferences) if preferences.is_file() else ():
+    for preference in load_preferences(preferences, skip_bad=True) if find_shipped(preferences).is_file() else ():
         messages += preference.messages
         answers += [preference.chosen, preference.rejected]
     return [*headings(), *(text for message in messages for text in (message.text, message.input)), *answers]
@@ -79,30 +78,28 @@ def warn_unknown_words(texts: Iterable[str], encoding: Encoding, notify: Callabl
         notify(f"{len(unknown)} words are not in the model's vocabulary: {shown}")
 
 
-def split_examples(examples: Sequence[E], val_fraction: float) -> tuple[list[E], list[E]]:
-    """Split into (train, val). Val is the last `val_fraction` of the examples, at least one unless it is 0.
+def split_examples(
+    examples: Sequence[E], prompts: Sequence[Hashable], val_fraction: float, seed: int
+) -> tuple[list[E], list[E]]:
+    """Split into (train, val), both in their given order. Val is a random `val_fraction` that depends only on the seed.
 
-    Raises ValueError if no example is left for training.
+    prompts: the prompt of each example. Examples with equal prompts go to the same side, if they fit. Val has at least
+    one example, unless val_fraction is 0. Raises ValueError if no example is left for training.
     """
     n_val = max(1, round(len(examples) * val_fraction)) if val_fraction else 0
     if n_val >= len(examples):
         raise ValueError(
             f"--val-fraction {val_fraction:g} leaves none of {len(examples)} examples for training; pass 0"
         )
-    return list(examples[: len(examples) - n_val]), list(examples[len(examples) - n_val :])
-
-
-def show_mask(example: Example, encoding: Encoding, *, colour: bool) -> str:
-    """The text of an example with its supervised part in green, or between [[ and ]] without colours."""
-    opening, closing = (_GREEN, _RESET + _DIM) if colour else ("[[", "]]")
-    parts, inside = [], False
-    previous: list[int] = []
-    for id_, supervised in zip(*example, strict=True):
-        if supervised != inside:
-            parts.append((opening if supervised else closing).encode())
-            inside = supervised
-        # Decode together with the previous id: the spaces of a word tokenizer depend on it.
-        parts.append(encoding.decode_bytes([*previous, id_])[len(encoding.decode_bytes(previous)) :])
-        previous = [id_]
-    text = b"".join(parts).decode("utf-8", errors="replace") + (closing if inside else "")
-    return f"{_DIM}{text}{_RESET}" if colour else text
+    groups: dict[Hashable, list[int]] = {}
+    for index in shuffled(len(examples), seed, epoch=-1):  # training shuffles with epochs from 0 on
+        groups.setdefault(prompts[index], []).append(index)
+    val: set[int] = set()
+    for group in groups.values():
+        if len(val) + len(group) <= n_val:
+            val.update(group)
+    if len(val) < n_val:  # the groups that are left are too large, so one of them is divided
+        others = [index for group in groups.values() for index in group if index not in val]
+        val.update(others[: n_val - len(val)])
+    train = [example for index, example in enumerate(examples) if index not in val]
+    return train, [examples[index] for index in sorted(val)]

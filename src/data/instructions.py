@@ -1,16 +1,51 @@
-"""Read instruction files: instruction/response pairs, Alpaca records, and chats of messages."""
+"""Read instruction files: questions with their answers, and chats, in the shapes of published data sets.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+A shape is a function that returns the chats of a record, or None if the record has another shape. To read one more
+format, write such a function and add it to SHAPES.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast, get_args
 
-from src.data.prompts import Message, Role
-from src.data.record_files import read_records
-from src.data.records import BadRecord, Record, kind, only_key, parse_records, text_of
+from src.data.chats import EXAMPLE_CHAT, in_turns, is_chat, read_chat
+from src.data.fields import Fields, LeftOut, truth
+from src.data.files import find_shipped
+from src.data.grouping import LABELS, best_path, join_trees
+from src.data.loading import load_records
+from src.data.prompts import Message
+from src.data.questions import (
+    ANSWERS,
+    INPUTS,
+    QUESTIONS,
+    SYSTEMS,
+    question_key,
+    read_answer,
+    read_material,
+    read_question,
+    read_system,
+)
+from src.data.records import BadRecord, kind
+from src.data.transcripts import split_transcript
 
 INSTRUCTIONS = Path("Data/instruction_data.json")
-FORMATS = "expected 'instruction' and 'response', Alpaca's 'instruction', 'input' and 'output', or chat 'messages'"
+FORMATS = (
+    "expected 'instruction' and 'response', Alpaca's 'instruction', 'input' and 'output', or chat 'messages' "
+    "(all formats: src/data/README.md)"
+)
+NOT_LEARNED = "marked as not to be learned"
+CHATS = ("messages", "conversations", "conversation")
+_OTHER_CHATS = ("dialogue", "dialog", "chat", "turns", "contents", "data")  # only if there is no question
+_TRANSCRIPTS = ("text", *CHATS, *_OTHER_CHATS[:3], "transcript")
+_KNOWN = (*QUESTIONS, *INPUTS, *ANSWERS, *SYSTEMS, *CHATS, "history", "instances")
+# Texts that end or begin a message in other templates, and so may be there by mistake.
+_MARKS = re.compile(
+    r"<\|(?:endoftext|im_start|im_end|eot_id|user|assistant|system|end)\|>|</s>|\[/?INST\]|<(?:eos|bos|pad)>"
+    r"|<(?:start|end)_of_turn>|### (?:Instruction|Input|Response|System|Human|Assistant):"
+)
+
+Chats = list[list[Message]]
 
 
 @dataclass(frozen=True)
@@ -24,79 +59,143 @@ class Conversation:
 def load_conversations(
     path: str | Path, *, skip_bad: bool = False, notify: Callable[[str], None] = print
 ) -> list[Conversation]:
-    """Load a JSON or JSONL file. Each record may have any of three formats:
+    """Load the conversations of a data file, in any of the shapes in src/data/README.md, also mixed in one file.
 
-    {"instruction", "response"}; Alpaca's {"instruction", "input", "output"} with an optional input; or
-    {"messages": [{"role", "content"}, ...]}, where user and assistant alternate after an optional system message.
-    White space around texts is stripped; other keys are ignored.
-    skip_bad: leave bad records out, if at most a tenth are bad.
+    White space around texts is stripped. `notify` gets a line for each kind of thing that was left out or changed.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file has no records, or a record has none of these formats; one line with the first problems.
+        ValueError: the file has bad records, unless `skip_bad` leaves them out; or no record is left.
     """
-
-    def parse(where: str, record: Record) -> Conversation:
-        return Conversation(where, _messages(where, record))
-
-    return parse_records(parse, read_records(path), skip_bad=skip_bad, notify=notify)
+    path = find_shipped(INSTRUCTIONS) if Path(path) == INSTRUCTIONS else Path(path)
+    loaded = load_records(path, read_conversations, join_trees, skip_bad=skip_bad, notify=notify)
+    return [Conversation(where, messages) for where, conversations in loaded for messages in conversations]
 
 
-def _messages(where: str, record: Record) -> tuple[Message, ...]:
-    if only_key(where, record, ("instruction", "messages"), FORMATS) == "messages":
-        return read_messages(where, record, "messages", last="assistant")
-    answer_key = only_key(where, record, ("response", "output"), FORMATS)
-    return (instruction_message(where, record), Message("assistant", text_of(where, record, answer_key)))
+def tree(fields: Fields) -> Chats | None:
+    """OASST: {"prompt": {"role", "text", "replies": [...]}}, read along its best path."""
+    path = best_path(fields)
+    return None if path is None else [path]
 
 
-def instruction_message(where: str, record: Record) -> Message:
-    """Return the user message of an "instruction" and an optional "input"; raises BadRecord if either is not text."""
-    has_input = record.get("input") is not None
-    return Message(
-        "user",
-        text_of(where, record, "instruction"),
-        text_of(where, record, "input", may_be_empty=True) if has_input else "",
-    )
+def chat(fields: Fields) -> Chats | None:
+    """{"messages": [...]} or another name for it, with an optional system message beside it."""
+    key = chat_key(fields)
+    if key is None:
+        return None
+    messages = [*read_system(fields), *read_chat(fields, key)]
+    asked = fields.first(QUESTIONS)
+    if asked and fields.has(asked) and fields.text(asked) not in [message.text for message in messages]:
+        raise fields.error(f"has both {fields.key(asked)!r} and {fields.key(key)!r}; keep one of them")
+    return [messages]
 
 
-def read_messages(where: str, record: Record, key: str, last: Role) -> tuple[Message, ...]:
-    """Read the chat under `key`: an optional system message, then user and assistant in turn, ending with `last`.
+def task_with_instances(fields: Fields) -> Chats | None:
+    """Self-instruct's seeds: {"instruction", "instances": [{"input", "output"}, ...]}. Each instance is a chat."""
+    if not is_chat(fields.peek("instances")):
+        return None
+    chats: Chats = []
+    for number, instance in enumerate(fields.value("instances"), start=1):
+        inner = fields.inside(f"{fields.where}, instance {number}", instance, "instances")
+        question = replace(read_question(fields), input=read_material(inner))
+        chats.append([*read_system(fields), question, read_answer(inner)])
+        inner.note_unread()
+    return chats
 
-    An empty system message is dropped. Raises BadRecord if the messages are not such a chat.
+
+def question_and_answer(fields: Fields) -> Chats | None:
+    """{"instruction", "input", "output"} under any of their names, with optional "system" and "history"."""
+    key = fields.first(ANSWERS)
+    if key is None or question_key(fields) is None:
+        return None
+    answer = read_chat(fields, key) if is_chat(fields.peek(key)) else [read_answer(fields)]
+    return [[*read_prompt(fields), *answer]]
+
+
+def transcript(fields: Fields) -> Chats | None:
+    """{"text": "### Human: ...### Assistant: ..."}, or another text in which a whole chat is written out."""
+    for key in _TRANSCRIPTS:
+        if messages := split_transcript(fields.peek(key)):
+            fields.value(key)
+            return [[*read_system(fields), *messages]]
+    return None
+
+
+SHAPES: Sequence[Callable[[Fields], Chats | None]] = (tree, chat, task_with_instances, question_and_answer, transcript)
+
+
+def chat_key(fields: Fields) -> str | None:
+    """Return the key of a record's list of messages, or None."""
+    has_question = question_key(fields) is not None
+    names = [name for name in (CHATS if has_question else CHATS + _OTHER_CHATS) if _is_list(fields.peek(name))]
+    return fields.first([name for name in names if fields.has(name) or not has_question])
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))  # JSON in a table
+
+
+def read_prompt(fields: Fields) -> list[Message]:
+    """Return the system message, the earlier turns and the question of a record.
+
+    The question may also be a list of messages, or a transcript. Raises BadRecord if there is no question.
     """
-    entries = message_list(where, record, key)
-    messages = [read_message(f"{where}, message {n} of {key!r}", entry) for n, entry in enumerate(entries, start=1)]
-    n_system = 1 if messages[0].role == "system" else 0
-    for index, message in enumerate(messages[n_system:]):
-        expected = "assistant" if index % 2 else "user"
-        if message.role != expected:
-            raise BadRecord(
-                f"{where}, message {n_system + index + 1} of {key!r}",
-                f"found the role {message.role!r}, "
-                f"expected {expected!r}; user and assistant must alternate, after at most one system message",
-            )
-    if messages[-1].role != last:
-        raise BadRecord(where, f"{key!r} ends with the role {messages[-1].role!r}, expected {last!r}")
-    return tuple(message for message in messages if message.text)
+    key = question_key(fields) or QUESTIONS[0]
+    value = fields.value(key)
+    turns = read_chat(fields, key) if isinstance(value, list) else split_transcript(value)
+    if turns and turns[-1].role == "user":
+        material = read_material(fields, [name for name in INPUTS if name != key])
+        turns[-1] = replace(turns[-1], input=material or turns[-1].input)
+    history = read_chat(fields, "history") if fields.has("history") else []
+    return [*read_system(fields), *history, *(turns or [read_question(fields)])]
 
 
-def message_list(where: str, record: Record, key: str) -> list[object]:
-    """Return the non-empty list under `key`; raises BadRecord if it is something else."""
-    value = record[key]
-    if not isinstance(value, list):
-        raise BadRecord(
-            where, f"{key!r} is {kind(value)}, expected a list of messages [{{'role': ..., 'content': ...}}, ...]"
+def read_conversations(fields: Fields) -> list[tuple[Message, ...]]:
+    """Return the conversations of a record, each with its turns in order and an answer at its end.
+
+    Raises BadRecord if no shape fits or a text is missing, LeftOut if there is nothing to learn.
+    """
+    is_bad_answer = any(truth(fields.peek(label)) is False for label in LABELS)  # KTO's
+    if is_bad_answer or not fields.is_learned():
+        raise LeftOut(NOT_LEARNED)
+    fields.refuse_media()
+    chats = next((chats for shape in SHAPES if (chats := shape(fields)) is not None), None)
+    if chats is None:
+        raise unknown_shape(fields)
+    conversations = [_up_to_last_answer(fields, in_turns(messages, fields.note)) for messages in chats]
+    fields.note_unread()
+    note_marks(fields, [message.text for messages in conversations for message in messages])
+    return conversations
+
+
+def note_marks(fields: Fields, texts: Sequence[str]) -> None:
+    """Report the marks of other templates that are written out in these texts."""
+    for mark in _MARKS.findall("\n".join(texts)):
+        fields.note(f"{mark!r} is written out in a text, and read as ordinary characters")
+
+
+def _up_to_last_answer(fields: Fields, messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Leave out what follows the last answer to learn."""
+    answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
+    if not answers or messages[answers[0] - 1].role != "user":
+        raise fields.error("has no question with an answer, expected a user's message and then the assistant's")
+    if messages[-1].role == "user":
+        fields.note("a last message without an answer is left out")
+    supervised = [index for index in answers if messages[index].supervised]
+    if not supervised:
+        raise LeftOut(NOT_LEARNED)
+    return tuple(messages[: supervised[-1] + 1])
+
+
+def unknown_shape(fields: Fields) -> BadRecord:
+    """The error for a record that no shape fits."""
+    if fields.has("chosen") and fields.has("rejected"):
+        return fields.error("holds 'chosen' and 'rejected' answers; train on them with python dpo_train.py --data FILE")
+    if fields.has("text") and question_key(fields) is None:
+        return fields.error(
+            "holds plain 'text' without a question and its answer; save the texts as a .txt file for python main.py"
         )
-    if not value:
-        raise BadRecord(where, f"{key!r} is empty; add messages or remove the record")
-    return value
-
-
-def read_message(where: str, message: object) -> Message:
-    """Read one {"role", "content"} object; raises BadRecord if it is something else."""
-    if not isinstance(message, dict):
-        raise BadRecord(where, f"found {kind(message)}, expected an object with 'role' and 'content'")
-    role = text_of(where, message, "role")
-    if role not in get_args(Role):
-        raise BadRecord(where, f"unknown role {role[:30]!r}, expected 'system', 'user' or 'assistant'")
-    return Message(cast(Role, role), text_of(where, message, "content", may_be_empty=role == "system"))
+    if key := fields.first([name for name in CHATS if fields.has(name)]):
+        return fields.error(f"{key!r} is {kind(fields.peek(key))}, expected a list of messages {EXAMPLE_CHAT}")
+    wanted = ("response", "output") if question_key(fields) else ("instruction", "messages")
+    return fields.missing(wanted, FORMATS, _KNOWN)

@@ -1,16 +1,35 @@
-"""Read preference files: prompts with a chosen and a rejected answer, in our format or any of TRL's three."""
+"""Read preference files: prompts with a better and a worse answer, in the shapes of published data sets.
 
-from collections.abc import Callable
+A shape is a function that returns the prompt and both answers of a record, or None if the record has another shape. To
+read one more format, write such a function and add it to SHAPES.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.data.instructions import instruction_message, message_list, read_message, read_messages
+from src.data.chats import in_turns, is_chat, read_chat, read_message
+from src.data.fields import Fields, LeftOut
+from src.data.files import find_shipped
+from src.data.grouping import join_labelled_answers
+from src.data.instructions import CHATS, NOT_LEARNED, chat_key, note_marks, read_prompt
+from src.data.loading import load_records
 from src.data.prompts import Message
-from src.data.record_files import read_records
-from src.data.records import BadRecord, Record, key_names, only_key, parse_records, text_of
+from src.data.questions import ANSWERS, INPUTS, QUESTIONS, SYSTEMS, question_key, read_system
+from src.data.records import BadRecord
+from src.data.transcripts import split_transcript
 
 PREFERENCES = Path("Data/preference_data.json")
-FORMATS = "expected 'instruction' or 'prompt', 'chosen' and 'rejected', or the last two alone as lists of messages"
+FORMATS = (
+    "expected 'instruction' or 'prompt', 'chosen' and 'rejected', or the last two alone as lists of messages "
+    "(all formats: src/data/README.md)"
+)
+CHOSEN = ("chosen", "chosen_response", "preferred", "preferred_output")
+REJECTED = ("rejected", "rejected_response", "dispreferred", "non_preferred_output")
+_KNOWN = (*QUESTIONS, *INPUTS, *SYSTEMS, *CHOSEN, *REJECTED, *CHATS)
+
+Prompt = list[Message]  # [] if the answers are whole chats
+Answers = tuple[Prompt, list[Message], list[Message]]  # the prompt; the chosen and the rejected answer, or whole chats
 
 
 @dataclass(frozen=True)
@@ -26,61 +45,124 @@ class Preference:
 def load_preferences(
     path: str | Path, *, skip_bad: bool = False, notify: Callable[[str], None] = print
 ) -> list[Preference]:
-    """Load a JSON or JSONL file. Each record may have any of four formats:
+    """Load the preferences of a data file, in any of the shapes in src/data/README.md, also mixed in one file.
 
-    {"instruction", "chosen", "rejected"} with an optional "input"; {"prompt", "chosen", "rejected"} as texts; the same
-    three as lists of messages, with one message per answer; or "chosen" and "rejected" as whole conversations that
-    differ in their last message. White space around texts is stripped; other keys are ignored.
-    skip_bad: leave bad records out, if at most a tenth are bad.
+    White space around texts is stripped. `notify` gets a line for each kind of thing that was left out or changed.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file has no records, or a record has none of these formats; one line with the first problems.
+        ValueError: the file has bad records, unless `skip_bad` leaves them out; or no record is left.
     """
-    return parse_records(_preference, read_records(path), skip_bad=skip_bad, notify=notify)
+    path = find_shipped(PREFERENCES) if Path(path) == PREFERENCES else Path(path)
+    loaded = load_records(path, read_preference, join_labelled_answers, skip_bad=skip_bad, notify=notify)
+    return [Preference(where, *read) for where, read in loaded]
 
 
-def _preference(where: str, record: Record) -> Preference:
-    for key in ("chosen", "rejected"):
-        if key not in record:
-            raise BadRecord(where, f"{key!r} is missing, {key_names(record)}; {FORMATS}")
-    messages, chosen, rejected = _prompt_and_answers(where, record)
+def chosen_and_rejected(fields: Fields) -> Answers | None:
+    """{"prompt", "chosen", "rejected"} under any of their names: texts, transcripts, messages or lists of messages."""
+    chosen, rejected = fields.first(CHOSEN), fields.first(REJECTED)
+    if chosen is None or rejected is None:
+        return None
+    return _read_prompt(fields), _read_answer(fields, chosen), _read_answer(fields, rejected)
+
+
+def list_of_answers(fields: Fields) -> Answers | None:
+    """LLaMA-Factory: {"instruction", "input", "output": [chosen, rejected]}."""
+    key = fields.first(ANSWERS) or ANSWERS[0]
+    answers = fields.peek(key)
+    if not isinstance(answers, list) or is_chat(answers) or question_key(fields) is None:
+        return None
+    if len(answers) != 2:
+        raise fields.error(f"{fields.key(key)!r} has {len(answers)} answers, expected [chosen, rejected]")
+    chosen, rejected = (Message("assistant", fields.checked_text(text, key)) for text in fields.value(key))
+    return read_prompt(fields), [chosen], [rejected]
+
+
+def numbered_answers(fields: Fields) -> Answers | None:
+    """PKU-SafeRLHF: {"prompt", "response_0", "response_1", "better_response_id"}."""
+    better = fields.peek("better_response_id")
+    if better not in (0, 1):
+        return None
+    fields.value("better_response_id")
+    answers = [Message("assistant", fields.text(f"response_{number}")) for number in (better, 1 - better)]
+    return read_prompt(fields), [answers[0]], [answers[1]]
+
+
+SHAPES: Sequence[Callable[[Fields], Answers | None]] = (chosen_and_rejected, list_of_answers, numbered_answers)
+
+
+def _read_prompt(fields: Fields) -> list[Message]:
+    """The messages before the answers: a question, or a list of messages. [] if the record has neither."""
+    if isinstance(outer := fields.peek("input"), dict):  # OpenAI: {"input": {"messages"}, "preferred_output"}
+        fields.value("input")
+        return _read_prompt(fields.inside(fields.where, outer, "input"))
+    if question_key(fields) is not None:
+        return read_prompt(fields)
+    key = chat_key(fields)
+    answers = [fields.peek(name) for name in CHOSEN + REJECTED]
+    messages = read_chat(fields, key) if key and fields.peek(key) not in answers else []  # UltraFeedback repeats one
+    return [*read_system(fields), *messages]
+
+
+def _read_answer(fields: Fields, key: str) -> list[Message]:
+    """An answer, or the whole chat with the answer at its end."""
+    value = fields.value(key)
+    if is_chat(value) or value == []:
+        return read_chat(fields, key)
+    if isinstance(value, dict):
+        return [read_message(fields.inside(f"{fields.where}, {fields.key(key)!r}", value, key))]
+    return split_transcript(value) or [Message("assistant", fields.text(key))]
+
+
+def read_preference(fields: Fields) -> tuple[tuple[Message, ...], str, str]:
+    """Return the prompt, the chosen and the rejected answer of a record.
+
+    Raises BadRecord if no shape fits or the answers are no alternatives, LeftOut if there is nothing to learn.
+    """
+    if not fields.is_learned():
+        raise LeftOut(NOT_LEARNED)
+    fields.refuse_media()
+    answers = next((answers for shape in SHAPES if (answers := shape(fields)) is not None), None)
+    if answers is None:
+        raise unknown_shape(fields)
+    prompt, chosen_chat, rejected_chat = answers
+    before, chosen = _split_answer(fields, prompt, chosen_chat, "chosen")
+    before_rejected, rejected = _split_answer(fields, prompt, rejected_chat, "rejected")
+    if before != before_rejected:
+        raise fields.error("'chosen' and 'rejected' differ before their last message, expected the same prompt in both")
     if chosen == rejected:
-        raise BadRecord(where, "'chosen' and 'rejected' are identical, expected two different answers; change one")
-    return Preference(where, messages, chosen, rejected)
+        raise fields.error("'chosen' and 'rejected' are identical, expected two different answers; change one")
+    fields.note_unread()
+    note_marks(fields, [*(message.text for message in before), chosen, rejected])
+    return tuple(before), chosen, rejected
 
 
-def _prompt_and_answers(where: str, record: Record) -> tuple[tuple[Message, ...], str, str]:
-    whole_chats = isinstance(record["chosen"], list) and isinstance(record["rejected"], list)
-    if whole_chats and "prompt" not in record and "instruction" not in record:
-        return _split_chats(where, record)
-    prompt_key = only_key(where, record, ("instruction", "prompt"), FORMATS)
-    if prompt_key == "prompt" and isinstance(record["prompt"], list):
-        prompt = read_messages(where, record, "prompt", last="user")
-        return prompt, _answer_text(where, record, "chosen"), _answer_text(where, record, "rejected")
-    if prompt_key == "prompt":
-        message = Message("user", text_of(where, record, "prompt"))
-    else:
-        message = instruction_message(where, record)
-    return (message,), text_of(where, record, "chosen"), text_of(where, record, "rejected")
-
-
-def _split_chats(where: str, record: Record) -> tuple[tuple[Message, ...], str, str]:
-    """Split each chat before its last message. The prompts must be the same."""
-    *chosen_prompt, chosen = read_messages(where, record, "chosen", last="assistant")
-    *rejected_prompt, rejected = read_messages(where, record, "rejected", last="assistant")
-    if chosen_prompt != rejected_prompt:
-        raise BadRecord(
-            where, "'chosen' and 'rejected' differ before their last message, expected the same prompt in both"
-        )
-    return tuple(chosen_prompt), chosen.text, rejected.text
-
-
-def _answer_text(where: str, record: Record, key: str) -> str:
-    messages = message_list(where, record, key)
-    if len(messages) != 1:
-        raise BadRecord(where, f"{key!r} has {len(messages)} messages, expected only the assistant's answer")
-    answer = read_message(f"{where}, message 1 of {key!r}", messages[0])
+def _split_answer(
+    fields: Fields, prompt: list[Message], messages: list[Message], name: str
+) -> tuple[list[Message], str]:
+    """Return the turns before the answer, which include the record's prompt, and the text of the answer."""
+    *before, answer = messages
     if answer.role != "assistant":
-        raise BadRecord(f"{where}, message 1 of {key!r}", f"found the role {answer.role!r}, expected 'assistant'")
-    return answer.text
+        raise fields.error(f"{name!r} ends with the role {answer.role!r}, expected 'assistant'")
+    if before:
+        whole = "\n".join(message.text for message in messages)
+        asked = [message for message in prompt if message.role != "system"]
+        if any(text not in whole for message in asked for text in (message.text, message.input)):
+            raise fields.error(f"the prompt is not a part of the chat in {name!r}; keep one of them")
+        before = [message for message in prompt if message.role == "system"] + before
+    turns = in_turns(before or prompt, fields.note)
+    if not turns:
+        raise fields.missing(("instruction", "prompt"), FORMATS, _KNOWN)
+    if turns[-1].role != "user":
+        raise fields.error(f"the prompt ends with the role {turns[-1].role!r}, expected 'user'")
+    return turns, answer.text
+
+
+def unknown_shape(fields: Fields) -> BadRecord:
+    """The error for a record that no shape fits."""
+    if not fields.first(CHOSEN + REJECTED) and (chat_key(fields) or (question_key(fields) and fields.first(ANSWERS))):
+        return fields.error(
+            "has one answer, expected a 'chosen' and a 'rejected' one; "
+            "train on single answers with python instruction_tune.py --data FILE"
+        )
+    return fields.missing(("rejected",) if fields.first(CHOSEN) else ("chosen",), FORMATS, _KNOWN)

@@ -21,18 +21,23 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a conversation. `input` is the material that an Alpaca instruction refers to, often empty."""
+    """One message of a conversation.
+
+    input: the material that an Alpaca instruction refers to, often empty. supervised: False for an answer that is
+    context only; the other roles are never supervised.
+    """
 
     role: Role
     text: str
     input: str = ""
+    supervised: bool = True
 
 
 def render_conversation(messages: Sequence[Message], encoding: Encoding) -> tuple[list[int], list[bool]]:
     """Return the ids of a conversation, and for each id whether it is supervised.
 
-    The responses and the end-of-text token after each are supervised. If the last message is the user's, the ids end
-    where the response begins.
+    A response and the end-of-text token after it are supervised, unless the message says otherwise. If the last message
+    is the user's, the ids end where the response begins.
     """
     ids: list[int] = []
     supervised: list[bool] = []
@@ -42,7 +47,7 @@ def render_conversation(messages: Sequence[Message], encoding: Encoding) -> tupl
         else:
             part = prompt_ids(message, encoding)
         ids += part
-        supervised += [message.role == "assistant"] * len(part)
+        supervised += [message.role == "assistant" and message.supervised] * len(part)
     return ids, supervised
 
 

@@ -3,7 +3,8 @@
 Run it: python -m src.intuition response-mask
 """
 
-from src.intuition.terminal import green, grey, has_colours, heading, lines, say, suggest
+from src.common.messages import has_colours
+from src.intuition.terminal import green, grey, heading, lines, say, suggest
 from src.tokenizer import Encoding, load_gpt2_encoding
 
 INSTRUCTION = "Capital of France?"

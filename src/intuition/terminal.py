@@ -1,9 +1,9 @@
 """Print paragraphs, tables, bars and heat maps in 80 columns, with colours on terminals only."""
 
-import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
+
+from src.common.messages import has_colours
 
 WIDTH = 78
 _BOLD, _GREY, _GREEN, _PLAIN = "\033[1m", "\033[2m", "\033[1;32m", "\033[0m"
@@ -79,10 +79,3 @@ def grey(text: str) -> str:
 def green(text: str) -> str:
     """The text in green, if colours are on."""
     return f"{_GREEN}{text}{_PLAIN}" if has_colours() else text
-
-
-def has_colours() -> bool:
-    """Whether stdout is a terminal that supports colours, and NO_COLOR is not set."""
-    environ = os.environ
-    old_console = os.name == "nt" and not {"WT_SESSION", "TERM_PROGRAM", "TERM"} & environ.keys()
-    return sys.stdout.isatty() and not (environ.get("NO_COLOR") or environ.get("TERM") == "dumb" or old_console)

@@ -13,7 +13,21 @@ from src.training.stage import Progress, Stage, TrainingRun
 
 PREVIOUS_BEST = "best_model.previous.pt"
 # Settings that may change on resume. "data" is the path; `run_identity` hashes the content, which may not change.
-_MAY_CHANGE = ("max_steps", "epochs", "eval_every", "patience", "device", "out", "log_dir", "resume", "compile", "data")
+_MAY_CHANGE = (
+    "max_steps",
+    "epochs",
+    "eval_every",
+    "patience",
+    "device",
+    "out",
+    "log_dir",
+    "resume",
+    "compile",
+    "data",
+    "skip_bad",
+    "show_data",
+    "show_mask",
+)
 
 
 @dataclass(frozen=True)

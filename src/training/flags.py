@@ -74,6 +74,15 @@ class TrainingFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordTrainingFlags(TrainingFlags):
+    """The flags of the stages that train on records, from a base model."""
+
+    base: str
+    skip_bad: bool = flag(False, "leave bad records out, if at most a tenth of them are bad")
+    show_data: bool = flag(False, "print what is read from --data, with samples, and exit")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextTrainingFlags(TrainingFlags):
     """The flags of the stages that train on a text, in windows of one length."""
 

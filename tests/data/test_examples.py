@@ -1,14 +1,12 @@
-"""Examples: the supervision mask and how it is shown, truncation, and the validation split."""
+"""Examples: the supervision mask, truncation, and the validation split."""
 
 import re
 
 import pytest
 import tiktoken
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from src.data.batching import Example
-from src.data.examples import instruction_examples, preference_examples, show_mask, split_examples
+from src.data.examples import instruction_examples, preference_examples, split_examples
 from src.data.instructions import Conversation
 from src.data.preferences import Preference
 from src.data.prompts import Message, render_conversation
@@ -132,10 +130,34 @@ def test_an_answer_longer_than_the_context_loses_its_end(encoding: tiktoken.Enco
     ("count", "val_fraction", "n_val"),
     [(30, 0.1, 3), (30, 0, 0), (20, 0.1, 2), (3, 0.1, 1), (2, 0.01, 1), (2, 0.5, 1), (1, 0, 0), (10, 0.9, 9)],
 )
-def test_the_last_examples_are_for_validation(count: int, val_fraction: float, n_val: int) -> None:
-    train, val = split_examples(range(count), val_fraction)
-    assert train + val == list(range(count))
+def test_the_split_takes_each_example_once_in_its_order(count: int, val_fraction: float, n_val: int) -> None:
+    train, val = split_examples(range(count), range(count), val_fraction, seed=1)
+    assert sorted(train + val) == list(range(count))
+    assert (train, val) == (sorted(train), sorted(val))
     assert len(val) == n_val
+
+
+def test_validation_is_a_fair_sample_of_a_sorted_file() -> None:
+    topics = [topic for topic in "abcde" for _ in range(50)]
+    for seed in range(5):
+        train, val = split_examples(topics, range(250), 0.1, seed)
+        assert len(val) == 25 and set(val) == set(train) == set("abcde")
+
+
+def test_the_split_depends_only_on_the_seed() -> None:
+    splits = [split_examples(range(100), range(100), 0.1, seed) for seed in (1, 1, 2)]
+    assert splits[0] == splits[1] != splits[2]
+
+
+def test_examples_with_one_prompt_are_on_one_side() -> None:
+    prompts = [number // 3 for number in range(90)]
+    for seed in range(5):
+        train, val = split_examples(prompts, prompts, 0.1, seed)
+        assert len(val) == 9 and not set(train) & set(val)
+
+
+def test_a_prompt_too_frequent_for_validation_is_divided() -> None:
+    assert [len(side) for side in split_examples("aaaaaaaaaa", "aaaaaaaaaa", 0.2, seed=1)] == [8, 2]
 
 
 @pytest.mark.parametrize(("count", "val_fraction"), [(1, 0.1), (2, 0.9), (5, 0.95)])
@@ -143,47 +165,4 @@ def test_a_split_without_training_examples_is_refused(count: int, val_fraction: 
     with pytest.raises(ValueError, match=re.escape(
         f"--val-fraction {val_fraction:g} leaves none of {count} examples for training; pass 0"
     )):  # fmt: skip
-        split_examples(range(count), val_fraction)
-
-
-GREEN, DIM, PLAIN = "\033[0;1;32m", "\033[2m", "\033[0m"
-TALK = [
-    Message("user", "Say hello."),
-    Message("assistant", "Hello, Zoë 👋🏽"),
-    Message("user", "Again."),
-    Message("assistant", "Hello!"),
-]
-AGAIN = "### Instruction:\nAgain.\n\n### Response:\n"
-
-
-def test_without_colours_supervised_text_is_in_brackets(encoding: tiktoken.Encoding) -> None:
-    assert show_mask(render_conversation(TALK, encoding), encoding, colour=False) == (
-        f"{ASKED}[[Hello, Zoë 👋🏽<|endoftext|>]]{AGAIN}[[Hello!<|endoftext|>]]"
-    )
-
-
-def test_with_colours_supervised_text_is_green_and_the_rest_dim(encoding: tiktoken.Encoding) -> None:
-    assert show_mask(render_conversation(TALK, encoding), encoding, colour=True) == (
-        f"{DIM}{ASKED}{GREEN}Hello, Zoë 👋🏽<|endoftext|>{PLAIN}{DIM}{AGAIN}"
-        f"{GREEN}Hello!<|endoftext|>{PLAIN}{DIM}{PLAIN}"
-    )
-
-
-def test_a_prompt_without_response_has_no_marks(encoding: tiktoken.Encoding) -> None:
-    assert show_mask(render_conversation(TALK[:1], encoding), encoding, colour=False) == ASKED
-    assert show_mask(render_conversation(TALK[:1], encoding), encoding, colour=True) == f"{DIM}{ASKED}{PLAIN}"
-
-
-@given(texts=st.lists(st.text(max_size=20), min_size=1, max_size=4))
-@settings(max_examples=100, deadline=None)
-def test_characters_split_across_tokens_are_shown(encoding: tiktoken.Encoding, texts: list[str]) -> None:
-    messages = [message for text in texts for message in (Message("user", text), Message("assistant", text))]
-    asked_and_answered = [f"### Instruction:\n{text}\n\n### Response:\n[[{text}<|endoftext|>]]" for text in texts]
-    assert show_mask(render_conversation(messages, encoding), encoding, colour=False) == "".join(asked_and_answered)
-
-
-def test_half_of_a_character_is_shown_as_a_replacement_character(encoding: tiktoken.Encoding) -> None:
-    ids = encoding.encode_ordinary("👋")
-    assert len(ids) > 1
-    assert show_mask((ids, [True] * len(ids)), encoding, colour=False) == "[[👋]]"
-    assert show_mask((ids[:-1], [True] * (len(ids) - 1)), encoding, colour=False) == "[[\ufffd]]"
+        split_examples(range(count), range(count), val_fraction, seed=1)

@@ -77,10 +77,10 @@ def test_white_space_is_stripped_around_texts_but_not_inside(tmp_path: Path) -> 
     assert second.messages == (Message("user", "Say\nhello."), Message("assistant", "Hello  there."))
 
 
-def test_formats_can_be_mixed_and_other_keys_are_ignored(tmp_path: Path) -> None:
-    alpaca = {"instruction": "Say hello.", "output": "Hello there.", "text": 7, "id": None}
-    chat = {"messages": [{**say("user", "Say hello."), "name": "Ann"}, say("assistant", "Hello there.")], "source": []}
-    loaded = load_conversations(save_list(tmp_path, {**PAIR, "tags": ["x"]}, alpaca, chat))
+def test_formats_can_be_mixed_in_one_file(tmp_path: Path) -> None:
+    alpaca = {"instruction": "Say hello.", "output": "Hello there."}
+    chat = {"messages": [say("user", "Say hello."), say("assistant", "Hello there.")]}
+    loaded = load_conversations(save_list(tmp_path, PAIR, alpaca, chat))
     assert [conversation.messages for conversation in loaded] == [PAIR_MESSAGES] * 3
 
 
@@ -95,9 +95,11 @@ USER, ASSISTANT, SYSTEM = say("user", "Hi."), say("assistant", "Hello."), say("s
     ("record", "reason"),
     [
         ({}, "'instruction' or 'messages' is missing, found no keys; expected 'instruction' and 'response', Alpaca's"),
-        ({"Instruction": "a", "response": "b"}, "'instruction' or 'messages' is missing, found 'Instruction', 'respon"),
-        ({"instruction": "a", "respones": "b"}, "'response' or 'output' is missing, found 'instruction', 'respones';"),
-        ({"conversations": []}, "'instruction' or 'messages' is missing, found 'conversations'; expected 'instruction"),
+        (
+            {"instruction": "a", "respones": "b"},
+            "'response' or 'output' is missing, found 'instruction', 'respones'",
+        ),
+        ({"conversations": []}, "'conversations' is empty; add messages or remove the record"),
         ({**PAIR, "output": "b"}, "has both 'response' and 'output'; keep one of them"),
         ({**PAIR, "messages": [USER, ASSISTANT]}, "has both 'instruction' and 'messages'; keep one of them"),
         ({**PAIR, "instruction": 5}, "'instruction' is a number, expected text in quotes"),
@@ -113,21 +115,34 @@ USER, ASSISTANT, SYSTEM = say("user", "Hi."), say("assistant", "Hello."), say("s
         ({"messages": []}, "'messages' is empty; add messages or remove the record"),
         (chat("Hi."), ", message 1 of 'messages': found text, expected an object with 'role' and 'content'"),
         (chat(USER, {"content": "a"}), ", message 2 of 'messages': 'role' is missing, found 'content'; add it, or cor"),
-        (chat({"from": "human", "value": "a"}), ", message 1 of 'messages': 'role' is missing, found 'from', 'value';"),
+        (
+            chat({"role": "bot-9", "content": "a"}),
+            ", message 1 of 'messages': unknown role 'bot-9', expected 'system',",
+        ),
         (chat(USER, {"role": "assistant"}), ", message 2 of 'messages': 'content' is missing, found 'role'; add it"),
         (chat(USER, say("assistant", None)), ", message 2 of 'messages': 'content' is null, expected text in quotes"),
-        (chat(USER, say("assistant", [{"type": "text"}])), ", message 2 of 'messages': 'content' is a list, expected"),
+        (chat(USER, say("assistant", [{"type": "image_url"}])), ", message 2 of 'messages': 'content' has a part of t"),
         (chat(say("user", " "), ASSISTANT), ", message 1 of 'messages': 'content' is empty; "),
         (chat(USER, say("assistant", "")), ", message 2 of 'messages': 'content' is empty; "),
-        (chat(USER, say("tool", "a")), ", message 2 of 'messages': unknown role 'tool', expected 'system', 'user' or"),
+        (chat({**USER, "images": ["a.png"]}, ASSISTANT), ", message 1 of 'messages': has 'images', but the model read"),
         (chat({"role": 1, "content": "a"}), ", message 1 of 'messages': 'role' is a number, expected text in quotes"),
-        (chat(ASSISTANT, USER), ", message 1 of 'messages': found the role 'assistant', expected 'user'; user and ass"),
-        (chat(USER, USER, ASSISTANT), ", message 2 of 'messages': found the role 'user', expected 'assistant'; user a"),
-        (chat(SYSTEM, ASSISTANT), ", message 2 of 'messages': found the role 'assistant', expected 'user'; user and"),
-        (chat(USER, ASSISTANT, SYSTEM), ", message 3 of 'messages': found the role 'system', expected 'user'; user an"),
-        (chat(SYSTEM, SYSTEM, USER), ", message 2 of 'messages': found the role 'system', expected 'user'; user and"),
-        (chat(USER), "'messages' ends with the role 'user', expected 'assistant'"),
-        (chat(SYSTEM), "'messages' ends with the role 'system', expected 'assistant'"),
+        (chat(ASSISTANT), "has no question with an answer, expected a user's message and then the assistant's"),
+        (chat(ASSISTANT, USER), "has no question with an answer, expected a user's"),
+        (chat(SYSTEM, ASSISTANT), "has no question with an answer, expected a user's"),
+        (chat(USER), "has no question with an answer, expected a user's"),
+        (chat({**ASSISTANT, "weight": -1}), ", message 1 of 'messages': 'weight' is below 0, expected 0 or 1"),
+        (
+            {"text": "A long story."},
+            "holds plain 'text' without a question and its answer; save the texts as a .t",
+        ),
+        (
+            {"instruction": "a", "chosen": "b", "rejected": "c"},
+            "holds 'chosen' and 'rejected' answers; train on",
+        ),
+        ({"instruction": "a", "output": ["b", "c"]}, "'output' is a list, expected text in quotes"),
+        ({"instruction": "a", "output": "<nooutput>"}, "'output' is '<nooutput>', which is no answer; fill it in or"),
+        ({"instruction": "a", "output": "b", "image": "a.png"}, "has 'image', but the model reads only text"),
+        ({"instruction": "a", "output": "b", "history": "c"}, "'history' is text, expected a list of messages"),
         ("Say hello.", "found text, expected an object with texts"),
         (["Say hello.", "Hello there."], "found a list, expected an object with texts"),
         (None, "found null, expected an object with texts"),

@@ -1,0 +1,184 @@
+"""Access to the keys of a record by any of their names, and a report of the keys that nothing has read.
+
+A key that nothing reads may hold the passage that an answer depends on. So the readers of all formats use `Fields`,
+which records what was read. The other keys are reported once per file, except bookkeeping such as an id.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from src.data.records import BadRecord, Record, key_names, kind
+
+# Keys that hold neither what the model must read nor what it must learn.
+_BOOKKEEPING = {
+    "author", "categories", "category", "created", "data_source", "dataset", "date", "difficulty", "domain", "hash",
+    "generator", "id", "idx", "index", "lang", "language", "languages", "license", "link", "locale", "model", "name",
+    "origin", "quality", "rank", "rating", "ratings", "score", "scores", "source", "sources", "split", "tags", "time",
+    "timestamp", "topic", "topics", "type", "uid", "url", "uuid", "version",
+}  # fmt: skip
+_BOOKKEEPING_ENDINGS = (
+    "_at", "_by", "_category", "_count", "_date", "_hash", "_id", "_ids", "_index", "_lang", "_language", "_length",
+    "_model", "_name", "_rating", "_score", "_source", "_state", "_time", "_tokens", "_type", "_url",
+)  # fmt: skip
+_OTHER_MEDIA = ("image", "images", "audio", "audios", "video", "videos")
+_WEIGHTS = ("weight", "train", "training", "trainable", "loss")  # of a message or a record
+
+
+class LeftOut(ValueError):
+    """Raised for a well-formed record that holds nothing to learn. Such records are counted, and are no mistake."""
+
+
+@dataclass
+class Found:
+    """What reading a record found: the values that were read, and what to report about it."""
+
+    values: list[Any] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)  # a set that keeps its order
+
+
+class Fields:
+    """The values of a record, or of an object inside it, by key.
+
+    Upper and lower case are the same, unless the record has a key in both spellings. A value of null, "", [] or {} is
+    empty. `where` names the record in error messages; `part` names the object in it, such as "messages".
+    """
+
+    def __init__(self, where: str, record: Record, found: Found | None = None, *, part: str = "") -> None:
+        self.where, self.part = where, part
+        self.found = found or Found()
+        self._record = record
+        self._spelling = {_canonical(key): key for key in record} | {key: key for key in record}
+        self._read: set[str] = set()
+
+    def inside(self, where: str, record: Record, part: str) -> "Fields":
+        """The fields of an object in this record."""
+        return Fields(where, record, self.found, part=part)
+
+    def has(self, name: str) -> bool:
+        """Whether the record has this key, with a value that is not empty."""
+        return not _is_empty(self.peek(name))
+
+    def peek(self, name: str) -> Any:
+        """Return the value under a key, or None. Unlike `value`, this does not count as reading it."""
+        return self._record.get(self.key(name))
+
+    def value(self, name: str) -> Any:
+        """Return the value under a key, or None if the record does not have it. The key then counts as read."""
+        key = self.key(name)
+        self._read.add(key)
+        value = self._record.get(key)
+        self.found.values.append(value.strip() if isinstance(value, str) else value)
+        return value
+
+    def text(self, name: str, *, may_be_empty: bool = False) -> str:
+        """Return the stripped text under a key; raises BadRecord if it is missing, not text, or empty."""
+        key = self._spelling.get(name)
+        if key is None:
+            raise self.error(f"{name!r} is missing, {key_names(self._record)}; add it, or correct the spelling")
+        return self.checked_text(self.value(name), key, may_be_empty=may_be_empty)
+
+    def checked_text(self, value: object, key: str, *, may_be_empty: bool = False) -> str:
+        """Return a value as stripped text; raises BadRecord if it is not text, or empty."""
+        if not isinstance(value, str):
+            raise self.error(f"{key!r} is {kind(value)}, expected text in quotes")
+        if not value.strip() and not may_be_empty:
+            raise self.error(f"{key!r} is empty; fill it in or remove the record")
+        return value.strip()
+
+    def first(self, names: Sequence[str]) -> str | None:
+        """Return the one of these names that the record has, or None. A name with a value goes before an empty one.
+
+        Raises BadRecord if several names have different values.
+        """
+        filled = [name for name in names if self.has(name)]
+        if len(filled) > 1:
+            values = [self.value(name) for name in filled]
+            if any(value != values[0] for value in values[1:]):
+                raise self.error(f"has both {self.key(filled[0])!r} and {self.key(filled[1])!r}; keep one of them")
+        return next(iter([*filled, *(name for name in names if name in self._spelling)]), None)
+
+    def key(self, name: str) -> str:
+        """The key as the record spells it."""
+        return self._spelling.get(name, name)
+
+    def error(self, problem: str) -> BadRecord:
+        return BadRecord(self.where, problem)
+
+    def missing(self, names: Sequence[str], expected: str, known: Iterable[str]) -> BadRecord:
+        """The error for a record that has none of these names. It suggests the name nearest to a misspelt key."""
+        unknown = [key for key in self._record if _canonical(key) not in {*known, "role", "content"}]
+        guesses = [(key, guess) for key in unknown for guess in get_close_matches(_canonical(key), [*known], 1, 0.8)]
+        near = f" (did you mean {guesses[0][1]!r} by {guesses[0][0][:30]!r}?)" if guesses else ""
+        wanted = " or ".join(repr(name) for name in names)
+        return self.error(f"{wanted} is missing, {key_names(self._record)}{near}; {expected}")
+
+    def note(self, text: str) -> None:
+        """Report this about the file, once, with the number of records."""
+        self.found.notes[text] = None
+
+    def is_learned(self) -> bool:
+        """Whether this message or record may be learned: it has no `"weight": 0` or `"train": false`."""
+        learned = True
+        for name in _WEIGHTS:
+            value = _as_number(self.peek(name))
+            if value is None or (name == "loss" and value not in (0, 1)):  # a measured loss is no weight
+                continue
+            self.value(name)
+            if value < 0:
+                raise self.error(f"{self.key(name)!r} is below 0, expected 0 or 1")
+            if value not in (0, 1):
+                self.note(f"a {self.key(name)!r} other than 0 and 1 counts as 1")
+            learned = learned and value != 0
+        return learned
+
+    def refuse_media(self) -> None:
+        """Raises BadRecord if there are images, sound or video beside the text."""
+        for name in _OTHER_MEDIA:
+            if self.has(name):
+                raise self.error(f"has {self.key(name)!r}, but the model reads only text; remove the record")
+
+    def note_unread(self) -> None:
+        """Report the keys that hold something and were not read, unless they repeat what was read."""
+        for key, value in self._record.items():
+            if key not in self._read and _holds_content(key, value) and not self._repeats(value):
+                self.note(f"{key[:30]!r}{f' in {self.part!r}' if self.part else ''} is not read")
+
+    def _repeats(self, value: Any) -> bool:
+        if value in self.found.values:
+            return True
+        texts = [text for text in self.found.values if isinstance(text, str) and text]
+        return isinstance(value, str) and (value.strip() in texts or (texts != [] and all(t in value for t in texts)))
+
+
+def _canonical(key: str) -> str:
+    return key.strip().casefold().replace("-", "_").replace(" ", "_")
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
+
+
+def _holds_content(key: str, value: object) -> bool:
+    name = _canonical(key)
+    return not (
+        _is_empty(value)
+        or _as_number(value) is not None
+        or name in _BOOKKEEPING
+        or name.endswith(_BOOKKEEPING_ENDINGS)
+        or name.startswith(("id_", "is_", "has_", "num_", "score_", "__", "unnamed:"))
+    )
+
+
+def truth(value: object) -> bool | None:
+    """The truth value that a value is, or spells in a table, or None."""
+    return {"true": True, "false": False}.get(str(value).lower()) if isinstance(value, bool | str) else None
+
+
+def _as_number(value: object) -> float | None:
+    """The number that a value is or spells (a table has only texts), or None."""
+    try:
+        return float(value if truth(value) is None else bool(truth(value)))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None

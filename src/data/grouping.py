@@ -1,0 +1,103 @@
+"""Join the records that belong together: the messages of a tree (OASST), and the labelled answers to a prompt (KTO)."""
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from src.data.chats import read_message
+from src.data.fields import Fields, truth
+from src.data.prompts import Message
+from src.data.questions import ANSWERS, INPUTS, QUESTIONS, SYSTEMS
+from src.data.records import Located, Record
+
+LABELS = ("label", "kto_tag")
+
+
+def best_path(fields: Fields) -> list[Message] | None:
+    """Return the messages from the root of a tree to a leaf, or None if the record is not {"prompt": {..., "replies"}}.
+
+    The path takes the reply with the lowest rank; without ranks, the one with the highest score. Of a user's replies,
+    one with an answer comes first. Deleted messages are not taken.
+    """
+    node = fields.peek("prompt")
+    if not isinstance(node, dict) or "replies" not in node:
+        return None
+    fields.value("prompt")
+    messages: list[Message] = []
+    while node:
+        inner = fields.inside(f"{fields.where}, message {len(messages) + 1} of the best path", node, "replies")
+        messages.append(read_message(inner))
+        replies = inner.value("replies")
+        candidates = [reply for reply in replies or () if isinstance(reply, dict) and not reply.get("deleted")]
+        node = min(candidates, key=_order, default=None)
+    return messages
+
+
+def _order(reply: Record) -> tuple[float, float, bool]:
+    rank, score = reply.get("rank"), reply.get("score")
+    return (math.inf if rank is None else rank, -(score or 0), not reply.get("replies"))
+
+
+def join_trees(records: Sequence[Located]) -> tuple[list[Located], Counter[str]]:
+    """Put messages with a "parent_id" below their parents. The tree has the place of its root.
+
+    Returns the records, and the number of messages without their parent. Other records stay as they are.
+    """
+    nodes = {record["message_id"]: {**record, "replies": []} for _, record in records if _is_message(record)}
+    joined: list[Located] = []
+    left_out: Counter[str] = Counter()
+    for where, record in records:
+        if not _is_message(record):
+            joined.append((where, record))
+        elif not record["parent_id"]:
+            joined.append((where, {"prompt": nodes[record["message_id"]]}))
+        elif record["parent_id"] in nodes:
+            nodes[record["parent_id"]]["replies"].append(nodes[record["message_id"]])
+        else:
+            left_out["replies to a message that is missing"] += 1
+    return joined, left_out
+
+
+def _is_message(record: Record) -> bool:
+    ids = (record.get("message_id"), record.get("parent_id", []))
+    return ids[0] is not None and all(isinstance(id_, str | int | None) for id_ in ids)
+
+
+def join_labelled_answers(records: Sequence[Located]) -> tuple[list[Located], Counter[str]]:
+    """Pair the answers labelled true and false of each prompt, in their order. A pair has the place of its good answer.
+
+    Returns the records, and the number of answers without a counterpart. Other records stay as they are.
+    """
+    bad: defaultdict[str, list[Record]] = defaultdict(list)
+    for _, record in records:
+        if _label(record) is False:
+            bad[_prompt_of(record)].append(record)
+    joined: list[Located] = []
+    n_alone = 0
+    for where, record in records:
+        label = _label(record)
+        if label is None:
+            joined.append((where, record))
+        elif label and (counterparts := bad[_prompt_of(record)]):
+            joined.append((where, _pair(record, counterparts.pop(0))))
+        elif label:
+            n_alone += 1
+    n_alone += sum(map(len, bad.values()))
+    return joined, Counter({"labelled answers without a counterpart": n_alone} if n_alone else {})
+
+
+def _label(record: Record) -> bool | None:
+    """Whether a record holds a good or a bad answer; None if it holds no labelled answer."""
+    labels = [label for key in LABELS if (label := truth(record.get(key))) is not None]
+    return labels[0] if labels and any(key in record for key in ANSWERS) else None
+
+
+def _prompt_of(record: Record) -> str:
+    return json.dumps([record.get(key) for key in (*SYSTEMS, *QUESTIONS, *INPUTS, "history")])
+
+
+def _pair(good: Record, bad: Record) -> Record:
+    rest = {key: value for key, value in good.items() if key not in (*ANSWERS, *LABELS)}
+    chosen, rejected = (next(record[key] for key in ANSWERS if key in record) for record in (good, bad))
+    return {**rest, "chosen": chosen, "rejected": rejected}

@@ -1,0 +1,81 @@
+"""Read a question, its material, its answer and its system message, each under any of the usual keys."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from src.data.fields import Fields, LeftOut
+from src.data.prompts import Message
+
+QUESTIONS = ("instruction", "prompt", "question", "query")
+INPUTS = ("input", "inputs", "context")  # the first two hold the question, if nothing else does
+ANSWERS = ("response", "output", "completion", "answer", "target", "targets")
+SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction")
+
+TOOL_CALLS = "tool calls"
+
+_PLACEHOLDERS = ("<noinput>", "<no input>", "[noinput]", "noinput", "no input", "n/a", "none", "null", "nan")
+_NO_OUTPUT = ("<nooutput>", "<no output>", "nooutput")
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_THOUGHT_PARTS = ("thinking", "reasoning")
+_TOOL_PARTS = ("tool_use", "tool_result", "tool_call")
+
+
+def question_key(fields: Fields) -> str | None:
+    return fields.first(QUESTIONS) or fields.first(INPUTS[:2])
+
+
+def read_question(fields: Fields) -> Message:
+    """Return the user message of a question and its material. Raises BadRecord if they are missing or not text."""
+    key = question_key(fields) or QUESTIONS[0]
+    material = read_material(fields, [name for name in INPUTS if name != key])
+    return Message("user", read_content(fields, key), material)
+
+
+def read_material(fields: Fields, names: Sequence[str] = INPUTS) -> str:
+    """Return the texts under these keys, often "". A placeholder such as <noinput> is empty."""
+    texts = [fields.text(name) for name in names if fields.has(name)]
+    if placeholders := [text for text in texts if text.lower() in _PLACEHOLDERS]:
+        fields.note(f"an input that is {placeholders[0]!r} is read as empty")
+    return "\n\n".join(dict.fromkeys(text for text in texts if text not in placeholders))
+
+
+def read_answer(fields: Fields) -> Message:
+    """Return the assistant's message under a key for answers. Raises BadRecord if it is missing, empty or not text."""
+    key = fields.first(ANSWERS) or ANSWERS[0]
+    text = read_content(fields, key)
+    if text.lower() in _NO_OUTPUT:
+        raise fields.error(f"{fields.key(key)!r} is {text!r}, which is no answer; fill it in or remove the record")
+    return Message("assistant", text)
+
+
+def read_system(fields: Fields) -> list[Message]:
+    """Return the system message that has a key of its own, beside a question or a chat; [] if there is none."""
+    key = fields.first(SYSTEMS)
+    return [Message("system", read_content(fields, key))] if key and fields.has(key) else []
+
+
+def read_content(fields: Fields, key: str, *, may_be_empty: bool = False) -> str:
+    """Return the text under `key`. It may be a list of parts: {"type": "text", "text": ...}, {"text": ...}, or texts.
+
+    Raises BadRecord for anything but text, such as an image; LeftOut for tool calls.
+    """
+    value = fields.value(key)
+    if isinstance(value, dict):
+        value = [{"text": part} if isinstance(part, str) else part for part in value.get("parts", [value])]
+    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
+        return fields.text(key, may_be_empty=may_be_empty)
+    text = "\n".join(_part_texts(fields, value, fields.key(key)))
+    return fields.checked_text(text, fields.key(key), may_be_empty=may_be_empty)
+
+
+def _part_texts(fields: Fields, parts: Sequence[dict[str, Any]], key: str) -> Iterator[str]:
+    for part in parts:
+        type_ = part.get("type", "text")
+        if type_ in _TOOL_PARTS:
+            raise LeftOut(TOOL_CALLS)
+        if type_ in _THOUGHT_PARTS:
+            fields.note(f"parts of type {type_!r} are not read")
+        elif type_ in _TEXT_PARTS and isinstance(part.get("text"), str):
+            yield part["text"]
+        else:
+            raise fields.error(f"{key!r} has a part of type {str(type_)[:30]!r}, but the model reads only text parts")
