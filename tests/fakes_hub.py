@@ -1,10 +1,12 @@
-"""A fake Hugging Face hub on 127.0.0.1 that serves one model.
+"""A fake Hugging Face hub on 127.0.0.1 that serves one model or data set.
 
 Like the real hub, it answers HEAD and GET requests for `/<repo>/resolve/main/<file>`. It sends the size and SHA-256 of
-a large file in X-Linked-* headers, and redirects requests for its content to a CDN, here on another port.
+a large file in X-Linked-* headers, and redirects requests for its content to a CDN, here on another port. For a data
+set (`datasets/<repo>`) it also answers `/api/datasets/<repo>/revision/<revision>`.
 """
 
 import hashlib
+import json
 import re
 import socket
 import struct
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from types import SimpleNamespace, TracebackType
+from urllib.parse import urlsplit
 
 import pytest
 from huggingface_hub import close_session, constants
@@ -44,6 +47,8 @@ class FakeHub:
         self.claimed_hash: str | None = None  # sent in place of the true SHA-256
         self.cuts: list[tuple[int, str]] = []  # each cuts one response after N bytes, by "close" or "reset"
         self.error_response: tuple[int, dict[str, str]] | None = None  # status and headers of every response
+        self.card: dict[str, object] = {}  # the metadata of a data set's card
+        self.gated = False  # whether the content of a data set is refused
         self.supports_ranges = True
         self.sends_sizes = True
 
@@ -107,12 +112,35 @@ class _Handler(BaseHTTPRequestHandler):
             return self._head(hub.error_response[0], {**hub.error_response[1], "Content-Length": "0"})
         if self.path.startswith("/cdn/"):
             return self._content(hub.files[self.path.removeprefix("/cdn/")])
-        repo, _, name = self.path.strip("/").partition("/resolve/main/")
-        if repo != hub.repo:
+        if self.path.startswith("/api/datasets/"):
+            return self._dataset_info(urlsplit(self.path).path.removeprefix("/api/datasets/"))
+        repo, _, name = self.path.strip("/").replace(f"/{COMMIT}/", "/main/").partition("/resolve/main/")
+        if hub.gated:
+            return self._head(403, {"X-Error-Code": "GatedRepo", "Content-Length": "0"})
+        if repo.removeprefix("datasets/") != hub.repo:
             return self._head(404, {"X-Error-Code": "RepoNotFound", "Content-Length": "0"})
         if name not in hub.files:
             return self._head(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT, "Content-Length": "0"})
         self._resolved(name, hub.files[name])
+
+    def _dataset_info(self, path: str) -> None:
+        """Answer a request for "<repo>/revision/<revision>"."""
+        repo, _, revision = path.partition("/revision/")
+        if repo != self.hub.repo or revision not in ("main", COMMIT):
+            missing = "RepoNotFound" if repo != self.hub.repo else "RevisionNotFound"
+            return self._head(404, {"X-Error-Code": missing, "Content-Length": "0"})
+        files = [
+            {
+                "rfilename": name,
+                "size": len(content),
+                "blobId": "0" * 40,
+                "lfs": {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pointerSize": 1},
+            }
+            for name, content in self.hub.files.items()
+        ]
+        body = json.dumps({"id": repo, "sha": COMMIT, "cardData": self.hub.card, "siblings": files}).encode()
+        self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+        self.wfile.write(body)
 
     def _resolved(self, name: str, content: bytes) -> None:
         headers = {"X-Repo-Commit": COMMIT}

@@ -75,25 +75,28 @@ def one_line_errors(repository: HubRepository) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise OSError(
-            f"{repository.name} cannot be downloaded: {_reason(error, repository)}; {repository.advice}"
-        ) from error
+        raise _failed(error, repository) from error
+
+
+def _failed(error: Exception, repository: HubRepository) -> OSError:
+    return OSError(f"{repository.name} cannot be downloaded: {_reason(error, repository)}; {repository.advice}")
 
 
 def _reason(error: Exception, repository: HubRepository) -> str:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub import constants, errors
 
     noun, path = (
         ("model", repository.name) if repository.kind == "model" else ("data set", f"datasets/{repository.name}")
     )
-    if isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, errors.OfflineModeIsEnabled):
         return f"HF_HUB_OFFLINE is set and the {noun} is not in {repository.cache}"
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         return f"it is gated; accept its terms at {constants.ENDPOINT}/{path}, then run: hf auth login"
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError):
         return f"{constants.ENDPOINT} has no such {noun} (if it is private, run: hf auth login)"
-    if isinstance(error, HfHubHTTPError):
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"the {noun} has no such revision"
+    if isinstance(error, errors.HfHubHTTPError):
         return f"{constants.ENDPOINT} answered {error.response.status_code}"
     return f"no connection to {constants.ENDPOINT} ({one_line(error)})"
 
@@ -111,6 +114,7 @@ def download_files(repository: HubRepository, files: Sequence[RemoteFile], snaps
 
 
 def _fetch_file(repository: HubRepository, file: RemoteFile, target: Path) -> None:
+    from huggingface_hub.errors import GatedRepoError
     from huggingface_hub.utils import WeakFileLock
 
     partial = _partial(file, repository.folder)
@@ -123,6 +127,8 @@ def _fetch_file(repository: HubRepository, file: RemoteFile, target: Path) -> No
         try:
             _download_rest(file, partial)
         except Exception as error:
+            if isinstance(error, GatedRepoError):
+                raise _failed(error, repository) from error
             raise OSError(
                 f"{repository.name}: the download of {file.name} stopped at {_size(_bytes_on_disk(partial))} of "
                 f"{_size(file.size)} ({one_line(error)}); run the same command again to resume; {repository.advice}"

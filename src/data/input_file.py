@@ -102,7 +102,7 @@ def _open_raw(path: Path) -> io.RawIOBase:
     if not path.exists():
         raise FileNotFoundError(
             f"{path} not found; pass a file with --data, such as Data/instruction_data.json (instruction tuning) or "
-            "Data/preference_data.json (preferences)"
+            "Data/preference_data.json (preferences), or a data set on the hub, such as tatsu-lab/alpaca"
         )
     mode = path.stat().st_mode
     if stat.S_ISREG(mode):

@@ -1,10 +1,11 @@
-"""Read the records of a file: JSON, JSONL, CSV, TSV or Parquet, also compressed with gzip or through a pipe."""
+"""Read records: JSON, JSONL, CSV, TSV or Parquet, from a file, compressed or not, a pipe, or a data set on the hub."""
 
 import re
 from collections.abc import Callable, Iterator
 from io import BytesIO, FileIO, TextIOWrapper
 from pathlib import Path
 
+from src.data.hub_dataset import download_dataset, parse_dataset_id
 from src.data.input_file import PARQUET, START_BYTES, open_data, refuse_other_formats, text_encoding
 from src.data.json_records import read_json
 from src.data.records import BadRecord, Located, RecordFile
@@ -14,30 +15,35 @@ _JSON_LINES, _JSON, _CSV, _TABS = {".jsonl", ".ndjson"}, {".json"}, {".csv"}, {"
 _HEADER = re.compile(r'\W{0,3}"?[A-Za-z_][\w .-]{0,40}"?(?:[,;\t|]"?[\w .-]{0,40}"?)+\s*')
 
 
-def read_records(path: str | Path, *, notify: Callable[[str], None] = print) -> RecordFile:
-    """Return the records of a file. Their places are "Data/x.json record 3", "x.jsonl line 7" or "x.parquet row 2".
+def read_records(source: str | Path, *, notify: Callable[[str], None] = print) -> RecordFile:
+    """Return the records of a file, or of a data set on the Hugging Face hub, such as tatsu-lab/alpaca@main:train.
 
-    A record is bad if it is not an object, or if a repeated key, NaN, Infinity, or a text with a lone surrogate is in
-    it. A malformed line of a JSONL file is one bad record. `notify` gets a line if only a part of the file is read.
+    Their places are "Data/x.json record 3", "x.jsonl line 7" or "x.parquet row 2". A record is bad if it is not an
+    object, or if a repeated key, NaN, Infinity, or a text with a lone surrogate is in it. A malformed line of a JSONL
+    file is one bad record. `notify` gets a line about a data set, and one if only a part of a file is read.
 
     Raises:
         FileNotFoundError: there is no such file.
         IsADirectoryError: the path is a folder.
-        ImportError: it is a Parquet file, and pyarrow is not installed.
+        OSError: a data set cannot be downloaded.
+        ImportError: it is in Parquet, and pyarrow is not installed.
         ValueError: the file has another format or no records; one line with the location.
     """
-    file = RecordFile(str(path), [], [])
-    try:
-        for item in _read_file(str(path), Path(path), notify):
+    dataset = parse_dataset_id(source)
+    if dataset is None:
+        paths = {str(source): Path(source)}
+    else:
+        paths = {f"{dataset.name} {name}": path for name, path in download_dataset(dataset, notify).items()}
+    records = RecordFile(dataset.name if dataset else str(source), [], [])
+    for name, path in paths.items():
+        for item in _read_file(name, path, notify):
             if isinstance(item, BadRecord):
-                file.bad.append(item.with_traceback(None))
+                records.bad.append(item.with_traceback(None))
             else:
-                file.records.append(item)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not valid {error.encoding.upper()}; save the file as UTF-8") from None
-    if not file.records and not file.bad:
-        raise ValueError(f"{path} has no records; expected at least one")
-    return file
+                records.records.append(item)
+    if not records.records and not records.bad:
+        raise ValueError(f"{source} has no records; expected at least one")
+    return records
 
 
 def _read_file(name: str, path: Path, notify: Callable[[str], None]) -> Iterator[Located | BadRecord]:
@@ -55,10 +61,13 @@ def _read_file(name: str, path: Path, notify: Callable[[str], None]) -> Iterator
         errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
         # JSON allows all line breaks but \n inside a line; csv wants to see them as they are.
         text = TextIOWrapper(stream, encoding, errors, newline="" if is_table else "\n")
-        if is_table:
-            yield from read_csv(name, text, tabs=suffix in _TABS)
-        else:
-            yield from read_json(name, text, one_per_line=suffix in _JSON_LINES, notify=notify)
+        try:
+            if is_table:
+                yield from read_csv(name, text, tabs=suffix in _TABS)
+            else:
+                yield from read_json(name, text, one_per_line=suffix in _JSON_LINES, notify=notify)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name} is not valid {error.encoding.upper()}; save the file as UTF-8") from None
 
 
 def _suffix(path: Path) -> str:
