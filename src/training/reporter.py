@@ -1,15 +1,22 @@
-"""Reports a run: aligned lines and a progress bar in the terminal, a JSON lines log, a plot of the curves."""
+"""Reports a run: aligned lines and a progress bar in the terminal, a JSON lines log, a plot of the curves.
+
+A run does not depend on its report: if the log or the plot cannot be written, a note says so.
+"""
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
+
+from src.common.messages import one_line
 
 # Metrics with a column, and their format. Steps show _STEP_COLUMNS, evaluations show all, the log has every metric.
 _COLUMNS = {
@@ -28,10 +35,15 @@ class Reporter:
     """Reports one run. On a terminal, a progress bar stays below the lines. A pipe gets only the lines."""
 
     def __init__(self, stage: str, log_dir: Path, *, first_step: int, steps: int) -> None:
-        log_dir.mkdir(parents=True, exist_ok=True)
         self.stage, self.steps = stage, steps
-        self._file = _new_file(log_dir / f"{stage}-{datetime.now():%Y%m%d-%H%M%S}.jsonl")
-        self.path = Path(self._file.name)
+        self.path = log_dir / f"{stage}-{datetime.now():%Y%m%d-%H%M%S}.jsonl"
+        self._log: TextIO | None = None
+        try:
+            log_dir.mkdir(parents=True, exist_ok=True)
+            self._log = _new_file(self.path)
+            self.path = Path(self._log.name)
+        except OSError as error:
+            self._end_log(error)
         self._start = time.perf_counter()
         self._line_every = max(1, steps // _LINES_PER_RUN)
         self._bar = tqdm(
@@ -45,9 +57,15 @@ class Reporter:
 
     def event(self, event: str, **values: Any) -> None:
         """Write one JSON line to the log. NaN and infinity become null."""
+        if self._log is None:
+            return
         line = {"event": event, "stage": self.stage, **values, "elapsed_s": round(time.perf_counter() - self._start, 3)}
-        self._file.write(json.dumps(_plain(line), ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        try:
+            os.stat(self.path)  # raises if the file was removed, which a write does not notice
+            self._log.write(json.dumps(_plain(line), ensure_ascii=False, allow_nan=False) + "\n")
+            self._log.flush()
+        except OSError as error:
+            self._end_log(error)
 
     def step(self, step: int, loss: float, metrics: Mapping[str, float], **values: Any) -> None:
         """Report a training step: always in the log, on the terminal every few steps. `step` counts from 1."""
@@ -81,11 +99,32 @@ class Reporter:
 
     def close(self) -> None:
         self._bar.close()
-        self._file.close()
+        self._close_log()
+
+    def _end_log(self, error: OSError) -> None:
+        self._close_log()
+        self.say(f"note: the log {self.path} cannot be written ({error.strerror}); training continues without it")
+
+    def _close_log(self) -> None:
+        if self._log:
+            with suppress(OSError):  # it may hold a line that could not be written
+                self._log.close()
+        self._log = None
 
 
 def draw_curves(log: Path) -> Path | None:
-    """Plot the losses of a log to a PNG file next to it; returns its path, or None if no loss was logged."""
+    """Plot the losses of a log to a PNG file next to it; returns its path.
+
+    Returns None if there is nothing to plot. If plotting fails, prints a note and returns None.
+    """
+    try:
+        return _draw_curves(log) if log.is_file() else None
+    except Exception as error:  # a plot is no reason to end a run: matplotlib may be missing, broken or misconfigured
+        print(f"note: the curves were not drawn: {one_line(error)}")
+        return None
+
+
+def _draw_curves(log: Path) -> Path | None:
     events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
     def points(event: str, name: str) -> list[tuple[int, float]]:
@@ -94,9 +133,10 @@ def draw_curves(log: Path) -> Path | None:
     steps, val, train = points("step", "loss"), points("eval", "val_loss"), points("eval", "train_loss")
     if not (steps or val or train):
         return None
-    from matplotlib.figure import Figure  # slow to import, and only needed here
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only needed here
+    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss", title=log.stem)
     if steps:
         axes.plot(*zip(*steps, strict=True), linewidth=0.8, alpha=0.6, label="training, each step")
@@ -106,7 +146,7 @@ def draw_curves(log: Path) -> Path | None:
     axes.grid(alpha=0.3)
     axes.legend()
     picture = log.with_suffix(".png")
-    figure.savefig(picture, dpi=120)
+    FigureCanvasAgg(figure).print_png(picture)
     return picture
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -248,3 +249,53 @@ def test_a_log_without_losses_has_no_plot(tmp_path: Path, events: list[dict]) ->
     log = write_log(tmp_path / "sft-1.jsonl", *events)
     assert draw_curves(log) is None
     assert list(tmp_path.iterdir()) == [log]
+
+
+# --- a run does not depend on its report
+
+
+def test_a_log_that_cannot_be_created_is_a_note(tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").touch()
+    reporter = Reporter("sft", tmp_path / "file" / "logs", first_step=0, steps=1)
+    reporter.event("start")
+    reporter.close()
+    assert capsys.readouterr().out == (
+        f"note: the log {reporter.path} cannot be written (Not a directory); training continues without it\n"
+    )
+    assert draw_curves(reporter.path) is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_ends_the_log_with_one_note(reporter: Reporter, capsys) -> None:
+    reporter._log = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115
+    for step in range(3):
+        reporter.event("step", step=step)
+    reporter.close()
+    assert capsys.readouterr().out.count("cannot be written (No space left on device); training continues") == 1
+
+
+def test_a_removed_log_folder_ends_the_log_with_one_note(reporter: Reporter, capsys) -> None:
+    reporter.event("start")
+    shutil.rmtree(reporter.path.parent)
+    reporter.event("step", step=1)
+    reporter.event("step", step=2)
+    assert capsys.readouterr().out.count("cannot be written (No such file or directory); training continues") == 1
+    assert draw_curves(reporter.path) is None and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("error", [ImportError("no matplotlib"), ValueError("Key backend: 'x' is not a valid value")])
+def test_a_plot_that_cannot_be_drawn_is_a_note(tmp_path: Path, monkeypatch, capsys, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("matplotlib.figure.Figure.__init__", fail)
+    log = write_log(tmp_path / "sft-1.jsonl", {"event": "step", "step": 1, "loss": 3.5})
+    assert draw_curves(log) is None
+    assert capsys.readouterr().out == f"note: the curves were not drawn: {error}\n"
+
+
+def test_a_plot_of_a_damaged_log_is_a_note(tmp_path: Path, capsys) -> None:
+    log = tmp_path / "sft-1.jsonl"
+    log.write_text('{"event": "step", "st', encoding="utf-8")
+    assert draw_curves(log) is None
+    assert "note: the curves were not drawn: " in capsys.readouterr().out
