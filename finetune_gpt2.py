@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def finetune(flags: Flags) -> int:
     runtime = choose_runtime(flags.device, flags.precision)
     encoding = load_gpt2_encoding()
-    train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction)  # before the download, to fail early
+    train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction, flags.documents, flags.val_data)
     model, weights_file = load_pretrained(flags)
     if flags.context_length > model.config.context_length:
         raise ValueError(f"--context-length {flags.context_length}: the model's is {model.config.context_length}")

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from src.checkpoint import CHECKPOINTS, load_checkpoint
 from src.cli import flag, parse
 from src.data.batching import StepLoader, epoch_loader, stack_windows
-from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
-from src.data.text import TextWindows, TokenArray, choose_encoding, load_tokens, split_tokens
+from src.data.shakespeare import SHAKESPEARE_PATH
+from src.data.text import Documents, TextWindows, TokenArray, choose_encoding, load_split
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.runtime import Runtime, choose_runtime, seed_step
@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = apply_recipe(flags, "pretrain", size_name(size), given)
     with claimed(flags.out, "pretrain"):
         runtime = choose_runtime(flags.device, flags.precision)
-        encoding = choose_encoding(flags.tokenizer, flags.data)
-        train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction)
+        encoding = choose_encoding(flags.tokenizer, flags.data, flags.documents)
+        train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction, flags.documents, flags.val_data)
         shape = (flags.batch_size, flags.context_length)
         train_steps = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
         val_steps = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
@@ -104,17 +104,17 @@ def make_stage(flags: Flags, generator: TextGenerator, train_steps: StepLoader, 
 
 
 def prepare_data(
-    path: str | Path = SHAKESPEARE_PATH, encoding: Encoding | None = None, val_fraction: float = 0.1
+    path: str | Path = SHAKESPEARE_PATH,
+    encoding: Encoding | None = None,
+    val_fraction: float = 0.1,
+    documents: Documents = None,
+    val_data: str | Path | None = None,
 ) -> tuple[TokenArray, TokenArray]:
-    """(train, val) token ids of a text file, cleaned and tokenised; its last `val_fraction` is val.
+    """(train, val) token ids of a text; val is the text `val_data`, or else the last `val_fraction` of the tokens.
 
     Raises FileNotFoundError or ValueError for an unusable text. Shakespeare's works are downloaded if missing.
     """
-    encoding = encoding or load_gpt2_encoding()
-    if Path(path) == SHAKESPEARE_PATH:
-        ensure_shakespeare(Path(path))
-    tokens = load_tokens(Path(path), encoding)
-    return split_tokens(tokens, val_fraction) if val_fraction else (tokens, tokens[:0])
+    return load_split(path, encoding or load_gpt2_encoding(), val_fraction, documents, val_data)
 
 
 def create_dataloader(

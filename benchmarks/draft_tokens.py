@@ -17,9 +17,9 @@ import torch
 from benchmarks.harness import check_rounds
 from src.chat.session import ChatSettings
 from src.cli import flag, parse
-from src.data.files import read_text
 from src.data.gutenberg import strip_boilerplate
 from src.data.shakespeare import SHAKESPEARE_PATH
+from src.data.text_files import read_text
 from src.model.decoding import prompt_lookup
 from src.model.decoding.cached_model import CachedModel
 from src.model.decoding.output_head import OutputHead

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from benchmarks.harness import check_rounds
 from src.cli import flag, parse
-from src.data.files import read_text
 from src.data.gutenberg import strip_boilerplate
 from src.data.shakespeare import SHAKESPEARE_PATH
 from src.data.text import load_tokens
+from src.data.text_files import read_text
 from src.program import run_script
 from src.tokenizer import load_gpt2_encoding
 

@@ -24,8 +24,8 @@ from tqdm import tqdm
 from src.checkpoint import MODEL_HELP, load_base
 from src.cli import flag, parse
 from src.common.messages import naming_file
-from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
-from src.data.text import TokenArray, load_tokens
+from src.data.shakespeare import SHAKESPEARE_PATH
+from src.data.text import DOCUMENTS_HELP, TEXT_HELP, Documents, TokenArray, load_tokens
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
@@ -39,7 +39,8 @@ HEAD_ROWS = 512  # positions whose logits are in memory together
 @dataclass(frozen=True, kw_only=True)
 class Flags:
     model: str = flag("auto", MODEL_HELP)
-    data: Path = flag(SHAKESPEARE_PATH, "text file in UTF-8; Shakespeare's works are downloaded if missing")
+    data: Path = flag(SHAKESPEARE_PATH, TEXT_HELP)
+    documents: Documents = flag(None, DOCUMENTS_HELP)
     val_fraction: float = flag(0.1, "share of the text to evaluate, counted from its end; 1 is all of it")
     context_length: int | None = flag(None, "tokens in a window (default: the model's context)")
     stride: int | None = flag(None, "tokens that the window moves by (default: half the window)")
@@ -113,10 +114,8 @@ def _loss_sum(model: GPTModel, ids: TokenArray, spans: Sequence[tuple[int, int, 
 
 
 def load_eval_tokens(flags: Flags, encoding: Encoding) -> TokenArray:
-    """The token ids of the last --val-fraction of the text. Downloads Shakespeare's works if no text is named."""
-    if flags.data == SHAKESPEARE_PATH:
-        ensure_shakespeare(flags.data)
-    ids = load_tokens(flags.data, encoding)
+    """The token ids of the last --val-fraction of the text."""
+    ids = load_tokens(flags.data, encoding, flags.documents)
     return ids[len(ids) - round(len(ids) * flags.val_fraction) :]
 
 

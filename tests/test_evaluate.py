@@ -119,7 +119,7 @@ def test_shakespeare_is_downloaded_if_no_text_is_named(folder: Path, monkeypatch
     def ensure_shakespeare(path: Path) -> None:
         raise Asked(path)
 
-    monkeypatch.setattr("src.evaluate.ensure_shakespeare", ensure_shakespeare)
+    monkeypatch.setattr("src.data.text.ensure_shakespeare", ensure_shakespeare)
     with pytest.raises(Asked, match="Shakespeare"):
         main(["--model", str(folder / "gpt2"), "--device", "cpu"])
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 import main
 from src.checkpoint import load_model, read_checkpoint
+from src.data import text
 from src.data.batching import StepLoader
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
@@ -87,7 +88,7 @@ def test_prepare_data_downloads_shakespeare_by_default(monkeypatch: pytest.Monke
         path.write_text(VERSE * 60, encoding="utf-8")
         return path
 
-    monkeypatch.setattr(main, "ensure_shakespeare", ensure)
+    monkeypatch.setattr(text, "ensure_shakespeare", ensure)
     assert [ids.tolist() for ids in main.prepare_data()] == [ids.tolist() for ids in main.prepare_data("verse.txt")]
 
 

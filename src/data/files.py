@@ -1,4 +1,4 @@
-"""Read and download text files."""
+"""Download text files."""
 
 import time
 from collections.abc import Callable
@@ -24,27 +24,6 @@ def find_shipped(path: Path) -> Path:
     """Return the path of a file that comes with this project, also if the script was started from another folder."""
     shipped = Path(__file__).resolve().parents[2] / path
     return shipped if shipped.exists() and not path.exists() else path
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file, without a byte order mark.
-
-    Raises FileNotFoundError, or ValueError if the file is empty or is not UTF-8 (with the byte's offset).
-    """
-    path = Path(path)
-    if not path.is_file():
-        found = "is not a file" if path.exists() else "not found"
-        raise FileNotFoundError(f"{path} {found}; check the path, or pass a text file with --data PATH")
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}; save it again as UTF-8"
-        ) from None
-    if not text.strip():
-        raise ValueError(f"{path} is empty; put text in it, or delete it")
-    return text
 
 
 def download_file(

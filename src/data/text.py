@@ -1,176 +1,202 @@
-"""A text as token ids: tokenised once and cached, then split into training windows."""
+"""A text as token ids: looked at, tokenised once and cached, then split into training windows."""
 
-import glob
 import hashlib
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from src.common.atomic_file import atomic_write
 from src.common.machine import usable_cpus
 from src.common.messages import naming_file
 from src.data.batching import EpochDataset
 from src.data.examples import tuning_texts
-from src.data.files import read_text
 from src.data.gutenberg import strip_boilerplate
+from src.data.inspection import licence_note, notes_on, notes_on_words
 from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
-from src.tokenizer import build_word_encoding, encoding_fingerprint, load_gpt2_encoding
-from src.tokenizer.protocols.interfaces import BatchEncoding, Encoding
+from src.data.text_files import is_stored, read_texts
+from src.data.token_cache import TokenArray, cache_path, open_cache, remove_other_caches, store, token_dtype
+from src.tokenizer import Encoding, encoding_fingerprint, load_gpt2_encoding, word_encoding_of
+from src.tokenizer.gpt2 import END_OF_TEXT
+from src.tokenizer.protocols.interfaces import BatchEncoding, WordEncoding
 
-# One-dimensional, uint16 or uint32. A read-only np.memmap if the tokens are cached in a file.
-TokenArray: TypeAlias = NDArray[np.unsignedinteger]
-TokenDtype: TypeAlias = np.dtype[np.unsignedinteger]
+Documents: TypeAlias = Literal["endoftext"] | None
+
+# The help of the flags --data and --documents.
+TEXT_HELP = "text in UTF-8: a file, a .gz, or a folder of .txt files; Shakespeare's works are downloaded if missing"
+DOCUMENTS_HELP = "endoftext: <|endoftext|> in the text becomes the end-of-text token (default: ordinary characters)"
 
 _CACHE_VERSION = 1
-_CHECKSUM_BYTES = 4
 _CHUNK_CHARS = 1 << 16
 _CHUNKS_PER_BATCH = 64
-_LONE_NEWLINE = re.compile(r"\w\n(?=\w)")
+_CUT = re.compile(r"\S(?= )|\S\n(?=\w)")
+_FILES_WITH_NOTES = 5  # of a folder
 
 
-def choose_encoding(tokenizer: Literal["gpt2", "word"], path: Path) -> Encoding:
-    """GPT-2's tokenizer, or a word tokenizer with the words of a text file and of the examples for SFT and DPO.
+def choose_encoding(tokenizer: Literal["gpt2", "word"], path: Path, documents: Documents = None) -> Encoding:
+    """GPT-2's tokenizer, or a word tokenizer with the words of a text and of the examples for SFT and DPO.
 
     If the text file is Shakespeare's works and does not exist, it is downloaded first.
+    Raises ValueError for the words of a pipe, which cannot be read a second time for its tokens.
     """
     if tokenizer == "gpt2":
         return load_gpt2_encoding()
-    if path == SHAKESPEARE_PATH and not path.is_file():
-        ensure_shakespeare(path)
-    return build_word_encoding(path, always=tuning_texts())
+    path = _with_shakespeare(path)
+    if path.exists() and not is_stored(path):
+        raise ValueError(f"--tokenizer word reads the text twice, and {path} is a pipe; save it as a file first")
+    text = _read_clean(path, documents, lambda _: None)
+    return word_encoding_of(_lines(text.replace(END_OF_TEXT, "\n") if documents else text), always=tuning_texts())
 
 
-def load_tokens(path: Path, encoding: Encoding, *, notify: Callable[[str], None] = print) -> TokenArray:
-    """Return all token ids of a UTF-8 text file, without Project Gutenberg's additions.
+def load_tokens(
+    path: Path, encoding: Encoding, documents: Documents = None, *, notify: Callable[[str], None] = print
+) -> TokenArray:
+    """Return all token ids of a text, without Project Gutenberg's additions.
 
+    The path is a UTF-8 file, also one in gzip, a folder of .txt files, or a pipe. documents: "endoftext" encodes
+    `<|endoftext|>` as the end-of-text token, as between the files of a folder; otherwise, it is ordinary text.
     The ids are cached next to the text in a .npy file, which is mapped into memory. The cache's name contains a hash
     of text and tokenizer, so the text is tokenised again when either changes. If the cache cannot be written, the ids
-    stay in memory. `notify` gets one line per step.
+    stay in memory. `notify` gets one line per step, and one for whatever is surely not meant in the text.
     The shape is (tokens,); the type is uint16 if every id fits, and uint32 otherwise.
     Raises FileNotFoundError or ValueError if the text cannot be used.
     """
-    path = Path(path)
-    text = _read_clean(path, notify)
-    dtype: TokenDtype = np.dtype(np.uint16 if encoding.n_vocab <= 1 << 16 else np.uint32)
-    cache = path.with_name(f"{path.name}.{_cache_key(text, encoding)}.tokens.npy")
-    tokens = _open_cache(cache, dtype, notify)
-    if tokens is None:
-        tokens = _store(_tokenise(text, encoding, dtype), cache, notify)
-        _remove_other_caches(path, keep=cache)
-    notify(f"tokens: {len(tokens)} in {path}")
-    return tokens
+    path = _with_shakespeare(Path(path))
+    text = _read_clean(path, documents, notify)
+    separator = END_OF_TEXT if documents else None
+    if not is_stored(path):
+        tokens = _tokenise(text, encoding, separator)
+        notify(f"tokens: {len(tokens)} in {path}, not cached")
+        return tokens
+    cache = cache_path(path, _cache_key(text, encoding, separator))
+    cached = open_cache(cache, encoding.n_vocab, notify)
+    if cached is None:
+        cached = store(_tokenise(text, encoding, separator), cache, notify)
+        remove_other_caches(keep=cache)
+    notify(f"tokens: {len(cached)} in {path}")
+    return cached
 
 
-def _read_clean(path: Path, notify: Callable[[str], None]) -> str:
-    text = read_text(path)
+def _with_shakespeare(path: Path) -> Path:
+    """The path. If it is the default, Shakespeare's works are downloaded unless a copy is found."""
+    return ensure_shakespeare(path) if path == SHAKESPEARE_PATH else path
+
+
+def _read_clean(path: Path, documents: Documents, notify: Callable[[str], None]) -> str:
+    """The text, without Project Gutenberg's additions. The files of a folder are joined."""
+    texts = read_texts(path)
+    files_with_notes, bodies = 0, []
+    for file, text in texts.items():
+        body, notes = _clean(file, text, documents)
+        bodies.append(body)
+        files_with_notes += bool(notes)
+        if files_with_notes <= _FILES_WITH_NOTES:
+            for note in notes:
+                notify(note)
+    if files_with_notes > _FILES_WITH_NOTES:
+        notify(f"note: {files_with_notes - _FILES_WITH_NOTES} more files have such notes")
+    if path.is_dir():
+        notify(f"text: {len(texts)} .txt files of {path}, in the order of their names")
+    joined = (END_OF_TEXT if documents else "\n").join(bodies)
+    if documents and END_OF_TEXT not in joined:
+        notify(f"note: {path}: no {END_OF_TEXT} in it, so --documents endoftext separates nothing")
+    return joined
+
+
+def _clean(path: Path, text: str, documents: Documents) -> tuple[str, list[str]]:
+    """(the text without Project Gutenberg's additions, one line for each thing that the user should know)."""
     with naming_file(path):
         cleaned = strip_boilerplate(text)
+    notes = [*notes_on(text, path, documents=documents is not None), *licence_note(cleaned.text)]
+    lines = [f"note: {path}: {note}" for note in notes]
     if cleaned.kept_fraction < 1.0:
         additions = "header and licence" if cleaned.n_books == 1 else f"headers and licences ({cleaned.n_books} books)"
-        notify(f"text: using {cleaned.kept_fraction:.1%} of {path}, without Project Gutenberg's {additions}")
-    return cleaned.text
+        lines.append(f"text: using {cleaned.kept_fraction:.1%} of {path}, without Project Gutenberg's {additions}")
+    return cleaned.text, lines
 
 
-def _cache_key(text: str, encoding: Encoding) -> str:
+def _cache_key(text: str, encoding: Encoding, separator: str | None) -> str:
     text_hash = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    key = f"{_CACHE_VERSION} {text_hash} {encoding_fingerprint(encoding)}"
+    key = f"{_CACHE_VERSION} {text_hash} {encoding_fingerprint(encoding)}" + (f" {separator}" if separator else "")
     return hashlib.sha256(key.encode("ascii")).hexdigest()[:16]
 
 
-def _store(tokens: TokenArray, cache: Path, notify: Callable[[str], None]) -> TokenArray:
-    """Write the cache and return the tokens mapped from it, or the tokens themselves if it cannot be written."""
-    try:
-        with atomic_write(cache) as out:
-            np.save(out, tokens, allow_pickle=False)
-            out.flush()
-            with open(out.name, "rb") as written:
-                checksum = _crc32(written, out.tell())
-            # After the array, where np.load does not look.
-            out.write(checksum.to_bytes(_CHECKSUM_BYTES, "little"))
-        mapped: TokenArray = np.load(cache, mmap_mode="r", allow_pickle=False)
-        return mapped
-    except OSError as error:
-        notify(f"tokens: not cached, {cache} cannot be written ({error.strerror or error})")
-        return tokens
-
-
-def _open_cache(cache: Path, dtype: TokenDtype, notify: Callable[[str], None]) -> TokenArray | None:
-    """The cached tokens, or None if there are none or the file is damaged."""
-    if not cache.exists():
-        return None
-    try:
-        with open(cache, "rb") as stored:
-            checksum = _crc32(stored, cache.stat().st_size - _CHECKSUM_BYTES)
-            if checksum.to_bytes(_CHECKSUM_BYTES, "little") != stored.read():
-                raise ValueError("its checksum is wrong")
-        tokens: TokenArray = np.load(cache, mmap_mode="r", allow_pickle=False)
-        if tokens.dtype != dtype or tokens.ndim != 1:
-            raise ValueError(f"it holds {tokens.dtype} of shape {tokens.shape}")
-        return tokens
-    except (OSError, ValueError, EOFError) as error:
-        notify(f"tokens: cannot use {cache} ({error}), tokenising again")
-        return None
-
-
-def _crc32(file: BinaryIO, length: int) -> int:
-    # Read in blocks, not mapped: mapped pages would count as memory of this process.
-    checksum = 0
-    while length > 0 and (block := file.read(min(length, 1 << 20))):
-        checksum = zlib.crc32(block, checksum)
-        length -= len(block)
-    return checksum
-
-
-def _remove_other_caches(path: Path, keep: Path) -> None:
-    """Delete the caches of earlier versions of the text and of other tokenizers."""
-    for other in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 16}.tokens.npy"):
-        if other != keep:
-            try:
-                other.unlink()
-            except PermissionError:  # Windows: another run has it open
-                continue
-
-
-def _tokenise(text: str, encoding: Encoding, dtype: TokenDtype) -> TokenArray:
-    """The ids of the whole text. An encoding that takes batches (tiktoken) works on all CPUs."""
-    if not isinstance(encoding, BatchEncoding):
-        return _as_array(encoding.encode_ordinary(text), encoding.n_vocab, dtype)
-    chunks, parts = _chunks(text), []
+def _tokenise(text: str, encoding: Encoding, separator: str | None) -> TokenArray:
+    """The ids of the whole text, with the end-of-text id for each separator."""
+    # An encoding that takes batches (tiktoken) works on all CPUs.
+    chunks: Iterator[str] = _chunks(text) if isinstance(encoding, BatchEncoding) else iter([text])
+    parts = []
     while batch := list(islice(chunks, _CHUNKS_PER_BATCH)):
-        encoded = encoding.encode_ordinary_batch(batch, num_threads=usable_cpus())
-        parts += [_as_array(ids, encoding.n_vocab, dtype) for ids in encoded]
+        pieces = [chunk.split(separator) if separator else [chunk] for chunk in batch]
+        encoded = _encode([piece for chunk in pieces for piece in chunk], encoding)
+        for chunk in pieces:
+            parts += [_as_array([encoding.eot_token] * (i > 0) + next(encoded), encoding) for i in range(len(chunk))]
     return np.concatenate(parts)
+
+
+def _encode(pieces: list[str], encoding: Encoding) -> Iterator[list[int]]:
+    if isinstance(encoding, BatchEncoding):
+        return iter(encoding.encode_ordinary_batch(pieces, num_threads=usable_cpus()))
+    return map(encoding.encode_ordinary, pieces)
 
 
 def _chunks(text: str) -> Iterator[str]:
     """Cut a text into chunks that together have the same tokens as the whole text.
 
-    tiktoken's encodings split a text into pieces before they merge bytes. A newline between two letters or digits is
-    always a piece of its own, also at the end of a text, so cutting after it changes no piece on either side.
+    tiktoken's encodings split a text into pieces before they merge bytes. No piece holds a space after another
+    character, and none continues after a newline between a word and a word. So the pieces on either side of such a
+    cut do not change.
     """
     start = 0
     while start < len(text):
-        cut = _LONE_NEWLINE.search(text, start + _CHUNK_CHARS)
+        cut = _CUT.search(text, start + _CHUNK_CHARS)
         end = cut.end() if cut else len(text)
         yield text[start:end]
         start = end
 
 
-def _as_array(ids: list[int], n_vocab: int, dtype: TokenDtype) -> TokenArray:
+def _lines(text: str) -> Iterator[str]:
+    """Cut a text after line breaks, into chunks that a word tokenizer can split one by one."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + _CHUNK_CHARS) + 1 or len(text)
+        yield text[start:end]
+        start = end
+
+
+def _as_array(ids: list[int], encoding: Encoding) -> TokenArray:
     as_int64 = np.array(ids, dtype=np.int64)
-    if as_int64.size and not 0 <= as_int64.min() <= as_int64.max() < n_vocab:
+    if as_int64.size and not 0 <= as_int64.min() <= as_int64.max() < encoding.n_vocab:
         raise ValueError(
-            f"the tokenizer gave ids from {as_int64.min()} to {as_int64.max()}, its vocabulary has {n_vocab}"
+            f"the tokenizer gave ids from {as_int64.min()} to {as_int64.max()}, its vocabulary has {encoding.n_vocab}"
         )
-    return as_int64.astype(dtype)
+    return as_int64.astype(token_dtype(encoding.n_vocab))
+
+
+def load_split(
+    path: str | Path,
+    encoding: Encoding,
+    val_fraction: float,
+    documents: Documents = None,
+    val_data: str | Path | None = None,
+) -> tuple[TokenArray, TokenArray]:
+    """(train, val) token ids. Val is the text `val_data`, or else the last `val_fraction` of the tokens, if not 0.
+
+    Raises the errors of `load_tokens` and `split_tokens`.
+    """
+    tokens = load_tokens(Path(path), encoding, documents)
+    if val_data:
+        train, val = tokens, load_tokens(Path(val_data), encoding, documents)
+    else:
+        train, val = split_tokens(tokens, val_fraction) if val_fraction else (tokens, tokens[:0])
+    if isinstance(encoding, WordEncoding):
+        for note in notes_on_words(encoding, train, val):
+            print(f"note: {path}: {note}")
+    return train, val
 
 
 def split_tokens(ids: TokenArray, val_fraction: float) -> tuple[TokenArray, TokenArray]:

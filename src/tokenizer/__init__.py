@@ -2,6 +2,14 @@
 
 from src.tokenizer.gpt2 import load_gpt2_encoding
 from src.tokenizer.protocols.interfaces import Encoding, describe, encoding_fingerprint
-from src.tokenizer.stored import build_word_encoding, load_encoding
+from src.tokenizer.stored import build_word_encoding, load_encoding, word_encoding_of
 
-__all__ = ["Encoding", "build_word_encoding", "describe", "encoding_fingerprint", "load_encoding", "load_gpt2_encoding"]
+__all__ = [
+    "Encoding",
+    "build_word_encoding",
+    "describe",
+    "encoding_fingerprint",
+    "load_encoding",
+    "load_gpt2_encoding",
+    "word_encoding_of",
+]

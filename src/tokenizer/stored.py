@@ -23,8 +23,13 @@ def build_word_encoding(path: Path, always: Iterable[str] = ()) -> TokenizerWith
     always: texts whose tokens are added even if the file lacks them, such as the headings of the prompt template.
     The file may be larger than memory. Raises the errors of `read_chunks`.
     """
+    return word_encoding_of(read_chunks(Path(path)), always)
+
+
+def word_encoding_of(chunks: Iterable[str], always: Iterable[str] = ()) -> TokenizerWithUnknown:
+    """The same from a text that is already read, in chunks that end after a line break or a space."""
     builder = VocabularyBuilder(always=always)
-    for chunk in read_chunks(Path(path)):
+    for chunk in chunks:
         builder.add(chunk)
     return TokenizerWithUnknown(builder.build())
 

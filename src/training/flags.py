@@ -7,6 +7,7 @@ from typing import Literal
 
 from src.cli import flag, flag_name
 from src.data.shakespeare import SHAKESPEARE_PATH
+from src.data.text import DOCUMENTS_HELP, TEXT_HELP, Documents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,5 +87,13 @@ class RecordTrainingFlags(TrainingFlags):
 class TextTrainingFlags(TrainingFlags):
     """The flags of the stages that train on a text, in windows of one length."""
 
-    data: Path = flag(SHAKESPEARE_PATH, "text file in UTF-8; Shakespeare's works are downloaded if missing")
+    data: Path = flag(SHAKESPEARE_PATH, TEXT_HELP)
+    documents: Documents = flag(None, DOCUMENTS_HELP)
+    val_data: Path | None = flag(None, "another text to validate on; then all of --data is for training")
     compile: bool = flag(False, "compile the forward pass (slow start, faster steps; needs a C++ compiler)")
+
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        if self.val_data and self.val_fraction != TrainingFlags.val_fraction:
+            problems.append("--val-data is the whole validation set; leave --val-fraction out")
+        return problems

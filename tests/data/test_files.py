@@ -11,7 +11,7 @@ import pytest
 
 from src.common import disk
 from src.data import files
-from src.data.files import download_file, read_text
+from src.data.files import download_file
 
 BODY = b"Shall I compare thee to a summer's day?\n" * 500
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -183,33 +183,3 @@ def test_a_download_checks_the_free_disk_space_first(
     server.answers = [answer()]
     with pytest.raises(OSError, match=r"text\.txt needs 20\.0 kB, but .* only 20\.0 kB free; make room there"):
         quick_download(server.url, target)
-
-
-def test_text_is_utf8_without_its_byte_order_mark(tmp_path: Path) -> None:
-    path = tmp_path / "text.txt"
-    path.write_bytes(b"\xef\xbb\xbfThe r\xc3\xb4le\r\n")
-    assert read_text(path) == "The rôle\r\n"
-
-
-@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_a_byte_that_is_not_utf8_is_named_with_its_offset(tmp_path: Path, mark: bytes) -> None:
-    path = tmp_path / "latin.txt"
-    path.write_bytes(mark + b"The r\xf4le")
-    with pytest.raises(ValueError) as caught:
-        read_text(path)
-    assert str(caught.value) == f"{path} is not UTF-8: byte 0xf4 at offset {len(mark) + 5}; save it again as UTF-8"
-
-
-@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b" \r\n\t"])
-def test_an_empty_text_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "empty.txt"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"empty\.txt is empty"):
-        read_text(path)
-
-
-def test_a_missing_text_and_a_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"absent\.txt not found; .*--data PATH"):
-        read_text(tmp_path / "absent.txt")
-    with pytest.raises(FileNotFoundError, match="is not a file"):
-        read_text(tmp_path)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from src.data import text as text_module
+from src.data import token_cache
 from src.data.text import TextWindows, load_tokens, split_tokens
 from src.tokenizer import load_gpt2_encoding
 
@@ -174,7 +175,7 @@ def test_tokens_stay_in_memory_if_the_cache_cannot_be_written(play: Path, monkey
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(text_module, "atomic_write", refuse)
+    monkeypatch.setattr(token_cache, "atomic_write", refuse)
     tokens, lines = load(play, ByteEncoding())
     assert tokens.tolist() == list(play.read_bytes())
     assert not isinstance(tokens, np.memmap)
@@ -215,7 +216,7 @@ def test_chunks_have_the_tokens_of_the_whole_text(monkeypatch: pytest.MonkeyPatc
     for seed in range(40):
         text = hostile_text(seed)
         n_chunks += len(list(text_module._chunks(text)))
-        tokens = text_module._tokenise(text, encoding, np.dtype(np.uint16))
+        tokens = text_module._tokenise(text, encoding, None)
         assert tokens.tolist() == encoding.encode_ordinary(text), repr(text)
     assert n_chunks > 100  # the texts were really cut
 

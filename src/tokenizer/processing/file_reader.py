@@ -3,6 +3,7 @@
 import codecs
 import os
 from collections.abc import Callable, Iterator
+from gzip import GzipFile
 from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
@@ -39,7 +40,7 @@ def read_chunks(path: Path) -> Iterator[str]:
     file contains only white space.
     """
     rest, blank = "", True
-    for text in _decoded_blocks(path):
+    for text in _file_blocks(path):
         rest += text
         blank = blank and not rest.strip()
         cut = 1 + (rest.rfind(LINE_BREAK) if LINE_BREAK in rest else rest.rfind(" "))
@@ -57,28 +58,35 @@ def read_chunks(path: Path) -> Iterator[str]:
         yield rest
 
 
-def _decoded_blocks(path: Path) -> Iterator[str]:
-    """Yield the file's text block by block. A character that spans two blocks is in the second."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+def _file_blocks(path: Path) -> Iterator[str]:
     with _open(path) as file:
-        n_bytes, n_lines = _skip_mark(file, path), 0
-        while True:
-            block = _wrap_errors(path, lambda: file.read(_BLOCK_BYTES))
-            n_bytes += len(block)
-            try:
-                text = _decode(decoder, block)
-            except UnicodeDecodeError as error:
-                # error.object is the block, preceded by the bytes of an unfinished character.
-                offset = n_bytes - len(error.object) + error.start
-                line = n_lines + error.object.count(b"\n", 0, error.start) + 1
-                raise TextEncodingError(
-                    f"{path} is not UTF-8: {error.reason}, byte 0x{error.object[error.start]:02x} at offset "
-                    f"{offset}, line {line}; save it again as UTF-8"
-                ) from None
-            if not block:
-                return
-            n_lines += block.count(b"\n")
-            yield text
+        yield from decoded_blocks(file, path)
+
+
+def decoded_blocks(file: BufferedReader | GzipFile, path: Path) -> Iterator[str]:
+    """Yield the text of an open UTF-8 file block by block. A character that spans two blocks is in the second.
+
+    Raises FileAccessError or TextEncodingError, which name `path`.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    n_bytes, n_lines = _skip_mark(file, path), 0
+    while True:
+        block = _wrap_errors(path, lambda: file.read(_BLOCK_BYTES))
+        n_bytes += len(block)
+        try:
+            text = _decode(decoder, block)
+        except UnicodeDecodeError as error:
+            # error.object is the block, preceded by the bytes of an unfinished character.
+            offset = n_bytes - len(error.object) + error.start
+            line = n_lines + error.object.count(b"\n", 0, error.start) + 1
+            raise TextEncodingError(
+                f"{path} is not UTF-8: {error.reason}, byte 0x{error.object[error.start]:02x} at offset "
+                f"{offset}, line {line}; save it again as UTF-8"
+            ) from None
+        if not block:
+            return
+        n_lines += block.count(b"\n")
+        yield text
 
 
 def _decode(decoder: codecs.IncrementalDecoder, block: bytes) -> str:
@@ -90,7 +98,7 @@ def _decode(decoder: codecs.IncrementalDecoder, block: bytes) -> str:
     return text
 
 
-def _skip_mark(file: BufferedReader, path: Path) -> int:
+def _skip_mark(file: BufferedReader | GzipFile, path: Path) -> int:
     """Skip a UTF-8 byte order mark and return its length. Raises TextEncodingError for one of another encoding."""
     start = _wrap_errors(path, lambda: file.peek(4))
     for mark, name in _OTHER_ENCODINGS.items():

@@ -1,0 +1,252 @@
+"""Look at a text before it is learned: whatever is surely not meant gets a note, or is refused. Nothing is changed."""
+
+import csv
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from src.data.token_cache import TokenArray
+from src.tokenizer.gpt2 import END_OF_TEXT
+from src.tokenizer.protocols.interfaces import WordEncoding
+
+_SAMPLE_CHARS = 1 << 16  # of the start, the middle and the end, to recognise formats
+_SAMPLE_LINES = 200
+_LONG_LINE_CHARS = 100_000
+_LONG_RUN_CHARS = 5_000
+_LONG_WORD_CHARS = 10  # of an average word
+_UNSEEN_SHARE, _MIN_WORDS = 0.25, 50  # of the validation words
+_LICENCE_MENTIONS = 10  # a licence of Project Gutenberg names it about 60 times
+
+_SPECIAL_TOKENS = (
+    "</s>", "<s>", "<pad>", "<unk>", "<eos>", "<bos>", "<|startoftext|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>",
+    "[INST]", "[/INST]", "[CLS]", "[SEP]",
+)  # fmt: skip
+# All control characters but tab, the line breaks \n \v \f \r \x85, and the escape of terminals.
+_CONTROLS = (range(9), range(0x0E, 0x1B), range(0x1C, 0x20), range(0x7F, 0x85), range(0x86, 0xA0))
+# UTF-8 that was read as Windows-1252: two bytes of an accented, Greek or Cyrillic letter, a quotation mark, an emoji,
+# a byte order mark, or a replacement character. Letters before a quotation mark are left out: they occur in words.
+_MOJIBAKE = re.compile("[ÂÃÎÏÐÑ][\xa1-\xaa\xac-\xba\xbc-\xbf]|â€|ðŸ|ï»¿|ï¿½")
+_MOJIBAKE_HINTS = "ÂÃÎÏÐÑâðï"
+_HTML = re.compile(
+    r"</?(?:p|div|span|a|td|tr|li|ul|br|h[1-6]|body|head|script|table)\b[^<>]{0,300}>|&(?:amp|quot|nbsp|lt|gt|#\d+);",
+    re.I,
+)
+_JSON_START = re.compile(r'\s*(?:\[\s*)?\{\s*"(?:[^"\\\n]|\\.){1,100}"\s*:')
+# The keys of records, and the script that trains on them.
+_RECORD_KEYS = {
+    "chosen": "dpo_train.py",
+    **dict.fromkeys(
+        ("instruction", "messages", "conversations", "prompt", "completion", "question"), "instruction_tune.py"
+    ),
+}
+
+
+def notes_on(text: str, path: Path, *, documents: bool) -> list[str]:
+    """What is surely not meant in the text of a file: one line each, without the path.
+
+    documents: whether `<|endoftext|>` separates documents.
+    Raises ValueError if the file holds records for another script.
+    """
+    sample = _sample(text)
+    return [
+        *_damaged_characters(text),
+        *_special_tokens(text, documents),
+        *(_records(text, path) or _html(text, sample) or _table(sample)),
+        *_encoded(sample),
+        *_long_runs(text),
+    ]
+
+
+def _sample(text: str) -> str:
+    middle = len(text) // 2
+    if len(text) <= 3 * _SAMPLE_CHARS:
+        return text
+    return "\n".join((text[:_SAMPLE_CHARS], text[middle : middle + _SAMPLE_CHARS], text[-_SAMPLE_CHARS:]))
+
+
+def _place(text: str, found: str) -> str:
+    return f"first in line {_line_number(text, text.index(found))}"
+
+
+def _line_number(text: str, position: int) -> str:
+    return f"{text.count(chr(10), 0, position) + 1:,}"
+
+
+# --- characters
+
+
+def _damaged_characters(text: str) -> Iterator[str]:
+    if n := text.count("\ufffd"):
+        yield (
+            f"U+FFFD, the replacement character, {_times(n)} ({n / len(text):.2%} of the text), "
+            f"{_place(text, chr(0xFFFD))}: letters were lost in a conversion; convert the original again"
+        )
+    if found := _mojibake(text):
+        yield (
+            f"{found[0]!r} and the like {_times(len(found))}, {_place(text, found[0])}: UTF-8 that was read as "
+            "Windows-1252; convert the original again, or repair it with the package ftfy"
+        )
+    if n := text.count("\x1b"):
+        yield f"escape sequences of a terminal {_times(n)}, {_place(text, chr(27))}: colours, or a recorded screen"
+    counts = {c: n for codes in _CONTROLS for c in map(chr, codes) if (n := text.count(c))}
+    if counts:
+        first = min(counts, key=text.index)
+        yield f"control characters such as U+{ord(first):04X} {_times(sum(counts.values()))}, {_place(text, first)}"
+    if n := text.count("\ufeff"):
+        yield f"a byte order mark inside the text {_times(n)}, {_place(text, chr(0xFEFF))}: files were joined"
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n:,} times"
+
+
+def _mojibake(text: str) -> list[str]:
+    """Sequences that occur in no language, but come from reading UTF-8 as Windows-1252."""
+    if text.isascii() or not any(hint in text for hint in _MOJIBAKE_HINTS):
+        return []
+    return _MOJIBAKE.findall(text)
+
+
+def _special_tokens(text: str, documents: bool) -> Iterator[str]:
+    n = text.count(END_OF_TEXT)
+    if n and not documents:
+        yield (
+            f"{END_OF_TEXT} {_times(n)}, read as ordinary characters; --documents endoftext makes it the "
+            "end-of-text token"
+        )
+    counts = {token: n for token in _SPECIAL_TOKENS if (n := text.count(token))}
+    if counts:
+        found = ", ".join(f"{token} {_times(n)}" for token, n in counts.items())
+        yield f"{found}: a special token of other models, read as ordinary characters"
+
+
+# --- formats
+
+
+def _records(text: str, path: Path) -> list[str]:
+    """A note if the text is JSON or JSONL. Raises ValueError if its keys are those of records."""
+    whole = _JSON_START.match(text) is not None and text.rstrip()[-1] in "]}"
+    if not whole and not _is_json_lines(text):
+        return []
+    file = shlex.quote(str(path))
+    keys = _first_keys(text)
+    for key, script in _RECORD_KEYS.items():
+        if key in keys:
+            raise ValueError(f"{path} holds JSON records with {key!r}, not prose; run: python {script} --data {file}")
+    if "text" in keys:
+        raise ValueError(
+            f"{path} holds JSON records, not prose; write their texts to a file first: "
+            f"jq -r '..|.text? // empty' {file} > {shlex.quote(path.stem + '.txt')}"
+        )
+    return ["it looks like JSON, which is learned with its brackets and keys"]
+
+
+def _is_json_lines(text: str) -> bool:
+    lines = [line for line in text[:_SAMPLE_CHARS].splitlines() if line.strip()][:_SAMPLE_LINES]
+    lines = lines[:-1] if len(lines) > 2 else lines  # the last one may be cut off
+    return len(lines) > 1 and sum(map(_is_json_object, lines)) >= 0.9 * len(lines)
+
+
+def _is_json_object(line: str) -> bool:
+    try:
+        return line.lstrip().startswith("{") and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _first_keys(text: str) -> set[str]:
+    """The keys of the first JSON object, and of the first object in a list in it."""
+    try:
+        first, _ = json.JSONDecoder().raw_decode(text[:1_000_000], text.index("{"))
+    except (ValueError, RecursionError):
+        return set(re.findall(r'"(\w+)"\s*:', text[:_SAMPLE_CHARS]))
+    inner = [value[0] for value in first.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    return {*first, *(inner[0] if inner else ())}
+
+
+def _table(sample: str) -> list[str]:
+    """A note if nearly all lines have the same number of fields. Unlike commas in a sentence, none precedes a space."""
+    lines = dict.fromkeys(sample[:_SAMPLE_CHARS].splitlines()[:_SAMPLE_LINES])
+    for delimiter, name in ((",", "commas"), ("\t", "tabs"), (";", "semicolons")):
+        try:
+            rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
+        except csv.Error:
+            continue
+        widths = Counter(len(row) for row in rows if row[0].strip() and not any(field[:1] == " " for field in row))
+        width, n = widths.most_common(1)[0] if widths else (0, 0)
+        if width > 1 and n >= max(5, 0.95 * len(rows)):
+            return [f"it looks like a table of {width} columns separated by {name}, which is learned as it is"]
+    return []
+
+
+def _html(text: str, sample: str) -> list[str]:
+    n = len(_HTML.findall(sample))
+    if (n >= 10 and n > len(sample) / 2000) or re.match(r"\s*<(?:!doctype html|html)\b", text, re.I):
+        return ["it looks like HTML, which is learned with its tags; save the page as plain text"]
+    return []
+
+
+def _encoded(sample: str) -> Iterator[str]:
+    if sample.count("\\n") > max(10, sample.count("\n")):
+        yield r"line breaks are written as \n, with a backslash, and are learned so"
+    lines = [line for line in sample.splitlines() if line]
+    if lines and sum(len(line) > 59 and " " not in line and line.isascii() for line in lines) > len(lines) / 5:
+        yield "many lines are long and have no space: encoded data, such as base64, rather than words"
+
+
+# --- shapes
+
+
+def _long_runs(text: str) -> Iterator[str]:
+    if (start := _long_line(text)) is not None:
+        end = text.find("\n", start)
+        length = (end if end >= 0 else len(text)) - start
+        yield f"line {_line_number(text, start)} has {length:,} characters"
+    for start in range(0, len(text), _LONG_RUN_CHARS):
+        run = text[start : start + _LONG_RUN_CHARS]
+        if len(run) == _LONG_RUN_CHARS and run[0].isspace() and run.isspace():
+            yield f"over {_LONG_RUN_CHARS:,} blanks or empty lines in a row, near line {_line_number(text, start)}"
+            return
+
+
+def _long_line(text: str) -> int | None:
+    """Where the first overlong line starts, found in steps of about the length of an overlong line."""
+    start = 0
+    while len(text) - start > _LONG_LINE_CHARS:
+        end = text.rfind("\n", start, start + _LONG_LINE_CHARS)
+        if end < 0:
+            return start
+        start = end + 1
+    return None
+
+
+def licence_note(cleaned: str) -> list[str]:
+    """A note if a licence of Project Gutenberg is left in a text that was cleaned."""
+    n = cleaned.count("Project Gutenberg")
+    if n < _LICENCE_MENTIONS:
+        return []
+    return [f"Project Gutenberg is still named {n:,} times, so a licence or header is left inside; remove it by hand"]
+
+
+# --- words
+
+
+def notes_on_words(encoding: WordEncoding, train: TokenArray, val: TokenArray) -> list[str]:
+    """A note if the tokens of a word tokenizer are hardly words, as in a language without spaces between words."""
+    spellings = [encoding.decode_single_token_bytes(id_).decode("utf-8", "replace") for id_ in range(encoding.n_vocab)]
+    length = np.array([len(spelling) if any(map(str.isalnum, spelling)) else 0 for spelling in spellings])
+    length[encoding.eot_token] = 0
+    words, val_words = train[length[train] > 0], val[length[val] > 0]
+    mean = float(length[words].mean()) if len(words) else 0.0
+    unseen = float(np.isin(val_words, words, invert=True).mean()) if len(val_words) >= _MIN_WORDS else 0.0
+    if mean <= _LONG_WORD_CHARS and unseen <= _UNSEEN_SHARE:
+        return []
+    return [
+        f"words are {mean:.1f} letters long on average, and {unseen:.0%} of the validation words are not in the "
+        "training text; if the language has no spaces between words, use --tokenizer gpt2"
+    ]

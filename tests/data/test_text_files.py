@@ -1,0 +1,115 @@
+"""Texts are read from files, gzip files, folders and pipes; what is no text is refused with the way to get it."""
+
+import gzip
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from src.data import text_files
+from src.data.text_files import is_stored, read_text, read_texts
+
+
+def test_text_is_utf8_without_its_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"\xef\xbb\xbfThe r\xc3\xb4le\r\n")
+    assert read_text(path) == "The rôle\r\n"
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_that_is_not_utf8_is_named_with_its_offset(tmp_path: Path, mark: bytes) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes(mark + b"The r\xf4le")
+    with pytest.raises(ValueError) as caught:
+        read_text(path)
+    place = f"byte 0xf4 at offset {len(mark) + 5}, line 1; save it again as UTF-8"
+    assert str(caught.value) == f"{path} is not UTF-8: invalid continuation byte, {place}"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b" \r\n\t", gzip.compress(b"\n")])
+def test_an_empty_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "empty.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"empty\.txt is empty"):
+        read_text(path)
+
+
+def test_a_missing_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"absent\.txt not found; .*--data PATH"):
+        read_text(tmp_path / "absent.txt")
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (b"%PDF-1.7\n%\xe2\xe3", "is a PDF; convert it"),
+        (b"PK\x03\x04\x14", "is a zip archive"),
+        (b"{\\rtf1\\ansi", "is RTF; save"),
+        (b"\xd0\xcf\x11\xe0\xa1", "is an Office document"),
+        (b"PAR1\x15", "is a Parquet table"),
+        (b"BZh91AY", "unpack it with bunzip2"),
+        (b"\xfd7zXZ\x00", "unpack it with unxz"),
+        (b"\x28\xb5\x2f\xfd", "unpack it with unzstd"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("\ufeffText".encode("utf-16"), "is UTF-16, not UTF-8"),
+        (b"text\0text", "a NUL, as in UTF-16 or in binary files"),
+    ],
+)
+def test_what_is_no_plain_text_is_named_with_a_way_on(tmp_path: Path, start: bytes, message: str) -> None:
+    path = tmp_path / "document"
+    path.write_bytes(start)
+    with pytest.raises(ValueError, match=f"{path} .*{message}"):
+        read_text(path)
+
+
+def test_a_gzip_file_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "text.gz"
+    path.write_bytes(gzip.compress("\ufeffZwölf\n".encode() * 1000))
+    assert read_text(path) == "Zwölf\n" + "\ufeffZwölf\n" * 999
+
+
+def test_a_damaged_gzip_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "text.gz"
+    path.write_bytes(gzip.compress(os.urandom(1000).hex().encode())[:-20])
+    with pytest.raises(ValueError, match="is a damaged gzip file"):
+        read_text(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_read_to_its_end_and_not_stored(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("word " * 20_000,), kwargs={"encoding": "utf-8"})
+    writer.start()
+    assert read_text(pipe) == "word " * 20_000
+    writer.join()
+    assert not is_stored(pipe)
+    assert is_stored(tmp_path) and not is_stored(Path("/dev/stdin")) and not is_stored(Path("/proc/self/fd/0"))
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file")
+def test_an_endless_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="/dev/zero .* a NUL"):
+        read_text(Path("/dev/zero"))
+    bomb = tmp_path / "bomb.gz"
+    bomb.write_bytes(gzip.compress(b"word " * 1000))
+    monkeypatch.setattr(text_files, "_MAX_STREAM_CHARS", 4_999)
+    with pytest.raises(ValueError, match=r"gave over 5\.0 kB, the most that is read from a pipe or gzip"):
+        read_text(bomb)
+
+
+def test_the_text_files_of_a_folder_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "c.md", "a.txt.0123456789abcdef.tokens.npy"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    (tmp_path / "aa.txt.gz").write_bytes(gzip.compress(b"packed"))
+    (tmp_path / "d.txt").mkdir()
+    found = read_texts(tmp_path)
+    assert {path.name: text for path, text in found.items()} == {
+        "a.txt": "a.txt",
+        "aa.txt.gz": "packed",
+        "b.txt": "b.txt",
+    }
+    assert [path.name for path in found] == ["a.txt", "aa.txt.gz", "b.txt"]
+    with pytest.raises(FileNotFoundError, match=r"d\.txt is a folder without \.txt files; pass"):
+        read_texts(tmp_path / "d.txt")
