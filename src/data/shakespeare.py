@@ -11,12 +11,11 @@ from pathlib import Path
 
 from src.common.atomic_file import atomic_write
 from src.common.disk import format_bytes
-from src.data.files import download_file
+from src.data.files import download_file, find_shipped
 from src.data.gutenberg import has_end_marker, strip_boilerplate
 from src.data.text_files import read_text
 
 SHAKESPEARE_PATH = Path("Data/The Project The Complete Works of William Shakespeare by William Shakespeare.txt")
-PROJECT = Path(__file__).parents[2]
 GUTENBERG_URL = "https://www.gutenberg.org/cache/epub/100/pg100.txt"
 GUTENBERG_MIN_BYTES = 4_000_000  # the ebook is 5.6 MB; anything much smaller is another page
 
@@ -43,11 +42,10 @@ def ensure_shakespeare(
     `timeout` is (connect, read) in seconds; `retries` is the number of further attempts to download.
     Raises FileNotFoundError that says where to put the file if no source has it.
     """
-    path = Path(path)
-    for file in (path, PROJECT / path):
-        if file.is_file() and file.stat().st_size > 0:
-            notify(f"text: using {file} ({format_bytes(file.stat().st_size)})")
-            return file
+    path = find_shipped(Path(path))
+    if path.is_file() and path.stat().st_size > 0:
+        notify(f"text: using {path} ({format_bytes(path.stat().st_size)})")
+        return path
     sources: dict[str, Callable[[], str]] = {
         "Project Gutenberg": lambda: _from_gutenberg(url, notify, min_bytes, timeout, retries),
         f"the source archive of {ARCHIVE}": _from_archive,
