@@ -1,6 +1,7 @@
 """python chat.py: chat with a model in the terminal; /help lists the commands.
 
-With --prompt it answers once and prints only the answer on stdout. Piped lines are answered one after another.
+With --prompt it answers once and prints only the answer on stdout; a text piped to it is the input of the prompt.
+Without --prompt, piped lines are answered one after another.
 """
 
 if __name__ == "__main__":  # at the top: see run_module
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from src.chat.commands import common_commands
+from src.chat.piped_input import prompt_and_input
 from src.chat.screen import Screen
 from src.chat.session import ChatSession
 from src.chat.start import ChatFlags, is_interactive, load_chat_model, parse_chat_flags
@@ -33,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with screen.warnings_as_notes():
             session = open_session(flags, screen)
             if answer_once:
-                screen.show_answer(session.reply(flags.prompt), label="")
+                prompt, input = prompt_and_input(flags.prompt, screen.notify)
+                screen.show_answer(session.reply(session.with_input(prompt, input) if input else prompt), label="")
             else:
                 chat(session, screen)
     except KeyboardInterrupt:

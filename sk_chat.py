@@ -1,8 +1,8 @@
 """python sk_chat.py: chat with a model that remembers, through Semantic Kernel; /help lists the commands.
 
 The conversation is saved after every answer and resumes at the next start. Facts that you mention about yourself are
-saved for all conversations. With --prompt it answers once and prints only the answer on stdout. Piped lines are
-answered one after another.
+saved for all conversations. With --prompt it answers once and prints only the answer on stdout; a text piped to it is
+the input of the prompt. Without --prompt, piped lines are answered one after another.
 """
 
 if __name__ == "__main__":  # at the top: see run_module
@@ -10,6 +10,7 @@ if __name__ == "__main__":  # at the top: see run_module
 
     run_module("sk_chat")
 
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.chat.commands import common_commands
+from src.chat.piped_input import prompt_and_input
 from src.chat.screen import Screen
 from src.chat.start import ChatFlags, LoadedChatModel, is_interactive, load_chat_model, parse_chat_flags
 from src.chat.terminal import chat_loop, read_lines
 from src.cli import flag
 from src.common.messages import naming_file
+from src.common.terminal import is_terminal
 from src.program import DONE, INTERRUPTED
 from src.sk_integration.sk_import import import_semantic_kernel
 
@@ -36,7 +39,9 @@ MEMORY_DIR = Path("logs/sessions")
 @dataclass(frozen=True, kw_only=True)
 class Flags(ChatFlags):
     prompt: str = flag(
-        "", "print the answer to this prompt and exit; saved only with --session (default: start a chat)"
+        "",
+        "print the answer to this prompt (- reads it from stdin) and exit; saved only with --session "
+        "(default: start a chat)",
     )
     session: str = flag(SESSION, "the conversation to resume or start")
     memory_dir: Path = flag(MEMORY_DIR, "folder of the sessions and of the long-term memory")
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             model = load_chat_model(flags, screen.notify, interactive=screen.interactive)
             with closing(open_assistant(flags, model, screen, save=not answer_once or "session" in given)) as assistant:
                 if answer_once:
-                    screen.show_answer(assistant.reply(flags.prompt), label="")
+                    screen.show_answer(assistant.reply(*prompt_and_input(flags.prompt, screen.notify)), label="")
                 else:
                     chat(assistant, model, screen)
     except KeyboardInterrupt:
@@ -86,7 +91,7 @@ def chat(assistant: "Assistant", model: LoadedChatModel, screen: Screen) -> None
     commands |= assistant_commands(assistant, model.describe())
     screen.notify(session_line(assistant.conversation))
     history = None
-    if screen.interactive:
+    if screen.interactive or is_terminal(sys.stdin):
         from src.memory.typed_history import TypedHistory
 
         history = TypedHistory(assistant.store.folder / "typed_lines", screen.notify)

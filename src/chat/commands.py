@@ -8,6 +8,19 @@ from typing import Any, Protocol, get_type_hints
 from src.chat.session import ChatSettings
 from src.common.messages import one_line
 
+# What users of other programs type to leave or to get help, without a slash: never a message to the model.
+LONE_WORDS = {
+    **dict.fromkeys(("exit", "quit", "bye", ":q", ":q!", ":wq", "exit()", "quit()"), "/quit"),
+    **dict.fromkeys(("help", "?"), "/help"),
+}
+# The commands of other programs, and what to use here.
+_ELSEWHERE = {
+    "/bye": "/quit leaves the chat",
+    "/?": "/help lists the commands",
+    "/clear": "/reset clears the conversation",
+    "/new": "/reset clears the conversation",
+}
+
 LabelledAnswers = Iterable[tuple[str, Generator[str, None, None]]]  # (label, streamed answer) pairs
 
 
@@ -17,12 +30,13 @@ class Command:
 
     help: what it does, for /help. current: the current value of a setting, for /help.
     run: takes the text after the command's name. It returns the reply, answers to show, or None to leave the chat, and
-    raises ValueError or OSError if it fails.
+    raises ValueError or OSError if it fails. deletes: whether it deletes something; then no typing error suggests it.
     """
 
     help: str
     run: Callable[[str], str | LabelledAnswers | None]
     current: Callable[[], str] = lambda: ""
+    deletes: bool = False
 
 
 class ChatBackend(Protocol):
@@ -46,7 +60,7 @@ def common_commands(backend: ChatBackend) -> dict[str, Command]:
         "/help": Command("show this list", lambda _: _help(commands)),
         "/quit": Command("leave the chat, like Ctrl-D", lambda _: None),
         "/exit": Command("same as /quit", lambda _: None),
-        "/reset": Command("clear the conversation, keep the settings", reset),
+        "/reset": Command("clear the conversation, keep the settings", reset, deletes=True),
     }
     hints = get_type_hints(ChatSettings)
     for setting in fields(ChatSettings):
@@ -61,13 +75,23 @@ def run_command(line: str, commands: Mapping[str, Command]) -> str | LabelledAns
     name, *argument = line.split(maxsplit=1)
     command = commands.get(name.lower())
     if command is None:
-        near = get_close_matches(name.lower(), commands, 1)
-        hint = f"did you mean {near[0]}?" if near else "/help lists the commands"
-        return f"{name[:40]}: unknown command; {hint} (type // to start a message with a slash)"
+        return (
+            f"{name[:40]}: unknown command; {_hint(name.lower(), commands)} (type // to start a message with a slash)"
+        )
     try:
         return command.run(argument[0].strip() if argument else "")
     except (ValueError, OSError) as error:
         return one_line(error)
+
+
+def _hint(name: str, commands: Mapping[str, Command]) -> str:
+    """What to type instead of an unknown command."""
+    if name in _ELSEWHERE:
+        return _ELSEWHERE[name]
+    harmless = [known for known, command in commands.items() if not command.deletes]
+    longer = [known for known in harmless if known.startswith(name) or name.startswith(known)]
+    near = longer if len(longer) == 1 else get_close_matches(name, harmless, 1)
+    return f"did you mean {near[0]}?" if near else "/help lists the commands"
 
 
 def _setting_command(backend: ChatBackend, name: str, number_type: type[int | float], help: str) -> Command:

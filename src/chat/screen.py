@@ -11,6 +11,8 @@ from contextlib import closing, contextmanager
 from itertools import chain
 from typing import TextIO
 
+from src.common.terminal import has_colours
+
 ASSISTANT = "Assistant: "
 
 # Control characters can drive the terminal, and bidi marks can disguise text: replace both.
@@ -85,6 +87,7 @@ class Screen:
         from prompt_toolkit import print_formatted_text
         from prompt_toolkit.formatted_text import FormattedText
 
+        style = style if has_colours() else ""
         lines = "".join(wrapped([printable(text)], _columns(), 0))
         print_formatted_text(FormattedText([(style, lines)]), end="", flush=True)
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from src.common.checks import is_count, is_seed
 from src.common.messages import without_surrogates
-from src.data.prompts import TEMPLATE, Message, Role, render_conversation
+from src.data.prompts import TEMPLATE, Message, Role, render_conversation, with_input
 from src.model.decoding.sampling import SamplingSettings, option, with_default
 from src.model.generate import PrefixCache, TextGenerator
 
@@ -134,6 +134,25 @@ class ChatSession:
         """Append a user message and a given answer, without running the model."""
         self._messages.append(self._encode_user_message(message))
         self._messages.append(self._encode("assistant", without_surrogates(answer)))
+
+    def with_input(self, text: str, input: str) -> str:
+        """A message that refers to an input, with as much of the input's start as fits the context.
+
+        For a raw model, the input comes first, because the model continues the end. Raises ValueError if nothing fits.
+        """
+        if self.is_raw:
+            return f"{input}\n\n{text}"
+        ids = self.generator.encoding.encode_ordinary(without_surrogates(input))
+        room, keep = self.usage.budget - _token_count(self._system), len(ids)
+        while keep > 0:
+            message = with_input(text, self.generator.encoding.decode(ids[:keep]).rstrip("\N{REPLACEMENT CHARACTER}"))
+            excess = len(self._encode_user_message(message).ids) - room
+            if excess <= 0:
+                if keep < len(ids):
+                    self.notify(f"the input does not fit {self._context_text}: only its first {keep} tokens are used")
+                return message
+            keep = min(keep - excess, room)
+        raise ValueError(f"the prompt leaves no room for its input in {self._context_text}")
 
     def reply(self, text: str, should_stop: Callable[[], bool] = lambda: False) -> Generator[str, None, None]:
         """Streams the answer to a message. When the stream ends or is closed, the turn is added to the conversation.

@@ -1,6 +1,5 @@
 """How both chats start: their flags, the model, and whether a user is at the terminal."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -10,6 +9,7 @@ from src.chat.session import ChatSettings
 from src.checkpoint import MODEL_HELP, LoadedModel, load_base
 from src.cli import Parser, flag, parse
 from src.common.messages import naming_file
+from src.common.terminal import is_terminal
 from src.model.generate import TextGenerator
 from src.model.quantize import quantize_int8
 from src.runtime import choose_runtime
@@ -28,7 +28,7 @@ class ModelFlags:
 class ChatFlags(ChatSettings, ModelFlags):  # --help lists the fields of the last base first
     """The flags of a chat: the model, every setting, and the prompt. Raises ValueError naming every bad value."""
 
-    prompt: str = flag("", "print the answer to this prompt and exit (default: start a chat)")
+    prompt: str = flag("", "print the answer to this prompt and exit; - reads it from stdin (default: start a chat)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,5 +105,4 @@ def load_chat_model(flags: ChatFlags, notify: Callable[[str], None], *, interact
 
 def is_interactive() -> bool:
     """Whether stdin and stdout are an interactive terminal."""
-    streams = (sys.stdin, sys.stdout)
-    return all(stream is not None and stream.isatty() for stream in streams) and os.environ.get("TERM") != "dumb"
+    return is_terminal(sys.stdin) and is_terminal(sys.stdout)

@@ -59,6 +59,11 @@ def prompt_ids(message: Message, encoding: Encoding) -> list[int]:
     return encoding.encode_ordinary(_fill(_INSTRUCTION, message.text) + material + _RESPONSE)
 
 
+def with_input(instruction: str, input: str) -> str:
+    """One text that renders like an instruction with an input, for conversations whose messages have no input."""
+    return f"{instruction}\n\n{_fill(_INPUT, input)}".rstrip()
+
+
 def headings() -> list[str]:
     """The headings of the template: its text without any message."""
     return [_fill(part, "") for part in (_SYSTEM, _INSTRUCTION, _INPUT)] + [_RESPONSE]

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from src.common.messages import has_colours, visible
+from src.common.messages import visible
+from src.common.terminal import has_colours
 from src.data.batching import Example
 from src.data.examples import instruction_examples, preference_examples
 from src.data.instructions import Conversation

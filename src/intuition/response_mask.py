@@ -3,7 +3,7 @@
 Run it: python -m src.intuition response-mask
 """
 
-from src.common.messages import has_colours
+from src.common.terminal import has_colours
 from src.intuition.terminal import green, grey, heading, lines, say, suggest
 from src.tokenizer import Encoding, load_gpt2_encoding
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 
-from src.common.messages import has_colours
+from src.common.terminal import has_colours
 
 WIDTH = 78
 _BOLD, _GREY, _GREEN, _PLAIN = "\033[1m", "\033[2m", "\033[1;32m", "\033[0m"

@@ -58,8 +58,11 @@ class Assistant:
         self._loop.close()
         self.memory.close()
 
-    def reply(self, text: str) -> Generator[str, None, None]:
-        """Streams the answer to a message. Recalled facts go in front of the conversation, for this prompt only."""
+    def reply(self, text: str, input: str = "") -> Generator[str, None, None]:
+        """Streams the answer to a message. Recalled facts go in front of the conversation, for this prompt only.
+
+        input: a text that the message refers to. It is no source of facts about the user.
+        """
         if not text.strip():
             raise ValueError("the message is empty")
         text = without_surrogates(text)
@@ -67,6 +70,8 @@ class Assistant:
         if remembered := self._invoke("memory", "remember", text=text, session=self.conversation.name):
             self.notify(f"remembered {remembered}")
         history = self._history(facts)
+        if input:
+            text = self.service.with_input(history, text, input, self.settings)
         history.add_user_message(text)
         yield from self._record(text, self._stream("chat", "reply", history=history))
 

@@ -117,9 +117,11 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
 
     def usage(self, history: ChatHistory, settings: ChatSettings) -> Usage:
         """Tokens of the history, and the token budget of a prompt. Blocks while it tokenizes."""
-        # parse_history needs a message to answer; the session does not count it.
-        request = parse_history([*history.messages, ChatMessageContent(role=AuthorRole.USER, content="?")])
-        return self._session_with_history(request, settings).usage
+        return self._session_before_message(history, settings).usage
+
+    def with_input(self, history: ChatHistory, text: str, input: str, settings: ChatSettings) -> str:
+        """A message that refers to an input, as ChatSession.with_input. Blocks while it tokenizes."""
+        return self._session_before_message(history, settings).with_input(text, input)
 
     def token_count(self, text: str) -> int:
         return len(self._generator.encoding.encode_ordinary(text))
@@ -187,6 +189,11 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
         usage = CompletionUsage(prompt_tokens=session.prompt_tokens, completion_tokens=session.answer_tokens)
         reason = FinishReason.LENGTH if session.finish_reason == "length" else FinishReason.STOP
         yield _Chunk("", {"dropped_messages": session.dropped_messages, "usage": usage}, reason)
+
+    def _session_before_message(self, history: ChatHistory, settings: ChatSettings) -> ChatSession:
+        # parse_history needs a message to answer; the session does not count it.
+        request = parse_history([*history.messages, ChatMessageContent(role=AuthorRole.USER, content="?")])
+        return self._session_with_history(request, settings)
 
     def _session_with_history(self, request: ChatRequest, settings: ChatSettings) -> ChatSession:
         """A session that holds everything of the request except the message to answer."""

@@ -74,7 +74,24 @@ def test_every_setting_has_a_flag_and_a_command(session):
     assert ChatFlags(**dataclasses.asdict(changed)).settings() == changed
 
 
-def test_an_unknown_command_suggests_the_nearest(session):
-    commands = common_commands(session)
-    assert run_command("/tmep 1", commands).startswith("/tmep: unknown command; did you mean /temp? ")
-    assert run_command("/usr/bin", commands).startswith("/usr/bin: unknown command; /help lists the commands ")
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("/tmep 1", "did you mean /temp?"),
+        ("/temperature 1", "did you mean /temp?"),
+        ("/q", "did you mean /quit?"),
+        ("/h", "did you mean /help?"),
+        ("/bye", "/quit leaves the chat"),
+        ("/?", "/help lists the commands"),
+        ("/clear", "/reset clears the conversation"),
+        ("/usr/bin", "/help lists the commands"),
+    ],
+)
+def test_an_unknown_command_gets_a_hint(session, typed, hint):
+    reply = run_command(typed, common_commands(session))
+    assert reply == f"{typed.split()[0]}: unknown command; {hint} (type // to start a message with a slash)"
+
+
+@pytest.mark.parametrize("typed", ["/retry", "/rese", "/rest", "/reste", "/resets", "/set"])
+def test_no_hint_suggests_what_deletes(session, typed):
+    assert "did you mean /reset?" not in run_command(typed, common_commands(session))

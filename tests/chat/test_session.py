@@ -1,11 +1,12 @@
 """A conversation: its prompts, what stays in the context, and which notes the user gets."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from src.chat.session import NEXT_TURN, RAW_MODEL_NOTE, ChatSession, ChatSettings
-from src.data.prompts import TEMPLATE
+from src.data.prompts import TEMPLATE, Message, prompt_ids
 from src.model.generate import PrefixCache, TextGenerator
 from tests.fakes import CHAT_SETTINGS, ENCODING, ScriptedGenerator, rendered_ids, stream_settings
 
@@ -303,3 +304,25 @@ def test_a_seed_makes_a_real_models_answers_repeatable():
     session.reset()
     session.settings = replace(CHAT_SETTINGS, seed=6)
     assert ask(session, "Hello", "Go on") != first
+
+
+def test_an_input_is_rendered_as_in_training(session, generator):
+    rendered = prompt_ids(Message("user", "Shorten it.", "Snow fell."), ENCODING)
+    assert session._encode("user", session.with_input("Shorten it.", "Snow fell.")).ids == tuple(rendered)
+    raw = ChatSession(generator, template=None, settings=CHAT_SETTINGS, notify=lambda note: None)
+    assert raw.with_input("And then", "Snow fell.") == "Snow fell.\n\nAnd then"
+
+
+@pytest.mark.parametrize("input", ["Snow fell. " * 40, "\u732b" * 500, "x" * 5000, " a\n" * 300])
+def test_a_long_input_is_cut_but_not_the_question(generator, input):
+    notes = []
+    session = ChatSession(generator, template=TEMPLATE, settings=CHAT_SETTINGS, notify=notes.append)
+    message = session.with_input("What fell?", input)
+    assert message.startswith("What fell?\n\n### Input:\n" + input[:4].rstrip())
+    assert session.usage.budget - 12 < len(session._encode("user", message).ids) <= session.usage.budget
+    assert len(notes) == 1 and re.search("the input does not fit .*: only its first [0-9]+ tokens are used", notes[0])
+
+
+def test_a_prompt_without_room_for_its_input_is_refused(session):
+    with pytest.raises(ValueError, match="leaves no room for its input in the context of 64 tokens"):
+        session.with_input("word " * 100, "Snow fell.")

@@ -1,0 +1,17 @@
+"""What a terminal can do."""
+
+import os
+import sys
+from typing import TextIO
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether the stream is a terminal that can move its cursor."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def has_colours(stream: TextIO | None = None) -> bool:
+    """Whether to use colours and bold on the stream (default: stdout): https://no-color.org."""
+    environ = os.environ
+    old_console = os.name == "nt" and not {"WT_SESSION", "TERM_PROGRAM", "TERM"} & environ.keys()
+    return is_terminal(stream or sys.stdout) and not environ.get("NO_COLOR") and not old_console
