@@ -56,7 +56,7 @@ EVAL_BATCHES = 16  # maximum per evaluation, the same ones every time
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(RecordTrainingFlags):
-    base: str = flag("auto", "model to start from: auto or sft (checkpoints/instruction_tuned), or a path")
+    base: str = flag("auto", "model to start from: auto or sft (checkpoints/instruction_tuned), or a path", path=True)
     beta: float = flag(BETA, "how close the policy stays to the reference; larger is closer")
     loss: PreferenceLoss = flag("sigmoid", "preference loss")
     label_smoothing: float = flag(0.0, "expected fraction of pairs with swapped labels, for --loss robust")

@@ -44,7 +44,9 @@ PROMPT, SAMPLE_TOKENS = "Once upon a time", 60  # of the sample before, during a
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(TextTrainingFlags):
-    model: str = flag(MODEL, "gpt2-124M, gpt2-355M, gpt2-774M, gpt2-1558M, or the name of a GPT-2 on the hub")
+    model: str = flag(
+        MODEL, "gpt2-124M, gpt2-355M, gpt2-774M, gpt2-1558M, or the name of a GPT-2 on the hub", path=True
+    )
     weights: Path | None = flag(None, "Hugging Face directory or weights file to use instead of a download")
     epochs: int = flag(NUM_EPOCHS, "passes over the text")
     batch_size: int = flag(BATCH_SIZE, "windows per micro-batch")

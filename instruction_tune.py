@@ -49,7 +49,9 @@ EVAL_BATCHES = 16  # maximum per evaluation, the same ones every time
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(RecordTrainingFlags):
-    base: str = flag("auto", f"model to start from: auto (the first of {', '.join(BASES)}), one of these, or a path")
+    base: str = flag(
+        "auto", f"model to start from: auto (the first of {', '.join(BASES)}), one of these, or a path", path=True
+    )
     turns: int = flag(1, "conversations joined into one chat, so the model learns to answer after earlier turns")
     show_mask: bool = flag(False, "print samples with the supervised tokens marked, and exit")
     data: Path = flag(DATA, "questions with answers, or chats: src/data/README.md shows the formats")

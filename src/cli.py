@@ -3,6 +3,9 @@
 import argparse
 import dataclasses
 import math
+import os
+import re
+import reprlib
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -10,15 +13,21 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from src.common.messages import visible
 from src.program import BAD_USAGE
+
+_SIMILAR = 0.8  # of 1, for the spelling of two flags
 
 C = TypeVar("C")
 T = TypeVar("T")
 
 
-def flag(default: T, help: str) -> T:
-    """A dataclass field that is a command-line flag. `help` describes it, with its unit."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def flag(default: T, help: str, *, path: bool = False) -> T:
+    """A dataclass field that is a command-line flag. `help` describes it, with its unit.
+
+    path: its text may be a path, in which ~ is the home folder. A field of type Path needs no such mark.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "path": path})
 
 
 def flag_name(field: str) -> str:
@@ -36,6 +45,9 @@ def parse(config: type[C], argv: Sequence[str] | None, description: str) -> tupl
         _add_flag(parser, field, hints[field.name])
     arguments, unknown = parser.parse_known_args(argv)
     explicit, bad = _convert_all(vars(arguments), hints)
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        if field.name in explicit and field.metadata.get("path"):
+            explicit[field.name] = os.path.expanduser(str(explicit[field.name]))
     problems = [*map(parser.unknown, _flags_among(unknown)), *bad.values()]
     try:
         settings = config(**explicit)
@@ -53,13 +65,23 @@ class Parser(argparse.ArgumentParser):
         layout = argparse.RawDescriptionHelpFormatter
         super().__init__(_module(), description=description, allow_abbrev=False, formatter_class=layout)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for text in sys.argv[1:] if args is None else args:
+            if re.fullmatch(r"--[^=]+=--", text):  # argparse would raise ValueError
+                self.error(f"{text.partition('=')[0]}: expected one argument, got '--'")
+        return super().parse_known_args(args, namespace)
+
     def unknown(self, name: str) -> str:
-        nearest = get_close_matches(name, self._option_string_actions, 1)
-        return f"there is no {name}" + (f" (did you mean {nearest[0]}?)" if nearest else "")
+        """Say that there is no such flag, and suggest one if its whole name is similar or begins like this one."""
+        known = {option.lstrip("-"): option for option in self._option_string_actions}
+        typed = name.lstrip("-")
+        longer = [flag for flag in known if typed and flag.startswith(typed)]
+        nearest = longer or get_close_matches(typed, known, 1, _SIMILAR)
+        return f"there is no {name}" + (f" (did you mean {known[nearest[0]]}?)" if nearest else "")
 
     def error(self, message: str) -> NoReturn:
         command = f"-m {self.prog}" if self.prog == _module() else self.prog
-        self.exit(BAD_USAGE, f"{self.prog}: {' '.join(message.split())}; see python {command} --help\n")
+        self.exit(BAD_USAGE, f"{self.prog}: {visible(' '.join(message.split()))}; see python {command} --help\n")
 
 
 def _module() -> str | None:
@@ -96,7 +118,7 @@ def _convert_all(
         try:
             values[name] = text if isinstance(text, bool) else _convert(text, hints[name])
         except ValueError as error:
-            bad[flag_name(name)] = f"{flag_name(name)} must be {error}, got {text!r}"
+            bad[flag_name(name)] = f"{flag_name(name)} must be {error}, got {reprlib.repr(text)}"
     return values, bad
 
 
@@ -113,6 +135,13 @@ def _convert(text: str, hint: object) -> object:
         raise ValueError(expected + (" or none" if optional else "")) from None
 
 
+def _whole(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 2**63:  # larger numbers fit neither a tensor's shape nor a float
+        raise ValueError
+    return value
+
+
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -123,13 +152,13 @@ def _finite(text: str) -> float:
 def _path(text: str) -> Path:
     if not text:  # Path("") is the current folder, but an empty text is more likely an unset shell variable
         raise ValueError
-    return Path(text)
+    return Path(os.path.expanduser(text))  # the shell expands ~ in --out ~/x, but not in --out=~/x
 
 
 # By the type of a flag's value: the placeholder in the help, what an error message says was expected, the conversion.
 _METAVARS = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
-_EXPECTED = {int: "a whole number", float: "a finite number", Path: "a path", str: "text"}
-_CONVERTERS: dict[type, Callable[[str], object]] = {int: int, float: _finite, Path: _path, str: str}
+_EXPECTED = {int: "a whole number below 2**63", float: "a finite number", Path: "a path", str: "text"}
+_CONVERTERS: dict[type, Callable[[str], object]] = {int: _whole, float: _finite, Path: _path, str: str}
 
 
 def _kind(hint: Any) -> tuple[Any, bool]:

@@ -38,7 +38,7 @@ HEAD_ROWS = 512  # positions whose logits are in memory together
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    model: str = flag("auto", MODEL_HELP)
+    model: str = flag("auto", MODEL_HELP, path=True)
     data: Path = flag(SHAKESPEARE_PATH, TEXT_HELP)
     documents: Documents = flag(None, DOCUMENTS_HELP)
     val_fraction: float = flag(0.1, "share of the text to evaluate, counted from its end; 1 is all of it")

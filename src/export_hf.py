@@ -37,7 +37,7 @@ VOCABULARY = {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}  # Huggin
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    model: str = flag("auto", MODEL_HELP)
+    model: str = flag("auto", MODEL_HELP, path=True)
     out: Path = flag(Path("checkpoints/hugging_face"), "folder to write; it must not exist yet")
 
 

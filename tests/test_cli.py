@@ -59,6 +59,7 @@ class Settings:
     source: Path | None = flag(Path("there"), "where from")
     kind: Literal["plain", "fancy"] = flag("plain", "which")
     again: bool | None = flag(None, "whether to repeat")
+    base: str = flag("auto", "a name or a path", path=True)
 
     def __post_init__(self) -> None:
         problems = [f"--count must be above 0, got {self.count}"] if self.count <= 0 else []
@@ -115,11 +116,19 @@ def handlers() -> Iterator[None]:
         ("--source none", "source", None),
         ("--source a", "source", Path("a")),
         ("--kind fancy", "kind", "fancy"),
+        ("--base sft", "base", "sft"),
+        ("--base=~/a", "base", "/home/ada/a"),
+        ("--folder=~/a", "folder", Path("/home/ada/a")),
+        ("--source ~", "source", Path("/home/ada")),
+        ("--folder ~no.such.user/a", "folder", Path("~no.such.user/a")),
+        ("--word ~/a", "word", "~/a"),
+        ("--limit 9223372036854775807", "limit", 2**63 - 1),
         ("--again", "again", True),
         ("--no-again", "again", False),
     ],
 )
-def test_a_flag_becomes_a_value_of_its_type(text: str, field: str, value: object) -> None:
+def test_a_flag_becomes_a_value_of_its_type(text: str, field: str, value: object, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
     settings, explicit = parse(Settings, text.split(), "")
     assert getattr(settings, field) == value
     assert type(getattr(settings, field)) is type(value)
@@ -134,19 +143,25 @@ def test_without_flags_all_fields_have_their_defaults() -> None:
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [
-        (["--count", "many"], "--count must be a whole number, got 'many'"),
-        (["--count", "1.5"], "--count must be a whole number, got '1.5'"),
-        (["--count", "none"], "--count must be a whole number, got 'none'"),
+        (["--count", "many"], "--count must be a whole number below 2**63, got 'many'"),
+        (["--count", "1.5"], "--count must be a whole number below 2**63, got '1.5'"),
+        (["--count", "none"], "--count must be a whole number below 2**63, got 'none'"),
         (["--rate", "0,5"], "--rate must be a finite number, got '0,5'"),
         (["--rate", "nan"], "--rate must be a finite number, got 'nan'"),
         (["--share", "inf"], "--share must be a finite number or none, got 'inf'"),
-        (["--limit", ""], "--limit must be a whole number or none, got ''"),
+        (["--limit", ""], "--limit must be a whole number below 2**63 or none, got ''"),
         (["--folder", ""], "--folder must be a path, got ''"),
         (["--kind", "Plain"], "--kind must be one of plain, fancy, got 'Plain'"),
         (["--kind", "pla\nin"], r"--kind must be one of plain, fancy, got 'pla\nin'"),
         (["--rate"], "--rate: expected one argument"),
         (["--slow=yes"], "--slow/--no-slow: ignored explicit argument 'yes'"),
         (["--count", "-4"], "--count must be above 0, got -4"),
+        (["--count=--"], "--count: expected one argument, got '--'"),
+        (["--count", "9" * 400], "--count must be a whole number below 2**63, got '999999999999...9999999999999'"),
+        (["--count", "9" * 5000], "--count must be a whole number below 2**63, got '99999"),
+        (["--limit", f"-{2**63}"], "--limit must be a whole number below 2**63 or none, got '-922337203685"),
+        (["--rate", "9" * 400], "--rate must be a finite number, got '99999"),
+        (["a\x1b[2J\u202eb"], r"there is no a\x1b[2J\u202eb;"),
         (["more"], "there is no more;"),
         (["more\nlines"], "there is no more lines;"),
     ],
@@ -163,11 +178,16 @@ def test_a_bad_value_is_reported_with_the_flag_and_what_was_expected(capsys, arg
         ("--no-lod", "--no-loud"),
         ("-rate", "--rate"),
         ("--s_low", "--slow"),
+        ("--sh", "--share"),
+        ("--again-and-again", None),
+        ("--val-source", None),
+        ("--", None),
     ],
 )
-def test_the_nearest_flag_is_suggested_for_a_misspelt_one(capsys, typed: str, suggested: str) -> None:
+def test_the_nearest_flag_is_suggested_for_a_misspelt_one(capsys, typed: str, suggested: str | None) -> None:
     line = refusal(Settings, [typed, "-1"], capsys)
-    assert f"there is no {typed.split('=')[0]} (did you mean {suggested}?);" in line
+    hint = f" (did you mean {suggested}?)" if suggested else ""
+    assert f"there is no {typed.split('=')[0]}{hint};" in line
     assert "-1" not in line  # its value is not reported separately
 
 
@@ -225,7 +245,7 @@ def test_numbers_must_be_finite(script: ModuleType, value: str, capsys) -> None:
         ("--weight-decay -0.1", "--weight-decay must be at least 0 and below 2**63, got -0.1"),
         ("--min-lr -1", "--min-lr must be at least 0 and below 2**63, got -1"),
         ("--seed -1", "--seed must be at least 0 and below 2**63, got -1"),
-        ("--seed 9223372036854775808", "--seed must be at least 0 and below 2**63, got 9223372036854775808"),
+        ("--seed 9223372036854775808", "--seed must be a whole number below 2**63, got '9223372036854775808'"),
         ("--max-lr 0 --min-lr 0", "--max-lr must be above 0 and below 10, got 0.0"),
         ("--max-lr 10", "--max-lr must be above 0 and below 10, got 10.0"),
         ("--max-lr 1e-6 --min-lr 1e-5", "--min-lr must not be above --max-lr, got 1e-05 and 1e-06"),
@@ -574,5 +594,5 @@ def test_every_script_has_the_flags_of_its_stage() -> None:
     own = {script.__name__: {f.name for f in dataclasses.fields(script.Flags)} - shared for script in TRAINING}
     assert own["main"] == {"model", "tokenizer", "dropout", "compile", "documents", "val_data"}
     assert own["finetune_gpt2"] == {"model", "weights", "dropout", "compile", "documents", "val_data"}
-    assert own["instruction_tune"] == {"base", "turns", "show_mask", "dropout"}
-    assert own["dpo_train"] == {"base", "beta", "loss", "label_smoothing"}
+    assert own["instruction_tune"] == {"base", "turns", "show_mask", "show_data", "skip_bad", "dropout"}
+    assert own["dpo_train"] == {"base", "beta", "loss", "label_smoothing", "show_data", "skip_bad"}

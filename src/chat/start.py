@@ -19,7 +19,7 @@ from src.runtime import choose_runtime
 class ModelFlags:
     """Which model a chat loads, and where it runs."""
 
-    model: str = flag("auto", MODEL_HELP)
+    model: str = flag("auto", MODEL_HELP, path=True)
     device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "device to run on")
     quantize: Literal["none", "int8"] = flag("none", "int8 needs less memory (a third at 124M) and is faster on a CPU")
 

@@ -1,6 +1,7 @@
 """The flags that all training scripts share."""
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -66,7 +67,7 @@ class TrainingFlags:
             problems.append(f"--min-lr must not be above --max-lr, got {self.min_lr} and {self.max_lr}")
         if self.grad_clip is not None and not 0 < self.grad_clip < math.inf:
             problems.append(f"--grad-clip must be above 0, or none, got {self.grad_clip}")
-        if self.out.exists() and not self.out.is_dir():
+        if os.path.exists(self.out) and not os.path.isdir(self.out):  # False for a name that is too long
             problems.append(f"--out must be a folder, {self.out} is a file")
         for name in ("dropout", "val_fraction"):
             if not 0 <= getattr(self, name, 0.0) < 1:  # dpo_train.py has no --dropout

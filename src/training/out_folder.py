@@ -24,7 +24,7 @@ def claimed(out: Path, stage: str) -> Iterator[None]:
     run leaves nothing else in the folder. Temporary files that killed runs left there are deleted.
     Raises OSError with a one-line message if another run holds the folder, or if the folder cannot be written.
     """
-    new_folders = [folder for folder in (out, *out.parents) if not folder.exists()]
+    new_folders = [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
     with _open_lock(out) as lock:
         if not _take(lock, out):
             other = _holder(lock)
