@@ -29,6 +29,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import main
+from src.data.hub_dataset import parse_dataset_id
 from src.data.shakespeare import SHAKESPEARE_PATH
 from src.model.gpt import GPT_CONFIGS
 from tests.markdown import Block, Command, blocks, commands, inline_commands, shell_lines
@@ -110,6 +111,8 @@ def runs_quickly(name: str, flags: Any) -> bool:
     """Whether a script needs no network, no large model and no library that a benchmark compares with."""
     if name == "finetune_gpt2":
         return flags.weights is not None
+    if name in ("instruction_tune", "dpo_train"):
+        return parse_dataset_id(flags.data) is None  # a data set on the hub
     if name in ("main", "src.plan"):
         return flags.model in (None, "micro", "tiny")
     return not name.startswith("benchmarks.")

@@ -4,6 +4,7 @@ A key that nothing reads may hold the passage that an answer depends on. So the 
 which records what was read. The other keys are reported once per file, except bookkeeping such as an id.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -80,7 +81,10 @@ class Fields:
         return self.checked_text(self.value(name), key, may_be_empty=may_be_empty)
 
     def checked_text(self, value: object, key: str, *, may_be_empty: bool = False) -> str:
-        """Return a value as stripped text; raises BadRecord if it is not text, or empty."""
+        """Return a value as stripped text, also a number; raises BadRecord if it is something else, or empty."""
+        if isinstance(value, bool | int | float):
+            self.note(f"{key!r} is {kind(value)}, read as text")
+            value = json.dumps(value)
         if not isinstance(value, str):
             raise self.error(f"{key!r} is {kind(value)}, expected text in quotes")
         if not value.strip() and not may_be_empty:

@@ -14,7 +14,7 @@ from pathlib import Path
 from src.common.disk import format_bytes
 
 START_BYTES = 4096
-MAX_PIPE_BYTES = 2_000_000_000
+MAX_PIPE_BYTES = 200_000_000
 PIPE_TIMEOUT_S = 60.0
 _MAX_EXPANSION, ALWAYS_ALLOWED_BYTES = 200, 100_000_000  # text is compressed to between a third and a fiftieth
 

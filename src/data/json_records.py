@@ -197,8 +197,9 @@ def _object(pairs: list[tuple[str, Any]]) -> Record:
     return record
 
 
-def _constant(name: str) -> _Flaw:
-    return _Flaw(f"{name} is not JSON; write a number or null, or remove it")
+def _constant(name: str) -> _Flaw | None:
+    """The value of NaN, Infinity or -Infinity. Python and pandas write NaN for a missing value."""
+    return None if name == "NaN" else _Flaw(f"{name} is not JSON; write a number or null, or remove it")
 
 
 def _skip_blank(text: str, at: int) -> int:

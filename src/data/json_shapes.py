@@ -7,8 +7,9 @@ from src.data.records import Record, key_names, kind
 
 # A key of these belongs to a record. An object without any of them may have its records inside.
 _RECORD_KEYS = {
-    "answer", "chosen", "completion", "conversation", "conversations", "dialog", "dialogue", "instruction", "messages",
-    "output", "prompt", "query", "question", "rejected", "response",
+    "answer", "chat", "chosen", "completion", "contents", "conversation", "conversations", "dialog", "dialogue",
+    "instances", "instruction", "message_id", "messages", "output", "prompt", "query", "question", "rejected",
+    "response", "target", "targets", "text", "turns",
 }  # fmt: skip
 _TRAIN_SPLITS = ("train", "training")
 _SPLITS = {*_TRAIN_SPLITS, "dev", "eval", "test", "val", "valid", "validation"}
@@ -48,7 +49,7 @@ def _table_rows(value: Record) -> list[Any] | None:
         labels = list(inner[0])
         if all(label.isdigit() for label in labels) and all(list(column) == labels for column in inner):
             return [{key: column[label] for key, column in value.items()} for label in labels]
-        return inner if all(map(_is_record, inner)) else None
+        return inner if all(map(_is_record, inner)) and not _is_record(value) else None
     if len(value) > 1 and all(_is_column(column) and len(column) == len(inner[0]) for column in inner):
         return [dict(zip(value, row, strict=True)) for row in zip(*inner, strict=True)]
     return None

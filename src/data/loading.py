@@ -30,7 +30,7 @@ def load_records(
         FileNotFoundError: there is no such file.
         ValueError: the file has bad records, unless `skip_bad`; or no record is left.
     """
-    file = read_records(path)
+    file = read_records(path, notify=notify)
     records, left_out = join(file.records)
     notes: Counter[str] = Counter()
 

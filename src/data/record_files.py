@@ -11,7 +11,7 @@ from src.data.json_records import read_json
 from src.data.records import BadRecord, Located, RecordFile
 from src.data.tables import read_csv, read_parquet
 
-_JSON_LINES, _JSON, _CSV, _TABS = {".jsonl", ".ndjson"}, {".json"}, {".csv"}, {".tsv", ".tab"}
+_JSON_LINES, _CSV, _TABS = {".jsonl", ".ndjson"}, {".csv"}, {".tsv", ".tab"}
 _HEADER = re.compile(r'\W{0,3}"?[A-Za-z_][\w .-]{0,40}"?(?:[,;\t|]"?[\w .-]{0,40}"?)+\s*')
 
 
@@ -19,8 +19,9 @@ def read_records(source: str | Path, *, notify: Callable[[str], None] = print) -
     """Return the records of a file, or of a data set on the Hugging Face hub, such as tatsu-lab/alpaca@main:train.
 
     Their places are "Data/x.json record 3", "x.jsonl line 7" or "x.parquet row 2". A record is bad if it is not an
-    object, or if a repeated key, NaN, Infinity, or a text with a lone surrogate is in it. A malformed line of a JSONL
-    file is one bad record. `notify` gets a line about a data set, and one if only a part of a file is read.
+    object, or if a repeated key, Infinity, or a text with a lone surrogate is in it. A malformed line of a JSONL file
+    is one bad record. NaN, with which pandas writes a missing value, is read as null.
+    `notify` gets a line about a data set, and one if only a part of a file is read.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -55,7 +56,7 @@ def _read_file(name: str, path: Path, notify: Callable[[str], None]) -> Iterator
             return
         refuse_other_formats(path, start)
         suffix = _suffix(path)
-        is_table = suffix in _CSV | _TABS or (suffix not in _JSON | _JSON_LINES and _is_header(start))
+        is_table = suffix in _CSV | _TABS or _is_header(start)
         encoding = text_encoding(start)
         # Bytes that are not UTF-8 become lone surrogates, so only the record that has them is bad.
         errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
@@ -77,6 +78,6 @@ def _suffix(path: Path) -> str:
 
 
 def _is_header(start: bytes) -> bool:
-    """Whether the first line of a file of unknown kind looks like the names of a table's columns."""
+    """Whether the first line of a file looks like the names of a table's columns. JSON never does."""
     first_line = start.decode("utf-8-sig", errors="replace").lstrip().partition("\n")[0]
     return _HEADER.fullmatch(first_line) is not None

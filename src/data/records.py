@@ -124,7 +124,7 @@ def _refusal(name: str, bad: Sequence[BadRecord], total: int) -> str:
     one = len(bad) == 1
     counts = f"1 of {total:,} records is bad" if one else f"{len(bad):,} of {total:,} records are bad: {_counts(bad)}"
     if _too_many(bad, total):
-        advice = "More than a tenth is bad, which --skip-bad does not allow; check the format of the file"
+        advice = "More than a tenth is bad, which --skip-bad does not allow: correct them, or check the format"
     elif one:
         advice = "Correct it, or pass --skip-bad to leave it out"
     else:

@@ -148,6 +148,8 @@ def test_flat_messages_are_joined_to_trees(tmp_path: Path) -> None:
         ({"instruction": "q", "output": "a<|endoftext|>"}, ["q?", "a<|endoftext|>"],
          "'<|endoftext|>' is written out in a text, and read as ordinary characters"),
         ({"messages": [Q, {**A, "weight": 0.5}]}, ["q?", "a"], "a 'weight' other than 0 and 1 counts as 1"),
+        ({"instruction": "q", "output": 8}, ["q?", "8"], "'output' is a number, read as text"),
+        ({"instruction": "q", "output": False}, ["q?", "false"], "'output' is true or false, read as text"),
     ],
 )  # fmt: skip
 def test_what_is_changed_or_not_read_is_reported_once(

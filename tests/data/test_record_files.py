@@ -128,19 +128,23 @@ def test_every_key_and_value_is_returned(tmp_path: Path) -> None:
     assert read(save(tmp_path / "x.json", json.dumps([record]))) == [("record 1", record)]
 
 
+def test_nan_is_a_missing_value(tmp_path: Path) -> None:
+    assert read(save(tmp_path / "x.jsonl", '{"a": "b", "c": NaN}')) == [("line 1", {"a": "b", "c": None})]
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
         ('{"a": "b", "a": "c"}', "the key 'a' appears 2 times in one object; keep one"),
         ('{"a": [{"b": "c", "b": "c"}]}', "the key 'b' appears 2 times in one object; keep one"),
-        ('{"a": NaN}', "NaN is not JSON; write a number or null, or remove it"),
+        ('{"a": Infinity}', "Infinity is not JSON; write a number or null, or remove it"),
         ('{"a": -Infinity}', "-Infinity is not JSON; write a number or null, or remove it"),
         (r'{"a": "\ud83d"}', r"the character '\ud83d' is a lone surrogate; remove it or write the complete pair"),
         (b'{"a": "caf\xe9"}', "byte 0xe9 is not UTF-8; save the file as UTF-8"),
         ('{"a": ' + "[" * 600 + "]" * 600 + "}", "nested too deeply for a record of texts and lists of messages"),
         ("7", "found a number, expected an object with texts, {'key': 'text', ...}"),
     ],
-    ids=["repeated key", "repeated key inside", "NaN", "Infinity", "lone surrogate", "Latin-1", "deep", "number"],
+    ids=["repeated key", "repeated key inside", "Infinity", "-Infinity", "lone surrogate", "Latin-1", "deep", "number"],
 )
 def test_a_bad_value_makes_one_bad_record(tmp_path: Path, record: str | bytes, reason: str) -> None:
     line, text = json.dumps(ONE).encode(), record if isinstance(record, bytes) else record.encode()
@@ -187,7 +191,7 @@ def test_a_malformed_record_is_one_bad_record(tmp_path: Path, name: str, text: s
         ("[]", "x.json: the list is empty; expected at least one record"),
         ('{"data": []}', "x.json: the list is empty; expected at least one record"),
         ('"Say hello."', "x.json: found text, expected a list of records, or one JSON object per line"),
-        ("NaN", "x.json: found a number, expected a list of records"),
+        ("7", "x.json: found a number, expected a list of records"),
         ('{"a": 1}', "x.json: found no lists of records in one object (found 'a'), expected one"),
         ('{"a": [{}], "b": [{}]}', "x.json: found 2 lists of records in one object (found 'a', 'b'), expected one"),
         ('{"data": [1], "data": [2]}', "x.json: the key 'data' appears 2 times in one object; keep one"),
@@ -220,7 +224,7 @@ def test_a_file_without_records_is_refused_with_the_place(tmp_path: Path, text: 
         ("x.tsv", "instruction\tresponse\nSay hello.\tHello there.\nAdd, 2 and 3.\t5"),
         ("x.csv", ' instruction , response \nSay hello.,Hello there.\n"Add, 2 and 3.",5\n'),
         ("x.csv", "instruction,response\rSay hello.,Hello there.\r\"Add, 2 and 3.\",5\r"),
-        ("x.txt", 'instruction,response\nSay hello.,Hello there.\n"Add, 2 and 3.",5\n'),
+        ("x.json", 'instruction,response\nSay hello.,Hello there.\n"Add, 2 and 3.",5\n'),
         ("x.csv", 'instruction\tresponse\nSay hello.\tHello there.\nAdd, 2 and 3.\t5\n'.encode("utf-16")),
         ("x.csv.gz", gzip.compress(b'instruction,response\nSay hello.,Hello there.\n"Add, 2 and 3.",5\n')),
     ],

@@ -63,7 +63,9 @@ def test_bad_records_are_left_out_on_request_and_counted() -> None:
 def test_a_file_with_more_than_a_tenth_bad_is_refused(skip_bad: bool) -> None:
     message = refusal(file_of(*["a"] * 8, "", 3), skip_bad=skip_bad)
     assert message.startswith("x.json record 9: 'output' is empty; fill it in")
-    assert message.endswith("More than a tenth is bad, which --skip-bad does not allow; check the format of the file")
+    assert message.endswith(
+        "More than a tenth is bad, which --skip-bad does not allow: correct them, or check the format"
+    )
 
 
 def test_rare_reasons_are_counted_together() -> None:
