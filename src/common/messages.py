@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,10 +43,3 @@ def naming_file(path: Path) -> Iterator[None]:
 def without_surrogates(text: str) -> str:
     """The text with lone surrogates replaced by U+FFFD. UTF-8 cannot encode them."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def has_colours() -> bool:
-    """Whether stdout is a terminal that supports colours, and NO_COLOR is not set."""
-    environ = os.environ
-    old_console = os.name == "nt" and not {"WT_SESSION", "TERM_PROGRAM", "TERM"} & environ.keys()
-    return sys.stdout.isatty() and not (environ.get("NO_COLOR") or environ.get("TERM") == "dumb" or old_console)
