@@ -154,11 +154,13 @@ class ChatSession:
             keep = min(keep - excess, room)
         raise ValueError(f"the prompt leaves no room for its input in {self._context_text}")
 
-    def reply(self, text: str, should_stop: Callable[[], bool] = lambda: False) -> Generator[str, None, None]:
+    def reply(
+        self, text: str, should_stop: Callable[[], bool] = lambda: False, stop: Sequence[str] = ()
+    ) -> Generator[str, None, None]:
         """Streams the answer to a message. When the stream ends or is closed, the turn is added to the conversation.
 
         should_stop: called after every piece; True interrupts the answer. For callers that cannot close the generator
-        because another thread runs it.
+        because another thread runs it. stop: texts that end the answer and are not part of it.
 
         Raises ValueError for an empty message, when the first piece is requested.
         """
@@ -168,7 +170,7 @@ class ChatSession:
         stream = self.generator.stream(
             prompt,
             settings.max_tokens,
-            stop=None if self.is_raw else self._next_turn,
+            stop=[*stop, *([] if self.is_raw else [self._next_turn])],
             seed=settings.seed,
             prefix_cache=self._prefix_cache,
             **settings.sampling_options(),

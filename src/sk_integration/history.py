@@ -6,6 +6,8 @@ Other programs may order their messages differently. No text of a user is lost:
 - Consecutive messages of one role are joined with an empty line between them. Empty messages are dropped.
 - If the last message is an assistant's, as when one agent hands its text to the next, it becomes the end of the user
   message to answer.
+- Tool calls are left out, because their results follow. So is what another model added to its text: its reasoning, and
+  annotations such as the sources it quotes. An image, a sound or a file is refused by name.
 - An assistant's greeting at the start is dropped: the model was never tuned on an answer without a question.
 """
 
@@ -13,13 +15,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from semantic_kernel.contents import (
+    AnnotationContent,
     AuthorRole,
     ChatMessageContent,
     FunctionCallContent,
     FunctionResultContent,
+    ReasoningContent,
+    StreamingAnnotationContent,
+    StreamingReasoningContent,
     TextContent,
 )
 from semantic_kernel.exceptions import ServiceInvalidRequestError
+
+_LEFT_OUT = (
+    FunctionCallContent,
+    ReasoningContent,
+    StreamingReasoningContent,
+    AnnotationContent,
+    StreamingAnnotationContent,
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,7 @@ def _text(message: ChatMessageContent) -> str:
             parts.append(item.text)
         elif isinstance(item, FunctionResultContent):
             parts.append(str(item.result))
-        elif not isinstance(item, FunctionCallContent):  # a call is skipped: its result follows
+        elif not isinstance(item, _LEFT_OUT):
             raise ServiceInvalidRequestError(
                 f"this model takes text only, but a message contains {type(item).__name__}"
             )

@@ -14,7 +14,8 @@ from src.common.messages import without_surrogates
 from src.sk_integration.loop_thread import LoopThread
 from src.sk_integration.memory_manager import Conversation, LongTermMemory, SessionStore, StoredMessage
 from src.sk_integration.plugins import register_plugins
-from src.sk_integration.service import GPT2ChatCompletion, GPT2ChatSettings
+from src.sk_integration.service import GPT2ChatCompletion
+from src.sk_integration.settings import GPT2ChatSettings
 
 REFINE_INSTRUCTION = "Improve this answer."
 FACTS_HEADING = "Known facts: "

@@ -9,12 +9,13 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, get_args
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from pydantic import ValidationInfo, field_validator
+from semantic_kernel import Kernel
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
 from semantic_kernel.connectors.ai.completion_usage import CompletionUsage
+from semantic_kernel.connectors.ai.function_choice_type import FunctionChoiceType
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent, StreamingChatMessageContent
 from semantic_kernel.contents.utils.finish_reason import FinishReason
@@ -23,40 +24,9 @@ from semantic_kernel.exceptions import KernelException, ServiceInvalidRequestErr
 from src.chat.session import RAW_MODEL_NOTE, ChatSession, ChatSettings, Usage
 from src.model.generate import PrefixCache, TextGenerator
 from src.sk_integration.history import ChatRequest, parse_history
+from src.sk_integration.settings import GPT2ChatSettings
 
 logger = logging.getLogger(__name__)
-
-
-class GPT2ChatSettings(PromptExecutionSettings, ChatSettings):  # type: ignore[misc]  # ChatSettings is frozen
-    """The fields of ChatSettings as Semantic Kernel's settings, with the same defaults and bounds.
-
-    Raises pydantic's ValidationError, a ValueError, for a value out of bounds. None disables a filter when it is given
-    here or assigned; in generic settings it leaves the default, since Semantic Kernel drops None when it converts them.
-    """
-
-    def __init__(self, service_id: str | None = None, **kwargs: Any) -> None:
-        super().__init__(service_id, **kwargs)  # ignores settings that are None
-        for name, declared in type(self).model_fields.items():
-            if name in kwargs and kwargs[name] is None and type(None) in get_args(declared.annotation):
-                setattr(self, name, None)
-
-    @field_validator("*")
-    @classmethod
-    def _check(cls, value: Any, info: ValidationInfo) -> Any:
-        if problem := cls.problem(info.field_name or "", value):
-            raise ValueError(problem)
-        return value
-
-    @classmethod
-    def of(cls, settings: ChatSettings, service_id: str) -> "GPT2ChatSettings":
-        return cls(service_id, **asdict(settings))
-
-    def chat_settings(self) -> ChatSettings:
-        return ChatSettings(**{setting.name: getattr(self, setting.name) for setting in fields(ChatSettings)})
-
-    def unknown(self) -> set[str]:
-        """Names of given settings that this model does not have. Semantic Kernel accepts any name."""
-        return set(self.extension_data) - set(self.keys)
 
 
 @dataclass(frozen=True)
@@ -114,6 +84,24 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
 
     def get_prompt_execution_settings_class(self) -> type[PromptExecutionSettings]:
         return GPT2ChatSettings
+
+    async def get_chat_message_contents(
+        self, chat_history: ChatHistory, settings: PromptExecutionSettings, **kwargs: Any
+    ) -> list[ChatMessageContent]:
+        self._note_ignored_functions(settings, kwargs.get("kernel"))
+        return await super().get_chat_message_contents(chat_history, settings, **kwargs)
+
+    def get_streaming_chat_message_contents(
+        self, chat_history: ChatHistory, settings: PromptExecutionSettings, **kwargs: Any
+    ) -> AsyncGenerator[list[StreamingChatMessageContent], Any]:
+        self._note_ignored_functions(settings, kwargs.get("kernel"))
+        return super().get_streaming_chat_message_contents(chat_history, settings, **kwargs)
+
+    def _note_ignored_functions(self, settings: PromptExecutionSettings, kernel: Kernel | None) -> None:
+        """Note that functions are never called, if a request offers some. Agents ask for Auto() even without any."""
+        asked = settings.function_choice_behavior.type_ if settings.function_choice_behavior else None
+        if asked == FunctionChoiceType.REQUIRED or (asked == FunctionChoiceType.AUTO and kernel and kernel.plugins):
+            self._notify_once(f"this model calls no functions: function_choice_behavior {asked.value!r} is ignored")
 
     def usage(self, history: ChatHistory, settings: ChatSettings) -> Usage:
         """Tokens of the history, and the token budget of a prompt. Blocks while it tokenizes."""
@@ -180,11 +168,11 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
         if should_stop():
             return
         assert isinstance(settings, GPT2ChatSettings)  # converted by the base class
-        if unknown := settings.unknown():
-            self._notify_once(f"ignored settings that this model does not have: {', '.join(sorted(unknown))}")
+        if ignored := settings.ignored():
+            self._notify_once(f"ignored settings that this model does not have: {', '.join(sorted(ignored))}")
         request = parse_history(messages)
         session = self._session_with_history(request, settings.chat_settings())
-        for piece in session.reply(request.message, should_stop):
+        for piece in session.reply(request.message, should_stop, settings.stop or ()):
             yield _Chunk(piece, {"dropped_messages": session.dropped_messages})
         usage = CompletionUsage(prompt_tokens=session.prompt_tokens, completion_tokens=session.answer_tokens)
         reason = FinishReason.LENGTH if session.finish_reason == "length" else FinishReason.STOP

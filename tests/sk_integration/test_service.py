@@ -7,22 +7,26 @@ import threading
 import pytest
 from semantic_kernel import Kernel
 from semantic_kernel.agents import ChatCompletionAgent
+from semantic_kernel.connectors.ai.function_choice_behavior import FunctionChoiceBehavior
+from semantic_kernel.connectors.ai.open_ai import OpenAIChatPromptExecutionSettings
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import (
+    AnnotationContent,
     ChatHistory,
     ChatHistorySummarizationReducer,
     ChatMessageContent,
     FinishReason,
     FunctionResultContent,
     ImageContent,
+    ReasoningContent,
     TextContent,
 )
 from semantic_kernel.exceptions import ServiceInvalidRequestError, ServiceResponseException
-from semantic_kernel.functions import KernelArguments
+from semantic_kernel.functions import KernelArguments, kernel_function
 
 from src.chat.session import RAW_MODEL_NOTE, ChatSettings
 from src.sk_integration.history import parse_history
-from src.sk_integration.service import GPT2ChatSettings
+from src.sk_integration.settings import GPT2ChatSettings
 from tests.fakes import CHAT_SETTINGS, ENCODING, rendered
 from tests.fakes_sk import scripted_service
 
@@ -68,6 +72,15 @@ def test_tool_results_are_text_and_images_are_refused():
         parse_history([ChatMessageContent(role="user", items=[ImageContent(uri="http://x/y.png")])])
     with pytest.raises(ServiceInvalidRequestError, match="no message to answer; add a user message"):
         parse_history([ChatMessageContent(role="system", content="Be brief.")])
+
+
+@pytest.mark.parametrize(
+    "extra", [ReasoningContent(text="The map says so."), AnnotationContent(quote="twelve", url="https://a.b")]
+)
+def test_reasoning_and_annotations_are_left_out(extra):
+    answer = ChatMessageContent(role="assistant", items=[extra, TextContent(text="Twelve kilometres.")])
+    messages = [*history(("user", "How far?")).messages, answer, *history(("user", "And back?")).messages]
+    assert parse_history(messages).turns == (("How far?", "Twelve kilometres."),)
 
 
 def test_the_prompt_matches_the_training_format():
@@ -196,6 +209,64 @@ def test_generic_settings_work_and_unknown_ones_are_noted_once():
         asyncio.run(kernel.invoke_prompt("Hi", arguments=KernelArguments(settings=generic)))
     assert generator.settings[1]["max_new_tokens"] == 7 and generator.settings[1]["temperature"] == 0.5
     assert notes == ["ignored settings that this model does not have: presence_penalty"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        PromptExecutionSettings(max_completion_tokens=9, stop=["."], n=1, presence_penalty=0, user="me"),
+        PromptExecutionSettings(max_new_tokens=9, stop_sequences=".", frequency_penalty=0.0),
+        PromptExecutionSettings(extension_data={"max_completion_tokens": 9, "stop": "."}),
+        OpenAIChatPromptExecutionSettings(max_completion_tokens=9, stop=["."], number_of_responses=1, stream=True),
+        GPT2ChatSettings(max_tokens=9, max_completion_tokens=5, stop="."),
+    ],
+)
+def test_names_of_other_services_are_mapped(given):
+    model, generator, notes = scripted_service("Once. Twice.")
+    answer = asyncio.run(model.get_chat_message_content(history(("user", "Hi")), given))
+    assert (answer.content, answer.finish_reason) == ("Once", FinishReason.STOP)
+    assert generator.settings[0]["max_new_tokens"] == 9 and notes == []
+
+
+def test_what_cannot_be_mapped_is_noted():
+    model, _, notes = scripted_service("a")
+    given = PromptExecutionSettings(n=3, response_format="json", presence_penalty=0.5)
+    asyncio.run(model.get_chat_message_content(history(("user", "Hi")), given))
+    assert notes == ["ignored settings that this model does not have: n, presence_penalty, response_format"]
+
+
+@pytest.mark.parametrize("bad", [[""], 5, [5]])
+def test_a_bad_stop_is_refused(bad):
+    with pytest.raises(ValueError, match="stop"):
+        GPT2ChatSettings(stop=bad)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "plugins", "noted"),
+    [
+        (FunctionChoiceBehavior.Required(), True, "'required'"),
+        (FunctionChoiceBehavior.Required(), False, "'required'"),
+        (FunctionChoiceBehavior.Auto(), True, "'auto'"),
+        (FunctionChoiceBehavior.Auto(), False, None),  # the default of an agent
+        (FunctionChoiceBehavior.NoneInvoke(), True, None),
+    ],
+)
+def test_functions_that_are_never_called_are_noted_once(behaviour, plugins, noted):
+    model, _, notes = scripted_service("a", "b", "c")
+    kernel = Kernel(services=model)
+    if plugins:
+        kernel.add_plugin({"now": kernel_function(lambda: "noon", name="now")}, "clock")
+    settings = PromptExecutionSettings(function_choice_behavior=behaviour)
+
+    async def use():
+        for _ in range(2):
+            await model.get_chat_message_content(history(("user", "Hi")), settings, kernel=kernel)
+        stream = model.get_streaming_chat_message_content(history(("user", "Hi")), settings, kernel=kernel)
+        return [part async for part in stream]
+
+    assert asyncio.run(use())
+    expected = f"this model calls no functions: function_choice_behavior {noted} is ignored"
+    assert notes == ([expected] if noted else [])
 
 
 def test_the_service_works_in_templates_and_agents():
