@@ -18,13 +18,17 @@ def read_csv(name: str, file: TextIO, *, tabs: bool = False) -> Iterator[Located
     """Yield the rows below the header, as texts. Their places are the lines on which they start.
 
     file: opened with newline="". tabs: the delimiter is a tab; otherwise it is the one of , ; tab | that is most
-    frequent in the header. Raises ValueError if there is no header, a name is in it twice, or a quote is never closed.
+    frequent in the header. Raises ValueError if the header is missing or malformed, if a name is in it twice, or if a
+    quote is never closed.
     """
     csv.field_size_limit(_LONGEST_CELL)
     first = next((line for line in file if line.strip()), "")
     delimiter = "\t" if tabs else max(_DELIMITERS, key=first.count)
     rows = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
-    columns = _column_names(name, next(rows, []))
+    try:
+        columns = _column_names(name, next(rows, []))
+    except csv.Error as error:
+        raise ValueError(f"{name}: malformed header ({error}); correct it") from None
     while True:
         line = rows.line_num + 1
         where = f"{name} line {line}"

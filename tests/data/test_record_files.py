@@ -267,12 +267,13 @@ def test_a_bad_row_is_one_bad_record(tmp_path: Path, row: str | bytes, reason: s
     ("text", "message"),
     [
         ("a,b,a\n1,2,3\n", "x.csv: the header has the column 'a' twice; rename one"),
+        ('a,"b"c\n1,2\n', "x.csv: malformed header (',' expected after '\"'); correct it"),
         ("a,b\n1,2\n", None),
         ("a,b\n", "x.csv has no records; expected at least one"),
         ("\n", "x.csv is empty; expected a header with the names of the columns"),
         ('a,b\n"1,2\n3,4\n', "x.csv line 2: a cell opens with a quote that is never closed; close it"),
     ],
-    ids=["column twice", "good", "no rows", "empty", "open quote"],
+    ids=["column twice", "malformed header", "good", "no rows", "empty", "open quote"],
 )
 def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path, text: str, message: str | None) -> None:
     path = save(tmp_path / "x.csv", text)

@@ -90,7 +90,7 @@ class SamplingSettings:
         declared = cls.__dataclass_fields__.get(name)
         if declared is None or "is_valid" not in declared.metadata or declared.metadata["is_valid"](value):
             return None
-        return f"{name} must be {declared.metadata['expected']}, got {value!r}"
+        return f"{name} must be {declared.metadata['expected']}, got {value!r:.100}"
 
     def sampling_options(self) -> dict[str, Any]:
         """The options of SamplingSettings alone, as keywords of `TextGenerator.stream`."""

@@ -68,7 +68,7 @@ def _overlap(text: str, stop: str) -> int:
 
 def stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:
     """A `stop=` argument as a tuple. Raises ValueError for an empty string or something other than strings."""
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    if not all(isinstance(s, str) and s for s in stops):
-        raise ValueError(f"stop must be a non-empty string or a list of them, got {stop!r}")
-    return stops
+    stops = (stop,) if isinstance(stop, str) else stop or ()
+    if not isinstance(stops, Sequence) or not all(isinstance(s, str) and s for s in stops):
+        raise ValueError(f"stop must be a non-empty string or a list of them, got {stop!r:.100}")
+    return tuple(stops)

@@ -78,7 +78,7 @@ def test_stop_strings_are_a_tuple(stop, stops: tuple[str, ...]) -> None:
     assert stop_strings(stop) == stops
 
 
-@pytest.mark.parametrize("stop", ["", ["a", ""], [3], [None]])
+@pytest.mark.parametrize("stop", ["", ["a", ""], [3], [None], 3, True, {"a": 1}])
 def test_an_empty_stop_string_is_refused(stop) -> None:
     with pytest.raises(ValueError, match="stop must be a non-empty string or a list of them, got"):
         stop_strings(stop)
