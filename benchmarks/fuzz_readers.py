@@ -64,8 +64,8 @@ READERS = {
     "history": 10,
     "flags": 6,
 }
-SCRIPTS = ["main", "finetune_gpt2", "instruction_tune", "dpo_train", "chat", "sk_chat", "src.plan", "src.evaluate"]
-SCRIPTS += ["src.export_hf"]
+SCRIPTS = ("main", "finetune_gpt2", "instruction_tune", "dpo_train", "chat", "sk_chat")
+MODULES = ("src.plan", "src.evaluate", "src.export_hf")  # run with python -m
 
 
 class Readers:
@@ -200,7 +200,7 @@ class Readers:
         assert not any(stop in shown for stop in stops), "a stop string was shown"
 
     def flags(self, rng: Random) -> None:
-        script = importlib.import_module(rng.choice(SCRIPTS))
+        script = importlib.import_module(rng.choice(SCRIPTS + MODULES))
         names = [flag_name(name) for name in script.Flags.__dataclass_fields__]
         parse(script.Flags, command_line(rng, [*names, "--help", "--nothing"]), script.__doc__ or "")
 
