@@ -8,18 +8,18 @@ if __name__ == "__main__":  # at the top: see run_module
 
     run_module("finetune_gpt2", outlives_output=True)
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from main import EVAL_BATCHES, create_dataloader, prepare_data
-from src.checkpoint import CHECKPOINTS, STAGE_OUTPUTS, load_model, save_checkpoint, weights_sha256
+from src.checkpoint import CHECKPOINTS, STAGE_OUTPUTS, LoadedModel, load_base, save_checkpoint
 from src.cli import flag, parse
 from src.data.batching import StepLoader
 from src.model.generate import TextGenerator
-from src.model.gpt import GPTModel
-from src.model.load_gpt2 import load_gpt2
+from src.model.load_gpt2 import find_weights
 from src.runtime import choose_runtime
 from src.tokenizer import describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
@@ -38,7 +38,6 @@ NUM_EPOCHS = 2
 MAX_LR = 5e-5
 MIN_LR = 5e-6
 WARMUP_STEPS = 20
-GPT2_VOCAB_SIZES = range(50257, 50305)  # GPT-2's 50257 ids, or up to 47 more: padding, or tokens added by a fine-tune
 PROMPT, SAMPLE_TOKENS = "Once upon a time", 60  # of the sample before, during and after training
 
 
@@ -73,18 +72,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def finetune(flags: Flags) -> int:
     runtime = choose_runtime(flags.device, flags.precision)
     encoding = load_gpt2_encoding()
-    train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction, flags.documents, flags.val_data)
-    model, weights_file = load_pretrained(flags)
-    if flags.context_length > model.config.context_length:
-        raise ValueError(f"--context-length {flags.context_length}: the model's is {model.config.context_length}")
-    model.set_dropout(flags.dropout)
+    split = (flags.val_fraction, flags.documents, flags.val_data)
+    train_ids, val_ids = prepare_data(flags.data, encoding, *split)  # before the download, to fail early
+    base = load_pretrained(flags)
+    if base.encoding is not encoding:
+        train_ids, val_ids = prepare_data(flags.data, base.encoding, *split)
+    if flags.context_length > base.model.config.context_length:
+        raise ValueError(f"--context-length {flags.context_length}: the model's is {base.model.config.context_length}")
     shape = (flags.batch_size, flags.context_length)
     train_loader = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
     val_loader = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
-    generator = TextGenerator(model, encoding, runtime.device)  # moves the model to the device
-    stage = make_stage(flags, generator, weights_file, train_loader, val_loader)
+    generator = TextGenerator(base.model, base.encoding, runtime.device)  # moves the model to the device
+    parent = save_conversion(base, flags).parent  # last: nothing is left behind if anything above fails
+    base.model.set_dropout(flags.dropout)
+    stage = make_stage(flags, generator, parent, train_loader, val_loader)
     print(f"before fine-tuning:\n{stage.sample()}\n")
-    exit_code = run_stage(stage, model, flags, runtime)
+    exit_code = run_stage(stage, base.model, flags, runtime)
     print(f"\nafter fine-tuning:\n{stage.sample()}")
     return exit_code
 
@@ -92,12 +95,11 @@ def finetune(flags: Flags) -> int:
 def make_stage(
     flags: Flags,
     generator: TextGenerator,
-    weights_file: Path,
+    parent: Mapping[str, Any],
     train_loader: StepLoader,
     val_loader: StepLoader | None,
 ) -> Stage:
     """Language modelling from GPT-2's weights, on windows of a text."""
-    size = size_name(asdict(generator.model.config)) or "custom size"
     return Stage(
         name="finetune",
         title="Fine-tuning GPT-2",
@@ -109,10 +111,10 @@ def make_stage(
         metadata={
             "template": None,
             "tokenizer": describe(generator.encoding),
-            "parent": {"path": str(weights_file), "weights_sha256": weights_sha256(generator.model.state_dict())},
+            "parent": parent,
         },
         summary_rows={
-            "weights": f"{flags.source} ({size})",
+            "weights": f"{flags.source} ({size_name(asdict(generator.model.config)) or 'custom size'})",
             "data": f"{len(train_loader.dataset):,} windows of {flags.context_length} tokens",
             "validation": f"{len(val_loader.dataset):,} windows" if val_loader else NO_VALIDATION,
         },
@@ -121,26 +123,27 @@ def make_stage(
     )
 
 
-def load_pretrained(flags: Flags) -> tuple[GPTModel, Path]:
-    """(GPT-2, the checkpoint of its converted weights). An earlier conversion of the same model is reused."""
+def load_pretrained(flags: Flags) -> LoadedModel:
+    """GPT-2 and its tokenizer. An earlier conversion of the same download is reused."""
     path, _ = STAGE_OUTPUTS["pretrained"]
     if flags.weights is None and path.is_file():
         try:
-            model, metadata = load_model(path)
+            base = load_base(str(path))
         except ValueError as error:
             print(f"weights: {error}; converting them again")
         else:
-            if metadata.get("source") == flags.model:
+            if base.metadata.get("source") == flags.model:
                 print(f"weights: {flags.model} from {path}")
-                return model, path
-    model = load_gpt2(flags.weights or flags.model)
-    if model.config.vocab_size not in GPT2_VOCAB_SIZES:
-        raise ValueError(
-            f"{flags.source} has {model.config.vocab_size} token ids and GPT-2's tokenizer has 50257: "
-            "it was trained with another tokenizer, so its output would be nonsense"
-        )
-    description = {"stage": "pretrained", "source": flags.source, "template": None, "config": asdict(model.config)}
-    tokenizer = describe(load_gpt2_encoding())
-    save_checkpoint(path, {**description, "tokenizer": tokenizer, "model": model.state_dict()})
+                return base
+    return load_base(str(find_weights(flags.weights or flags.model)))
+
+
+def save_conversion(base: LoadedModel, flags: Flags) -> LoadedModel:
+    """The model as a checkpoint, which the next stages can start from. A checkpoint is returned as it is."""
+    if "format" in base.metadata:
+        return base
+    path, _ = STAGE_OUTPUTS["pretrained"]
+    metadata = {**base.metadata, "source": flags.source, "parent": base.parent, "tokenizer": describe(base.encoding)}
+    save_checkpoint(path, {**metadata, "model": base.model.state_dict()})
     print(f"weights: {flags.source}, saved as {path}")
-    return model, path
+    return replace(base, path=path, metadata=metadata)

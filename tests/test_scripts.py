@@ -283,6 +283,15 @@ def test_learning_rates_are_checked_after_the_recipe(folder: Path, capsys: pytes
     assert "--min-lr must not be above --max-lr, got 1.0" in error(capsys)
 
 
+def test_a_failed_fine_tuning_leaves_no_conversion_behind(
+    folder: Path, hugging_face_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    weights = ["--weights", str(hugging_face_folder), "--data", "verse.txt"]
+    assert exit_code(finetune_gpt2.main, *weights, "--context-length", "65") == 1
+    assert "--context-length 65: the model's is 64" in error(capsys)
+    assert not Path("checkpoints/gpt2_pretrained.pt").exists()
+
+
 def test_a_bad_record_fails_before_anything_is_loaded(folder: Path, capsys: pytest.CaptureFixture) -> None:
     Path("mine.json").write_text(json.dumps([{"instruction": "a", "response": "b"}, {"instruction": "c"}]), "utf-8")
     assert exit_code(instruction_tune.main, "--data", "mine.json") == 1
@@ -296,7 +305,7 @@ def test_a_base_with_an_unknown_tokenizer_is_refused(folder: Path, capsys: pytes
     content = read_checkpoint(path)
     capsys.readouterr()
     for described, why in (
-        ({"name": "pieces", "fingerprint": "abc"}, "no tokenizer 'pieces', only 'gpt2' and 'word'"),
+        ({"name": "pieces", "fingerprint": "abc"}, "no tokenizer 'pieces', only 'gpt2', 'word' and 'byte_pairs'"),
         ({"name": "gpt2", "fingerprint": "abc"}, "its fingerprint is"),
     ):
         torch.save({**content, "tokenizer": described}, path)

@@ -18,9 +18,10 @@ from src.model.hub import CONFIG_FILE
 from src.model.load_gpt2 import load_gpt2
 from src.model.loading import model_to_fill
 from src.model.weight_files import holds_safetensors
-from src.tokenizer import Encoding, load_encoding
+from src.tokenizer import Encoding, describe, load_encoding, load_gpt2_encoding, read_folder_encoding
 
 PROMPT_TEMPLATE = "prompt_template"  # our key in a Hugging Face config.json for the name of the prompt template
+_MAX_PADDING = 127  # ids beyond the tokenizer's: models are padded to a multiple of 64 or 128
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GPTModel, dict[str, Any]]:
@@ -49,8 +50,27 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
 
 def _load_weights(path: Path, device: torch.device | str) -> tuple[GPTModel, dict[str, Any]]:
     model = load_gpt2(path)
-    metadata = {"stage": "pretrained", "template": _saved_template(path), "tokenizer": None}
+    encoding = _encoding_of_weights(path, model.config.vocab_size)
+    tokenizer = None if encoding is load_gpt2_encoding() else describe(encoding)
+    metadata = {"stage": "pretrained", "template": _saved_template(path), "tokenizer": tokenizer}
     return model.to(device), {**metadata, "config": asdict(model.config)}
+
+
+def _encoding_of_weights(path: Path, vocab_size: int) -> Encoding:
+    """The tokenizer in the folder of Hugging Face weights. GPT-2's if there is none.
+
+    Raises ValueError if it cannot be used, or if the model has many more ids than the tokenizer.
+    """
+    folder = path if path.is_dir() else path.parent
+    encoding = read_folder_encoding(folder) if (folder / CONFIG_FILE).is_file() else None
+    found = encoding or load_gpt2_encoding()
+    if vocab_size > found.n_vocab + _MAX_PADDING:
+        whose = "its" if encoding else "GPT-2's"
+        raise ValueError(
+            f"{path} has {vocab_size} token ids and {whose} tokenizer has {found.n_vocab}: "
+            "it was trained with another tokenizer, so its output would be nonsense"
+        )
+    return found
 
 
 def load_checkpoint(

@@ -16,6 +16,15 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+# They say what the ids mean. Not every model has all of them.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 ALTERNATIVES = (
     "three alternatives: --weights PATH (a Hugging Face folder or weights file that you have), "
     "HF_ENDPOINT=https://MIRROR (another server), or python main.py (train from scratch, nothing to download)"
@@ -44,7 +53,7 @@ def find_weight_files(folder: Path) -> list[Path]:
 
 
 def download_model(repo: str, cache: str | Path | None = None) -> Path:
-    """The folder with config.json and the weights of the hub model `repo`, downloaded unless it is cached.
+    """The folder with config.json, weights and vocabulary of the hub model `repo`, downloaded unless cached.
 
     A cached model needs no network. A download is announced on stderr with its size, and resumes an earlier partial
     one. A file enters the cache only if its SHA-256 equals the hub's. cache: the cache folder (None: huggingface_hub's
@@ -82,7 +91,8 @@ def _fetch_model(repository: HubRepository) -> Path:
     if weights.name.endswith(".json"):
         download_files(repository, [weights], snapshot)
         files = [_part_info(repository, name) for name in _parts(snapshot / weights.name)]
-    download_files(repository, [config, *files], snapshot)
+    vocabulary = filter(None, (file_info(repository, name) for name in TOKENIZER_FILES))
+    download_files(repository, [config, *files, *vocabulary], snapshot)
     with atomic_write(repository.folder / "refs" / "main") as file:  # last: this marks the model as complete
         file.write(config.commit.encode("utf-8"))
     return snapshot

@@ -1,6 +1,7 @@
 """Tokenizers: GPT-2's byte-pair encoding, a word tokenizer, and the interface that both share."""
 
 from src.tokenizer.gpt2 import load_gpt2_encoding
+from src.tokenizer.hugging_face import read_folder_encoding
 from src.tokenizer.protocols.interfaces import Encoding, describe, encoding_fingerprint
 from src.tokenizer.stored import build_word_encoding, load_encoding, word_encoding_of
 
@@ -11,5 +12,6 @@ __all__ = [
     "encoding_fingerprint",
     "load_encoding",
     "load_gpt2_encoding",
+    "read_folder_encoding",
     "word_encoding_of",
 ]

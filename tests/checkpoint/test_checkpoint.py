@@ -37,6 +37,7 @@ from src.model.gpt import GPTModel
 from src.tokenizer import describe, load_gpt2_encoding
 from src.tokenizer.core.constants import RESERVED
 from src.tokenizer.core.models import Vocabulary
+from src.tokenizer.gpt2 import printable_bytes
 from src.tokenizer.tokenizers.factory import create_tokenizer
 from src.training.optim import make_adamw
 
@@ -494,6 +495,36 @@ def test_hugging_face_folders_and_weights_files_are_loaded(tmp_path: Path, model
     assert base.encoding is load_gpt2_encoding()
     assert same_weights(base.model, model)
     assert base.parent == {"path": str(tmp_path / name), "weights_sha256": weights_sha256(model.state_dict())}
+
+
+def hugging_face_folder(folder: Path, vocab_size: int) -> GPTModel:
+    model = new_model(vocab_size=vocab_size)
+    config = {"model_type": "gpt2", "vocab_size": vocab_size, "n_positions": 16, "n_embd": 64, "n_head": 1}
+    (folder / "config.json").write_text(json.dumps({**config, "n_layer": 2, "eos_token_id": 0}), encoding="utf-8")
+    save_file(hugging_face(model), folder / "model.safetensors")
+    return model
+
+
+def test_a_folder_with_its_own_vocabulary_is_read_with_it(tmp_path: Path) -> None:
+    hugging_face_folder(tmp_path, vocab_size=260)
+    spellings = ["<|endoftext|>", *printable_bytes(), "th"]
+    (tmp_path / "vocab.json").write_text(json.dumps({text: i for i, text in enumerate(spellings)}), encoding="utf-8")
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nt h\n", encoding="utf-8")
+    base = load_base(str(tmp_path))
+    assert base.encoding.encode_ordinary("the") == [257, spellings.index("e")]
+    save_checkpoint(tmp_path / "copy.pt", {**base.metadata, "model": base.model.state_dict()})
+    assert describe(load_base(str(tmp_path / "copy.pt")).encoding) == describe(base.encoding)
+    (tmp_path / "merges.txt").write_text("t z\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="vocab.json: this tokenizer cannot be used"):
+        load_model(tmp_path)
+
+
+def test_many_more_ids_than_the_tokenizer_has_are_refused(tmp_path: Path) -> None:
+    hugging_face_folder(tmp_path, vocab_size=50257 + 128)
+    with pytest.raises(
+        ValueError, match="has 50385 token ids and GPT-2's tokenizer has 50257: it was trained with ano"
+    ):
+        load_model(tmp_path)
 
 
 def test_a_folder_of_ours_means_its_best_model(best: Path, model: GPTModel) -> None:

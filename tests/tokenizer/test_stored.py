@@ -63,8 +63,8 @@ def test_gpt2s_encoding_is_loaded_by_name(description: Any) -> None:
 
 # Changes to a valid description and to its state, and the error that they cause.
 DAMAGE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"name": "bpe"}, {}, "there is no tokenizer 'bpe', only 'gpt2' and 'word'"),
-    ({"name": ["word"]}, {}, "there is no tokenizer ['word'], only 'gpt2' and 'word'"),
+    ({"name": "bpe"}, {}, "there is no tokenizer 'bpe', only 'gpt2', 'word' and 'byte_pairs'"),
+    ({"name": ["word"]}, {}, "there is no tokenizer ['word'], only 'gpt2', 'word' and 'byte_pairs'"),
     ({"name": "gpt2"}, {}, "its fingerprint is a5623714bcf1..., not the stated one; "),
     ({"state": None}, {}, "its vocabulary is missing"),
     ({"state": [1]}, {}, "its vocabulary is missing"),

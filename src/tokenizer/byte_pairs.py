@@ -1,0 +1,114 @@
+"""Byte-pair encodings other than GPT-2's own: built from a vocabulary and its merges, and stored in a checkpoint."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tiktoken
+
+from src.common.checks import is_whole_number
+from src.tokenizer.core.exceptions import VocabularyError
+from src.tokenizer.gpt2 import SPLIT, printable_bytes
+
+Merge = tuple[bytes, bytes]
+
+
+class BytePairEncoding(tiktoken.Encoding):
+    """A `tiktoken.Encoding` that splits text into words as GPT-2 does, with any vocabulary.
+
+    ranks: the tokens that text is merged into, and their ids; merges happen in the order of the ids.
+    special: tokens that no text encodes to. added: tokens that are found in a text before anything is merged.
+    Raises VocabularyError if a byte is missing, an id is used twice, or `end_of_text` is no special token's id.
+    """
+
+    def __init__(
+        self, ranks: Mapping[bytes, int], special: Mapping[str, int], added: Mapping[str, int], end_of_text: int
+    ) -> None:
+        if missing := 256 - sum(len(token) == 1 for token in ranks):
+            raise VocabularyError(f"its vocabulary lacks {missing} of the 256 single bytes")
+        ids = [*ranks.values(), *special.values(), *added.values()]
+        if len({*ids}) < len(ids) or not all(0 <= id_ < 2**31 for id_ in ids):
+            raise VocabularyError("its vocabulary has an id twice, or one that is negative")
+        if end_of_text not in special.values():
+            raise VocabularyError("its vocabulary has no end-of-text token")
+        super().__init__("byte_pairs", pat_str=SPLIT, mergeable_ranks=dict(ranks), special_tokens={**special, **added})
+        self._special, self._added, self._end_of_text = dict(special), dict(added), end_of_text
+        longest_first = sorted(filter(None, added), key=len, reverse=True)
+        self._added_pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
+
+    @property
+    def eot_token(self) -> int:
+        return self._end_of_text
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        if self._added_pattern is None:
+            return super().encode_ordinary(text)
+        ids: list[int] = []
+        for i, part in enumerate(self._added_pattern.split(text)):  # every second part is an added token
+            ids += [self._added[part]] if i % 2 else super().encode_ordinary(part)
+        return ids
+
+    def state(self) -> dict[str, Any]:
+        """Everything that determines the ids of a text. Tokens are spelled as in GPT-2's vocabulary file."""
+        spelling_of = {byte: character for character, byte in printable_bytes().items()}
+        spellings = [""] * (max(self._mergeable_ranks.values()) + 1)
+        for token, id_ in self._mergeable_ranks.items():
+            spellings[id_] = "".join(spelling_of[byte] for byte in token)
+        return {
+            "tokens": "\n".join(spellings),
+            "special": self._special,
+            "added": self._added,
+            "end_of_text": self._end_of_text,
+        }
+
+
+def byte_pairs_from_state(state: Mapping[str, Any]) -> BytePairEncoding:
+    """The encoding that `BytePairEncoding.state` described. Raises VocabularyError if the state is damaged."""
+    tokens, end = state.get("tokens"), state.get("end_of_text")
+    special, added = state.get("special"), state.get("added")
+    if not (isinstance(tokens, str) and is_whole_number(end) and isinstance(special, dict) and isinstance(added, dict)):
+        raise VocabularyError("its byte-pair vocabulary is incomplete")
+    if any(not isinstance(text, str) or type(id_) is not int for text, id_ in (*special.items(), *added.items())):
+        raise VocabularyError("its special tokens are not texts with ids")
+    spellings = {spelling: id_ for id_, spelling in enumerate(tokens.split("\n")) if spelling}
+    return BytePairEncoding({spelled(text): id_ for text, id_ in spellings.items()}, special, added, end)
+
+
+def spelled(spelling: str) -> bytes:
+    """The bytes of a token that is spelled as in GPT-2's vocabulary file."""
+    byte_of = printable_bytes()
+    try:
+        return bytes([byte_of[character] for character in spelling])
+    except KeyError as error:
+        raise VocabularyError(f"its token {spelling!r:.60} is not spelled in GPT-2's printable bytes") from error
+
+
+def require_exact_merges(ranks: Mapping[bytes, int], merges: Sequence[Merge]) -> None:
+    """Raise VocabularyError unless merging by ids gives the same tokens as merging by the list of merges.
+
+    tiktoken joins any two neighbours whose bytes are a token, the lowest id first. A list of merges joins only the
+    listed pairs, in its order. Both agree if ids follow the list, and if each token, merged by the ids before its own,
+    ends as its listed pair: then no other pair can ever meet.
+    """
+    last = -1
+    for left, right in merges:
+        id_ = ranks.get(left + right, -1)
+        if id_ <= last or (len(left) > 1 and ranks[left] > id_) or (len(right) > 1 and ranks[right] > id_):
+            raise VocabularyError("its ids are not in the order of its merges")
+        if _merged(left + right, ranks, id_) != [left, right]:
+            raise VocabularyError(f"its merges are ambiguous at {left + right!r:.40}")
+        last = id_
+
+
+def _merged(token: bytes, ranks: Mapping[bytes, int], limit: int) -> list[bytes]:
+    """The token's bytes after all merges whose id is below `limit`."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        pairs = [left + right for left, right in zip(parts[:-1], parts[1:], strict=True)]
+        found = [ranks.get(pair, limit) for pair in pairs]
+        lowest = min(found)
+        if lowest >= limit:
+            break
+        i = found.index(lowest)
+        parts[i : i + 2] = [pairs[i]]
+    return parts

@@ -1,0 +1,142 @@
+"""The tokenizer in a Hugging Face folder, as an encoding with exactly the same ids."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from src.common.json_file import read_json_object
+from src.tokenizer.byte_pairs import BytePairEncoding, Merge, require_exact_merges, spelled
+from src.tokenizer.core.exceptions import VocabularyError
+from src.tokenizer.gpt2 import END_OF_TEXT, load_gpt2_encoding, vocabulary_file
+from src.tokenizer.protocols.interfaces import Encoding
+
+_SETTINGS, _SPECIAL, _CONFIG = "tokenizer_config.json", "special_tokens_map.json", "config.json"
+_FAST, _VOCABULARY, _MERGES, _ADDED = "tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json"
+_OTHER_KINDS = ("vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+_UNSUPPORTED_MODEL_OPTIONS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
+
+
+@dataclass
+class _Vocabulary:
+    """ids: of spelled tokens. special: tokens that no text encodes to. added: tokens found before any merge."""
+
+    ids: dict[str, int]
+    merges: list[Merge]
+    special: dict[str, int] = field(default_factory=dict)
+    added: dict[str, int] = field(default_factory=dict)
+
+    def add(self, id_: Any, token: Any) -> None:
+        """Add one of `added_tokens`: its text, or a mapping with its text and how it is matched."""
+        token = token if isinstance(token, Mapping) else {"content": token, "special": True}
+        text = str(token["content"])
+        if token.get("special"):
+            self.special[text] = int(id_)
+        elif any(token.get(option) for option in ("lstrip", "rstrip", "single_word")):
+            raise VocabularyError(f"its added token {text!r:.40} takes in the white space around it")
+        else:
+            self.added[text] = int(id_)
+
+
+def read_folder_encoding(folder: Path) -> Encoding | None:
+    """The tokenizer of a Hugging Face folder: GPT-2's if it is the same, otherwise a BytePairEncoding.
+
+    None if the folder has no vocabulary. Raises ValueError naming the file if this project cannot reproduce its ids.
+    """
+    file = next((folder / name for name in (_FAST, _VOCABULARY, *_OTHER_KINDS) if (folder / name).is_file()), None)
+    if file is None:
+        return None
+    try:
+        if file.name in _OTHER_KINDS:
+            raise VocabularyError("it is of another kind than GPT-2's")
+        vocabulary = _read_fast(file) if file.name == _FAST else _read_slow(folder)
+        return _encoding(vocabulary, _end_of_text_names(folder), read_json_object(folder / _CONFIG))
+    except (VocabularyError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error) if isinstance(error, VocabularyError) else f"unexpected content: {error!r:.60}"
+        raise ValueError(
+            f"{file}: this tokenizer cannot be used ({reason}), and GPT-2's would give nonsense"
+        ) from error
+
+
+def _read_fast(file: Path) -> _Vocabulary:
+    content = read_json_object(file)
+    model, splitter = content["model"], content.get("pre_tokenizer") or {}
+    if model.get("type", "BPE") != "BPE" or content.get("normalizer") is not None:
+        raise VocabularyError(f"its type is {model.get('type')!r}, or it normalises texts")
+    if splitter.get("type") != "ByteLevel" or splitter.get("use_regex") is False:
+        raise VocabularyError(f"it splits texts by {splitter.get('type')!r:.40}, not as GPT-2")
+    if splitter.get("add_prefix_space"):
+        raise VocabularyError("it adds a blank in front of every text")
+    options = [name for name in _UNSUPPORTED_MODEL_OPTIONS if model.get(name)]
+    if options:
+        raise VocabularyError(f"it has the option {options[0]}")
+    merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    vocabulary = _Vocabulary(dict(model["vocab"]), [(spelled(left), spelled(right)) for left, right in merges])
+    for token in content.get("added_tokens") or ():
+        vocabulary.add(token["id"], token)
+    return vocabulary
+
+
+def _read_slow(folder: Path) -> _Vocabulary:
+    if not (folder / _MERGES).is_file():
+        raise VocabularyError(f"{_MERGES} is missing")
+    merges = _merges((folder / _MERGES).read_bytes())
+    vocabulary = _Vocabulary(read_json_object(folder / _VOCABULARY), merges)
+    settings = _optional(folder / _SETTINGS)
+    if settings.get("add_prefix_space"):
+        raise VocabularyError("it adds a blank in front of every text")
+    for text, id_ in _optional(folder / _ADDED).items():
+        vocabulary.add(id_, {"content": text})
+    for id_, token in (settings.get("added_tokens_decoder") or {}).items():
+        vocabulary.add(id_, token)
+    return vocabulary
+
+
+def _merges(content: bytes) -> list[Merge]:
+    """The pairs in a merges.txt, one a line."""
+    lines = content.decode("utf-8-sig", "replace").split("\n")
+    pairs = [line.rstrip("\r").split(" ") for line in lines if line.strip() and not line.startswith("#version")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise VocabularyError(f"{_MERGES} has a line that is no pair")
+    return [(spelled(left), spelled(right)) for left, right in pairs]
+
+
+def _encoding(vocabulary: _Vocabulary, end_names: Iterator[str], config: Mapping[str, Any]) -> Encoding:
+    """The encoding of a vocabulary. GPT-2's own is returned if only special tokens differ."""
+    if any(type(id_) is not int for id_ in vocabulary.ids.values()):
+        raise VocabularyError("its ids are not whole numbers")
+    results = {left + right for left, right in vocabulary.merges}
+    ranks, special = {}, dict(vocabulary.special)
+    for spelling, id_ in vocabulary.ids.items():
+        if spelling in special or spelling in vocabulary.added:
+            continue
+        token = spelled(spelling)
+        if len(token) == 1 or token in results:
+            ranks[token] = id_
+        else:  # nothing merges to it, so no text encodes to it
+            special[spelling] = id_
+    added = {text: id_ for text, id_ in vocabulary.added.items() if text not in special}
+    ends = [special[name] for name in end_names if name in special]
+    end = next((id_ for id_ in (*ends, config.get("eos_token_id")) if id_ in special.values()), None)
+    if end is None:
+        raise VocabularyError("it has no end-of-text token")
+    gpt2 = load_gpt2_encoding()
+    same = ranks == gpt2._mergeable_ranks and vocabulary.merges == _merges(vocabulary_file("vocab.bpe"))
+    if same and not added and end == gpt2.eot_token:
+        return gpt2
+    if not same:
+        require_exact_merges(ranks, vocabulary.merges)
+    return BytePairEncoding(ranks, special, added, end)
+
+
+def _end_of_text_names(folder: Path) -> Iterator[str]:
+    for name in (_SETTINGS, _SPECIAL):
+        token = _optional(folder / name).get("eos_token")
+        token = token.get("content") if isinstance(token, Mapping) else token
+        if isinstance(token, str):
+            yield token
+    yield END_OF_TEXT
+
+
+def _optional(file: Path) -> dict[str, Any]:
+    return read_json_object(file) if file.is_file() else {}
