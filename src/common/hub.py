@@ -17,6 +17,7 @@ from typing import Literal
 
 from src.common.disk import format_bytes, require_free_space
 from src.common.messages import one_line
+from src.common.proxy import proxy_problem
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _reason(error: Exception, repository: HubRepository) -> str:
         return f"the {noun} has no such revision"
     if isinstance(error, errors.HfHubHTTPError):
         return f"{constants.ENDPOINT} answered {error.response.status_code}"
-    return f"no connection to {constants.ENDPOINT} ({one_line(error)})"
+    return f"no connection to {constants.ENDPOINT} ({proxy_problem() or one_line(error)})"
 
 
 def download_files(repository: HubRepository, files: Sequence[RemoteFile], snapshot: Path, note: str = "") -> None:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from src.common.atomic_file import atomic_write
 from src.common.disk import format_bytes, require_free_space
+from src.common.proxy import proxy_problem
 
 _CHUNK_BYTES = 1 << 16
 _TIMEOUT_S = (4.0, 15.0)  # to connect, and between two reads
@@ -76,9 +77,9 @@ def _open_url(url: str, timeout: tuple[float, float]) -> requests.Response:
         response = requests.get(url, stream=True, timeout=timeout, headers={"Accept-Encoding": "identity"})
     except requests.ReadTimeout:
         raise _TransientError(f"{host} did not answer within {timeout[1]:g} s") from None
-    except requests.RequestException as error:
-        kind = type(error).__name__
-        raise OSError(f"cannot reach {host} ({kind}); check the network, or the proxy in HTTPS_PROXY") from None
+    except (requests.RequestException, ValueError) as error:  # ValueError: an unknown kind of proxy
+        advice = proxy_problem() or "check the network, or the proxy in HTTPS_PROXY"
+        raise OSError(f"cannot reach {host} ({type(error).__name__}); {advice}") from None
     if not response.ok:
         response.close()
         kind_of_error = _TransientError if response.status_code >= 500 or response.status_code == 429 else OSError

@@ -172,6 +172,14 @@ def test_an_unreachable_host_is_not_retried(target: Path, monkeypatch: pytest.Mo
     assert_unchanged(target)
 
 
+@pytest.mark.parametrize("scheme", ["socks", "ftp"])
+def test_an_unusable_proxy_is_named(target: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", f"{scheme}://127.0.0.1:7890")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(OSError, match=f"ALL_PROXY={scheme}://... is not a proxy that can be used"):
+        quick_download("http://example.invalid/text.txt", target, retries=3)
+
+
 def test_a_download_checks_the_free_disk_space_first(
     server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

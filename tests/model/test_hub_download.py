@@ -289,3 +289,11 @@ def test_hub_variables_apply_and_a_progress_bar_is_shown(tmp_path: Path) -> None
         assert Path(first.stdout.strip()).is_relative_to(tmp_path / "hub")
     again = _run_client(tmp_path, server.repo, HF_HUB_OFFLINE="1")
     assert again.stdout == first.stdout
+
+
+def test_an_unusable_proxy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:7890")
+    close_session()
+    with pytest.raises(OSError, match="ALL_PROXY=socks://... is not a proxy that can be used; set it to socks5://127"):
+        download_model("someone/tiny-gpt2", tmp_path)
+    close_session()
