@@ -126,7 +126,7 @@ class Fields:
         """Whether this message or record may be learned: it has no `"weight": 0` or `"train": false`."""
         learned = True
         for name in _WEIGHTS:
-            value = _as_number(self.peek(name))
+            value = as_number(self.peek(name))
             if value is None or (name == "loss" and value not in (0, 1)):  # a measured loss is no weight
                 continue
             self.value(name)
@@ -168,7 +168,7 @@ def _holds_content(key: str, value: object) -> bool:
     name = _canonical(key)
     return not (
         _is_empty(value)
-        or _as_number(value) is not None
+        or as_number(value) is not None
         or name in _BOOKKEEPING
         or name.endswith(_BOOKKEEPING_ENDINGS)
         or name.startswith(("id_", "is_", "has_", "num_", "score_", "__", "unnamed:"))
@@ -180,7 +180,7 @@ def truth(value: object) -> bool | None:
     return {"true": True, "false": False}.get(str(value).lower()) if isinstance(value, bool | str) else None
 
 
-def _as_number(value: object) -> float | None:
+def as_number(value: object) -> float | None:
     """The number that a value is or spells (a table has only texts), or None."""
     try:
         return float(value if truth(value) is None else bool(truth(value)))  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from src.data.chats import read_message
-from src.data.fields import Fields, truth
+from src.data.fields import Fields, as_number, truth
 from src.data.prompts import Message
 from src.data.questions import ANSWERS, INPUTS, QUESTIONS, SYSTEMS
 from src.data.records import Located, Record
@@ -35,7 +35,7 @@ def best_path(fields: Fields) -> list[Message] | None:
 
 
 def _order(reply: Record) -> tuple[float, float, bool]:
-    rank, score = reply.get("rank"), reply.get("score")
+    rank, score = as_number(reply.get("rank")), as_number(reply.get("score"))
     return (math.inf if rank is None else rank, -(score or 0), not reply.get("replies"))
 
 
@@ -46,17 +46,19 @@ def join_trees(records: Sequence[Located]) -> tuple[list[Located], Counter[str]]
     """
     nodes = {record["message_id"]: {**record, "replies": []} for _, record in records if _is_message(record)}
     joined: list[Located] = []
-    left_out: Counter[str] = Counter()
+    roots = []
     for where, record in records:
         if not _is_message(record):
             joined.append((where, record))
         elif not record["parent_id"]:
-            joined.append((where, {"prompt": nodes[record["message_id"]]}))
+            roots.append(nodes[record["message_id"]])
+            joined.append((where, {"prompt": roots[-1]}))
         elif record["parent_id"] in nodes:
             nodes[record["parent_id"]]["replies"].append(nodes[record["message_id"]])
-        else:
-            left_out["replies to a message that is missing"] += 1
-    return joined, left_out
+    for node in roots:  # grows below, until all messages of the trees are in it
+        roots += node["replies"]
+    n_missing = len(nodes) - len(roots)
+    return joined, Counter({"replies to a message that is missing": n_missing} if n_missing else {})
 
 
 def _is_message(record: Record) -> bool:
@@ -94,7 +96,7 @@ def _label(record: Record) -> bool | None:
 
 
 def _prompt_of(record: Record) -> str:
-    return json.dumps([record.get(key) for key in (*SYSTEMS, *QUESTIONS, *INPUTS, "history")])
+    return json.dumps([record.get(key) for key in (*SYSTEMS, *QUESTIONS, *INPUTS, "history")], default=str)
 
 
 def _pair(good: Record, bad: Record) -> Record:

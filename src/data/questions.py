@@ -60,9 +60,9 @@ def read_content(fields: Fields, key: str, *, may_be_empty: bool = False) -> str
     Raises BadRecord for anything but text, such as an image; LeftOut for tool calls.
     """
     value = fields.value(key)
-    if isinstance(value, dict):
-        value = [{"text": part} if isinstance(part, str) else part for part in value.get("parts", [value])]
-    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
+    if isinstance(value, dict) and isinstance(value.get("parts"), list):  # Gemini's, and ChatGPT's exports
+        value = [{"text": part} if isinstance(part, str) else part for part in value["parts"]]
+    if not value or not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
         return fields.text(key, may_be_empty=may_be_empty)
     text = "\n".join(_part_texts(fields, value, fields.key(key)))
     return fields.checked_text(text, fields.key(key), may_be_empty=may_be_empty)

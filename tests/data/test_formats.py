@@ -117,10 +117,11 @@ def test_flat_messages_are_joined_to_trees(tmp_path: Path) -> None:
         {"message_id": "1", "parent_id": None, "role": "prompter", "text": "q"},
     ]
     assert chats(tmp_path, *flat) == [["q?", "b"]]
-    orphan = {"message_id": "5", "parent_id": "4", "role": "assistant", "text": "c"}
-    loaded, notes = load(load_conversations, tmp_path, *flat, orphan)
+    orphan = {"message_id": "5", "parent_id": "4", "role": "prompter", "text": "c"}
+    its_reply = {"message_id": "6", "parent_id": "5", "role": "assistant", "text": "d"}
+    loaded, notes = load(load_conversations, tmp_path, *flat, orphan, its_reply)
     assert len(loaded) == 1
-    assert notes == ["left out 1 of 4 records: replies to a message that is missing (1)"]
+    assert notes == ["left out 2 of 5 records: replies to a message that is missing (2)"]
 
 
 @pytest.mark.parametrize(
