@@ -16,7 +16,15 @@ def preview(
     describe: Callable[[Sequence[Any], Encoding, int], str],
 ) -> int:
     """Print a description of the loaded data, in the tokens of the model to start from; returns the exit code."""
-    loaded = load(flags.data, skip_bad=flags.skip_bad)
+    notes: list[str] = []
+
+    def notify(note: str) -> None:
+        notes.append(note)
+        print(note)
+
+    loaded = load(flags.data, skip_bad=flags.skip_bad, notify=notify)
+    if not notes:
+        print(f"{flags.data}: every record is used, and every key is read or bookkeeping")
     encoding, context_length = _limits(flags, bases)
     print(describe(loaded, encoding, context_length))
     return DONE
