@@ -26,6 +26,7 @@ _SPECIAL_TOKENS = (
     "</s>", "<s>", "<pad>", "<unk>", "<eos>", "<bos>", "<|startoftext|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>",
     "[INST]", "[/INST]", "[CLS]", "[SEP]",
 )  # fmt: skip
+_HEADINGS = ("### Instruction:", "### Input:", "### Response:", "### Human:", "### Assistant:")  # of prompt templates
 # All control characters but tab, the line breaks \n \v \f \r \x85, and the escape of terminals.
 _CONTROLS = (range(9), range(0x0E, 0x1B), range(0x1C, 0x20), range(0x7F, 0x85), range(0x86, 0xA0))
 # UTF-8 that was read as Windows-1252: two bytes of an accented, Greek or Cyrillic letter, a quotation mark, an emoji,
@@ -60,6 +61,17 @@ def notes_on(text: str, path: Path, *, documents: bool) -> list[str]:
         *_encoded(sample),
         *_long_runs(text),
     ]
+
+
+def notes_on_record(text: str) -> Iterator[str]:
+    """What is surely not meant in the texts of a record for SFT or DPO: one line each, without counts."""
+    if "\ufffd" in text:
+        yield "U+FFFD, the replacement character, is in a text: letters were lost in a conversion"
+    if _mojibake(text):
+        yield "a text is UTF-8 that was read as Windows-1252; convert the original again"
+    for token in (END_OF_TEXT, *_SPECIAL_TOKENS, *_HEADINGS):
+        if token in text:
+            yield f"{token!r} is written out in a text, and read as ordinary characters"
 
 
 def _sample(text: str) -> str:

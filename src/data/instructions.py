@@ -4,7 +4,6 @@ A shape is a function that returns the chats of a record, or None if the record 
 format, write such a function and add it to SHAPES.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from src.data.chats import EXAMPLE_CHAT, in_turns, is_chat, read_chat
 from src.data.fields import Fields, LeftOut, truth
 from src.data.files import find_shipped
 from src.data.grouping import LABELS, best_path, join_trees
+from src.data.inspection import notes_on_record
 from src.data.loading import load_records
 from src.data.prompts import Message
 from src.data.questions import (
@@ -39,11 +39,6 @@ CHATS = ("messages", "conversations", "conversation")
 _OTHER_CHATS = ("dialogue", "dialog", "chat", "turns", "contents", "data")  # only if there is no question
 _TRANSCRIPTS = ("text", *CHATS, *_OTHER_CHATS[:3], "transcript")
 _KNOWN = (*QUESTIONS, *INPUTS, *ANSWERS, *SYSTEMS, *CHATS, "history", "instances")
-# Texts that end or begin a message in other templates, and so may be there by mistake.
-_MARKS = re.compile(
-    r"<\|(?:endoftext|im_start|im_end|eot_id|user|assistant|system|end)\|>|</s>|\[/?INST\]|<(?:eos|bos|pad)>"
-    r"|<(?:start|end)_of_turn>|### (?:Instruction|Input|Response|System|Human|Assistant):"
-)
 
 Chats = list[list[Message]]
 
@@ -164,14 +159,9 @@ def read_conversations(fields: Fields) -> list[tuple[Message, ...]]:
         raise unknown_shape(fields)
     conversations = [_up_to_last_answer(fields, in_turns(messages, fields.note)) for messages in chats]
     fields.note_unread()
-    note_marks(fields, [message.text for messages in conversations for message in messages])
+    for note in notes_on_record("\n".join(message.text for messages in conversations for message in messages)):
+        fields.note(note)
     return conversations
-
-
-def note_marks(fields: Fields, texts: Sequence[str]) -> None:
-    """Report the marks of other templates that are written out in these texts."""
-    for mark in _MARKS.findall("\n".join(texts)):
-        fields.note(f"{mark!r} is written out in a text, and read as ordinary characters")
 
 
 def _up_to_last_answer(fields: Fields, messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -12,7 +12,8 @@ from src.data.chats import in_turns, is_chat, read_chat, read_message
 from src.data.fields import Fields, LeftOut
 from src.data.files import find_shipped
 from src.data.grouping import join_labelled_answers
-from src.data.instructions import CHATS, NOT_LEARNED, chat_key, note_marks, read_prompt
+from src.data.inspection import notes_on_record
+from src.data.instructions import CHATS, NOT_LEARNED, chat_key, read_prompt
 from src.data.loading import load_records
 from src.data.prompts import Message
 from src.data.questions import ANSWERS, INPUTS, QUESTIONS, SYSTEMS, question_key, read_system
@@ -133,7 +134,8 @@ def read_preference(fields: Fields) -> tuple[tuple[Message, ...], str, str]:
     if chosen == rejected:
         raise fields.error("'chosen' and 'rejected' are identical, expected two different answers; change one")
     fields.note_unread()
-    note_marks(fields, [*(message.text for message in before), chosen, rejected])
+    for note in notes_on_record("\n".join([*(message.text for message in before), chosen, rejected])):
+        fields.note(note)
     return tuple(before), chosen, rejected
 
 
