@@ -12,6 +12,7 @@ from src.data.batching import (
     epoch_loader,
     pack_examples,
     pack_pairs,
+    shuffled,
     stack_windows,
     truncate,
 )
@@ -66,6 +67,7 @@ def test_to_moves_every_tensor_of_a_batch() -> None:
         (5, 3, 3, [5, 91, 92, 93]),
         (5, 3, 2, [5, 91, 92]),  # the response alone is too long: it loses its end
         (1, 9, 4, [1, 91, 92, 93, 94]),
+        (5, 1, 3, [3, 4, 5, 91]),
     ],
 )
 def test_truncation_cuts_the_start_of_the_prompt_first(prompt: int, response: int, length: int, expected) -> None:
@@ -112,6 +114,17 @@ def test_step_batches_depend_only_on_seed_and_step() -> None:
     assert numbers(loader(2, 2, seed=1).step_batches(7)) != numbers(loader(2, 2).step_batches(7))
 
 
+def test_the_order_stays_the_same_in_later_versions() -> None:
+    # A run that an earlier version began is resumed with the same batches.
+    assert shuffled(8, seed=1337, epoch=0) == [2, 6, 4, 1, 7, 3, 0, 5]
+    assert shuffled(8, seed=1337, epoch=3) == [0, 4, 7, 2, 5, 3, 6, 1]
+    assert shuffled(4, seed=2**63 - 1, epoch=1) == [2, 1, 3, 0]
+
+
+def test_accumulation_is_one_batch_by_default() -> None:
+    assert StepLoader(epoch_loader(ExampleDataset(data(), 0), pack_examples, 4)).steps_per_epoch == 3
+
+
 def test_micro_batches_split_one_large_batch() -> None:
     assert [len(batch.packing) for batch in loader(1, 8).step_batches(0)] == [1] * 8
     assert numbers(loader(1, 8).step_batches(0)) == numbers(loader(8, 1).step_batches(0))
@@ -122,6 +135,7 @@ def test_epoch_loader_is_a_dataloader_of_one_epoch_after_another() -> None:
     assert isinstance(batches, DataLoader)
     assert numbers(iter(batches)) == [i for step in range(3) for i in numbers(steps.step_batches(step))]
     assert numbers(iter(batches)) == [i for step in range(3, 6) for i in numbers(steps.step_batches(step))]
+    assert numbers(iter(batches)) == [i for step in range(6, 9) for i in numbers(steps.step_batches(step))]
 
 
 def test_iterating_the_dataloader_does_not_change_the_steps() -> None:

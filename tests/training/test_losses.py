@@ -227,6 +227,12 @@ def test_dpo_loss_is_equation_seven() -> None:
     assert loss.item() == pytest.approx(-math.log(1 / (1 + math.exp(-0.1 * ((-5 + 6) - (-7 + 6.5))))))
 
 
+def test_by_default_beta_is_a_tenth_and_no_label_is_flipped() -> None:
+    logps = [torch.tensor([x]) for x in (-5.0, -7.0, -6.0, -6.5)]
+    assert torch.equal(dpo_loss(*logps), dpo_loss(*logps, beta=0.1))
+    assert torch.equal(dpo_loss(*logps, loss="robust"), dpo_loss(*logps))
+
+
 def test_ipo_without_lengths_is_the_papers_form() -> None:
     loss = dpo_loss(*(torch.tensor([x]) for x in (-5.0, -7.0, -6.0, -6.5)), beta=0.1, loss="ipo")
     assert loss.item() == pytest.approx((1.5 - 5.0) ** 2)

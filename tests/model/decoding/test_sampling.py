@@ -53,8 +53,8 @@ def test_filtered_distributions_equal_transformers(settings: SamplingSettings) -
 
 
 def test_the_penalty_makes_seen_tokens_less_likely() -> None:
-    logits = torch.tensor([2.0, -2.0, 0.0, 3.0, -3.0])
-    assert penalise_repetition(logits, torch.tensor([0, 1, 2]), 4.0).tolist() == [0.5, -8.0, 0.0, 3.0, -3.0]
+    logits = torch.tensor([2.0, -2.0, 0.0, 3.0, -3.0, 0.5])
+    assert penalise_repetition(logits, torch.tensor([0, 1, 2, 5]), 4.0).tolist() == [0.5, -8.0, 0.0, 3.0, -3.0, 0.125]
 
 
 @pytest.mark.parametrize(("top_p", "kept"), [(0.25, 1), (0.26, 2), (0.5, 2), (0.75, 3), (0.76, 4)])
@@ -76,6 +76,7 @@ def test_sample_draws_from_the_candidates_with_the_generator() -> None:
     assert [sample(logits, seen, settings, generator) for _ in range(40)] == expected
     assert set(expected) == {0, 1, 3}
     assert [sample(torch.tensor([5.0, -5.0]), [], SamplingSettings(top_p=0.5), generator)] == [0]
+    assert {sample(torch.zeros(2), [], SamplingSettings(), generator) for _ in range(20)} == {0, 1}
 
 
 @pytest.mark.parametrize("temperature", [0, 1e-30, 1e-300])
@@ -84,6 +85,7 @@ def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
     ids, probabilities = candidates(logits, torch.tensor([]), SamplingSettings(temperature=temperature))
     assert probabilities.isfinite().all()
     assert int(ids[probabilities.argmax()]) == 1
+    assert ids.shape == probabilities.shape
     assert probabilities.max() == 1
 
 
@@ -143,6 +145,11 @@ def test_a_field_without_a_check_has_no_problem() -> None:
     assert settings.sampling_options() == {
         "temperature": 0.7, "top_k": 3, "top_p": None, "min_p": None, "repetition_penalty": 1.0,
     }  # fmt: skip
+
+
+def test_by_default_nothing_is_filtered_or_penalised() -> None:
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    assert SamplingSettings().sampling_options() == dict(zip(names, (1.0, None, None, None, 1.0), strict=True))
 
 
 def test_options_have_their_command_and_help() -> None:
