@@ -94,9 +94,11 @@ SHAPES: Sequence[Callable[[Fields], Answers | None]] = (chosen_and_rejected, lis
 
 def _read_prompt(fields: Fields) -> list[Message]:
     """The messages before the answers: a question, or a list of messages. [] if the record has neither."""
-    if isinstance(outer := fields.peek("input"), dict):  # OpenAI: {"input": {"messages"}, "preferred_output"}
-        fields.value("input")
-        return _read_prompt(fields.inside(fields.where, outer, "input"))
+    if isinstance(fields.peek("input"), dict) and fields.first(QUESTIONS) is None:  # OpenAI: {"input": {"messages"}}
+        inner = fields.inside(f"{fields.where}, 'input'", fields.value("input"), "input")
+        prompt = _read_prompt(inner)
+        inner.note_unread()
+        return prompt
     if question_key(fields) is not None:
         return read_prompt(fields)
     key = chat_key(fields)

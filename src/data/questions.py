@@ -21,7 +21,9 @@ _TOOL_PARTS = ("tool_use", "tool_result", "tool_call")
 
 
 def question_key(fields: Fields) -> str | None:
-    return fields.first(QUESTIONS) or fields.first(INPUTS[:2])
+    """Return the key of a record's question, or None. If the question is empty, its material takes its place."""
+    key, other = fields.first(QUESTIONS), fields.first(INPUTS[:2])
+    return other if key is None or (other and fields.has(other) and not fields.has(key)) else key
 
 
 def read_question(fields: Fields) -> Message:

@@ -56,6 +56,7 @@ Q, A, R = say("user", "q"), say("assistant", "a"), say("assistant", "r")
         ({"query": "q", "response": "a"}, ["q?", "a"]),
         ({"inputs": "q", "targets": "a"}, ["q?", "a"]),
         ({"input": "q", "context": "m", "output": "a"}, ["q? (m)", "a"]),
+        ({"instruction": "", "input": "q", "output": "a"}, ["q?", "a"]),
         ({"system_prompt": "s", "question": "q", "response": "a"}, ["s!", "q?", "a"]),
         ({"instruction": "q", "response": "a", "output": None, "messages": []}, ["q?", "a"]),
         ({"instruction": "q", "response": "a", "history": [["p", "o"]]}, ["p?", "o", "q?", "a"]),
