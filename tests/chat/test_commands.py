@@ -44,6 +44,10 @@ def test_a_command_changes_and_shows_its_setting(session, line, reply, field, va
         ("/tokens 0", "max_tokens must be a whole number of at least 1, got 0"),
         ("/tokens many words", "max_tokens must be a whole number, got 'many words'"),
         ("/penalty 0", "repetition_penalty must be a number above 0, got 0.0"),
+        (
+            f"/seed {'9' * 400}",
+            f"seed must be a whole number from 0 to 2**63 - 1, or None for a new one each time, got {'9' * 40}",
+        ),
         ("/seed -1", "seed must be a whole number from 0 to 2**63 - 1, or None for a new one each time, got -1"),
     ],
 )

@@ -295,3 +295,10 @@ def test_a_summary_of_many_questions_counts_the_earlier_ones(new_assistant):
     ask(assistant, *[f"question {n}" for n in range(25)])
     summary = summarise(assistant.conversation.messages)
     assert summary.startswith("question 5; ") and summary.endswith("question 24 (and 5 earlier)")
+
+
+def test_an_input_reaches_the_model_but_is_no_source_of_facts(new_assistant):
+    assistant, generator, _ = new_assistant("A letter.")
+    assert "".join(assistant.reply("What is this?", "I live in Rome.")) == "A letter."
+    assert "What is this?\n\n### Input:\nI live in Rome.\n\n### Response:" in generator.prompt_texts[0]
+    assert assistant.memory.all() == []
