@@ -116,6 +116,8 @@ def _open_raw(path: Path) -> io.RawIOBase:
 
 
 def _advice_for(folder: Path) -> str:
+    if any((folder / name).exists() for name in ("dataset_info.json", "dataset_dict.json")):
+        return "write its data to a file with datasets.load_from_disk(FOLDER).to_json('data.jsonl'), of one split"
     suffixes = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".gz")
     files = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in suffixes)
     return f"pass one of its files, such as {folder / files[0]}" if files else "pass a file"

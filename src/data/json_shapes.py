@@ -11,6 +11,7 @@ _RECORD_KEYS = {
     "instances", "instruction", "message_id", "messages", "output", "prompt", "query", "question", "rejected",
     "response", "target", "targets", "text", "turns",
 }  # fmt: skip
+_MESSAGE_KEYS = {"content", "from", "role", "value"}
 _TRAIN_SPLITS = ("train", "training")
 _SPLITS = {*_TRAIN_SPLITS, "dev", "eval", "test", "val", "valid", "validation"}
 
@@ -22,14 +23,25 @@ def records_in(name: str, value: Any, notify: Callable[[str], None]) -> Iterator
     """
     if not isinstance(value, dict):
         raise ValueError(f"{name}: found {kind(value)}, expected a list of records, or one JSON object per line")
+    if split := _train_split(value):
+        others = ", ".join(repr(key) for key in value if key != split and key.casefold() in _SPLITS)
+        notify(f"note: {name}: reading {split!r}; not reading {others}")
+        value = {split: value[split]} if isinstance(value[split], list) else value[split]
     table = _table_rows(value)
     if table is not None:
         yield from _numbered(f"{name} row", table)
     elif _is_record(value):
         yield f"{name} record 1", value
     else:
-        key, records = _only_list(name, value, notify)
+        key, records = _only_list(name, value)
         yield from _numbered(f"{name} {key[:30]!r} record", records)
+
+
+def _train_split(value: Record) -> str | None:
+    """The key of the training split, if there are others."""
+    splits = {key for key, inner in value.items() if key.casefold() in _SPLITS and isinstance(inner, list | dict)}
+    others = {key for key, inner in value.items() if key not in splits and isinstance(inner, list | dict)}
+    return next((key for key in splits if key.casefold() in _TRAIN_SPLITS and len(splits) > 1 and not others), None)
 
 
 def _numbered(label: str, records: list[Any]) -> Iterator[tuple[str, Any]]:
@@ -45,9 +57,10 @@ def _table_rows(value: Record) -> list[Any] | None:
     columns, inner = value.get("columns"), list(value.values())
     if isinstance(columns, list) and isinstance(value.get("data"), list):
         return [dict(zip(map(str, columns), row, strict=False)) for row in value["data"] if isinstance(row, list)]
-    if all(isinstance(column, dict) for column in inner) and inner:
+    if inner and all(isinstance(column, dict) for column in inner):
         labels = list(inner[0])
-        if all(label.isdigit() for label in labels) and all(list(column) == labels for column in inner):
+        are_rows = all(label.isdigit() for label in labels) or (len(inner) > 1 and _MESSAGE_KEYS.isdisjoint(labels))
+        if are_rows and not any(map(_is_record, inner)) and all(list(column) == labels for column in inner):
             return [{key: column[label] for key, column in value.items()} for label in labels]
         return inner if all(map(_is_record, inner)) and not _is_record(value) else None
     if len(value) > 1 and all(_is_column(column) and len(column) == len(inner[0]) for column in inner):
@@ -60,15 +73,10 @@ def _is_column(value: Any) -> bool:
     return isinstance(value, list) and not any(isinstance(item, dict) for item in value)
 
 
-def _only_list(name: str, value: Record, notify: Callable[[str], None]) -> tuple[str, list[Any]]:
-    """The key and the items of the one list of records in an object, or of its training split."""
+def _only_list(name: str, value: Record) -> tuple[str, list[Any]]:
+    """The key and the items of the one list of records in an object."""
     lists = {key: inner for key, inner in value.items() if isinstance(inner, list)}
     found = {key: inner for key, inner in lists.items() if any(isinstance(item, dict) for item in inner)} or lists
-    train = next((key for key in found if key.casefold() in _TRAIN_SPLITS), None)
-    if train and len(found) > 1 and all(key.casefold() in _SPLITS for key in found):
-        others = ", ".join(f"{key!r} ({len(inner):,})" for key, inner in found.items() if key != train)
-        notify(f"note: {name}: reading the {len(found[train]):,} records in {train!r}; not reading {others}")
-        return train, found[train]
     if len(found) != 1:
         lists_found = f"found {len(found) or 'no'} lists of records in one object"
         raise ValueError(f"{name}: {lists_found} ({key_names(value)}), expected one; write it to a file of its own")

@@ -11,6 +11,7 @@ from src.common.messages import one_line
 from src.data.records import BadRecord, Located, broken_character
 
 _DELIMITERS = ",;\t|"
+_QUOTES = 'a quoted cell does not end, or text follows its end; write a quote inside a text twice ("")'
 _LONGEST_CELL = 2**31 - 1
 
 
@@ -37,10 +38,10 @@ def read_csv(name: str, file: TextIO, *, tabs: bool = False) -> Iterator[Located
         except StopIteration:
             return
         except csv.Error as error:
-            if "end of data" in str(error) and rows.line_num > line:
-                raise ValueError(f"{where}: a cell opens with a quote that is never closed; close it") from None
-            yield BadRecord(where, f"malformed CSV ({error}); correct it")
-            continue
+            if "end of data" in str(error) and rows.line_num == line:
+                yield BadRecord(where, "cut off in a quoted cell; complete it or remove the row")
+                return
+            raise ValueError(f"{where}: {_QUOTES}") from None  # where the next row starts is unknown
         if any(row):
             yield _record(where, columns, row, delimiter)
 

@@ -102,19 +102,22 @@ COLUMNS = {key: [ONE[key], TWO[key]] for key in ONE}
         {key: dict(zip("01", column, strict=True)) for key, column in COLUMNS.items()},
         {"columns": list(ONE), "index": [0, 1], "data": [list(ONE.values()), list(TWO.values())]},
         {"0": ONE, "1": TWO},
+        {key: dict(zip(("a1", "b2"), column, strict=True)) for key, column in COLUMNS.items()},
+        {"id7": ONE, "id8": TWO},
         COLUMNS,
     ],
-    ids=["columns", "split", "index", "list"],
+    ids=["columns", "split", "index", "columns with an index", "index of names", "list"],
 )
 def test_every_orientation_of_pandas_is_read(tmp_path: Path, table: object) -> None:
     assert read(save(tmp_path / "x.json", json.dumps(table))) == [("row 1", ONE), ("row 2", TWO)]
 
 
-def test_the_train_split_is_read_with_a_note(tmp_path: Path) -> None:
-    path = save(tmp_path / "x.json", json.dumps({"test": [TWO], "train": [ONE, ONE], "note": "a"}))
+@pytest.mark.parametrize(("train", "test"), [([ONE, TWO], [TWO]), (COLUMNS, COLUMNS)], ids=["lists", "columns"])
+def test_the_train_split_is_read_with_a_note(tmp_path: Path, train: object, test: object) -> None:
+    path = save(tmp_path / "x.json", json.dumps({"test": test, "train": train, "note": "a"}))
     notes: list[str] = []
-    assert len(read_records(path, notify=notes.append).records) == 2
-    assert notes == [f"note: {path}: reading the 2 records in 'train'; not reading 'test' (1)"]
+    assert [record for _, record in read_records(path, notify=notes.append).records] == [ONE, TWO]
+    assert notes == [f"note: {path}: reading 'train'; not reading 'test'"]
 
 
 def test_unicode_line_separators_do_not_split_lines(tmp_path: Path) -> None:
@@ -250,11 +253,10 @@ def test_a_cell_may_hold_line_breaks_and_quotes(tmp_path: Path) -> None:
             "found 3 cells, expected 2 as in the header; put a text with a ',' or a line break in it in double q",
         ),
         ("1", "found 1 cells, expected 2 as in the header; put"),
-        ('"1"2,3', "malformed CSV (',' expected after '\"'); correct it"),
-        ('1,"2', "malformed CSV (unexpected end of data); correct it"),
+        ('1,"2', "cut off in a quoted cell; complete it or remove the row"),
         (b"1,caf\xe9", "byte 0xe9 is not UTF-8; save the file as UTF-8"),
     ],
-    ids=["too many cells", "cut off", "stray quote", "cut off in quotes", "Latin-1"],
+    ids=["too many cells", "cut off", "cut off in quotes", "Latin-1"],
 )
 def test_a_bad_row_is_one_bad_record(tmp_path: Path, row: str | bytes, reason: str) -> None:
     row = row if isinstance(row, bytes) else row.encode()
@@ -268,16 +270,16 @@ def test_a_bad_row_is_one_bad_record(tmp_path: Path, row: str | bytes, reason: s
     [
         ("a,b,a\n1,2,3\n", "x.csv: the header has the column 'a' twice; rename one"),
         ('a,"b"c\n1,2\n', "x.csv: malformed header (',' expected after '\"'); correct it"),
-        ("a,b\n1,2\n", None),
         ("a,b\n", "x.csv has no records; expected at least one"),
         ("\n", "x.csv is empty; expected a header with the names of the columns"),
-        ('a,b\n"1,2\n3,4\n', "x.csv line 2: a cell opens with a quote that is never closed; close it"),
+        ('a,b\n"1,2\n3,4\n', "x.csv line 2: a quoted cell does not end, or text follows its end; write a quote"),
+        ('a,b\n"1"2,3\n', "x.csv line 2: a quoted cell does not end, or text follows its end; write a quote"),
+        ('a,b\n"1 \\"2\\"",3\n', "x.csv line 2: a quoted cell does not end, or text follows its end; write a quo"),
     ],
-    ids=["column twice", "malformed header", "good", "no rows", "empty", "open quote"],
+    ids=["column twice", "malformed header", "no rows", "empty", "open quote", "text after a quote", "backslash"],
 )
-def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path, text: str, message: str | None) -> None:
-    path = save(tmp_path / "x.csv", text)
-    assert (refusal(path) if message else None) == message
+def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    assert refusal(save(tmp_path / "x.csv", text)).startswith(message)
 
 
 def test_parquet_is_read(tmp_path: Path) -> None:
