@@ -94,7 +94,8 @@ def _reason(error: Exception, repository: HubRepository) -> str:
     if isinstance(error, errors.GatedRepoError):
         return f"it is gated; accept its terms at {constants.ENDPOINT}/{path}, then run: hf auth login"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return f"{constants.ENDPOINT} has no such {noun} (if it is private, run: hf auth login)"
+        local = "there is no such file here, and " if repository.kind == "dataset" else ""
+        return f"{local}{constants.ENDPOINT} has no such {noun} (if it is private, run: hf auth login)"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"the {noun} has no such revision"
     if isinstance(error, errors.HfHubHTTPError):

@@ -158,10 +158,11 @@ def _malformed(name: str, text: str, at: int, problem: str, *, line: int = 1) ->
     left = text[at : at + 20].strip()
     if broken := broken_character(text[at : at + 1]):
         return BadRecord(_place(name, text, at, line), broken)
-    is_cut_off = not left or problem.startswith("Unterminated string")
+    is_open = problem.startswith("Unterminated string")
     found = repr(left.partition("\n")[0]) if left else "the end"
-    reason = f"malformed JSON ({_mistake(text, at) or problem}), found {found}; correct it"
-    return (_CutOff if is_cut_off else BadRecord)(_place(name, text, at, line), reason)
+    mistake = "a text without its closing quote" if is_open else _mistake(text, at) or problem
+    reason = f"malformed JSON ({mistake}), found {found}; correct it"
+    return (_CutOff if is_open or not left else BadRecord)(_place(name, text, at, line), reason)
 
 
 def _place(name: str, text: str, at: int, line: int) -> str:

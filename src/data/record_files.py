@@ -78,6 +78,6 @@ def _suffix(path: Path) -> str:
 
 
 def _is_header(start: bytes) -> bool:
-    """Whether the first line of a file looks like the names of a table's columns. JSON never does."""
-    first_line = start.decode("utf-8-sig", errors="replace").lstrip().partition("\n")[0]
-    return _HEADER.fullmatch(first_line) is not None
+    """Whether the first line of a file looks like the names of a table's columns, and the next one not like JSON."""
+    first, _, rest = start.decode("utf-8-sig", errors="replace").lstrip().partition("\n")
+    return _HEADER.fullmatch(first) is not None and not rest.lstrip().startswith(("{", "["))

@@ -164,20 +164,21 @@ def test_a_bad_value_makes_one_bad_record(tmp_path: Path, record: str | bytes, r
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.jsonl", LINES + '{"instruction": "Cu', "x.jsonl line 3 column 17: malformed JSON (Unterminated string st"),
+        ("x.jsonl", LINES + '{"instruction": "Cu', "x.jsonl line 3 column 17: malformed JSON (a text without its clo"),
         ("x.jsonl", '{"a": \n' + LINES, "x.jsonl line 1 column 6: malformed JSON (Expecting value), found the end; "),
+        ("x.jsonl", "Rows, of May\n" + LINES, "x.jsonl line 1 column 1: malformed JSON (Expecting value), found 'Rows"),
         ("x.jsonl", LINES + "{'a': 1}", "x.jsonl line 3 column 2: malformed JSON (texts need straight double quotes, "),
         ("x.jsonl", LINES + '{"a": None}', "x.jsonl line 3 column 7: malformed JSON (Python's None, True and False ar"),
         ("x.jsonl", LINES + '{"a": 1}{"b": 2}', "x.jsonl line 3 column 9: malformed JSON (Extra data), found '{\"b\":"),
         ("x.jsonl", LINES + '{"a":' * 100_000, "x.jsonl line 3 column 1: nested too deeply for a record"),
         ("x.jsonl", LINES + f'{{"a": {"9" * 5000}}}', "x.jsonl line 3 column 1: a number is too long to read; short"),
-        ("x.json", json.dumps([ONE, TWO])[:-1] + ', {"a": "b', "x.json line 1 column 118: malformed JSON (Untermi"),
+        ("x.json", json.dumps([ONE, TWO])[:-1] + ', {"a": "b', "x.json line 1 column 118: malformed JSON (a text w"),
         ("x.json", json.dumps([ONE, TWO])[:-1], "x.json line 1 column 110: malformed JSON (Expecting ',' delimiter), "),
         ("x.json", f'{json.dumps(ONE, indent=1)}\n{json.dumps(TWO)}\n{{"a":', "x.json line 6 column 6: malformed JSON"),
     ],
     ids=[
-        "cut off", "cut off at the start", "single quotes", "None", "two on a line", "deep", "long number",
-        "list cut off", "list without its end", "objects cut off",
+        "cut off", "cut off at the start", "text before", "single quotes", "None", "two on a line", "deep",
+        "long number", "list cut off", "list without its end", "objects cut off",
     ],
 )  # fmt: skip
 def test_a_malformed_record_is_one_bad_record(tmp_path: Path, name: str, text: str, message: str) -> None:
