@@ -46,7 +46,7 @@ def test_a_command_changes_and_shows_its_setting(session, line, reply, field, va
         ("/penalty 0", "repetition_penalty must be a number above 0, got 0.0"),
         (
             f"/seed {'9' * 400}",
-            f"seed must be a whole number from 0 to 2**63 - 1, or None for a new one each time, got {'9' * 40}",
+            f"seed must be a whole number from 0 to 2**63 - 1, or None for a new one each time, got {'9' * 100}",
         ),
         ("/seed -1", "seed must be a whole number from 0 to 2**63 - 1, or None for a new one each time, got -1"),
     ],
