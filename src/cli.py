@@ -72,10 +72,10 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def unknown(self, name: str) -> str:
-        """Say that there is no such flag, and suggest one if its whole name is similar or begins like this one."""
+        """Say that there is no such flag, and suggest one that is spelt like it, or that begins or ends with it."""
         known = {option.lstrip("-"): option for option in self._option_string_actions}
         typed = name.lstrip("-")
-        longer = [flag for flag in known if typed and flag.startswith(typed)]
+        longer = [flag for flag in known if typed and (flag.startswith(typed) or flag.endswith(f"-{typed}"))]
         nearest = longer or get_close_matches(typed, known, 1, _SIMILAR)
         return f"there is no {name}" + (f" (did you mean {known[nearest[0]]}?)" if nearest else "")
 

@@ -179,6 +179,7 @@ def test_a_bad_value_is_reported_with_the_flag_and_what_was_expected(capsys, arg
         ("-rate", "--rate"),
         ("--s_low", "--slow"),
         ("--sh", "--share"),
+        ("--loud-er", None),
         ("--again-and-again", None),
         ("--val-source", None),
         ("--", None),
@@ -189,6 +190,11 @@ def test_the_nearest_flag_is_suggested_for_a_misspelt_one(capsys, typed: str, su
     hint = f" (did you mean {suggested}?)" if suggested else ""
     assert f"there is no {typed.split('=')[0]}{hint};" in line
     assert "-1" not in line  # its value is not reported separately
+
+
+def test_a_part_of_a_flag_suggests_the_whole_flag(capsys) -> None:
+    for typed, suggested in {"--lr": "--max-lr", "--batch": "--batch-size"}.items():
+        assert f"there is no {typed} (did you mean {suggested}?);" in refusal(main.Flags, [typed, "1"], capsys)
 
 
 def test_an_unknown_flag_without_a_near_one_has_no_suggestion(capsys) -> None:

@@ -1,1 +1,1 @@
-"""The lowest layer: files, disk space, hub downloads, one-line messages, value checks. It imports nothing of ours."""
+"""The lowest layer: files, disk space, hub downloads, messages, output, value checks. It imports nothing of ours."""
