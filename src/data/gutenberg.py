@@ -16,6 +16,7 @@ _CREDITS = re.compile(
     r"(?:(?:produced|prepared|transcribed) by|this e-?(?:text|book) was|.*project gutenberg)\b", re.S | re.I
 )
 _CREDITS_MAX_CHARS = 1000
+_HINTS = ("Gutenberg", "GUTENBERG", "gutenberg", "Etext", "<<")  # one of them is in every addition
 
 # Gutenberg adds up to 35,000 characters around a text, and in the worst edition two percent inside it.
 _MAX_ADDED_CHARS, _MAX_ADDED_SHARE = 40_000, 0.05
@@ -43,6 +44,8 @@ def strip_boilerplate(text: str) -> CleanText:
     Raises ValueError if more than header and licence would be removed, for example because a marker is in the middle.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not any(hint in text for hint in _HINTS):
+        return CleanText(text, 1.0)
     books = _split_books(text)
     bodies = [_strip_book(book) for book in books]
     if bodies == books:

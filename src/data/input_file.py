@@ -24,11 +24,11 @@ PARQUET = b"PAR1"
 _OTHER_FORMATS = {
     b"version https://git-lfs": "is a pointer of Git LFS, not the data; run: git lfs pull",
     b"{\\rtf": "is an RTF document; save it as plain text",
-    b"%PDF": "is a PDF document",
+    b"%PDF": "is a PDF document; convert it to text",
     b"ARROW1": "is an Arrow file; convert it to Parquet or JSONL",
     b"\xff\xff\xff\xff": "is an Arrow file; convert it with datasets.load_from_disk(FOLDER).to_json('data.jsonl')",
     b"SQLite format 3": "is an SQLite database; export the table as CSV",
-    b"\xd0\xcf\x11\xe0": "is an old Office document; save a table as CSV (UTF-8)",
+    b"\xd0\xcf\x11\xe0": "is an old Office document; save a table as CSV, a text as plain text (UTF-8)",
     b"BZh": "is compressed by bzip2; unpack it with bunzip2",
     b"\xfd7zXZ": "is compressed by xz; unpack it with unxz",
     b"\x28\xb5\x2f\xfd": "is compressed by zstd; unpack it with unzstd",
@@ -71,7 +71,7 @@ def open_data(path: Path) -> Generator[io.BufferedReader, None, None]:
 
 
 def refuse_other_formats(path: Path, start: bytes) -> None:
-    """Raise ValueError if the first bytes of a file are those of an image, archive, web page or other known format."""
+    """Raise ValueError if the first bytes of a file are those of an image, archive or other known format."""
     for signature, description in _OTHER_FORMATS.items():
         if start.startswith(signature):
             raise ValueError(f"{path} {description}")
@@ -79,10 +79,14 @@ def refuse_other_formats(path: Path, start: bytes) -> None:
         raise ValueError(f"{path} {_zip_kind(start)}")
     if start[257:262] == b"ustar":
         raise ValueError(f"{path} is a tar archive; unpack it and pass a file in it")
-    if start.removeprefix(codecs.BOM_UTF8).lstrip()[:20].lower().startswith(_WEB_PAGE):
-        raise ValueError(f"{path} is a web page or XML, not the data; download the file itself (its raw version)")
     if b"\0" in start and text_encoding(start) == "utf-8-sig":
         raise ValueError(f"{path} has bytes of zero in it, so it is not UTF-8 text; save it as UTF-8")
+
+
+def refuse_web_page(path: Path, start: bytes) -> None:
+    """Raise ValueError if a file begins as a web page does."""
+    if start.removeprefix(codecs.BOM_UTF8).lstrip()[:20].lower().startswith(_WEB_PAGE):
+        raise ValueError(f"{path} is a web page or XML, not the data; download the file itself (its raw version)")
 
 
 def text_encoding(start: bytes) -> str:
@@ -94,7 +98,7 @@ def text_encoding(start: bytes) -> str:
 
 def _zip_kind(start: bytes) -> str:
     if b"xl/" in start or b"[Content_Types].xml" in start:
-        return "is an Excel workbook or another Office document; save a table as CSV (UTF-8)"
+        return "is an Excel workbook or another Office document; save a table as CSV, a text as plain text (UTF-8)"
     return "is a zip archive; unpack it and pass a file in it"
 
 

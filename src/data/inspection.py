@@ -27,8 +27,8 @@ _SPECIAL_TOKENS = (
     "[INST]", "[/INST]", "[CLS]", "[SEP]",
 )  # fmt: skip
 _HEADINGS = ("### Instruction:", "### Input:", "### Response:", "### Human:", "### Assistant:")  # of prompt templates
-# All control characters but tab, the line breaks \n \v \f \r \x85, and the escape of terminals.
-_CONTROLS = (range(9), range(0x0E, 0x1B), range(0x1C, 0x20), range(0x7F, 0x85), range(0x86, 0xA0))
+# Control characters but tab, the line breaks \n \v \f \r \x85, and the escape of terminals.
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f]")
 # UTF-8 that was read as Windows-1252: two bytes of an accented, Greek or Cyrillic letter, a quotation mark, an emoji,
 # a byte order mark, or a replacement character. Letters before a quotation mark are left out: they occur in words.
 _MOJIBAKE = re.compile("[ÂÃÎÏÐÑ][\xa1-\xaa\xac-\xba\xbc-\xbf]|â€|ðŸ|ï»¿|ï¿½")
@@ -105,10 +105,9 @@ def _damaged_characters(text: str) -> Iterator[str]:
         )
     if n := text.count("\x1b"):
         yield f"escape sequences of a terminal {_times(n)}, {_place(text, chr(27))}: colours, or a recorded screen"
-    counts = {c: n for codes in _CONTROLS for c in map(chr, codes) if (n := text.count(c))}
-    if counts:
-        first = min(counts, key=text.index)
-        yield f"control characters such as U+{ord(first):04X} {_times(sum(counts.values()))}, {_place(text, first)}"
+    if controls := _CONTROL.findall(text):
+        code = f"U+{ord(controls[0]):04X}"
+        yield f"control characters such as {code} {_times(len(controls))}, {_place(text, controls[0])}"
     if n := text.count("\ufeff"):
         yield f"a byte order mark inside the text {_times(n)}, {_place(text, chr(0xFEFF))}: files were joined"
 

@@ -6,7 +6,7 @@ from io import BytesIO, FileIO, TextIOWrapper
 from pathlib import Path
 
 from src.data.hub_dataset import download_dataset, parse_dataset_id
-from src.data.input_file import PARQUET, START_BYTES, open_data, refuse_other_formats, text_encoding
+from src.data.input_file import PARQUET, START_BYTES, open_data, refuse_other_formats, refuse_web_page, text_encoding
 from src.data.json_records import read_json
 from src.data.records import BadRecord, Located, RecordFile
 from src.data.tables import read_csv, read_parquet
@@ -55,6 +55,7 @@ def _read_file(name: str, path: Path, notify: Callable[[str], None]) -> Iterator
             yield from read_parquet(name, path if is_plain_file else BytesIO(stream.read()))
             return
         refuse_other_formats(path, start)
+        refuse_web_page(path, start)
         suffix = _suffix(path)
         is_table = suffix in _CSV | _TABS or _is_header(start)
         encoding = text_encoding(start)

@@ -1,30 +1,10 @@
 """Read the text to train on: a file, a gzip file, a pipe, or the files of a folder."""
 
-import gzip
-import zlib
-from collections.abc import Iterable, Iterator
+import io
 from pathlib import Path
 
-from src.common.disk import format_bytes
+from src.data.input_file import PARQUET, START_BYTES, open_data, refuse_other_formats, text_encoding
 from src.tokenizer.processing.file_reader import decoded_blocks
-
-# A pipe may have no end, and a gzip file may unpack to any size.
-_MAX_STREAM_CHARS = 2_000_000_000
-
-_GZIP = b"\x1f\x8b"
-# By their first bytes: files that are not plain text, and how to get the text out of them.
-_OTHER_FORMATS = {
-    b"%PDF": "a PDF; convert it to plain text, for example with pdftotext",
-    b"PK\x03\x04": "a zip archive (.docx, .odt and .epub are some too); unpack it, or save the document as plain text",
-    b"{\\rtf": "RTF; save the document as plain text",
-    b"\xd0\xcf\x11\xe0": "an Office document; save it as plain text",
-    b"PAR1": "a Parquet table; write its text column to a text file",
-    b"BZh": "compressed with bzip2; unpack it with bunzip2",
-    b"\xfd7zXZ": "compressed with xz; unpack it with unxz",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it with unzstd",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself; run: git lfs pull",
-}
-_SIGNATURE_BYTES = 32
 
 
 def read_texts(path: Path) -> dict[Path, str]:
@@ -42,24 +22,22 @@ def read_texts(path: Path) -> dict[Path, str]:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file, gzip file or pipe, without a byte order mark.
+    """Return the text of a file, gzip file or pipe, without a byte order mark.
 
-    Raises FileNotFoundError, or a ValueError if it is empty, has no end or is not UTF-8 (with the byte's offset).
+    It must be UTF-8, or begin with the byte order mark of UTF-16 or UTF-32. Raises FileNotFoundError, or ValueError if
+    it is empty, has no end or is not text (with the byte's offset).
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} not found; check the path, or pass a text file with --data PATH")
-    with open(path, "rb") as raw:
-        file = gzip.GzipFile(fileobj=raw) if raw.peek(len(_GZIP)).startswith(_GZIP) else raw
-        try:
-            start = file.peek(_SIGNATURE_BYTES)
-            for signature, description in _OTHER_FORMATS.items():
-                if start.startswith(signature):
-                    raise ValueError(f"{path} is {description}")
-            blocks = decoded_blocks(file, path)
-            text = "".join(blocks if file is raw and path.is_file() else _limited(blocks, path))
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path} is a damaged gzip file ({error}); compress or download it again") from None
+    with open_data(path) as file:
+        start = file.peek(START_BYTES)
+        refuse_other_formats(path, start)
+        if start.startswith(PARQUET):
+            raise ValueError(f"{path} is a Parquet table; write its texts to a text file")
+        encoding = text_encoding(start)
+        utf8 = encoding.startswith("utf-8")
+        text = "".join(decoded_blocks(file, path)) if utf8 else _decode(file, encoding, path)
     if not text.strip():
         raise ValueError(f"{path} is empty; put text in it, or delete it")
     return text
@@ -70,11 +48,8 @@ def is_stored(path: Path) -> bool:
     return (path.is_file() or path.is_dir()) and path.absolute().parts[1:2] not in (("dev",), ("proc",))
 
 
-def _limited(blocks: Iterable[str], path: Path) -> Iterator[str]:
-    n_chars = 0
-    for block in blocks:
-        n_chars += len(block)
-        if n_chars > _MAX_STREAM_CHARS:
-            size = format_bytes(_MAX_STREAM_CHARS)
-            raise ValueError(f"{path} gave over {size}, the most that is read from a pipe or gzip; save it as a file")
-        yield block
+def _decode(file: io.BufferedReader, encoding: str, path: Path) -> str:
+    try:
+        return file.read().decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not {encoding.upper()}: {error.reason}; save it again as UTF-8") from None

@@ -12,7 +12,7 @@ import torch
 
 from src.data import text as text_module
 from src.data import token_cache
-from src.data.text import TextWindows, load_tokens, split_tokens
+from src.data.text import TextWindows, choose_encoding, load_split, load_tokens, split_tokens
 from src.tokenizer import load_gpt2_encoding
 
 
@@ -195,6 +195,123 @@ def test_tokens_are_uint16_if_every_id_fits(play: Path, n_vocab: int, dtype: typ
 def test_an_id_outside_the_vocabulary_is_refused(play: Path) -> None:
     with pytest.raises(ValueError, match="gave ids from 10 to 195, its vocabulary has 195"):
         load(play, ByteEncoding(n_vocab=195))
+
+
+def test_a_cache_with_an_id_beyond_the_vocabulary_is_replaced(play: Path) -> None:
+    load(play, ByteEncoding())
+    (cache,) = caches(play.parent)
+    with open(cache, "wb") as out:
+        np.save(out, np.array([1, 256], dtype=np.uint16))
+    content = cache.read_bytes()
+    cache.write_bytes(content + zlib.crc32(content).to_bytes(4, "little"))
+    tokens, lines = load(play, ByteEncoding())
+    assert tokens.tolist() == list(play.read_bytes())
+    assert "it holds the id 256, and the vocabulary ends at 255" in lines[0]
+
+
+@pytest.mark.parametrize("name", ["x" * 235 + ".txt", "\u732b" * 80])
+def test_a_long_file_name_has_a_cache_with_a_short_one(tmp_path: Path, name: str) -> None:
+    for path in (tmp_path / name, tmp_path / ("y" + name[1:])):
+        path.write_bytes(b"to be")
+        assert load(path, ByteEncoding())[1] == load(path, ByteEncoding())[1] == [f"tokens: 5 in {path}"]
+    assert len(caches(tmp_path)) == 2
+    path.write_bytes(b"or not to be")
+    load(path, ByteEncoding())
+    assert len(caches(tmp_path)) == 2
+
+
+def test_a_cache_that_another_run_removes_is_no_error(play: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanished(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    load(play, ByteEncoding())
+    monkeypatch.setattr(Path, "unlink", vanished)
+    assert load(play, ByteEncoding(n_vocab=300))[0].tolist() == list(play.read_bytes())
+
+
+def test_a_pipe_has_no_cache(play: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "is_stored", lambda path: False)
+    tokens, lines = load(play, ByteEncoding())
+    assert tokens.tolist() == list(play.read_bytes())
+    assert lines == [f"tokens: {len(tokens)} in {play}, not cached"]
+    assert caches(play.parent) == []
+    with pytest.raises(ValueError, match="--tokenizer word reads the text twice, and .* is a pipe; save it as a file"):
+        choose_encoding("word", play)
+
+
+# --- folders, documents, validation texts, notes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in ("b", "a"):
+        (folder / f"{name}.txt").write_text(f"This is {name}.\n", encoding="utf-8")
+    return folder
+
+
+def test_the_files_of_a_folder_are_one_text(folder: Path) -> None:
+    tokens, lines = load(folder, ByteEncoding())
+    assert bytes(tokens.tolist()) == b"This is a.\n\nThis is b.\n"
+    assert lines == [f"text: 2 .txt files of {folder}, in the order of their names", f"tokens: 23 in {folder}"]
+    assert [cache.parent for cache in caches(folder.parent)] == [folder.parent]
+    assert choose_encoding("word", folder).unknown("This is b. c") == ["c"]
+
+
+def test_documents_are_separated_by_the_end_of_text_id(folder: Path) -> None:
+    (folder / "b.txt").write_text("two<|endoftext|>\nthree<|endoftext|>", encoding="utf-8")
+    encoding = load_gpt2_encoding()
+    whole = "This is a.\n<|endoftext|>two<|endoftext|>\nthree<|endoftext|>"
+    expected = encoding.encode(whole, allowed_special="all")
+    tokens = load_tokens(folder, encoding, "endoftext", notify=lambda _: None)
+    assert tokens.tolist() == expected
+    words = choose_encoding("word", folder, "endoftext")
+    assert words.unknown("endoftext < | >") == ["endoftext", "<", "|", ">"]
+    ids = load_tokens(folder, words, "endoftext", notify=lambda _: None)
+    assert (ids == words.eot_token).sum() == 3
+
+
+@pytest.mark.parametrize("chunk_chars", [1, 5, 50])
+def test_documents_have_the_ids_of_tiktoken_however_they_are_cut(
+    monkeypatch: pytest.MonkeyPatch, chunk_chars: int
+) -> None:
+    encoding = load_gpt2_encoding()
+    monkeypatch.setattr(text_module, "_CHUNK_CHARS", chunk_chars)
+    for seed in range(20):
+        text = hostile_text(seed).replace("word", "<|endoftext|>")
+        tokens = text_module._tokenise(text, encoding, "<|endoftext|>")
+        assert tokens.tolist() == encoding.encode(text, allowed_special="all"), repr(text)
+
+
+def test_documents_have_a_cache_of_their_own(play: Path) -> None:
+    play.write_bytes(b"one<|endoftext|>two")
+    encoding = ByteEncoding()
+    plain, separated = (load_tokens(play, encoding, mode, notify=lambda _: None) for mode in (None, "endoftext"))
+    assert bytes(plain.tolist()) == b"one<|endoftext|>two"
+    assert bytes(separated.tolist()) == b"one\0two"
+
+
+def test_documents_without_a_separator_are_noted(play: Path) -> None:
+    lines: list[str] = []
+    load_tokens(play, ByteEncoding(), "endoftext", notify=lines.append)
+    assert lines[0] == f"note: {play}: no <|endoftext|> in it, so --documents endoftext separates nothing"
+
+
+def test_notes_name_the_file_and_are_few(folder: Path) -> None:
+    for i in range(7):
+        (folder / f"{i}.txt").write_text("caf\ufffd\n", encoding="utf-8")
+    lines = load(folder, ByteEncoding())[1]
+    assert [line[: line.index(": U+FFFD")] for line in lines[:5]] == [f"note: {folder / f'{i}.txt'}" for i in range(5)]
+    assert lines[5] == "note: 2 more files have such notes"
+
+
+def test_another_text_can_be_the_validation_set(play: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_bytes(b"held out")
+    train, val = load_split(play, ByteEncoding(), 0.1, None, other)
+    assert bytes(train.tolist()) == play.read_bytes()
+    assert bytes(val.tolist()) == b"held out"
 
 
 # --- tokenising in chunks

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.data import text_files
+from src.data import input_file
 from src.data.text_files import is_stored, read_text, read_texts
 
 
@@ -43,17 +43,18 @@ def test_a_missing_text_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        (b"%PDF-1.7\n%\xe2\xe3", "is a PDF; convert it"),
-        (b"PK\x03\x04\x14", "is a zip archive"),
-        (b"{\\rtf1\\ansi", "is RTF; save"),
-        (b"\xd0\xcf\x11\xe0\xa1", "is an Office document"),
+        (b"%PDF-1.7\n%\xe2\xe3", "is a PDF document; convert it to text"),
+        (b"PK\x03\x04\x14", "is a zip archive; unpack it"),
+        (b"{\\rtf1\\ansi", "is an RTF document; save it as plain text"),
+        (b"\xd0\xcf\x11\xe0\xa1", "is an old Office document"),
         (b"PAR1\x15", "is a Parquet table"),
         (b"BZh91AY", "unpack it with bunzip2"),
         (b"\xfd7zXZ\x00", "unpack it with unxz"),
         (b"\x28\xb5\x2f\xfd", "unpack it with unzstd"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        ("\ufeffText".encode("utf-16"), "is UTF-16, not UTF-8"),
-        (b"text\0text", "a NUL, as in UTF-16 or in binary files"),
+        (b"text\0text", "has bytes of zero in it"),
+        (b"text" * 100_000 + b"\0", "a NUL, as in UTF-16 or in binary files"),
+        (b"\xff\xfet", "is not UTF-16: truncated data; save it again as UTF-8"),
     ],
 )
 def test_what_is_no_plain_text_is_named_with_a_way_on(tmp_path: Path, start: bytes, message: str) -> None:
@@ -72,7 +73,7 @@ def test_a_gzip_file_is_unpacked(tmp_path: Path) -> None:
 def test_a_damaged_gzip_file_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "text.gz"
     path.write_bytes(gzip.compress(os.urandom(1000).hex().encode())[:-20])
-    with pytest.raises(ValueError, match="is a damaged gzip file"):
+    with pytest.raises(ValueError, match="is a damaged or incomplete gzip file"):
         read_text(path)
 
 
@@ -88,14 +89,22 @@ def test_a_pipe_is_read_to_its_end_and_not_stored(tmp_path: Path) -> None:
     assert is_stored(tmp_path) and not is_stored(Path("/dev/stdin")) and not is_stored(Path("/proc/self/fd/0"))
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_byte_order_mark_names_the_encoding(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes("Zwölf\n".encode(encoding))
+    assert read_text(path) == "Zwölf\n"
+
+
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file")
 def test_an_endless_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="/dev/zero .* a NUL"):
+    with pytest.raises(ValueError, match="/dev/zero is a device or socket, expected a file or a pipe"):
         read_text(Path("/dev/zero"))
     bomb = tmp_path / "bomb.gz"
     bomb.write_bytes(gzip.compress(b"word " * 1000))
-    monkeypatch.setattr(text_files, "_MAX_STREAM_CHARS", 4_999)
-    with pytest.raises(ValueError, match=r"gave over 5\.0 kB, the most that is read from a pipe or gzip"):
+    monkeypatch.setattr(input_file, "ALWAYS_ALLOWED_BYTES", 4_999)
+    monkeypatch.setattr(input_file, "_MAX_EXPANSION", 1)
+    with pytest.raises(ValueError, match=r"bomb\.gz expands to over 5\.0 kB, more than a data file does"):
         read_text(bomb)
 
 

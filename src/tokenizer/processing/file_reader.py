@@ -3,7 +3,6 @@
 import codecs
 import os
 from collections.abc import Callable, Iterator
-from gzip import GzipFile
 from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
@@ -63,7 +62,7 @@ def _file_blocks(path: Path) -> Iterator[str]:
         yield from decoded_blocks(file, path)
 
 
-def decoded_blocks(file: BufferedReader | GzipFile, path: Path) -> Iterator[str]:
+def decoded_blocks(file: BufferedReader, path: Path) -> Iterator[str]:
     """Yield the text of an open UTF-8 file block by block. A character that spans two blocks is in the second.
 
     Raises FileAccessError or TextEncodingError, which name `path`.
@@ -98,7 +97,7 @@ def _decode(decoder: codecs.IncrementalDecoder, block: bytes) -> str:
     return text
 
 
-def _skip_mark(file: BufferedReader | GzipFile, path: Path) -> int:
+def _skip_mark(file: BufferedReader, path: Path) -> int:
     """Skip a UTF-8 byte order mark and return its length. Raises TextEncodingError for one of another encoding."""
     start = _wrap_errors(path, lambda: file.peek(4))
     for mark, name in _OTHER_ENCODINGS.items():
