@@ -177,7 +177,10 @@ def test_show_mask_marks_the_response_and_trains_nothing(folder: Path, capsys: p
         ),
         (
             dpo_train,
-            ["  pairs          20, 20 turns before the answers", "[[The capital of France is Lyon, a large city"],
+            [
+                "  pairs          20\n  turns          20, at most 1 per pair",
+                "[[The capital of France is Lyon, a large city",
+            ],
         ),
     ],
 )

@@ -86,7 +86,7 @@ def join_labelled_answers(records: Sequence[Located]) -> tuple[list[Located], Co
         elif label:
             n_alone += 1
     n_alone += sum(map(len, bad.values()))
-    return joined, Counter({"labelled answers without a counterpart": n_alone} if n_alone else {})
+    return joined, Counter({"answers to a prompt that has none with the other label": n_alone} if n_alone else {})
 
 
 def _label(record: Record) -> bool | None:

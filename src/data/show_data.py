@@ -23,7 +23,8 @@ def describe_conversations(conversations: Sequence[Conversation], encoding: Enco
     turns = [n_turns(conversation.messages) for conversation in conversations]
     rows = {
         "records": f"{len({conversation.where for conversation in conversations}):,}",
-        "conversations": f"{len(conversations):,}, {sum(turns):,} turns, at most {max(turns):,} in one",
+        "conversations": f"{len(conversations):,}",
+        "turns": f"{sum(turns):,}, at most {max(turns):,} per conversation",
         "tokens": _token_counts(examples),
         "truncated": f"{n_truncated:,}, to {context_length} tokens",
     }
@@ -35,7 +36,8 @@ def describe_preferences(preferences: Sequence[Preference], encoding: Encoding, 
     pairs, n_truncated = preference_examples(preferences, encoding, context_length)
     turns = [n_turns(preference.messages) for preference in preferences]
     rows = {
-        "pairs": f"{len(pairs):,}, {sum(turns):,} turns before the answers, at most {max(turns):,} in one",
+        "pairs": f"{len(pairs):,}",
+        "turns": f"{sum(turns):,}, at most {max(turns):,} per pair",
         "chosen": _token_counts([chosen for chosen, _ in pairs]),
         "rejected": _token_counts([rejected for _, rejected in pairs]),
         "truncated": f"{n_truncated:,}, to {context_length} tokens",

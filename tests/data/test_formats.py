@@ -247,8 +247,8 @@ def test_labelled_answers_are_paired_by_prompt(tmp_path: Path) -> None:
     assert [(spoken(pair.messages), pair.chosen, pair.rejected) for pair in loaded] == [
         (["q?"], "a", "r"), (["p?"], "c", "b"),
     ]  # fmt: skip
-    assert notes == ["left out 1 of 5 records: labelled answers without a counterpart (1)"]
-    with pytest.raises(ValueError, match=r"none of its 1 records can be learned: labelled answers without a counterp"):
+    assert notes == ["left out 1 of 5 records: answers to a prompt that has none with the other label (1)"]
+    with pytest.raises(ValueError, match=r"none of its 1 records can be learned: answers to a prompt that has none"):
         load(load_preferences, tmp_path, records[0])
 
 

@@ -72,7 +72,8 @@ def test_conversations_are_described_with_samples(encoding: tiktoken.Encoding) -
     numbers, samples = describe_conversations(chats, encoding, 40).split("\n\n", 1)
     assert numbers.splitlines() == [
         "  records        4",
-        "  conversations  5, 9 turns, at most 2 in one",
+        "  conversations  5",
+        "  turns          9, at most 2 per conversation",
         "  tokens         193, 62 of them supervised; the longest has 41",
         "  truncated      1, to 40 tokens",
     ]
