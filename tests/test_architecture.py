@@ -51,6 +51,7 @@ SCRIPTS = {
     "dpo_train": WHOLE_LIBRARY,
     "chat": WHOLE_LIBRARY,
     "sk_chat": WHOLE_LIBRARY,
+    "src.checkpoint.__main__": WHOLE_LIBRARY,
     "src.plan": WHOLE_LIBRARY,
     "src.evaluate": WHOLE_LIBRARY,
     "src.export_hf": WHOLE_LIBRARY,

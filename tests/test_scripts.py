@@ -90,10 +90,11 @@ def test_checkpoints_name_parent_tokenizer_and_template(folder: Path) -> None:
     def hash_of(path: Path) -> str:
         return weights_sha256(load_model(path)[0].state_dict())
 
-    assert [metadata["parent"] for metadata in found] == [
-        None,
-        *({"path": str(path), "weights_sha256": hash_of(path)} for path in paths[:2]),
-    ]
+    recorded = [metadata["parent"] for metadata in found]
+    assert recorded[0] is None
+    for parent, path in zip(recorded[1:], paths, strict=False):
+        assert (parent["path"], parent["weights_sha256"]) == (str(path), hash_of(path))
+    assert [ancestor["path"] for ancestor in recorded[2]["ancestors"]] == [str(paths[0])]
     assert {metadata["tokenizer"]["fingerprint"] for metadata in found} == {encoding_fingerprint(load_gpt2_encoding())}
     for path in paths:
         assert "optimizer" not in read_checkpoint(path)

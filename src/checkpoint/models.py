@@ -21,6 +21,8 @@ from src.model.weight_files import holds_safetensors
 from src.tokenizer import Encoding, describe, load_encoding, load_gpt2_encoding, read_folder_encoding
 
 PROMPT_TEMPLATE = "prompt_template"  # our key in a Hugging Face config.json for the name of the prompt template
+# The entries of a model's metadata that its descendants record, too.
+_HISTORY = ("stage", "source", "step", "epoch", "first_loss", "best_loss", "val_loss", "train_loss", "data_sha256")
 _MAX_PADDING = 127  # ids beyond the tokenizer's: models are padded to a multiple of 64 or 128
 
 
@@ -144,9 +146,21 @@ class LoadedModel:
     reason: str
 
     @property
-    def parent(self) -> dict[str, str]:
-        """The file's path and the hash of its weights, as a checkpoint of the next stage records them."""
-        return {"path": str(self.path), "weights_sha256": weights_sha256(self.model.state_dict())}
+    def parent(self) -> dict[str, Any]:
+        """How a checkpoint of the next stage records this model: its path, the hash of its weights, and its history.
+
+        "ancestors" are the models that it was trained from, the last one first.
+        """
+        facts = {key: self.metadata.get(key) for key in _HISTORY if self.metadata.get(key) is not None}
+        before = self.metadata.get("parent")
+        before = dict(before) if isinstance(before, dict) else {}
+        further = before.pop("ancestors", [])
+        return {
+            "path": str(self.path),
+            "weights_sha256": weights_sha256(self.model.state_dict()),
+            **facts,
+            "ancestors": [before, *further] if before else [],
+        }
 
 
 def load_base(name: str, order: Sequence[str] = MODELS) -> LoadedModel:

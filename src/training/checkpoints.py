@@ -131,7 +131,11 @@ class RunCheckpoints:
             "train_loss": progress.train_loss,
             "val_loss": progress.eval_loss if stage.evaluated_on == "val" else None,
             "seed": flags.seed,
+            "first_loss": progress.first_loss,
+            "best_loss": progress.best_loss,
             "settings": plain_settings(flags),
+            "data_sha256": self.run.identity["data"],
+            "summary": dict(stage.summary_rows),
             **stage.metadata,
             "model": model.state_dict(),
         }
