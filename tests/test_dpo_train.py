@@ -60,7 +60,7 @@ def test_a_second_run_reuses_the_cached_reference(capsys) -> None:
     kls = [float(line.rpartition("kl")[2]) for line in output.splitlines() if line.startswith("eval")]
     assert kls[0] == 0 and kls[-1] > 1e-3  # the reference did not train along
     assert file_sha256(BASE) == before
-    output, again = train(capsys)
+    output, again = train(capsys, "--no-resume")
     assert "checked against the model" in output and "computed in" not in output
     assert same(weights, again)
 

@@ -155,10 +155,10 @@ def test_gpt2_weights_go_through_all_stages(
     assert chat.main(["--model", str(hugging_face_folder), "--prompt", "Hello", "--max-tokens", "3"]) == 0
 
 
-def test_resume_flag_extends_a_run(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_more_steps_extend_a_finished_run(folder: Path, capsys: pytest.CaptureFixture) -> None:
     main.main(PRETRAIN)
-    assert main.main([*PRETRAIN, "--max-steps", "5", "--resume"]) == 0
-    assert "resuming the unfinished run at step 3 of 5" in capsys.readouterr().out
+    assert main.main([*PRETRAIN, "--max-steps", "5"]) == 0
+    assert "continuing the finished run at step 3 of 5" in capsys.readouterr().out
     assert read_checkpoint(Path("checkpoints/scratch/latest_model.pt"))["step"] == 5
 
 
@@ -324,4 +324,4 @@ def test_a_changed_base_is_not_resumed(folder: Path, capsys: pytest.CaptureFixtu
     main.main([*PRETRAIN, "--seed", "5"])
     capsys.readouterr()
     assert exit_code(instruction_tune.main, "--max-steps", "2", "--resume") == 1
-    assert "an unfinished run with other settings (base" in error(capsys)
+    assert "a finished run with other settings (base differs)" in error(capsys)

@@ -2,7 +2,7 @@
 
 from src.checkpoint.digest import WEIGHT_SUFFIXES, file_sha256, weights_sha256
 from src.checkpoint.files import FORMAT, read_checkpoint, save_checkpoint
-from src.checkpoint.models import PROMPT_TEMPLATE, LoadedModel, load_base, load_checkpoint, load_model
+from src.checkpoint.models import PROMPT_TEMPLATE, LoadedModel, check_weights, load_base, load_checkpoint, load_model
 from src.checkpoint.stages import (
     BEST,
     CHECKPOINTS,
@@ -25,6 +25,7 @@ __all__ = [
     "STAGE_OUTPUTS",
     "WEIGHT_SUFFIXES",
     "LoadedModel",
+    "check_weights",
     "file_sha256",
     "find_model",
     "load_base",

@@ -43,7 +43,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
     weights, config = content.pop("model", None), content.get("config")
     try:
         model = _model_of(config, weights)
-        _check_weights(model, weights)
+        check_weights(model, weights)
     except ValueError as error:
         raise ValueError(f"{path}: {one_line(error)}; make it again with {producing_command(path)}") from error
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
@@ -88,7 +88,7 @@ def load_checkpoint(
     content = read_checkpoint(Path(path))
     weights, state = content.pop("model", None), content.pop("optimizer", None)
     try:
-        _check_weights(model, weights)
+        check_weights(model, weights)
     except ValueError as error:
         advice = "src.checkpoint.load_model returns a model of the right size"
         raise ValueError(f"{path}: {error}; {advice}") from error
@@ -111,7 +111,7 @@ def _model_of(config: object, weights: object) -> GPTModel:
     return model_to_fill(GPTConfig.of(config), len(weights))
 
 
-def _check_weights(model: GPTModel, weights: object) -> None:
+def check_weights(model: GPTModel, weights: object) -> None:
     """Raise ValueError unless the weights have the model's names and shapes, and all values are finite floats."""
     if not isinstance(weights, dict):
         raise ValueError("contains no model")

@@ -1,130 +1,119 @@
-"""The two checkpoints of a run, and the resume point that latest_model.pt holds."""
+"""The checkpoints of a run: best_model.pt, latest_model.pt, and the recent saves that --keep asks for."""
 
+import filecmp
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from src.checkpoint import BEST, LATEST, read_checkpoint, save_checkpoint
+import torch
+
+from src.checkpoint import BEST, LATEST, read_checkpoint, save_checkpoint, weights_sha256
+from src.common.atomic_file import atomic_write
+from src.common.disk import require_free_space
+from src.data.batching import Batch
 from src.model.config import GPTConfig
 from src.training.flags import TrainingFlags
 from src.training.stage import Progress, Stage, TrainingRun
 
-PREVIOUS_BEST = "best_model.previous.pt"
-# Settings that may change on resume. "data" is the path; `run_identity` hashes the content, which may not change.
+# Settings that may change on resume. Of data and weights, `run_identity` has the hashes of the content, not the paths.
 _MAY_CHANGE = (
     "max_steps",
     "epochs",
     "eval_every",
     "patience",
+    "save_every",
+    "keep",
     "device",
     "out",
     "log_dir",
     "resume",
     "compile",
     "data",
+    "val_data",
+    "weights",
     "skip_bad",
     "show_data",
     "show_mask",
 )
 
 
-@dataclass(frozen=True)
-class ResumePoint:
-    """A saved run: everything that an exact resume needs."""
-
-    path: Path
-    progress: Progress
-    model: dict[str, Any]
-    optimizer: dict[str, Any]
-    scaler: dict[str, Any]
-    identity: Mapping[str, Any]
-    device: str
-
-    def refuse_other_run(self, identity: Mapping[str, Any]) -> None:
-        """Raises ValueError naming every setting that differs from the saved run's."""
-        saved = {"optimizer": "adamw", **self.identity}  # version 0.1 had no other optimizer, and did not save its name
-        changed = [name for name, value in identity.items() if saved.get(name) != value]
-        if changed:
-            details = ", ".join(
-                f"{name} {_short(saved.get(name))} in the file, {_short(identity[name])} now" for name in changed
-            )
-            raise ValueError(
-                f"{self.path}: an unfinished run with other settings ({details}); "
-                "pass its settings to resume it, --no-resume to start over, or another --out"
-            )
-
-
-def find_resume_point(stage: Stage, flags: TrainingFlags) -> ResumePoint | None:
-    """The run to resume from --out, or None to start a new run.
-
-    Raises ValueError for a file that cannot be resumed, and if --out holds the model to start from; FileNotFoundError
-    for --resume without a file.
-    """
-    _refuse_folder_of_base(stage, flags.out)
-    path = flags.out / LATEST
-    if flags.resume is False or (flags.resume is None and not path.is_file()):
-        return None
-    try:
-        saved = read_checkpoint(path)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be resumed; pass --no-resume to start over ({error})") from error
-    resume = saved.get("resume") or saved.get("run")  # version 0.1 wrote "run"
-    if not resume or not {"model", "optimizer"} <= saved.keys():
-        raise ValueError(f"{path}: holds no run to resume; pass --no-resume to start over")
-    if flags.resume is None and resume["finished"]:
-        return None
-    progress = Progress(**(resume.get("progress") or resume["state"]))  # version 0.1 wrote "state"
-    restored = {name: resume[name] for name in ("scaler", "identity", "device")}
-    return ResumePoint(path, progress, saved["model"], saved["optimizer"], **restored)
-
-
 def run_identity(stage: Stage, config: GPTConfig, flags: TrainingFlags, precision: str) -> dict[str, Any]:
     """Everything that determines the result of a run: settings, precision, model, data, base and tokenizer."""
     parent = stage.metadata.get("parent") or {}
     return {
+        "stage": stage.name,
         **{name: value for name, value in plain_settings(flags).items() if name not in _MAY_CHANGE},
         "precision": precision,
         "model": asdict(config),
         "data": stage.loader.dataset.content_hash(),
+        "evaluation": _hash_of_batches(stage.evaluation),
         "base": parent.get("weights_sha256"),
         "tokenizer": (stage.metadata.get("tokenizer") or {}).get("fingerprint"),
     }
 
 
+def _hash_of_batches(batches: Sequence[Batch]) -> str:
+    tensors = {f"{i} {name}": part for i, batch in enumerate(batches) for name, part in vars(batch).items()}
+    return weights_sha256({name: part for name, part in tensors.items() if isinstance(part, torch.Tensor)})
+
+
 @dataclass
 class RunCheckpoints:
-    """Saves best_model.pt and latest_model.pt of a run."""
+    """Saves the checkpoints of a run. Never overwrites the best model of another run."""
 
     run: TrainingRun
-    owns_best: bool  # whether best_model.pt is from this run, not from an earlier one
+    owns_latest: bool  # whether latest_model.pt is from this run, not from an earlier one
+    owns_best: bool
 
     def save_best(self, progress: Progress) -> None:
-        """Save the weights. The best model of an earlier run is renamed first."""
+        """Save the weights. An earlier run's best model gets another name, and stays in place until they are saved."""
         best = self.run.flags.out / BEST
-        if not self.owns_best and best.is_file():
-            os.replace(best, best.with_name(PREVIOUS_BEST))
-            print(f"{best}: the best model of an earlier run is now {PREVIOUS_BEST}")
-        self.owns_best = True
+        kept = None if self.owns_best or not best.is_file() else set_aside(best)
         save_checkpoint(best, self._shared_content(progress))
+        self.owns_best = True
+        if kept:
+            print(f"{best}: the best model of an earlier run is now {kept.name}")
 
-    def save_latest(self, progress: Progress, *, finished: bool) -> None:
-        """Save everything that an exact resume needs; `finished`: there is nothing left to resume."""
+    def save_latest(self, progress: Progress) -> None:
+        """Save everything that an exact resume needs, and a copy if --keep asks for it."""
         resume = {
             "progress": asdict(progress),
             "scaler": self.run.scaler.state_dict(),
             "identity": dict(self.run.identity),
             "device": self.run.runtime.device.type,
-            "finished": finished,
+            "finished": progress.is_complete(self.run.schedule),
         }
         content = {**self._shared_content(progress), "optimizer": self.run.optimizer.state_dict(), "resume": resume}
         save_checkpoint(self.run.flags.out / LATEST, content)
+        self.owns_latest = True
+        if self.run.flags.keep and progress.step:
+            self._keep_copy(progress.step)
+
+    def save_interrupted(self, progress: Progress) -> None:
+        """Like save_latest. If this run started over by itself, the earlier run is set aside: it may be wanted back."""
+        latest = self.run.flags.out / LATEST
+        if not self.owns_latest and self.run.flags.resume is None and latest.is_file():
+            print(f"{latest}: the earlier run is now {set_aside(latest).name}")
+        self.save_latest(progress)
+
+    def _keep_copy(self, step: int) -> None:
+        """Keep latest_model.pt as step-STEP-RUN.pt, and delete all but the most recent of this run's such files."""
+        out, run_id = self.run.flags.out, self.run.run_id
+        copy = out / f"step-{step:06}-{run_id}.pt"
+        copy.unlink(missing_ok=True)  # from before this run was resumed at an earlier step
+        _link_or_copy(out / LATEST, copy)
+        saves = sorted(out.glob(f"step-*-{run_id}.pt"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        for old in saves[: -self.run.flags.keep]:
+            old.unlink()
 
     def _shared_content(self, progress: Progress) -> dict[str, Any]:
         stage, model, flags = self.run.stage, self.run.model, self.run.flags
         return {
             "stage": stage.name,
+            "run_id": self.run.run_id,
             "config": asdict(model.config),
             "epoch": progress.step // self.run.schedule.steps_per_epoch,
             "step": progress.step,
@@ -141,18 +130,48 @@ class RunCheckpoints:
         }
 
 
+def is_from_run(best: Path, run_id: str, best_step: int) -> bool:
+    """Whether a best_model.pt was saved by the run. Earlier versions saved no run id; then best_step decides."""
+    try:
+        found = read_checkpoint(best, mapped=True, without=("model",)).get("run_id", "")
+    except (ValueError, OSError):
+        return False
+    return bool(found == run_id and (run_id or best_step))
+
+
+def set_aside(path: Path) -> Path:
+    """Give a file a second name: NAME.previous.pt, or the first free one of NAME.previous-2.pt, -3, ...; returns it.
+
+    No file is ever overwritten. If a run was killed after it had set the file aside, the name from then is returned.
+    """
+    number = 1
+    while os.path.lexists(kept := path.with_name(f"{path.stem}.previous{f'-{number}' * (number > 1)}{path.suffix}")):
+        if kept.is_file() and filecmp.cmp(path, kept, shallow=False):
+            return kept
+        number += 1
+    _link_or_copy(path, kept)
+    return kept
+
+
 def plain_settings(flags: TrainingFlags) -> dict[str, Any]:
     """The flags as values that JSON and a checkpoint can hold."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(flags).items()}
 
 
-def _refuse_folder_of_base(stage: Stage, out: Path) -> None:
-    """Raises ValueError if saving this run would overwrite the model that it starts from."""
-    base = (stage.metadata.get("parent") or {}).get("path")
+def refuse_folder_of_base(metadata: Mapping[str, Any], out: Path) -> None:
+    """Raises ValueError if saving a run in `out` would overwrite the model that the run starts from."""
+    base = (metadata.get("parent") or {}).get("path")
     if base and Path(base).resolve().parent == out.resolve() and Path(base).name in (BEST, LATEST):
         raise ValueError(f"--out {out} holds the model to start from, {base}; pass another --out")
 
 
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name. Where the file system has no hard links, write a copy."""
+    try:
+        os.link(source.resolve(), target)
+    except FileExistsError:
+        raise
+    except OSError:
+        require_free_space(target, source.stat().st_size, "nothing was overwritten")
+        with open(source, "rb") as content, atomic_write(target) as file:
+            shutil.copyfileobj(content, file)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,7 +42,15 @@ class TrainingFlags:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
         "auto", "number format of the forward pass; auto picks the fastest safe one"
     )
-    resume: bool | None = flag(None, "resume latest_model.pt, or start over (default: resume it if it is unfinished)")
+    resume: bool | None = flag(
+        None, "continue the run in latest_model.pt, or start over (default: continue it if the settings are the same)"
+    )
+    save_every: str = flag(
+        "5m", "save latest_model.pt after every N steps (500) or minutes (10m); evaluations always save it"
+    )
+    keep: int = flag(
+        0, "how many recent saves to keep as step-STEP-RUN.pt; to go back to one, copy it over latest_model.pt"
+    )
     log_dir: Path = flag(Path("logs"), "folder for the JSON lines log and the plot of the curves")
 
     def __post_init__(self) -> None:
@@ -56,7 +65,7 @@ class TrainingFlags:
             for name in counts
             if (value := getattr(self, name)) is not None and value < 1
         ]
-        for name in ("warmup_steps", "weight_decay", "min_lr", "seed"):
+        for name in ("warmup_steps", "weight_decay", "min_lr", "seed", "keep"):
             if not 0 <= getattr(self, name) < 2**63:
                 problems.append(f"{flag_name(name)} must be at least 0 and below 2**63, got {getattr(self, name)}")
         if not 0 < self.max_lr < 10:
@@ -67,12 +76,28 @@ class TrainingFlags:
             problems.append(f"--min-lr must not be above --max-lr, got {self.min_lr} and {self.max_lr}")
         if self.grad_clip is not None and not 0 < self.grad_clip < math.inf:
             problems.append(f"--grad-clip must be above 0, or none, got {self.grad_clip}")
+        try:
+            parse_save_every(self.save_every)
+        except ValueError as error:
+            problems.append(str(error))
         if os.path.exists(self.out) and not os.path.isdir(self.out):  # False for a name that is too long
             problems.append(f"--out must be a folder, {self.out} is a file")
         for name in ("dropout", "val_fraction"):
             if not 0 <= getattr(self, name, 0.0) < 1:  # dpo_train.py has no --dropout
                 problems.append(f"{flag_name(name)} must be at least 0 and below 1, got {getattr(self, name)}")
         return problems
+
+
+def parse_save_every(text: str) -> tuple[int | None, float]:
+    """(steps, seconds) of --save-every: "500" is (500, inf), "10m" is (None, 600.0).
+
+    Raises ValueError if the text is neither steps nor minutes.
+    """
+    if re.fullmatch(r"[0-9]{1,12}", str(text)) and int(text):
+        return int(text), math.inf
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?m", str(text)) and float(text[:-1]):
+        return None, 60 * float(text[:-1])
+    raise ValueError(f"--save-every must be steps, such as 500, or minutes, such as 10m, got {text}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import torch
@@ -16,55 +16,65 @@ from src.model.gpt import GPTModel
 from src.program import termination_signals
 from src.runtime import Runtime, seed_step
 from src.training.checkpoints import RunCheckpoints
+from src.training.divergence import has_diverged, is_worse_than_untrained
 from src.training.losses import LossFunction
 from src.training.metrics import add_metrics, mean_metrics
 from src.training.optim import Optimizer, clip_gradients, lr_at
 from src.training.reporter import Reporter
-from src.training.stage import Progress, TrainingRun
+from src.training.stage import Progress, Schedule, TrainingRun
 
-SAVE_EVERY_S = 300.0  # every evaluation saves latest_model.pt; so does a step this long after the last save
+_INTACT = "the checkpoints saved before are intact"
+Ending = Literal["done", "early", "diverged", "interrupted"]
 
 
-def train(
-    run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, reporter: Reporter
-) -> Literal["done", "early", "interrupted"]:
-    """Train from `progress` to the last step of the schedule.
+def train(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, reporter: Reporter) -> Ending:
+    """Train from `progress` to the end of the schedule. Ctrl-C, SIGTERM or a closed terminal saves and returns.
 
-    Ctrl-C, SIGTERM or SIGHUP (the terminal closes) finishes the step, saves and returns.
-    Returns how it ended: "done", "early" (out of patience) or "interrupted".
+    Returns how it ended: "interrupted", or what `ending` returns.
     Raises ValueError if a loss or a gradient is not finite. Checkpoints saved before that stay intact.
     """
     try:
         return _train(run, progress, checkpoints, reporter)
     except FloatingPointError as error:
-        raise ValueError(f"step {progress.step + 1}: {error}; {_divergence_advice(run)}") from error
+        raise ValueError(
+            f"step {progress.step + 1}: {error}; {_INTACT}; {divergence_advice(run)}, with --no-resume"
+        ) from error
 
 
-def _train(
-    run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, reporter: Reporter
-) -> Literal["done", "early", "interrupted"]:
+def ending(progress: Progress, schedule: Schedule) -> Ending:
+    """How a complete run ended: "done", "early" (out of patience) or "diverged"."""
+    if has_diverged(progress):
+        return "diverged"
+    return "done" if progress.step >= schedule.steps else "early"
+
+
+def _train(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, reporter: Reporter) -> Ending:
     schedule = run.schedule
     run.model.train()
-    if progress.step == 0:
+    if progress.first_loss is None:
         _evaluate(run, progress, checkpoints, reporter)
     saved_at = time.monotonic()
     with _stop_requests() as stop_requested:
-        while progress.step < schedule.steps:
-            if stop_requested():
-                checkpoints.save_latest(progress, finished=False)
-                return "interrupted"
-            _train_step(run, progress, reporter)
-            last = progress.step == schedule.steps
-            evaluate = last or progress.step % schedule.eval_every == 0
-            if evaluate:
+        while not progress.is_complete(schedule):
+            if progress.evaluation_due(schedule):
+                if not checkpoints.owns_latest:  # so that a restart knows whose best_model.pt it finds
+                    checkpoints.save_latest(progress)
                 _evaluate(run, progress, checkpoints, reporter)
-            out_of_patience = evaluate and progress.stale_evaluations >= (schedule.patience or math.inf)
-            if evaluate or time.monotonic() - saved_at > SAVE_EVERY_S:
-                checkpoints.save_latest(progress, finished=last or out_of_patience)
+            elif stop_requested():
+                checkpoints.save_interrupted(progress)
+                return "interrupted"
+            else:
+                _train_step(run, progress, reporter)
+            timed = _save_due(schedule, progress.step, time.monotonic() - saved_at)
+            if progress.loss_count == 0 or (timed and not progress.evaluation_due(schedule)):
+                checkpoints.save_latest(progress)
                 saved_at = time.monotonic()
-            if out_of_patience and not last:
-                return "early"
-    return "done"
+    return ending(progress, schedule)
+
+
+def _save_due(schedule: Schedule, step: int, seconds: float) -> bool:
+    """Whether --save-every asks for a save, `seconds` after the last one."""
+    return seconds > schedule.save_s or (schedule.save_steps is not None and step % schedule.save_steps == 0)
 
 
 def _train_step(run: TrainingRun, progress: Progress, reporter: Reporter) -> None:
@@ -140,11 +150,13 @@ def _evaluate(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints,
     metrics = mean_metrics(run.model, stage.loss_fn, stage.evaluation, run.runtime)
     loss = progress.eval_loss = metrics["loss"]
     if not math.isfinite(loss):
-        raise ValueError(f"step {progress.step}: the evaluation loss is {loss}; {_divergence_advice(run)}")
+        advice = f"{_INTACT}; {divergence_advice(run)}, with --no-resume"
+        raise ValueError(f"step {progress.step}: the evaluation loss is {loss}; {advice}")
     if progress.loss_count:
         progress.train_loss = progress.loss_sum / progress.loss_count
         progress.loss_sum, progress.loss_count = 0.0, 0
-    best = progress.step > 0 and loss < progress.best_loss
+    worse = is_worse_than_untrained(progress)
+    best = progress.step > 0 and loss < progress.best_loss and not worse
     if progress.step == 0:
         progress.first_loss = loss
     elif best:
@@ -153,17 +165,16 @@ def _evaluate(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints,
         progress.stale_evaluations += 1
     epoch = progress.step // run.schedule.steps_per_epoch
     reporter.evaluation(progress.step, stage.evaluated_on, metrics, best=best, epoch=epoch)
+    if worse:
+        reporter.say(f"far above the loss before training, {progress.first_loss:.4f}: not saved as the best model")
     reporter.sample(stage.sample())
     if best:
         checkpoints.save_best(progress)
 
 
-def _divergence_advice(run: TrainingRun) -> str:
+def divergence_advice(run: TrainingRun) -> str:
     precision = "" if run.runtime.precision == "fp32" else ", or --precision fp32"
-    return (
-        f"the checkpoints saved before are intact; try --max-lr below {run.schedule.max_lr:g}{precision}, "
-        "with --no-resume"
-    )
+    return f"try --max-lr below {run.schedule.max_lr:g}{precision}"
 
 
 @contextmanager
@@ -176,8 +187,9 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
 
     def request(*_: object) -> None:
         requested.set()
-        print("\nfinishing this step, then saving; press Ctrl-C again to stop at once", file=sys.stderr)
         signal.signal(signal.SIGINT, previous[signal.SIGINT])
+        with suppress(OSError, RuntimeError):  # the terminal may be gone, or just be written to
+            print("\nfinishing this step, then saving; press Ctrl-C again to stop at once", file=sys.stderr)
 
     previous = {number: signal.signal(number, request) for number in (signal.SIGINT, *termination_signals())}
     try:

@@ -1,24 +1,27 @@
 """One run of a training stage: resume or start, print the summary, train, and report the result."""
 
-import os
-import shlex
+import math
+import secrets
 import shutil
-import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from src.checkpoint import BEST, LATEST
+from src.common.disk import require_free_space
+from src.common.messages import shown_command
 from src.model.gpt import GPTModel
 from src.program import DONE, INTERRUPTED
 from src.runtime import Runtime, keep_freed_memory
-from src.training.checkpoints import RunCheckpoints, find_resume_point, plain_settings, run_identity
+from src.training.checkpoints import RunCheckpoints, is_from_run, plain_settings, refuse_folder_of_base, run_identity
 from src.training.flags import TrainingFlags
-from src.training.loop import train
+from src.training.loop import Ending, divergence_advice, ending, train
 from src.training.optim import make_optimizer
 from src.training.reporter import Reporter, draw_curves
+from src.training.resume import find_saved_run
 from src.training.stage import Progress, Stage, TrainingRun, make_schedule
 
 NO_VALIDATION = "none: training loss decides the best model (--val-fraction holds out data)"
@@ -27,13 +30,19 @@ NO_VALIDATION = "none: training loss decides the best model (--val-fraction hold
 def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runtime) -> int:
     """Run a stage to its end; returns the script's exit code: 0 done, 130 interrupted after saving.
 
-    Raises ValueError if latest_model.pt is an unfinished run with other settings, or if training diverges.
+    Raises ValueError if latest_model.pt is an unfinished run with other settings, if it is past the end that is asked
+    for, or if training diverges; OSError if the disk is too small for the checkpoints.
     """
     keep_freed_memory()
-    run, progress = start_or_resume(stage, model, flags, runtime)
-    checkpoints = RunCheckpoints(run, owns_best=progress.best_step > 0)
+    run, progress, relation = start_or_resume(stage, model, flags, runtime)
+    checkpoints = _run_checkpoints(run, progress)
+    if progress.is_complete(run.schedule):
+        print(relation)
+        return _report_result(run, progress, ending(progress, run.schedule))
     reporter = Reporter(stage.name, flags.log_dir, first_step=progress.step, steps=run.schedule.steps)
     _print_summary(run, progress, reporter)
+    if relation:
+        reporter.say(relation)
     ended = "failed"
     try:
         ended = train(run, progress, checkpoints, reporter)
@@ -42,31 +51,55 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
             "end", ended=ended, step=progress.step, best_loss=progress.best_loss, best_step=progress.best_step
         )
         reporter.close()
-    return _report_result(run, progress, reporter, ended)
+    curves = draw_curves(reporter.path)
+    return _report_result(run, progress, ended, curves)
 
 
 def start_or_resume(
     stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runtime
-) -> tuple[TrainingRun, Progress]:
-    """A run at its first step, or the unfinished run in --out exactly as it was saved.
+) -> tuple[TrainingRun, Progress, str]:
+    """A run at its first step, or the run in --out exactly as it was saved; and a line on how the two relate.
 
-    The saved settings are compared with those of this run before any weights or optimizer state are restored.
+    The settings are compared before anything is restored.
     """
+    refuse_folder_of_base(stage.metadata, flags.out)
     schedule = make_schedule(flags, stage.loader.steps_per_epoch)
-    resume = find_resume_point(stage, flags)
-    if resume and flags.precision == "auto" and resume.device == runtime.device.type:
-        runtime = replace(runtime, precision=resume.identity["precision"], reason="as in the run being resumed")
     identity = run_identity(stage, model.config, flags, runtime.precision)
-    if resume:
-        resume.refuse_other_run(identity)
-        model.load_state_dict(resume.model)
+    saved, relation = find_saved_run(stage, flags, identity, schedule, runtime.device.type)
+    if saved:
+        identity = {**identity, "precision": saved.identity["precision"]}
+        if identity["precision"] != runtime.precision:
+            runtime = replace(runtime, precision=identity["precision"], reason="as in the run being resumed")
     optimizer = make_optimizer(flags.optimizer, model, max_lr=schedule.max_lr, weight_decay=flags.weight_decay)
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
-    if resume:
-        optimizer.load_state_dict(resume.optimizer)
-        scaler.load_state_dict(resume.scaler)
-    run = TrainingRun(stage, model, flags, runtime, schedule, optimizer, scaler, identity)
-    return run, resume.progress if resume else Progress()
+    if saved:
+        saved.restore(model, optimizer, scaler)
+    else:
+        _require_room(model, flags.out)
+    run_id = saved.run_id if saved else secrets.token_hex(3)
+    run = TrainingRun(
+        stage, model, flags, runtime, schedule, optimizer, scaler, identity, run_id=run_id, resumed=saved is not None
+    )
+    return run, saved.progress if saved else Progress(), relation
+
+
+def _require_room(model: GPTModel, out: Path) -> None:
+    """Raise OSError if the disk lacks the room for latest_model.pt: better now than after an hour."""
+    n_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+    advice = "a run saves its weights and its optimizer state; free some space, or pass --out on another disk"
+    require_free_space(out / LATEST, 3 * n_bytes, advice)
+
+
+def _run_checkpoints(run: TrainingRun, progress: Progress) -> RunCheckpoints:
+    """The checkpoints of the run. A resumed run whose best model is gone looks for a new one."""
+    best = run.flags.out / BEST
+    owns_best = run.resumed and is_from_run(best, run.run_id, progress.best_step)
+    if progress.best_step and not owns_best:
+        if progress.is_complete(run.schedule):
+            raise ValueError(f"{best}: missing, or from another run, and this run is finished; --no-resume starts over")
+        print(f"{best}: missing, or from another run; the next evaluation saves a new one")
+        progress.best_loss, progress.best_step = math.inf, 0
+    return RunCheckpoints(run, owns_latest=run.resumed, owns_best=owns_best)
 
 
 def _print_summary(run: TrainingRun, progress: Progress, reporter: Reporter) -> None:
@@ -93,32 +126,43 @@ def _print_summary(run: TrainingRun, progress: Progress, reporter: Reporter) -> 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     lines = [textwrap.fill(f"  {name:<15}{text}", width, subsequent_indent=" " * 17) for name, text in rows.items()]
     reporter.say("\n".join([stage.title, *lines]))
-    if progress.step:
-        unfinished = f"resuming the unfinished run at step {progress.step} of {schedule.steps}"
-        reporter.say(f"{unfinished} (--no-resume starts over)")
     reporter.event("start", step=progress.step, steps=schedule.steps, settings=plain_settings(flags), summary=rows)
 
 
-def _report_result(run: TrainingRun, progress: Progress, reporter: Reporter, ended: str) -> int:
-    """Print how the run ended and the next command; returns the exit code."""
+def _report_result(run: TrainingRun, progress: Progress, ended: Ending, curves: Path | None = None) -> int:
+    """Print how the run ended and the next command; returns the exit code.
+
+    Raises ValueError if the run diverged.
+    """
     stage, flags = run.stage, run.flags
-    curves = draw_curves(reporter.path)
     if ended == "interrupted":
         print(f"interrupted after step {progress.step} of {run.schedule.steps}; saved {flags.out / LATEST}")
         command = [word for word in sys.argv if word != "--no-resume"]
-        print(f"resume with: python {subprocess.list2cmdline(command) if os.name == 'nt' else shlex.join(command)}")
+        print(f"resume with: {shown_command(['python', *command])}")
         return INTERRUPTED
     if ended == "early":
         print(f"stopped early at step {progress.step}: no improvement in {progress.stale_evaluations} evaluations")
-    if progress.first_loss is not None:
-        print(
-            f"{stage.evaluated_on} loss {progress.first_loss:.4f} before training, "
-            f"best {progress.best_loss:.4f} after step {progress.best_step}; saved {flags.out / BEST}"
-        )
-        if progress.best_loss > progress.first_loss:
-            print("training did not improve on the model it started from; try a lower --max-lr or fewer steps")
+    before = f"{stage.evaluated_on} loss {progress.first_loss:.4f} before training"
+    if progress.best_step:
+        print(f"{before}, best {progress.best_loss:.4f} after step {progress.best_step}; saved {flags.out / BEST}")
     if curves:
         print(f"curves: {curves}")
-    other_folder = f" {stage.next_option} {flags.out}" if flags.out != getattr(type(flags), "out", None) else ""
-    print(f"next: {stage.next_command}{other_folder}")
+    if ended == "diverged":
+        raise ValueError(_diverged(run, progress))
+    if progress.best_loss > (progress.first_loss or 0):
+        print("training did not improve on the model it started from; try a lower --max-lr or fewer steps")
+    other_folder = [stage.next_option, str(flags.out)] if flags.out != getattr(type(flags), "out", None) else []
+    print(f"next: {shown_command([*stage.next_command.split(), *other_folder])}")
     return DONE
+
+
+def _diverged(run: TrainingRun, progress: Progress) -> str:
+    """The error message of a run that diverged."""
+    best, name, advice = run.flags.out / BEST, run.stage.evaluated_on, divergence_advice(run)
+    now = f"{name} loss {progress.eval_loss:.4f} after step {progress.step}"
+    if progress.best_step:
+        return f"training diverged: {now}; {best} is the model of step {progress.best_step}, before that; {advice}"
+    earlier = "the earlier one is unchanged" if best.is_file() else "there is none"
+    return (
+        f"training diverged: {now}, {progress.first_loss:.4f} before training; not saved as {best}, {earlier}; {advice}"
+    )

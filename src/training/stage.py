@@ -10,7 +10,7 @@ import torch
 from src.data.batching import Batch, StepLoader
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
-from src.training.flags import TrainingFlags
+from src.training.flags import TrainingFlags, parse_save_every
 from src.training.losses import LossFunction
 from src.training.optim import Optimizer
 
@@ -51,6 +51,8 @@ class Schedule:
     warmup_steps: int
     grad_clip: float | None
     eval_every: int
+    save_steps: int | None  # save at every multiple of this step; None: by time
+    save_s: float  # save this long after the last save
     patience: int | None
     seed: int
 
@@ -69,6 +71,18 @@ class Progress:
     train_loss: float | None = None  # mean over the steps between the last two evaluations
     eval_loss: float | None = None
 
+    def evaluation_due(self, schedule: Schedule) -> bool:
+        """Whether the next thing to do is an evaluation: steps were taken since the last one, and its time has come."""
+        return self.loss_count > 0 and (self.step >= schedule.steps or self.step % schedule.eval_every == 0)
+
+    def is_complete(self, schedule: Schedule) -> bool:
+        """Whether nothing is left to do: the last step, or the last evaluation that patience allows, was evaluated."""
+        at_end = self.step >= schedule.steps or self.is_out_of_patience(schedule)
+        return self.loss_count == 0 and at_end
+
+    def is_out_of_patience(self, schedule: Schedule) -> bool:
+        return self.stale_evaluations >= (schedule.patience or math.inf)
+
 
 @dataclass(frozen=True)
 class TrainingRun:
@@ -82,6 +96,8 @@ class TrainingRun:
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     identity: Mapping[str, Any]  # everything that determines the result; a resumed run must have the same
+    run_id: str  # saved in both checkpoints: it tells this run's files from those of another run in the same folder
+    resumed: bool  # from latest_model.pt
 
 
 def make_schedule(flags: TrainingFlags, steps_per_epoch: int) -> Schedule:
@@ -92,6 +108,7 @@ def make_schedule(flags: TrainingFlags, steps_per_epoch: int) -> Schedule:
     if flags.min_lr > flags.max_lr:
         raise ValueError(f"--min-lr must not be above --max-lr, got {flags.min_lr} and {flags.max_lr}")
     steps = flags.max_steps or flags.epochs * steps_per_epoch
+    save_steps, save_s = parse_save_every(flags.save_every)
     return Schedule(
         steps=steps,
         steps_per_epoch=steps_per_epoch,
@@ -100,6 +117,8 @@ def make_schedule(flags: TrainingFlags, steps_per_epoch: int) -> Schedule:
         warmup_steps=flags.warmup_steps,
         grad_clip=flags.grad_clip,
         eval_every=flags.eval_every or max(1, steps // EVALUATIONS_PER_RUN),
+        save_steps=save_steps,
+        save_s=save_s,
         patience=flags.patience,
         seed=flags.seed,
     )

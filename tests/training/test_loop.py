@@ -1,9 +1,7 @@
 """The training loop on a small model: exact accumulation, exact resume, saving, stopping."""
 
 import inspect
-import json
 import math
-import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -15,105 +13,11 @@ from torch._dynamo.exc import BackendCompilerFailed
 from src.checkpoint import read_checkpoint, save_checkpoint
 from src.data.batching import ExampleDataset, StepLoader, epoch_loader, pack_examples, stack_windows
 from src.model.gpt import GPTModel
-from src.runtime import Runtime
 from src.training import loop
-from src.training.compiled import compiled_language_model_loss
-from src.training.flags import TrainingFlags
 from src.training.losses import language_model_loss
-from src.training.run import run_stage, start_or_resume
-from src.training.stage import Stage, make_schedule
-
-CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.2}
-CPU = Runtime(torch.device("cpu"), "fp32", "for tests")
-
-
-def examples() -> list[tuple[list[int], list[bool]]]:
-    """Examples with different numbers of supervised tokens, so a mean of means would be wrong."""
-    generator = torch.Generator().manual_seed(7)
-    lengths = torch.randint(3, 15, (16,), generator=generator).tolist()
-    return [
-        (torch.randint(61, (n,), generator=generator).tolist(), [i > n // 2 or i == n - 1 for i in range(n)])
-        for n in lengths
-    ]
-
-
-def flags(folder: Path, **changes) -> TrainingFlags:
-    settings = {
-        "data": folder / "data",
-        "epochs": 3,
-        "batch_size": 4,
-        "context_length": 16,
-        "max_lr": 1e-2,
-        "min_lr": 1e-3,
-        "warmup_steps": 2,
-        "max_steps": 10,
-        "eval_every": 5,
-        "out": folder / "out",
-        "log_dir": folder / "logs",
-        **changes,
-    }
-    return TrainingFlags(**settings)
-
-
-def run(
-    settings: TrainingFlags,
-    *,
-    loss_fn=language_model_loss,
-    evaluation=None,
-    dropout=0.0,
-    runtime=CPU,
-    parent=None,
-    data=None,
-    collate=pack_examples,
-    compiled=False,
-) -> tuple[int, GPTModel]:
-    """Run a stage on the examples; returns its exit code and the trained model."""
-    torch.manual_seed(0)
-    model = GPTModel({**CONFIG, "dropout": dropout})
-    data = ExampleDataset(examples() if data is None else data, settings.seed)
-    loader = StepLoader(epoch_loader(data, collate, settings.batch_size), settings.grad_accum)
-    if compiled:
-        loss_fn = compiled_language_model_loss(model)
-    return run_stage(make_stage(loader, loss_fn, evaluation, parent), model, settings, runtime), model
-
-
-def make_stage(loader: StepLoader, loss_fn=language_model_loss, evaluation=None, parent=None) -> Stage:
-    return Stage(
-        name="test",
-        title="Test",
-        loss_fn=loss_fn,
-        loader=loader,
-        evaluation=loader.first_batches(4) if evaluation is None else evaluation,
-        evaluated_on="train",
-        sample=lambda: "a sample",
-        metadata={"template": None, "parent": parent, "tokenizer": {"name": "none", "fingerprint": "0"}},
-        summary_rows={},
-        next_command="python next.py",
-        next_option="--base",
-    )
-
-
-def weights(model: GPTModel) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def log_lines(folder: Path) -> list[dict]:
-    files = sorted((folder / "logs").glob("*.jsonl"), key=os.path.getmtime)
-    return [json.loads(line) for line in files[-1].read_text(encoding="utf-8").splitlines()]
-
-
-class Interrupt:
-    """A loss that sends this process a signal during step `at`, as Ctrl-C or a job scheduler would."""
-
-    def __init__(self, at: int, number: int = signal.SIGINT) -> None:
-        self.at, self.number, self.calls = at, number, 0
-
-    def __call__(self, model, batch):
-        if model.training:
-            self.calls += 1
-            if self.calls == self.at:
-                os.kill(os.getpid(), self.number)
-        return language_model_loss(model, batch)
+from src.training.run import start_or_resume
+from src.training.stage import make_schedule
+from tests.training.small_run import CONFIG, CPU, Interrupt, examples, flags, log_lines, make_stage, run, weights
 
 
 @pytest.mark.parametrize(("batch_size", "grad_accum"), [(1, 8), (2, 4), (4, 2), (3, 3)])
@@ -222,7 +126,7 @@ def test_by_default_only_an_unfinished_run_is_resumed(tmp_path: Path, capsys) ->
     capsys.readouterr()
     run(flags(tmp_path))
     assert "resuming the unfinished run at step 3 of 10" in capsys.readouterr().out
-    run(flags(tmp_path))
+    run(flags(tmp_path, seed=2))
     assert "resuming" not in capsys.readouterr().out
     assert log_lines(tmp_path)[0]["step"] == 0
 
@@ -344,8 +248,10 @@ def test_gradients_are_clipped_to_the_given_norm(tmp_path: Path, monkeypatch: py
     assert min(norms) > 0.01
 
 
-def test_a_run_is_saved_between_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+@pytest.mark.parametrize(
+    ("save_every", "expected"), [("1", [None, 1, 2, 3]), ("2", [None, None, 2, 2]), ("0.0000001m", [None, 1, 2, 3])]
+)
+def test_a_run_is_saved_between_evaluations(tmp_path: Path, save_every: str, expected: list[int | None]) -> None:
     seen = []
 
     def loss(model, batch):
@@ -354,8 +260,8 @@ def test_a_run_is_saved_between_evaluations(tmp_path: Path, monkeypatch: pytest.
             seen.append(read_checkpoint(latest)["step"] if latest.exists() else None)
         return language_model_loss(model, batch)
 
-    run(flags(tmp_path, max_steps=4, eval_every=4), loss_fn=loss)
-    assert seen == [None, 1, 2, 3]
+    run(flags(tmp_path, max_steps=4, eval_every=4, save_every=save_every), loss_fn=loss)
+    assert seen == expected
 
 
 def test_starting_over_renames_the_earlier_best_model(tmp_path: Path, capsys) -> None:
@@ -468,7 +374,7 @@ def test_an_automatic_precision_stays_on_resume(tmp_path: Path, capsys) -> None:
     run(flags(tmp_path), loss_fn=Interrupt(3))
     assert run(flags(tmp_path), runtime=replace(CPU, precision="bf16"))[0] == 0
     assert "cpu, fp32 (as in the run being resumed)" in capsys.readouterr().out
-    run(flags(tmp_path, precision="fp32"), loss_fn=Interrupt(3))
+    run(flags(tmp_path, precision="fp32", resume=False), loss_fn=Interrupt(3))
     with pytest.raises(ValueError, match="precision fp32 in the file, bf16 now"):
         run(flags(tmp_path, precision="bf16"), runtime=replace(CPU, precision="bf16"))
 

@@ -1,0 +1,107 @@
+"""Decide whether a command continues the run in --out, starts over, or is refused, and say so."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from src.checkpoint import LATEST, file_sha256
+from src.training.flags import TrainingFlags
+from src.training.optim import lr_at
+from src.training.saved_run import SavedRun, not_resumable, read_saved_run
+from src.training.stage import Schedule, Stage
+
+_WITHOUT_VALUES = ("data", "evaluation", "base", "tokenizer", "model")  # hashes, or too long for a message
+_SHOWN_CHANGES = 4
+
+
+def find_saved_run(
+    stage: Stage, flags: TrainingFlags, identity: Mapping[str, Any], schedule: Schedule, device: str
+) -> tuple[SavedRun | None, str]:
+    """The run in --out that this command continues, or None for a new run; and a line on what was found.
+
+    An automatic precision stays that of the saved run on the same kind of device.
+    Raises ValueError for a run that cannot be continued; FileNotFoundError for --resume without a file.
+    """
+    path = flags.out / LATEST
+    if flags.resume is False or (flags.resume is None and not path.is_file()):
+        return None, ""
+    saved = read_saved_run(path)
+    if flags.precision == "auto" and saved.device == device:
+        identity = {**identity, "precision": saved.identity["precision"]}
+    changes = _changes(saved, identity, flags, stage)
+    if not changes:
+        return saved, _continue(saved, schedule)
+    found = f"{path}: {'a finished' if saved.finished else 'an unfinished'} run with other settings ({changes})"
+    if flags.resume or (saved.progress.step and not saved.finished):
+        raise ValueError(f"{found}; pass its settings to resume it, --no-resume to start over, or another --out")
+    if not saved.finished:  # nor trained: there is nothing to say about it
+        return None, ""
+    return None, (
+        f"{found}, so training starts over. Its best model will be kept as best_model.previous.pt. "
+        "To train it longer instead, pass its settings and more --max-steps. Another --out keeps both."
+    )
+
+
+def _changes(saved: SavedRun, identity: Mapping[str, Any], flags: TrainingFlags, stage: Stage) -> str:
+    """Every setting that differs from the saved run's, with both values; empty if none does.
+
+    A flag that is newer than the saved run had its default in that run.
+    """
+    before = {**{field.name: field.default for field in fields(flags)}, **saved.identity}
+    changed = [name for name, value in identity.items() if name in before and before[name] != value]
+    if "base" in changed and before["base"] == _file_hash_of_base(stage):
+        changed.remove("base")
+    details = [
+        f"{name} differs" if name in _WITHOUT_VALUES else f"{name} {before[name]} in the file, {identity[name]} now"
+        for name in changed
+    ]
+    more = [f"and {len(changed) - _SHOWN_CHANGES} more"] if len(changed) > _SHOWN_CHANGES else []
+    return ", ".join(details[:_SHOWN_CHANGES] + more)
+
+
+def _file_hash_of_base(stage: Stage) -> str | None:
+    """The SHA-256 of the base's file. Earlier versions identified a base by it, not by its weights."""
+    parent = stage.metadata.get("parent")
+    return file_sha256(Path(parent["path"])) if parent and Path(parent["path"]).exists() else None
+
+
+def _continue(saved: SavedRun, schedule: Schedule) -> str:
+    """One line on how far the run is, and what a new length does to its learning rate.
+
+    A finished run that is to be longer gets all its patience again.
+    Raises ValueError if the run is past the end of the schedule.
+    """
+    step, steps = saved.progress.step, schedule.steps
+    steps_before = saved.settings["max_steps"] or saved.settings["epochs"] * schedule.steps_per_epoch
+    if step > steps_before:
+        raise not_resumable(saved.path, ValueError(f"'step' is {step}, in a run of {steps_before} steps"))
+    if step > steps:
+        raise ValueError(
+            f"{saved.path}: this run is at step {step} already, past the {steps} steps asked for; "
+            "more --max-steps or --epochs continue it, --no-resume starts over, another --out keeps both"
+        )
+    if saved.finished and steps > steps_before:
+        saved.progress.stale_evaluations = 0
+    if saved.progress.is_complete(schedule):
+        return (
+            f"{saved.path}: this run is finished, after step {step} of {steps}; nothing is left to train. "
+            "More --max-steps or --epochs continue it, --no-resume starts over."
+        )
+    found = (
+        f"{'continuing the finished' if saved.finished else 'resuming the unfinished'} run at step {step} of {steps}"
+    )
+    return f"{found} (--no-resume starts over)" + _learning_rate_note(step, steps_before, schedule)
+
+
+def _learning_rate_note(step: int, steps_before: int, schedule: Schedule) -> str:
+    """What a new length does to the learning rate; empty if the length is the old one."""
+    if schedule.steps == steps_before or step == 0:
+        return ""
+    at = partial(lr_at, max_lr=schedule.max_lr, min_lr=schedule.min_lr, warmup_steps=schedule.warmup_steps)
+    last, now = at(step - 1, steps=steps_before), at(step, steps=schedule.steps)
+    return (
+        f"\nthe learning rate follows the schedule of {schedule.steps} steps instead of {steps_before}: "
+        f"{now:.1e} now, after {last:.1e}, and {schedule.min_lr:.1e} at the end"
+    )
