@@ -104,6 +104,8 @@ class Readers:
 
     def token_cache(self, rng: Random) -> None:
         file, encoding = self._file("poem.txt", TEXTS[0].encode()), self.words_encoding
+        for cache in self.folder.glob("poem.txt.*.npy"):
+            cache.unlink()
         load_tokens(file, encoding)
         [cache] = self.folder.glob("poem.txt.*.npy")
         id_ = rng.choice([0, 5, encoding.n_vocab - 1, encoding.n_vocab, 65535])
@@ -113,7 +115,6 @@ class Readers:
         checksum = zlib.crc32(content).to_bytes(4, "little")
         cache.write_bytes(content + (checksum if rng.random() < 0.8 else b"abcd"))
         tokens = load_tokens(file, encoding)
-        cache.unlink(missing_ok=True)
         assert not (tokens >= encoding.n_vocab).any(), "ids beyond the vocabulary"
 
     # --- models

@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         typed = name.lstrip("-")
         longer = [flag for flag in known if typed and (flag.startswith(typed) or flag.endswith(f"-{typed}"))]
         nearest = longer or get_close_matches(typed, known, 1, _SIMILAR)
-        return f"there is no {name}" + (f" (did you mean {known[nearest[0]]}?)" if nearest else "")
+        return f"there is no {name:.100}" + (f" (did you mean {known[nearest[0]]}?)" if nearest else "")
 
     def error(self, message: str) -> NoReturn:
         command = f"-m {self.prog}" if self.prog == _module() else self.prog

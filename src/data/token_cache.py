@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.common.atomic_file import atomic_write
+from src.common.messages import one_line
 
 # One-dimensional, uint16 or uint32. A read-only np.memmap if the tokens are cached in a file.
 TokenArray: TypeAlias = NDArray[np.unsignedinteger]
@@ -49,8 +50,8 @@ def open_cache(cache: Path, n_vocab: int, notify: Callable[[str], None]) -> Toke
         return _map(cache)  # pages of the first mapping would count as memory of this process
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError) as error:
-        notify(f"tokens: cannot use {cache} ({error}), tokenising again")
+    except Exception as error:  # NumPy parses the header as Python code, and a damaged one can raise anything
+        notify(f"tokens: cannot use {cache} ({one_line(error)}), tokenising again")
         return None
 
 

@@ -32,7 +32,7 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         problems = [
-            f"{name} must be a whole number of at least 1, got {value!r}"
+            f"{name} must be a whole number of at least 1, got {value!r:.100}"
             for name, value in asdict(self).items()
             if name in ("vocab_size", "context_length", "d_model", "n_heads", "n_layers")
             or (name == "d_ff" and value is not None)
@@ -41,11 +41,11 @@ class GPTConfig:
         if not problems and self.d_model % self.n_heads:
             problems.append(f"n_heads must divide d_model, got d_model {self.d_model} and n_heads {self.n_heads}")
         if not is_number(self.dropout) or not 0.0 <= self.dropout < 1.0:
-            problems.append(f"dropout must be in [0, 1), got {self.dropout!r}")
+            problems.append(f"dropout must be in [0, 1), got {self.dropout!r:.100}")
         if not is_number(self.layer_norm_epsilon) or not 0.0 < self.layer_norm_epsilon < 1.0:
-            problems.append(f"layer_norm_epsilon must be in (0, 1), got {self.layer_norm_epsilon!r}")
+            problems.append(f"layer_norm_epsilon must be in (0, 1), got {self.layer_norm_epsilon!r:.100}")
         if self.activation not in ACTIVATIONS:
-            problems.append(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
+            problems.append(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r:.100}")
         if problems:
             raise ValueError("model config: " + "; ".join(problems))
 

@@ -134,9 +134,14 @@ def test_a_text_that_cannot_be_cleaned_is_an_error_with_its_path(play: Path) -> 
     assert str(caught.value).startswith(f"{play}: removing Project Gutenberg's header")
 
 
+def with_checksum(content: bytes) -> bytes:
+    return content + zlib.crc32(content).to_bytes(4, "little")
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        lambda content: with_checksum(content[:20] + b"(" + content[21:-4]),  # a header that ends inside a bracket
         lambda content: content[: len(content) // 2],
         lambda content: content[:-1],
         lambda content: b"",
@@ -144,7 +149,7 @@ def test_a_text_that_cannot_be_cleaned_is_an_error_with_its_path(play: Path) -> 
         lambda content: content[:500] + bytes([content[500] ^ 1]) + content[501:],
         lambda content: content + b"\0",
     ],
-    ids=["half", "last byte missing", "empty", "not an array", "one bit flipped", "one byte more"],
+    ids=["bracket", "half", "last byte missing", "empty", "not an array", "one bit flipped", "one byte more"],
 )
 def test_a_damaged_cache_is_reported_and_replaced(play: Path, damage: Callable[[bytes], bytes]) -> None:
     expected = load(play, ByteEncoding())[0].tolist()
