@@ -49,18 +49,18 @@ def _model_rows(base: LoadedModel) -> Iterator[tuple[str, str]]:
     yield "size", f"{shape}: {total:,} parameters, {body:,} without the embeddings"
     yield "weights", f"SHA-256 {base.parent['weights_sha256']}"
     yield "tokenizer", f"{encoding.name}, {encoding.n_vocab:,} tokens"
-    yield "template", str(base.metadata.get("template") or "none: it was not tuned to answer")
+    yield "template", _text(base.metadata.get("template")) or "none: it was not tuned to answer"
 
 
 def _training_rows(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    source = metadata.get("source")
+    source = _text(metadata.get("source"))
     yield "stage", _training(metadata) + (f", converted from {source}" if source else "")
     settings = metadata.get("settings")
     settings = settings if isinstance(settings, Mapping) else {}
     summary = metadata.get("summary")
     rows = {str(name): str(text) for name, text in summary.items()} if isinstance(summary, Mapping) else {}
-    data, described = str(settings.get("data") or ""), rows.get("data", "")
-    known = [data if data not in described else "", described, f"content SHA-256 {metadata.get('data_sha256')}"]
+    data, described = _text(settings.get("data")), rows.get("data", "")
+    known = [data if data not in described else "", described, f"content SHA-256 {_text(metadata.get('data_sha256'))}"]
     if data or described:
         yield "data", ", ".join(filter(None, known))
     yield from ((name, rows[name]) for name in ("validation", "steps") if name in rows)
@@ -84,9 +84,9 @@ def _origin_rows(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _training(metadata: Mapping[str, Any]) -> str:
     """The stage, steps and losses in one line."""
-    parts = [str(metadata.get("stage") or "unknown stage")]
-    if metadata.get("step"):
-        parts.append(f"step {metadata['step']} (epoch {metadata.get('epoch')})")
+    parts = [_text(metadata.get("stage")) or "unknown stage"]
+    if step := _text(metadata.get("step")):
+        parts.append(f"step {step} (epoch {_text(metadata.get('epoch'))})")
     for key, name in (
         ("first_loss", "loss before"),
         ("best_loss", "best"),
@@ -96,3 +96,8 @@ def _training(metadata: Mapping[str, Any]) -> str:
         if isinstance(value := metadata.get(key), float):
             parts.append(f"{name} {value:.4f}")
     return ", ".join(parts)
+
+
+def _text(value: object) -> str:
+    """A value as text; empty for anything but a text or a number, which a damaged file may hold instead."""
+    return str(value)[:500] if isinstance(value, str | int | float) else ""

@@ -32,7 +32,7 @@ def ancestors(metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def state_of(ancestor: Mapping[str, Any]) -> str:
     """Whether the file of an ancestor exists and still holds the recorded weights."""
     path = Path(ancestor["path"])
-    if not path.exists():
+    if not path.is_file() and not path.is_dir():
         return "no longer there"
     try:
         if "weights_sha256" in ancestor:

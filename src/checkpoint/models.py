@@ -151,15 +151,15 @@ class LoadedModel:
 
         "ancestors" are the models that it was trained from, the last one first.
         """
-        facts = {key: self.metadata.get(key) for key in _HISTORY if self.metadata.get(key) is not None}
+        facts = {key: value for key in _HISTORY if isinstance(value := self.metadata.get(key), str | int | float)}
         before = self.metadata.get("parent")
         before = dict(before) if isinstance(before, dict) else {}
-        further = before.pop("ancestors", [])
+        further = before.pop("ancestors", None)
         return {
             "path": str(self.path),
             "weights_sha256": weights_sha256(self.model.state_dict()),
             **facts,
-            "ancestors": [before, *further] if before else [],
+            "ancestors": [before, *(further if isinstance(further, list) else [])] if before else [],
         }
 
 

@@ -85,6 +85,15 @@ def test_control_characters_in_a_checkpoint_are_escaped(tmp_path: Path, capsys: 
     assert "\x1b" not in output and "\x07" not in output and r"\x1b[31msft" in output
 
 
+@pytest.mark.parametrize("value", [None, 3, [[]], {"path": 1}, torch.zeros(2), float("nan"), "x" * 10_000], ids=repr)
+def test_absurd_entries_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture, value: Any) -> None:
+    names = ("stage", "step", "settings", "summary", "source", "val_loss", "data_sha256")
+    parent = {"path": "/dev/zero", "ancestors": value}
+    save(tmp_path / BEST, **{**dict.fromkeys(names, value), "seed": 0}, parent=parent)
+    assert main([str(tmp_path)]) == 0
+    assert "no longer there" in capsys.readouterr().out
+
+
 def test_a_path_without_a_model_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         main([str(tmp_path / "nothing")])
