@@ -100,8 +100,9 @@ def _learning_rate_note(step: int, steps_before: int, schedule: Schedule) -> str
     if schedule.steps == steps_before or step == 0:
         return ""
     at = partial(lr_at, max_lr=schedule.max_lr, min_lr=schedule.min_lr, warmup_steps=schedule.warmup_steps)
-    last, now = at(step - 1, steps=steps_before), at(step, steps=schedule.steps)
+    before, now = at(step - 1, steps=steps_before), at(step, steps=schedule.steps)
+    end = at(schedule.steps - 1, steps=schedule.steps)
     return (
         f"\nthe learning rate follows the schedule of {schedule.steps} steps instead of {steps_before}: "
-        f"{now:.1e} now, after {last:.1e}, and {schedule.min_lr:.1e} at the end"
+        f"{now:.1e} now, after {before:.1e}, and {end:.1e} at the end"
     )
