@@ -18,7 +18,7 @@ import time
 import traceback
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -113,8 +113,8 @@ def run_chunk(numbers: range, names: Sequence[str], current: mmap.mmap, result: 
     os.fsync = lambda fd: None  # waiting for the disk would take most of the time
     counts: Counter[str] = Counter()
     failures = []
-    with tempfile.TemporaryDirectory() as folder:
-        readers = Readers(Path(folder))
+    with scratch_folder() as folder:
+        readers = Readers(folder)
         for number in numbers:
             current[:8] = number.to_bytes(8, "little")
             name, rng = choose(number, names)
@@ -124,6 +124,14 @@ def run_chunk(numbers: range, names: Sequence[str], current: mmap.mmap, result: 
                 failures.append((number, f"{name}: {problem}"))
     result.write_text(json.dumps([counts, failures]), encoding="utf-8")
     return DONE
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder, in memory if the system has such a place."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
 
 
 def campaign(flags: Flags, names: Sequence[str]) -> tuple[Counter[str], Counter[str]]:
@@ -155,9 +163,9 @@ def campaign(flags: Flags, names: Sequence[str]) -> tuple[Counter[str], Counter[
 def repeat(number: int, names: Sequence[str]) -> int:
     """Try one input and let its exception through."""
     name, rng = choose(number, names)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         print(f"reader: {name}")
-        getattr(Readers(Path(folder)), name)(rng)
+        getattr(Readers(folder), name)(rng)
     return DONE
 
 

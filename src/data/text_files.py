@@ -44,8 +44,12 @@ def read_text(path: Path) -> str:
 
 
 def is_stored(path: Path) -> bool:
-    """Whether the path is a file or folder on a disk, which can be read twice and have a cache next to it."""
-    return (path.is_file() or path.is_dir()) and path.absolute().parts[1:2] not in (("dev",), ("proc",))
+    """Whether the path is a stored file or folder, which can be read twice and have a cache next to it.
+
+    /dev and /proc hold pipes that look like files; /dev/shm holds files in memory.
+    """
+    parts = path.absolute().parts
+    return (path.is_file() or path.is_dir()) and (parts[1:2] not in (("dev",), ("proc",)) or parts[2:3] == ("shm",))
 
 
 def _decode(file: io.BufferedReader, encoding: str, path: Path) -> str:
