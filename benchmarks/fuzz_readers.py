@@ -4,7 +4,6 @@ import gzip
 import importlib
 import io
 import json
-import sqlite3
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,8 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
+from benchmarks.fuzz_files import (
+    alter_row,
+    hugging_face_files,
+    run_content,
+    saved,
+    saved_memory,
+    tiny_model,
+    word_encoding,
+)
 from benchmarks.fuzz_inputs import (
     INSTRUCTIONS,
     ODD_BYTES,
@@ -31,7 +38,7 @@ from benchmarks.fuzz_inputs import (
     spliced,
 )
 from src.chat.session import ChatSettings
-from src.checkpoint import load_base, read_checkpoint, save_checkpoint
+from src.checkpoint import load_base
 from src.cli import flag_name, parse
 from src.data.instructions import load_conversations
 from src.data.preferences import load_preferences
@@ -42,9 +49,10 @@ from src.memory.long_term import LongTermMemory
 from src.memory.sessions import SessionStore
 from src.memory.typed_history import TypedHistory
 from src.model.decoding.text_stream import TextStream, stop_strings
-from src.model.gpt import GPTModel
 from src.model.load_gpt2 import load_gpt2
 from src.tokenizer import build_word_encoding, describe, load_encoding, load_gpt2_encoding
+from src.training.optim import make_adamw
+from src.training.saved_run import read_saved_run
 
 # How often each reader is tried, against the others: fast ones more often.
 READERS = {
@@ -57,6 +65,7 @@ READERS = {
     "words": 4,
     "token_cache": 4,
     "checkpoint": 2,
+    "resume": 2,
     "hugging_face": 2,
     "session": 15,
     "memory": 1,
@@ -74,15 +83,12 @@ class Readers:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.gpt2 = load_gpt2_encoding()
-        words = folder / "words.txt"
-        words.write_text(TEXTS[0], encoding="utf-8")
-        self.words_encoding = build_word_encoding(words)
-        self.model = GPTModel(
-            {"vocab_size": self.words_encoding.n_vocab, "context_length": 8, "d_model": 4, "n_heads": 1, "n_layers": 1}
-        )
-        self.checkpoint_bytes = self._save_checkpoint()
-        self.weights_bytes, self.config = self._save_weights()
-        self.memory_bytes = self._save_memory()
+        self.words_encoding = word_encoding(folder, TEXTS[0])
+        self.model = tiny_model(self.words_encoding.n_vocab)
+        self.run = run_content(self.model, self.words_encoding)
+        self.checkpoint_bytes = saved(folder / "good.pt", self.run)
+        self.config, self.weights_bytes = hugging_face_files(folder / "good.safetensors", self.model)
+        self.memory_bytes = saved_memory(folder / "good.sqlite3", SENTENCES[:2])
 
     # --- records and texts
 
@@ -120,14 +126,12 @@ class Readers:
     # --- models
 
     def checkpoint(self, rng: Random) -> None:
-        if rng.random() < 0.6:
-            file = self._file("model.pt", damaged(rng, self.checkpoint_bytes))
-        else:
-            file = self.folder / "model.pt"
-            content = read_checkpoint(self._file("good.pt", self.checkpoint_bytes))
-            torch.save(altered(rng, content, rng.randint(1, 3)), file)
-        loaded = load_base(str(file))
-        loaded.model(torch.zeros(1, 2, dtype=torch.long))
+        load_base(str(self._checkpoint_file(rng)))
+
+    def resume(self, rng: Random) -> None:
+        saved_run = read_saved_run(self._checkpoint_file(rng))
+        optimizer = make_adamw(self.model, max_lr=1e-3, weight_decay=0.1)
+        saved_run.restore(self.model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
 
     def hugging_face(self, rng: Random) -> None:
         home = self.folder / "gpt2"
@@ -162,7 +166,7 @@ class Readers:
         file = home / "memory.sqlite3"
         file.write_bytes(damaged(rng, self.memory_bytes) if rng.random() < 0.5 else self.memory_bytes)
         if rng.random() < 0.5:
-            self._alter_row(rng, file)
+            alter_row(rng, file)
         memory = LongTermMemory(file, print)
         try:
             memory.remember(spliced(rng, rng.choice(SENTENCES)), "chat")
@@ -216,6 +220,15 @@ class Readers:
         for file in home.iterdir():
             file.unlink()
 
+    def _checkpoint_file(self, rng: Random) -> Path:
+        """Damaged bytes, or a well-formed file with odd content."""
+        if rng.random() < 0.5:
+            return self._file("model.pt", damaged(rng, self.checkpoint_bytes))
+        part = rng.choice([self.run, self.run["resume"]])
+        content = altered(rng, part, rng.randint(1, 3))
+        saved(self.folder / "model.pt", {**self.run, "resume": content} if part is self.run["resume"] else content)
+        return self.folder / "model.pt"
+
     def _text_file(self, rng: Random) -> Path:
         for cache in self.folder.glob("text.txt.*"):
             cache.unlink()
@@ -244,38 +257,3 @@ class Readers:
             data = gzip.compress(data, 1)
             return self._file("data.json.gz", damaged(rng, data) if rng.random() < 0.3 else data)
         return self._file(f"data.{kind if kind in ('jsonl', 'csv', 'tsv') else 'json'}", data)
-
-    def _save_checkpoint(self) -> bytes:
-        file = self.folder / "good.pt"
-        content = {"model": self.model.state_dict(), "config": asdict(self.model.config), "stage": "pretrain"}
-        save_checkpoint(file, {**content, "template": None, "tokenizer": describe(self.words_encoding)})
-        return file.read_bytes()
-
-    def _save_weights(self) -> tuple[bytes, dict[str, Any]]:
-        file = self.folder / "weights.safetensors"
-        matrices = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # stored as (in, out) by Hugging Face
-        state = {n: t.T if n.endswith(matrices) else t for n, t in self.model.state_dict().items()}
-        save_file({f"transformer.{name}": tensor.contiguous() for name, tensor in state.items()}, file)
-        size = {"vocab_size": self.words_encoding.n_vocab, "n_positions": 8, "n_embd": 4, "n_head": 1, "n_layer": 1}
-        return file.read_bytes(), {"model_type": "gpt2", "activation_function": "gelu_new", **size}
-
-    def _save_memory(self) -> bytes:
-        file = self.folder / "good.sqlite3"
-        memory = LongTermMemory(file, print)
-        for sentence in SENTENCES[:2]:
-            memory.remember(sentence, "chat")
-        memory.close()
-        return file.read_bytes()
-
-    def _alter_row(self, rng: Random, file: Path) -> None:
-        """Put an odd value into a row, as another program could."""
-        db = sqlite3.connect(file)
-        try:
-            column = rng.choice(["text", "session", "created", "id", "same"])
-            value = rng.choice([odd_value(rng), b"\xff\x00", -(2**63), 2**63 - 1])
-            db.execute(f"UPDATE memory SET {column} = ? WHERE id = 1", (value,))
-            db.commit()
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError):
-            pass  # the file or the value is too odd for SQLite itself
-        finally:
-            db.close()

@@ -36,10 +36,14 @@ TESTS = {
     "src/training/tied_head.py": [f"{_TRAINING}/test_losses.py"],
     "src/training/optim.py": [f"{_TRAINING}/test_optim.py"],
     "src/training/loop.py": [f"{_TRAINING}/test_loop.py"],
+    "src/training/checkpoints.py": [f"{_TRAINING}/test_checkpoints.py", f"{_TRAINING}/test_resume.py"],
+    "src/training/saved_run.py": [f"{_TRAINING}/test_resume.py"],
     "src/model/decoding/sampling.py": [f"{_DECODING}/test_sampling.py"],
     "src/model/decoding/text_stream.py": [f"{_DECODING}/test_text_stream.py"],
     "src/data/batching.py": ["tests/data/test_batching.py"],
-    "src/checkpoint.py": ["tests/test_checkpoint.py"],
+    "src/checkpoint/files.py": ["tests/checkpoint/test_files.py"],
+    "src/checkpoint/digest.py": ["tests/checkpoint/test_digest.py"],
+    "src/checkpoint/models.py": ["tests/checkpoint/test_models.py"],
 }
 
 
