@@ -140,10 +140,11 @@ def imported_libraries(file: Path) -> set[str]:
 
 def test_every_imported_library_is_a_requirement() -> None:
     packages = packages_distributions()
+    optional = {Requirement(line).name for group in project()["optional-dependencies"].values() for line in group}
     missing = {
         f"{file.relative_to(ROOT)}: {library}"
         for file in [*tracked_files(":(glob)*.py"), *(ROOT / "src").rglob("*.py")]
-        for library in imported_libraries(file)
+        for library in imported_libraries(file) - optional
         if not ranges().keys() & {canonicalize_name(package) for package in packages.get(library, [])}
     }
     assert missing == set()
