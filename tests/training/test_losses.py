@@ -336,3 +336,33 @@ def test_preference_loss_sums_over_pairs(model: GPTModel) -> None:
     assert_same_gradients(model, whole, total)
     for name, value in metrics.items():
         assert value.item() == pytest.approx(sum(part[name].item() for _, part in parts), abs=1e-3), name
+
+
+def test_the_label_smoothing_reaches_the_loss(model: GPTModel) -> None:
+    reference, batch = live(perturbed(model)), pack_pairs(PAIRS)
+    with torch.no_grad():
+        logps = [*answer_logprobs(model, batch).split(3), *reference.logprobs(batch).split(3)]
+        for smoothing in ({}, {"label_smoothing": 0.0}, {"label_smoothing": 0.3}):
+            loss, _ = preference_loss(model, batch, reference=reference, beta=0.5, loss="robust", **smoothing)
+            assert loss.item() == pytest.approx(dpo_loss(*logps, beta=0.5, loss="robust", **smoothing).sum().item())
+
+
+@pytest.mark.parametrize(
+    ("weights", "result"),
+    [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)],
+)
+def test_log_probabilities_are_at_least_float32(model: GPTModel, weights: torch.dtype, result: torch.dtype) -> None:
+    with torch.no_grad():
+        assert answer_logprobs(model.to(weights), pack_pairs(PAIRS)).dtype == result
+
+
+def test_a_compiled_forward_pass_is_used(model: GPTModel) -> None:
+    calls = []
+
+    def forward(*arguments, **options):
+        calls.append(arguments)
+        return model.hidden_states(*arguments, **options)
+
+    batch = pack_examples([example([1, 2], [3])])
+    assert language_model_loss(model, batch, hidden_states=forward)[0] == language_model_loss(model, batch)[0]
+    assert len(calls) == 1
