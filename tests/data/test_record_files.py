@@ -68,8 +68,8 @@ def refusal(path: Path) -> str:
         ("x.json", json.dumps([ONE, TWO], indent=2).encode("utf-16"), ["record 1", "record 2"]),
         ("x.jsonl", LINES.encode("utf-16"), ["line 1", "line 2"]),
         ("x.json", LINES.encode("utf-32"), ["line 1", "line 2"]),
-        ("x.jsonl.gz", gzip.compress(LINES.encode()), ["line 1", "line 2"]),
-        ("x.json", gzip.compress(json.dumps([ONE, TWO]).encode()), ["record 1", "record 2"]),
+        ("x.jsonl.gz", gzip.compress(LINES.encode(), mtime=0), ["line 1", "line 2"]),
+        ("x.json", gzip.compress(json.dumps([ONE, TWO]).encode(), mtime=0), ["record 1", "record 2"]),
     ],
     ids=[
         "list", "list with BOM", "list in an object", "jsonl", "ndjson in capitals", "jsonl with BOM, CRLF and blanks",
@@ -380,7 +380,7 @@ def pipe_with(path: Path, chunks: Iterable[bytes]) -> Path:
 @needs_pipes
 @pytest.mark.parametrize(
     "content",
-    [LINES.encode(), gzip.compress(LINES.encode()), json.dumps([ONE, TWO]).encode()],
+    [LINES.encode(), gzip.compress(LINES.encode(), mtime=0), json.dumps([ONE, TWO]).encode()],
     ids=["lines", "gzip", "list"],
 )
 def test_a_pipe_is_read(tmp_path: Path, content: bytes) -> None:
