@@ -10,7 +10,6 @@ import io
 import json
 import mmap
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -61,20 +60,16 @@ def choose(number: int, readers: Sequence[str]) -> tuple[str, Random]:
 
 def attempt(readers: Readers, name: str, rng: Random) -> tuple[str, str]:
     """("accepted" or "refused", "") for an input that passes, otherwise ("failed", the fault)."""
-    signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as stderr:
-            try:
-                getattr(readers, name)(rng)
-                return "accepted", ""
-            except SystemExit as end:
-                problem = _usage_problem(end.code, stderr.getvalue())
-            except (ValueError, OSError) as error:
-                problem = _message_problem(one_line(error))
-            except BaseException as error:
-                problem = f"{type(error).__name__} at {_place(error)}"
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as stderr:
+        try:
+            getattr(readers, name)(rng)
+            return "accepted", ""
+        except SystemExit as end:
+            problem = _usage_problem(end.code, stderr.getvalue())
+        except (ValueError, OSError) as error:
+            problem = _message_problem(one_line(error))
+        except BaseException as error:
+            problem = f"{type(error).__name__} at {_place(error)}"
     return ("failed", problem) if problem else ("refused", "")
 
 
@@ -108,6 +103,8 @@ def run_chunk(numbers: range, names: Sequence[str], current: mmap.mmap, result: 
     """In a child: try the inputs, and write counts and failures to `result`. `current` holds the input being tried."""
     signal.signal(signal.SIGALRM, _on_alarm)
     if sys.platform == "linux":
+        import resource
+
         used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, resource.RLIM_INFINITY))
     os.fsync = lambda fd: None  # waiting for the disk would take most of the time
@@ -118,7 +115,9 @@ def run_chunk(numbers: range, names: Sequence[str], current: mmap.mmap, result: 
         for number in numbers:
             current[:8] = number.to_bytes(8, "little")
             name, rng = choose(number, names)
+            signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
             outcome, problem = attempt(readers, name, rng)
+            signal.setitimer(signal.ITIMER_REAL, 0)
             counts[f"{name} {outcome}"] += 1
             if problem:
                 failures.append((number, f"{name}: {problem}"))

@@ -28,7 +28,7 @@ from src.checkpoint import BEST, LATEST, load_model, read_checkpoint
 from src.cli import flag, parse
 from src.program import DONE, INTERRUPTED, run_script
 
-SIGNALS = [signal.SIGKILL] * 6 + [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGINT]
+SIGNALS = ("SIGKILL",) * 6 + ("SIGTERM", "SIGHUP", "SIGINT", "SIGINT")
 AIMED = 0.5  # share of the signals sent while a file is being written
 LIMIT_S = 60.0  # a run that takes longer hangs
 MAX_RESTARTS = 50
@@ -102,10 +102,10 @@ class Campaign:
             time.sleep(self.random.choice([0, 0, 0.001, 0.003]))
         else:
             time.sleep(self.random.uniform(0, expected.seconds))
-        number = self.random.choice(SIGNALS)
+        name = self.random.choice(SIGNALS)
         if child.poll() is None:
-            self.sent[f"{expected.stage.script} {number.name}"] += 1
-            child.send(number)
+            self.sent[f"{expected.stage.script} {name}"] += 1
+            child.send(getattr(signal, name))
         return child.wait(LIMIT_S)
 
     def _check(self, expected: Expected, where: Path, code: int | None) -> None:

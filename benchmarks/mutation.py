@@ -41,9 +41,9 @@ TESTS = {
     "src/model/decoding/sampling.py": [f"{_DECODING}/test_sampling.py"],
     "src/model/decoding/text_stream.py": [f"{_DECODING}/test_text_stream.py"],
     "src/data/batching.py": ["tests/data/test_batching.py"],
-    "src/checkpoint/files.py": ["tests/checkpoint/test_files.py"],
-    "src/checkpoint/digest.py": ["tests/checkpoint/test_digest.py"],
-    "src/checkpoint/models.py": ["tests/checkpoint/test_models.py"],
+    "src/checkpoint/files.py": ["tests/checkpoint"],
+    "src/checkpoint/digest.py": ["tests/checkpoint"],
+    "src/checkpoint/models.py": ["tests/checkpoint"],
 }
 
 

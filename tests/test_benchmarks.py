@@ -1,4 +1,4 @@
-"""Parts of the benchmarks that do not measure: the check of --rounds, and the embeddings of memory_recall."""
+"""Parts of the benchmarks that do not measure: flags, embeddings, and the search for faults in small."""
 
 from importlib import import_module
 from pathlib import Path
@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.fuzz import attempt, choose
+from benchmarks.fuzz_readers import READERS, Readers
+from benchmarks.kills import equal
 from benchmarks.memory_recall import mean_pooled
 from src.checkpoint import LoadedModel
 from src.model.gpt import GPTModel
@@ -32,3 +35,42 @@ def test_mean_pooling_uses_the_tokenizer_of_the_model(layer: str, tmp_path: Path
     with torch.no_grad():
         states = model.wte(ids) if layer == "embeddings" else model.hidden_states(ids)
     torch.testing.assert_close(pooled[1:], torch.nn.functional.normalize(states.mean(dim=1)))
+
+
+def test_random_inputs_are_accepted_or_refused_in_one_line(tmp_path: Path) -> None:
+    readers = Readers(tmp_path)
+    outcomes = {}
+    for number in range(120):
+        name, rng = choose(number, list(READERS))
+        outcomes[number] = attempt(readers, name, rng)
+    assert [(number, problem) for number, (_, problem) in outcomes.items() if problem] == []
+    assert {outcome for outcome, _ in outcomes.values()} == {"accepted", "refused"}
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (KeyError("a"), "KeyError at "),
+        (RecursionError("deep"), "RecursionError at "),
+        (ValueError(""), None),
+        (OSError("one line"), None),
+        (SystemExit(1), "exit code 1"),
+        (ValueError("x" * 5000), "a very long message"),
+    ],
+)
+def test_other_errors_than_one_line_are_failures(tmp_path: Path, error: BaseException, problem: str | None) -> None:
+    class Broken:
+        def session(self, rng: object) -> None:
+            raise error
+
+    outcome, found = attempt(Broken(), "session", choose(0, ["session"])[1])
+    assert (outcome, found.startswith(problem or "")) == ("failed" if problem else "refused", True)
+
+
+def test_checkpoints_are_compared_bit_for_bit() -> None:
+    content = {"model": {"w": torch.tensor([1.0, 2.0])}, "step": 3, "groups": [{"lr": 0.1}]}
+    assert equal(content, {**content, "model": {"w": torch.tensor([1.0, 2.0])}})
+    assert not equal(content, {**content, "model": {"w": torch.tensor([1.0, 2.0 + 2**-22])}})
+    assert not equal(content, {**content, "model": {"w": torch.tensor([1.0, 2.0], dtype=torch.float64)}})
+    assert not equal(content, {**content, "groups": [{"lr": 0.2}]})
+    assert not equal(content, {**content, "more": 1})
