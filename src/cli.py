@@ -72,12 +72,12 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def unknown(self, name: str) -> str:
-        """Say that there is no such flag, and suggest one that is spelt like it, or that begins or ends with it."""
+        """Say that there is no such flag, and suggest those that begin or end with it, or one that is spelt like it."""
         known = {option.lstrip("-"): option for option in self._option_string_actions}
         typed = name.lstrip("-")
         longer = [flag for flag in known if typed and (flag.startswith(typed) or flag.endswith(f"-{typed}"))]
-        nearest = longer or get_close_matches(typed, known, 1, _SIMILAR)
-        return f"there is no {name:.100}" + (f" (did you mean {known[nearest[0]]}?)" if nearest else "")
+        nearest = [known[flag] for flag in longer[:3] or get_close_matches(typed, known, 1, _SIMILAR)]
+        return f"there is no {name:.100}" + (f" (did you mean {' or '.join(nearest)}?)" if nearest else "")
 
     def error(self, message: str) -> NoReturn:
         command = f"-m {self.prog}" if self.prog == _module() else self.prog

@@ -1,8 +1,8 @@
 """python -m src.export_hf: export a checkpoint in Hugging Face's format, which transformers can load.
 
-Writes the weights as model.safetensors, config.json, GPT-2's vocabulary files, and the prompt template as a chat
-template if the model was tuned with it. If the model has GPT-2's vocabulary, the folder also works as --model, --base
-or --weights.
+Writes the weights as model.safetensors, config.json, the vocabulary, and the prompt template as a chat template if the
+model was tuned with it. The folder also works as --model, --base or --weights. The word tokenizer is not exported,
+because Hugging Face has none of its kind.
 """
 
 if __name__ == "__main__":  # at the top: see run_module
@@ -28,11 +28,10 @@ from src.data.prompts import TEMPLATE, as_jinja
 from src.model.config import GPTConfig
 from src.model.hub import CONFIG_FILE
 from src.model.load_gpt2 import CONFIG_KEYS, TRANSPOSED
-from src.tokenizer.gpt2 import END_OF_TEXT, vocabulary_file
+from src.tokenizer.hugging_face import end_of_text_name, tokenizer_files
 
 WEIGHTS_FILE = "model.safetensors"
 ACTIVATIONS = {"gelu_tanh": "gelu_new"}  # our name -> Hugging Face's, if they differ
-VOCABULARY = {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}  # Hugging Face's name -> OpenAI's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +65,9 @@ def hugging_face_state_dict(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def tokenizer_config(context_length: int, template: str | None) -> dict[str, Any]:
-    """The content of tokenizer_config.json for GPT-2's vocabulary."""
-    special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
+def tokenizer_config(context_length: int, template: str | None, end_of_text: str) -> dict[str, Any]:
+    """The content of tokenizer_config.json for a byte-pair encoding like GPT-2's. end_of_text: the token's spelling."""
+    special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), end_of_text)
     content = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": context_length, **special}
     return content | ({"chat_template": as_jinja()} if template == TEMPLATE else {})
 
@@ -99,10 +98,20 @@ def _write_files(base: LoadedModel, folder: Path) -> None:
     save_file(hugging_face_state_dict(base.model.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     # safetensors makes its file readable by the owner only.
     shutil.copymode(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
-    if base.encoding.name == "gpt2":
-        for theirs, ours in VOCABULARY.items():
-            (folder / theirs).write_bytes(vocabulary_file(ours))
-        _write_json(folder / "tokenizer_config.json", tokenizer_config(config.context_length, template))
+    vocabulary = tokenizer_files(base.encoding)
+    for name, content in vocabulary.items():
+        (folder / name).write_bytes(content)
+    if vocabulary:
+        end = end_of_text_name(base.encoding)
+        _write_json(folder / "tokenizer_config.json", tokenizer_config(config.context_length, template, end))
+
+
+def _tokenizer(base: LoadedModel) -> str:
+    """One line on the tokenizer that is exported."""
+    if base.encoding.name == "word":
+        return "none: Hugging Face has no word tokenizer of this kind; use the checkpoint's own"
+    chat = ", with the chat template" if base.metadata.get("template") == TEMPLATE else ""
+    return ("GPT-2's" if base.encoding.name == "gpt2" else "the model's own byte pairs") + chat
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -117,10 +126,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     base = load_base(flags.model)
     print(f"model      {base.path}, {base.reason}: {base.model.config.parameter_count()[0] / 1e6:.1f}M parameters")
     export(base, out)
-    if base.encoding.name == "gpt2":
-        chat = ", with the chat template" if base.metadata.get("template") == TEMPLATE else ""
-        print(f"tokenizer  GPT-2's{chat}")
-    else:
-        print("tokenizer  none: Hugging Face has no word tokenizer of this kind; use the checkpoint's own")
+    print(f"tokenizer  {_tokenizer(base)}")
     print(f"written to {out}; load it with transformers: AutoModelForCausalLM.from_pretrained({str(out)!r})")
     return 0

@@ -193,7 +193,7 @@ def test_the_nearest_flag_is_suggested_for_a_misspelt_one(capsys, typed: str, su
 
 
 def test_a_part_of_a_flag_suggests_the_whole_flag(capsys) -> None:
-    for typed, suggested in {"--lr": "--max-lr", "--batch": "--batch-size"}.items():
+    for typed, suggested in {"--lr": "--max-lr or --min-lr", "--batch": "--batch-size"}.items():
         assert f"there is no {typed} (did you mean {suggested}?);" in refusal(main.Flags, [typed, "1"], capsys)
 
 

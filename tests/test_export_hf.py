@@ -10,11 +10,12 @@ from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from src.checkpoint import load_model, save_checkpoint
+from src.checkpoint import load_base, load_model, save_checkpoint
 from src.data.prompts import TEMPLATE, Message, render_conversation
 from src.export_hf import main
 from src.model.gpt import GPTModel
 from src.tokenizer import build_word_encoding, describe, load_gpt2_encoding
+from src.tokenizer.byte_pairs import BytePairEncoding
 
 TEXTS = ["What's the capital of France?", "naïve café\n\n  two lines", "数学 {{ 7 }} {% raw %} 'quoted' \\n"]
 
@@ -88,6 +89,21 @@ def test_untuned_model_has_no_chat_template(tmp_path: Path, capsys: pytest.Captu
     assert AutoTokenizer.from_pretrained(tmp_path / "hf").chat_template is None
     assert load_model(tmp_path / "hf")[1]["template"] is None
     assert "tokenizer  GPT-2's\n" in capsys.readouterr().out
+
+
+def test_a_byte_pair_vocabulary_of_its_own_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"F\xc3": 256, b"F\xc3\xa4": 257, b"hr": 258, b"hre": 259}
+    encoding = BytePairEncoding(ranks, {"<s>": 260, "<ende>": 261}, {"Boot": 262}, end_of_text=261)
+    model = GPTModel({"vocab_size": encoding.n_vocab, "context_length": 8, "d_model": 8, "n_heads": 2, "n_layers": 1})
+    content = {"stage": "sft", "config": asdict(model.config), "model": model.state_dict(), "template": TEMPLATE}
+    save_checkpoint(tmp_path / "best_model.pt", {**content, "tokenizer": describe(encoding)})
+    assert main(["--model", str(tmp_path / "best_model.pt"), "--out", str(tmp_path / "hf")]) == 0
+    assert "tokenizer  the model's own byte pairs, with the chat template\n" in capsys.readouterr().out
+    assert load_base(str(tmp_path / "hf")).metadata["tokenizer"] == describe(encoding)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert (theirs.eos_token, theirs.eos_token_id) == ("<ende>", 261)
+    for text in (*TEXTS, "Fähren, Fähre hrhre Boote"):
+        assert theirs(text)["input_ids"] == encoding.encode_ordinary(text)
 
 
 def test_word_tokenizer_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

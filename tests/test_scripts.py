@@ -244,6 +244,7 @@ def test_missing_or_bad_input_is_one_line_and_exit_code_1(
     ("script", "argv", "words"),
     [
         (main, ["--max-step", "3"], ["--max-step", "did you mean --max-steps?"]),
+        (main, ["--steps", "3"], ["--steps", "did you mean --warmup-steps or --max-steps?"]),
         (main, ["--batch-size", "0"], ["--batch-size must be at least 1, got 0"]),
         (main, ["--max-lr", "fast"], ["--max-lr", "fast"]),
         (main, ["--model", "gigantic"], ["--model gigantic: no such size", "gpt2-124M"]),

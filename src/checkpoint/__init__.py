@@ -10,6 +10,7 @@ from src.checkpoint.stages import (
     MODEL_HELP,
     MODELS,
     STAGE_OUTPUTS,
+    as_argument,
     find_model,
     producing_command,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "STAGE_OUTPUTS",
     "WEIGHT_SUFFIXES",
     "LoadedModel",
+    "as_argument",
     "check_weights",
     "file_sha256",
     "find_model",

@@ -1,5 +1,6 @@
 """The stages' checkpoints: their paths, the commands that make them, and which of them a script should start from."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,12 @@ def find_model(name: str, order: Sequence[str] = MODELS) -> tuple[Path, str]:
             f"{name}: no such file; pass {known}, a checkpoint, a Hugging Face directory or a weights file"
         )
     return resolve(Path(name)), "as asked"
+
+
+def as_argument(path: Path) -> str:
+    """The text that --model and --base read as this path, and not as a stage, as auto, or as a flag."""
+    text = str(path)
+    return os.path.join(".", text) if text in ("auto", *MODELS) or text.startswith("-") else text
 
 
 def producing_command(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import tiktoken
@@ -32,7 +33,7 @@ class BytePairEncoding(tiktoken.Encoding):
         if end_of_text not in special.values():
             raise VocabularyError("its vocabulary has no end-of-text token")
         super().__init__("byte_pairs", pat_str=SPLIT, mergeable_ranks=dict(ranks), special_tokens={**special, **added})
-        self._special, self._added, self._end_of_text = dict(special), dict(added), end_of_text
+        self.ranks, self.special, self.added, self._end_of_text = dict(ranks), dict(special), dict(added), end_of_text
         longest_first = sorted(filter(None, added), key=len, reverse=True)
         self._added_pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
 
@@ -45,19 +46,24 @@ class BytePairEncoding(tiktoken.Encoding):
             return super().encode_ordinary(text)
         ids: list[int] = []
         for i, part in enumerate(self._added_pattern.split(text)):  # every second part is an added token
-            ids += [self._added[part]] if i % 2 else super().encode_ordinary(part)
+            ids += [self.added[part]] if i % 2 else super().encode_ordinary(part)
         return ids
+
+    def merges(self) -> list[Merge]:
+        """The pairs that are merged, in order: each token's two parts after all merges before its own."""
+        by_id = sorted(self.ranks.items(), key=itemgetter(1))
+        pairs = (_merged(token, self.ranks, id_) for token, id_ in by_id if len(token) > 1)
+        return [(left, right) for left, right in pairs]
 
     def state(self) -> dict[str, Any]:
         """Everything that determines the ids of a text. Tokens are spelled as in GPT-2's vocabulary file."""
-        spelling_of = {byte: character for character, byte in printable_bytes().items()}
-        spellings = [""] * (max(self._mergeable_ranks.values()) + 1)
-        for token, id_ in self._mergeable_ranks.items():
-            spellings[id_] = "".join(spelling_of[byte] for byte in token)
+        spellings = [""] * (max(self.ranks.values()) + 1)
+        for token, id_ in self.ranks.items():
+            spellings[id_] = spelling_of(token)
         return {
             "tokens": "\n".join(spellings),
-            "special": self._special,
-            "added": self._added,
+            "special": self.special,
+            "added": self.added,
             "end_of_text": self._end_of_text,
         }
 
@@ -81,6 +87,12 @@ def spelled(spelling: str) -> bytes:
         return bytes([byte_of[character] for character in spelling])
     except KeyError as error:
         raise VocabularyError(f"its token {spelling!r:.60} is not spelled in GPT-2's printable bytes") from error
+
+
+def spelling_of(token: bytes) -> str:
+    """The token, spelled as in GPT-2's vocabulary file."""
+    character_of = {byte: character for character, byte in printable_bytes().items()}
+    return "".join(character_of[byte] for byte in token)
 
 
 def require_exact_merges(ranks: Mapping[bytes, int], merges: Sequence[Merge]) -> None:

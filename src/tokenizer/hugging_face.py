@@ -1,12 +1,13 @@
-"""The tokenizer in a Hugging Face folder, as an encoding with exactly the same ids."""
+"""The tokenizer in a Hugging Face folder: read as an encoding with exactly the same ids, and written."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from src.common.json_file import read_json_object
-from src.tokenizer.byte_pairs import BytePairEncoding, Merge, require_exact_merges, spelled
+from src.tokenizer.byte_pairs import BytePairEncoding, Merge, require_exact_merges, spelled, spelling_of
 from src.tokenizer.core.exceptions import VocabularyError
 from src.tokenizer.gpt2 import END_OF_TEXT, load_gpt2_encoding, vocabulary_file
 from src.tokenizer.protocols.interfaces import Encoding
@@ -58,6 +59,27 @@ def read_folder_encoding(folder: Path) -> Encoding | None:
         ) from error
 
 
+def tokenizer_files(encoding: Encoding) -> dict[str, bytes]:
+    """The files, by name, that give a Hugging Face folder this byte-pair encoding. Empty for a word tokenizer."""
+    if encoding is load_gpt2_encoding():
+        return {_VOCABULARY: vocabulary_file("encoder.json"), _MERGES: vocabulary_file("vocab.bpe")}
+    if not isinstance(encoding, BytePairEncoding):
+        return {}
+    ids = {**{spelling_of(token): id_ for token, id_ in encoding.ranks.items()}, **encoding.special}
+    merges = "".join(f"{spelling_of(left)} {spelling_of(right)}\n" for left, right in encoding.merges())
+    files = {_VOCABULARY: _json(ids), _MERGES: f"#version: 0.2\n{merges}".encode()}
+    return files | ({_ADDED: _json(encoding.added)} if encoding.added else {})
+
+
+def end_of_text_name(encoding: Encoding) -> str:
+    """The spelling of a byte-pair encoding's end-of-text token."""
+    return encoding.decode([encoding.eot_token])
+
+
+def _json(content: Mapping[str, int]) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode("utf-8")
+
+
 def _read_fast(file: Path) -> _Vocabulary:
     content = read_json_object(file)
     model, splitter = content["model"], content.get("pre_tokenizer") or {}
@@ -107,14 +129,14 @@ def _encoding(vocabulary: _Vocabulary, end_names: Iterator[str], config: Mapping
         raise VocabularyError("its ids are not whole numbers")
     results = {left + right for left, right in vocabulary.merges}
     ranks, special = {}, dict(vocabulary.special)
-    for spelling, id_ in vocabulary.ids.items():
-        if spelling in special or spelling in vocabulary.added:
+    for text, id_ in vocabulary.ids.items():
+        if text in special or text in vocabulary.added:
             continue
-        token = spelled(spelling)
+        token = spelled(text)
         if len(token) == 1 or token in results:
             ranks[token] = id_
         else:  # nothing merges to it, so no text encodes to it
-            special[spelling] = id_
+            special[text] = id_
     added = {text: id_ for text, id_ in vocabulary.added.items() if text not in special}
     ends = [special[name] for name in end_names if name in special]
     end = next((id_ for id_ in (*ends, config.get("eos_token_id")) if id_ in special.values()), None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from src.checkpoint import BEST, LATEST
+from src.checkpoint import BEST, LATEST, as_argument
 from src.common.disk import require_free_space
 from src.common.messages import shown_command
 from src.model.gpt import GPTModel
@@ -46,6 +46,9 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
     ended = "failed"
     try:
         ended = train(run, progress, checkpoints, reporter)
+    except KeyboardInterrupt:  # in the first evaluation, or a second Ctrl-C
+        ended = "interrupted"
+        raise
     finally:
         reporter.event(
             "end", ended=ended, step=progress.step, best_loss=progress.best_loss, best_step=progress.best_step
@@ -151,7 +154,7 @@ def _report_result(run: TrainingRun, progress: Progress, ended: Ending, curves: 
         raise ValueError(_diverged(run, progress))
     if progress.best_loss > (progress.first_loss or 0):
         print("training did not improve on the model it started from; try a lower --max-lr or fewer steps")
-    other_folder = [stage.next_option, str(flags.out)] if flags.out != getattr(type(flags), "out", None) else []
+    other_folder = [stage.next_option, as_argument(flags.out)] if flags.out != getattr(type(flags), "out", None) else []
     print(f"next: {shown_command([*stage.next_command.split(), *other_folder])}")
     return DONE
 

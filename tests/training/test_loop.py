@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch._dynamo.exc import BackendCompilerFailed
 
-from src.checkpoint import read_checkpoint, save_checkpoint
+from src.checkpoint import as_argument, read_checkpoint, save_checkpoint
+from src.common.messages import shown_command
 from src.data.batching import ExampleDataset, StepLoader, epoch_loader, pack_examples, stack_windows
 from src.model.gpt import GPTModel
 from src.training import loop
@@ -420,6 +421,23 @@ def test_the_folder_of_the_base_is_refused_as_out(tmp_path: Path) -> None:
 def test_the_next_command_names_a_non_default_folder(tmp_path: Path, capsys) -> None:
     run(flags(tmp_path))
     assert f"next: python next.py --base {tmp_path / 'out'}" in capsys.readouterr().out
+
+
+def test_the_log_of_an_interrupted_first_evaluation_says_so(tmp_path: Path) -> None:
+    def interrupted(model: GPTModel, batch: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(flags(tmp_path), loss_fn=interrupted)
+    assert log_lines(tmp_path)[-1]["ended"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("out", "argument"),
+    [("scratch", "./scratch"), ("auto", "./auto"), ("-x", "./-x"), ("runs/dpo", "runs/dpo"), ("my run", "'my run'")],
+)
+def test_the_next_command_names_the_folder_not_a_stage(out: str, argument: str) -> None:
+    assert shown_command([as_argument(Path(out))]).replace("\\", "/") == argument
 
 
 def test_evaluation_computes_no_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
