@@ -121,7 +121,7 @@ def config_from_hugging_face(raw: Mapping[str, Any], source: str = CONFIG_FILE) 
     """
     for key, needed in _REQUIRED_VALUES.items():
         if raw.get(key, needed) != needed:
-            raise ValueError(f"{source}: {key} is {raw[key]!r}; only {needed!r} is supported")
+            raise ValueError(f"{source}: {key} is {raw[key]!r:.100}; only {needed!r} is supported")
     activation = raw.get("activation_function", "gelu_new")
     if activation not in tuple(_ACTIVATIONS):
         raise ValueError(f"{source}: activation_function is {activation!r}; expected one of {', '.join(_ACTIVATIONS)}")
@@ -130,7 +130,7 @@ def config_from_hugging_face(raw: Mapping[str, Any], source: str = CONFIG_FILE) 
         value = entries.get(key)
         optional = key == "n_inner" and value is None
         if not optional and not is_count(value):
-            raise ValueError(f"{source}: {key} must be a whole number of at least 1, got {value!r}")
+            raise ValueError(f"{source}: {key} must be a whole number of at least 1, got {value!r:.100}")
     try:
         return GPTConfig(
             **{ours: entries[key] for key, ours in CONFIG_KEYS.items()},

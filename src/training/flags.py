@@ -97,7 +97,7 @@ def parse_save_every(text: str) -> tuple[int | None, float]:
         return int(text), math.inf
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?m", str(text)) and float(text[:-1]):
         return None, 60 * float(text[:-1])
-    raise ValueError(f"--save-every must be steps, such as 500, or minutes, such as 10m, got {text}")
+    raise ValueError(f"--save-every must be steps, such as 500, or minutes, such as 10m, got {text:.100}")
 
 
 @dataclass(frozen=True, kw_only=True)
