@@ -1,12 +1,11 @@
 """Read a list of messages in any of the usual spellings, and put its turns in order."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from src.data.fields import Fields, LeftOut
+from src.data.fields import Fields, LeftOut, decoded_list
 from src.data.prompts import Message, Role
 from src.data.questions import (
     ANSWERS,
@@ -20,28 +19,15 @@ from src.data.questions import (
 )
 from src.data.records import kind
 
-_SPEAKERS: dict[Role, tuple[str, ...]] = {
-    "user": ("user", "human", "prompter", "customer"),
-    "assistant": (
-        "assistant",
-        "gpt",
-        "chatgpt",
-        "gpt-4",
-        "bard",
-        "bing",
-        "claude",
-        "gemini",
-        "llama",
-        "model",
-        "bot",
-        "chatbot",
-        "ai",
-    ),
-    "system": ("system", "developer"),
-}  # fmt: skipEXAMPLE_CHAT = "[{'role': ..., 'content': ...}, ...]"
-
+CHATS = ("messages", "conversations", "conversation")
 EXAMPLE_CHAT = "[{'role': ..., 'content': ...}, ...]"
 
+_SPEAKERS: dict[Role, tuple[str, ...]] = {
+    "user": ("user", "human", "prompter", "customer"),
+    "assistant": ("assistant", "gpt", "chatgpt", "gpt-4", "bard", "bing", "claude", "gemini", "llama", "model", "bot",
+                  "chatbot", "ai"),
+    "system": ("system", "developer"),
+}  # fmt: skip
 _ROLE_KEYS = ("role", "from", "speaker")
 _CONTENT_KEYS = ("content", "value", "text", "parts", "message")
 _TOOL_ROLES = ("tool", "function", "ipython", "observation", "tool_call", "tool_response", "function_call",
@@ -78,22 +64,13 @@ def is_chat(value: object) -> bool:
 
 
 def message_list(fields: Fields, name: str) -> list[Any]:
-    """Return the non-empty list under `name`, or the list in its JSON text; raises BadRecord if there is none."""
-    value, key = fields.value(name), fields.key(name)
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        value = _parse_json(value)
+    """Return the non-empty list under `name`, or the list that its text spells; raises BadRecord if there is none."""
+    value, key = decoded_list(fields.value(name)), fields.key(name)
     if not isinstance(value, list):
         raise fields.error(f"{key!r} is {kind(value)}, expected a list of messages {EXAMPLE_CHAT}")
     if not value:
         raise fields.error(f"{key!r} is empty; add messages or remove the record")
     return value
-
-
-def _parse_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def _read_entry(fields: Fields, entry: Any) -> list[Message]:

@@ -4,8 +4,10 @@ A key that nothing reads may hold the passage that an answer depends on. So the 
 which records what was read. The other keys are reported once per file, except bookkeeping such as an id.
 """
 
+import ast
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -24,7 +26,8 @@ _BOOKKEEPING_ENDINGS = (
     "_model", "_name", "_rating", "_score", "_source", "_state", "_time", "_tokens", "_type", "_url",
 )  # fmt: skip
 _OTHER_MEDIA = ("image", "images", "audio", "audios", "video", "videos")
-_WEIGHTS = ("weight", "train", "training", "trainable", "loss")  # of a message or a record
+_WEIGHTS = ("weight", "train", "training", "trainable", "loss", "loss_mask")  # of a message or a record
+_WORDS_OF_WEIGHTS = ("ignore", "learn", "loss", "mask", "skip", "train", "weight")  # their numbers are reported too
 
 
 class LeftOut(ValueError):
@@ -49,7 +52,7 @@ class Fields:
     def __init__(self, where: str, record: Record, found: Found | None = None, *, part: str = "") -> None:
         self.where, self.part = where, part
         self.found = found or Found()
-        self._record = record
+        self._record = record if part else {key: _decoded_chat(value) for key, value in record.items()}
         self._spelling = {_canonical(key): key for key in record} | {key: key for key in record}
         self._read: set[str] = set()
 
@@ -168,11 +171,28 @@ def _holds_content(key: str, value: object) -> bool:
     name = _canonical(key)
     return not (
         _is_empty(value)
-        or as_number(value) is not None
+        or (as_number(value) is not None and not any(word in name for word in _WORDS_OF_WEIGHTS))
         or name in _BOOKKEEPING
         or name.endswith(_BOOKKEEPING_ENDINGS)
         or name.startswith(("id_", "is_", "has_", "num_", "score_", "__", "unnamed:"))
     )
+
+
+def decoded_list(value: Any) -> Any:
+    """Return the list that a text spells in JSON, or in Python as in pandas' CSV; other values as they are."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    for parse in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return parse(value.strip())
+    return value
+
+
+def _decoded_chat(value: Any) -> Any:
+    """Like `decoded_list`, but only for a list of messages: another list may be a text to learn."""
+    entries = decoded_list(value)
+    is_chat = isinstance(entries, list) and entries and all(isinstance(entry, dict) for entry in entries)
+    return entries if is_chat and all({"role", "from"} & entry.keys() for entry in entries) else value
 
 
 def truth(value: object) -> bool | None:

@@ -5,8 +5,8 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from src.data.chats import read_message
-from src.data.fields import Fields, as_number, truth
+from src.data.chats import CHATS, read_message
+from src.data.fields import Fields, LeftOut, as_number, truth
 from src.data.prompts import Message
 from src.data.questions import ANSWERS, INPUTS, QUESTIONS, SYSTEMS
 from src.data.records import Located, Record
@@ -18,7 +18,7 @@ def best_path(fields: Fields) -> list[Message] | None:
     """Return the messages from the root of a tree to a leaf, or None if the record is not {"prompt": {..., "replies"}}.
 
     The path takes the reply with the lowest rank; without ranks, the one with the highest score. Of a user's replies,
-    one with an answer comes first. Deleted messages are not taken.
+    one with an answer comes first. Deleted messages are not taken. Raises LeftOut for a question without replies.
     """
     node = fields.peek("prompt")
     if not isinstance(node, dict) or "replies" not in node:
@@ -31,6 +31,8 @@ def best_path(fields: Fields) -> list[Message] | None:
         replies = inner.value("replies")
         candidates = [reply for reply in replies or () if isinstance(reply, dict) and not reply.get("deleted")]
         node = min(candidates, key=_order, default=None)
+    if len(messages) == 1:
+        raise LeftOut("questions without an answer")
     return messages
 
 
@@ -42,15 +44,22 @@ def _order(reply: Record) -> tuple[float, float, bool]:
 def join_trees(records: Sequence[Located]) -> tuple[list[Located], Counter[str]]:
     """Put messages with a "parent_id" below their parents. The tree has the place of its root.
 
-    Returns the records, and the number of messages without their parent. Other records stay as they are.
+    Returns the records, and the number of messages by the reason why they are in no tree: their parent is missing, or
+    their id is taken. Other records stay as they are.
     """
-    nodes = {record["message_id"]: {**record, "replies": []} for _, record in records if _is_message(record)}
+    nodes: dict[str | int, Record] = {}
     joined: list[Located] = []
-    roots = []
+    first_messages: list[Located] = []
     for where, record in records:
         if not _is_message(record):
             joined.append((where, record))
-        elif not record["parent_id"]:
+        elif record["message_id"] not in nodes:
+            nodes[record["message_id"]] = {**record, "replies": []}
+            first_messages.append((where, record))
+    n_repeated = len(records) - len(joined) - len(nodes)
+    roots = []
+    for where, record in first_messages:
+        if not record["parent_id"]:
             roots.append(nodes[record["message_id"]])
             joined.append((where, {"prompt": roots[-1]}))
         elif record["parent_id"] in nodes:
@@ -58,7 +67,8 @@ def join_trees(records: Sequence[Located]) -> tuple[list[Located], Counter[str]]
     for node in roots:  # grows below, until all messages of the trees are in it
         roots += node["replies"]
     n_missing = len(nodes) - len(roots)
-    return joined, Counter({"replies to a message that is missing": n_missing} if n_missing else {})
+    counts = {"replies to a message that is missing": n_missing, "messages with the id of an earlier one": n_repeated}
+    return joined, +Counter(counts)  # without the zeros
 
 
 def _is_message(record: Record) -> bool:
@@ -91,15 +101,28 @@ def join_labelled_answers(records: Sequence[Located]) -> tuple[list[Located], Co
 
 def _label(record: Record) -> bool | None:
     """Whether a record holds a good or a bad answer; None if it holds no labelled answer."""
-    labels = [label for key in LABELS if (label := truth(record.get(key))) is not None]
-    return labels[0] if labels and any(key in record for key in ANSWERS) else None
+    labels = [{0: False, 1: True}.get(record[key], truth(record[key])) for key in LABELS if _is_scalar(record.get(key))]
+    known = [label for label in labels if label is not None]
+    return known[0] if known and _answer_key(record) else None
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, bool | int | str)
+
+
+def _answer_key(record: Record) -> str:
+    """The key of the answer, or of the chat that ends with it; "" if there is none."""
+    chats = [key for key in CHATS if isinstance(record.get(key), list) and record[key]]
+    return next((key for key in (*chats, *ANSWERS) if key in record), "")
 
 
 def _prompt_of(record: Record) -> str:
-    return json.dumps([record.get(key) for key in (*SYSTEMS, *QUESTIONS, *INPUTS, "history")], default=str)
+    earlier = record[key][:-1] if (key := _answer_key(record)) in CHATS else None
+    parts = [record.get(name) for name in (*SYSTEMS, *QUESTIONS, *INPUTS, "history")]
+    return json.dumps([earlier, *parts], default=str)
 
 
 def _pair(good: Record, bad: Record) -> Record:
-    rest = {key: value for key, value in good.items() if key not in (*ANSWERS, *LABELS)}
-    chosen, rejected = (next(record[key] for key in ANSWERS if key in record) for record in (good, bad))
-    return {**rest, "chosen": chosen, "rejected": rejected}
+    chosen, rejected = _answer_key(good), _answer_key(bad)
+    rest = {key: value for key, value in good.items() if key not in (chosen, *LABELS)}
+    return {**rest, "chosen": good[chosen], "rejected": bad[rejected]}

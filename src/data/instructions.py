@@ -4,11 +4,12 @@ A shape is a function that returns the chats of a record, or None if the record 
 format, write such a function and add it to SHAPES.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src.data.chats import EXAMPLE_CHAT, in_turns, is_chat, read_chat
+from src.data.chats import CHATS, EXAMPLE_CHAT, in_turns, is_chat, read_chat
 from src.data.fields import Fields, LeftOut, truth
 from src.data.files import find_shipped
 from src.data.grouping import LABELS, best_path, join_trees
@@ -35,9 +36,14 @@ FORMATS = (
     "(all formats: src/data/README.md)"
 )
 NOT_LEARNED = "marked as not to be learned"
-CHATS = ("messages", "conversations", "conversation")
 _OTHER_CHATS = ("dialogue", "dialog", "chat", "turns", "contents", "data")  # only if there is no question
 _TRANSCRIPTS = ("text", *CHATS, *_OTHER_CHATS[:3], "transcript")
+_OTHER_STRUCTURES = {
+    "paragraphs": "is in SQuAD's original structure; its flat form is read: --data rajpurkar/squad",
+    "mapping": "is a chat that ChatGPT exported, a graph of messages; write it as a list of 'messages' first",
+    "body": "is a request to an API, not an example; write its messages and the answer as chat 'messages'",
+}
+_TEMPLATE_MARK = re.compile(r"\[INST\]|<\|user\|>|<start_of_turn>|<\|start_header_id\|>|\b(?:USER|ASSISTANT):")
 _KNOWN = (*QUESTIONS, *INPUTS, *ANSWERS, *SYSTEMS, *CHATS, "history", "instances")
 
 Chats = list[list[Message]]
@@ -116,7 +122,30 @@ def transcript(fields: Fields) -> Chats | None:
     return None
 
 
-SHAPES: Sequence[Callable[[Fields], Chats | None]] = (tree, chat, task_with_instances, question_and_answer, transcript)
+def accepted_answers(fields: Fields) -> Chats | None:
+    """SQuAD: {"question", "context", "answers": {"text": [...]}}, or a list of texts. The first one is learned."""
+    key, answers = question_key(fields), fields.peek("answers")
+    if key is None or not isinstance(answers, dict | list):
+        return None
+    answers = fields.value("answers")
+    texts = answers.get("text") if isinstance(answers, dict) else answers
+    if not isinstance(texts, list):
+        raise fields.error("'answers' holds no list of texts, expected [...] or {'text': [...]}")
+    if not texts:
+        raise LeftOut("questions without an answer")
+    if any(text != texts[0] for text in texts):
+        fields.note("of several 'answers', the first is read")
+    return [[*read_prompt(fields), Message("assistant", fields.checked_text(texts[0], "answers"))]]
+
+
+SHAPES: Sequence[Callable[[Fields], Chats | None]] = (
+    tree,
+    chat,
+    task_with_instances,
+    question_and_answer,
+    accepted_answers,
+    transcript,
+)
 
 
 def chat_key(fields: Fields) -> str | None:
@@ -181,6 +210,10 @@ def unknown_shape(fields: Fields) -> BadRecord:
     """The error for a record that no shape fits."""
     if fields.has("chosen") and fields.has("rejected"):
         return fields.error("holds 'chosen' and 'rejected' answers; train on them with python dpo_train.py --data FILE")
+    if known := next((name for name in _OTHER_STRUCTURES if fields.has(name)), None):
+        return fields.error(_OTHER_STRUCTURES[known])
+    if mark := _TEMPLATE_MARK.search(str(fields.peek("text") or fields.peek("chat") or "")):
+        return fields.error(f"is written in another model's chat template ({mark[0]!r}); convert it to chat 'messages'")
     if fields.has("text") and question_key(fields) is None:
         return fields.error(
             "holds plain 'text' without a question and its answer; save the texts as a .txt file for python main.py"

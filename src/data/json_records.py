@@ -15,6 +15,8 @@ from src.data.json_shapes import records_in
 from src.data.records import BadRecord, Located, Record, broken_character, kind
 
 _TOO_DEEP = "nested too deeply for a record of texts and lists of messages"
+_NOT_JSON = "expected JSON objects {...}, or a table with the names of its columns; plain text is for python main.py"
+_PROSE = re.compile(r"(?!null|true|false|NaN|None|Infinity)[^\W\d]|-[^\dI]")  # a letter, or a dash of YAML
 _BLANK = re.compile(r"[ \t\r\n]*")
 
 
@@ -89,6 +91,8 @@ def _read_values(name: str, text: str, notify: Callable[[str], None]) -> Iterato
     if text.startswith("[", at):
         yield from _read_list(name, text, at + 1)
         return
+    if _PROSE.match(text, at):
+        raise ValueError(f"{name} holds no records: found {text[at : at + 20].partition(chr(10))[0]!r}, {_NOT_JSON}")
     value, end = _value_at(name, text, at)
     if end < len(text) and isinstance(value, dict):
         yield from _read_objects(name, text, at)
@@ -175,6 +179,8 @@ def _mistake(text: str, at: int) -> str | None:
     rest = text[at : at + 10]
     if rest.startswith(("]", "}")) and text[:at].rstrip().endswith(","):
         return "a comma too many"
+    if rest.startswith(",") and text[:at].rstrip().endswith("}"):
+        return "a comma too many: only a list in [ ] has commas between its records"
     if rest.startswith(("//", "/*", "#")):
         return "JSON has no comments"
     if rest.startswith(("'", "\u2018", "\u2019", "\u201c", "\u201d")):

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.data.chats import in_turns, is_chat, read_chat, read_message
-from src.data.fields import Fields, LeftOut
+from src.data.chats import CHATS, in_turns, is_chat, read_chat, read_message
+from src.data.fields import Fields, LeftOut, as_number
 from src.data.files import find_shipped
 from src.data.grouping import join_labelled_answers
 from src.data.inspection import notes_on_record
-from src.data.instructions import CHATS, NOT_LEARNED, chat_key, read_prompt
+from src.data.instructions import NOT_LEARNED, chat_key, read_prompt
 from src.data.loading import load_records
 from src.data.prompts import Message
 from src.data.questions import ANSWERS, INPUTS, QUESTIONS, SYSTEMS, question_key, read_system
@@ -89,7 +89,51 @@ def numbered_answers(fields: Fields) -> Answers | None:
     return read_prompt(fields), [answers[0]], [answers[1]]
 
 
-SHAPES: Sequence[Callable[[Fields], Answers | None]] = (chosen_and_rejected, list_of_answers, numbered_answers)
+def replies_to_a_post(fields: Fields) -> Answers | None:
+    """SHP: {"history", "human_ref_A", "human_ref_B", "labels"}. The history is the post; 1 prefers A, and 0 B."""
+    label = fields.peek("labels")
+    if label not in (0, 1) or not fields.has("human_ref_A"):
+        return None
+    fields.value("labels")
+    names = ("human_ref_A", "human_ref_B") if label else ("human_ref_B", "human_ref_A")
+    chosen, rejected = (Message("assistant", fields.text(name)) for name in names)
+    return [Message("user", fields.text("history"))], [chosen], [rejected]
+
+
+def chats_of_two_models(fields: Fields) -> Answers | None:
+    """Chatbot Arena: {"conversation_a", "conversation_b", "winner": "model_a", "model_b" or a tie}."""
+    if not (fields.has("conversation_a") and fields.has("conversation_b") and fields.has("winner")):
+        return None
+    winner = fields.text("winner")
+    if winner not in ("model_a", "model_b"):
+        raise LeftOut("neither answer is better")
+    chats = {f"model_{side}": read_chat(fields, f"conversation_{side}") for side in "ab"}
+    chosen, rejected = chats.pop(winner), next(iter(chats.values()))
+    if chosen[:-1] != rejected[:-1]:
+        raise LeftOut("the chats differ before their last answer")
+    return [], chosen, rejected
+
+
+def ranked_answers(fields: Fields) -> Answers | None:
+    """Nectar: {"prompt", "answers": [{"answer", "rank"}, ...]}. The best and the worst answer are a pair."""
+    answers = fields.peek("answers")
+    if not is_chat(answers) or any(as_number(answer.get("rank")) is None for answer in answers):
+        return None
+    ranked = sorted(fields.value("answers"), key=lambda answer: as_number(answer["rank"]) or 0.0)
+    if len(ranked) > 2:
+        fields.note("the answers between the best and the worst are not read")
+    best, worst = (fields.inside(fields.where, answer, "answers").text("answer") for answer in (ranked[0], ranked[-1]))
+    return read_prompt(fields), [Message("assistant", best)], [Message("assistant", worst)]
+
+
+SHAPES: Sequence[Callable[[Fields], Answers | None]] = (
+    chosen_and_rejected,
+    list_of_answers,
+    numbered_answers,
+    replies_to_a_post,
+    chats_of_two_models,
+    ranked_answers,
+)
 
 
 def _read_prompt(fields: Fields) -> list[Message]:

@@ -65,33 +65,6 @@ def parse_records(
     raise ValueError(_refusal(file.name, bad, total))
 
 
-def text_of(where: str, record: Record, key: str, *, may_be_empty: bool = False) -> str:
-    """Return the stripped text under `key`; raises BadRecord if it is missing, not text, or empty."""
-    if key not in record:
-        raise BadRecord(where, f"{key!r} is missing, {key_names(record)}; add it, or correct the spelling of the key")
-    value = record[key]
-    if not isinstance(value, str):
-        raise BadRecord(where, f"{key!r} is {kind(value)}, expected text in quotes")
-    text = value.strip()
-    if not text and not may_be_empty:
-        raise BadRecord(where, f"{key!r} is empty; fill it in or remove the record")
-    return text
-
-
-def only_key(where: str, record: Record, keys: tuple[str, ...], formats: str) -> str:
-    """Return the one of `keys` that the record has.
-
-    Raises BadRecord if it has several, or none; the message for none quotes `formats`.
-    """
-    present = [key for key in keys if key in record]
-    if not present:
-        names = " or ".join(repr(key) for key in keys)
-        raise BadRecord(where, f"{names} is missing, {key_names(record)}; {formats}")
-    if len(present) > 1:
-        raise BadRecord(where, f"has both {present[0]!r} and {present[1]!r}; keep one of them")
-    return present[0]
-
-
 def kind(value: object) -> str:
     """The type of a parsed JSON value in words: "a list", "null", "a number"."""
     names = {str: "text", list: "a list", dict: "an object", bool: "true or false", type(None): "null"}

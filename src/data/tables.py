@@ -24,6 +24,8 @@ def read_csv(name: str, file: TextIO, *, tabs: bool = False) -> Iterator[Located
     """
     csv.field_size_limit(_LONGEST_CELL)
     first = next((line for line in file if line.strip()), "")
+    if first.lstrip().startswith("|"):
+        raise ValueError(f"{name} is a table of Markdown; write it as CSV, with commas and without a line of dashes")
     delimiter = "\t" if tabs else max(_DELIMITERS, key=first.count)
     rows = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
     try:

@@ -118,6 +118,9 @@ def test_flat_messages_are_joined_to_trees(tmp_path: Path) -> None:
         {"message_id": "1", "parent_id": None, "role": "prompter", "text": "q"},
     ]
     assert chats(tmp_path, *flat) == [["q?", "b"]]
+    loaded, notes = load(load_conversations, tmp_path, *flat, {**flat[0], "text": "z"}, flat[1])
+    assert [spoken(chat.messages) for chat in loaded] == [["q?", "b"]]
+    assert notes == ["left out 2 of 5 records: messages with the id of an earlier one (2)"]
     orphan = {"message_id": "5", "parent_id": "4", "role": "prompter", "text": "c"}
     its_reply = {"message_id": "6", "parent_id": "5", "role": "assistant", "text": "d"}
     loaded, notes = load(load_conversations, tmp_path, *flat, orphan, its_reply)
@@ -156,6 +159,9 @@ def test_flat_messages_are_joined_to_trees(tmp_path: Path) -> None:
         ({"instruction": "q", "output": "a â€œ"}, ["q?", "a â€œ"],
          "a text is UTF-8 that was read as Windows-1252; convert the original again"),
         ({"messages": [Q, {**A, "weight": 0.5}]}, ["q?", "a"], "a 'weight' other than 0 and 1 counts as 1"),
+        ({"messages": [Q, {**A, "mask": True}]}, ["q?", "a"], "'mask' in 'messages' is not read"),
+        ({"instruction": "q", "output": "a", "sample_weight": 0}, ["q?", "a"], "'sample_weight' is not read"),
+        ({"question": "q", "answers": ["a", "b"]}, ["q?", "a"], "of several 'answers', the first is read"),
         ({"instruction": "q", "output": 8}, ["q?", "8"], "'output' is a number, read as text"),
         ({"instruction": "q", "output": False}, ["q?", "false"], "'output' is true or false, read as text"),
     ],
@@ -168,7 +174,8 @@ def test_what_is_changed_or_not_read_is_reported_once(
     assert notes == [f"{note}, in 2 of 3 records"]
 
 
-NOT_LEARNED = [{"weight": 0}, {"weight": 0.0}, {"weight": "0"}, {"train": False}, {"Train": "false"}, {"loss": False}]
+NOT_LEARNED = [{"weight": 0}, {"weight": 0.0}, {"weight": "0"}, {"train": False}, {"Train": "false"}, {"loss": False},
+               {"loss_mask": 0}]  # fmt: skip
 
 
 @pytest.mark.parametrize("mark", NOT_LEARNED)
@@ -184,6 +191,8 @@ def test_an_answer_marked_as_not_to_be_learned_is_context(tmp_path: Path, mark: 
         *(({"instruction": "q", "output": "a", **mark}, "marked as not to be learned") for mark in NOT_LEARNED),
         ({"messages": [Q, {**A, "weight": 0}]}, "marked as not to be learned"),
         ({"prompt": "q", "completion": "a", "label": False}, "marked as not to be learned"),
+        ({"question": "q", "context": "m", "answers": {"text": [], "answer_start": []}}, "questions without an answer"),
+        ({"prompt": {"role": "prompter", "text": "q", "replies": []}}, "questions without an answer"),
         ({"messages": [Q, say("assistant", None, tool_calls=[{"id": "c"}]), say("tool", "t"), A]}, "tool calls"),
         ({"messages": [Q, say("assistant", None, function_call={"name": "f"})]}, "tool calls"),
         ({"conversations": [told("human", "q"), told("function_call", "f"), told("observation", "o")]}, "tool calls"),
@@ -230,6 +239,11 @@ CHOSEN, REJECTED = {"chosen": "a", "rejected": "r"}, {"chosen": [Q, A], "rejecte
         ({"chosen": "\n\nHuman: p\n\nAssistant: o\n\nHuman: q\n\nAssistant: a",
           "rejected": "\n\nHuman: p\n\nAssistant: o\n\nHuman: q\n\nAssistant: r"}, ["p?", "o", "q?"]),
         ({"prompt": "\n\nHuman: q\n\nAssistant:", "chosen": " a", "rejected": " r"}, ["q?"]),
+        ({"prompt": str([Q]), "chosen": json.dumps([A]), "rejected": str([R])}, ["q?"]),  # pandas' CSV
+        ({"history": "q", "human_ref_A": "a", "human_ref_B": "r", "labels": 1, "score_A": 9}, ["q?"]),
+        ({"history": "q", "human_ref_A": "r", "human_ref_B": "a", "labels": 0, "score_A": 3}, ["q?"]),
+        ({"conversation_a": [Q, R], "conversation_b": [Q, A], "winner": "model_b", "turn": 1}, ["q?"]),
+        ({"prompt": "q", "answers": [{"answer": "r", "rank": 2.0}, {"answer": "a", "rank": 1.0}]}, ["q?"]),
     ],
 )  # fmt: skip
 def test_published_preferences_are_read_without_loss(
@@ -238,6 +252,35 @@ def test_published_preferences_are_read_without_loss(
     [preference], notes = load(load_preferences, tmp_path, record)
     assert (spoken(preference.messages), preference.chosen, preference.rejected) == (prompt, "a", "r")
     assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("chats", "winner", "reason"),
+    [
+        (([Q, A], [Q, R]), "tie (bothbad)", "neither answer is better"),
+        (([Q, A, Q, A], [Q, R, Q, R]), "model_a", "the chats differ before their last answer"),
+    ],
+)
+def test_compared_chats_without_a_pair_are_left_out(
+    tmp_path: Path, chats: tuple[object, object], winner: str, reason: str
+) -> None:
+    record = {"conversation_a": chats[0], "conversation_b": chats[1], "winner": winner}
+    _, notes = load(load_preferences, tmp_path, record, REJECTED)
+    assert notes == [f"left out 1 of 2 records: {reason} (1)"]
+
+
+def test_the_best_and_the_worst_of_ranked_answers_are_a_pair(tmp_path: Path) -> None:
+    answers = [{"answer": text, "rank": rank} for rank, text in enumerate("abcr", start=1)]
+    [pair], notes = load(load_preferences, tmp_path, {"prompt": "q", "answers": answers})
+    assert (pair.chosen, pair.rejected) == ("a", "r")
+    assert notes == ["the answers between the best and the worst are not read, in 1 of 1 records"]
+
+
+@pytest.mark.parametrize(("good", "bad"), [(True, False), (1, 0), ("True", "False")])
+def test_labelled_chats_are_paired(tmp_path: Path, good: object, bad: object) -> None:
+    records = [{"messages": [Q, R], "label": bad}, {"messages": [Q, A], "label": good}]
+    [pair], notes = load(load_preferences, tmp_path, *records)
+    assert (spoken(pair.messages), pair.chosen, pair.rejected, notes) == (["q?"], "a", "r", [])
 
 
 def test_labelled_answers_are_paired_by_prompt(tmp_path: Path) -> None:
@@ -264,5 +307,5 @@ def test_every_record_in_the_readme_is_read(tmp_path: Path) -> None:
     loaded, notes = load(load_conversations, tmp_path, *map(json.loads, sft))
     assert len(loaded) == len(sft) and notes == []  # a task has two instances, and two flat messages are one tree
     pairs, notes = load(load_preferences, tmp_path, *map(json.loads, dpo))
-    assert len(pairs) == len(dpo) - 1 and notes == []
+    assert len(pairs) == len(dpo) - 2 and notes == []
     assert {(pair.chosen, pair.rejected) for pair in pairs} == {("Hello!", "No.")}

@@ -143,6 +143,13 @@ USER, ASSISTANT, SYSTEM = say("user", "Hi."), say("assistant", "Hello."), say("s
         ({"instruction": "a", "output": "<nooutput>"}, "'output' is '<nooutput>', which is no answer; fill it in or"),
         ({"instruction": "a", "output": "b", "image": "a.png"}, "has 'image', but the model reads only text"),
         ({"instruction": "a", "output": "b", "history": "c"}, "'history' is text, expected a list of messages"),
+        (
+            {"text": "[INST] a [/INST] b"},
+            "is written in another model's chat template ('[INST]'); convert it to chat 'm",
+        ),
+        ({"title": "a", "mapping": {"1": {}}}, "is a chat that ChatGPT exported, a graph of messages; write it as a"),
+        ({"question": "a", "answers": [{"text": "b"}]}, "'answers' is an object, expected text in quotes"),
+        ({"question": "a", "answers": {"b": 1}}, "'answers' holds no list of texts, expected [...] or {'text': [...]}"),
         ("Say hello.", "found text, expected an object with texts"),
         (["Say hello.", "Hello there."], "found a list, expected an object with texts"),
         (None, "found null, expected an object with texts"),

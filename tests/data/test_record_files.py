@@ -192,6 +192,15 @@ def test_a_malformed_record_is_one_bad_record(tmp_path: Path, name: str, text: s
     [
         ("", "x.json is empty; expected a JSON list of records or one JSON object per line"),
         (b"\xef\xbb\xbf \n", "x.json is empty; expected a JSON list"),
+        (
+            "Once upon",
+            "x.json holds no records: found 'Once upon', expected JSON objects {...}, or a table with the na",
+        ),
+        ("| a | b |\n|---|---|\n", "x.json is a table of Markdown; write it as CSV, with commas and"),
+        (
+            '{"a": 1},\n{"b": 2}',
+            "x.json line 1 column 9: malformed JSON (a comma too many: only a list in [ ] has commas",
+        ),
         ("[]", "x.json: the list is empty; expected at least one record"),
         ('{"data": []}', "x.json: the list is empty; expected at least one record"),
         ('"Say hello."', "x.json: found text, expected a list of records, or one JSON object per line"),
@@ -204,7 +213,6 @@ def test_a_malformed_record_is_one_bad_record(tmp_path: Path, name: str, text: s
         ('[{"a": "b",}]', "x.json line 1 column 12: malformed JSON (a comma too many), found '}]'; correct it"),
         ("// mine\n[{}]", "x.json line 1 column 1: malformed JSON (JSON has no comments), found '// mine'; correct it"),
         ("[{}] []", "x.json line 1 column 6: malformed JSON (Extra data), found '[]'; correct it"),
-        ("Say hello.", "x.json line 1 column 1: malformed JSON (Expecting value), found 'Say hello.'; correct it"),
         ("[" * 100_000, "x.json line 1 column 2: nested too deeply for a record of texts and lists of messages"),
         ("[" + "9" * 5000 + "]", "x.json line 1 column 2: a number is too long to read; shorten it or remove it"),
         (b"\xff[]", "x.json line 1 column 1: byte 0xff is not UTF-8; save the file as UTF-8"),

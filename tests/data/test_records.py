@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.data.records import BadRecord, Record, RecordFile, parse_records, text_of
+from src.data.records import BadRecord, Record, RecordFile, kind, parse_records
 
 
 def file_of(*values: object, bad: tuple[BadRecord, ...] = ()) -> RecordFile:
@@ -13,7 +13,12 @@ def file_of(*values: object, bad: tuple[BadRecord, ...] = ()) -> RecordFile:
 
 
 def output(where: str, record: Record) -> str:
-    return text_of(where, record, "output")
+    value = record["output"]
+    if not isinstance(value, str):
+        raise BadRecord(where, f"'output' is {kind(value)}, expected text in quotes")
+    if not value.strip():
+        raise BadRecord(where, "'output' is empty; fill it in or remove the record")
+    return value.strip()
 
 
 def refusal(file: RecordFile, *, skip_bad: bool = False) -> str:
