@@ -46,7 +46,10 @@ def strip_boilerplate(text: str) -> CleanText:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not any(hint in text for hint in _HINTS):
         return CleanText(text, 1.0)
-    books = _split_books(text)
+    marks = _marks(text)
+    if not marks and "<<" not in text:
+        return CleanText(text, 1.0)
+    books = _split_books(text, marks)
     bodies = [_strip_book(book) for book in books]
     if bodies == books:
         return CleanText(text, 1.0)
@@ -61,12 +64,17 @@ def strip_boilerplate(text: str) -> CleanText:
     return CleanText(body, kept, len(books))
 
 
-def _split_books(text: str) -> list[str]:
-    """Cut a text before every start marker that follows the end marker of another book."""
+def _marks(text: str) -> list[tuple[int, bool]]:
+    """(position, whether a book starts there) of all start and end markers, in order."""
     marks = [(mark.start(), True) for pattern in (_START, _SMALL_PRINT_END) for mark in pattern.finditer(text)]
     marks += [(mark.start(), False) for pattern in (_END, _OLD_FOOTER) for mark in pattern.finditer(text)]
+    return sorted(marks)
+
+
+def _split_books(text: str, marks: list[tuple[int, bool]]) -> list[str]:
+    """Cut a text before every start marker that follows the end marker of another book."""
     cuts, ended = [0], False
-    for position, is_start in sorted(marks):
+    for position, is_start in marks:
         if is_start and ended:
             cuts.append(position)
         ended = not is_start
@@ -74,7 +82,9 @@ def _split_books(text: str) -> list[str]:
 
 
 def _strip_book(text: str) -> str:
-    body = _LICENCE_INSIDE.sub("\n\n\n", _strip_footer(_strip_header(text)))
+    body = _strip_footer(_strip_header(text))
+    if "<<" in body:
+        body = _LICENCE_INSIDE.sub("\n\n\n", body)
     return text if body == text else _strip_credits(body)
 
 

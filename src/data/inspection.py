@@ -31,8 +31,8 @@ _HEADINGS = ("### Instruction:", "### Input:", "### Response:", "### Human:", "#
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f]")
 # UTF-8 that was read as Windows-1252: two bytes of an accented, Greek or Cyrillic letter, a quotation mark, an emoji,
 # a byte order mark, or a replacement character. Letters before a quotation mark are left out: they occur in words.
-_MOJIBAKE = re.compile("[ÂÃÎÏÐÑ][\xa1-\xaa\xac-\xba\xbc-\xbf]|â€|ðŸ|ï»¿|ï¿½")
-_MOJIBAKE_HINTS = "ÂÃÎÏÐÑâðï"
+# All alternatives begin with one set of letters, which Python's re finds four times as fast.
+_MOJIBAKE = re.compile("[ÂÃÎÏÐÑâðï](?:(?<=[ÂÃÎÏÐÑ])[\xa1-\xaa\xac-\xba\xbc-\xbf]|€|Ÿ|»¿|¿½)")
 _HTML = re.compile(
     r"</?(?:p|div|span|a|td|tr|li|ul|br|h[1-6]|body|head|script|table)\b[^<>]{0,300}>|&(?:amp|quot|nbsp|lt|gt|#\d+);",
     re.I,
@@ -118,9 +118,7 @@ def _times(n: int) -> str:
 
 def _mojibake(text: str) -> list[str]:
     """Sequences that occur in no language, but come from reading UTF-8 as Windows-1252."""
-    if text.isascii() or not any(hint in text for hint in _MOJIBAKE_HINTS):
-        return []
-    return _MOJIBAKE.findall(text)
+    return [] if text.isascii() else _MOJIBAKE.findall(text)
 
 
 def _special_tokens(text: str, documents: bool) -> Iterator[str]:
