@@ -1,13 +1,13 @@
 """Interfaces: what training and chat need from a tokenizer, and what the word tokenizer needs from its parts."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 
 @runtime_checkable
-class Encoding(Protocol):
+class Encoding(Hashable, Protocol):
     """The part of `tiktoken.Encoding` that this project uses. Any object with these members is accepted."""
 
     @property
