@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Hashable, Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -74,7 +74,7 @@ class Splitter(Protocol):
     def join(self, tokens: Iterable[str]) -> str: ...
 
 
-@lru_cache(maxsize=4)  # 50,257 tokens take 0.1 s, and a script needs the hash for each file that it opens
+@cache  # 50,257 tokens take 0.1 s, and a script needs the hash for each file that it opens
 def encoding_fingerprint(encoding: Encoding) -> str:
     """SHA-256 of the bytes of all tokens in order: equal if and only if two encodings decode every id alike."""
     digest = hashlib.sha256()
