@@ -169,7 +169,7 @@ def test_imports_follow_the_table() -> None:
         ("src.model.gpt", "from src.tokenizer.protocols.interfaces import Encoding", True),
         ("src.data.text", "def f():\n    from src.model.gpt import GPTModel", False),
         ("src.data.text", "from src import checkpoint", False),
-        ("src.data.text", "from src.data import files", True),
+        ("src.data.text", "from src.data import download", True),
         ("src.new", "from src.cli import flag", False),
         ("src.tokenizer.gpt2", "import torch.nn", False),
         ("src.tokenizer.stored", "from src.tokenizer.app.application import TokenizerApplication", False),

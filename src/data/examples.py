@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from src.data.batching import Example, shuffled, truncate
-from src.data.files import find_shipped
+from src.data.input_file import find_shipped
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import Message, headings, render_conversation

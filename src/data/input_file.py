@@ -70,6 +70,12 @@ def open_data(path: Path) -> Generator[io.BufferedReader, None, None]:
         )
 
 
+def find_shipped(path: Path) -> Path:
+    """Return the path of a file that comes with this project, also if the script was started from another folder."""
+    shipped = Path(__file__).resolve().parents[2] / path
+    return shipped if shipped.exists() and not path.exists() else path
+
+
 def refuse_other_formats(path: Path, start: bytes) -> None:
     """Raise ValueError if the first bytes of a file are those of an image, archive or other known format."""
     for signature, description in _OTHER_FORMATS.items():

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from src.data.chats import CHATS, EXAMPLE_CHAT, in_turns, is_chat, read_chat
 from src.data.fields import Fields, LeftOut, truth
-from src.data.files import find_shipped
 from src.data.grouping import LABELS, best_path, join_trees
+from src.data.input_file import find_shipped
 from src.data.inspection import notes_on_record
-from src.data.loading import load_records
 from src.data.prompts import Message
 from src.data.questions import (
     ANSWERS,
@@ -27,6 +26,7 @@ from src.data.questions import (
     read_question,
     read_system,
 )
+from src.data.record_files import load_records
 from src.data.records import BadRecord, kind
 from src.data.transcripts import split_transcript
 

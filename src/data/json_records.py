@@ -11,7 +11,7 @@ from functools import cache
 from itertools import chain
 from typing import Any, TextIO
 
-from src.data.json_shapes import records_in
+from src.data.json_containers import records_in
 from src.data.records import BadRecord, Located, Record, broken_character, kind
 
 _TOO_DEEP = "nested too deeply for a record of texts and lists of messages"

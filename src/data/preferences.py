@@ -10,13 +10,13 @@ from pathlib import Path
 
 from src.data.chats import CHATS, in_turns, is_chat, read_chat, read_message
 from src.data.fields import Fields, LeftOut, as_number
-from src.data.files import find_shipped
 from src.data.grouping import join_labelled_answers
+from src.data.input_file import find_shipped
 from src.data.inspection import notes_on_record
 from src.data.instructions import NOT_LEARNED, chat_key, read_prompt
-from src.data.loading import load_records
 from src.data.prompts import Message
 from src.data.questions import ANSWERS, INPUTS, QUESTIONS, SYSTEMS, question_key, read_system
+from src.data.record_files import load_records
 from src.data.records import BadRecord
 from src.data.transcripts import split_transcript
 

@@ -1,15 +1,24 @@
-"""Read records: JSON, JSONL, CSV, TSV or Parquet, from a file, compressed or not, a pipe, or a data set on the hub."""
+"""Load records from JSON, JSONL, CSV, TSV or Parquet: a file, compressed or not, a pipe, or a data set on the hub.
+
+`read_records` finds the records. `load_records` turns each into an example, and reports once what was not used.
+"""
 
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from io import BytesIO, FileIO, TextIOWrapper
 from pathlib import Path
+from typing import TypeVar
 
+from src.data.fields import Fields, LeftOut
 from src.data.hub_dataset import download_dataset, parse_dataset_id
 from src.data.input_file import PARQUET, START_BYTES, open_data, refuse_other_formats, refuse_web_page, text_encoding
 from src.data.json_records import read_json
-from src.data.records import BadRecord, Located, RecordFile
+from src.data.records import BadRecord, Located, RecordFile, parse_records
 from src.data.tables import read_csv, read_parquet
+
+Result = TypeVar("Result")
 
 _JSON_LINES, _CSV, _TABS = {".jsonl", ".ndjson"}, {".csv"}, {".tsv", ".tab"}
 _HEADER = re.compile(r'\W{0,3}"?[A-Za-z_][\w .-]{0,40}"?(?:[,;\t|]"?[\w .-]{0,40}"?)+\s*')
@@ -45,6 +54,49 @@ def read_records(source: str | Path, *, notify: Callable[[str], None] = print) -
     if not records.records and not records.bad:
         raise ValueError(f"{source} has no records; expected at least one")
     return records
+
+
+def load_records(
+    path: Path,
+    read: Callable[[Fields], Result],
+    join: Callable[[Sequence[Located]], tuple[list[Located], Counter[str]]],
+    *,
+    skip_bad: bool,
+    notify: Callable[[str], None],
+) -> list[tuple[str, Result]]:
+    """Return `(where, read(fields))` of every record that can be used.
+
+    join: joins records that belong together, and counts those without a counterpart by reason.
+    `notify` gets one line for each thing that was not read or changed, and one for the records that were left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file has bad records, unless `skip_bad`; or no record is left.
+    """
+    file = read_records(path, notify=notify)
+    records, left_out = join(file.records)
+    notes: Counter[str] = Counter()
+
+    def parse(where: str, record: dict) -> tuple[str, Result] | None:
+        fields = Fields(where, record)
+        try:
+            result = read(fields)
+        except LeftOut as reason:
+            left_out[str(reason)] += 1
+            return None
+        notes.update(list(fields.found.notes))
+        return where, result
+
+    parsed = parse_records(parse, replace(file, records=records), skip_bad=skip_bad, notify=notify)
+    loaded = [result for result in parsed if result is not None]
+    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in left_out.most_common())
+    if not loaded:
+        raise ValueError(f"{path}: none of its {len(file.records):,} records can be learned: {reasons}")
+    if left_out:
+        notify(f"note: {path}: left out {left_out.total():,} of {len(file.records):,} records: {reasons}")
+    for text, count in notes.items():
+        notify(f"note: {path}: {text}, in {count:,} of {len(records):,} records")
+    return loaded
 
 
 def _read_file(name: str, path: Path, notify: Callable[[str], None]) -> Iterator[Located | BadRecord]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from src.common.atomic_file import atomic_write
 from src.common.disk import format_bytes
-from src.data.files import download_file, find_shipped
+from src.data.download import download_file
 from src.data.gutenberg import has_end_marker, strip_boilerplate
+from src.data.input_file import find_shipped
 from src.data.text_files import read_text
 
 SHAKESPEARE_PATH = Path("Data/The Project The Complete Works of William Shakespeare by William Shakespeare.txt")

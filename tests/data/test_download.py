@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from src.common import disk
-from src.data import files
-from src.data.files import download_file
+from src.data import download
+from src.data.download import download_file
 
 BODY = b"Shall I compare thee to a summer's day?\n" * 500
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -153,7 +153,7 @@ def test_transient_errors_are_retried_with_growing_pauses(
     server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses_s: list[float] = []
-    monkeypatch.setattr(files.time, "sleep", pauses_s.append)
+    monkeypatch.setattr(download.time, "sleep", pauses_s.append)
     server.answers = [answer(status=503), answer(BODY[:5000], stated=len(BODY)), answer()]
     lines = quick_download(server.url, target, retries=2)
     assert target.read_bytes() == BODY
@@ -163,7 +163,7 @@ def test_transient_errors_are_retried_with_growing_pauses(
 
 def test_an_unreachable_host_is_not_retried(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(files.time, "sleep", lambda _: pytest.fail("retried"))
+    monkeypatch.setattr(download.time, "sleep", lambda _: pytest.fail("retried"))
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, but nothing listens
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/text.txt"
@@ -187,7 +187,7 @@ def test_a_download_checks_the_free_disk_space_first(
         free = len(BODY) - 1
 
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: Usage)
-    monkeypatch.setattr(files, "atomic_write", lambda path: pytest.fail("written"))
+    monkeypatch.setattr(download, "atomic_write", lambda path: pytest.fail("written"))
     server.answers = [answer()]
     with pytest.raises(OSError, match=r"text\.txt needs 20\.0 kB, but .* only 20\.0 kB free; make room there"):
         quick_download(server.url, target)

@@ -21,12 +21,6 @@ class _TransientError(OSError):
     """A failed download that may succeed on the next try."""
 
 
-def find_shipped(path: Path) -> Path:
-    """Return the path of a file that comes with this project, also if the script was started from another folder."""
-    shipped = Path(__file__).resolve().parents[2] / path
-    return shipped if shipped.exists() and not path.exists() else path
-
-
 def download_file(
     url: str,
     path: Path,
