@@ -59,15 +59,24 @@ class Child:
         return self._code
 
 
+def _act_on_signals() -> None:
+    """Handle signals as a program started at a terminal does: one started in the background ignores some."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def _run(work: Callable[[], int], output: Path | str) -> int:
     """Run `work` in the child; returns its exit code."""
     try:
+        _act_on_signals()
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for stream in (1, 2):
             os.dup2(file, stream)
         code = work()
     except SystemExit as end:
         code = int(end.code or 0)
+    except KeyboardInterrupt:
+        code = 130
     except BaseException:
         traceback.print_exc()
         code = 70

@@ -69,8 +69,10 @@ def hugging_face_files(file: Path, model: GPTModel) -> tuple[dict[str, Any], byt
     """A config.json, and the bytes of a model.safetensors."""
     state = {n: t.T if n.endswith(IN_OUT) else t for n, t in model.state_dict().items()}
     save_file({f"transformer.{name}": tensor.contiguous() for name, tensor in state.items()}, file)
-    size = {"vocab_size": model.config.vocab_size, "n_positions": 8, "n_embd": 4, "n_head": 1, "n_layer": 1}
-    return {"model_type": "gpt2", "activation_function": "gelu_new", **size}, file.read_bytes()
+    c = model.config
+    size = {"n_positions": c.context_length, "n_embd": c.d_model, "n_head": c.n_heads, "n_layer": c.n_layers}
+    config = {"model_type": "gpt2", "activation_function": "gelu_new", "vocab_size": c.vocab_size, **size}
+    return config, file.read_bytes()
 
 
 def saved_memory(file: Path, sentences: Iterable[str]) -> bytes:

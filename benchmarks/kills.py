@@ -24,8 +24,10 @@ from typing import Any
 import torch
 
 from benchmarks.fork import POLL_S, Child, prepare
+from benchmarks.fuzz_files import hugging_face_files
 from src.checkpoint import BEST, LATEST, load_model, read_checkpoint
 from src.cli import flag, parse
+from src.model.gpt import GPTModel
 from src.program import DONE, INTERRUPTED, run_script
 
 SIGNALS = ("SIGKILL",) * 6 + ("SIGTERM", "SIGHUP", "SIGINT", "SIGINT")
@@ -157,7 +159,8 @@ def _saved_weights(folder: Path) -> Iterator[Mapping[str, torch.Tensor]]:
 def _wait_for_save(child: Child, where: Path, skipped: int) -> None:
     """Wait until a run writes a temporary file, after as many others as `skipped`, or until it ends."""
     seen: set[str] = set()
-    while child.poll() is None and len(seen) <= skipped:
+    end = time.monotonic() + LIMIT_S
+    while child.poll() is None and len(seen) <= skipped and time.monotonic() < end:
         for folder in (where / "out", where / "logs", where / "checkpoints"):
             if folder.is_dir():
                 seen.update(name for name in os.listdir(folder) if name.endswith(".tmp"))
@@ -207,10 +210,12 @@ def stages(folder: Path) -> Iterator[Expected]:
 
 
 def _save_gpt2(folder: Path) -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
+    """A GPT-2 with random weights, as the Hugging Face hub stores it."""
     torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config(n_positions=64, n_embd=8, n_layer=1, n_head=2)).save_pretrained(folder)
+    size = {"vocab_size": 50257, "context_length": 64, "d_model": 8, "n_heads": 2, "n_layers": 1}
+    folder.mkdir()
+    config, _ = hugging_face_files(folder / "model.safetensors", GPTModel(size))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def _shrink_models() -> None:
@@ -236,6 +241,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             where = Path(folder) / f"trial-{trials}"
             campaign.trial(expected, where)
             shutil.rmtree(where)
+            if trials % 100 == 0:
+                print(f"{campaign.sent.total()} signals, {trials} runs so far", flush=True)
     for name, count in sorted(campaign.sent.items()):
         print(f"{name:<28}{count:6}")
     seconds = time.monotonic() - start
