@@ -45,6 +45,23 @@ def test_chunked_cross_entropy_equals_torch(monkeypatch: pytest.MonkeyPatch, row
     torch.testing.assert_close(torch.autograd.grad(3 * loss, (hidden, weight)), expected_gradients)
 
 
+def test_chunked_cross_entropy_needs_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tied_head, "CHUNK_ROWS", 2)
+    hidden, weight, targets = torch.randn(7, 16), torch.randn(61, 16), torch.randint(61, (7,))
+    expected = F.cross_entropy(hidden @ weight.T, targets, reduction="sum")
+    torch.testing.assert_close(linear_cross_entropy(hidden, weight, targets), expected)
+
+
+def test_the_softmax_of_half_precision_logits_is_in_float32() -> None:
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(9, 16), torch.randn(61, 16), torch.randint(61, (9,))
+    expected = F.cross_entropy((hidden.bfloat16() @ weight.bfloat16().T).float(), targets, reduction="sum")
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = linear_cross_entropy(hidden, weight, targets)
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-6)
+    assert abs(loss - F.cross_entropy(hidden @ weight.T, targets, reduction="sum")) > 1e-3  # bf16 was used
+
+
 def test_chunked_cross_entropy_matches_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tied_head, "CHUNK_ROWS", 2)
     hidden, weight = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (5, 7))
