@@ -1,5 +1,6 @@
 """Load the model in a checkpoint, a Hugging Face folder or a weights file, with its metadata and its tokenizer."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def _load_weights(path: Path, device: torch.device | str) -> tuple[GPTModel, dic
 
 
 def _encoding_of_weights(path: Path, vocab_size: int) -> Encoding:
-    """The tokenizer in the folder of Hugging Face weights. GPT-2's if there is none.
+    """The tokenizer in the folder of Hugging Face weights. GPT-2's if there is none, with a note.
 
     Raises ValueError if it cannot be used, or if the model has many more ids than the tokenizer.
     """
@@ -72,6 +73,8 @@ def _encoding_of_weights(path: Path, vocab_size: int) -> Encoding:
             f"{path} has {vocab_size} token ids and {whose} tokenizer has {found.n_vocab}: "
             "it was trained with another tokenizer, so its output would be nonsense"
         )
+    if encoding is None and path.is_dir():
+        print(f"{path} has no tokenizer files: assuming GPT-2's", file=sys.stderr)
     return found
 
 

@@ -4,6 +4,7 @@ A file is recognised by its first bytes, because people rename files and browser
 """
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -70,9 +71,16 @@ def foreign_folder(folder: Path) -> str | None:
     if (folder / "flax_model.msgpack").is_file():
         return f"a Flax model; {_LOAD}({str(folder)!r}, from_flax=True){_SAVE} with transformers before version 5"
     for pattern, what in (("*.gguf", "GGUF"), ("*.onnx", "ONNX"), ("*.safetensors", ""), ("*.bin", ""), ("*.pt*", "")):
-        if found := sorted(folder.glob(pattern)):
+        if found := sorted(path for path in folder.glob(pattern) if path.is_file()):
+            if is_part(found[0]):
+                return f"a folder with {found[0].name}, a part of a model; download the model's *.index.json as well"
             return f"a folder with {what or 'the file'} {found[0].name}; pass that file: {found[0]}"
     return None
+
+
+def is_part(file: Path) -> bool:
+    """Whether a file is one of the parts of a model, such as model-00001-of-00002.safetensors."""
+    return re.search(r"-\d+-of-\d+\.", file.name) is not None
 
 
 def _adapter(folder: Path) -> str:

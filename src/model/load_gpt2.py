@@ -15,6 +15,7 @@ from torch import Tensor
 from src.common.checks import is_count
 from src.common.json_file import read_json_object
 from src.model.config import GPTConfig
+from src.model.foreign import is_part
 from src.model.gpt import GPTModel
 from src.model.hub import CONFIG_FILE, download_model, find_weight_files
 from src.model.loading import model_to_fill
@@ -149,6 +150,8 @@ def find_weights(name_or_path: str | Path, cache: str | Path | None = None) -> P
         return download_model(HUB_IDS[name], cache)
     path = Path(name).expanduser()
     if name and (path.is_file() or path.is_dir()):
+        if path.is_file() and is_part(path):
+            raise ValueError(f"{path} is a part of a model; pass its folder, {path.parent}")
         return path
     if isinstance(name_or_path, Path) or path.suffix in FILE_SUFFIXES or (name and path.exists()):
         raise FileNotFoundError(f"{path} not found; expected a Hugging Face folder or weights file")
@@ -184,7 +187,7 @@ def _config_from_shapes(path: Path, tensors: Mapping[str, Tensor]) -> GPTConfig:
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"{path} has no {CONFIG_FILE} next to it, and its tensors are not those of a GPT-2; "
-            f"expected wte.weight, wpe.weight, ..., found {', '.join(list(shapes)[:2])}"
+            f"expected wte.weight, wpe.weight, ..., found {', '.join(list(shapes)[:2]) or 'none'}"
         ) from error
     if d_model % _HEAD_SIZE:
         raise ValueError(

@@ -108,7 +108,7 @@ def _unpickle(path: Path, zipped: bool) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} contains a {type(content).__name__}; expected a dict of tensors")
     if str(content.get("format")).startswith(_OURS):
-        raise ValueError(f"{path} is a checkpoint of this project; load it with src.checkpoint.load_model")
+        raise ValueError(f"{path} is a checkpoint of this project; rename it to {path.stem}.pt")
     return content
 
 

@@ -15,6 +15,7 @@ from src.tokenizer.protocols.interfaces import Encoding
 _SETTINGS, _SPECIAL, _CONFIG = "tokenizer_config.json", "special_tokens_map.json", "config.json"
 _FAST, _VOCABULARY, _MERGES, _ADDED = "tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json"
 _OTHER_KINDS = ("vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
 _UNSUPPORTED_MODEL_OPTIONS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
 
 
@@ -42,14 +43,17 @@ class _Vocabulary:
 def read_folder_encoding(folder: Path) -> Encoding | None:
     """The tokenizer of a Hugging Face folder: GPT-2's if it is the same, otherwise a BytePairEncoding.
 
-    None if the folder has no vocabulary. Raises ValueError naming the file if this project cannot reproduce its ids.
+    None if the folder has no tokenizer. Raises ValueError naming the file if this project cannot reproduce its ids.
     """
-    file = next((folder / name for name in (_FAST, _VOCABULARY, *_OTHER_KINDS) if (folder / name).is_file()), None)
+    names = (_FAST, _VOCABULARY, *_OTHER_KINDS, _MERGES, _SETTINGS)
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
     if file is None:
         return None
     try:
         if file.name in _OTHER_KINDS:
             raise VocabularyError("it is of another kind than GPT-2's")
+        if file.name == _SETTINGS and read_json_object(file).get("tokenizer_class", _CLASSES[0]) in _CLASSES:
+            return None
         vocabulary = _read_fast(file) if file.name == _FAST else _read_slow(folder)
         return _encoding(vocabulary, _end_of_text_names(folder), read_json_object(folder / _CONFIG))
     except (VocabularyError, KeyError, TypeError, AttributeError) as error:
@@ -100,8 +104,9 @@ def _read_fast(file: Path) -> _Vocabulary:
 
 
 def _read_slow(folder: Path) -> _Vocabulary:
-    if not (folder / _MERGES).is_file():
-        raise VocabularyError(f"{_MERGES} is missing")
+    for name in (_VOCABULARY, _MERGES):
+        if not (folder / name).is_file():
+            raise VocabularyError(f"{name} is missing")
     merges = _merges((folder / _MERGES).read_bytes())
     vocabulary = _Vocabulary(read_json_object(folder / _VOCABULARY), merges)
     settings = _optional(folder / _SETTINGS)
@@ -137,6 +142,9 @@ def _encoding(vocabulary: _Vocabulary, end_names: Iterator[str], config: Mapping
             ranks[token] = id_
         else:  # nothing merges to it, so no text encodes to it
             special[text] = id_
+    unreachable = len(special) - len(vocabulary.special)
+    if unreachable > 16 + len(vocabulary.ids) // 100:  # more than a vocabulary has of special tokens
+        raise VocabularyError(f"no merge makes {unreachable} of its tokens, so merges are missing")
     added = {text: id_ for text, id_ in vocabulary.added.items() if text not in special}
     ends = [special[name] for name in end_names if name in special]
     end = next((id_ for id_ in (*ends, config.get("eos_token_id")) if id_ in special.values()), None)

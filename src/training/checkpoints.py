@@ -1,6 +1,7 @@
 """The checkpoints of a run: best_model.pt, latest_model.pt, and the recent saves that --keep asks for."""
 
 import filecmp
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import torch
 
 from src.checkpoint import BEST, LATEST, read_checkpoint, save_checkpoint, weights_sha256
 from src.common.atomic_file import atomic_write
+from src.common.checks import is_number
 from src.common.disk import require_free_space
 from src.data.batching import Batch
 from src.model.config import GPTConfig
@@ -66,16 +68,20 @@ class RunCheckpoints:
 
     run: TrainingRun
     owns_latest: bool  # whether latest_model.pt is from this run, not from an earlier one
-    owns_best: bool
+    best_loss: float | None  # of best_model.pt; None if it is not from this run
 
     def save_best(self, progress: Progress) -> None:
-        """Save the weights. An earlier run's best model gets another name, and stays in place until they are saved."""
-        best = self.run.flags.out / BEST
-        kept = None if self.owns_best or not best.is_file() else set_aside(best)
+        """Save the weights. An earlier run's best model gets another name, and stays in place until they are saved.
+
+        So does a better model of this run, which is there if someone put an older latest_model.pt back.
+        """
+        best, whose = self.run.flags.out / BEST, "an earlier run" if self.best_loss is None else "a later step"
+        replaced = best.is_file() and (self.best_loss is None or progress.best_loss > self.best_loss)
+        kept = set_aside(best) if replaced else None
         save_checkpoint(best, self._shared_content(progress))
-        self.owns_best = True
+        self.best_loss = progress.best_loss
         if kept:
-            print(f"{best}: the best model of an earlier run is now {kept.name}")
+            print(f"{best}: the best model of {whose} is now {kept.name}")
 
     def save_latest(self, progress: Progress) -> None:
         """Save everything that an exact resume needs, and a copy if --keep asks for it."""
@@ -103,8 +109,7 @@ class RunCheckpoints:
         """Keep latest_model.pt as step-STEP-RUN.pt, and delete all but the most recent of this run's such files."""
         out, run_id = self.run.flags.out, self.run.run_id
         copy = out / f"step-{step:06}-{run_id}.pt"
-        copy.unlink(missing_ok=True)  # from before this run was resumed at an earlier step
-        _link_or_copy(out / LATEST, copy)
+        _copy(out / LATEST, copy)  # no link: to go back, people copy a save over latest_model.pt
         saves = sorted(out.glob(f"step-*-{run_id}.pt"), key=lambda path: (path.stat().st_mtime_ns, path.name))
         for old in saves[: -self.run.flags.keep]:
             old.unlink()
@@ -130,13 +135,19 @@ class RunCheckpoints:
         }
 
 
-def is_from_run(best: Path, run_id: str, best_step: int) -> bool:
-    """Whether a best_model.pt was saved by the run. Earlier versions saved no run id; then best_step decides."""
+def loss_of_best(best: Path, run_id: str, best_step: int) -> float | None:
+    """The loss of the run's best_model.pt. None if it is missing, damaged, or from another run.
+
+    Earlier versions saved no run id; then best_step decides.
+    """
     try:
-        found = read_checkpoint(best, mapped=True, without=("model",)).get("run_id", "")
+        content = read_checkpoint(best, mapped=True)
     except (ValueError, OSError):
-        return False
-    return bool(found == run_id and (run_id or best_step))
+        return None
+    if content.get("run_id", "") != run_id or not (run_id or best_step):
+        return None
+    loss = content.get("best_loss")
+    return loss if is_number(loss) else math.inf
 
 
 def set_aside(path: Path) -> Path:
@@ -172,6 +183,10 @@ def _link_or_copy(source: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        require_free_space(target, source.stat().st_size, "nothing was overwritten")
-        with open(source, "rb") as content, atomic_write(target) as file:
-            shutil.copyfileobj(content, file)
+        _copy(source, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    require_free_space(target, source.stat().st_size, "nothing was overwritten")
+    with open(source, "rb") as content, atomic_write(target) as file:
+        shutil.copyfileobj(content, file)

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from filelock import lock_descriptor
 
+from src.checkpoint import BEST, LATEST
 from src.common.atomic_file import remove_stale_temporaries
 
 LOCK = ".lock"
@@ -30,11 +31,19 @@ def claimed(out: Path, stage: str) -> Iterator[None]:
             other = _holder(lock)
             raise OSError(f"--out {out} is in use by another run{other}; wait until it ends, or pass another --out")
         _write_holder(lock, out, stage)
+        _refuse_folders_as_checkpoints(out)
         remove_stale_temporaries(out)
         try:
             yield
         finally:
             _remove_if_unused(out, new_folders)
+
+
+def _refuse_folders_as_checkpoints(out: Path) -> None:
+    """Raise OSError if a folder is in the place of a checkpoint: better now than at the first save."""
+    for name in (BEST, LATEST):
+        if (out / name).is_dir():
+            raise IsADirectoryError(f"{out / name} is a folder; move it, or pass another --out")
 
 
 def _open_lock(out: Path) -> BinaryIO:

@@ -39,7 +39,7 @@ def find_saved_run(
     if not saved.finished:  # nor trained: there is nothing to say about it
         return None, ""
     return None, (
-        f"{found}, so training starts over. Its best model will be kept as best_model.previous.pt. "
+        f"{found}, so training starts over. Its best model will be kept, under another name. "
         "To train it longer instead, pass its settings and more --max-steps. Another --out keeps both."
     )
 

@@ -16,7 +16,7 @@ from src.common.messages import shown_command
 from src.model.gpt import GPTModel
 from src.program import DONE, INTERRUPTED
 from src.runtime import Runtime, keep_freed_memory
-from src.training.checkpoints import RunCheckpoints, is_from_run, plain_settings, refuse_folder_of_base, run_identity
+from src.training.checkpoints import RunCheckpoints, loss_of_best, plain_settings, refuse_folder_of_base, run_identity
 from src.training.flags import TrainingFlags
 from src.training.loop import Ending, divergence_advice, ending, train
 from src.training.optim import make_optimizer
@@ -96,13 +96,14 @@ def _require_room(model: GPTModel, out: Path) -> None:
 def _run_checkpoints(run: TrainingRun, progress: Progress) -> RunCheckpoints:
     """The checkpoints of the run. A resumed run whose best model is gone looks for a new one."""
     best = run.flags.out / BEST
-    owns_best = run.resumed and is_from_run(best, run.run_id, progress.best_step)
-    if progress.best_step and not owns_best:
+    best_loss = loss_of_best(best, run.run_id, progress.best_step) if run.resumed else None
+    if progress.best_step and best_loss is None:
+        problem = f"{best}: missing, damaged, or from another run"
         if progress.is_complete(run.schedule):
-            raise ValueError(f"{best}: missing, or from another run, and this run is finished; --no-resume starts over")
-        print(f"{best}: missing, or from another run; the next evaluation saves a new one")
+            raise ValueError(f"{problem}, and this run is finished; --no-resume starts over")
+        print(f"{problem}; the next evaluation saves a new one")
         progress.best_loss, progress.best_step = math.inf, 0
-    return RunCheckpoints(run, owns_latest=run.resumed, owns_best=owns_best)
+    return RunCheckpoints(run, owns_latest=run.resumed, best_loss=best_loss)
 
 
 def _print_summary(run: TrainingRun, progress: Progress, reporter: Reporter) -> None:

@@ -718,3 +718,9 @@ def test_load_model_maps_the_weights_into_memory(best: Path, monkeypatch) -> Non
     monkeypatch.setattr(torch, "load", lambda *a, **k: (seen.append(k), load(*a, **k))[1])
     load_model(best)
     assert seen == [{"map_location": "cpu", "weights_only": True, "mmap": os.name != "nt"}]
+
+
+def test_a_folder_without_a_tokenizer_is_read_as_gpt2s_with_a_note(tmp_path: Path, capsys) -> None:
+    hugging_face_folder(tmp_path, vocab_size=50257)
+    assert load_base(str(tmp_path)).encoding is load_gpt2_encoding()
+    assert capsys.readouterr().err == f"{tmp_path} has no tokenizer files: assuming GPT-2's\n"

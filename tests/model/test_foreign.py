@@ -146,6 +146,7 @@ FOREIGN_FOLDERS: dict[str, tuple[dict[str, str], str]] = {
     "openai's files": ({"hparams.json": "{}", "model.ckpt.index": ""}, "is a TensorFlow model; convert it"),
     "flax": ({"flax_model.msgpack": "", "config.json": "{}"}, "is a Flax model"),
     "gguf": ({"a.gguf": ""}, "is a folder with GGUF a.gguf; pass that file"),
+    "a part": ({"model-00001-of-00002.safetensors": ""}, "is a folder with model-00001-of-00002.safetensors, a part"),
     "nanogpt's out": ({"ckpt.pt": ""}, "is a folder with the file ckpt.pt; pass that file"),
 }
 

@@ -96,8 +96,11 @@ def test_name_prefixes_are_ignored(folder: Path, hf_model: GPT2LMHeadModel, pref
 
 def test_sharded_safetensors_are_combined(hf_model: GPT2LMHeadModel, tmp_path: Path) -> None:
     hf_model.save_pretrained(tmp_path, max_shard_size="100KB")
-    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    parts = sorted(tmp_path.glob("*.safetensors"))
+    assert len(parts) > 2
     assert_same_logits(tmp_path, hf_model)
+    with pytest.raises(ValueError, match=f"{parts[0].name} is a part of a model; pass its folder, "):
+        load_gpt2(parts[0])
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -163,3 +163,32 @@ def test_a_vocabulary_of_another_kind_is_refused(tmp_path: Path, name: str) -> N
     (tmp_path / name).write_text("[PAD]\n", encoding="utf-8")
     with pytest.raises(ValueError, match=f"{name}: this tokenizer cannot be used .it is of another kind than GPT-2's"):
         read_folder_encoding(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "vocab.json").unlink(), "merges.txt: .*vocab.json is missing"),
+        (lambda folder: cut(folder / "merges.txt", 9), "vocab.json: .*no merge makes [0-9]+ of its tokens, so"),
+        (lambda folder: only_settings(folder, "BertTokenizer"), "tokenizer_config.json: .*vocab.json is missing"),
+    ],
+)
+def test_an_incomplete_tokenizer_is_refused(tmp_path: Path, change: Callable[[Path], None], message: str) -> None:
+    change(write(tmp_path, trained(560), slow=True))
+    with pytest.raises(ValueError, match=message):
+        read_folder_encoding(tmp_path)
+
+
+def test_settings_of_gpt2s_tokenizer_alone_are_no_tokenizer(tmp_path: Path) -> None:
+    only_settings(tmp_path, "GPT2TokenizerFast")
+    assert read_folder_encoding(tmp_path) is None
+
+
+def cut(file: Path, lines: int) -> None:
+    file.write_text("\n".join(file.read_text(encoding="utf-8").split("\n")[:lines]), encoding="utf-8")
+
+
+def only_settings(folder: Path, name: str) -> None:
+    for file in ("vocab.json", "merges.txt"):
+        (folder / file).unlink(missing_ok=True)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}), encoding="utf-8")

@@ -161,8 +161,36 @@ def test_a_lost_best_model_is_not_reported_as_saved(tmp_path: Path, capsys: pyte
     best = tmp_path / "out/best_model.pt"
     run(flags(tmp_path, max_steps=2))
     best.unlink()
-    with pytest.raises(ValueError, match=r"best_model.pt: missing, or from another run, and this run is finished"):
+    with pytest.raises(
+        ValueError, match=r"best_model.pt: missing, damaged, or from another run, and this run is finished"
+    ):
         run(flags(tmp_path, max_steps=2))
     assert run(flags(tmp_path, max_steps=4))[0] == 0
-    assert "best_model.pt: missing, or from another run; the next evaluation saves a new one" in capsys.readouterr().out
+    assert (
+        "best_model.pt: missing, damaged, or from another run; the next evaluation saves a new one"
+        in capsys.readouterr().out
+    )
     assert read_checkpoint(best)["step"] == 4
+
+
+def test_a_damaged_best_model_is_noticed_on_resume(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(flags(tmp_path, max_steps=2))
+    best = tmp_path / "out/best_model.pt"
+    content = bytearray(best.read_bytes())
+    content[len(content) // 2] ^= 1
+    best.write_bytes(content)
+    with pytest.raises(ValueError, match=r"best_model.pt: missing, damaged, .* this run is finished"):
+        run(flags(tmp_path, max_steps=2))
+    assert run(flags(tmp_path, max_steps=4))[0] == 0
+    assert "damaged, or from another run; the next evaluation saves a new one" in capsys.readouterr().out
+
+
+def test_going_back_to_an_earlier_save_loses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(flags(tmp_path, eval_every=2, keep=5))
+    saves = sorted((tmp_path / "out").glob("step-*.pt"))
+    newest, best = saves[-1].read_bytes(), (tmp_path / "out/best_model.pt").read_bytes()
+    (tmp_path / "out/latest_model.pt").write_bytes(saves[0].read_bytes())  # as `cp` does
+    assert saves[-1].read_bytes() == newest
+    assert run(flags(tmp_path, eval_every=2, max_steps=4))[0] == 0
+    assert (tmp_path / "out/best_model.previous.pt").read_bytes() == best
+    assert "best_model.pt: the best model of a later step is now best_model.previous.pt" in capsys.readouterr().out

@@ -113,3 +113,10 @@ def test_a_run_that_saves_nothing_leaves_no_folder(tmp_path: Path) -> None:
     with claimed(tmp_path / "new" / "run", "sft"):
         (tmp_path / "new" / "run" / "model").touch()
     assert sorted(os.listdir(tmp_path / "new" / "run")) == [LOCK, "model"]
+
+
+@pytest.mark.parametrize("name", ["best_model.pt", "latest_model.pt"])
+def test_a_folder_in_the_place_of_a_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(OSError, match=f"{name} is a folder; move it, or pass another --out"), claimed(tmp_path, "sft"):
+        pytest.fail("claimed")

@@ -82,7 +82,7 @@ def test_other_settings_start_over_and_say_so_first(tmp_path: Path, capsys: pyte
     output = capsys.readouterr().out
     notice = (
         "a finished run with other settings (max_lr 0.01 in the file, 0.02 now, weight_decay 0.1 in the file, 0.0 now),"
-        " so training starts over. Its best model will be kept as best_model.previous.pt."
+        " so training starts over. Its best model will be kept, under another name."
     )
     assert output.index(notice) < output.index("eval      0/4")
 
