@@ -100,9 +100,10 @@ def read_message(fields: Fields) -> Message:
         raise fields.error(f"unknown role {speaker[:30]!r}, expected 'system', 'user' or 'assistant'")
     fields.refuse_media()
     text = read_content(fields, fields.first(_CONTENT_KEYS) or "content", may_be_empty=role == "system")
-    if role != "assistant":
-        return Message(role, text, read_material(fields, INPUTS) if role == "user" else "")
-    return Message(role, text, supervised=fields.is_learned())
+    is_learned = fields.is_learned()  # read for every role: ShareGPT's users have a weight of 0
+    if role == "assistant":
+        return Message(role, text, supervised=is_learned)
+    return Message(role, text, read_material(fields, INPUTS) if role == "user" else "")
 
 
 def in_turns(messages: Sequence[Message], note: Callable[[str], None]) -> list[Message]:

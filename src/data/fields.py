@@ -27,7 +27,9 @@ _BOOKKEEPING_ENDINGS = (
 )  # fmt: skip
 _OTHER_MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _WEIGHTS = ("weight", "train", "training", "trainable", "loss", "loss_mask")  # of a message or a record
-_WORDS_OF_WEIGHTS = ("ignore", "learn", "loss", "mask", "skip", "train", "weight")  # their numbers are reported too
+# Numbers and booleans are bookkeeping too, unless one of these words is in their key.
+_VERDICTS = ("correct", "ignore", "label", "learn", "loss", "mask", "skip", "train", "weight")
+_MAX_BOOKKEEPING_CHARS = 100  # a longer text is content: the "source" of a summary may be the whole article
 
 
 class LeftOut(ValueError):
@@ -168,11 +170,15 @@ def _is_empty(value: object) -> bool:
 
 
 def _holds_content(key: str, value: object) -> bool:
+    if _is_empty(value):
+        return False
     name = _canonical(key)
+    if as_number(value) is not None:
+        return any(word in name for word in _VERDICTS)
+    if isinstance(value, str) and len(value) > _MAX_BOOKKEEPING_CHARS:
+        return True
     return not (
-        _is_empty(value)
-        or (as_number(value) is not None and not any(word in name for word in _WORDS_OF_WEIGHTS))
-        or name in _BOOKKEEPING
+        name in _BOOKKEEPING
         or name.endswith(_BOOKKEEPING_ENDINGS)
         or name.startswith(("id_", "is_", "has_", "num_", "score_", "__", "unnamed:"))
     )

@@ -179,8 +179,8 @@ def read_conversations(fields: Fields) -> list[tuple[Message, ...]]:
 
     Raises BadRecord if no shape fits or a text is missing, LeftOut if there is nothing to learn.
     """
-    is_bad_answer = any(truth(fields.peek(label)) is False for label in LABELS)  # KTO's
-    if is_bad_answer or not fields.is_learned():
+    labels = [truth(fields.value(name)) for name in LABELS if truth(fields.peek(name)) is not None]  # KTO's
+    if False in labels or not fields.is_learned():
         raise LeftOut(NOT_LEARNED)
     fields.refuse_media()
     chats = next((chats for shape in SHAPES if (chats := shape(fields)) is not None), None)

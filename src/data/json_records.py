@@ -164,7 +164,7 @@ def _malformed(name: str, text: str, at: int, problem: str, *, line: int = 1) ->
         return BadRecord(_place(name, text, at, line), broken)
     is_open = problem.startswith("Unterminated string")
     found = repr(left.partition("\n")[0]) if left else "the end"
-    mistake = "a text without its closing quote" if is_open else _mistake(text, at) or problem
+    mistake = "a text without its closing quote" if is_open else _mistake(text, at, problem) or problem
     reason = f"malformed JSON ({mistake}), found {found}; correct it"
     return (_CutOff if is_open or not left else BadRecord)(_place(name, text, at, line), reason)
 
@@ -174,13 +174,15 @@ def _place(name: str, text: str, at: int, line: int) -> str:
     return f"{name} line {line + text.count(chr(10), 0, at)} column {column}"
 
 
-def _mistake(text: str, at: int) -> str | None:
+def _mistake(text: str, at: int, problem: str) -> str | None:
     """A frequent mistake that JSON does not allow, in words, if it is at this position."""
     rest = text[at : at + 10]
     if rest.startswith(("]", "}")) and text[:at].rstrip().endswith(","):
         return "a comma too many"
     if rest.startswith(",") and text[:at].rstrip().endswith("}"):
         return "a comma too many: only a list in [ ] has commas between its records"
+    if text[:at].rstrip().endswith("]") and problem == "Extra data":
+        return "the list ends before this"
     if rest.startswith(("//", "/*", "#")):
         return "JSON has no comments"
     if rest.startswith(("'", "\u2018", "\u2019", "\u201c", "\u201d")):

@@ -81,17 +81,18 @@ def list_of_answers(fields: Fields) -> Answers | None:
 
 def numbered_answers(fields: Fields) -> Answers | None:
     """PKU-SafeRLHF: {"prompt", "response_0", "response_1", "better_response_id"}."""
-    better = fields.peek("better_response_id")
+    better = as_number(fields.peek("better_response_id"))
     if better not in (0, 1):
         return None
     fields.value("better_response_id")
-    answers = [Message("assistant", fields.text(f"response_{number}")) for number in (better, 1 - better)]
-    return read_prompt(fields), [answers[0]], [answers[1]]
+    names = ("response_1", "response_0") if better else ("response_0", "response_1")
+    chosen, rejected = (Message("assistant", fields.text(name)) for name in names)
+    return read_prompt(fields), [chosen], [rejected]
 
 
 def replies_to_a_post(fields: Fields) -> Answers | None:
     """SHP: {"history", "human_ref_A", "human_ref_B", "labels"}. The history is the post; 1 prefers A, and 0 B."""
-    label = fields.peek("labels")
+    label = as_number(fields.peek("labels"))
     if label not in (0, 1) or not fields.has("human_ref_A"):
         return None
     fields.value("labels")

@@ -13,7 +13,8 @@ SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "s
 
 TOOL_CALLS = "tool calls"
 
-_PLACEHOLDERS = ("<noinput>", "<no input>", "[noinput]", "noinput", "no input", "n/a", "none", "null", "nan")
+_MISSING = ("n/a", "none", "null", "nan")  # what programs write for a missing value
+_PLACEHOLDERS = ("<noinput>", "<no input>", "[noinput]", "noinput", "no input", *_MISSING)
 _NO_OUTPUT = ("<nooutput>", "<no output>", "nooutput")
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _THOUGHT_PARTS = ("thinking", "reasoning")
@@ -47,6 +48,8 @@ def read_answer(fields: Fields) -> Message:
     text = read_content(fields, key)
     if text.lower() in _NO_OUTPUT:
         raise fields.error(f"{fields.key(key)!r} is {text!r}, which is no answer; fill it in or remove the record")
+    if text.lower() in _MISSING:
+        fields.note(f"an answer that is {text!r} is learned as it is")
     return Message("assistant", text)
 
 

@@ -49,6 +49,8 @@ Q, A, R = say("user", "q"), say("assistant", "a"), say("assistant", "r")
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
+        ({"prompt": "q", "completion": "a", "label": True}, ["q?", "a"]),
+        ({"conversations": [{**told("human", "q"), "weight": 0}, told("gpt", "a")]}, ["q?", "a"]),
         ({"instruction": "q", "context": "m", "response": "a"}, ["q? (m)", "a"]),
         ({"Instruction": "q", "Input": "m", "Response": "a"}, ["q? (m)", "a"]),
         ({"question": "q", "inputs": "m", "answer": "a"}, ["q? (m)", "a"]),
@@ -159,6 +161,9 @@ def test_flat_messages_are_joined_to_trees(tmp_path: Path) -> None:
         ({"instruction": "q", "output": "a â€œ"}, ["q?", "a â€œ"],
          "a text is UTF-8 that was read as Windows-1252; convert the original again"),
         ({"messages": [Q, {**A, "weight": 0.5}]}, ["q?", "a"], "a 'weight' other than 0 and 1 counts as 1"),
+        ({"instruction": "q", "source": "m" * 101, "output": "a"}, ["q?", "a"], "'source' is not read"),
+        ({"instruction": "q", "output": "a", "label": 0}, ["q?", "a"], "'label' is not read"),
+        ({"instruction": "q", "output": "NaN"}, ["q?", "NaN"], "an answer that is 'NaN' is learned as it is"),
         ({"messages": [Q, {**A, "mask": True}]}, ["q?", "a"], "'mask' in 'messages' is not read"),
         ({"instruction": "q", "output": "a", "sample_weight": 0}, ["q?", "a"], "'sample_weight' is not read"),
         ({"question": "q", "answers": ["a", "b"]}, ["q?", "a"], "of several 'answers', the first is read"),
@@ -236,6 +241,7 @@ CHOSEN, REJECTED = {"chosen": "a", "rejected": "r"}, {"chosen": [Q, A], "rejecte
         ({"instruction": "q", "input": "m", "output": ["a", "r"]}, ["q? (m)"]),
         ({"input": {"messages": [Q]}, "preferred_output": [A], "non_preferred_output": [R]}, ["q?"]),
         ({"prompt": "q", "response_0": "r", "response_1": "a", "better_response_id": 1}, ["q?"]),
+        ({"prompt": "q", "response_0": "a", "response_1": "r", "better_response_id": "0"}, ["q?"]),  # from CSV
         ({"chosen": "\n\nHuman: p\n\nAssistant: o\n\nHuman: q\n\nAssistant: a",
           "rejected": "\n\nHuman: p\n\nAssistant: o\n\nHuman: q\n\nAssistant: r"}, ["p?", "o", "q?"]),
         ({"prompt": "\n\nHuman: q\n\nAssistant:", "chosen": " a", "rejected": " r"}, ["q?"]),

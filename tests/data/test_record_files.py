@@ -212,7 +212,7 @@ def test_a_malformed_record_is_one_bad_record(tmp_path: Path, name: str, text: s
         ('[{"a": "b"},\n]', "x.json line 2 column 1: malformed JSON (a comma too many), found ']'; correct it"),
         ('[{"a": "b",}]', "x.json line 1 column 12: malformed JSON (a comma too many), found '}]'; correct it"),
         ("// mine\n[{}]", "x.json line 1 column 1: malformed JSON (JSON has no comments), found '// mine'; correct it"),
-        ("[{}] []", "x.json line 1 column 6: malformed JSON (Extra data), found '[]'; correct it"),
+        ("[{}] []", "x.json line 1 column 6: malformed JSON (the list ends before this), found '[]'; correct it"),
         ("[" * 100_000, "x.json line 1 column 2: nested too deeply for a record of texts and lists of messages"),
         ("[" + "9" * 5000 + "]", "x.json line 1 column 2: a number is too long to read; shorten it or remove it"),
         (b"\xff[]", "x.json line 1 column 1: byte 0xff is not UTF-8; save the file as UTF-8"),
