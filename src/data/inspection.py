@@ -22,22 +22,24 @@ _LONG_WORD_CHARS = 10  # of an average word
 _UNSEEN_SHARE, _MIN_WORDS = 0.25, 50  # of the validation words
 _LICENCE_MENTIONS = 10  # a licence of Project Gutenberg names it about 60 times
 
-_SPECIAL_TOKENS = (
-    "</s>", "<s>", "<pad>", "<unk>", "<eos>", "<bos>", "<|startoftext|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>",
-    "[INST]", "[/INST]", "[CLS]", "[SEP]",
-)  # fmt: skip
+_SPECIAL_TOKENS = re.compile(
+    r"<\|(?!endoftext\|)\w{1,30}\|>|</?s>|<(?:pad|unk|eos|bos|mask|start_of_turn|end_of_turn)>"
+    r"|\[/?INST\]|\[(?:CLS|SEP|MASK|PAD|UNK)\]"
+)
 _HEADINGS = ("### Instruction:", "### Input:", "### Response:", "### Human:", "### Assistant:")  # of prompt templates
 # Control characters but tab, the line breaks \n \v \f \r \x85, and the escape of terminals.
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f]")
 # UTF-8 that was read as Windows-1252: two bytes of an accented, Greek or Cyrillic letter, a quotation mark, an emoji,
 # a byte order mark, or a replacement character. Letters before a quotation mark are left out: they occur in words.
+# The last alternative is Cyrillic letters that were read as Windows-1251.
 # All alternatives begin with one set of letters, which Python's re finds four times as fast.
-_MOJIBAKE = re.compile("[ÂÃÎÏÐÑâðï](?:(?<=[ÂÃÎÏÐÑ])[\xa1-\xaa\xac-\xba\xbc-\xbf]|€|Ÿ|»¿|¿½)")
+_MOJIBAKE = re.compile("[ÂÃÎÏÐÑâðïР](?:(?<=[ÂÃÎÏÐÑ])[\xa1-\xaa\xac-\xba\xbc-\xbf]|€|Ÿ|»¿|¿½|(?<=Р)[°±µ])")
 _HTML = re.compile(
-    r"</?(?:p|div|span|a|td|tr|li|ul|br|h[1-6]|body|head|script|table)\b[^<>]{0,300}>|&(?:amp|quot|nbsp|lt|gt|#\d+);",
+    r"</?(?:p|div|span|a|td|tr|li|ul|br|h[1-6]|body|head|script|table)\b[^<>]{0,300}>|&(?:amp|quot|nbsp|lt|gt|[mn]dash|"
+    r"[lr][sd]quo|hellip|copy|szlig|[aeioucnyz](?:acute|grave|circ|uml|tilde|cedil)|#x?[\da-f]+);",
     re.I,
 )
-_JSON_START = re.compile(r'\s*(?:\[\s*)?\{\s*"(?:[^"\\\n]|\\.){1,100}"\s*:')
+_JSON_START = re.compile(r'\s*(?:(?:\[\s*)?\{\s*"(?:[^"\\\n]|\\.){1,100}"\s*:|\[\s*"(?:[^"\\\n]|\\.)*"\s*,)')
 # The keys of records, and the script that trains on them.
 _RECORD_KEYS = {
     "chosen": "dpo_train.py",
@@ -68,10 +70,10 @@ def notes_on_record(text: str) -> Iterator[str]:
     if "\ufffd" in text:
         yield "U+FFFD, the replacement character, is in a text: letters were lost in a conversion"
     if _mojibake(text):
-        yield "a text is UTF-8 that was read as Windows-1252; convert the original again"
-    for token in (END_OF_TEXT, *_SPECIAL_TOKENS, *_HEADINGS):
-        if token in text:
-            yield f"{token!r} is written out in a text, and read as ordinary characters"
+        yield "a text is UTF-8 that was read as Windows-1252 or 1251; convert the original again"
+    written_out = [token for token in (END_OF_TEXT, *_HEADINGS) if token in text]
+    for token in (*written_out, *dict.fromkeys(_SPECIAL_TOKENS.findall(text))):
+        yield f"{token!r} is written out in a text, and read as ordinary characters"
 
 
 def _sample(text: str) -> str:
@@ -100,8 +102,9 @@ def _damaged_characters(text: str) -> Iterator[str]:
         )
     if found := _mojibake(text):
         yield (
-            f"{found[0]!r} and the like {_times(len(found))}, {_place(text, found[0])}: UTF-8 that was read as "
-            "Windows-1252; convert the original again, or repair it with the package ftfy"
+            f"{found[0]!r} and the like {_times(len(found))}, {_place(text, found[0])}: UTF-8 that was read as Windows-"
+            f"{1251 if found[0].startswith('Р') else 1252}; convert the original again, or repair it with "
+            "the package ftfy"
         )
     if n := text.count("\x1b"):
         yield f"escape sequences of a terminal {_times(n)}, {_place(text, chr(27))}: colours, or a recorded screen"
@@ -128,9 +131,8 @@ def _special_tokens(text: str, documents: bool) -> Iterator[str]:
             f"{END_OF_TEXT} {_times(n)}, read as ordinary characters; --documents endoftext makes it the "
             "end-of-text token"
         )
-    counts = {token: n for token in _SPECIAL_TOKENS if (n := text.count(token))}
-    if counts:
-        found = ", ".join(f"{token} {_times(n)}" for token, n in counts.items())
+    if counts := Counter(_SPECIAL_TOKENS.findall(text)):
+        found = ", ".join(f"{token} {_times(n)}" for token, n in counts.most_common(5))
         yield f"{found}: a special token of other models, read as ordinary characters"
 
 
@@ -181,7 +183,7 @@ def _first_keys(text: str) -> set[str]:
 def _table(sample: str) -> list[str]:
     """A note if nearly all lines have the same number of fields. Unlike commas in a sentence, none precedes a space."""
     lines = dict.fromkeys(sample[:_SAMPLE_CHARS].splitlines()[:_SAMPLE_LINES])
-    for delimiter, name in ((",", "commas"), ("\t", "tabs"), (";", "semicolons")):
+    for delimiter, name in ((",", "commas"), ("\t", "tabs"), (";", "semicolons"), ("|", "vertical bars")):
         try:
             rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
         except csv.Error:
@@ -203,6 +205,8 @@ def _html(text: str, sample: str) -> list[str]:
 def _encoded(sample: str) -> Iterator[str]:
     if sample.count("\\n") > max(10, sample.count("\n")):
         yield r"line breaks are written as \n, with a backslash, and are learned so"
+    if len(escapes := re.findall(r"\\u[\da-fA-F]{4}", sample)) > 10:
+        yield f"letters are written as {escapes[0]}, with a backslash, and are learned so"
     lines = [line for line in sample.splitlines() if line]
     if lines and sum(len(line) > 59 and " " not in line and line.isascii() for line in lines) > len(lines) / 5:
         yield "many lines are long and have no space: encoded data, such as base64, rather than words"

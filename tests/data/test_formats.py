@@ -159,7 +159,7 @@ def test_flat_messages_are_joined_to_trees(tmp_path: Path) -> None:
         ({"instruction": "q", "output": "a \ufffd"}, ["q?", "a \ufffd"],
          "U+FFFD, the replacement character, is in a text: letters were lost in a conversion"),
         ({"instruction": "q", "output": "a â€œ"}, ["q?", "a â€œ"],
-         "a text is UTF-8 that was read as Windows-1252; convert the original again"),
+         "a text is UTF-8 that was read as Windows-1252 or 1251; convert the original again"),
         ({"messages": [Q, {**A, "weight": 0.5}]}, ["q?", "a"], "a 'weight' other than 0 and 1 counts as 1"),
         ({"instruction": "q", "source": "m" * 101, "output": "a"}, ["q?", "a"], "'source' is not read"),
         ({"instruction": "q", "output": "a", "label": 0}, ["q?", "a"], "'label' is not read"),
