@@ -210,6 +210,8 @@ def unknown_shape(fields: Fields) -> BadRecord:
     """The error for a record that no shape fits."""
     if fields.has("chosen") and fields.has("rejected"):
         return fields.error("holds 'chosen' and 'rejected' answers; train on them with python dpo_train.py --data FILE")
+    if fields.has("role") and fields.has("content"):
+        return fields.error("is one message; write the whole chat as one record, {'messages': [{'role': ...}, ...]}")
     if known := next((name for name in _OTHER_STRUCTURES if fields.has(name)), None):
         return fields.error(_OTHER_STRUCTURES[known])
     if mark := _TEMPLATE_MARK.search(str(fields.peek("text") or fields.peek("chat") or "")):

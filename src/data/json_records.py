@@ -225,7 +225,8 @@ def _checked(where: str, value: Any) -> Located | BadRecord:
     if problem:
         return BadRecord(where, problem)
     if not isinstance(value, dict):
-        return BadRecord(where, f"found {kind(value)}, expected an object with texts, {{'key': 'text', ...}}")
+        chat = "; write a chat as {'messages': [...]}" if isinstance(value, list) else ""
+        return BadRecord(where, f"found {kind(value)}, expected an object with texts, {{'key': 'text', ...}}{chat}")
     return where, value
 
 

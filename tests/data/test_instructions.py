@@ -147,6 +147,8 @@ USER, ASSISTANT, SYSTEM = say("user", "Hi."), say("assistant", "Hello."), say("s
             {"text": "[INST] a [/INST] b"},
             "is written in another model's chat template ('[INST]'); convert it to chat 'm",
         ),
+        (USER, "is one message; write the whole chat as one record, {'messages': [{'role': ...}, ...]}"),
+        ([USER, ASSISTANT], "found a list, expected an object with texts, {'key': 'text', ...}; write a chat as {'mes"),
         ({"title": "a", "mapping": {"1": {}}}, "is a chat that ChatGPT exported, a graph of messages; write it as a"),
         ({"question": "a", "answers": [{"text": "b"}]}, "'answers' is an object, expected text in quotes"),
         ({"question": "a", "answers": {"b": 1}}, "'answers' holds no list of texts, expected [...] or {'text': [...]}"),
