@@ -6,6 +6,7 @@ which records what was read. The other keys are reported once per file, except b
 
 import ast
 import json
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ _BOOKKEEPING_ENDINGS = (
     "_at", "_by", "_category", "_count", "_date", "_hash", "_id", "_ids", "_index", "_lang", "_language", "_length",
     "_model", "_name", "_rating", "_score", "_source", "_state", "_time", "_tokens", "_type", "_url",
 )  # fmt: skip
+_LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
 _OTHER_MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _WEIGHTS = ("weight", "train", "training", "trainable", "loss", "loss_mask")  # of a message or a record
 # Numbers and booleans are bookkeeping too, unless one of these words is in their key.
@@ -196,8 +198,10 @@ def decoded_list(value: Any) -> Any:
 
 def _decoded_chat(value: Any) -> Any:
     """Like `decoded_list`, but only for a list of messages: another list may be a text to learn."""
+    if not isinstance(value, str) or not _LIST_OF_OBJECTS.match(value):
+        return value
     entries = decoded_list(value)
-    is_chat = isinstance(entries, list) and entries and all(isinstance(entry, dict) for entry in entries)
+    is_chat = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
     return entries if is_chat and all({"role", "from"} & entry.keys() for entry in entries) else value
 
 

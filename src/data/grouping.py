@@ -101,13 +101,10 @@ def join_labelled_answers(records: Sequence[Located]) -> tuple[list[Located], Co
 
 def _label(record: Record) -> bool | None:
     """Whether a record holds a good or a bad answer; None if it holds no labelled answer."""
-    labels = [{0: False, 1: True}.get(record[key], truth(record[key])) for key in LABELS if _is_scalar(record.get(key))]
+    values = [record.get(key) for key in LABELS]
+    labels = [bool(value) if value in (0, 1) else truth(value) for value in values]
     known = [label for label in labels if label is not None]
     return known[0] if known and _answer_key(record) else None
-
-
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, bool | int | str)
 
 
 def _answer_key(record: Record) -> str:
