@@ -36,11 +36,9 @@ def find_model(name: str, order: Sequence[str] = MODELS) -> tuple[Path, str]:
         if not path.is_file():
             raise FileNotFoundError(_not_found(name))
         return path, f"{name}, as asked"
-    if not Path(name).exists():
-        known = ", ".join(order)
-        raise FileNotFoundError(
-            f"{name}: no such file; pass {known}, a checkpoint, a Hugging Face directory or a weights file"
-        )
+    if not name or not Path(name).exists():  # Path("") is the current folder
+        known = f"{', '.join(order)}, a checkpoint, a Hugging Face directory or a weights file"
+        raise FileNotFoundError(f"{name or repr(name)}: no such file; pass {known}")
     return resolve(Path(name)), "as asked"
 
 

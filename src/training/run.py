@@ -78,7 +78,7 @@ def start_or_resume(
     if saved:
         saved.restore(model, optimizer, scaler)
     else:
-        _require_room(model, flags.out)
+        _require_room(model, flags)
     run_id = saved.run_id if saved else secrets.token_hex(3)
     run = TrainingRun(
         stage, model, flags, runtime, schedule, optimizer, scaler, identity, run_id=run_id, resumed=saved is not None
@@ -86,11 +86,16 @@ def start_or_resume(
     return run, saved.progress if saved else Progress(), relation
 
 
-def _require_room(model: GPTModel, out: Path) -> None:
-    """Raise OSError if the disk lacks the room for latest_model.pt: better now than after an hour."""
+def _require_room(model: GPTModel, flags: TrainingFlags) -> None:
+    """Raise OSError if the disk lacks the room for all checkpoints of the run: better now than after an hour.
+
+    best_model.pt is as large as the weights. latest_model.pt, its replacement while that is written, and each save that
+    --keep asks for are three times as large, because of the optimizer state.
+    """
     n_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
-    advice = "a run saves its weights and its optimizer state; free some space, or pass --out on another disk"
-    require_free_space(out / LATEST, 3 * n_bytes, advice)
+    less = ", or lower --keep" if flags.keep else ""
+    advice = f"a run saves its weights and its optimizer state; free some space, or pass --out on another disk{less}"
+    require_free_space(flags.out, (1 + 3 * (2 + flags.keep)) * n_bytes, advice)
 
 
 def _run_checkpoints(run: TrainingRun, progress: Progress) -> RunCheckpoints:

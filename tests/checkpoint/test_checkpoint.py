@@ -674,12 +674,13 @@ def test_a_model_in_the_former_folder_is_not_found_but_named(make_models, name: 
     assert find_model(name, ORDER)[0] == STAGE_OUTPUTS["scratch"][0]
 
 
-def test_a_path_that_does_not_exist_is_refused(make_models) -> None:
+@pytest.mark.parametrize(("name", "shown"), [("elsewhere.pt", "elsewhere.pt"), ("", "''")])
+def test_a_path_that_does_not_exist_is_refused(make_models, name: str, shown: str) -> None:
     expected = (
-        f"elsewhere.pt: no such file; pass {', '.join(ORDER)}, a checkpoint, a Hugging Face directory or a weights file"
+        f"{shown}: no such file; pass {', '.join(ORDER)}, a checkpoint, a Hugging Face directory or a weights file"
     )
     with pytest.raises(FileNotFoundError) as missing:
-        find_model("elsewhere.pt", ORDER)
+        find_model(name, ORDER)
     assert str(missing.value) == expected
 
 

@@ -4,13 +4,15 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from src.checkpoint import read_checkpoint
+from src.model.gpt import GPTModel
 from src.training import checkpoints
-from tests.training.small_run import Interrupt, flags, run
+from tests.training.small_run import CONFIG, Interrupt, flags, run
 
 
 @pytest.fixture(autouse=True)
@@ -194,3 +196,11 @@ def test_going_back_to_an_earlier_save_loses_nothing(tmp_path: Path, capsys: pyt
     assert run(flags(tmp_path, eval_every=2, max_steps=4))[0] == 0
     assert (tmp_path / "out/best_model.previous.pt").read_bytes() == best
     assert "best_model.pt: the best model of a later step is now best_model.previous.pt" in capsys.readouterr().out
+
+
+def test_the_room_for_all_checkpoints_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_bytes = sum(tensor.nbytes for tensor in GPTModel(CONFIG).state_dict().values())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=13 * n_bytes - 1))
+    with pytest.raises(OSError, match=r"out needs .* free some space, or pass --out on another disk, or lower --keep"):
+        run(flags(tmp_path, keep=2))
+    assert not (tmp_path / "out").exists()
