@@ -18,6 +18,9 @@ from main import EVAL_BATCHES, create_dataloader, prepare_data
 from src.checkpoint import CHECKPOINTS, STAGE_OUTPUTS, LoadedModel, load_base, save_checkpoint
 from src.cli import flag, parse
 from src.data.batching import StepLoader
+from src.distributed.environment import is_first
+from src.distributed.processes import first_process_first
+from src.distributed.strategy import is_sharded
 from src.model.generate import TextGenerator
 from src.model.load_gpt2 import find_weights
 from src.runtime import choose_runtime
@@ -74,7 +77,8 @@ def finetune(flags: Flags) -> int:
     encoding = load_gpt2_encoding()
     split = (flags.val_fraction, flags.documents, flags.val_data)
     train_ids, val_ids = prepare_data(flags.data, encoding, *split)  # before the download, to fail early
-    base = load_pretrained(flags)
+    with first_process_first():
+        base = load_pretrained(flags)
     if base.encoding is not encoding:
         train_ids, val_ids = prepare_data(flags.data, base.encoding, *split)
     if flags.context_length > base.model.config.context_length:
@@ -88,35 +92,28 @@ def finetune(flags: Flags) -> int:
     stage = make_stage(flags, generator, parent, train_loader, val_loader)
     print(f"before fine-tuning:\n{stage.sample()}\n")
     exit_code = run_stage(stage, base.model, flags, runtime)
-    print(f"\nafter fine-tuning:\n{stage.sample()}")
+    if not is_sharded(base.model):
+        print(f"\nafter fine-tuning:\n{stage.sample()}")
     return exit_code
 
 
 def make_stage(
-    flags: Flags,
-    generator: TextGenerator,
-    parent: Mapping[str, Any],
-    train_loader: StepLoader,
-    val_loader: StepLoader | None,
+    flags: Flags, generator: TextGenerator, parent: Mapping[str, Any], train: StepLoader, val: StepLoader | None
 ) -> Stage:
     """Language modelling from GPT-2's weights, on windows of a text."""
     return Stage(
         name="finetune",
         title="Fine-tuning GPT-2",
         loss_fn=compiled_language_model_loss(generator.model) if flags.compile else language_model_loss,
-        loader=train_loader,
-        evaluation=(val_loader or train_loader).first_batches(EVAL_BATCHES),
-        evaluated_on="val" if val_loader else "train",
+        loader=train,
+        evaluation=(val or train).first_batches(EVAL_BATCHES),
+        evaluated_on="val" if val else "train",
         sample=partial(generator.sample, PROMPT, SAMPLE_TOKENS, flags.seed),
-        metadata={
-            "template": None,
-            "tokenizer": describe(generator.encoding),
-            "parent": parent,
-        },
+        metadata={"template": None, "tokenizer": describe(generator.encoding), "parent": parent},
         summary_rows={
             "weights": f"{flags.source} ({size_name(asdict(generator.model.config)) or 'custom size'})",
-            "data": f"{len(train_loader.dataset):,} windows of {flags.context_length} tokens",
-            "validation": f"{len(val_loader.dataset):,} windows" if val_loader else NO_VALIDATION,
+            "data": f"{len(train.dataset):,} windows of {flags.context_length} tokens",
+            "validation": f"{len(val.dataset):,} windows" if val else NO_VALIDATION,
         },
         next_command="python instruction_tune.py",
         next_option="--base",
@@ -144,6 +141,7 @@ def save_conversion(base: LoadedModel, flags: Flags) -> LoadedModel:
         return base
     path, _ = STAGE_OUTPUTS["pretrained"]
     metadata = {**base.metadata, "source": flags.source, "parent": base.parent, "tokenizer": describe(base.encoding)}
-    save_checkpoint(path, {**metadata, "model": base.model.state_dict()})
+    if is_first():
+        save_checkpoint(path, {**metadata, "model": base.model.state_dict()})
     print(f"weights: {flags.source}, saved as {path}")
     return replace(base, path=path, metadata=metadata)

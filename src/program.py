@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import fields
@@ -13,8 +14,11 @@ from typing import NoReturn, TextIO, cast
 
 from src.common.messages import one_line
 from src.common.output import Output
+from src.distributed.environment import is_first, rank
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+# If the first process fails for the same reason, torchrun ends the others in this time, and one line is enough.
+_FIRST_FAILS_S = 2.0
 
 
 def run_module(name: str, *, outlives_output: bool = False) -> NoReturn:
@@ -45,7 +49,7 @@ def run_script(
     for number in termination_signals():
         signal.signal(number, _interrupt)
     _open_standard_streams()
-    stdout, stderr = _outputs(outlives_output)
+    stdout, stderr = _outputs(outlives_output) if is_first() else (_nowhere(), _nowhere())
     with redirect_stdout(stdout), redirect_stderr(stderr):
         code = _exit_code(main, out_of_memory)
         try:
@@ -132,9 +136,13 @@ def _outputs(outlives_output: bool) -> tuple[TextIO, TextIO]:
     return stdout, stderr
 
 
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
 def _utf8(stream: TextIO | None) -> TextIO:
     if stream is None:  # closed before the script started
-        return open(os.devnull, "w", encoding="utf-8")
+        return _nowhere()
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(encoding="utf-8", errors="replace")
     return stream
@@ -166,5 +174,9 @@ def _interrupted() -> int:
 
 
 def _failed(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    if is_first():
+        print(f"error: {message}", file=sys.stderr)
+    else:
+        time.sleep(_FIRST_FAILS_S)
+        print(f"rank {rank()}: error: {one_line(RuntimeError(message))}", file=sys.__stderr__, flush=True)
     return FAILED

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from src.common.machine import usable_cpus
+from src.distributed.environment import local_rank
+from src.distributed.processes import Processes, join
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
@@ -26,6 +28,7 @@ class Runtime:
     device: torch.device
     precision: str
     reason: str
+    processes: Processes = Processes()
 
     def autocast(self) -> AbstractContextManager:
         """The context of a forward pass. Weights stay float32."""
@@ -54,18 +57,22 @@ def choose_runtime(device: str = "auto", precision: str = "auto", *, lengths_var
         raise ValueError(f"--precision must be one of auto, {', '.join(PRECISIONS)}, got {precision!r}")
     _limit_threads()
     chosen = _choose_device(device)
-    if precision == "auto":
-        return Runtime(chosen, *_choose_precision(chosen, lengths_vary))
+    processes = join(chosen)
+    if precision == "auto":  # by a trial, whose result could differ between processes
+        return Runtime(chosen, *processes.from_first(_choose_precision(chosen, lengths_vary)), processes)
     if precision == "fp16" and chosen.type != "cuda":
         raise ValueError(f"--precision fp16 needs a CUDA device, this is {chosen.type}; pass --precision auto")
     if precision == "bf16" and chosen.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ValueError("--precision bf16: this GPU has no bf16 arithmetic; pass --precision auto")
-    return Runtime(chosen, precision, "as asked")
+    return Runtime(chosen, precision, "as asked", processes)
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Seed the random numbers of a step (dropout) from (seed, step), so a resumed run draws the same ones."""
-    torch.manual_seed((seed * 1_000_003 + step) % 2**63)
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Seed the random numbers of a step (dropout) from (seed, step), so a resumed run draws the same ones.
+
+    Each process of a run draws its own.
+    """
+    torch.manual_seed((seed * 1_000_003 + step + rank * 1_000_000_007) % 2**63)
 
 
 def keep_freed_memory() -> None:
@@ -93,10 +100,12 @@ def _limit_threads() -> None:
 def _choose_device(name: str) -> torch.device:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
+        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
     if not available.get(name.partition(":")[0], False):
         have = ", ".join(kind for kind, there in available.items() if there)
         raise ValueError(f"--device {name}: not available on this machine (available: {have}); pass --device auto")
+    if name == "cuda" and (index := local_rank()):
+        return torch.device(name, index)
     return torch.device(name)
 
 

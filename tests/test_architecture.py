@@ -14,14 +14,16 @@ from tests.repository import ROOT, tracked_files
 LIBRARY = {
     "src": set(),
     "src.common": set(),
-    "src.program": set(),
+    "src.distributed": set(),
+    "src.program": {"src.distributed.environment"},
     "src.cli": {"src.program"},
-    "src.runtime": set(),
+    "src.runtime": {"src.distributed"},
     "src.tokenizer": set(),
     "src.model": {"src.tokenizer.protocols"},
-    "src.data": {"src.tokenizer"},
+    "src.data": {"src.tokenizer", "src.distributed"},
     "src.checkpoint": {"src.model", "src.tokenizer"},
     "src.training": {
+        "src.distributed",
         "src.model",
         "src.data",
         "src.checkpoint",
@@ -76,7 +78,8 @@ FUNCTION_LINES, MODULE_LINES, SCRIPT_LINES = 40, 300, 150
 
 # A call at import may make a constant, a type, a field or a decorator, and no more.
 CALLED_AT_IMPORT = {
-    "Path", "TypeVar", "_size", "dataclass", "dict.fromkeys", "field", "field_validator", "flag", "kernel_function",
+    "Path", "Processes", "TypeVar", "_size", "dataclass", "dict.fromkeys", "field", "field_validator",
+    "first_process_first", "flag", "kernel_function",
     "logging.getLogger", "option", "ord", "partial", "range", "re.compile", "torch.inference_mode", "torch.no_grad",
     "with_default",
 }  # fmt: skip

@@ -125,6 +125,8 @@ def script_of(words: list[str]) -> tuple[str, list[str]] | None:
             return None
         case ["python", "-m", "pip" | "pytest" | "venv", *_]:
             return None
+        case ["torchrun", *rest]:
+            return script_of(["python", *itertools.dropwhile(lambda word: word.startswith("--"), rest)])
         case ["python", "-m", name, *arguments]:
             path = name.replace(".", "/")
             path, name = (f"{path}/__main__.py", f"{name}.__main__") if (ROOT / path).is_dir() else (f"{path}.py", name)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from src.distributed.processes import Processes
+
 BatchT = TypeVar("BatchT", bound="Batch")
 
 IGNORE = -100  # target of an unsupervised position; PyTorch's cross-entropy skips this value
@@ -24,11 +26,13 @@ class Batch:
 
     packing: None if every row is one sequence. If several are packed into one row: per segment, its length, and the
     index of the segment it continues (None if it starts a sequence).
+    counted: False for a batch that only keeps a process in step with the others; its loss is multiplied by 0.
     """
 
     inputs: Tensor
     targets: Tensor
     packing: tuple[tuple[int, int | None], ...] | None = None
+    counted: bool = field(default=True, kw_only=True)
 
     def __iter__(self) -> Iterator[Tensor]:
         """So that `inputs, targets = batch` works as with any PyTorch DataLoader."""
@@ -38,6 +42,11 @@ class Batch:
     def count(self) -> int:
         """Number of supervised positions; the loss is divided by it."""
         return int((self.targets != IGNORE).sum())
+
+    @property
+    def weight(self) -> int:
+        """What the batch adds to the count of its step."""
+        return self.count if self.counted else 0
 
     def to(self: BatchT, device: torch.device) -> BatchT:
         moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
@@ -239,6 +248,7 @@ class StepLoader:
         if not isinstance(loader.dataset, EpochDataset) or loader.batch_size is None:
             raise ValueError("the loader does not define the order of each epoch; make it with create_dataloader")
         self.dataset, self.batch_size, self.grad_accum = loader.dataset, loader.batch_size, grad_accum
+        self.processes = Processes()
         self._collate = loader.collate_fn
         self._order: tuple[int, Sequence[Any]] = (-1, [])  # (epoch, its keys)
 
@@ -253,11 +263,16 @@ class StepLoader:
         if self._order[0] != epoch:
             self._order = epoch, self.dataset.order(epoch)
         examples_per_step = self.batch_size * self.grad_accum
-        return self._load(self._order[1][step_in_epoch * examples_per_step :][:examples_per_step])
+        keys = self._order[1][step_in_epoch * examples_per_step :][:examples_per_step]
+        return [self._part(keys[start : start + self.batch_size]) for start in range(0, len(keys), self.batch_size)]
 
     def first_batches(self, count: int) -> list[Any]:
         """The first batches of epoch 0, up to `count`: fixed batches to evaluate on."""
-        return self._load(self.dataset.order(0)[: count * self.batch_size])
-
-    def _load(self, keys: Sequence[Any]) -> list[Any]:
+        keys = self.dataset.order(0)[: count * self.batch_size]
         return in_batches([self.dataset[key] for key in keys], self._collate, self.batch_size)
+
+    def _part(self, keys: Sequence[Any]) -> Any:
+        """This process's part of a micro-batch. If there are fewer examples than processes, some only keep step."""
+        part = self.processes.share(keys)
+        batch = self._collate([self.dataset[key] for key in part or keys[:1]])
+        return batch if part else replace(batch, counted=False)

@@ -20,6 +20,7 @@ from src.data.inspection import licence_note, notes_on, notes_on_words
 from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.data.text_files import is_stored, read_texts
 from src.data.token_cache import TokenArray, cache_path, open_cache, remove_other_caches, store, token_dtype
+from src.distributed.processes import first_process_first
 from src.tokenizer import Encoding, encoding_fingerprint, load_gpt2_encoding, word_encoding_of
 from src.tokenizer.gpt2 import END_OF_TEXT
 from src.tokenizer.protocols.interfaces import BatchEncoding, WordEncoding
@@ -37,6 +38,7 @@ _CUT = re.compile(r"\S(?= )|\S\n(?=\w)")
 _FILES_WITH_NOTES = 5  # of a folder
 
 
+@first_process_first()
 def choose_encoding(tokenizer: Literal["gpt2", "word"], path: Path, documents: Documents = None) -> Encoding:
     """GPT-2's tokenizer, or a word tokenizer with the words of a text and of the examples for SFT and DPO.
 
@@ -52,6 +54,7 @@ def choose_encoding(tokenizer: Literal["gpt2", "word"], path: Path, documents: D
     return word_encoding_of(_lines(text.replace(END_OF_TEXT, "\n") if documents else text), always=tuning_texts())
 
 
+@first_process_first()
 def load_tokens(
     path: Path, encoding: Encoding, documents: Documents = None, *, notify: Callable[[str], None] = print
 ) -> TokenArray:

@@ -16,6 +16,7 @@ from src.common.atomic_file import atomic_write
 from src.common.checks import is_number
 from src.common.disk import require_free_space
 from src.data.batching import Batch
+from src.distributed.environment import is_first
 from src.model.config import GPTConfig
 from src.training.flags import TrainingFlags
 from src.training.stage import Progress, Stage, TrainingRun
@@ -33,6 +34,7 @@ _MAY_CHANGE = (
     "log_dir",
     "resume",
     "compile",
+    "strategy",
     "data",
     "val_data",
     "weights",
@@ -76,9 +78,11 @@ class RunCheckpoints:
         So does a better model of this run, which is there if someone put an older latest_model.pt back.
         """
         best, whose = self.run.flags.out / BEST, "an earlier run" if self.best_loss is None else "a later step"
-        replaced = best.is_file() and (self.best_loss is None or progress.best_loss > self.best_loss)
-        kept = set_aside(best) if replaced else None
-        save_checkpoint(best, self._shared_content(progress))
+        content, kept = self._shared_content(progress), None  # under FSDP, all processes collect the weights
+        if is_first():
+            replaced = best.is_file() and (self.best_loss is None or progress.best_loss > self.best_loss)
+            kept = set_aside(best) if replaced else None
+            save_checkpoint(best, content)
         self.best_loss = progress.best_loss
         if kept:
             print(f"{best}: the best model of {whose} is now {kept.name}")
@@ -92,16 +96,19 @@ class RunCheckpoints:
             "device": self.run.runtime.device.type,
             "finished": progress.is_complete(self.run.schedule),
         }
-        content = {**self._shared_content(progress), "optimizer": self.run.optimizer.state_dict(), "resume": resume}
-        save_checkpoint(self.run.flags.out / LATEST, content)
+        optimizer = self.run.shared.whole(self.run.optimizer.state_dict())
+        content = {**self._shared_content(progress), "optimizer": optimizer, "resume": resume}
         self.owns_latest = True
+        if not is_first():
+            return
+        save_checkpoint(self.run.flags.out / LATEST, content)
         if self.run.flags.keep and progress.step:
             self._keep_copy(progress.step)
 
     def save_interrupted(self, progress: Progress) -> None:
         """Like save_latest. If this run started over by itself, the earlier run is set aside: it may be wanted back."""
         latest = self.run.flags.out / LATEST
-        if not self.owns_latest and self.run.flags.resume is None and latest.is_file():
+        if is_first() and not self.owns_latest and self.run.flags.resume is None and latest.is_file():
             print(f"{latest}: the earlier run is now {set_aside(latest).name}")
         self.save_latest(progress)
 
@@ -131,7 +138,7 @@ class RunCheckpoints:
             "data_sha256": self.run.identity["data"],
             "summary": dict(stage.summary_rows),
             **stage.metadata,
-            "model": model.state_dict(),
+            "model": self.run.shared.whole(model.state_dict()),
         }
 
 

@@ -42,6 +42,9 @@ class TrainingFlags:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
         "auto", "number format of the forward pass; auto picks the fastest safe one"
     )
+    strategy: Literal["auto", "ddp", "fsdp"] = flag(
+        "auto", "under torchrun. ddp: the whole model in every process; fsdp: a part of it; auto: ddp if it fits"
+    )
     resume: bool | None = flag(
         None, "continue the run in latest_model.pt, or start over (default: continue it if the settings are the same)"
     )

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Literal
 
 import torch
@@ -18,7 +18,7 @@ from src.runtime import Runtime, seed_step
 from src.training.checkpoints import RunCheckpoints
 from src.training.divergence import has_diverged, is_worse_than_untrained
 from src.training.losses import LossFunction
-from src.training.metrics import add_metrics, mean_metrics
+from src.training.metrics import add_metrics, mean_metrics, means
 from src.training.optim import Optimizer, clip_gradients, lr_at
 from src.training.reporter import Reporter
 from src.training.stage import Progress, Schedule, TrainingRun
@@ -60,12 +60,12 @@ def _train(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, re
                 if not checkpoints.owns_latest:  # so that a restart knows whose best_model.pt it finds
                     checkpoints.save_latest(progress)
                 _evaluate(run, progress, checkpoints, reporter)
-            elif stop_requested():
+            elif run.runtime.processes.any(stop_requested()):
                 checkpoints.save_interrupted(progress)
                 return "interrupted"
             else:
                 _train_step(run, progress, reporter)
-            timed = _save_due(schedule, progress.step, time.monotonic() - saved_at)
+            timed = run.runtime.processes.from_first(_save_due(schedule, progress.step, time.monotonic() - saved_at))
             if progress.loss_count == 0 or (timed and not progress.evaluation_due(schedule)):
                 checkpoints.save_latest(progress)
                 saved_at = time.monotonic()
@@ -80,7 +80,8 @@ def _save_due(schedule: Schedule, step: int, seconds: float) -> bool:
 def _train_step(run: TrainingRun, progress: Progress, reporter: Reporter) -> None:
     """One optimizer step and its log line. Its time includes neither evaluating nor saving."""
     start, schedule, step = time.perf_counter(), run.schedule, progress.step
-    seed_step(schedule.seed, step)
+    processes = run.runtime.processes
+    seed_step(schedule.seed, step, processes.rank)
     lr = lr_at(
         step,
         max_lr=schedule.max_lr,
@@ -91,13 +92,13 @@ def _train_step(run: TrainingRun, progress: Progress, reporter: Reporter) -> Non
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     batches = run.stage.loader.step_batches(step)
-    metrics = accumulate(run.model, run.stage.loss_fn, batches, run.runtime, run.scaler)
+    metrics = accumulate(run.model, run.shared.loss, batches, run.runtime, run.scaler, run.shared.exchange)
     norm = update(run.model, run.optimizer, run.scaler, schedule.grad_clip)
     run.runtime.synchronise()
     step_s = time.perf_counter() - start
     loss = metrics.pop("loss")
     progress.step, progress.loss_sum, progress.loss_count = step + 1, progress.loss_sum + loss, progress.loss_count + 1
-    tokens = sum(batch.inputs.numel() for batch in batches)
+    tokens = int(processes.total({"tokens": sum(batch.inputs.numel() for batch in batches)})["tokens"])
     speed = {"tokens": tokens, "tokens_per_s": tokens / step_s, "step_s": step_s}
     reporter.step(step + 1, loss, metrics, epoch=step // schedule.steps_per_epoch, lr=lr, grad_norm=norm, **speed)
 
@@ -108,25 +109,30 @@ def accumulate(
     batches: Sequence[Batch],
     runtime: Runtime,
     scaler: torch.amp.GradScaler,
+    exchange: Callable[[bool], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> dict[str, float]:
     """Accumulate the gradients of the mean loss over a whole step; returns {"loss": ..., metrics}, averaged likewise.
 
     Each micro-batch's sum is divided by the count of the whole step (its supervised positions, or its pairs), so 8
-    micro-batches of 1 equal one batch of 8.
+    micro-batches of 1 equal one batch of 8, and 8 processes equal one. `exchange` is `SharedModel.exchange`: the
+    processes average their gradients once, in the last micro-batch.
     Raises FloatingPointError if the loss is not finite.
     """
-    count = sum(batch.count for batch in batches)
-    totals: dict[str, float] = {}
+    processes = runtime.processes
+    count = processes.total({"count": sum(batch.weight for batch in batches)})["count"]
+    totals: dict[str, float] = {"count": 0}
     model.zero_grad(set_to_none=True)
-    for batch in batches:
-        with runtime.autocast():
-            loss_sum, metrics = loss_fn(model, batch.to(runtime.device))
-        scaler.scale(loss_sum / count).backward()
-        add_metrics(totals, {"loss": loss_sum.detach(), **metrics})
-    means = {name: total / count for name, total in totals.items()}
-    if not math.isfinite(means["loss"]):
-        raise FloatingPointError(f"the loss is {means['loss']}")
-    return means
+    for number, batch in enumerate(batches, start=1):
+        with exchange(number == len(batches)):
+            with runtime.autocast():
+                loss_sum, metrics = loss_fn(model, batch.to(runtime.device))
+            # The gradients of the processes are averaged, so each is multiplied by their number.
+            scaler.scale(loss_sum * (processes.count if batch.weight else 0) / count).backward()
+        add_metrics(totals, batch.weight, {"loss": loss_sum.detach(), **metrics})
+    step_means = means(totals, processes)
+    if not math.isfinite(step_means["loss"]):
+        raise FloatingPointError(f"the loss is {step_means['loss']}")
+    return step_means
 
 
 def update(model: GPTModel, optimizer: Optimizer, scaler: torch.amp.GradScaler, grad_clip: float | None) -> float:
@@ -147,7 +153,7 @@ def update(model: GPTModel, optimizer: Optimizer, scaler: torch.amp.GradScaler, 
 def _evaluate(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, reporter: Reporter) -> None:
     """Evaluate, report with a sample, and save the model if its loss is the lowest since training began."""
     stage = run.stage
-    metrics = mean_metrics(run.model, stage.loss_fn, stage.evaluation, run.runtime)
+    metrics = mean_metrics(run.model, run.shared.loss, stage.evaluation, run.runtime)
     loss = progress.eval_loss = metrics["loss"]
     if not math.isfinite(loss):
         advice = f"{_INTACT}; {divergence_advice(run)}, with --no-resume"
@@ -167,7 +173,7 @@ def _evaluate(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints,
     reporter.evaluation(progress.step, stage.evaluated_on, metrics, best=best, epoch=epoch)
     if worse:
         reporter.say(f"far above the loss before training, {progress.first_loss:.4f}: not saved as the best model")
-    reporter.sample(stage.sample())
+    reporter.sample(run.shared.sample(stage.sample))
     if best:
         checkpoints.save_best(progress)
 

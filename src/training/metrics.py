@@ -1,32 +1,47 @@
 """Evaluation: mean loss and metrics over batches."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from src.data.batching import Batch
+from src.distributed.processes import Processes
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training.losses import LossFunction, Metrics
 
 
 def mean_metrics(
-    model: GPTModel, loss_fn: LossFunction, batches: Iterable[Batch], runtime: Runtime
+    model: GPTModel, loss_fn: LossFunction, batches: Sequence[Batch], runtime: Runtime
 ) -> dict[str, float]:
     """{"loss": ..., and the loss's metrics}: sums over all batches divided by their total count.
 
-    Runs without dropout or gradients.
+    Runs without dropout or gradients. Each process computes its share of the batches.
     """
-    totals: dict[str, float] = {}
-    count = 0
+    totals: dict[str, float] = {"count": 0}
     with model.evaluating():
-        for batch in batches:
-            count += batch.count
+        for batch in _share(batches, runtime.processes):
             with runtime.autocast():
                 loss_sum, metrics = loss_fn(model, batch.to(runtime.device))
-            add_metrics(totals, {"loss": loss_sum, **metrics})
-    return {name: total / count for name, total in totals.items()}
+            add_metrics(totals, batch.weight, {"loss": loss_sum, **metrics})
+    return means(totals, runtime.processes)
 
 
-def add_metrics(totals: dict[str, float], metrics: Metrics) -> None:
-    """Add the sums of one batch to the running totals."""
+def add_metrics(totals: dict[str, float], count: int, metrics: Metrics) -> None:
+    """Add the count and the sums of one batch to the running totals. A batch that counts nothing adds nothing."""
+    totals["count"] += count
     for name, value in metrics.items():
-        totals[name] = totals.get(name, 0.0) + float(value)
+        totals[name] = totals.get(name, 0.0) + (float(value) if count else 0.0)
+
+
+def means(totals: Mapping[str, float], processes: Processes) -> dict[str, float]:
+    """The sums of all processes divided by their count."""
+    summed = processes.total(totals)
+    count = summed.pop("count")
+    return {name: total / count for name, total in summed.items()}
+
+
+def _share(batches: Sequence[Batch], processes: Processes) -> Sequence[Batch]:
+    """This process's batches, as many as every other's: FSDP2 needs all processes for each forward pass."""
+    most = -(-len(batches) // processes.count)
+    own = list(batches[processes.rank :: processes.count])
+    return own + [replace(batches[0], counted=False)] * (most - len(own))

@@ -18,6 +18,11 @@ def make_optimizer(
     return make(model, max_lr=max_lr, weight_decay=weight_decay)
 
 
+def optimizer_parts(optimizer: Optimizer) -> list[torch.optim.Optimizer]:
+    """The PyTorch optimizers in an optimizer."""
+    return [optimizer.muon, optimizer.adamw] if isinstance(optimizer, MuonAndAdamW) else [optimizer]
+
+
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Two groups: matrices, embeddings included, with weight decay; biases and LayerNorms without."""
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -13,6 +13,7 @@ from filelock import lock_descriptor
 
 from src.checkpoint import BEST, LATEST
 from src.common.atomic_file import remove_stale_temporaries
+from src.distributed.environment import is_first
 
 LOCK = ".lock"
 
@@ -25,6 +26,9 @@ def claimed(out: Path, stage: str) -> Iterator[None]:
     run leaves nothing else in the folder. Temporary files that killed runs left there are deleted.
     Raises OSError with a one-line message if another run holds the folder, or if the folder cannot be written.
     """
+    if not is_first():  # the first process claims it for all
+        yield
+        return
     new_folders = [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
     with _open_lock(out) as lock:
         if not _take(lock, out):

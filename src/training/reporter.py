@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from src.common.messages import one_line
+from src.distributed.environment import is_first
 
 # Metrics with a column, and their format. Steps show _STEP_COLUMNS, evaluations show all, the log has every metric.
 _COLUMNS = {
@@ -38,12 +39,8 @@ class Reporter:
         self.stage, self.steps = stage, steps
         self.path = log_dir / f"{stage}-{datetime.now():%Y%m%d-%H%M%S}.jsonl"
         self._log: TextIO | None = None
-        try:
-            log_dir.mkdir(parents=True, exist_ok=True)
-            self._log = _new_file(self.path)
-            self.path = Path(self._log.name)
-        except OSError as error:
-            self._end_log(error)
+        if is_first():
+            self._open_log()
         self._start = time.perf_counter()
         self._line_every = max(1, steps // _LINES_PER_RUN)
         self._bar = tqdm(
@@ -51,9 +48,17 @@ class Reporter:
             initial=first_step,
             desc=stage,
             unit="step",
-            disable=not sys.stderr.isatty(),
+            disable=not (is_first() and sys.stderr.isatty()),
             dynamic_ncols=True,
         )
+
+    def _open_log(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._log = _new_file(self.path)
+            self.path = Path(self._log.name)
+        except OSError as error:
+            self._end_log(error)
 
     def event(self, event: str, **values: Any) -> None:
         """Write one JSON line to the log. NaN and infinity become null."""
@@ -90,7 +95,8 @@ class Reporter:
     def sample(self, text: str) -> None:
         """Print the first lines of a generated sample, indented, without empty lines."""
         lines = [line for line in text.splitlines() if line.strip()]
-        self.say("\n".join("    " + line for line in lines[:_SAMPLE_LINES]))
+        if lines:
+            self.say("\n".join("    " + line for line in lines[:_SAMPLE_LINES]))
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""

@@ -13,13 +13,16 @@ import torch
 from src.checkpoint import BEST, LATEST, as_argument
 from src.common.disk import require_free_space
 from src.common.messages import shown_command
+from src.distributed.environment import is_first, is_restart, local_world_size
+from src.distributed.strategy import share_model
 from src.model.gpt import GPTModel
 from src.program import DONE, INTERRUPTED
 from src.runtime import Runtime, keep_freed_memory
 from src.training.checkpoints import RunCheckpoints, loss_of_best, plain_settings, refuse_folder_of_base, run_identity
 from src.training.flags import TrainingFlags
 from src.training.loop import Ending, divergence_advice, ending, train
-from src.training.optim import make_optimizer
+from src.training.optim import make_optimizer, optimizer_parts
+from src.training.processes import choose_strategy, divide_batches
 from src.training.reporter import Reporter, draw_curves
 from src.training.resume import find_saved_run
 from src.training.stage import Progress, Stage, TrainingRun, make_schedule
@@ -34,6 +37,7 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
     for, or if training diverges; OSError if the disk is too small for the checkpoints.
     """
     keep_freed_memory()
+    divide_batches(stage, runtime.processes)
     run, progress, relation = start_or_resume(stage, model, flags, runtime)
     checkpoints = _run_checkpoints(run, progress)
     if progress.is_complete(run.schedule):
@@ -54,7 +58,7 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
             "end", ended=ended, step=progress.step, best_loss=progress.best_loss, best_step=progress.best_step
         )
         reporter.close()
-    curves = draw_curves(reporter.path)
+    curves = draw_curves(reporter.path) if is_first() else None
     return _report_result(run, progress, ended, curves)
 
 
@@ -66,6 +70,8 @@ def start_or_resume(
     The settings are compared before anything is restored.
     """
     refuse_folder_of_base(stage.metadata, flags.out)
+    if is_restart() and flags.resume is False:  # torchrun started this command again: --no-resume is done
+        flags = replace(flags, resume=None)
     schedule = make_schedule(flags, stage.loader.steps_per_epoch)
     identity = run_identity(stage, model.config, flags, runtime.precision)
     saved, relation = find_saved_run(stage, flags, identity, schedule, runtime.device.type)
@@ -79,9 +85,19 @@ def start_or_resume(
         saved.restore(model, optimizer, scaler)
     else:
         _require_room(model, flags)
-    run_id = saved.run_id if saved else secrets.token_hex(3)
+    strategy = choose_strategy(flags, model.config, runtime)
     run = TrainingRun(
-        stage, model, flags, runtime, schedule, optimizer, scaler, identity, run_id=run_id, resumed=saved is not None
+        stage,
+        model,
+        flags,
+        runtime,
+        schedule,
+        optimizer,
+        scaler,
+        identity,
+        shared=share_model(model, stage.loss_fn, optimizer_parts(optimizer), strategy),
+        run_id=runtime.processes.from_first(saved.run_id if saved else secrets.token_hex(3)),
+        resumed=saved is not None,
     )
     return run, saved.progress if saved else Progress(), relation
 
@@ -129,6 +145,7 @@ def _print_summary(run: TrainingRun, progress: Progress, reporter: Reporter) -> 
         "regularisation": f"weight decay {flags.weight_decay:g}, dropout {c.dropout:g}, "
         f"gradient norm {f'at most {schedule.grad_clip}' if schedule.grad_clip else 'not clipped'}",
         "device": f"{runtime.device}, {runtime.precision} ({runtime.reason})",
+        **({"processes": f"{runtime.processes.count}, {run.shared.name}"} if runtime.processes.count > 1 else {}),
         "seed": str(schedule.seed),
         "saves to": f"{flags.out}, log {reporter.path}",
     }
@@ -147,7 +164,10 @@ def _report_result(run: TrainingRun, progress: Progress, ended: Ending, curves: 
     if ended == "interrupted":
         print(f"interrupted after step {progress.step} of {run.schedule.steps}; saved {flags.out / LATEST}")
         command = [word for word in sys.argv if word != "--no-resume"]
-        print(f"resume with: {shown_command(['python', *command])}")
+        launcher = (
+            ["torchrun", f"--nproc-per-node={local_world_size()}"] if run.runtime.processes.count > 1 else ["python"]
+        )
+        print(f"resume with: {shown_command([*launcher, *command])}")
         return INTERRUPTED
     if ended == "early":
         print(f"stopped early at step {progress.step}: no improvement in {progress.stale_evaluations} evaluations")

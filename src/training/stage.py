@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from src.data.batching import Batch, StepLoader
+from src.distributed.strategy import SharedModel
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training.flags import TrainingFlags, parse_save_every
@@ -96,6 +97,7 @@ class TrainingRun:
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     identity: Mapping[str, Any]  # everything that determines the result; a resumed run must have the same
+    shared: SharedModel  # the model as the processes of the run share it
     run_id: str  # saved in both checkpoints: it tells this run's files from those of another run in the same folder
     resumed: bool  # from latest_model.pt
 

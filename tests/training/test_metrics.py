@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from src.data.batching import Batch, pack_examples
+from src.distributed.processes import Processes
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training.losses import language_model_loss
@@ -58,6 +59,7 @@ def test_evaluation_uses_the_device_and_precision(model: GPTModel) -> None:
     @dataclass(frozen=True)
     class Spy:
         device: str = "a device"
+        processes: Processes = Processes()
 
         def autocast(self) -> AbstractContextManager:
             log.append("autocast")

@@ -1,0 +1,72 @@
+"""The processes of a run. torchrun starts them and numbers them by rank; without it there is one, of rank 0."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from src.distributed.environment import is_first, timeout_s, world_size
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among the processes of a run. With one process, every method returns what it is given."""
+
+    rank: int = 0
+    count: int = 1
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of the items. The parts follow one another in the order of the ranks."""
+        start, end = (len(items) * rank // self.count for rank in (self.rank, self.rank + 1))
+        return items[start:end]
+
+    def total(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Each value summed over all processes, which must pass the same names."""
+        if self.count == 1:
+            return dict(values)
+        summed = torch.tensor([*values.values()], dtype=torch.float64)
+        dist.all_reduce(summed)
+        return dict(zip(values, summed.tolist(), strict=True))
+
+    def any(self, condition: bool) -> bool:
+        """Whether the condition holds in at least one process."""
+        return self.total({"holding": float(condition)})["holding"] > 0
+
+    def from_first(self, value: T) -> T:
+        """The first process's value, for what depends on a clock or on what it reads."""
+        if self.count == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+
+def join(device: torch.device) -> Processes:
+    """Connect the processes that torchrun started; without torchrun there is this one.
+
+    They exchange gradients through NCCL on CUDA, and through Gloo elsewhere. A process that waits for another one
+    longer than GPT2_TIMEOUT_S seconds (600 by default) fails.
+    """
+    if world_size() == 1:
+        return Processes()
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s()))
+    return Processes(dist.get_rank(), dist.get_world_size())
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Run the body in the first process, then in all others: what the first one downloads, the others find."""
+    connected = dist.is_initialized()
+    if connected and not is_first():
+        dist.barrier()
+    yield
+    if connected and is_first():
+        dist.barrier()
