@@ -2,7 +2,8 @@
 
 Training saves after every evaluation, and evaluates every few steps. Then two conversations of many turns: the session
 of chat.py, and the assistant of sk_chat.py with its saved conversation and long-term memory. The last quarter of the
-samples is compared with the first one, after a warm-up. Linux and macOS only.
+samples is compared with the first one, after a warm-up. Speed is per second of processor time, so that other programs
+on the machine do not count. Linux and macOS only.
 """
 
 import importlib
@@ -32,9 +33,9 @@ from src.tokenizer import load_gpt2_encoding
 
 MAX_GROWTH_MB = 16.0  # of the memory in use, from the first quarter to the last
 MAX_NEW_HANDLES = 1.0
-MIN_SPEED = 0.7  # of the first quarter; other programs on the machine cost speed, too
+MIN_SPEED = 0.8  # of the first quarter
 WARM_UP = 0.1  # share of the samples that are left out: caches fill
-SAMPLE_S = 0.5
+SAMPLE_S = 1.0
 TRAINING = "--eval-every 5 --batch-size 2 --context-length 32 --max-steps 1000000000 --precision fp32 --patience none"
 SENTENCES = ("My name is {}.", "I live in {}.", "What is my name?", "Where do I live?", "Tell me about {} and the sea.")
 NAMES = ("Ann", "Ben", "Rome", "Oslo", "Cleo", "Paris", "Dora", "Bern")
@@ -52,7 +53,7 @@ class Flags:
 
 @dataclass(frozen=True)
 class Sample:
-    """Memory in use in MB, open files, and steps or turns per second."""
+    """Memory in use in MB, open files, and steps or turns per second of processor time."""
 
     memory_mb: float
     handles: float
@@ -64,6 +65,13 @@ def sample(pid: int, speed: float) -> Sample:
 
     process = psutil.Process(pid)
     return Sample(process.memory_info().rss / 1e6, process.num_fds(), speed)
+
+
+def processor_seconds(pid: int) -> float:
+    import psutil
+
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def report(name: str, samples: Sequence[Sample], unit: str) -> list[str]:
@@ -105,13 +113,13 @@ def train(folder: Path, minutes: float) -> list[Sample]:
     child = Child(script, folder / "output.txt")
     samples, end = [], time.monotonic() + 60 * minutes
     steps = step_counts(folder / "logs")
-    before, at = next(steps), time.monotonic()
+    before, used = 0, 0.0
     while time.monotonic() < end and child.poll() is None:
         time.sleep(SAMPLE_S)
-        now, count = time.monotonic(), next(steps)
-        if count:
-            samples.append(sample(child.pid, (count - before) / (now - at)))
-        before, at = count, now
+        count, seconds = next(steps), processor_seconds(child.pid)
+        if before and count > before and seconds > used:
+            samples.append(sample(child.pid, (count - before) / (seconds - used)))
+        before, used = count, seconds
     child.send(signal.SIGTERM)
     if child.wait(60) != INTERRUPTED:
         raise RuntimeError(f"training ended early: {(folder / 'output.txt').read_text(encoding='utf-8')[-300:]}")
@@ -157,9 +165,9 @@ def converse(reply: Callable[[str], str], turns: int) -> list[Sample]:
     """A sample per turn."""
     rng, samples = random.Random(0), []
     for _ in range(turns):
-        text, start = rng.choice(SENTENCES).format(rng.choice(NAMES)), time.perf_counter()
+        text, start = rng.choice(SENTENCES).format(rng.choice(NAMES)), time.process_time()
         reply(text)
-        samples.append(sample(os.getpid(), 1 / (time.perf_counter() - start)))
+        samples.append(sample(os.getpid(), 1 / (time.process_time() - start)))
     return samples
 
 

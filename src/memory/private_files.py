@@ -19,14 +19,14 @@ def make_private_folder(folder: Path) -> None:
         raise OSError(f"{folder}: cannot be created ({error.strerror}); {CHECK_FOLDER}") from error
 
 
-def write_private(path: Path, text: str) -> None:
-    """Replace a UTF-8 file atomically. Call it inside `locked`.
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file atomically. Call it inside `locked`.
 
     Raises OSError with a one-line message; the old file is then unchanged.
     """
     try:
         with atomic_write(path, OWNER_ONLY) as file:
-            file.write(text.encode("utf-8"))
+            file.write(content)
     except OSError as error:
         raise OSError(
             f"{path}: could not be written ({error.strerror}); the version saved before is unchanged; {CHECK_FOLDER}"

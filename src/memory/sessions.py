@@ -7,8 +7,9 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,12 @@ class StoredMessage:
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", without_surrogates(self.text))
 
+    @cached_property
+    def line(self) -> str:
+        """The message in the file. Encoded once, because every turn saves all messages again."""
+        content = {"role": self.role, "text": self.text, "finish_reason": self.finish_reason}
+        return json.dumps(content, ensure_ascii=False)
+
 
 Turn = tuple[StoredMessage, ...]  # a message of the user or the system, and the answers to it
 
@@ -48,16 +55,17 @@ class Conversation:
     messages: list[StoredMessage] = field(default_factory=list)
     summary: str = ""
     revision: int = 0
-    # Messages and summary as last read or written here: a file that differs was changed by another program.
+    # Messages and summary, and the whole file, as last read or written here: another program may have changed the file.
     on_disk: tuple[tuple[StoredMessage, ...], str] = field(default=((), ""), init=False, repr=False, compare=False)
+    file: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def turn_count(self) -> int:
         """The number of user messages."""
         return sum(message.role == "user" for message in self.messages)
 
-    def mark_saved(self, revision: int) -> None:
-        self.revision, self.on_disk = revision, (tuple(self.messages), self.summary)
+    def mark_saved(self, revision: int, file: bytes) -> None:
+        self.revision, self.on_disk, self.file = revision, (tuple(self.messages), self.summary), file
 
 
 @dataclass(frozen=True)
@@ -102,19 +110,15 @@ class SessionStore:
         """
         path = self._path(conversation.name)
         with locked(self.folder):
-            theirs = self._read_or_quarantine(path)
+            # An unchanged file is not parsed: that would take longer with every turn.
+            theirs = None if _bytes(path) == conversation.file else self._read_or_quarantine(path)
             if theirs and theirs.on_disk != conversation.on_disk:
                 _merge(conversation, theirs)
                 self.notify(f"session {conversation.name}: another program changed it too; the changes are merged")
             revision = max(conversation.revision, theirs.revision if theirs else 0) + 1
-            content = {
-                "format": FORMAT,
-                "revision": revision,
-                "summary": without_surrogates(conversation.summary),
-                "messages": [asdict(message) for message in conversation.messages],
-            }
-            write_private(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-            conversation.mark_saved(revision)
+            file = _as_json(conversation, revision).encode("utf-8")
+            write_private(path, file)
+            conversation.mark_saved(revision, file)
         return path
 
     def list_sessions(self) -> list[SessionInfo]:
@@ -176,24 +180,41 @@ class _Damaged(ValueError):
     """The file is not a complete session."""
 
 
-def _read(path: Path) -> Conversation | None:
-    """The conversation in a file; None if there is no file. Raises _Damaged, or ValueError for a newer format."""
+def _bytes(path: Path) -> bytes | None:
+    """The content of a file; None if there is no file. Raises OSError with a one-line message."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise OSError(f"{path}: cannot be read ({error.strerror}); {CHECK_FOLDER}") from error
+
+
+def _read(path: Path) -> Conversation | None:
+    """The conversation in a file; None if there is no file. Raises _Damaged, or ValueError for a newer format."""
+    data = _bytes(path)
+    if data is None:
+        return None
     try:
         content = _object(json.loads(data))  # of bytes, it also reads UTF-16
         version = content.get("format")
         if version == FORMAT:
-            return _parse(path.stem, content)
+            conversation = _parse(path.stem, content)
+            conversation.mark_saved(content["revision"], data)
+            return conversation
         if not is_count(version) or version < FORMAT:
             raise ValueError(f"'format' is {version!r}")
     except (ValueError, TypeError, RecursionError) as error:
         raise _Damaged(f"{path}: damaged, not a complete session ({one_line(error)[:200]})") from error
     raise ValueError(f"{path}: written by a newer version of this program; use that one, or another --session")
+
+
+def _as_json(conversation: Conversation, revision: int) -> str:
+    """The file of a conversation, one message per line."""
+    summary = without_surrogates(conversation.summary)
+    start = json.dumps({"format": FORMAT, "revision": revision, "summary": summary}, ensure_ascii=False)
+    messages = ",\n".join(message.line for message in conversation.messages)
+    return f'{start[:-1]}, "messages": [\n{messages}\n]}}\n'
 
 
 def _object(content: Any) -> dict[str, Any]:
@@ -214,7 +235,6 @@ def _parse(name: str, content: dict[str, Any]) -> Conversation:
             conversation.messages.append(_parse_message(_object(message)))
         except (ValueError, TypeError) as error:
             raise ValueError(f"message {n}: {error}") from error
-    conversation.mark_saved(content["revision"])
     return conversation
 
 

@@ -251,10 +251,10 @@ def summarise(messages: Sequence[StoredMessage]) -> str:
 
     A summary of quotes, because a model of a few million parameters cannot write a summary.
     """
-    questions = [message.text.split() for message in messages if message.role == "user"]
+    questions = [message.text for message in messages if message.role == "user"]
     starts = [
         " ".join(words[:_SUMMARY_WORDS]) + ("..." if len(words) > _SUMMARY_WORDS else "")
-        for words in questions[-_SUMMARY_QUESTIONS:]
+        for words in map(str.split, questions[-_SUMMARY_QUESTIONS:])
     ]
     earlier = len(questions) - len(starts)
     return "; ".join(starts) + (f" (and {earlier} earlier)" if earlier else "")

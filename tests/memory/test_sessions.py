@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from src.common import atomic_file
-from src.memory import private_files
+from src.memory import private_files, sessions
 from src.memory.private_files import locked
 from src.memory.sessions import Conversation, SessionStore, StoredMessage
 
@@ -223,6 +223,19 @@ def test_saving_without_changes_only_counts_the_revision(store: SessionStore) ->
     store.save(theirs)
     store.save(ours)
     assert questions(ours) == ["a", "b"] and ours.revision == 3
+
+
+def test_a_turn_costs_the_same_in_a_long_conversation(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation = saved(store, "one", "two")
+    encoded, dumps = [], json.dumps
+    monkeypatch.setattr(
+        sessions.json, "dumps", lambda value, **options: encoded.append(value) or dumps(value, **options)
+    )
+    monkeypatch.setattr(sessions, "_parse", lambda *_: pytest.fail("the unchanged file was parsed"))
+    conversation.messages += turn("three")
+    path = store.save(conversation)
+    assert [value["text"] for value in encoded if "text" in value] == ["three", "Yes."]
+    assert path.read_text(encoding="utf-8").count("\n") == 8  # a line per message, and one before and after
 
 
 def test_merging_keeps_removals_and_additions(store: SessionStore) -> None:
