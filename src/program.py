@@ -3,9 +3,10 @@
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Collection
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import fields
 from importlib import import_module
 from io import TextIOWrapper
@@ -69,6 +70,28 @@ def termination_signals() -> list[signal.Signals]:
     if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
         return [signal.SIGTERM]
     return [signal.SIGTERM, hangup]
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Inside, the yielded function returns True after Ctrl-C, SIGTERM or SIGHUP. A second Ctrl-C stops at once."""
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested.is_set
+        return
+
+    def request(*_: object) -> None:
+        requested.set()
+        signal.signal(signal.SIGINT, previous[signal.SIGINT])
+        with suppress(OSError, RuntimeError):  # the terminal may be gone, or just be written to
+            print("\nfinishing this step, then saving; press Ctrl-C again to stop at once", file=sys.stderr)
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, *termination_signals())}
+    try:
+        yield requested.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def out_of_memory_advice(flags: Collection[str]) -> str:

@@ -1,19 +1,16 @@
 """The training loop of all stages: set the learning rate, accumulate, clip, step, log, evaluate, save."""
 
 import math
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 
 from src.data.batching import Batch
 from src.model.gpt import GPTModel
-from src.program import termination_signals
+from src.program import stop_requests
 from src.runtime import Runtime, seed_step
 from src.training.checkpoints import RunCheckpoints
 from src.training.divergence import has_diverged, is_worse_than_untrained
@@ -54,7 +51,7 @@ def _train(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, re
     if progress.first_loss is None:
         _evaluate(run, progress, checkpoints, reporter)
     saved_at = time.monotonic()
-    with _stop_requests() as stop_requested:
+    with stop_requests() as stop_requested:
         while not progress.is_complete(schedule):
             if progress.evaluation_due(schedule):
                 if not checkpoints.owns_latest:  # so that a restart knows whose best_model.pt it finds
@@ -181,25 +178,3 @@ def _evaluate(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints,
 def divergence_advice(run: TrainingRun) -> str:
     precision = "" if run.runtime.precision == "fp32" else ", or --precision fp32"
     return f"try --max-lr below {run.schedule.max_lr:g}{precision}"
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Inside, the yielded function returns True after Ctrl-C, SIGTERM or SIGHUP. A second Ctrl-C stops at once."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested.is_set
-        return
-
-    def request(*_: object) -> None:
-        requested.set()
-        signal.signal(signal.SIGINT, previous[signal.SIGINT])
-        with suppress(OSError, RuntimeError):  # the terminal may be gone, or just be written to
-            print("\nfinishing this step, then saving; press Ctrl-C again to stop at once", file=sys.stderr)
-
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, *termination_signals())}
-    try:
-        yield requested.is_set
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
