@@ -297,6 +297,15 @@ def test_every_step_is_logged_and_the_curves_are_drawn(tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_steps_epochs_and_mean_losses_are_logged_and_saved(tmp_path: Path) -> None:
+    run(flags(tmp_path, max_steps=10, eval_every=5))  # four steps per epoch
+    steps, evaluations = ([line for line in log_lines(tmp_path) if line["event"] == kind] for kind in ("step", "eval"))
+    assert [(line["step"], line["epoch"]) for line in steps] == [(step, (step - 1) // 4) for step in range(1, 11)]
+    assert [(line["step"], line["epoch"]) for line in evaluations] == [(0, 0), (5, 1), (10, 2)]
+    latest = read_checkpoint(tmp_path / "out/latest_model.pt")
+    assert latest["train_loss"] == pytest.approx(sum(line["loss"] for line in steps[5:]) / 5)
+
+
 def test_only_training_steps_run_in_training_mode(tmp_path: Path) -> None:
     modes = []
 
