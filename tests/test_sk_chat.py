@@ -192,8 +192,8 @@ def test_a_terminal_session_until_ctrl_d(checkpoints, tmp_path, interactive, cap
         assert sk_chat.main(["--model", str(checkpoints / "tuned.pt")]) == 0
     assert capsys.readouterr().out == f"{ANSWER}\n\n" * 4
     assert len(prepared) == 1  # a chat generates many answers
-    questions = re.findall(r'"text": "(.*)"', (tmp_path / "logs/sessions/default.json").read_text("utf-8"))[::2]
-    assert questions == ["France\\n?", "one\\ntwo", "a", "b"]
+    session = json.loads((tmp_path / "logs/sessions/default.json").read_text("utf-8"))
+    assert [message["text"] for message in session["messages"]][::2] == ["France\n?", "one\ntwo", "a", "b"]
     typed = tmp_path / "logs/sessions/typed_lines"
     assert "+/tokens 2\n" in typed.read_text("utf-8")
     assert sys.platform == "win32" or typed.stat().st_mode & 0o777 == 0o600
