@@ -28,9 +28,9 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def is_restart() -> bool:
-    """Whether torchrun started this process again, because one of the processes had failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def restarts() -> int:
+    """How often torchrun has started this process again, because one of the processes had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def timeout_s() -> float:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from src.distributed.environment import is_first, timeout_s, world_size
+from src.distributed.environment import is_first, local_world_size, restarts, timeout_s, world_size
 
 T = TypeVar("T")
 
@@ -57,7 +57,11 @@ def join(device: torch.device) -> Processes:
         return Processes()
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s()))
+        timeout = timedelta(seconds=timeout_s())
+        store, rank, count = next(dist.rendezvous("env://", timeout=timeout))
+        if local_world_size() == count:  # torchrun keeps its store when it restarts: old addresses are still in it
+            store = dist.PrefixStore(f"restart-{restarts()}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
     return Processes(dist.get_rank(), dist.get_world_size())
 
 

@@ -13,7 +13,7 @@ import torch
 from src.checkpoint import BEST, LATEST, as_argument
 from src.common.disk import require_free_space
 from src.common.messages import shown_command
-from src.distributed.environment import is_first, is_restart, local_world_size
+from src.distributed.environment import is_first, local_world_size, restarts
 from src.distributed.strategy import share_model
 from src.model.gpt import GPTModel
 from src.program import DONE, INTERRUPTED
@@ -70,7 +70,7 @@ def start_or_resume(
     The settings are compared before anything is restored.
     """
     refuse_folder_of_base(stage.metadata, flags.out)
-    if is_restart() and flags.resume is False:  # torchrun started this command again: --no-resume is done
+    if restarts() and flags.resume is False:  # torchrun started this command again: --no-resume is done
         flags = replace(flags, resume=None)
     schedule = make_schedule(flags, stage.loader.steps_per_epoch)
     identity = run_identity(stage, model.config, flags, runtime.precision)

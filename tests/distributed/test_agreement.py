@@ -137,9 +137,8 @@ def test_a_run_moves_from_one_process_to_two_and_back(one_process: Path, monkeyp
     assert difference(one_process / "moved/main", one_process / "one/main") < TOLERANCE
 
 
-def test_a_killed_process_is_restarted_and_changes_nothing(one_process: Path) -> None:
+def test_a_killed_process_restartsed_and_changes_nothing(one_process: Path) -> None:
     [command, *_] = commands("killed", "--no-resume")
     killed = {**command, "rank": 1, "step": 14, "signal": signal.SIGKILL}
-    # More than one restart: right after a process was killed, Gloo sometimes cannot connect.
-    assert torchrun(one_process, 2, [killed], "--max-restarts=5") == 0
+    assert torchrun(one_process, 2, [killed], "--max-restarts=1") == 0
     assert difference(one_process / "killed/main", one_process / "one/main") < TOLERANCE

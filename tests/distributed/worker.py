@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from src.distributed.environment import is_restart, rank
+from src.distributed.environment import rank, restarts
 from src.training import loop
 from src.training.reporter import Reporter
 from src.training.stage import Progress, TrainingRun
@@ -35,7 +35,7 @@ def main() -> int:
     torch.set_num_threads(1)
     code = 0
     for command in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
-        if command.get("rank") == rank() and not is_restart():
+        if command.get("rank") == rank() and not restarts():
             loop._train_step = signalling(command["step"], command["signal"])
         code = import_module(command["script"]).main(command["arguments"])
     return code
