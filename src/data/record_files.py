@@ -69,9 +69,7 @@ def load_records(
     join: joins records that belong together, and counts those without a counterpart by reason.
     `notify` gets one line for each thing that was not read or changed, and one for the records that were left out.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file has bad records, unless `skip_bad`; or no record is left.
+    Raises FileNotFoundError; ValueError if the file has bad records, unless `skip_bad`, or if no record is left.
     """
     file = read_records(path, notify=notify)
     records, left_out = join(file.records)

@@ -61,8 +61,7 @@ def ensure_shakespeare(
             continue
         with atomic_write(path) as out:
             out.write(cleaned.text.encode("utf-8"))
-        size = format_bytes(path.stat().st_size)
-        notify(f"text: saved {path} ({size}, {cleaned.kept_fraction:.1%} of the source)")
+        notify(f"text: saved {path} ({format_bytes(path.stat().st_size)}, {cleaned.kept_fraction:.1%} of the source)")
         return path
     raise FileNotFoundError(
         f"no source has the Shakespeare text (reasons above); save a plain-text copy, for example {GUTENBERG_URL}, "
