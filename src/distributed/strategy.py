@@ -21,7 +21,10 @@ class SharedModel:
         self.model, self.loss_fn = model, loss_fn
 
     def loss(self, _: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss summed over this process's part of a batch, and its metrics."""
+        """The loss summed over this process's part of a batch, and its metrics.
+
+        It is called like any loss function, with the model, which the wrapper already holds.
+        """
         return self.loss_fn(self.model, batch)
 
     def exchange(self, now: bool) -> AbstractContextManager[None]:
