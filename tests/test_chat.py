@@ -101,7 +101,7 @@ def test_a_piped_session_prints_a_transcript(converse):
         f"Assistant: {ANSWER}",
         "conversation cleared",
     ]
-    assert "note: the answer was cut off after 3 tokens\n" in err
+    assert "note: the answer was cut off after 3 tokens; /tokens sets a higher limit\n" in err
 
 
 def test_a_single_answer_does_not_prepare_fast_decoding(converse, monkeypatch):

@@ -75,7 +75,8 @@ class ChatSession:
     template: the prompt template that the model was tuned with; None for a raw model, which continues text.
     notify: gets one-line messages for the user: that the model is raw, and what was dropped from the context.
     system: the system message, which is never dropped. prefix_cache: a KV cache to share with other sessions; by
-    default the session has its own. It saves recomputing the earlier turns.
+    default the session has its own. It saves recomputing the earlier turns. note_cut_off: whether `notify` hears of an
+    answer that reached max_tokens; callers that report `finish_reason` need no such note.
 
     After an answer, `finish_reason` is "stop" (the model ended it), "length" (max_tokens) or "interrupted";
     `prompt_tokens` and `answer_tokens` are its token counts (`answer_tokens` is 0 if the stream was closed or failed).
@@ -93,6 +94,7 @@ class ChatSession:
         notify: Callable[[str], None],
         system: str | None = None,
         prefix_cache: PrefixCache | None = None,
+        note_cut_off: bool = True,
     ) -> None:
         if template not in (None, TEMPLATE):
             raise ValueError(
@@ -102,6 +104,7 @@ class ChatSession:
         if system and template is None:
             raise ValueError("a raw model takes no system message; python instruction_tune.py makes a model that does")
         self.generator, self.settings, self.notify = generator, settings, notify
+        self._note_cut_off = note_cut_off and template is not None
         self._prefix_cache = prefix_cache or PrefixCache()
         # Encoded and decoded, because a word tokenizer changes the spacing.
         self._next_turn = generator.encoding.decode(generator.encoding.encode_ordinary(NEXT_TURN))
@@ -187,8 +190,8 @@ class ChatSession:
         finally:
             if answer or self.finish_reason != "interrupted":
                 self._messages += [message, self._encode("assistant", "".join(answer))]
-        if self.finish_reason == "length" and not self.is_raw:
-            self.notify(f"the answer was cut off after {settings.max_tokens} tokens")
+        if self.finish_reason == "length" and self._note_cut_off:
+            self.notify(cut_off_note(settings))
 
     def _build_prompt(self, message: EncodedMessage) -> tuple[list[int], EncodedMessage]:
         """The prompt ids, and the (possibly truncated) message they contain. Drops old turns that do not fit."""
@@ -260,6 +263,11 @@ class ChatSession:
         else:
             ids, _ = render_conversation([Message(role, text)], encoding)
         return EncodedMessage(role, text, tuple(ids))
+
+
+def cut_off_note(settings: ChatSettings) -> str:
+    """What the user is told about an answer that reached max_tokens."""
+    return f"the answer was cut off after {settings.max_tokens} tokens; /tokens sets a higher limit"
 
 
 def sample_answers(generator: TextGenerator, prompts: Sequence[Sequence[Message]], max_tokens: int) -> str:

@@ -6,8 +6,9 @@ Other programs may order their messages differently. No text of a user is lost:
 - Consecutive messages of one role are joined with an empty line between them. Empty messages are dropped.
 - If the last message is an assistant's, as when one agent hands its text to the next, it becomes the end of the user
   message to answer.
-- Tool calls are left out, because their results follow. So is what another model added to its text: its reasoning, and
-  annotations such as the sources it quotes. An image, a sound or a file is refused by name.
+- Tool calls are left out, because their results follow.
+- What another model added to its text is skipped: its reasoning, and annotations such as the sources it quotes. An
+  image, a sound or a file is refused by name.
 - An assistant's greeting at the start is dropped: the model was never tuned on an answer without a question.
 """
 
@@ -27,22 +28,25 @@ from semantic_kernel.contents import (
 )
 from semantic_kernel.exceptions import ServiceInvalidRequestError
 
-_LEFT_OUT = (
-    FunctionCallContent,
-    ReasoningContent,
-    StreamingReasoningContent,
-    AnnotationContent,
-    StreamingAnnotationContent,
-)
+_SKIPPED = {
+    ReasoningContent: "reasoning",
+    StreamingReasoningContent: "reasoning",
+    AnnotationContent: "annotations",
+    StreamingAnnotationContent: "annotations",
+}
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """The system message ("" for none), the turns as (user message, answer), and the user message to answer."""
+    """The system message ("" for none), the turns as (user message, answer), and the user message to answer.
+
+    skipped: what was left out of the messages, such as "annotations, reasoning"; "" if nothing was.
+    """
 
     system: str
     turns: tuple[tuple[str, str], ...]
     message: str
+    skipped: str = ""
 
 
 def parse_history(messages: Sequence[ChatMessageContent]) -> ChatRequest:
@@ -59,7 +63,8 @@ def parse_history(messages: Sequence[ChatMessageContent]) -> ChatRequest:
     if not alternating:
         raise ServiceInvalidRequestError("the chat history has no message to answer; add a user message with text")
     texts = [text for _, text in alternating]
-    return ChatRequest(system, tuple(zip(texts[:-1:2], texts[1::2], strict=True)), texts[-1])
+    kinds = {_SKIPPED[type(item)] for message in messages for item in message.items if type(item) in _SKIPPED}
+    return ChatRequest(system, tuple(zip(texts[:-1:2], texts[1::2], strict=True)), texts[-1], ", ".join(sorted(kinds)))
 
 
 def _merge_by_role(messages: Sequence[ChatMessageContent]) -> tuple[str, list[tuple[str, str]]]:
@@ -87,7 +92,7 @@ def _text(message: ChatMessageContent) -> str:
             parts.append(item.text)
         elif isinstance(item, FunctionResultContent):
             parts.append(str(item.result))
-        elif not isinstance(item, _LEFT_OUT):
+        elif not isinstance(item, (FunctionCallContent, *_SKIPPED)):
             raise ServiceInvalidRequestError(
                 f"this model takes text only, but a message contains {type(item).__name__}"
             )

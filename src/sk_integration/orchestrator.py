@@ -9,7 +9,7 @@ from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent
 from semantic_kernel.exceptions import KernelException
 from semantic_kernel.functions import KernelArguments
 
-from src.chat.session import ChatSettings, Usage
+from src.chat.session import ChatSettings, Usage, cut_off_note
 from src.common.messages import without_surrogates
 from src.sk_integration.loop_thread import LoopThread
 from src.sk_integration.memory_manager import Conversation, LongTermMemory, SessionStore, StoredMessage
@@ -191,7 +191,10 @@ class Assistant:
         return _and_then(pieces, add_turn)
 
     def _stream(self, plugin: str, function: str, **arguments: object) -> Generator[str, None, None]:
-        """Streams the answer of a kernel function. Keeps track of the finish reason and of dropped messages."""
+        """Streams the answer of a kernel function. Keeps track of the finish reason and of dropped messages.
+
+        A note says if the answer reached max_tokens: to other programs, the service reports the finish reason only.
+        """
         self.finish_reason, in_context = "interrupted", self._indices_in_context()
         settings = GPT2ChatSettings.of(self.settings, self.service.service_id)
         parts = self.kernel.invoke_stream(
@@ -210,6 +213,8 @@ class Assistant:
                         yield chunk.content
         except Exception as error:
             raise _root_cause(error) from error
+        if self.finish_reason == "length" and not self.service.is_raw:
+            self.notify(cut_off_note(self.settings))
 
     def _invoke(self, plugin: str, function: str, **arguments: object) -> str:
         """The result of a kernel function. If it fails, the user is notified and the result is ""."""

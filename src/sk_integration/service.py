@@ -88,20 +88,28 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
     async def get_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings, **kwargs: Any
     ) -> list[ChatMessageContent]:
-        self._note_ignored_functions(settings, kwargs.get("kernel"))
+        self._check_functions(settings, kwargs.get("kernel"))
         return await super().get_chat_message_contents(chat_history, settings, **kwargs)
 
     def get_streaming_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings, **kwargs: Any
     ) -> AsyncGenerator[list[StreamingChatMessageContent], Any]:
-        self._note_ignored_functions(settings, kwargs.get("kernel"))
+        self._check_functions(settings, kwargs.get("kernel"))
         return super().get_streaming_chat_message_contents(chat_history, settings, **kwargs)
 
-    def _note_ignored_functions(self, settings: PromptExecutionSettings, kernel: Kernel | None) -> None:
-        """Note that functions are never called, if a request offers some. Agents ask for Auto() even without any."""
+    def _check_functions(self, settings: PromptExecutionSettings, kernel: Kernel | None) -> None:
+        """Note that functions are never called, if a request offers some. Agents ask for Auto() even without any.
+
+        Raises ServiceInvalidRequestError if the request requires a function call: an answer in words would be wrong.
+        """
         asked = settings.function_choice_behavior.type_ if settings.function_choice_behavior else None
-        if asked == FunctionChoiceType.REQUIRED or (asked == FunctionChoiceType.AUTO and kernel and kernel.plugins):
-            self._notify_once(f"this model calls no functions: function_choice_behavior {asked.value!r} is ignored")
+        if asked == FunctionChoiceType.REQUIRED:
+            raise ServiceInvalidRequestError(
+                "this model cannot call functions, but the request requires a call: function_choice_behavior is "
+                "'required'; use 'none', 'auto' or another service"
+            )
+        if asked == FunctionChoiceType.AUTO and kernel and kernel.plugins:
+            self._notify_once("this model cannot call functions: function_choice_behavior 'auto' is ignored")
 
     def usage(self, history: ChatHistory, settings: ChatSettings) -> Usage:
         """Tokens of the history, and the token budget of a prompt. Blocks while it tokenizes."""
@@ -171,6 +179,8 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
         if ignored := settings.ignored():
             self._notify_once(f"ignored settings that this model does not have: {', '.join(sorted(ignored))}")
         request = parse_history(messages)
+        if request.skipped:
+            self._notify_once(f"skipped in the chat history, because this model reads text only: {request.skipped}")
         session = self._session_with_history(request, settings.chat_settings())
         for piece in session.reply(request.message, should_stop, settings.stop or ()):
             yield _Chunk(piece, {"dropped_messages": session.dropped_messages})
@@ -200,6 +210,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
             notify=self._notify_from_session,
             system=system or None,
             prefix_cache=self._prefix_cache,
+            note_cut_off=False,  # the finish reason of the answer is "length"
         )
 
     def _notify_from_session(self, note: str) -> None:

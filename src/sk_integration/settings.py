@@ -55,8 +55,9 @@ class GPT2ChatSettings(PromptExecutionSettings, ChatSettings):  # type: ignore[m
     def unpack_extension_data(self) -> None:
         """Set the fields from what was given under other names. Semantic Kernel calls it with every change."""
         for other, name in _OTHER_NAMES.items():
-            if other in self.extension_data:
-                self.extension_data.setdefault(name, self.extension_data.pop(other))
+            value = self.extension_data.pop(other, None)
+            if self.extension_data.get(name) is None and value is not None:
+                self.extension_data[name] = value
         super().unpack_extension_data()
 
     def ignored(self) -> set[str]:

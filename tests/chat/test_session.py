@@ -152,7 +152,7 @@ def test_an_answer_cut_at_max_tokens_gives_a_note():
     session, _, notes = scripted_session("word " * 30)
     assert ask(session, "Talk") == ["word " * 19 + "word"]
     assert session.finish_reason == "length"
-    assert notes == ["the answer was cut off after 20 tokens"]
+    assert notes == ["the answer was cut off after 20 tokens; /tokens sets a higher limit"]
 
 
 def test_an_interrupted_answer_stays_in_the_conversation():

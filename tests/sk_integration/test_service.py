@@ -80,7 +80,12 @@ def test_tool_results_are_text_and_images_are_refused():
 def test_reasoning_and_annotations_are_left_out(extra):
     answer = ChatMessageContent(role="assistant", items=[extra, TextContent(text="Twelve kilometres.")])
     messages = [*history(("user", "How far?")).messages, answer, *history(("user", "And back?")).messages]
-    assert parse_history(messages).turns == (("How far?", "Twelve kilometres."),)
+    request = parse_history(messages)
+    assert request.turns == (("How far?", "Twelve kilometres."),) and request.skipped in ("reasoning", "annotations")
+    model, _, notes = scripted_service("a", "b")
+    for _ in range(2):
+        asyncio.run(model.get_chat_message_content(ChatHistory(messages=messages), GPT2ChatSettings()))
+    assert notes == [f"skipped in the chat history, because this model reads text only: {request.skipped}"]
 
 
 def test_the_prompt_matches_the_training_format():
@@ -102,7 +107,7 @@ def test_a_stream_adds_up_with_finish_reason_and_usage():
         len(ENCODING.encode_ordinary(generator.prompt_texts[0])),
         3,
     )
-    assert notes == ["the answer was cut off after 3 tokens"]
+    assert notes == []  # the finish reason says it
 
 
 def test_requests_share_a_prefix_cache():
@@ -218,6 +223,7 @@ def test_generic_settings_work_and_unknown_ones_are_noted_once():
         PromptExecutionSettings(max_new_tokens=9, stop_sequences=".", frequency_penalty=0.0),
         PromptExecutionSettings(extension_data={"max_completion_tokens": 9, "stop": "."}),
         OpenAIChatPromptExecutionSettings(max_completion_tokens=9, stop=["."], number_of_responses=1, stream=True),
+        OpenAIChatPromptExecutionSettings(max_completion_tokens=9, max_tokens=None, stop="."),
         GPT2ChatSettings(max_tokens=9, max_completion_tokens=5, stop="."),
     ],
 )
@@ -244,11 +250,9 @@ def test_a_bad_stop_is_refused(bad):
 @pytest.mark.parametrize(
     ("behaviour", "plugins", "noted"),
     [
-        (FunctionChoiceBehavior.Required(), True, "'required'"),
-        (FunctionChoiceBehavior.Required(), False, "'required'"),
-        (FunctionChoiceBehavior.Auto(), True, "'auto'"),
-        (FunctionChoiceBehavior.Auto(), False, None),  # the default of an agent
-        (FunctionChoiceBehavior.NoneInvoke(), True, None),
+        (FunctionChoiceBehavior.Auto(), True, True),
+        (FunctionChoiceBehavior.Auto(), False, False),  # the default of an agent
+        (FunctionChoiceBehavior.NoneInvoke(), True, False),
     ],
 )
 def test_functions_that_are_never_called_are_noted_once(behaviour, plugins, noted):
@@ -265,8 +269,22 @@ def test_functions_that_are_never_called_are_noted_once(behaviour, plugins, note
         return [part async for part in stream]
 
     assert asyncio.run(use())
-    expected = f"this model calls no functions: function_choice_behavior {noted} is ignored"
+    expected = "this model cannot call functions: function_choice_behavior 'auto' is ignored"
     assert notes == ([expected] if noted else [])
+
+
+@pytest.mark.parametrize("method", ["get_chat_message_content", "get_streaming_chat_message_content"])
+def test_a_required_function_call_is_refused(method):
+    model, generator, _ = scripted_service("a")
+    settings = PromptExecutionSettings(function_choice_behavior=FunctionChoiceBehavior.Required())
+
+    async def use():
+        answer = getattr(model, method)(history(("user", "Hi")), settings)
+        return await answer if method == "get_chat_message_content" else [part async for part in answer]
+
+    with pytest.raises(ServiceInvalidRequestError, match="cannot call functions, but the request requires a call"):
+        asyncio.run(use())
+    assert generator.prompt_texts == []
 
 
 def test_the_service_works_in_templates_and_agents():
