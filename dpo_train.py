@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader
 
 from src.chat.session import sample_answers
@@ -28,12 +27,13 @@ from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import TEMPLATE
 from src.data.show_data import describe_preferences
 from src.model.generate import TextGenerator
-from src.runtime import choose_runtime
+from src.runtime import Runtime, choose_runtime
 from src.tokenizer import describe
 from src.training.flags import RecordTrainingFlags
 from src.training.losses import PreferenceLoss, preference_loss
 from src.training.out_folder import claimed
 from src.training.preview import preview
+from src.training.processes import choose_strategy, share_frozen
 from src.training.recipes import apply_recipe, size_name
 from src.training.reference import REFERENCE, Reference
 from src.training.run import NO_VALIDATION, run_stage
@@ -91,13 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"]), given, len(preferences))
         base.model.set_dropout(0.0)  # it would add noise to the log-ratios
         runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
-        generator = TextGenerator(base.model, base.encoding, runtime.device)  # moves the model to the device
-        return run_stage(make_stage(flags, base, preferences, generator), base.model, flags, runtime)
+        runtime = choose_strategy(flags, base.model.config, runtime)
+        return run_stage(make_stage(flags, base, preferences, runtime), base.model, flags, runtime)
 
 
-def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference], generator: TextGenerator) -> Stage:
+def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference], runtime: Runtime) -> Stage:
     """A preference loss on packed pairs, against a frozen copy of the base."""
-    encoding = base.encoding
+    encoding, generator = base.encoding, TextGenerator(base.model, base.encoding, runtime.model_device)
     context_length = min(flags.context_length, base.model.config.context_length)
     examples, truncated = preference_examples(preferences, encoding, context_length)
     pairs = list(enumerate(examples))
@@ -107,7 +107,7 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
     metadata = {"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent}
     loss_fn = partial(
         preference_loss,
-        reference=make_reference(flags, base, pairs, metadata, generator.device),
+        reference=make_reference(flags, base, pairs, metadata, runtime),
         beta=flags.beta,
         loss=flags.loss,
         label_smoothing=flags.label_smoothing,
@@ -135,15 +135,16 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
 
 
 def make_reference(
-    flags: Flags, base: LoadedModel, pairs: Sequence[Pair], metadata: Mapping[str, Any], device: torch.device
+    flags: Flags, base: LoadedModel, pairs: Sequence[Pair], metadata: Mapping[str, Any], runtime: Runtime
 ) -> Reference:
     """The frozen reference: the base, loaded from its file a second time, because training changes the first copy."""
-    frozen, _ = load_model(base.path, device)
+    frozen, _ = load_model(base.path)
     frozen.set_dropout(0.0)
+    module = share_frozen(frozen.requires_grad_(False), runtime)
     identity = {
         "pairs": content_hash(pairs),
         "base": metadata["parent"]["weights_sha256"],
         "tokenizer": metadata["tokenizer"]["fingerprint"],
     }
     batches: DataLoader = DataLoader(ExampleDataset(pairs, flags.seed), flags.batch_size, collate_fn=pack_pairs)
-    return Reference(frozen.requires_grad_(False), batches, flags.out / REFERENCE, identity)
+    return Reference(frozen, batches, flags.out / REFERENCE, identity, runtime.processes, module)

@@ -20,7 +20,7 @@ from src.cli import flag, parse
 from src.data.batching import StepLoader
 from src.distributed.environment import is_first
 from src.distributed.processes import first_process_first
-from src.distributed.strategy import is_sharded
+from src.distributed.sharding import is_sharded
 from src.model.generate import TextGenerator
 from src.model.load_gpt2 import find_weights
 from src.runtime import choose_runtime
@@ -29,6 +29,7 @@ from src.training.compiled import compiled_language_model_loss
 from src.training.flags import TextTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
+from src.training.processes import choose_strategy
 from src.training.recipes import size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.stage import Stage
@@ -86,7 +87,8 @@ def finetune(flags: Flags) -> int:
     shape = (flags.batch_size, flags.context_length)
     train_loader = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
     val_loader = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
-    generator = TextGenerator(base.model, base.encoding, runtime.device)  # moves the model to the device
+    runtime = choose_strategy(flags, base.model.config, runtime)
+    generator = TextGenerator(base.model, base.encoding, runtime.model_device)  # moves the model to the device
     parent = save_conversion(base, flags).parent  # last: nothing is left behind if anything above fails
     base.model.set_dropout(flags.dropout)
     stage = make_stage(flags, generator, parent, train_loader, val_loader)

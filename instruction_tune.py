@@ -29,6 +29,7 @@ from src.training.flags import RecordTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
 from src.training.preview import preview
+from src.training.processes import choose_strategy
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.stage import Stage
@@ -82,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = apply_recipe(flags, "sft", size_name(base.metadata["config"]), given, len(conversations))
         base.model.set_dropout(flags.dropout)
         runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
-        generator = TextGenerator(base.model, base.encoding, runtime.device)  # moves the model to the device
+        runtime = choose_strategy(flags, base.model.config, runtime)
+        generator = TextGenerator(base.model, base.encoding, runtime.model_device)  # moves the model to the device
         return run_stage(make_stage(flags, base, conversations, generator), base.model, flags, runtime)
 
 

@@ -21,12 +21,13 @@ from src.data.shakespeare import SHAKESPEARE_PATH
 from src.data.text import Documents, TextWindows, TokenArray, choose_encoding, load_split
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
-from src.runtime import Runtime, choose_runtime, seed_step
+from src.runtime import Runtime, choose_runtime
 from src.tokenizer import Encoding, describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
 from src.training.flags import TextTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
+from src.training.processes import choose_strategy, new_model
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.stage import Stage
@@ -75,10 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         shape = (flags.batch_size, flags.context_length)
         train_steps = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
         val_steps = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
-        seed_step(flags.seed, 0)  # so the initial weights depend only on the seed
         vocab = GPT_CONFIG["vocab_size"] if flags.tokenizer == "gpt2" else encoding.n_vocab
-        model = GPTModel(size | {"vocab_size": vocab, "context_length": flags.context_length, "dropout": flags.dropout})
-        generator = TextGenerator(model, encoding, runtime.device)  # moves the model to the device
+        runtime, model = new_model(size, flags, runtime, vocab_size=vocab, dropout=flags.dropout)
+        generator = TextGenerator(model, encoding, runtime.model_device)  # moves the model to the device
         return run_stage(make_stage(flags, generator, train_steps, val_steps), model, flags, runtime)
 
 
@@ -135,8 +135,7 @@ def train(
 ) -> int:
     """Train a model on loaders from `create_dataloader`; returns the exit code: 0 done, 130 interrupted after saving.
 
-    config: the Flags, or some of them by name; the batch size is taken from train_loader.
-    encoding: the tokenizer of the ids, GPT-2's by default.
+    config: the Flags, or some by name; the batch size is train_loader's. encoding: of the ids, GPT-2's by default.
     Raises ValueError for a loader that create_dataloader did not make, if training diverges, or if latest_model.pt is
     an unfinished run with other settings. Raises OSError if another run uses the folder `out`.
     """
@@ -144,7 +143,8 @@ def train(
     train_steps = StepLoader(train_loader, flags.grad_accum)
     flags = replace(flags, batch_size=train_steps.batch_size)
     runtime = device if isinstance(device, Runtime) else choose_runtime(str(device), flags.precision)
-    generator = TextGenerator(model, encoding or load_gpt2_encoding(), runtime.device)
+    runtime = choose_strategy(flags, model.config, runtime)
+    generator = TextGenerator(model, encoding or load_gpt2_encoding(), runtime.model_device)
     stage = make_stage(flags, generator, train_steps, StepLoader(val_loader) if val_loader else None)
     with claimed(flags.out, stage.name):
         return run_stage(stage, model, flags, runtime)

@@ -15,6 +15,7 @@ from torch import nn
 from src.common.machine import usable_cpus
 from src.distributed.environment import local_rank
 from src.distributed.processes import Processes, join
+from src.distributed.strategy import Strategy
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
@@ -23,12 +24,21 @@ MIN_BF16_SPEEDUP = 1.5  # on a CPU or MPS; a smaller speedup is not worth the 8-
 
 @dataclass(frozen=True)
 class Runtime:
-    """A device and a precision ("fp32", "bf16" or "fp16"); `reason`: why this precision was chosen."""
+    """A device and a precision ("fp32", "bf16" or "fp16"); `reason`: why this precision was chosen.
+
+    strategy: how several processes share the model.
+    """
 
     device: torch.device
     precision: str
     reason: str
     processes: Processes = Processes()
+    strategy: Strategy = "none"
+
+    @property
+    def model_device(self) -> torch.device | None:
+        """The device for the model before training. None: leave it, because FSDP moves only each process's part."""
+        return None if self.strategy == "fsdp" else self.device
 
     def autocast(self) -> AbstractContextManager:
         """The context of a forward pass. Weights stay float32."""

@@ -28,19 +28,18 @@ Stop = str | collections.abc.Sequence[str] | None
 
 
 class TextGenerator:
-    """Continues text with a model. Moves the model to `device` and leaves its training mode unchanged.
+    """Continues text with a model. Moves the model to `device` (None: not) and leaves its training mode unchanged.
 
     Raises ValueError if the encoding has ids that the model does not have.
     """
 
-    def __init__(self, model: GPTModel, encoding: Encoding, device: torch.device | str = "cpu") -> None:
+    def __init__(self, model: GPTModel, encoding: Encoding, device: torch.device | str | None = "cpu") -> None:
         if encoding.n_vocab > model.config.vocab_size:
             raise ValueError(
                 f"the tokenizer has {encoding.n_vocab} ids, the model has {model.config.vocab_size}; "
                 "use the tokenizer that the model was trained with"
             )
-        self.device = torch.device(device)
-        self.model = model.to(self.device)
+        self.model = model.to(device or model.wpe.weight.device)
         self.encoding = encoding
         self._head = OutputHead(self.model, encoding.n_vocab)
 

@@ -18,7 +18,7 @@ from src.model.attention import KeyValueCache, MultiHeadAttention, Packing
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.transformerBlock import TransformerBlock
 
-__all__ = ["GPT_CONFIGS", "GPTConfig", "GPTModel", "on_meta_device"]
+__all__ = ["GPT_CONFIGS", "GPTConfig", "GPTModel", "initial_weights", "on_meta_device"]
 
 
 class GPTModel(nn.Module):
@@ -35,7 +35,8 @@ class GPTModel(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
         self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
-        self._initialise()
+        for name, parameter in self.named_parameters():
+            _initialise(name, parameter, config)
 
     def forward(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Next-token logits: int64 (B, T) to float (B, T, V). With a cache, `ids` continues the cached tokens."""
@@ -100,16 +101,32 @@ class GPTModel(nn.Module):
             dtype=self.wpe.weight.dtype,
         )
 
-    def _initialise(self) -> None:
-        """Normal(0, 0.02); projections that add to the residual stream scaled by 1/sqrt(2 layers), as in GPT-2."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif ".ln_" in name or name.startswith("ln_"):
-                nn.init.ones_(parameter)
-            else:
-                residual = name.endswith("c_proj.weight")
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02)
+
+def _initialise(name: str, weight: Tensor, config: GPTConfig) -> None:
+    """Normal(0, 0.02); projections that add to the residual stream scaled by 1/sqrt(2 layers), as in GPT-2."""
+    if name.endswith("bias"):
+        nn.init.zeros_(weight)
+    elif ".ln_" in name or name.startswith("ln_"):
+        nn.init.ones_(weight)
+    else:
+        residual = name.endswith("c_proj.weight")
+        nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.n_layers) if residual else 0.02)
+
+
+def initial_weights(config: GPTConfig) -> Iterator[tuple[str, Tensor]]:
+    """(name, value) of every parameter of `GPTModel(config)`, one at a time: equal to it for the same random state.
+
+    At most the embeddings or one layer are in memory. For a model that one process cannot hold.
+    """
+    # The constructor's layers draw initial weights of their own, which are then replaced: draw as many numbers.
+    nn.Embedding(config.vocab_size, config.d_model)
+    nn.Embedding(config.context_length, config.d_model)
+    for _ in range(config.n_layers):
+        TransformerBlock(config)
+    for name, parameter in on_meta_device(config).named_parameters():
+        weight = torch.empty(parameter.shape)
+        _initialise(name, weight, config)
+        yield name, weight
 
 
 def _position_spans(context: KeyValueCache | Packing | None, length: int) -> list[tuple[int, int]]:

@@ -110,7 +110,7 @@ def preference_loss(
         "rejected_tokens": lengths[P:].float().sum(),
     }
     if not torch.is_grad_enabled():
-        reference_logits, _, _ = _supervised_logits(reference.model, batch)
+        reference_logits, _, _ = reference.run(_supervised_logits, batch)
         metrics["kl"] = (_by_answer(_kl(logits, reference_logits), answers % P, P) / (lengths[:P] + lengths[P:])).sum()
     return losses.sum(), metrics
 

@@ -4,10 +4,11 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,8 +16,13 @@ from tqdm import tqdm
 
 from src.checkpoint import read_checkpoint, save_checkpoint
 from src.data.batching import PairBatch
+from src.distributed.environment import is_first
+from src.distributed.processes import Processes
+from src.distributed.sharding import run_sharded
 from src.model.gpt import GPTModel
 from src.training.losses import answer_logprobs
+
+T = TypeVar("T")
 
 REFERENCE = "reference_logprobs.pt"
 VERSION = 1  # of the computation and the file
@@ -31,12 +37,19 @@ class Reference:
 
     They are computed on first use, in the precision of the training, and cached at `path`. Later runs reuse the file
     if `identity` is the same: the hashes of the pairs, of the model's file, and of the tokenizer.
+    module: what `shard` made of the model under FSDP. Then all processes compute together.
     """
 
     model: GPTModel  # in eval mode, on the training device
     batches: Iterable[PairBatch]  # all pairs, in the order of their keys; iterated more than once
     path: Path
     identity: Mapping[str, str | None]
+    processes: Processes = Processes()
+    module: Any = None
+
+    def run(self, function: Callable[[GPTModel, PairBatch], T], batch: PairBatch) -> T:
+        """function(model, batch)"""
+        return function(self.model, batch) if self.module is None else run_sharded(self.module, function, batch)
 
     def logprobs(self, batch: PairBatch) -> Tensor:
         """Log-probabilities (2P,), each summed over one answer: all chosen answers, then all rejected ones."""
@@ -46,7 +59,7 @@ class Reference:
     def _all(self) -> Tensor:
         """(2, pairs) on the model's device: the chosen answers, then the rejected ones."""
         key = self._cache_key()
-        cached, reason = self._read_cache(key)
+        cached, reason = self._checked(*self.processes.from_first(self._read_cache(key)))
         if cached is not None:
             _say(f"reference log-probabilities: {cached.shape[1]} pairs from {self.path}, checked against the model")
             return cached
@@ -54,7 +67,8 @@ class Reference:
         bar = tqdm(self.batches, "reference", unit="batch", leave=False, disable=not sys.stderr.isatty())
         computed = torch.cat([self._compute(batch) for batch in bar], dim=1)
         seconds = time.perf_counter() - start
-        save_checkpoint(self.path, {"key": key, "logprobs": computed.cpu(), "sha256": _sha256(computed)})
+        if is_first():
+            save_checkpoint(self.path, {"key": key, "logprobs": computed.cpu(), "sha256": _sha256(computed)})
         done = f"{computed.shape[1]} pairs computed in {seconds:.1f} s, cached in {self.path}"
         _say(f"reference log-probabilities: {done} ({reason})")
         return computed
@@ -72,9 +86,16 @@ class Reference:
         cached = content.get("logprobs")
         if not isinstance(cached, Tensor) or content.get("sha256") != _sha256(cached):
             return None, "the file was damaged"
+        return cached, ""
+
+    def _checked(self, cached: Tensor | None, reason: str) -> tuple[Tensor | None, str]:
+        """The cached log-probabilities on the model's device, unless they differ from recomputed ones."""
+        if cached is None:
+            return None, reason
         cached = cached.to(self._device)
         first = next(iter(self.batches))
-        gap = float((cached[:, first.keys.to(self._device)] - self._compute(first)).abs().max())
+        recomputed = self._compute(first)
+        gap = self.processes.from_first(float((cached[:, first.keys.to(self._device)] - recomputed).abs().max()))
         if not gap <= TOLERANCE[self._dtype]:
             return None, f"the cache was {gap:.2g} nats off recomputed values"
         return cached, ""
@@ -82,7 +103,7 @@ class Reference:
     @torch.no_grad()
     def _compute(self, batch: PairBatch) -> Tensor:
         """Log-probabilities (2, P) from a forward pass."""
-        return answer_logprobs(self.model, batch.to(self._device)).view(2, -1)
+        return self.run(answer_logprobs, batch.to(self._device)).view(2, -1)
 
     @property
     def _device(self) -> torch.device:

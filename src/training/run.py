@@ -14,15 +14,14 @@ from src.checkpoint import BEST, LATEST, as_argument
 from src.common.disk import require_free_space
 from src.common.messages import shown_command
 from src.distributed.environment import is_first, local_world_size, restarts
-from src.distributed.strategy import share_model
 from src.model.gpt import GPTModel
 from src.program import DONE, INTERRUPTED
 from src.runtime import Runtime, keep_freed_memory
 from src.training.checkpoints import RunCheckpoints, loss_of_best, plain_settings, refuse_folder_of_base, run_identity
 from src.training.flags import TrainingFlags
 from src.training.loop import Ending, divergence_advice, ending, train
-from src.training.optim import make_optimizer, optimizer_parts
-from src.training.processes import choose_strategy, divide_batches
+from src.training.optim import make_optimizer
+from src.training.processes import divide_batches, share_model
 from src.training.reporter import Reporter, draw_curves
 from src.training.resume import find_saved_run
 from src.training.stage import Progress, Stage, TrainingRun, make_schedule
@@ -79,13 +78,13 @@ def start_or_resume(
         identity = {**identity, "precision": saved.identity["precision"]}
         if identity["precision"] != runtime.precision:
             runtime = replace(runtime, precision=identity["precision"], reason="as in the run being resumed")
+    if not saved:
+        _require_room(model, flags)
+    shared = share_model(model, stage.loss_fn, runtime, seed=flags.seed, initialised=saved is None)
     optimizer = make_optimizer(flags.optimizer, model, max_lr=schedule.max_lr, weight_decay=flags.weight_decay)
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
     if saved:
         saved.restore(model, optimizer, scaler)
-    else:
-        _require_room(model, flags)
-    strategy = choose_strategy(flags, model.config, runtime)
     run = TrainingRun(
         stage,
         model,
@@ -95,7 +94,7 @@ def start_or_resume(
         optimizer,
         scaler,
         identity,
-        shared=share_model(model, stage.loss_fn, optimizer_parts(optimizer), strategy),
+        shared=shared,
         run_id=runtime.processes.from_first(saved.run_id if saved else secrets.token_hex(3)),
         resumed=saved is not None,
     )

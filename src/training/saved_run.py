@@ -11,6 +11,7 @@ import torch
 from src.checkpoint import check_weights, read_checkpoint
 from src.common.checks import is_count, is_number, is_whole_number
 from src.common.messages import one_line
+from src.distributed.sharding import fill, part_of
 from src.model.gpt import GPTModel
 from src.training.optim import MuonAndAdamW, Optimizer
 from src.training.stage import Progress
@@ -55,7 +56,7 @@ class SavedRun:
             _restore_scaler(scaler, self.scaler)
         except ValueError as error:
             raise not_resumable(self.path, error) from error
-        model.load_state_dict(self.model)
+        fill(model, self.model.items())
 
 
 def read_saved_run(path: Path) -> SavedRun:
@@ -136,7 +137,9 @@ def _restore_optimizer(optimizer: Optimizer, saved: Mapping[str, Any], step: int
         parts = [(optimizer.muon, saved.get("muon")), (optimizer.adamw, saved.get("adamw"))]
     loadable = [(part, _checked_state(part, state, step, skips_steps)) for part, state in parts]
     for part, state in loadable:
-        part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+        parameters = [parameter for group in part.param_groups for parameter in group["params"]]
+        own = {i: {name: part_of(value, parameters[i]) for name, value in state[i].items()} for i in state}
+        part.load_state_dict({"state": own, "param_groups": part.state_dict()["param_groups"]})
 
 
 def _checked_state(optimizer: torch.optim.Optimizer, saved: object, step: int, skips_steps: bool) -> dict[int, Any]:

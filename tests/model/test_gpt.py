@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel
+from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel, initial_weights
 from src.model.load_gpt2 import state_dict_from_hugging_face
 from tests.fakes import model_and_reference
 
@@ -215,3 +215,12 @@ def test_an_impossible_config_is_refused_by_name(change: dict, message: str) -> 
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(ValueError, match="missing n_heads"):
         GPTModel({key: value for key, value in SMALL.items() if key != "n_heads"})
+
+
+def test_initial_weights_one_at_a_time_equal_those_of_the_model() -> None:
+    torch.manual_seed(5)
+    model = GPTModel(SMALL)
+    torch.manual_seed(5)
+    drawn = dict(initial_weights(GPTConfig.of(SMALL)))
+    assert drawn.keys() == model.state_dict().keys()
+    assert all(torch.equal(drawn[name], weight) for name, weight in model.state_dict().items())

@@ -271,7 +271,7 @@ def live(reference: GPTModel) -> SimpleNamespace:
     def logprobs(batch):
         return answer_logprobs(reference, batch)
 
-    return SimpleNamespace(model=reference, logprobs=logprobs)
+    return SimpleNamespace(run=lambda function, batch: function(reference, batch), logprobs=logprobs)
 
 
 def perturbed(model: GPTModel) -> GPTModel:
@@ -337,7 +337,7 @@ def test_kl_is_between_next_token_distributions(model: GPTModel) -> None:
 
 
 def test_a_training_step_does_not_run_the_reference(model: GPTModel) -> None:
-    cached = SimpleNamespace(model=None, logprobs=lambda batch: torch.full((2 * batch.count,), -3.0))
+    cached = SimpleNamespace(run=None, logprobs=lambda batch: torch.full((2 * batch.count,), -3.0))
     loss, metrics = preference_loss(model, pack_pairs(PAIRS), reference=cached, beta=0.1)
     assert "kl" not in metrics
     loss.backward()

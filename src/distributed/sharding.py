@@ -1,0 +1,91 @@
+"""FSDP2 (Zhao et al. 2023): every process has a part of each parameter, its gradient and its optimizer state.
+
+Each layer's matrices are gathered before its forward and its backward pass, and dropped afterwards. Embeddings and
+LayerNorms are one group, because the token embedding is also the output head.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+class Applied(nn.Module):
+    """A model as a module whose forward pass is any function of the model.
+
+    DDP and FSDP2 act around a forward pass. A loss uses the embedding matrix twice, also as the output head. Both uses
+    must be inside one forward pass, so that the gradient is complete when the processes exchange it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Any, batch: Any) -> Any:
+        return function(self.model, batch)
+
+
+def shard(model: nn.Module, device: torch.device, half: torch.dtype | None = None) -> Any:
+    """Divide a GPT's parameters among all processes; returns the module to run it with, an `Applied`.
+
+    The model may be on the meta device: then it takes no memory until `materialise`. Otherwise its values are kept, and
+    each layer goes to the device only when it is divided.
+    half: the dtype in which the layers' matrices are gathered and used. The parts and the sums of gradients stay fp32.
+    """
+    from torch.distributed.device_mesh import init_device_mesh  # slow to import, and only needed here
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in model.h:  # type: ignore[union-attr]
+        if half:  # a LayerNorm of fp32 inputs needs fp32 weights
+            fully_shard([block.ln_1, block.ln_2], mesh=mesh)
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    return fully_shard(Applied(model), mesh=mesh)
+
+
+def run_sharded(module: Any, function: Callable[[Any, Any], T], batch: Any) -> T:
+    """function(model, batch), with the weights gathered while they are used. `module` comes from `shard`."""
+    result: T = module(function, batch)
+    if not torch.is_grad_enabled():  # only a backward pass drops the gathered embedding; it would be out of date
+        module.reshard()
+    return result
+
+
+@torch.no_grad()
+def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Copy whole tensors, given by name one at a time, into the model: each process copies its part."""
+    parameters = dict(model.named_parameters())
+    for name, whole in tensors:
+        local_part(parameters[name]).copy_(local_part(part_of(whole, parameters[name])))
+
+
+def part_of(whole: Tensor, like: Tensor) -> Tensor:
+    """This process's part of a whole tensor, if another one of the same shape is divided. Nothing is exchanged."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(like, DTensor) or whole.shape != like.shape:
+        return whole
+    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """The values that this process has of a tensor."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether this process has only a part of each parameter."""
+    return any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+
+
+def whole(state: Any) -> Any:
+    """A state dict with whole tensors on the CPU. Every process must call it; the first one uses the result."""
+    if isinstance(state, Mapping):
+        return {key: whole(value) for key, value in state.items()}
+    return state.full_tensor().cpu() if hasattr(state, "full_tensor") else state
