@@ -5,7 +5,7 @@ that training starts from. micro and tiny have their own defaults: src/training/
 """
 
 if __name__ == "__main__":  # at the top: see run_module
-    from src.program import run_module
+    from src.entry import run_module
 
     run_module("dpo_train", outlives_output=True)
 

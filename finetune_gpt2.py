@@ -4,7 +4,7 @@ Prints what the model generates before and after. The weights come from the Hugg
 """
 
 if __name__ == "__main__":  # at the top: see run_module
-    from src.program import run_module
+    from src.entry import run_module
 
     run_module("finetune_gpt2", outlives_output=True)
 

@@ -5,7 +5,7 @@ micro and tiny have their own defaults: src/training/recipes.py.
 """
 
 if __name__ == "__main__":  # at the top: see run_module
-    from src.program import run_module
+    from src.entry import run_module
 
     run_module("instruction_tune", outlives_output=True)
 
@@ -16,9 +16,10 @@ from pathlib import Path
 
 from src.chat.session import sample_answers
 from src.checkpoint import CHECKPOINTS, LoadedModel, load_base
+from src.checkpoint.examples import record_examples
 from src.cli import flag, parse
 from src.data.batching import JoinedChats, StepLoader, epoch_loader, in_batches, pack_examples
-from src.data.examples import instruction_examples, split_examples, warn_unknown_words
+from src.data.examples import instruction_examples, questions_and_answers, split_examples, warn_unknown_words
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.prompts import TEMPLATE
 from src.data.show_data import describe_conversations, show_masks
@@ -107,7 +108,12 @@ def make_stage(
         evaluation=in_batches(val_examples or train_examples, pack_examples, flags.batch_size)[:EVAL_BATCHES],
         evaluated_on="val" if val_examples else "train",
         sample=partial(sample_answers, generator, prompts[:SHOWN], max(1, min(SAMPLE_TOKENS, context_length // 2))),
-        metadata={"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent},
+        metadata={
+            "template": TEMPLATE,
+            "tokenizer": describe(encoding),
+            "parent": base.parent,
+            **record_examples(questions_and_answers(conversations), str(flags.data)),
+        },
         summary_rows={
             "base": f"{base.path}, {base.reason}",
             "data": f"{flags.data}: {len(train_examples)} conversations, {supervised:,} supervised tokens; "

@@ -1,7 +1,7 @@
 """python main.py: train a GPT from scratch. micro and tiny have their own defaults: src/training/recipes.py."""
 
 if __name__ == "__main__":  # at the top: see run_module
-    from src.program import run_module
+    from src.entry import run_module
 
     run_module("main", outlives_output=True)
 

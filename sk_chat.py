@@ -6,7 +6,7 @@ the input of the prompt. Without --prompt, piped lines are answered one after an
 """
 
 if __name__ == "__main__":  # at the top: see run_module
-    from src.program import run_module
+    from src.entry import run_module
 
     run_module("sk_chat")
 
@@ -18,20 +18,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.chat.commands import common_commands
+from src.chat.flags import ChatFlags, parse_chat_flags
 from src.chat.piped_input import prompt_and_input
 from src.chat.screen import Screen
-from src.chat.start import ChatFlags, LoadedChatModel, is_interactive, load_chat_model, parse_chat_flags
+from src.chat.start import LoadedChatModel, announce_loading, load_chat_model
 from src.chat.terminal import chat_loop, read_lines
 from src.cli import flag
 from src.common.messages import naming_file
-from src.common.terminal import is_terminal
-from src.program import DONE, INTERRUPTED
+from src.common.terminal import is_interactive, is_terminal
+from src.program import DONE, INTERRUPTED, exits_at_once
 from src.sk_integration.sk_import import import_semantic_kernel
 
 if TYPE_CHECKING:
     from src.sk_integration.orchestrator import Assistant
 
-# The defaults of this script's own flags. Those shared with chat.py are in src/chat/session.py and src/chat/start.py.
+# The defaults of this script's own flags. Those shared with chat.py are in src/chat/flags.py.
 SESSION = "default"
 MEMORY_DIR = Path("logs/sessions")
 
@@ -42,6 +43,7 @@ class Flags(ChatFlags):
         "",
         "print the answer to this prompt (- reads it from stdin) and exit; saved only with --session "
         "(default: start a chat)",
+        positional=True,
     )
     session: str = flag(SESSION, "the conversation to resume or start")
     memory_dir: Path = flag(MEMORY_DIR, "folder of the sessions and of the long-term memory")
@@ -53,9 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     screen = Screen(interactive=not answer_once and is_interactive())
     try:
         with screen.warnings_as_notes():
-            import_semantic_kernel()
-            model = load_chat_model(flags, screen.notify, interactive=screen.interactive)
-            with closing(open_assistant(flags, model, screen, save=not answer_once or "session" in given)) as assistant:
+            with exits_at_once():
+                announce_loading(flags)
+                import_semantic_kernel()
+                model = load_chat_model(flags, screen.notify, interactive=screen.interactive)
+                assistant = open_assistant(flags, model, screen, save=not answer_once or "session" in given)
+            with closing(assistant):
                 if answer_once:
                     screen.show_answer(assistant.reply(*prompt_and_input(flags.prompt, screen.notify)), label="")
                 else:

@@ -20,7 +20,7 @@ from types import ModuleType
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python exercises/check.py` without -m
-    from src.program import run_module
+    from src.entry import run_module
 
     run_module("exercises.check")
 

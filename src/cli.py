@@ -17,17 +17,19 @@ from src.common.messages import visible
 from src.program import BAD_USAGE
 
 _SIMILAR = 0.8  # of 1, for the spelling of two flags
+_WORDS = " words"  # ends the name of the argument that collects the words of a positional flag
 
 C = TypeVar("C")
 T = TypeVar("T")
 
 
-def flag(default: T, help: str, *, path: bool = False) -> T:
+def flag(default: T, help: str, *, path: bool = False, positional: bool = False) -> T:
     """A dataclass field that is a command-line flag. `help` describes it, with its unit.
 
     path: its text may be a path, in which ~ is the home folder. A field of type Path needs no such mark.
+    positional: words without a flag are its text, too. At most one field can be.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "path": path})
+    return dataclasses.field(default=default, metadata={"help": help, "path": path, "positional": positional})
 
 
 def flag_name(field: str) -> str:
@@ -44,11 +46,12 @@ def parse(config: type[C], argv: Sequence[str] | None, description: str) -> tupl
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         _add_flag(parser, field, hints[field.name])
     arguments, unknown = parser.parse_known_args(argv)
+    problems = [*map(parser.unknown, _flags_among(unknown)), *_take_words(vars(arguments))]
     explicit, bad = _convert_all(vars(arguments), hints)
+    problems += bad.values()
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         if field.name in explicit and field.metadata.get("path"):
             explicit[field.name] = os.path.expanduser(str(explicit[field.name]))
-    problems = [*map(parser.unknown, _flags_among(unknown)), *bad.values()]
     try:
         settings = config(**explicit)
     except ValueError as error:  # skip complaints about a flag that is already reported: it has its default here
@@ -99,7 +102,21 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: o
     else:
         choices = get_args(kind)
         options["metavar"] = "{" + ",".join(choices) + "}" if choices else _METAVARS[kind]
-    parser.add_argument(flag_name(field.name), **options)
+    parser.add_argument(flag_name(field.name), *map(flag_name, field.metadata.get("aliases", ())), **options)
+    if field.metadata.get("positional"):
+        words = f"{field.name}{_WORDS}"
+        parser.add_argument(words, nargs="*", metavar=field.name.upper(), help=f"same as {flag_name(field.name)}")
+
+
+def _take_words(arguments: dict[str, Any]) -> list[str]:
+    """Make the words without a flag the text of the positional flag. Returns the problems."""
+    for key in [key for key in arguments if key.endswith(_WORDS)]:
+        name, words = key.removesuffix(_WORDS), arguments.pop(key)
+        if words and name in arguments:
+            return [f"{flag_name(name)} is given twice: {' '.join(words):.40} is one, too"]
+        if words:
+            arguments[name] = " ".join(words)
+    return []
 
 
 def _flags_among(unknown: Sequence[str]) -> list[str]:

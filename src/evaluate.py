@@ -6,7 +6,7 @@ and stride are the same. Bits per byte can be compared across lossless tokenizer
 """
 
 if __name__ == "__main__":  # at the top: see run_module
-    from src.program import run_module
+    from src.entry import run_module
 
     run_module("src.evaluate")
 

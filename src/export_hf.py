@@ -6,7 +6,7 @@ because Hugging Face has none of its kind.
 """
 
 if __name__ == "__main__":  # at the top: see run_module
-    from src.program import run_module
+    from src.entry import run_module
 
     run_module("src.export_hf", outlives_output=True)
 

@@ -6,7 +6,7 @@ fragmentation, as measured on a CPU. Dropout needs more of both and is not inclu
 """
 
 if __name__ == "__main__":  # at the top: see run_module
-    from src.program import run_module
+    from src.entry import run_module
 
     run_module("src.plan")
 

@@ -16,17 +16,15 @@ from typing import NoReturn, TextIO, cast
 from src.common.messages import one_line
 from src.common.output import Output
 from src.distributed.environment import is_first, rank
+from src.entry import EXIT_CODE, MESSAGE, exit_at_once
 
-DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, EXIT_CODE
 # If the first process fails for the same reason, torchrun ends the others in this time, and one line is enough.
 _FIRST_FAILS_S = 2.0
 
 
 def run_module(name: str, *, outlives_output: bool = False) -> NoReturn:
-    """Import a script and run its `main`, as run_script does.
-
-    A script calls this at its top. So Ctrl-C or a missing package is one line while its imports run, too.
-    """
+    """Import a script and run its `main`, as run_script does. Scripts call it through src/entry.py."""
 
     def advice() -> str:
         flags = getattr(sys.modules.get(name), "Flags", None)
@@ -111,19 +109,30 @@ def out_of_memory_advice(flags: Collection[str]) -> str:
 
 
 def _import(name: str) -> ModuleType:
-    """Import a module. Ctrl-C and the termination signals end the process at once.
+    """Import a module. Ctrl-C and the termination signals end the process at once."""
+    with exits_at_once():
+        return import_module(name)
 
-    As a KeyboardInterrupt they could come out of a library as any other error.
+
+@contextmanager
+def exits_at_once() -> Iterator[None]:
+    """Inside, Ctrl-C and the termination signals end the process at once. Afterwards they raise KeyboardInterrupt.
+
+    For code with nothing to save: importing, and loading a model.
     """
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *termination_signals())}
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, *termination_signals())
+    handlers = {number: signal.getsignal(number) for number in numbers}
     for number, handler in handlers.items():
         if handler is not signal.SIG_IGN:
-            signal.signal(number, _exit_at_once)
+            signal.signal(number, exit_at_once)
     try:
-        return import_module(name)
+        yield
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.default_int_handler if handler is exit_at_once else handler)
 
 
 def _exit_code(main: Callable[[], int], out_of_memory: Callable[[], str]) -> int:
@@ -187,12 +196,8 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _exit_at_once(*_: object) -> NoReturn:
-    os._exit(_interrupted())
-
-
 def _interrupted() -> int:
-    print("\ninterrupted; everything saved so far is intact", file=sys.stderr, flush=True)
+    print(f"\n{MESSAGE}", file=sys.stderr, flush=True)
     return INTERRUPTED
 
 

@@ -20,6 +20,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_models_next_to_the_scripts(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The models that a developer has trained in the project must not answer in the tests."""
+    monkeypatch.setattr("src.stages._scripts_folder", lambda: tmp_path_factory.getbasetemp() / "scripts")
+
+
 @pytest.fixture
 def unedited_constants(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat the constants of the scripts as shipped, whatever they are: editing one must not break a test."""

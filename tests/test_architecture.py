@@ -15,13 +15,15 @@ LIBRARY = {
     "src": set(),
     "src.common": set(),
     "src.distributed": set(),
-    "src.program": {"src.distributed.environment"},
+    "src.entry": {"src.program"},
+    "src.program": {"src.distributed.environment", "src.entry"},
     "src.cli": {"src.program"},
     "src.runtime": {"src.distributed"},
     "src.tokenizer": set(),
     "src.model": {"src.tokenizer.protocols"},
     "src.data": {"src.tokenizer", "src.distributed"},
-    "src.checkpoint": {"src.model", "src.tokenizer"},
+    "src.stages": {"src.model.foreign", "src.model.hub"},
+    "src.checkpoint": {"src.stages", "src.model", "src.tokenizer"},
     "src.training": {
         "src.distributed",
         "src.model",
@@ -36,6 +38,7 @@ LIBRARY = {
     "src.chat": {
         "src.model",
         "src.data.prompts",
+        "src.stages",
         "src.checkpoint",
         "src.tokenizer",
         "src.runtime",
@@ -43,7 +46,15 @@ LIBRARY = {
         "src.program",
     },
     "src.sk_integration": {"src.chat", "src.memory", "src.model.generate", "src.tokenizer"},
-    "src.intuition": {"src.model", "src.tokenizer", "src.data", "src.training.losses", "src.cli", "src.program"},
+    "src.intuition": {
+        "src.model",
+        "src.tokenizer",
+        "src.data",
+        "src.training.losses",
+        "src.cli",
+        "src.entry",
+        "src.program",
+    },
 }
 WHOLE_LIBRARY = set(LIBRARY) - {"src"}
 SCRIPTS = {

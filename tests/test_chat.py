@@ -60,7 +60,7 @@ def test_piped_lines_are_answered_one_after_another(converse):
 def test_an_int8_model_answers_the_same_and_is_labelled(converse):
     code, out, err = converse("What is the capital of France?", "--quantize", "int8", "--temperature", "0")
     assert (code, out) == (0, f"Assistant: {ANSWER}\n")
-    assert "on cpu, int8" in err
+    assert "64-token context, CPU, int8\n" in err
     assert "int8" not in converse("")[2]
 
 
@@ -73,14 +73,14 @@ def test_an_int8_chat_releases_the_fp32_weights(folder, monkeypatch):
 def test_auto_takes_the_best_existing_model_and_says_why(converse, folder):
     tuned = folder / "checkpoints/instruction_tuned/best_model.pt"
     _, _, err = converse()
-    assert err.startswith("note: checkpoints/instruction_tuned/best_model.pt, the best model found (no dpo yet)")
-    assert "context of 64 tokens, on " in err
+    assert err.startswith("note: Model: checkpoints/instruction_tuned (best available, no dpo yet), ")
+    assert "64-token context, " in err
     aligned = folder / "checkpoints/dpo_aligned/best_model.pt"
     aligned.parent.mkdir()
     shutil.copy(tuned, aligned)
     try:
-        assert "dpo_aligned/best_model.pt, the best model found:" in converse()[2]
-        assert "instruction_tuned/best_model.pt, sft, as asked:" in converse("", "--model", "sft")[2]
+        assert "Model: checkpoints/dpo_aligned (best available), " in converse()[2]
+        assert "Model: checkpoints/instruction_tuned, " in converse("", "--model", "SFT")[2]
     finally:
         shutil.rmtree(aligned.parent)
 
@@ -113,7 +113,7 @@ def test_prompt_prints_only_the_answer_on_stdout(folder):
     command = [sys.executable, "-X", "importtime", SCRIPT, "--prompt", "What is the capital of France?"]
     done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (0, ANSWER + "\n")
-    assert "note: checkpoints/instruction_tuned/best_model.pt" in done.stderr
+    assert "note: Model: checkpoints/instruction_tuned" in done.stderr
     assert "src.chat.terminal" in done.stderr  # stderr lists the imports
     assert "prompt_toolkit" not in done.stderr
 
@@ -146,8 +146,8 @@ def test_an_answer_that_outgrows_the_context_gives_one_note(converse):
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["--model", "dpo"], "dpo_aligned/best_model.pt: not found; make it with python dpo_train.py"),
-        (["--model", "nowhere.pt"], "nowhere.pt: no such file; "),
+        (["--model", "dpo"], "; make it with python dpo_train.py"),
+        (["--model", "nowhere.pt"], "nowhere.pt: no such file in "),
         (["--model", "foreign.pt"], "foreign.pt: the model was tuned with the prompt template 'another template'"),
         (["--device", "mps"], "--device mps: not available on this machine"),
     ],
@@ -165,10 +165,47 @@ def test_an_unusable_model_is_a_one_line_error_with_exit_code_1(folder, monkeypa
     assert last.startswith("error: ") and reason in last
 
 
-def test_without_any_model_the_error_names_the_command_to_run(tmp_path, monkeypatch):
+def test_without_any_model_the_error_names_the_folder_and_the_command_to_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="make it with python main.py"):
+    monkeypatch.setattr("src.stages._scripts_folder", lambda: tmp_path / "project")
+    with pytest.raises(FileNotFoundError, match=f"in {tmp_path} or in .*project; make it with python main.py"):
         chat.main(["--prompt", "Hello"])
+
+
+def test_a_model_beside_the_script_is_found_from_any_folder(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("src.stages._scripts_folder", lambda: folder)
+    assert chat.main(["What", "is", "the capital?"]) == 0  # words without a flag are the prompt
+    out, err = capsys.readouterr()
+    assert out == ANSWER + "\n"
+    assert f"Model: {folder / 'checkpoints/instruction_tuned'} (best available" in err
+
+
+def test_help_and_wrong_flags_import_no_pytorch(tmp_path):
+    for script in (SCRIPT, SCRIPT.with_name("sk_chat.py")):
+        for argument, code in (("--help", 0), ("--temprature", 2)):
+            command = [sys.executable, "-X", "importtime", script, argument]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
+            assert done.returncode == code
+            imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+            assert "src.chat.flags" in imported
+            assert not {"torch", "semantic_kernel", "prompt_toolkit"} & imported
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@pytest.mark.parametrize("name", ["chat.py", "sk_chat.py"])
+def test_ctrl_c_while_loading_is_one_line(folder, name):
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", SCRIPT.with_name(name)], cwd=folder, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:  # the imports, as they happen
+            if line.endswith(("torch.version\n", "torch.types\n")):
+                process.send_signal(signal.SIGINT)
+                break
+        others = [line for line in process.stderr if line.strip() and not line.startswith("import time:")]
+    assert process.returncode == 130
+    assert others == ["interrupted; everything saved so far is intact\n"]
 
 
 @pytest.mark.parametrize(

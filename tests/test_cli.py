@@ -27,10 +27,11 @@ import sk_chat
 from src import evaluate as evaluate_module
 from src import export_hf as export_module
 from src import plan as plan_module
+from src.chat.flags import ChatFlags
 from src.chat.session import ChatSession
 from src.chat.start import load_chat_model
 from src.cli import flag, flag_name, parse
-from src.model.decoding.sampling import SamplingSettings
+from src.model.decoding.sampling import sample
 from src.program import out_of_memory_advice, run_module, run_script, termination_signals
 from src.training import checkpoints, processes, stage
 from src.training import run as training_run
@@ -67,6 +68,29 @@ class Settings:
             problems.append(f"--rate must fit --count, got {self.rate} and {self.count}")
         if problems:
             raise ValueError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class Question:
+    """A flag that takes the words without a flag, and one with a second name."""
+
+    text: str = flag("", "what to ask", positional=True)
+    heat: float = dataclasses.field(default=0.5, metadata={"help": "how hot", "aliases": ("warmth",)})
+
+
+def test_words_without_a_flag_are_the_text_of_the_positional_flag() -> None:
+    asked = Question("Who wrote Hamlet?", 0)
+    assert parse(Question, ["Who", "wrote Hamlet?", "--heat", "0"], "") == (asked, {"text", "heat"})
+    assert parse(Question, ["--text", "Who?"], "")[0] == parse(Question, ["Who?"], "")[0]
+    assert parse(Question, [], "") == (Question(), set())
+
+
+def test_a_flag_can_have_a_second_name() -> None:
+    assert parse(Question, ["--warmth", "0.1"], "") == (Question(heat=0.1), {"heat"})
+
+
+def test_a_text_given_twice_is_refused(capsys: pytest.CaptureFixture) -> None:
+    assert "--text is given twice: Why is one, too" in refusal(Question, ["--text", "Who?", "Why"], capsys)
 
 
 def refusal(config: type, argv: list[str], capsys: pytest.CaptureFixture) -> str:
@@ -397,7 +421,7 @@ def test_scripts_start_before_their_imports(script: ModuleType, outlives_output:
     call = f"run_module('{script.__name__}'{', outlives_output=True' if outlives_output else ''})"
     assert ast.unparse(guard).splitlines() == [
         "if __name__ == '__main__':",
-        "    from src.program import run_module",
+        "    from src.entry import run_module",
         f"    {call}",
     ]
 
@@ -568,7 +592,7 @@ def dead_flags(config: type, source: str, *, stage_source: str) -> set[str]:
 def source_of(script: ModuleType) -> str:
     source = Path(script.__file__).read_text(encoding="utf-8")
     if script in CHATS:  # both pass their flags to load_chat_model and their settings to ChatSession
-        modules = map(inspect.getmodule, (load_chat_model, ChatSession, SamplingSettings))
+        modules = map(inspect.getmodule, (load_chat_model, ChatSession, ChatFlags, sample))
         source += "\n".join(["", *map(inspect.getsource, modules)])
     return source
 

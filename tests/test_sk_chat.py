@@ -116,7 +116,7 @@ def test_info_and_sessions_list_model_and_sessions(converse):
 def test_an_int8_model_answers_the_same_and_is_labelled(converse):
     code, out, err = converse("What is the capital of France?\n/info", "--quantize", "int8", "--temperature", "0")
     assert code == 0
-    assert ANSWER in out and "cpu, int8" in out + err
+    assert ANSWER in out and "CPU, int8" in out + err
 
 
 def test_memory_shows_conversation_tokens_and_facts(converse):

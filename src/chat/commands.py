@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, Protocol, get_type_hints
 
-from src.chat.session import ChatSettings
+from src.chat.flags import ChatSettings
 from src.common.messages import one_line
 
 # What users of other programs type to leave or to get help, without a slash: never a message to the model.
@@ -66,7 +66,8 @@ def common_commands(backend: ChatBackend) -> dict[str, Command]:
     for setting in fields(ChatSettings):
         number_type = int if hints[setting.name] in (int, int | None) else float
         help = f"{setting.name}: {setting.metadata['help']}"
-        commands[setting.metadata["command"]] = _setting_command(backend, setting.name, number_type, help)
+        name = "/" + (setting.metadata["aliases"] or (setting.name,))[0]
+        commands[name] = _setting_command(backend, setting.name, number_type, help)
     return commands
 
 

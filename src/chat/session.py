@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
-from src.common.checks import is_count, is_seed
+from src.chat.flags import ChatSettings
 from src.common.messages import without_surrogates
 from src.data.prompts import TEMPLATE, Message, Role, render_conversation, with_input
-from src.model.decoding.sampling import SamplingSettings, option, with_default
 from src.model.generate import PrefixCache, TextGenerator
 
 NEXT_TURN = "\n### Instruction:"  # if the model generates this heading, it is impersonating the user
@@ -20,32 +19,6 @@ RAW_MODEL_NOTE = (
     "this is a raw language model: it continues your text instead of answering it; "
     "python instruction_tune.py makes a model that answers"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChatSettings(SamplingSettings):
-    """How answers are generated. The chats derive their flags and commands, with the defaults, from the fields.
-
-    Raises ValueError naming every bad value at once.
-    """
-
-    temperature: float = with_default("temperature", 0.7)
-    top_k: int | None = with_default("top_k", 40)
-    top_p: float | None = with_default("top_p", 0.9)
-    max_tokens: int = option(
-        150,
-        "maximum number of tokens in an answer",
-        command="/tokens",
-        is_valid=is_count,
-        expected="a whole number of at least 1",
-    )
-    seed: int | None = option(
-        None,
-        "makes answers repeatable; none draws a new seed for each answer",
-        command="/seed",
-        is_valid=lambda value: value is None or is_seed(value),
-        expected="a whole number from 0 to 2**63 - 1, or None for a new one each time",
-    )
 
 
 @dataclass(frozen=True)

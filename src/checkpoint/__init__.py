@@ -3,7 +3,7 @@
 from src.checkpoint.digest import WEIGHT_SUFFIXES, file_sha256, weights_sha256
 from src.checkpoint.files import FORMAT, read_checkpoint, save_checkpoint
 from src.checkpoint.models import PROMPT_TEMPLATE, LoadedModel, check_weights, load_base, load_checkpoint, load_model
-from src.checkpoint.stages import (
+from src.stages import (
     BEST,
     CHECKPOINTS,
     LATEST,

@@ -6,7 +6,7 @@ is compared with the recorded hash of its weights.
 """
 
 if __name__ == "__main__":  # at the top: see run_module
-    from src.program import run_module
+    from src.entry import run_module
 
     run_module("src.checkpoint.__main__")
 
@@ -19,11 +19,11 @@ from typing import Any
 
 from src.checkpoint.lineage import ancestors, state_of
 from src.checkpoint.models import LoadedModel, load_base
-from src.checkpoint.stages import MODEL_HELP
 from src.cli import Parser
 from src.common.disk import format_bytes
 from src.common.messages import visible
 from src.program import DONE
+from src.stages import MODEL_HELP
 
 _WIDTH = 12
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from src.checkpoint.digest import entry_digests
-from src.checkpoint.stages import producing_command
 from src.common.atomic_file import atomic_write, remove_stale_temporaries
 from src.common.disk import require_free_space
 from src.common.messages import one_line
 from src.model.foreign import foreign_file
+from src.stages import producing_command
 
 FORMAT = "gpt2-pipeline 1"
 _DIGESTS = "digests"

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from src.checkpoint.digest import WEIGHT_SUFFIXES, weights_sha256
+from src.checkpoint.examples import KEY as EXAMPLES
+from src.checkpoint.examples import examples_entry
 from src.checkpoint.files import NotACheckpoint, read_checkpoint
-from src.checkpoint.stages import LATEST, MODELS, find_model, producing_command, resolve
 from src.common.json_file import read_json_object
 from src.common.messages import naming_file, one_line
 from src.model.config import GPTConfig
@@ -19,6 +20,7 @@ from src.model.hub import CONFIG_FILE
 from src.model.load_gpt2 import load_gpt2
 from src.model.loading import model_to_fill
 from src.model.weight_files import holds_safetensors
+from src.stages import LATEST, MODELS, find_model, producing_command, resolve
 from src.tokenizer import Encoding, describe, load_encoding, load_gpt2_encoding, read_folder_encoding
 
 PROMPT_TEMPLATE = "prompt_template"  # our key in a Hugging Face config.json for the name of the prompt template
@@ -152,27 +154,28 @@ class LoadedModel:
     def parent(self) -> dict[str, Any]:
         """How a checkpoint of the next stage records this model: its path, the hash of its weights, and its history.
 
-        "ancestors" are the models that it was trained from, the last one first.
+        "ancestors" are the models that it was trained from, the last one first. "examples": see examples.py.
         """
         facts = {key: value for key in _HISTORY if isinstance(value := self.metadata.get(key), str | int | float)}
         before = self.metadata.get("parent")
         before = dict(before) if isinstance(before, dict) else {}
-        further = before.pop("ancestors", None)
+        further, _ = before.pop("ancestors", None), before.pop(EXAMPLES, None)
         return {
             "path": str(self.path),
             "weights_sha256": weights_sha256(self.model.state_dict()),
             **facts,
+            **({EXAMPLES: examples} if (examples := examples_entry(self.metadata)) else {}),
             "ancestors": [before, *(further if isinstance(further, list) else [])] if before else [],
         }
 
 
-def load_base(name: str, order: Sequence[str] = MODELS) -> LoadedModel:
-    """Load the model that --model or --base names, and its tokenizer.
+def load_base(name: str, order: Sequence[str] = MODELS, *, beside_scripts: bool = False) -> LoadedModel:
+    """Load the model that --model or --base names, and its tokenizer. beside_scripts: see `find_model`.
 
     Raises FileNotFoundError or ValueError as `find_model` and `load_model` do, and ValueError if the tokenizer is
     damaged or unknown.
     """
-    path, reason = find_model(name, order)
+    path, reason = find_model(name, order, beside_scripts=beside_scripts)
     model, metadata = load_model(path)
     with naming_file(path):
         encoding = load_encoding(metadata.get("tokenizer"))

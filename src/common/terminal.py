@@ -15,3 +15,8 @@ def has_colours(stream: TextIO | None = None) -> bool:
     environ = os.environ
     old_console = os.name == "nt" and not {"WT_SESSION", "TERM_PROGRAM", "TERM"} & environ.keys()
     return is_terminal(stream or sys.stdout) and not environ.get("NO_COLOR") and not old_console
+
+
+def is_interactive() -> bool:
+    """Whether stdin and stdout are an interactive terminal."""
+    return is_terminal(sys.stdin) and is_terminal(sys.stdout)

@@ -1,6 +1,6 @@
 """Turn conversations and preferences into token ids with a supervision mask, and hold some out for validation."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ from src.data.batching import Example, shuffled, truncate
 from src.data.input_file import find_shipped
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.preferences import PREFERENCES, Preference, load_preferences
-from src.data.prompts import Message, headings, render_conversation
+from src.data.prompts import Message, headings, render_conversation, with_input
 from src.tokenizer.protocols.interfaces import Encoding, WordEncoding
 
 E = TypeVar("E")
@@ -50,6 +50,14 @@ def preference_examples(
         pairs.append((chosen, rejected))
         n_truncated += excess > 0
     return pairs, n_truncated
+
+
+def questions_and_answers(conversations: Iterable[Conversation]) -> Iterator[tuple[str, str]]:
+    """Each answer that is learned, after the message that it answers, with the material of that message."""
+    for conversation in conversations:
+        for question, answer in zip(conversation.messages, conversation.messages[1:], strict=False):
+            if question.role == "user" and answer.role == "assistant" and answer.supervised:
+                yield with_input(question.text, question.input) if question.input else question.text, answer.text
 
 
 def tuning_texts(instructions: Path = INSTRUCTIONS, preferences: Path = PREFERENCES) -> list[str]:

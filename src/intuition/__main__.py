@@ -4,7 +4,7 @@ Without a name this lists them; with one or more names it runs those, and `all` 
 """
 
 if __name__ == "__main__":  # at the top: see run_module
-    from src.program import run_module
+    from src.entry import run_module
 
     run_module("src.intuition.__main__")
 

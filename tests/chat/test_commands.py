@@ -6,8 +6,7 @@ import re
 import pytest
 
 from src.chat.commands import common_commands, run_command
-from src.chat.session import ChatSettings
-from src.chat.start import ChatFlags
+from src.chat.flags import ChatFlags, ChatSettings
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ def test_every_setting_has_a_flag_and_a_command(session):
     commands = common_commands(session)
     for setting in dataclasses.fields(ChatSettings):
         assert (flags[setting.name].default, flags[setting.name].metadata) == (setting.default, setting.metadata)
-        assert setting.metadata["help"] in commands[setting.metadata["command"]].help
+        assert setting.metadata["help"] in commands["/" + (setting.metadata["aliases"] or (setting.name,))[0]].help
     changed = ChatSettings(temperature=0.1, top_k=2, top_p=0.3, repetition_penalty=1.4, max_tokens=5, seed=6)
     assert ChatFlags(**dataclasses.asdict(changed)).settings() == changed
 

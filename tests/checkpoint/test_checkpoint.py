@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 import main
+from src import stages
 from src.checkpoint import (
     BEST,
     FORMAT,
@@ -633,11 +634,11 @@ def make_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
 def test_auto_takes_the_first_model_that_exists(make_models: Callable[..., None]) -> None:
     make_models("scratch", "pretrained")
-    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["scratch"][0], "the best model found (no dpo, sft yet)")
+    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["scratch"][0], "best available, no dpo, sft yet")
     make_models("sft")
-    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["sft"][0], "the best model found (no dpo yet)")
+    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["sft"][0], "best available, no dpo yet")
     make_models("dpo")
-    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["dpo"][0], "the best model found")
+    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["dpo"][0], "best available")
 
 
 def test_a_model_is_found_by_name_or_path(make_models: Callable[..., None], best: Path) -> None:
@@ -651,13 +652,34 @@ def test_a_model_is_found_by_name_or_path(make_models: Callable[..., None], best
 def test_a_missing_model_is_named_with_the_command_to_make_it(make_models, name: str, command: str) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         find_model(name, ORDER)
-    assert str(missing.value) == f"{STAGE_OUTPUTS[name][0]}: not found; make it with {command}"
+    assert str(missing.value) == f"{STAGE_OUTPUTS[name][0]}: not found in {Path.cwd()}; make it with {command}"
+
+
+def test_names_may_be_in_any_case(make_models: Callable[..., None]) -> None:
+    make_models("dpo")
+    assert find_model("DPO", ORDER) == (STAGE_OUTPUTS["dpo"][0], "dpo, as asked")
+    assert find_model("Auto", ORDER)[0] == STAGE_OUTPUTS["dpo"][0]
+
+
+def test_models_next_to_the_scripts_are_a_second_choice(make_models, tmp_path: Path, monkeypatch) -> None:
+    other = tmp_path / "project"
+    monkeypatch.setattr(stages, "_scripts_folder", lambda: other)
+    with pytest.raises(FileNotFoundError, match=f"not found in {Path.cwd()} or in {other}; make it with python dpo"):
+        find_model("dpo", ORDER, beside_scripts=True)
+    there = other / STAGE_OUTPUTS["sft"][0]
+    there.parent.mkdir(parents=True)
+    there.touch()
+    assert find_model("auto", ORDER, beside_scripts=True) == (there, "best available, no dpo yet")
+    with pytest.raises(FileNotFoundError):
+        find_model("auto", ORDER)
+    make_models("scratch")
+    assert find_model("auto", ORDER, beside_scripts=True)[0] == STAGE_OUTPUTS["scratch"][0]
 
 
 def test_auto_without_any_model_names_the_first_command(make_models) -> None:
-    with pytest.raises(FileNotFoundError, match="not found; make it with python main.py, or pass a path"):
+    with pytest.raises(FileNotFoundError, match="not found in .*; make it with python main.py, or pass a path"):
         find_model("auto", ORDER)
-    with pytest.raises(FileNotFoundError, match="not found; make it with python instruction_tune.py, or pass a path"):
+    with pytest.raises(FileNotFoundError, match="make it with python instruction_tune.py, or pass a path"):
         find_model("auto", ("sft",))
 
 
@@ -676,9 +698,9 @@ def test_a_model_in_the_former_folder_is_not_found_but_named(make_models, name: 
 
 @pytest.mark.parametrize(("name", "shown"), [("elsewhere.pt", "elsewhere.pt"), ("", "''")])
 def test_a_path_that_does_not_exist_is_refused(make_models, name: str, shown: str) -> None:
-    expected = (
-        f"{shown}: no such file; pass {', '.join(ORDER)}, a checkpoint, a Hugging Face directory or a weights file"
-    )
+    where = f" in {Path.cwd()}" if name else ""
+    known = f"{', '.join(ORDER)}, a checkpoint, a Hugging Face directory or a weights file"
+    expected = f"{shown}: no such file{where}; pass {known}"
     with pytest.raises(FileNotFoundError) as missing:
         find_model(name, ORDER)
     assert str(missing.value) == expected

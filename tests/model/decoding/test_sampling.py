@@ -13,7 +13,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from src.model.decoding.sampling import SamplingSettings, candidates, penalise_repetition, sample, with_default
+from src.model.decoding.sampling import SamplingSettings, candidates, penalise_repetition, sample
+from src.model.decoding.settings import with_default
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_by_default_nothing_is_filtered_or_penalised() -> None:
     assert SamplingSettings().sampling_options() == dict(zip(names, (1.0, None, None, None, 1.0), strict=True))
 
 
-def test_options_have_their_command_and_help() -> None:
-    commands = {field.metadata["command"]: field.metadata["help"] for field in fields(SamplingSettings)}
-    assert list(commands) == ["/temp", "/topk", "/topp", "/minp", "/penalty"]
-    assert all(len(text) > 20 for text in commands.values())
+def test_options_have_their_other_name_and_help() -> None:
+    helps = {field.metadata["aliases"]: field.metadata["help"] for field in fields(SamplingSettings)}
+    assert list(helps) == [("temp",), ("topk",), ("topp",), ("minp",), ("penalty",)]
+    assert all(len(text) > 20 for text in helps.values())

@@ -1,4 +1,7 @@
-"""The stages' checkpoints: their paths, the commands that make them, and which of them a script should start from."""
+"""The stages' checkpoints: their paths, the commands that make them, and which of them a script should start from.
+
+Imports no PyTorch, so that a script can report a missing model at once.
+"""
 
 import os
 from collections.abc import Sequence
@@ -23,23 +26,22 @@ MODEL_HELP = f"auto (the first of {', '.join(MODELS)} that exists), one of these
 _FORMER_SCRATCH = CHECKPOINTS / "pretrained" / BEST  # main.py saved there in earlier versions
 
 
-def find_model(name: str, order: Sequence[str] = MODELS) -> tuple[Path, str]:
+def find_model(name: str, order: Sequence[str] = MODELS, *, beside_scripts: bool = False) -> tuple[Path, str]:
     """Return the path of a model, and the reason why it was chosen.
 
-    name: "auto" (the first model of `order` that exists), a name in STAGE_OUTPUTS, or a path.
-    Raises FileNotFoundError that names the command which makes the model.
+    name: "auto" (the first model of `order` that exists), a name in STAGE_OUTPUTS in any case, or a path.
+    beside_scripts: if the current folder has none of these models, look next to the scripts, too.
+    Raises FileNotFoundError that names the folder and the command which makes the model.
     """
-    if name == "auto":
-        return _first_existing(order)
-    if name in STAGE_OUTPUTS:
-        path, command = STAGE_OUTPUTS[name]
-        if not path.is_file():
-            raise FileNotFoundError(_not_found(name))
-        return path, f"{name}, as asked"
-    if not name or not Path(name).exists():  # Path("") is the current folder
-        known = f"{', '.join(order)}, a checkpoint, a Hugging Face directory or a weights file"
-        raise FileNotFoundError(f"{name or repr(name)}: no such file; pass {known}")
-    return resolve(Path(name)), "as asked"
+    if name.lower() != "auto" and name.lower() not in STAGE_OUTPUTS:
+        return _at_path(name, order)
+    names = order if name.lower() == "auto" else (name.lower(),)
+    for folder in (Path(), _scripts_folder()) if beside_scripts else (Path(),):
+        found = [each for each in names if (folder / STAGE_OUTPUTS[each][0]).is_file()]
+        if found:
+            path = folder / STAGE_OUTPUTS[found[0]][0]
+            return path, f"{names[0]}, as asked" if name.lower() != "auto" else _why(found[0], order)
+    raise FileNotFoundError(_not_found(names[-1], beside_scripts) + (", or pass a path" if name == "auto" else ""))
 
 
 def as_argument(path: Path) -> str:
@@ -56,20 +58,31 @@ def producing_command(path: Path) -> str:
     return "one of the training scripts"
 
 
-def _first_existing(order: Sequence[str]) -> tuple[Path, str]:
-    for position, name in enumerate(order):
-        path, _ = STAGE_OUTPUTS[name]
-        if path.is_file():
-            missing = ", ".join(order[:position])
-            return path, "the best model found" + (f" (no {missing} yet)" if missing else "")
-    raise FileNotFoundError(f"{_not_found(order[-1])}, or pass a path")
+def _at_path(name: str, order: Sequence[str]) -> tuple[Path, str]:
+    if not name or not Path(name).exists():  # Path("") is the current folder
+        known = f"{', '.join(order)}, a checkpoint, a Hugging Face directory or a weights file"
+        where = f" in {Path.cwd()}" if name and not Path(name).is_absolute() else ""
+        raise FileNotFoundError(f"{name or repr(name)}: no such file{where}; pass {known}")
+    return resolve(Path(name)), "as asked"
 
 
-def _not_found(name: str) -> str:
+def _why(found: str, order: Sequence[str]) -> str:
+    missing = ", ".join(order[: order.index(found)])
+    return "best available" + (f", no {missing} yet" if missing else "")
+
+
+def _scripts_folder() -> Path:
+    return Path(__file__).resolve().parents[1]
+
+
+def _not_found(name: str, beside_scripts: bool) -> str:
     path, command = STAGE_OUTPUTS[name]
     if name == "scratch" and _FORMER_SCRATCH.is_file():
         return f"{path}: not found, but {_FORMER_SCRATCH} exists; rename {_FORMER_SCRATCH.parent} to {path.parent}"
-    return f"{path}: not found; make it with {command}"
+    folders = [Path.cwd()]
+    if beside_scripts and _scripts_folder() != Path.cwd():
+        folders.append(_scripts_folder())
+    return f"{path}: not found in {' or in '.join(map(str, folders))}; make it with {command}"
 
 
 def resolve(path: Path) -> Path:
