@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -18,19 +18,19 @@ from src.checkpoint import CHECKPOINTS, load_checkpoint
 from src.cli import flag, parse
 from src.data.batching import StepLoader, epoch_loader, stack_windows
 from src.data.shakespeare import SHAKESPEARE_PATH
-from src.data.text import Documents, TextWindows, TokenArray, choose_encoding, load_split
+from src.data.text import Documents, TextWindows, TokenArray, load_split
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.runtime import Runtime, choose_runtime
 from src.tokenizer import Encoding, describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
-from src.training.flags import TextTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
 from src.training.processes import choose_strategy, new_model
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.stage import Stage
+from src.training.vocabulary import VocabularyFlags, run_encoding
 
 __all__ = ["create_dataloader", "load_checkpoint", "prepare_data", "train"]
 
@@ -46,9 +46,8 @@ EVAL_BATCHES, SAMPLE_TOKENS = 16, 80  # batches per evaluation, tokens of the sa
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(TextTrainingFlags):
+class Flags(VocabularyFlags):
     model: str | None = flag(None, f"size: {', '.join(GPT_CONFIGS)} (default: GPT_CONFIG in main.py)")
-    tokenizer: Literal["gpt2", "word"] = flag("gpt2", "gpt2: GPT-2's subword tokens; word: the whole words of the text")
     epochs: int = flag(NUM_EPOCHS, "passes over the text")
     batch_size: int = flag(BATCH_SIZE, "windows per micro-batch")
     context_length: int = flag(CONTEXT_LENGTH, "tokens per window, and the context length of the model")
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = apply_recipe(flags, "pretrain", size_name(size), given)
     with claimed(flags.out, "pretrain"):
         runtime = choose_runtime(flags.device, flags.precision)
-        encoding = choose_encoding(flags.tokenizer, flags.data, flags.documents)
+        encoding = run_encoding(flags, runtime.processes)
         train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction, flags.documents, flags.val_data)
         shape = (flags.batch_size, flags.context_length)
         train_steps = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
@@ -110,7 +109,7 @@ def prepare_data(
     documents: Documents = None,
     val_data: str | Path | None = None,
 ) -> tuple[TokenArray, TokenArray]:
-    """(train, val) token ids of a text; val is the text `val_data`, or else the last `val_fraction` of the tokens.
+    """(train, val) token ids of a text; val is the text `val_data`, or else the last `val_fraction` of the text.
 
     Raises FileNotFoundError or ValueError for an unusable text. Shakespeare's works are downloaded if missing.
     """

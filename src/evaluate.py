@@ -2,7 +2,7 @@
 
 A window slides over the text by --stride tokens. Each token is predicted once, from the tokens before it in its window.
 A smaller stride gives each token more context, and takes longer. Compare perplexities only if text, tokenizer, context
-and stride are the same. Bits per byte can be compared across lossless tokenizers, such as GPT-2's.
+and stride are the same. Bits per byte can be compared across lossless tokenizers: GPT-2's and learned byte pairs.
 """
 
 if __name__ == "__main__":  # at the top: see run_module
@@ -25,12 +25,13 @@ from src.checkpoint import MODEL_HELP, load_base
 from src.cli import flag, parse
 from src.common.messages import naming_file
 from src.data.shakespeare import SHAKESPEARE_PATH
+from src.data.split import split_tokens
 from src.data.text import DOCUMENTS_HELP, TEXT_HELP, Documents, TokenArray, load_tokens
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
 from src.runtime import choose_runtime, keep_freed_memory
-from src.tokenizer import Encoding
+from src.tokenizer.protocols.interfaces import Encoding, WordEncoding
 
 BATCH_TOKENS = 2048  # tokens per forward pass
 HEAD_ROWS = 512  # positions whose logits are in memory together
@@ -116,13 +117,13 @@ def _loss_sum(model: GPTModel, ids: TokenArray, spans: Sequence[tuple[int, int, 
 def load_eval_tokens(flags: Flags, encoding: Encoding) -> TokenArray:
     """The token ids of the last --val-fraction of the text."""
     ids = load_tokens(flags.data, encoding, flags.documents)
-    return ids[len(ids) - round(len(ids) * flags.val_fraction) :]
+    return split_tokens(ids, encoding, flags.val_fraction)[1] if flags.val_fraction < 1 else ids
 
 
 def print_result(loss: float, ids: TokenArray, encoding: Encoding, seconds: float) -> None:
     perplexity = torch.tensor(loss, dtype=torch.float64).exp()  # inf if it overflows
     parts = [f"{loss:.4f} nats per token", f"perplexity {perplexity:,.2f}"]
-    if encoding.name == "gpt2":
+    if not isinstance(encoding, WordEncoding):  # it does not keep all bytes
         n_bytes = len(encoding.decode_bytes(ids[1:].tolist()))
         parts.append(f"{loss * (len(ids) - 1) / math.log(2) / n_bytes:.4f} bits per byte")
     print("loss     " + " | ".join([*parts, f"{seconds:.1f} s"]))

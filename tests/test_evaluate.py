@@ -105,7 +105,9 @@ def test_val_fraction_evaluates_the_end_of_the_text(folder: Path, capsys: pytest
     ids = load_gpt2_encoding().encode_ordinary(VERSE * 30)
     for fraction, part in (("1", "all of it"), ("0.1", "the last 10%"), ("0.004", "the last 0.4%")):
         assert main([*asked, "--val-fraction", fraction]) == 0
-        assert evaluated[-1] == ids[len(ids) - round(len(ids) * float(fraction)) :]
+        assert evaluated[-1] == ids[-len(evaluated[-1]) :]
+        n_bytes = len(load_gpt2_encoding().decode(evaluated[-1]))
+        assert n_bytes == pytest.approx(float(fraction) * len(VERSE * 30), abs=9)
         assert (
             f"text     {folder / 'verse.txt'} {part}: {len(evaluated[-1])} tokens\n"
             in capsys.readouterr().out.replace(",", "")

@@ -66,12 +66,12 @@ def same_weights(a: GPTModel, b: GPTModel) -> bool:
 def test_prepare_data_splits_the_token_ids_of_a_text() -> None:
     train_ids, val_ids = main.prepare_data("verse.txt", val_fraction=0.2)
     assert [*train_ids, *val_ids] == load_gpt2_encoding().encode_ordinary(VERSE * 60)
-    assert len(val_ids) == round(0.2 * (len(train_ids) + len(val_ids)))
+    assert load_gpt2_encoding().decode(val_ids) == (VERSE * 60)[-len(VERSE) * 12 :]
 
 
 def test_prepare_data_holds_out_a_tenth_by_default_and_nothing_at_0() -> None:
     train_ids, val_ids = main.prepare_data(Path("verse.txt"))
-    assert len(val_ids) == round(0.1 * (len(train_ids) + len(val_ids)))
+    assert load_gpt2_encoding().decode(val_ids) == (VERSE * 60)[-len(VERSE) * 6 :]
     everything, nothing = main.prepare_data("verse.txt", val_fraction=0.0)
     assert (len(everything), len(nothing)) == (len(train_ids) + len(val_ids), 0)
 

@@ -123,6 +123,34 @@ def test_a_word_tokenizer_is_used_in_all_stages(folder: Path, capsys: pytest.Cap
     assert "[[The capital of France is Paris, a city on the river Seine. <ENDOFTEXT>]]" in capsys.readouterr().out
 
 
+def test_learned_byte_pairs_are_used_in_all_stages(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    learn = [*PRETRAIN, "--context-length", "64", "--tokenizer", "bpe", "--vocab-size", "400"]
+    assert main.main(learn) == 0
+    assert "vocabulary: 400 tokens, learned from the text in " in capsys.readouterr().out
+    assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
+    assert dpo_train.main(["--batch-size", "4", "--max-steps", "3"]) == 0
+    found = [load_model(f"checkpoints/{stage}") for stage in ("scratch", "instruction_tuned", "dpo_aligned")]
+    first = load_encoding(found[0][1]["tokenizer"])
+    asked = "### Instruction:\nWhat is 猫, or naïveté?\n\n### Response:\n"
+    assert first.decode(first.encode_ordinary(asked)) == asked
+    assert len(first.encode_ordinary(VERSE)) < len(VERSE) / 2
+    for model, metadata in found:
+        assert metadata["tokenizer"] == describe(first)
+        assert model.config.vocab_size == first.n_vocab == 400
+    assert chat.main(["--prompt", "What is photosynthesis?", "--max-tokens", "5", "--seed", "1"]) == 0
+    capsys.readouterr()
+    # A resumed run has the tokens that it began with, even if the examples have changed since.
+    Path("Data/instruction_data.json").write_text(
+        json.dumps([{"instruction": "What?", "response": "xyz " * 99}]), "utf-8"
+    )
+    assert main.main([*learn, "--max-steps", "5"]) == 0
+    output = capsys.readouterr().out
+    assert "vocabulary: 400 tokens, those of the run in --out" in output
+    assert "continuing the finished run at step 3 of 5" in output
+    assert main.main([*learn, "--no-resume"]) == 0
+    assert load_model("checkpoints/scratch")[1]["tokenizer"] != describe(first)
+
+
 def test_unknown_words_are_reported(folder: Path, capsys: pytest.CaptureFixture) -> None:
     main.main([*PRETRAIN, "--tokenizer", "word"])
     Path("mine.json").write_text(json.dumps([{"instruction": "What is a zyzzyva?", "response": "A weevil."}]), "utf-8")

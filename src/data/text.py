@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
-from itertools import islice
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -18,14 +19,26 @@ from src.data.examples import tuning_texts
 from src.data.gutenberg import strip_boilerplate
 from src.data.inspection import licence_note, notes_on, notes_on_words
 from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
+from src.data.split import split_tokens, without_end
 from src.data.text_files import is_stored, read_texts
 from src.data.token_cache import TokenArray, cache_path, open_cache, remove_other_caches, store, token_dtype
-from src.distributed.processes import first_process_first
-from src.tokenizer import Encoding, encoding_fingerprint, load_gpt2_encoding, word_encoding_of
+from src.distributed.processes import Processes, first_process_first
+from src.tokenizer import (
+    Encoding,
+    describe,
+    encoding_fingerprint,
+    learn_byte_pairs,
+    load_encoding,
+    load_gpt2_encoding,
+    word_encoding_of,
+)
+from src.tokenizer.byte_pairs import BytePairEncoding
 from src.tokenizer.gpt2 import END_OF_TEXT
+from src.tokenizer.learning import spread_sample
 from src.tokenizer.protocols.interfaces import BatchEncoding, WordEncoding
 
 Documents: TypeAlias = Literal["endoftext"] | None
+Tokenizer: TypeAlias = Literal["gpt2", "bpe", "word"]
 
 # The help of the flags --data and --documents.
 TEXT_HELP = "text in UTF-8: a file, a .gz, or a folder of .txt files; Shakespeare's works are downloaded if missing"
@@ -35,23 +48,63 @@ _CACHE_VERSION = 1
 _CHUNK_CHARS = 1 << 16
 _CHUNKS_PER_BATCH = 64
 _CUT = re.compile(r"\S(?= )|\S\n(?=\w)")
+_LEARNED_CHARS = 1 << 25  # a vocabulary is learned from no more than this; a longer text is sampled
 _FILES_WITH_NOTES = 5  # of a folder
 
 
-@first_process_first()
-def choose_encoding(tokenizer: Literal["gpt2", "word"], path: Path, documents: Documents = None) -> Encoding:
-    """GPT-2's tokenizer, or a word tokenizer with the words of a text and of the examples for SFT and DPO.
+def choose_encoding(
+    tokenizer: Tokenizer,
+    path: Path,
+    documents: Documents = None,
+    *,
+    vocab_size: int = 4096,
+    val_fraction: float = 0.0,
+    saved: Encoding | None = None,
+    processes: Processes | None = None,
+    notify: Callable[[str], None] = print,
+) -> Encoding:
+    """GPT-2's tokenizer, or one with the words or the byte pairs of a text and of the examples for SFT and DPO.
 
+    Byte pairs are learned without the last `val_fraction` of the text. vocab_size: how many tokens they make.
+    saved: an encoding to use instead, if it was learned from the same text. All processes get the first one's.
     If the text file is Shakespeare's works and does not exist, it is downloaded first.
-    Raises ValueError for the words of a pipe, which cannot be read a second time for its tokens.
+    Raises ValueError for a pipe, which cannot be read a second time for its tokens.
     """
     if tokenizer == "gpt2":
         return load_gpt2_encoding()
+    processes = processes or Processes()
+    if processes.rank:
+        return load_encoding(processes.from_first(None))
     path = _with_shakespeare(path)
     if path.exists() and not is_stored(path):
-        raise ValueError(f"--tokenizer word reads the text twice, and {path} is a pipe; save it as a file first")
+        raise ValueError(f"--tokenizer {tokenizer} reads the text twice, and {path} is a pipe; save it as a file first")
     text = _read_clean(path, documents, lambda _: None)
-    return word_encoding_of(_lines(text.replace(END_OF_TEXT, "\n") if documents else text), always=tuning_texts())
+    encoding: Encoding
+    if tokenizer == "word":
+        encoding = word_encoding_of(_lines(text.replace(END_OF_TEXT, "\n") if documents else text), tuning_texts())
+    else:
+        training = without_end(text, val_fraction)
+        texts = training.split(END_OF_TEXT) if documents else [training]
+        encoding = _learned_encoding(chain.from_iterable(map(_chunks, texts)), vocab_size, saved, notify)
+    processes.from_first(describe(encoding))
+    return encoding
+
+
+def _learned_encoding(
+    chunks: Iterable[str], vocab_size: int, saved: Encoding | None, notify: Callable[[str], None]
+) -> Encoding:
+    start = time.perf_counter()
+    sample, stride = spread_sample(chunks, _LEARNED_CHARS)
+    same_kind = saved if isinstance(saved, BytePairEncoding) else None
+    encoding = learn_byte_pairs(sample, vocab_size, always=tuning_texts(), saved=same_kind)
+    if encoding is saved:
+        notify(f"vocabulary: {encoding.n_vocab:,} tokens, those of the run in --out")
+        return encoding
+    part = f"one part in {stride} of the text" if stride > 1 else "the text"
+    notify(f"vocabulary: {encoding.n_vocab:,} tokens, learned from {part} in {time.perf_counter() - start:.1f} s")
+    if encoding.n_vocab < vocab_size:
+        notify(f"note: not {vocab_size:,} tokens as in --vocab-size: no other pair of tokens occurs twice in the text")
+    return encoding
 
 
 @first_process_first()
@@ -187,7 +240,7 @@ def load_split(
     documents: Documents = None,
     val_data: str | Path | None = None,
 ) -> tuple[TokenArray, TokenArray]:
-    """(train, val) token ids. Val is the text `val_data`, or else the last `val_fraction` of the tokens, if not 0.
+    """(train, val) token ids. Val is the text `val_data`, or else the last `val_fraction` of the text, if not 0.
 
     Raises the errors of `load_tokens` and `split_tokens`.
     """
@@ -195,25 +248,11 @@ def load_split(
     if val_data:
         train, val = tokens, load_tokens(Path(val_data), encoding, documents)
     else:
-        train, val = split_tokens(tokens, val_fraction) if val_fraction else (tokens, tokens[:0])
+        train, val = split_tokens(tokens, encoding, val_fraction) if val_fraction else (tokens, tokens[:0])
     if isinstance(encoding, WordEncoding):
         for note in notes_on_words(encoding, train, val):
             print(f"note: {path}: {note}")
     return train, val
-
-
-def split_tokens(ids: TokenArray, val_fraction: float) -> tuple[TokenArray, TokenArray]:
-    """Split into (train, val). Val is the last `val_fraction` (between 0 and 1) of the tokens.
-
-    Raises ValueError if either part would be empty.
-    """
-    n_val = round(len(ids) * val_fraction)
-    if not (0.0 < val_fraction < 1.0 and 0 < n_val < len(ids)):
-        raise ValueError(
-            f"a validation fraction of {val_fraction:g} leaves {len(ids) - n_val} of {len(ids)} tokens for training "
-            f"and {n_val} for validation; both need some: change --val-fraction, or use a longer text"
-        )
-    return ids[:-n_val], ids[-n_val:]
 
 
 class TextWindows(EpochDataset):

@@ -19,11 +19,18 @@ class BytePairEncoding(tiktoken.Encoding):
 
     ranks: the tokens that text is merged into, and their ids; merges happen in the order of the ids.
     special: tokens that no text encodes to. added: tokens that are found in a text before anything is merged.
+    learned_from: a hash of the text that `learn_byte_pairs` learned it from.
     Raises VocabularyError if a byte is missing, an id is used twice, or `end_of_text` is no special token's id.
     """
 
     def __init__(
-        self, ranks: Mapping[bytes, int], special: Mapping[str, int], added: Mapping[str, int], end_of_text: int
+        self,
+        ranks: Mapping[bytes, int],
+        special: Mapping[str, int],
+        added: Mapping[str, int],
+        end_of_text: int,
+        *,
+        learned_from: str | None = None,
     ) -> None:
         if missing := 256 - sum(len(token) == 1 for token in ranks):
             raise VocabularyError(f"its vocabulary lacks {missing} of the 256 single bytes")
@@ -34,6 +41,7 @@ class BytePairEncoding(tiktoken.Encoding):
             raise VocabularyError("its vocabulary has no end-of-text token")
         super().__init__("byte_pairs", pat_str=SPLIT, mergeable_ranks=dict(ranks), special_tokens={**special, **added})
         self.ranks, self.special, self.added, self._end_of_text = dict(ranks), dict(special), dict(added), end_of_text
+        self.learned_from = learned_from
         longest_first = sorted(filter(None, added), key=len, reverse=True)
         self._added_pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
 
@@ -56,28 +64,35 @@ class BytePairEncoding(tiktoken.Encoding):
         return [(left, right) for left, right in pairs]
 
     def state(self) -> dict[str, Any]:
-        """Everything that determines the ids of a text. Tokens are spelled as in GPT-2's vocabulary file."""
+        """Everything that determines the ids of a text, and what it was learned from.
+
+        Tokens are spelled as in GPT-2's vocabulary file.
+        """
         spellings = [""] * (max(self.ranks.values()) + 1)
         for token, id_ in self.ranks.items():
             spellings[id_] = spelling_of(token)
-        return {
+        state = {
             "tokens": "\n".join(spellings),
             "special": self.special,
             "added": self.added,
             "end_of_text": self._end_of_text,
         }
+        return state | ({"learned_from": self.learned_from} if self.learned_from else {})
 
 
 def byte_pairs_from_state(state: Mapping[str, Any]) -> BytePairEncoding:
     """The encoding that `BytePairEncoding.state` described. Raises VocabularyError if the state is damaged."""
-    tokens, end = state.get("tokens"), state.get("end_of_text")
+    tokens, end, source = state.get("tokens"), state.get("end_of_text"), state.get("learned_from")
     special, added = state.get("special"), state.get("added")
     if not (isinstance(tokens, str) and is_whole_number(end) and isinstance(special, dict) and isinstance(added, dict)):
         raise VocabularyError("its byte-pair vocabulary is incomplete")
     if any(not isinstance(text, str) or type(id_) is not int for text, id_ in (*special.items(), *added.items())):
         raise VocabularyError("its special tokens are not texts with ids")
+    if source is not None and not isinstance(source, str):
+        raise VocabularyError("its source is no hash")
     spellings = {spelling: id_ for id_, spelling in enumerate(tokens.split("\n")) if spelling}
-    return BytePairEncoding({spelled(text): id_ for text, id_ in spellings.items()}, special, added, end)
+    ranks = {spelled(text): id_ for text, id_ in spellings.items()}
+    return BytePairEncoding(ranks, special, added, end, learned_from=source)
 
 
 def spelled(spelling: str) -> bytes:

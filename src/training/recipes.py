@@ -77,6 +77,8 @@ def apply_recipe(flags: FlagsT, stage: str, size: str | None, given: set[str], e
         explicit |= {"max_steps", "val_fraction"}
     if "optimizer" in explicit and recipe.get("optimizer", "adamw") != flags.optimizer:
         explicit |= {"max_lr", "min_lr"}  # the recipe's learning rates are for its own optimizer
+    if "tokenizer" in explicit:
+        explicit.add("vocab_size")  # the recipe's size is for its own tokenizer
     changes = {name: value for name, value in recipe.items() if name not in explicit}
     lrs = {"max_lr": flags.max_lr, "min_lr": flags.min_lr, **changes}
     if lrs["min_lr"] > lrs["max_lr"]:  # the user's rate conflicts with the recipe's other rate: keep the script's

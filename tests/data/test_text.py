@@ -5,15 +5,17 @@ import random
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from src.data import split, token_cache
 from src.data import text as text_module
-from src.data import token_cache
-from src.data.text import TextWindows, choose_encoding, load_split, load_tokens, split_tokens
-from src.tokenizer import load_gpt2_encoding
+from src.data.split import split_tokens, without_end
+from src.data.text import TextWindows, choose_encoding, load_split, load_tokens
+from src.tokenizer import describe, load_gpt2_encoding
 
 
 class ByteEncoding:
@@ -240,8 +242,49 @@ def test_a_pipe_has_no_cache(play: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert tokens.tolist() == list(play.read_bytes())
     assert lines == [f"tokens: {len(tokens)} in {play}, not cached"]
     assert caches(play.parent) == []
-    with pytest.raises(ValueError, match="--tokenizer word reads the text twice, and .* is a pipe; save it as a file"):
-        choose_encoding("word", play)
+    for tokenizer in ("word", "bpe"):
+        message = f"--tokenizer {tokenizer} reads the text twice, and .* is a pipe; save it as a file"
+        with pytest.raises(ValueError, match=message):
+            choose_encoding(tokenizer, play)
+
+
+# --- learned byte pairs
+
+
+def learned(path: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:
+    """(the tokenizer that is learned from a text, the lines that were reported)"""
+    lines: list[str] = []
+    encoding = choose_encoding("bpe", path, notify=lines.append, **{"vocab_size": 300, **options})
+    return describe(encoding), lines
+
+
+def test_byte_pairs_are_not_learned_from_the_validation_text(tmp_path: Path) -> None:
+    train, val = "To be, or not to be: thät is the question.\n" * 90, "Whether 'tis nobler in the mind to suffer\n" * 10
+    size = len(val.encode()) / len((train + val).encode())
+    path = tmp_path / "play.txt"
+    path.write_text(train + val, encoding="utf-8")
+    expected, lines = learned(path, val_fraction=size)
+    assert lines == [f"vocabulary: 300 tokens, learned from the text in {lines[0].split()[-2]} s"]
+    path.write_text(train + "x" * len(val.encode()), encoding="utf-8")
+    assert learned(path, val_fraction=size)[0] == expected != learned(path)[0]
+    path.write_text("y" + train[1:] + val, encoding="utf-8")
+    assert learned(path, val_fraction=size)[0] != expected
+
+
+def test_documents_are_learned_without_their_separator(play: Path) -> None:
+    play.write_text("xq" + "<|endoftext|>" * 99 + "xq", encoding="utf-8")
+    tokens = learned(play, vocab_size=10_000, documents="endoftext")[0]["state"]["tokens"].split("\n")
+    assert "xq" in tokens and "|>" not in tokens
+    tokens = learned(play, vocab_size=10_000)[0]["state"]["tokens"].split("\n")
+    assert "|>" in tokens
+
+
+def test_a_long_text_is_sampled_and_a_small_vocabulary_noted(play: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "_CHUNK_CHARS", 50)
+    monkeypatch.setattr(text_module, "_LEARNED_CHARS", len(play.read_text(encoding="utf-8")) // 3)
+    lines = learned(play, vocab_size=50_000)[1]
+    assert "tokens, learned from one part in 4 of the text in " in lines[0]
+    assert lines[1] == "note: not 50,000 tokens as in --vocab-size: no other pair of tokens occurs twice in the text"
 
 
 # --- folders, documents, validation texts, notes
@@ -365,9 +408,9 @@ def test_an_encoding_without_batches_gets_the_whole_text(play: Path, monkeypatch
 
 
 def test_validation_tokens_are_the_end_of_the_text() -> None:
-    train, val = split_tokens(np.arange(1000), 0.1)
-    assert train.tolist() == list(range(900))
-    assert val.tolist() == list(range(900, 1000))
+    train, val = split_tokens(np.arange(1000) % 256, ByteEncoding(), 0.1)
+    assert train.tolist() == [i % 256 for i in range(900)]
+    assert val.tolist() == [i % 256 for i in range(900, 1000)]
 
 
 @pytest.mark.parametrize(
@@ -375,7 +418,22 @@ def test_validation_tokens_are_the_end_of_the_text() -> None:
 )
 def test_a_split_with_an_empty_part_is_refused(tokens: int, fraction: float) -> None:
     with pytest.raises(ValueError, match="--val-fraction"):
-        split_tokens(np.arange(tokens), fraction)
+        split_tokens(np.zeros(tokens, dtype=np.uint16), ByteEncoding(), fraction)
+
+
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+def test_every_tokenizer_has_the_same_validation_text(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(split, "_BLOCK", block)
+    encoding = load_gpt2_encoding()
+    for seed in range(20):
+        text, fraction = hostile_text(seed), (seed + 1) / 22
+        ids = np.array(encoding.encode_ordinary(text))
+        train, val = split_tokens(ids, encoding, fraction)
+        assert [*train, *val] == ids.tolist()
+        start, border = len(encoding.decode_bytes(train)), len(without_end(text, fraction).encode())
+        crossing = len(encoding.decode_single_token_bytes(train[-1]))  # the token that the border may be inside
+        assert start - crossing <= border <= start
+        assert text.startswith(without_end(text, fraction))
 
 
 # --- windows
