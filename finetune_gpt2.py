@@ -19,8 +19,6 @@ from src.checkpoint import CHECKPOINTS, STAGE_OUTPUTS, LoadedModel, load_base, s
 from src.cli import flag, parse
 from src.data.batching import StepLoader
 from src.distributed.environment import is_first
-from src.distributed.processes import first_process_first
-from src.distributed.sharding import is_sharded
 from src.model.generate import TextGenerator
 from src.model.load_gpt2 import find_weights
 from src.runtime import choose_runtime
@@ -32,6 +30,7 @@ from src.training.out_folder import claimed
 from src.training.processes import choose_strategy
 from src.training.recipes import size_name
 from src.training.run import NO_VALIDATION, run_stage
+from src.training.sampling import sample
 from src.training.stage import Stage
 
 # The defaults of the flags.
@@ -78,7 +77,10 @@ def finetune(flags: Flags) -> int:
     encoding = load_gpt2_encoding()
     split = (flags.val_fraction, flags.documents, flags.val_data)
     train_ids, val_ids = prepare_data(flags.data, encoding, *split)  # before the download, to fail early
-    with first_process_first():
+    if runtime.processes.count > 1:  # the first process converts, then all map the checkpoint into memory
+        path = save_conversion(load_pretrained(flags), flags).path if is_first() else Path()
+        base = load_base(str(runtime.processes.from_first(path)))
+    else:
         base = load_pretrained(flags)
     if base.encoding is not encoding:
         train_ids, val_ids = prepare_data(flags.data, base.encoding, *split)
@@ -92,10 +94,9 @@ def finetune(flags: Flags) -> int:
     parent = save_conversion(base, flags).parent  # last: nothing is left behind if anything above fails
     base.model.set_dropout(flags.dropout)
     stage = make_stage(flags, generator, parent, train_loader, val_loader)
-    print(f"before fine-tuning:\n{stage.sample()}\n")
+    print(f"before fine-tuning:\n{sample(base.model, stage.sample)}\n")
     exit_code = run_stage(stage, base.model, flags, runtime)
-    if not is_sharded(base.model):
-        print(f"\nafter fine-tuning:\n{stage.sample()}")
+    print(f"\nafter fine-tuning:\n{sample(base.model, stage.sample)}")
     return exit_code
 
 

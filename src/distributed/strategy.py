@@ -7,7 +7,6 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from src.distributed.environment import is_first
 from src.distributed.sharding import Applied, fill, run_sharded, shard, whole
 
 LossFunction: TypeAlias = Callable[[Any, Any], tuple[Tensor, dict[str, Tensor]]]  # of (model, batch)
@@ -37,10 +36,6 @@ class SharedModel:
         """A state dict with whole tensors. Every process must call it; the first one uses the result."""
         return state
 
-    def sample(self, generate: Callable[[], str]) -> str:
-        """Text that the model generates, or "" in a process that does not report it."""
-        return generate()
-
 
 class ReplicatedModel(SharedModel):
     """DDP (Li et al. 2020): every process has the whole model, and the gradients are averaged during backward."""
@@ -57,9 +52,6 @@ class ReplicatedModel(SharedModel):
 
     def exchange(self, now: bool) -> AbstractContextManager[None]:
         return nullcontext() if now else self._module.no_sync()
-
-    def sample(self, generate: Callable[[], str]) -> str:
-        return generate() if is_first() else ""
 
 
 class ShardedModel(SharedModel):
@@ -95,6 +87,3 @@ class ShardedModel(SharedModel):
 
     def whole(self, state: Any) -> Any:
         return whole(state)
-
-    def sample(self, generate: Callable[[], str]) -> str:
-        return ""  # decoding reads the weights directly, and no process has all of them

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 from src.model.attention import KeyValueCache, MultiHeadAttention, Packing
 from src.model.config import GPT_CONFIGS, GPTConfig
@@ -24,6 +25,8 @@ __all__ = ["GPT_CONFIGS", "GPTConfig", "GPTModel", "initial_weights", "on_meta_d
 class GPTModel(nn.Module):
     """A GPT-2 of any size. The output head is `wte` itself (tied weights), so it has no parameter of its own.
 
+    activation_checkpointing: backward repeats each layer's forward pass instead of storing its activations (Chen et al.
+    2016). Off by default.
     Raises ValueError for an unknown config key or an impossible combination, naming it.
     """
 
@@ -35,6 +38,7 @@ class GPTModel(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
         self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+        self.activation_checkpointing = False
         for name, parameter in self.named_parameters():
             _initialise(name, parameter, config)
 
@@ -58,7 +62,10 @@ class GPTModel(nn.Module):
         positions = torch.cat([torch.arange(*span, device=ids.device) for span in spans])  # (T,)
         x = self.drop((self.wte(ids) if embedded is None else embedded) + self.wpe(positions))  # (B, T, C)
         for layer_index, block in enumerate(self.h):
-            x = block(x, context, layer_index)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, context, layer_index, use_reentrant=False)
+            else:
+                x = block(x, context, layer_index)
         if isinstance(context, KeyValueCache):
             context.length += ids.shape[1]
         return self.ln_f(x)

@@ -35,6 +35,7 @@ _MAY_CHANGE = (
     "resume",
     "compile",
     "strategy",
+    "activation_checkpointing",
     "data",
     "val_data",
     "weights",

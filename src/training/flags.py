@@ -45,6 +45,9 @@ class TrainingFlags:
     strategy: Literal["auto", "ddp", "fsdp"] = flag(
         "auto", "under torchrun. ddp: the whole model in every process; fsdp: a part of it; auto: ddp if it fits"
     )
+    activation_checkpointing: bool = flag(
+        False, "recompute each layer's activations in backward instead of storing them: less memory, more time"
+    )
     resume: bool | None = flag(
         None, "continue the run in latest_model.pt, or start over (default: continue it if the settings are the same)"
     )

@@ -18,6 +18,7 @@ from src.training.losses import LossFunction
 from src.training.metrics import add_metrics, mean_metrics, means
 from src.training.optim import Optimizer, clip_gradients, lr_at
 from src.training.reporter import Reporter
+from src.training.sampling import sample
 from src.training.stage import Progress, Schedule, TrainingRun
 
 _INTACT = "the checkpoints saved before are intact"
@@ -170,7 +171,7 @@ def _evaluate(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints,
     reporter.evaluation(progress.step, stage.evaluated_on, metrics, best=best, epoch=epoch)
     if worse:
         reporter.say(f"far above the loss before training, {progress.first_loss:.4f}: not saved as the best model")
-    reporter.sample(run.shared.sample(stage.sample))
+    reporter.sample(sample(run.model, stage.sample))
     if best:
         checkpoints.save_best(progress)
 

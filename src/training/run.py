@@ -36,6 +36,7 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
     for, or if training diverges; OSError if the disk is too small for the checkpoints.
     """
     keep_freed_memory()
+    model.activation_checkpointing = flags.activation_checkpointing
     divide_batches(stage, runtime.processes)
     run, progress, relation = start_or_resume(stage, model, flags, runtime)
     checkpoints = _run_checkpoints(run, progress)

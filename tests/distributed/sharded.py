@@ -9,23 +9,40 @@ import os
 import torch
 import torch.distributed as dist
 
+from src.data.batching import Batch
+from src.distributed.environment import rank
 from src.distributed.processes import join
-from src.distributed.sharding import local_part, whole
+from src.distributed.sharding import is_sharded, local_part, whole
+from src.distributed.strategy import SharedModel
+from src.model.generate import TextGenerator
 from src.model.gpt import GPTConfig, GPTModel, on_meta_device
 from src.runtime import Runtime, seed_step
 from src.training.losses import language_model_loss
 from src.training.processes import share_model
+from src.training.sampling import sample
+from tests.fakes import ByteEncoding
 
-CONFIG = GPTConfig(vocab_size=61, context_length=16, d_model=20, n_heads=2, n_layers=3)  # 61 rows do not divide evenly
+CONFIG = GPTConfig(vocab_size=257, context_length=16, d_model=20, n_heads=2, n_layers=3)  # an odd number of rows
 CPU = torch.device("cpu")
+
+
+def divided(precision: str) -> tuple[GPTModel, SharedModel]:
+    model = on_meta_device(CONFIG)
+    runtime = Runtime(CPU, precision, "test", strategy="fsdp")
+    return model, share_model(model, language_model_loss, runtime, seed=7)
+
+
+def batch() -> Batch:
+    """Other tokens in each process."""
+    ids = torch.randint(257, (2, 17), generator=torch.Generator().manual_seed(rank()))
+    return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
 
 
 def initial_weights() -> dict[str, bool]:
     """Whether the weights of a model that started without memory are those of one process, and each part is a half."""
     seed_step(7, 0)
     expected = GPTModel(CONFIG).state_dict()
-    model = on_meta_device(CONFIG)
-    share_model(model, language_model_loss, Runtime(CPU, "fp32", "test", strategy="fsdp"), seed=7)
+    model, _ = divided("fp32")
     found = whole(model.state_dict())
     parts = [local_part(parameter).numel() / parameter.numel() for parameter in model.parameters()]
     return {
@@ -34,7 +51,50 @@ def initial_weights() -> dict[str, bool]:
     }
 
 
-CHECKS = [initial_weights]
+def samples() -> dict[str, bool]:
+    """Whether the divided model generates the text of the whole one, and is divided again afterwards."""
+    seed_step(7, 0)
+    expected = TextGenerator(GPTModel(CONFIG), ByteEncoding()).sample("abc", 8, seed=1)
+    model, _ = divided("fp32")
+    generator = TextGenerator(model, ByteEncoding(), None)
+    found = sample(model, lambda: generator.sample("abc", 8, seed=1))
+    return {"equal": found == expected, "divided": all(map(is_sharded, (model, *model.h, model.wte)))}
+
+
+def gradients() -> dict[str, float]:
+    """How far the gradients of FSDP are from those of DDP, as a share of the largest, by precision."""
+    differences = {}
+    for precision in ("fp32", "bf16"):
+        runtime = Runtime(CPU, precision, "test", strategy="ddp")
+        seed_step(7, 0)
+        replica = GPTModel(CONFIG)
+        replicated = share_model(replica, language_model_loss, runtime, seed=7)
+        model, sharded = divided(precision)
+        for shared in (replicated, sharded):
+            with runtime.autocast():
+                loss, _ = shared.loss(shared.model, batch())
+            loss.backward()
+        differences[precision] = max(
+            float((part.grad.full_tensor() - whole.grad).abs().max() / whole.grad.abs().max())
+            for part, whole in zip(model.parameters(), replica.parameters(), strict=True)
+        )
+        assert all(part.dtype == part.grad.dtype == torch.float32 for part in model.parameters())
+    return differences
+
+
+def recomputed() -> bool:
+    """Whether activation checkpointing changes no bit of the loss and the gradients under FSDP."""
+    results = []
+    for checkpointing in (False, True):
+        model, sharded = divided("fp32")
+        model.activation_checkpointing = checkpointing
+        loss, _ = sharded.loss(model, batch())
+        loss.backward()
+        results.append([loss.detach(), *(local_part(parameter.grad) for parameter in model.parameters())])
+    return all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+CHECKS = [initial_weights, samples, gradients, recomputed]
 
 
 def main() -> None:

@@ -27,3 +27,16 @@ def found() -> dict[str, Any]:
 
 def test_initial_weights_under_fsdp_are_those_of_one_process(found: dict[str, Any]) -> None:
     assert found["initial_weights"] == {"equal": True, "halves": True}
+
+
+def test_a_divided_model_generates_the_text_of_the_whole_one(found: dict[str, Any]) -> None:
+    assert found["samples"] == {"equal": True, "divided": True}
+
+
+def test_gradients_under_fsdp_equal_those_of_ddp(found: dict[str, Any]) -> None:
+    assert found["gradients"]["fp32"] < 1e-6
+    assert found["gradients"]["bf16"] < 2**-7  # bf16 has 8 significant bits
+
+
+def test_activation_checkpointing_changes_nothing_under_fsdp(found: dict[str, Any]) -> None:
+    assert found["recomputed"] is True

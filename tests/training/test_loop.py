@@ -459,3 +459,23 @@ def test_evaluation_computes_no_gradients(tmp_path: Path, monkeypatch: pytest.Mo
     assert not products
     language_model_loss(model, batch)
     assert products
+
+
+def test_activation_checkpointing_changes_no_bit_of_the_weights(tmp_path: Path) -> None:
+    trained = [
+        weights(run(flags(tmp_path / str(on), activation_checkpointing=on, grad_accum=2), dropout=0.2)[1])
+        for on in (False, True)
+    ]
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+
+
+def test_activation_checkpointing_stores_only_the_inputs_of_the_layers() -> None:
+    stored = []
+    for on in (False, True):
+        model, tensors = GPTModel(CONFIG), []
+        model.activation_checkpointing = on
+        ids = torch.randint(61, (2, 16))
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor, kept=tensors: kept.append(tensor), lambda _: None):
+            model.hidden_states(ids)
+        stored.append(sum(tensor.numel() for tensor in tensors if not isinstance(tensor, torch.nn.Parameter)))
+    assert stored[1] < stored[0] / 5
