@@ -14,8 +14,8 @@ from src.checkpoint import LoadedModel
 from src.model.gpt import GPTModel
 from src.tokenizer import build_word_encoding
 
-WITH_ROUNDS = ("decode_modes", "decode_speed", "draft_tokens", "scaling", "sk_startup", "token_cache", "training_speed",
-               "tuning_speed")  # fmt: skip
+WITH_ROUNDS = ("byte_pairs", "decode_modes", "decode_speed", "draft_tokens", "scaling", "sk_startup", "token_cache",
+               "training_speed", "tuning_speed")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WITH_ROUNDS)

@@ -2,8 +2,7 @@
 
 import hashlib
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -22,19 +21,17 @@ from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.data.split import split_tokens, without_end
 from src.data.text_files import is_stored, read_texts
 from src.data.token_cache import TokenArray, cache_path, open_cache, remove_other_caches, store, token_dtype
+from src.data.vocabulary import learned_encoding
 from src.distributed.processes import Processes, first_process_first
 from src.tokenizer import (
     Encoding,
     describe,
     encoding_fingerprint,
-    learn_byte_pairs,
     load_encoding,
     load_gpt2_encoding,
     word_encoding_of,
 )
-from src.tokenizer.byte_pairs import BytePairEncoding
 from src.tokenizer.gpt2 import END_OF_TEXT
-from src.tokenizer.learning import spread_sample
 from src.tokenizer.protocols.interfaces import BatchEncoding, WordEncoding
 
 Documents: TypeAlias = Literal["endoftext"] | None
@@ -48,7 +45,6 @@ _CACHE_VERSION = 1
 _CHUNK_CHARS = 1 << 16
 _CHUNKS_PER_BATCH = 64
 _CUT = re.compile(r"\S(?= )|\S\n(?=\w)")
-_LEARNED_CHARS = 1 << 25  # a vocabulary is learned from no more than this; a longer text is sampled
 _FILES_WITH_NOTES = 5  # of a folder
 
 
@@ -85,25 +81,8 @@ def choose_encoding(
     else:
         training = without_end(text, val_fraction)
         texts = training.split(END_OF_TEXT) if documents else [training]
-        encoding = _learned_encoding(chain.from_iterable(map(_chunks, texts)), vocab_size, saved, notify)
+        encoding = learned_encoding(chain.from_iterable(map(_chunks, texts)), vocab_size, saved, notify)
     processes.from_first(describe(encoding))
-    return encoding
-
-
-def _learned_encoding(
-    chunks: Iterable[str], vocab_size: int, saved: Encoding | None, notify: Callable[[str], None]
-) -> Encoding:
-    start = time.perf_counter()
-    sample, stride = spread_sample(chunks, _LEARNED_CHARS)
-    same_kind = saved if isinstance(saved, BytePairEncoding) else None
-    encoding = learn_byte_pairs(sample, vocab_size, always=tuning_texts(), saved=same_kind)
-    if encoding is saved:
-        notify(f"vocabulary: {encoding.n_vocab:,} tokens, those of the run in --out")
-        return encoding
-    part = f"one part in {stride} of the text" if stride > 1 else "the text"
-    notify(f"vocabulary: {encoding.n_vocab:,} tokens, learned from {part} in {time.perf_counter() - start:.1f} s")
-    if encoding.n_vocab < vocab_size:
-        notify(f"note: not {vocab_size:,} tokens as in --vocab-size: no other pair of tokens occurs twice in the text")
     return encoding
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from src.data import split, token_cache
+from src.data import split, token_cache, vocabulary
 from src.data import text as text_module
+from src.data.prompts import headings
 from src.data.split import split_tokens, without_end
 from src.data.text import TextWindows, choose_encoding, load_split, load_tokens
-from src.tokenizer import describe, load_gpt2_encoding
+from src.tokenizer import describe, load_encoding, load_gpt2_encoding
 
 
 class ByteEncoding:
@@ -279,9 +280,15 @@ def test_documents_are_learned_without_their_separator(play: Path) -> None:
     assert "|>" in tokens
 
 
+def test_the_headings_of_prompts_are_few_tokens(play: Path) -> None:
+    play.write_text("To be, or not to be: that is the question.\n" * 2000, encoding="utf-8")
+    encoding = load_encoding(learned(play, vocab_size=400)[0])
+    assert sum(len(encoding.encode_ordinary(heading)) for heading in headings()) <= 30
+
+
 def test_a_long_text_is_sampled_and_a_small_vocabulary_noted(play: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_module, "_CHUNK_CHARS", 50)
-    monkeypatch.setattr(text_module, "_LEARNED_CHARS", len(play.read_text(encoding="utf-8")) // 3)
+    monkeypatch.setattr(vocabulary, "_LEARNED_CHARS", len(play.read_text(encoding="utf-8")) // 3)
     lines = learned(play, vocab_size=50_000)[1]
     assert "tokens, learned from one part in 4 of the text in " in lines[0]
     assert lines[1] == "note: not 50,000 tokens as in --vocab-size: no other pair of tokens occurs twice in the text"
