@@ -15,11 +15,12 @@ from typing import NoReturn, TextIO, cast
 
 from src.common.messages import one_line
 from src.common.output import Output
-from src.distributed.environment import is_first, rank
+from src.distributed.environment import has_own_file, is_first, local_rank, rank, world_size
+from src.distributed.heartbeat import error_line, is_broken_connection
 from src.entry import EXIT_CODE, MESSAGE, exit_at_once
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, EXIT_CODE
-# If the first process fails for the same reason, torchrun ends the others in this time, and one line is enough.
+# If the first process of a machine fails for the same reason, torchrun ends the others in this time.
 _FIRST_FAILS_S = 2.0
 
 
@@ -48,7 +49,7 @@ def run_script(
     for number in termination_signals():
         signal.signal(number, _interrupt)
     _open_standard_streams()
-    stdout, stderr = _outputs(outlives_output) if is_first() else (_nowhere(), _nowhere())
+    stdout, stderr = _outputs(outlives_output)
     with redirect_stdout(stdout), redirect_stderr(stderr):
         code = _exit_code(main, out_of_memory)
         try:
@@ -78,9 +79,11 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         yield requested.is_set
         return
 
-    def request(*_: object) -> None:
+    def request(number: int, _: object) -> None:
         requested.set()
         signal.signal(signal.SIGINT, previous[signal.SIGINT])
+        if number != signal.SIGINT and world_size() > 1:  # torchrun sends it, too, if another process has failed
+            return
         with suppress(OSError, RuntimeError):  # the terminal may be gone, or just be written to
             print("\nfinishing this step, then saving; press Ctrl-C again to stop at once", file=sys.stderr)
 
@@ -140,16 +143,18 @@ def _exit_code(main: Callable[[], int], out_of_memory: Callable[[], str]) -> int
         return main()
     except SystemExit as ended:  # raised by the parser, or because the reader of a pipe has read enough
         return int(ended.code or DONE)
-    except KeyboardInterrupt:
-        return _interrupted()
+    except KeyboardInterrupt as interrupt:
+        return _terminated() if world_size() > 1 and signal.SIGTERM in interrupt.args else _interrupted()
     except ModuleNotFoundError as error:
         return _failed(f"the package {error.name} is missing; install it: pip install -r requirements.txt")
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        return _failed(f"out of memory; {out_of_memory()}" if _is_out_of_memory(error) else one_line(error))
+        if _is_out_of_memory(error):
+            return _failed(f"out of memory; {out_of_memory()}")
+        return _failed(one_line(error), broken_connection=is_broken_connection(error))
 
 
 def _outputs(outlives_output: bool) -> tuple[TextIO, TextIO]:
-    """Wrap stdout and stderr."""
+    """Wrap stdout and stderr. Only the first process prints, and others whose output has a file of its own."""
 
     def stdout_lost(error: OSError) -> None:
         if outlives_output:
@@ -163,7 +168,9 @@ def _outputs(outlives_output: bool) -> tuple[TextIO, TextIO]:
         if outlives_output:
             print(f"note: stderr cannot be written ({error.strerror}); continuing without it")
 
-    streams = ((sys.stdout, stdout_lost), (sys.stderr, stderr_lost))
+    out = sys.stdout if is_first() or has_own_file("stdout") else None
+    err = sys.stderr if is_first() or has_own_file("stderr") else None
+    streams = ((out, stdout_lost), (err, stderr_lost))
     stdout, stderr = (cast(TextIO, Output(_utf8(stream), on_loss)) for stream, on_loss in streams)
     return stdout, stderr
 
@@ -192,8 +199,14 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
+def _interrupt(number: int, _: object) -> NoReturn:
+    raise KeyboardInterrupt(number)
+
+
+def _terminated() -> int:
+    """SIGTERM in a run of several processes: torchrun sends it, too, if another process has failed."""
+    line = error_line("", broken_connection=True)
+    return _interrupted() if line == "" else _print_error(line)
 
 
 def _interrupted() -> int:
@@ -201,10 +214,24 @@ def _interrupted() -> int:
     return INTERRUPTED
 
 
-def _failed(message: str) -> int:
-    if is_first():
-        print(f"error: {message}", file=sys.stderr)
-    else:
+def _failed(message: str, *, broken_connection: bool = False) -> int:
+    """Print an error as one line. In a run of several processes, one of each machine prints it."""
+    if world_size() > 1:
+        for number in (signal.SIGINT, *termination_signals()):  # torchrun sends SIGTERM if another process has failed
+            signal.signal(number, signal.SIG_IGN if broken_connection or not local_rank() else signal.SIG_DFL)
+    line = error_line(message, broken_connection=broken_connection)
+    if local_rank() and not broken_connection:  # the machine's first process may fail for the same reason
+        line = f"rank {rank()}: {line}"
         time.sleep(_FIRST_FAILS_S)
-        print(f"rank {rank()}: error: {one_line(RuntimeError(message))}", file=sys.__stderr__, flush=True)
+    code = _print_error(line)
+    if world_size() > 1 and broken_connection:
+        sys.stdout.flush()
+        os._exit(code)  # to close what is left of the connections takes PyTorch up to half a minute
+    return code
+
+
+def _print_error(line: str | None) -> int:
+    """Print the line, unless another process prints it; returns the exit code."""
+    if line:
+        print(f"error: {line}", file=sys.stderr if is_first() else sys.__stderr__, flush=True)
     return FAILED

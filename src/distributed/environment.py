@@ -1,6 +1,7 @@
 """What torchrun tells a process in environment variables. Without torchrun there is one process, of rank 0."""
 
 import os
+from typing import Literal
 
 
 def rank() -> int:
@@ -23,6 +24,12 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def local_ranks() -> range:
+    """The ranks of the processes on this machine."""
+    first = rank() - local_rank()
+    return range(first, first + local_world_size())
+
+
 def is_first() -> bool:
     """Whether this process prints, and writes the files that all processes share."""
     return rank() == 0
@@ -33,6 +40,27 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
+def restarts_left() -> int:
+    """How often torchrun will still start the processes again if one of them fails."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) - restarts()
+
+
 def timeout_s() -> float:
     """How long a process waits for the others, in seconds: saving a large model takes minutes."""
     return float(os.environ.get("GPT2_TIMEOUT_S", "600"))
+
+
+def store_holder() -> str:
+    """The process that holds the store, through which the processes find each other."""
+    holder = "torchrun" if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else "rank 0"
+    return f"{holder} on {os.environ.get('MASTER_ADDR', 'this machine')}"
+
+
+def has_own_file(stream: Literal["stdout", "stderr"]) -> bool:
+    """Whether `torchrun --redirects` writes this stream of this process to a file of its own."""
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE", "")  # in the folder of the process's logs
+    log = os.path.join(os.path.dirname(error_file), f"{stream}.log")
+    try:
+        return bool(error_file) and os.path.samestat(os.fstat({"stdout": 1, "stderr": 2}[stream]), os.stat(log))
+    except OSError:  # there is no such file: not redirected
+        return False

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from src.distributed import heartbeat
 from src.distributed.environment import is_first, local_world_size, restarts, timeout_s, world_size
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ class Processes:
         """Each value summed over all processes, which must pass the same names."""
         if self.count == 1:
             return dict(values)
+        heartbeat.count_exchange()
         summed = torch.tensor([*values.values()], dtype=torch.float64)
         dist.all_reduce(summed)
         return dict(zip(values, summed.tolist(), strict=True))
@@ -42,6 +44,7 @@ class Processes:
         """The first process's value, for what depends on a clock or on what it reads."""
         if self.count == 1:
             return value
+        heartbeat.count_exchange()
         values = [value]
         dist.broadcast_object_list(values, src=0)
         return values[0]
@@ -51,7 +54,7 @@ def join(device: torch.device) -> Processes:
     """Connect the processes that torchrun started; without torchrun there is this one.
 
     They exchange gradients through NCCL on CUDA, and through Gloo elsewhere. A process that waits for another one
-    longer than GPT2_TIMEOUT_S seconds (600 by default) fails.
+    longer than GPT2_TIMEOUT_S seconds (600 by default) fails. So do all if one of them stops sending heartbeats.
     """
     if world_size() == 1:
         return Processes()
@@ -61,7 +64,10 @@ def join(device: torch.device) -> Processes:
         store, rank, count = next(dist.rendezvous("env://", timeout=timeout))
         if local_world_size() == count:  # torchrun keeps its store when it restarts: old addresses are still in it
             store = dist.PrefixStore(f"restart-{restarts()}", store)
+        # A connection of its own: a call of one thread would block those of the others.
+        announced = heartbeat.announce(store.clone(), rank, count)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
+        announced.start(heartbeat.end_process)
     return Processes(dist.get_rank(), dist.get_world_size())
 
 

@@ -1,0 +1,222 @@
+"""Heartbeats of the processes of a run, through PyTorch's store. They show which rank is lost.
+
+Gloo and NCCL report the address that closed a connection, or that nothing arrived in time, but not the rank. This
+module does not import PyTorch, because src/program.py, which reports errors, has to start fast.
+"""
+
+import atexit
+import json
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple, NoReturn, Protocol
+
+from src.distributed.environment import local_ranks, restarts_left, store_holder, timeout_s
+
+INTERVAL_S = 0.5
+_MISSED_AFTER_ERROR = 4  # once a connection is broken, this many missed heartbeats show whose process is gone
+_SEARCH = 8  # heartbeats that a process waits for the cause of a broken connection
+_SHORTEST_LIMIT = 10  # missed heartbeats; fewer may be a busy machine
+_HEAD_START_S = 1.0  # for the process that prints the line, before the others of its machine end
+
+RUNNING, WAITING, FAILED, LEFT = "running", "waiting", "failed", "left"
+_own: "Heartbeat | None" = None  # of this process, in a run of several
+
+
+class Store(Protocol):
+    """The part of torch.distributed.Store that heartbeats use."""
+
+    def set(self, key: str, value: str, /) -> None: ...
+
+    def multi_get(self, keys: list[str], /) -> list[bytes]: ...
+
+
+class Beat(NamedTuple):
+    """One heartbeat. Its number makes it different from the one before."""
+
+    number: int
+    exchanges: int  # how many sums and broadcasts the process has begun
+    status: str
+    host: str
+    message: str
+
+
+class Heartbeat:
+    """Sends the heartbeats of one process, and counts those that it misses from each of the others.
+
+    One thread exchanges heartbeats with the store. Another one counts, because the store's calls block if the network
+    is cut. Time is the number of counts: if all processes pause, none of them has missed a heartbeat.
+    """
+
+    def __init__(self, store: Store, rank: int, count: int, *, interval_s: float = INTERVAL_S) -> None:
+        self.rank, self._store, self._interval_s = rank, store, interval_s
+        self._keys = [f"heartbeat/{other}" for other in range(count)]
+        self._status, self._message, self.exchanges = RUNNING, "", 0
+        self._sent, self._wake = threading.Event(), threading.Event()
+        self._number = self._counted_number = 0
+        self._received: Sequence[Beat] = []
+        self._counted: Sequence[Beat] = []
+        self._missed, self._missed_answers = [0] * count, 0
+        self._send()
+
+    def start(self, on_loss: Callable[[str | None], None]) -> None:
+        """Start the threads, once every process of the run has made its Heartbeat.
+
+        on_loss is called if heartbeats are missing for a tenth of GPT2_TIMEOUT_S, and at least 5 s. It gets the line
+        to print, or None if another process of this machine prints it.
+        """
+        for loop in (self._exchange, lambda: self._watch(on_loss)):
+            threading.Thread(target=loop, daemon=True).start()
+
+    def leave(self) -> None:
+        """Tell the other processes that this one ends, and was not lost."""
+        if self._status != FAILED:
+            self._tell(LEFT)
+
+    def fail(self, message: str) -> None:
+        """Tell the other processes that this one ends with an error of its own."""
+        self._tell(FAILED, message)
+
+    def cause(self, error: str) -> str | None:
+        """The line to print about a broken connection: whose process broke it. Takes a few seconds to find out.
+
+        Returns None if another process of this machine prints it, and the error itself if no process is to blame.
+        """
+        self._tell(WAITING)
+        line = self._search(error)
+        self._tell(LEFT)
+        return line
+
+    def _search(self, error: str) -> str | None:
+        end = self._number + _SEARCH
+        while self._number < end:
+            if failed := self._with_status(FAILED):
+                first, message = failed[0], self._received[failed[0]].message
+                return None if first in local_ranks() else self._line(f"{self._name([first])} failed", message, [])
+            if lost := self._lost(_MISSED_AFTER_ERROR):
+                return self._line(f"connection lost to {self._name(lost)}", error, lost)
+            if self._missed_answers >= _MISSED_AFTER_ERROR:
+                return self._line(f"connection lost to {store_holder()}", error, [])
+            time.sleep(self._interval_s)
+        stuck = self._stuck()
+        return self._line(f"no progress of {self._name(stuck)}", error, stuck) if stuck else error
+
+    def _tell(self, status: str, message: str = "") -> None:
+        """Change the status, and wait until it is sent, but not for long."""
+        self._sent.clear()
+        self._status, self._message = status, message
+        self._wake.set()
+        self._sent.wait(2 * self._interval_s)
+
+    def _send(self) -> None:
+        beat = Beat(self._number, self.exchanges, self._status, platform.node(), self._message)
+        self._store.set(self._keys[self.rank], json.dumps(beat))
+        if beat.status == self._status:
+            self._sent.set()
+
+    def _exchange(self) -> None:
+        """Send and receive heartbeats until the process ends, or its connection to the store does."""
+        with suppress(RuntimeError):  # `_watch` counts the answers that are missing from now on
+            while True:
+                self._received = [Beat(*json.loads(text)) for text in self._store.multi_get(self._keys)]
+                self._number += 1
+                self._wake.wait(self._interval_s)
+                self._wake.clear()
+                self._send()
+
+    def _watch(self, on_loss: Callable[[str | None], None]) -> None:
+        limit = max(_SHORTEST_LIMIT, round(timeout_s() / 10 / self._interval_s))
+        while self._status not in (FAILED, LEFT):
+            time.sleep(self._interval_s)
+            self._count()
+            lost = self._lost(limit)
+            if lost or self._missed_answers >= limit:
+                silence = f"no heartbeat from {self._name(lost)}" if lost else f"no answer from {store_holder()}"
+                return on_loss(self._line(f"{silence} for {limit * self._interval_s:g} s", "", lost))
+
+    def _count(self) -> None:
+        """Count what is missing since the last call: heartbeats, or the store's answer to this process."""
+        if self._number == self._counted_number:
+            self._missed_answers += 1
+            return
+        self._missed_answers, self._counted_number = 0, self._number
+        received, counted = self._received, self._counted
+        for rank, beat in enumerate(received):
+            silent = bool(counted) and beat == counted[rank] and beat.status not in (FAILED, LEFT)
+            self._missed[rank] = self._missed[rank] + 1 if silent else 0
+        self._counted = received
+
+    def _lost(self, limit: int) -> list[int]:
+        """The processes that have missed `limit` heartbeats, and those lost with them: counts differ by one."""
+        if max(self._missed) < limit:
+            return []
+        return [rank for rank, missed in enumerate(self._missed) if missed >= limit - 1]
+
+    def _stuck(self) -> list[int]:
+        """Of the processes whose own connections still work, those that have begun the fewest exchanges."""
+        running = self._with_status(RUNNING)
+        fewest = min((self._received[rank].exchanges for rank in running), default=0)
+        return [rank for rank in running if self._received[rank].exchanges == fewest]
+
+    def _with_status(self, status: str) -> list[int]:
+        return [rank for rank, beat in enumerate(self._received) if beat.status == status]
+
+    def _name(self, ranks: Sequence[int]) -> str:
+        """For example "rank 2 on host b, rank 3 on host c"."""
+        return ", ".join(f"rank {rank} on {self._received[rank].host}" for rank in ranks)
+
+    def _line(self, problem: str, error: str, lost: Sequence[int]) -> str | None:
+        """The line that one process of each machine prints: the first one that is not lost."""
+        if self.rank != min(rank for rank in local_ranks() if rank not in lost):
+            return None
+        advice = "torchrun starts all processes again" if restarts_left() else f"to continue, {_again()}"
+        return "; ".join([": ".join(filter(None, [problem, error])), advice])
+
+
+def _again() -> str:
+    return "run the same command again" + (", without --no-resume" if "--no-resume" in sys.argv else "")
+
+
+def announce(store: Store, rank: int, count: int) -> Heartbeat:
+    """The heartbeat of this process, which ends with it."""
+    global _own
+    _own = Heartbeat(store, rank, count)
+    atexit.register(_own.leave)
+    return _own
+
+
+def count_exchange() -> None:
+    """Note that this process begins to exchange values with the others."""
+    if _own is not None:
+        _own.exchanges += 1
+
+
+def is_broken_connection(error: BaseException) -> bool:
+    """Whether the error comes from Gloo, NCCL or the store, so that another process may have caused it."""
+    return type(error).__name__.startswith("Dist") or "gloo" in str(error)
+
+
+def error_line(message: str, *, broken_connection: bool) -> str | None:
+    """The line to print if this process fails, or None if another process prints it.
+
+    If the connection to another process is broken, that one is to blame. Else the others are told of this error.
+    """
+    if _own is None:
+        return message
+    if broken_connection:
+        return _own.cause(message)
+    _own.fail(message)
+    return message
+
+
+def end_process(line: str | None) -> NoReturn:
+    """End this process at once: its main thread waits for a lost one, and only the end of the process stops that."""
+    if line:
+        print(f"\nerror: {line}" if sys.stderr.isatty() else f"error: {line}", file=sys.__stderr__, flush=True)
+    else:
+        time.sleep(_HEAD_START_S)
+    os._exit(1)

@@ -1,0 +1,40 @@
+"""Exchange values with other processes, until one has a fault: python exchanges.py FAULT RANK. Tests start it."""
+
+import os
+import signal
+import sys
+import time
+
+import torch
+
+from src.distributed.environment import rank
+from src.distributed.processes import join
+from src.program import run_script
+
+EXCHANGES, FAULT_AT = 200, 20
+
+
+def main() -> int:
+    fault, its_rank = sys.argv[1], int(sys.argv[2])
+    processes = join(torch.device("cpu"))
+    for number in range(EXCHANGES):
+        if number == FAULT_AT and rank() == its_rank:
+            have(fault)
+        processes.total({"number": number})
+        print("exchange", number, flush=True)
+        time.sleep(0.05)
+    return 0
+
+
+def have(fault: str) -> None:
+    """Have a fault: the name of a signal, "stuck", or "error"."""
+    if fault == "stuck":
+        time.sleep(3600)
+    elif fault == "error":
+        raise ValueError("record 7: no text")
+    else:
+        os.kill(os.getpid(), getattr(signal, fault))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,167 @@
+"""A lost or failing process ends the others with one line that names its rank; what each rank prints can be read."""
+
+import json
+import platform
+import queue
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from src.distributed.heartbeat import FAILED as HAS_FAILED
+from src.distributed.heartbeat import LEFT, RUNNING, WAITING, Beat, Heartbeat
+from src.program import FAILED
+from tests.distributed.launch import exchange_with
+
+HOST = platform.node()
+AGAIN = "to continue, run the same command again"
+
+
+def errors(output: str) -> list[str]:
+    """What our processes reported; the lines of torchrun's own report start differently."""
+    return [line for line in output.splitlines() if re.match(r"(rank \d+: )?error: |\[rank\d+\]:|Exception", line)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "rank", "line"),
+    [
+        ("SIGKILL", 1, rf"error: connection lost to rank 1 on {HOST}: .*; {AGAIN}"),
+        ("SIGSTOP", 0, rf"error: no heartbeat from rank 0 on {HOST} for 5 s; {AGAIN}"),
+        ("error", 1, r"error: rank 1: record 7: no text"),
+    ],
+)
+def test_one_line_names_the_rank(fault: str, rank: int, line: str, tmp_path: Path) -> None:
+    code, output = exchange_with(fault, rank, 3, tmp_path)
+    assert code == FAILED
+    [found] = errors(output)
+    assert re.fullmatch(line, found)
+
+
+@pytest.mark.slow
+def test_a_stuck_process_is_named_and_the_output_of_another_rank_is_readable(tmp_path: Path) -> None:
+    code, output = exchange_with("stuck", 1, 3, tmp_path, "--log-dir=ranks", "--redirects=2:3")
+    assert code == FAILED
+    [found] = errors(output)
+    assert re.fullmatch(rf"error: no progress of rank 1 on {HOST}: .*[Tt]imed out.*; {AGAIN}", found)
+    [log] = tmp_path.glob("ranks/*/attempt_0/2/stdout.log")
+    assert log.read_text().splitlines() == [f"exchange {number}" for number in range(20)]
+    assert output.count("exchange 19") == 1  # of the first process
+
+
+# --- one process among others that the test plays
+
+INTERVAL_S = 0.05
+
+
+class Others:
+    """Three processes of a run on two machines: rank 0 on this one, ranks 1 and 2 on another."""
+
+    def __init__(self) -> None:
+        self.store, self.status, self.message, self.exchanges = (
+            dist.HashStore(),
+            {1: RUNNING, 2: RUNNING},
+            "",
+            {1: 3, 2: 3},
+        )
+        self.silent: set[int] = set()
+        self.ended = False
+        self._send(0)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        number = 0
+        while not self.ended:
+            time.sleep(INTERVAL_S)
+            self._send(number := number + 1)
+
+    def _send(self, number: int) -> None:
+        for rank in {1, 2} - self.silent:
+            beat = Beat(number, self.exchanges[rank], self.status[rank], "b", self.message)
+            self.store.set(f"heartbeat/{rank}", json.dumps(beat))
+
+
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> Iterator[Others]:
+    for name, value in {
+        "RANK": 0,
+        "LOCAL_RANK": 0,
+        "WORLD_SIZE": 3,
+        "LOCAL_WORLD_SIZE": 1,
+        "GPT2_TIMEOUT_S": 5,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    others = Others()
+    yield others
+    others.ended = True
+
+
+def lines_of(others: Others) -> tuple[Heartbeat, "queue.Queue[str | None]"]:
+    """The heartbeat of rank 0, and the lines with which it would end its process."""
+    lines: queue.Queue[str | None] = queue.Queue()
+    heartbeat = Heartbeat(others.store, 0, 3, interval_s=INTERVAL_S)
+    heartbeat.start(lines.put)
+    return heartbeat, lines
+
+
+def test_missing_heartbeats_end_a_process(others: Others) -> None:
+    heartbeat, lines = lines_of(others)
+    time.sleep(30 * INTERVAL_S)
+    assert lines.empty()
+    others.silent = {1, 2}
+    assert lines.get(timeout=20) == f"no heartbeat from rank 1 on b, rank 2 on b for 0.5 s; {AGAIN}"
+    heartbeat.leave()
+
+
+def test_a_process_that_left_is_not_missed(others: Others) -> None:
+    heartbeat, lines = lines_of(others)
+    others.status = {1: LEFT, 2: LEFT}
+    time.sleep(5 * INTERVAL_S)
+    others.silent = {1, 2}
+    time.sleep(40 * INTERVAL_S)
+    assert lines.empty()
+    heartbeat.leave()
+
+
+def test_a_broken_connection_is_blamed_on_the_lost_process(others: Others, monkeypatch: pytest.MonkeyPatch) -> None:
+    heartbeat, _ = lines_of(others)
+    time.sleep(5 * INTERVAL_S)
+    others.silent = {2}
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    assert heartbeat.cause("closed") == "connection lost to rank 2 on b: closed; torchrun starts all processes again"
+
+
+def test_the_error_of_another_machine_is_repeated(others: Others) -> None:
+    heartbeat, _ = lines_of(others)
+    others.status, others.message = {1: RUNNING, 2: HAS_FAILED}, "out of memory"
+    assert heartbeat.cause("closed") == f"rank 2 on b failed: out of memory; {AGAIN}"
+
+
+def test_of_processes_that_still_run_the_one_behind_is_stuck(others: Others) -> None:
+    heartbeat, _ = lines_of(others)
+    heartbeat.exchanges, others.exchanges = 4, {1: 4, 2: 3}
+    others.status = {1: WAITING, 2: RUNNING}
+    assert heartbeat.cause("timed out") == f"no progress of rank 2 on b: timed out; {AGAIN}"
+    others.status = {1: WAITING, 2: WAITING}
+    heartbeat, _ = lines_of(others)
+    assert heartbeat.cause("timed out") == "timed out"
+
+
+def test_a_lost_store_ends_a_process(others: Others, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is in the launcher or in rank 0, whose machine may be cut off."""
+    monkeypatch.setenv("MASTER_ADDR", "a")
+    heartbeat, lines = lines_of(others)
+    time.sleep(5 * INTERVAL_S)
+    monkeypatch.setattr(heartbeat, "_store", CutStore())
+    assert lines.get(timeout=20) == f"no answer from rank 0 on a for 0.5 s; {AGAIN}"
+
+
+class CutStore:
+    def set(self, *_: str) -> None:
+        raise RuntimeError("connection reset")
+
+    multi_get = set
