@@ -24,6 +24,11 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def machines() -> int:
+    """The number of machines: torchrun calls the processes of one a group."""
+    return int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+
+
 def local_ranks() -> range:
     """The ranks of the processes on this machine."""
     first = rank() - local_rank()
@@ -64,3 +69,17 @@ def has_own_file(stream: Literal["stdout", "stderr"]) -> bool:
         return bool(error_file) and os.path.samestat(os.fstat({"stdout": 1, "stderr": 2}[stream]), os.stat(log))
     except OSError:  # there is no such file: not redirected
         return False
+
+
+def launcher() -> list[str]:
+    """The words in front of the script in a command that starts this run again. On several machines, each needs it."""
+    if world_size() == 1:
+        return ["python"]
+    words = ["torchrun"]
+    if machines() > 1:  # any free port will do, and any of the machines
+        endpoint = f"{os.environ['MASTER_ADDR']}:29500"
+        words += [f"--nnodes={machines()}", "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}"]
+    words.append(f"--nproc-per-node={local_world_size()}")
+    if most := int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+        words.append(f"--max-restarts={most}")
+    return words

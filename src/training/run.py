@@ -13,7 +13,7 @@ import torch
 from src.checkpoint import BEST, LATEST, as_argument
 from src.common.disk import require_free_space
 from src.common.messages import shown_command
-from src.distributed.environment import is_first, local_world_size, restarts
+from src.distributed.environment import is_first, launcher, machines, restarts
 from src.model.gpt import GPTModel
 from src.program import DONE, INTERRUPTED
 from src.runtime import Runtime, keep_freed_memory
@@ -164,10 +164,8 @@ def _report_result(run: TrainingRun, progress: Progress, ended: Ending, curves: 
     if ended == "interrupted":
         print(f"interrupted after step {progress.step} of {run.schedule.steps}; saved {flags.out / LATEST}")
         command = [word for word in sys.argv if word != "--no-resume"]
-        launcher = (
-            ["torchrun", f"--nproc-per-node={local_world_size()}"] if run.runtime.processes.count > 1 else ["python"]
-        )
-        print(f"resume with: {shown_command([*launcher, *command])}")
+        each = " (on each machine)" if machines() > 1 else ""
+        print(f"resume with{each}: {shown_command([*launcher(), *command])}")
         return INTERRUPTED
     if ended == "early":
         print(f"stopped early at step {progress.step}: no improvement in {progress.stale_evaluations} evaluations")
