@@ -1,21 +1,36 @@
 """python -m src.export_hf: transformers loads the same model, tokenizer and chat template from the exported folder."""
 
 import json
+import shutil
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
 from jinja2 import TemplateError
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from src.checkpoint import load_base, load_model, save_checkpoint
 from src.data.prompts import TEMPLATE, Message, render_conversation
-from src.export_hf import main
+from src.export_hf import main, tokenizer_config
 from src.model.gpt import GPTModel
-from src.tokenizer import build_word_encoding, describe, load_gpt2_encoding
+from src.tokenizer import (
+    Encoding,
+    build_word_encoding,
+    describe,
+    encoding_fingerprint,
+    learn_byte_pairs,
+    load_gpt2_encoding,
+    read_folder_encoding,
+)
 from src.tokenizer.byte_pairs import BytePairEncoding
+from src.tokenizer.hugging_face import tokenizer_files
+from tests.fakes import TRICKY_TEXTS
 
 TEXTS = ["What's the capital of France?", "naïve café\n\n  two lines", "数学 {{ 7 }} {% raw %} 'quoted' \\n"]
 
@@ -104,6 +119,59 @@ def test_a_byte_pair_vocabulary_of_its_own_is_exported(tmp_path: Path, capsys: p
     assert (theirs.eos_token, theirs.eos_token_id) == ("<ende>", 261)
     for text in (*TEXTS, "Fähren, Fähre hrhre Boote"):
         assert theirs(text)["input_ids"] == encoding.encode_ordinary(text)
+
+
+OWN = learn_byte_pairs(TEXTS * 9, 330)
+ANY_TEXT = TRICKY_TEXTS.map(lambda text: text.encode("utf-8", "replace").decode("utf-8") + " café 数学 What's")
+
+
+@pytest.fixture(scope="module", params=["gpt2", "own"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Encoding, Path]:
+    """(the encoding of a model, the folder it was exported to)"""
+    folder = tmp_path_factory.mktemp("exported")
+    encoding = load_gpt2_encoding() if request.param == "gpt2" else OWN
+    (folder / "hf").mkdir()
+    for name, content in tokenizer_files(encoding).items():
+        (folder / "hf" / name).write_bytes(content)
+    (folder / "hf" / "config.json").write_text(json.dumps({"model_type": "gpt2"}), encoding="utf-8")
+    config = tokenizer_config(64, None, "<|endoftext|>")
+    (folder / "hf" / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return encoding, folder / "hf"
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=ANY_TEXT)
+def test_transformers_and_tokenizers_have_our_ids_on_any_text(exported: tuple[Encoding, Path], text: str) -> None:
+    encoding, folder = exported
+    ids = encoding.encode_ordinary(text)
+    for name in ("tokenizer.json", "vocab.json"):
+        theirs = of_transformers(folder, name)
+        assert theirs(text)["input_ids"] == ids and theirs.decode(ids, clean_up_tokenization_spaces=False) == text
+    alone = of_tokenizers(folder)
+    assert alone.encode(text).ids == ids and alone.decode(ids) == text
+
+
+@cache
+def of_transformers(folder: Path, file: str) -> Any:
+    """The tokenizer that transformers loads from one of the two kinds of files in a folder."""
+    copy = Path(shutil.copytree(folder, folder.with_name(file)))
+    for other in {"tokenizer.json": ("vocab.json", "merges.txt"), "vocab.json": ("tokenizer.json",)}[file]:
+        (copy / other).unlink()
+    return AutoTokenizer.from_pretrained(copy)
+
+
+@cache
+def of_tokenizers(folder: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def test_exported_tokenizer_loads_here_too(exported: tuple[Encoding, Path]) -> None:
+    encoding, folder = exported
+    again = read_folder_encoding(folder)
+    assert again is not None and encoding_fingerprint(again) == encoding_fingerprint(encoding)
+    theirs = of_transformers(folder, "tokenizer.json")
+    assert (theirs.eos_token_id, theirs.bos_token_id, len(theirs)) == (*[encoding.eot_token] * 2, encoding.n_vocab)
+    assert (again is load_gpt2_encoding()) == (encoding is load_gpt2_encoding())
 
 
 def test_word_tokenizer_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

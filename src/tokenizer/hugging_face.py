@@ -64,15 +64,25 @@ def read_folder_encoding(folder: Path) -> Encoding | None:
 
 
 def tokenizer_files(encoding: Encoding) -> dict[str, bytes]:
-    """The files, by name, that give a Hugging Face folder this byte-pair encoding. Empty for a word tokenizer."""
+    """The files, by name, that give a Hugging Face folder this byte-pair encoding. Empty for a word tokenizer.
+
+    Libraries read either tokenizer.json, or vocab.json and merges.txt.
+    """
+    end = encoding.eot_token
     if encoding is load_gpt2_encoding():
-        return {_VOCABULARY: vocabulary_file("encoder.json"), _MERGES: vocabulary_file("vocab.bpe")}
-    if not isinstance(encoding, BytePairEncoding):
+        files = {_VOCABULARY: vocabulary_file("encoder.json"), _MERGES: vocabulary_file("vocab.bpe")}
+        vocabulary = _Vocabulary(json.loads(files[_VOCABULARY]), _merges(files[_MERGES]), {END_OF_TEXT: end})
+    elif isinstance(encoding, BytePairEncoding):
+        ids = {**{spelling_of(token): id_ for token, id_ in encoding.ranks.items()}, **encoding.special}
+        vocabulary = _Vocabulary(ids, encoding.merges(), encoding.special, encoding.added)
+        lines = "".join(f"{spelling_of(left)} {spelling_of(right)}\n" for left, right in vocabulary.merges)
+        files = {_VOCABULARY: _json(ids), _MERGES: f"#version: 0.2\n{lines}".encode()}
+    else:
         return {}
-    ids = {**{spelling_of(token): id_ for token, id_ in encoding.ranks.items()}, **encoding.special}
-    merges = "".join(f"{spelling_of(left)} {spelling_of(right)}\n" for left, right in encoding.merges())
-    files = {_VOCABULARY: _json(ids), _MERGES: f"#version: 0.2\n{merges}".encode()}
-    return files | ({_ADDED: _json(encoding.added)} if encoding.added else {})
+    if vocabulary.added:
+        files[_ADDED] = _json(vocabulary.added)
+    special = _json(dict.fromkeys(("bos_token", "eos_token", "unk_token"), end_of_text_name(encoding)))
+    return {**files, _FAST: _fast(vocabulary), _SPECIAL: special}
 
 
 def end_of_text_name(encoding: Encoding) -> str:
@@ -80,7 +90,24 @@ def end_of_text_name(encoding: Encoding) -> str:
     return encoding.decode([encoding.eot_token])
 
 
-def _json(content: Mapping[str, int]) -> bytes:
+def _fast(vocabulary: _Vocabulary) -> bytes:
+    """The content of tokenizer.json, written by the library that reads it."""
+    from tokenizers import AddedToken, Tokenizer
+    from tokenizers.decoders import ByteLevel as Decoder
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.processors import ByteLevel as Offsets
+
+    merges = [(spelling_of(left), spelling_of(right)) for left, right in vocabulary.merges]
+    tokenizer = Tokenizer(BPE(vocab={**vocabulary.ids, **vocabulary.added}, merges=merges))
+    tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), Decoder()
+    tokenizer.post_processor = Offsets(trim_offsets=False)
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in vocabulary.special])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in vocabulary.added])
+    return tokenizer.to_str(pretty=True).encode("utf-8")
+
+
+def _json(content: Mapping[str, int | str]) -> bytes:
     return json.dumps(content, ensure_ascii=False).encode("utf-8")
 
 
