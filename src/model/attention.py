@@ -4,6 +4,7 @@ B batch, T new tokens, S tokens seen so far (cache included), C channels, H head
 """
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,7 @@ from src.model.config import GPTConfig
 # Several sequences packed into one row. Per segment: its length, and the index of its parent, the segment that it
 # continues (None if it starts a sequence).
 Packing = Sequence[tuple[int, int | None]]
+BLOCK_QUERIES = 128  # of `attend_in_blocks`; 64 and 256 were slower
 
 
 class KeyValueCache:
@@ -81,12 +83,15 @@ class MultiHeadAttention(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Queries (B, H, T, D) of the last T of S tokens, keys and values (B, H, S, D), to (B, H, T, D)."""
         T, S = q.shape[2], k.shape[2]
+        dropout = self.dropout if self.training else 0.0
+        if 1 < T == S and torch.is_grad_enabled() and q.is_cpu and q.dtype == torch.bfloat16:
+            return attend_in_blocks(q, k, v, dropout)
         return F.scaled_dot_product_attention(
             q,
             k,
             v,
             attn_mask=_continuation_mask(T, S, q.device),
-            dropout_p=self.dropout if self.training else 0.0,
+            dropout_p=dropout,
             is_causal=T > 1 and T == S,
         )
 
@@ -99,6 +104,23 @@ class MultiHeadAttention(nn.Module):
                 keys[i] = torch.cat([keys[parent], keys[i]], dim=2)
                 values[i] = torch.cat([values[parent], values[i]], dim=2)
         return torch.cat([self._attend(*part) for part in zip(queries, keys, values, strict=True)], dim=2)
+
+
+def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    """Causal attention, (B, H, T, D) each, from plain matrix products: a block of queries at a time.
+
+    For training in bf16 on a CPU, where the backward of PyTorch's fused attention takes four times as long.
+    """
+    T = q.shape[2]
+    q = q / math.sqrt(q.shape[3])
+    later = torch.full((BLOCK_QUERIES, BLOCK_QUERIES), -math.inf, dtype=q.dtype, device=q.device).triu(1)
+    blocks = []
+    for start in range(0, T, BLOCK_QUERIES):
+        end = min(start + BLOCK_QUERIES, T)
+        scores = q[:, :, start:end] @ k[:, :, :end].transpose(2, 3)  # (B, H, queries, keys)
+        scores[..., start:] += later[: end - start, : end - start]
+        blocks.append(F.dropout(torch.softmax(scores, dim=-1), dropout) @ v[:, :, :end])
+    return torch.cat(blocks, dim=2)
 
 
 def _continuation_mask(T: int, S: int, device: torch.device) -> Tensor | None:

@@ -30,6 +30,8 @@ class TrainingFlags:
     max_steps: int | None = flag(None, "length of the run in optimizer steps, instead of --epochs")
     grad_accum: int = flag(1, "micro-batches per optimizer step; the effective batch is batch-size times this")
     optimizer: Literal["adamw", "muon"] = flag("adamw", "muon: Muon for the matrices in the blocks, AdamW for the rest")
+    lr_decay: Literal["cosine", "linear"] = flag("cosine", "how the learning rate falls to --min-lr after the warm-up")
+    beta2: float = flag(0.95, "AdamW's second beta; 0.999 suits steps of a few thousand tokens")
     weight_decay: float = flag(0.1, "weight decay, on matrices only")
     grad_clip: float | None = flag(1.0, "largest gradient norm; none disables clipping")
     eval_every: int | None = flag(None, "steps between evaluations (default: a tenth of the run)")
@@ -80,6 +82,8 @@ class TrainingFlags:
         both_set = self.min_lr != getattr(defaults, "min_lr", None) and self.max_lr != getattr(defaults, "max_lr", None)
         if both_set and self.min_lr > self.max_lr:
             problems.append(f"--min-lr must not be above --max-lr, got {self.min_lr} and {self.max_lr}")
+        if not 0 <= self.beta2 < 1:
+            problems.append(f"--beta2 must be at least 0 and below 1, got {self.beta2}")
         if self.grad_clip is not None and not 0 < self.grad_clip < math.inf:
             problems.append(f"--grad-clip must be above 0, or none, got {self.grad_clip}")
         try:

@@ -86,6 +86,7 @@ def _train_step(run: TrainingRun, progress: Progress, reporter: Reporter) -> Non
         min_lr=schedule.min_lr,
         warmup_steps=schedule.warmup_steps,
         steps=schedule.steps,
+        decay=schedule.lr_decay,
     )
     for group in run.optimizer.param_groups:
         group["lr"] = lr

@@ -99,7 +99,13 @@ def _learning_rate_note(step: int, steps_before: int, schedule: Schedule) -> str
     """What a new length does to the learning rate; empty if the length is the old one."""
     if schedule.steps == steps_before or step == 0:
         return ""
-    at = partial(lr_at, max_lr=schedule.max_lr, min_lr=schedule.min_lr, warmup_steps=schedule.warmup_steps)
+    at = partial(
+        lr_at,
+        max_lr=schedule.max_lr,
+        min_lr=schedule.min_lr,
+        warmup_steps=schedule.warmup_steps,
+        decay=schedule.lr_decay,
+    )
     before, now = at(step - 1, steps=steps_before), at(step, steps=schedule.steps)
     end = at(schedule.steps - 1, steps=schedule.steps)
     return (

@@ -82,7 +82,9 @@ def start_or_resume(
     if not saved:
         _require_room(model, flags)
     shared = share_model(model, stage.loss_fn, runtime, seed=flags.seed, initialised=saved is None)
-    optimizer = make_optimizer(flags.optimizer, model, max_lr=schedule.max_lr, weight_decay=flags.weight_decay)
+    optimizer = make_optimizer(
+        flags.optimizer, model, max_lr=schedule.max_lr, weight_decay=flags.weight_decay, beta2=flags.beta2
+    )
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
     if saved:
         saved.restore(model, optimizer, scaler)
@@ -140,8 +142,10 @@ def _print_summary(run: TrainingRun, progress: Progress, reporter: Reporter) -> 
         "batch": f"{flags.batch_size} x {flags.grad_accum} accumulated, {schedule.steps_per_epoch} steps per epoch",
         "steps": f"{schedule.steps} ({epochs:.1f} epochs), evaluated every {schedule.eval_every}"
         + (f", stops after {schedule.patience} evaluations without improvement" if schedule.patience else ""),
-        "learning rate": f"{schedule.max_lr:g} to {schedule.min_lr:g}, warm-up {schedule.warmup_steps} steps",
-        "optimizer": "Muon in the blocks, AdamW elsewhere" if flags.optimizer == "muon" else "AdamW",
+        "learning rate": f"{schedule.max_lr:g} to {schedule.min_lr:g}, {schedule.lr_decay} decay, "
+        f"warm-up {schedule.warmup_steps} steps",
+        "optimizer": ("Muon in the blocks, AdamW elsewhere" if flags.optimizer == "muon" else "AdamW")
+        + f", beta2 {flags.beta2:g}",
         "regularisation": f"weight decay {flags.weight_decay:g}, dropout {c.dropout:g}, "
         f"gradient norm {f'at most {schedule.grad_clip}' if schedule.grad_clip else 'not clipped'}",
         "device": f"{runtime.device}, {runtime.precision} ({runtime.reason})",

@@ -13,7 +13,7 @@ from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training.flags import TrainingFlags, parse_save_every
 from src.training.losses import LossFunction
-from src.training.optim import Optimizer
+from src.training.optim import LRDecay, Optimizer
 
 EVALUATIONS_PER_RUN = 10  # unless --eval-every is given
 
@@ -50,6 +50,7 @@ class Schedule:
     max_lr: float
     min_lr: float
     warmup_steps: int
+    lr_decay: LRDecay
     grad_clip: float | None
     eval_every: int
     save_steps: int | None  # save at every multiple of this step; None: by time
@@ -117,6 +118,7 @@ def make_schedule(flags: TrainingFlags, steps_per_epoch: int) -> Schedule:
         max_lr=flags.max_lr,
         min_lr=flags.min_lr,
         warmup_steps=flags.warmup_steps,
+        lr_decay=flags.lr_decay,
         grad_clip=flags.grad_clip,
         eval_every=flags.eval_every or max(1, steps // EVALUATIONS_PER_RUN),
         save_steps=save_steps,

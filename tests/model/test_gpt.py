@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from src.model.attention import BLOCK_QUERIES, attend_in_blocks
 from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel, initial_weights
 from src.model.load_gpt2 import state_dict_from_hugging_face
 from tests.fakes import model_and_reference
@@ -83,6 +84,42 @@ def test_a_token_does_not_attend_to_later_tokens() -> None:
         before, after = ours(ids), ours(changed)
     assert torch.equal(before[0, :11], after[0, :11])
     assert not torch.allclose(before[0, 11:], after[0, 11:])
+
+
+@pytest.mark.parametrize("length", [2, BLOCK_QUERIES, BLOCK_QUERIES + 1, 2 * BLOCK_QUERIES + 37])
+def test_attention_in_blocks_is_causal_attention(length: int) -> None:
+    torch.manual_seed(0)
+    parts = [torch.randn(2, 3, length, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    ours = attend_in_blocks(*parts)
+    expected = F.scaled_dot_product_attention(*parts, is_causal=True)
+    torch.testing.assert_close(ours, expected)
+    weights = torch.randn_like(ours)
+    for mine, reference in zip(
+        torch.autograd.grad(ours, parts, weights), torch.autograd.grad(expected, parts, weights), strict=True
+    ):
+        torch.testing.assert_close(mine, reference)
+
+
+def test_attention_in_blocks_drops_attention_weights() -> None:
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 1, 1, 200, 8)
+    ones = torch.ones(1, 1, 200, 1)
+    sums = attend_in_blocks(q, k, ones, dropout=0.5)  # of the attention weights that are left, twice as large
+    assert sums.std() > 0.1
+    assert sums.mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_training_step_in_bf16_equals_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = model_and_reference(SMALL)
+    ids, gradients = torch.randint(101, (2, 48)), []
+    fused = F.scaled_dot_product_attention
+    for attend in (attend_in_blocks, lambda q, k, v, dropout: fused(q, k, v, is_causal=True)):
+        monkeypatch.setattr("src.model.attention.attend_in_blocks", attend)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1).float(), ids[:, 1:].flatten())
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]))
+    assert (gradients[0] - gradients[1]).norm() < 0.02 * gradients[1].norm()
+    assert not torch.equal(*gradients)  # so the model did use the blocks
 
 
 def test_more_tokens_than_the_context_are_refused() -> None:

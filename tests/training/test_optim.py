@@ -126,6 +126,12 @@ def test_each_kind_of_optimizer_has_its_rate_and_decay(model: GPTModel, kind: st
         assert (group["lr"], group["weight_decay"]) == (0.03, 0.4 if matrices else 0.0)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_beta2_reaches_adamw_and_nothing_else(model: GPTModel, kind: str) -> None:
+    groups = make_optimizer(kind, model, max_lr=0.03, weight_decay=0.4, beta2=0.999).param_groups
+    assert {group.get("betas") for group in groups} - {None} == {(0.9, 0.999)}
+
+
 def test_both_states_of_muon_and_adamw_are_restored(model: GPTModel) -> None:
     optimizer, twin = (MuonAndAdamW(model, max_lr=0.01, weight_decay=0.0) for _ in range(2))
     for p in model.parameters():
@@ -173,6 +179,11 @@ def test_a_single_step_after_the_warm_up_has_max_lr(steps: int, warmup_steps: in
 def test_lr_may_be_constant_or_decay_to_zero() -> None:
     assert rates(5, 0, max_lr=0.3, min_lr=0.3) == pytest.approx([0.3] * 5)
     assert rates(5, 0, min_lr=0.0)[-1] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_linear_decay_falls_by_the_same_amount_in_every_step() -> None:
+    values = [lr_at(i, max_lr=1.0, min_lr=0.2, warmup_steps=3, steps=8, decay="linear") for i in range(9)]
+    assert values == pytest.approx([0.25, 0.5, 0.75, 1.0, 0.8, 0.6, 0.4, 0.2, 0.2])
 
 
 def test_steps_beyond_the_last_have_min_lr() -> None:
