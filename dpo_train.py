@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"]), given, len(preferences))
         base.model.set_dropout(0.0)  # it would add noise to the log-ratios
         runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
-        runtime = choose_strategy(flags, base.model.config, runtime)
+        runtime = choose_strategy(flags, base.model.config, runtime, reference=True)
         return run_stage(make_stage(flags, base, preferences, runtime), base.model, flags, runtime)
 
 

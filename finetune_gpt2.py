@@ -27,7 +27,7 @@ from src.training.compiled import compiled_language_model_loss
 from src.training.flags import TextTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
-from src.training.processes import choose_strategy
+from src.training.processes import choose_strategy, require_size
 from src.training.recipes import size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.sampling import sample
@@ -74,15 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def finetune(flags: Flags) -> int:
     runtime = choose_runtime(flags.device, flags.precision)
-    encoding = load_gpt2_encoding()
     split = (flags.val_fraction, flags.documents, flags.val_data)
-    train_ids, val_ids = prepare_data(flags.data, encoding, *split)  # before the download, to fail early
+    train_ids, val_ids = prepare_data(flags.data, load_gpt2_encoding(), *split)  # before the download, to fail early
+    require_size(flags.source, flags, runtime)  # before the download, too
     if runtime.processes.count > 1:  # the first process converts, then all map the checkpoint into memory
         path = save_conversion(load_pretrained(flags), flags).path if is_first() else Path()
         base = load_base(str(runtime.processes.from_first(path)))
     else:
         base = load_pretrained(flags)
-    if base.encoding is not encoding:
+    if base.encoding is not load_gpt2_encoding():
         train_ids, val_ids = prepare_data(flags.data, base.encoding, *split)
     if flags.context_length > base.model.config.context_length:
         raise ValueError(f"--context-length {flags.context_length}: the model's is {base.model.config.context_length}")

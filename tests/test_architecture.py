@@ -34,6 +34,14 @@ LIBRARY = {
         "src.cli",
         "src.program",
     },
+    "src.planning": {
+        "src.training",
+        "src.data",
+        "src.distributed",
+        "src.model",
+        "src.runtime",
+        "src.cli",
+    },
     "src.memory": set(),
     "src.chat": {
         "src.model",

@@ -1,177 +1,112 @@
-"""python -m src.plan: its memory estimate against what PyTorch saves, its time estimate against measured steps."""
+"""python -m src.plan: what it prints, and that absurd input is refused at once."""
 
+import json
 import re
-from dataclasses import replace
+import subprocess
+import sys
 
 import pytest
-import torch
-from torch.autograd.graph import saved_tensors_hooks
 
-from src.data.batching import Batch
-from src.model.config import GPTConfig
-from src.model.gpt import GPTModel
-from src.plan import LARGEST, Flags, _trial_step, main, step_seconds
-from src.runtime import choose_runtime
-from src.training.losses import language_model_loss
-from src.training.memory import memory, peak
-from src.training.optim import MuonAndAdamW, make_adamw, make_optimizer
+from src.plan import main
+from src.planning import report
+from src.planning.report import duration
+from src.training import fit
+from src.training.fit import GB
+from tests.repository import ROOT
 
-SIZE = GPTConfig(vocab_size=90, context_length=128, d_model=64, n_heads=4, n_layers=3)
+SMALL = ["--model", "micro", "--batch-size", "2", "--context-length", "16", "--device", "cpu", "--precision", "fp32"]
 
 
-def saved_by_autograd(size: GPTConfig, windows: int, *, half: bool) -> int:
-    """Bytes that the forward pass saves for backward, weights excluded."""
-    model = GPTModel(size)
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    saved: dict[int, torch.Tensor] = {}
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch):
+    """Sets the measured seconds of a step, and the memory of the machine."""
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
+    def step(seconds: float | None, memory: float | None = 8 * GB) -> None:
+        def measure(*_: object) -> float:
+            assert seconds, "measured, although it does not fit"
+            return seconds
 
-    ids = torch.randint(size.vocab_size, (windows, size.context_length))
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=half)
-    with saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
-        hidden = model.hidden_states(ids)  # keep a reference: a freed address could be reused
-    assert hidden.shape == (windows, size.context_length, size.d_model)
-    return sum(t.untyped_storage().nbytes() for address, t in saved.items() if address not in weights)
+        monkeypatch.setattr(report, "step_seconds", measure)
+        limit = (memory and int(memory), "the memory limit of its container")
+        monkeypatch.setattr(fit, "usable_memory", lambda: limit)
+
+    return step
 
 
-@pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("changes", [{}, {"d_ff": 96}, {"d_model": 128}])
-def test_activation_memory_equals_what_autograd_saves(half: bool, changes: dict) -> None:
-    size = replace(SIZE, **changes)
-    deeper, tokens = replace(size, n_layers=size.n_layers + 2), 16 * size.context_length
-    saved, planned = (
-        of(deeper) - of(size)
-        for of in (
-            lambda s: saved_by_autograd(s, 16, half=half),
-            lambda s: memory(s, tokens, half=half)["gradients and activations"],
-        )
+def lines(capsys: pytest.CaptureFixture, *argv: str) -> dict[str, str]:
+    assert main([*argv]) == 0
+    return {line[:9].strip(): line[9:] for line in capsys.readouterr().out.splitlines()}
+
+
+def test_memory_and_a_measured_time(capsys: pytest.CaptureFixture) -> None:
+    found = lines(capsys, *SMALL, "--grad-accum", "2", "--optimizer", "muon", "--vocab-size", "1000")
+    assert found["model"] == "micro: 2 layers, 128 wide, 526,848 parameters, 0.00315 GFLOP per token"
+    assert found["device"] == "cpu, fp32 (as asked)"
+    assert re.match(r"about 0\.\d\d GB: .*process 0\.\d\d$", found["memory"])
+    assert found["here"].endswith(": it fits")
+    assert re.match(r"2 x 2 sequences of 16 tokens, muon: about \S+ s, \S+ tokens per second$", found["step"])
+    assert re.match(r"10,536,960 tokens, 20 per parameter, compute-optimal .*: 3.3e\+13 FLOP, about ", found["run"])
+
+
+def test_tokens_and_time_of_a_run(step, capsys: pytest.CaptureFixture) -> None:
+    step(2.0)
+    found = lines(capsys, *SMALL, "--tokens", "57600")
+    assert found["step"].endswith("about 2 s, 16 tokens per second")
+    assert found["run"] == "57,600 tokens: 2.4e+12 FLOP, about 1.0 h"
+    assert [duration(s) for s in (0.5, 90, 7200, 2e5, 1e9)] == ["0.5 s", "1.5 min", "2.0 h", "2.3 days", "31.7 years"]
+
+
+def test_several_processes_share_the_machine(step, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    step(2.0)
+    monkeypatch.setattr(report, "usable_cpus", lambda: 2)
+    found = lines(capsys, *SMALL, "--processes", "2")
+    assert found["share"] == "2 processes on 1 machine, ddp; each sends 0.0273 GB per step"
+    assert found["here"] == "4.0 GB each, the memory limit of its container, for 2 processes: it fits"
+    assert lines(capsys, *SMALL[2:], "--model", "micro", "--processes", "4", "--batch-size", "4", "--strategy", "fsdp")[
+        "share"
+    ].startswith("4 processes on 2 machines, fsdp; each sends ")
+    large = ["--model", "gpt2-124M", "--processes", "2", "--device", "cpu", "--precision", "fp32", "--json"]
+    for memory, strategy in ((8 * GB, "ddp"), (4.9 * GB, "fsdp")):
+        step(2.0, memory)
+        main(large)
+        assert json.loads(capsys.readouterr().out)["strategy"] == strategy
+
+
+def test_what_does_not_fit_is_not_timed_and_gets_advice(step, capsys: pytest.CaptureFixture) -> None:
+    step(None)
+    found = lines(capsys, "--model", "gpt3-175B", "--precision", "fp32", "--device", "cpu")
+    assert found["here"] == "8.0 GB, the memory limit of its container: it does not fit"
+    assert found["change"] == "use a smaller model, up to gpt2-355M"
+    assert found["run"].endswith(" FLOP") and "step" not in found
+    step(None, None)
+    found = lines(capsys, "--model", "gpt3-175B", "--precision", "fp32", "--device", "cpu")
+    assert found["here"] == "8.0 GB, unknown, so 8 GB are assumed: it does not fit"
+
+
+def test_other_hardware_is_planned_from_its_memory_and_speed(step, capsys: pytest.CaptureFixture) -> None:
+    step(None)
+    argv = ["--model", "gpt3-13B", "--processes", "64", "--batch-size", "64", "--context-length", "2048"]
+    main(
+        [
+            *argv,
+            "--strategy",
+            "fsdp",
+            "--precision",
+            "bf16",
+            "--device",
+            "cpu",
+            "--memory",
+            "80",
+            "--speed",
+            "100",
+            "--json",
+        ]
     )
-    assert planned == pytest.approx(saved, rel=0.03)
-
-
-def nbytes(state: dict) -> int:
-    tensors = [value for group in state.values() for value in group.values() if isinstance(value, torch.Tensor)]
-    return sum(tensor.nbytes for tensor in tensors if tensor.dim())
-
-
-def test_weights_moments_and_gradients_match_a_real_step() -> None:
-    model = GPTModel(SIZE)
-    adamw, muon = make_adamw(model, max_lr=1e-3, weight_decay=0.1), MuonAndAdamW(model, max_lr=1e-3, weight_decay=0.1)
-    model(torch.randint(90, (1, 8))).sum().backward()
-    adamw.step()
-    muon.step()
-    parameters = list(model.parameters())
-    planned = memory(SIZE, 1, half=False)
-    assert planned["weights"] == sum(p.nbytes for p in parameters)
-    assert planned["gradients and activations"] >= sum(p.grad.nbytes for p in parameters if p.grad is not None)
-    assert planned["moments"] == nbytes(adamw.state)
-    both = nbytes(muon.muon.state) + nbytes(muon.adamw.state)
-    assert memory(SIZE, 1, half=False, muon=True)["moments"] == pytest.approx(both, rel=0.02)
-
-
-def test_step_time_is_extrapolated_per_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = {1: iter([90.0, 4.0, 3.0, 5.0, 4.0]), 4: iter([1.0, 9.0, 11.0, 9.5, 10.0]), 2: iter([9.0, 7, 6, 8, 7])}
-    monkeypatch.setattr("src.plan._trial_step", lambda flags, runtime, size: lambda: next(times[size.n_layers]))
-    assert step_seconds(Flags(model="gpt2-124M"), choose_runtime("cpu", "fp32")) == 3 + 11 * 2
-    assert step_seconds(Flags(model="micro"), choose_runtime("cpu", "fp32")) == 6
-
-
-@pytest.mark.parametrize(
-    ("larger", "measured", "times"),
-    [
-        ({"batch_size": 16, "context_length": 256}, (16, 1, 256), 1),
-        ({"batch_size": 64, "context_length": 256}, (16, 1, 256), 4),
-        ({"batch_size": 4, "context_length": 256, "grad_accum": 40}, (4, 4, 256), 10),
-        ({"batch_size": 4, "context_length": 60_000}, (4, 1, 1024), 183.3),  # attention is quadratic in the length
-        ({"batch_size": LARGEST, "grad_accum": LARGEST, "context_length": LARGEST}, (4, 1, 1024), None),
-    ],
-)
-def test_a_large_step_is_measured_in_part(
-    monkeypatch: pytest.MonkeyPatch, larger: dict, measured: tuple, times
-) -> None:
-    seen: set[tuple] = set()
-
-    def trial(flags, runtime, size):
-        seen.add((flags.batch_size, flags.grad_accum, size.context_length))
-        return lambda: 2.0
-
-    monkeypatch.setattr("src.plan._trial_step", trial)
-    seconds = step_seconds(Flags(model="micro", **larger), choose_runtime("cpu", "fp32"))
-    assert seen == {measured}
-    assert times is None or seconds == pytest.approx(2 * times, rel=0.01)
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_trial_step_is_a_training_step(monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
-    """It runs every micro-batch and updates the weights with the chosen optimizer."""
-    seen: list[int] = []
-
-    def loss(model: GPTModel, batch: Batch) -> tuple:
-        seen.append(len(batch.inputs))
-        return language_model_loss(model, batch)
-
-    monkeypatch.setattr("src.plan.language_model_loss", loss)
-    models: list[GPTModel] = []
-    made: list[object] = []
-
-    def make(kind: str, model: GPTModel, **settings: float) -> object:
-        models.append(model)
-        made.append(make_optimizer(kind, model, **settings))
-        return made[-1]
-
-    monkeypatch.setattr("src.plan.make_optimizer", make)
-    clock = iter([10.0, 12.0])
-    monkeypatch.setattr("src.plan.time.perf_counter", lambda: next(clock))
-    flags = Flags(model="micro", batch_size=2, grad_accum=3, context_length=8, optimizer=optimizer)
-    step = _trial_step(flags, choose_runtime("cpu", "fp32"), flags.size(n_layers=1))
-    before = models[0].wte.weight.clone()
-    assert step() == 2.0
-    assert seen == [2] * 3
-    assert [type(made_one) for made_one in made] == [{"adamw": torch.optim.AdamW, "muon": MuonAndAdamW}[optimizer]]
-    assert not torch.equal(models[0].wte.weight, before)
-
-
-def test_accumulated_gradients_add_to_the_activations() -> None:
-    once, again = (memory(SIZE, 4096, half=False, accumulated=more) for more in (False, True))
-    assert again["gradients and activations"] - once["gradients and activations"] == once["weights"]
-
-
-def test_peak_adds_the_process_and_a_fifth_for_fragmentation() -> None:
-    assert peak({"a": 4e9, "b": 1e9}) == 0.3e9 + 6e9
-
-
-def test_main_prints_memory_and_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    asked = ["--model", "micro", "--batch-size", "1", "--context-length", "16", "--device", "cpu"]
-    assert main([*asked, "--precision", "fp32", "--grad-accum", "2", "--optimizer", "muon"]) == 0
-    model, device, memory_line, here, step, run = capsys.readouterr().out.splitlines()
-    assert model.startswith("model   micro: 2 layers, 128 wide, 6,831,744 parameters")
-    assert device == "device  cpu, fp32 (as asked)"
-    assert memory_line.startswith("memory  about 0.")
-    assert here.startswith("here    ")
-    assert step.startswith("step    1 x 2 windows of 16 tokens, muon: about ")
-    assert run.startswith("run     ") and "tokens per second, a million in about " in run
-    for speed, shown in ((50.0, "50 tokens per second, a million in about 333.3 min"), (1e5, "about 0.2 min")):
-        monkeypatch.setattr("src.plan.step_seconds", lambda *_, speed=speed: 32 / speed)
-        main([*asked, "--precision", "fp32", "--grad-accum", "2"])
-        assert capsys.readouterr().out.endswith(f"{shown}\n")
-
-
-def test_a_model_that_does_not_fit_is_not_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr("src.plan.usable_memory", lambda: (8 * 10**9, "the memory limit of its container"))
-    monkeypatch.setattr("src.plan._trial_step", lambda *_: pytest.fail("timed"))
-    assert main(["--model", "gpt3-175B", "--precision", "fp32", "--device", "cpu"]) == 0
-    *_, found, advice = capsys.readouterr().out.splitlines()
-    assert found == "here    8.0 GB, the memory limit of its container"
-    assert advice.strip() == "it does not fit: choose a smaller --model"
-    for larger in (["--batch-size", "64"], ["--context-length", str(LARGEST)]):
-        main(["--model", "gpt2-124M", *larger, "--precision", "fp32", "--device", "cpu"])
-        assert capsys.readouterr().out.endswith("it does not fit: lower --batch-size or --context-length\n")
-    monkeypatch.setattr("src.plan.usable_memory", lambda: (None, "unknown"))
-    main(["--model", "gpt3-175B", "--precision", "fp32", "--device", "cpu"])
-    assert "here    unknown, assumed to be 8 GB\n" in capsys.readouterr().out
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["fits"] and plan["room_of_a_process"] == 80e9
+    assert plan["step_seconds"] == pytest.approx(plan["flops_per_token"] * 64 * 2048 / (64 * 100e12))
+    assert plan["seconds"] == pytest.approx(plan["step_seconds"] * plan["tokens"] / (64 * 2048))
+    assert plan["peak_of_a_process"] == pytest.approx(sum(plan["memory_of_a_process"].values()))
 
 
 @pytest.mark.parametrize(
@@ -180,13 +115,25 @@ def test_a_model_that_does_not_fit_is_not_timed(monkeypatch: pytest.MonkeyPatch,
         (["--model", "gpt4"], "--model must be one of micro, tiny, gpt2-124M, .*, got 'gpt4'"),
         (["--batch-size", "0", "--grad-accum", "-1"], "--batch-size must be .* got 0; --grad-accum must be .* got -1"),
         (
-            ["--batch-size", str(LARGEST + 1)],
-            "--batch-size must be a whole number from 1 to 1,000,000,000, got 1000000001",
+            ["--context-length", str(10**9)],
+            "--context-length must be a whole number from 1 to 1,048,576, got 1000000000",
         ),
+        (["--batch-size", str(10**12)], "--batch-size must be a whole number from 1 to 1,000,000, got 1000000000000"),
         (["--context-length", "9" * 400], "--context-length must be .*, got '9{5,}\\.\\.\\.9{5,}';"),
+        (["--processes", "0"], "--processes must be a whole number from 1 to 100,000, got 0"),
+        (["--processes", "3", "--batch-size", "4"], "--batch-size 4 does not divide evenly among 3 .* --batch-size 6"),
+        (["--memory", "-1", "--speed", "0"], "--memory must be above 0 .* got -1.0; --speed must be above 0"),
     ],
 )
 def test_a_bad_flag_is_refused_by_name(argv: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main(argv)
-    assert re.search(message, capsys.readouterr().err)
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.count("\n") == 1
+
+
+def test_an_absurd_flag_is_refused_before_pytorch_is_imported() -> None:
+    absurd = [sys.executable, "-X", "importtime", "-m", "src.plan", "--context-length", str(10**9)]
+    result = subprocess.run(absurd, cwd=ROOT, capture_output=True, text=True, check=False)
+    imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines() if line.startswith("import time")}
+    assert result.returncode == 2 and "src.planning.flags" in imported and "torch" not in imported

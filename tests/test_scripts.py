@@ -18,6 +18,7 @@ from src.checkpoint import load_model, read_checkpoint, weights_sha256
 from src.data.prompts import TEMPLATE
 from src.program import run_script
 from src.tokenizer import describe, encoding_fingerprint, load_encoding, load_gpt2_encoding
+from src.training import processes
 
 REPOSITORY = Path(__file__).parent.parent
 SHORT = ["--max-steps", "3", "--batch-size", "2", "--context-length", "32", "--eval-every", "3", "--device", "cpu"]
@@ -266,6 +267,64 @@ def test_missing_or_bad_input_is_one_line_and_exit_code_1(
     line = error(capsys)
     for word in words:
         assert word in line
+
+
+@pytest.mark.parametrize(
+    ("script", "argv"),
+    [
+        (main, ["--data", "verse.txt", "--model", "gpt3-175B"]),
+        (finetune_gpt2, ["--data", "verse.txt", "--model", "gpt2-1558M"]),
+        (finetune_gpt2, ["--data", "verse.txt"]),
+        (instruction_tune, []),
+        (dpo_train, []),
+    ],
+)
+def test_a_run_that_cannot_fit_is_refused_before_it_is_built(
+    folder: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    hugging_face_folder: Path,
+    script,
+    argv,
+) -> None:
+    if not argv or argv[-1] == "verse.txt":
+        source = "--weights" if script is finetune_gpt2 else "--base"
+        argv = [*argv, source, str(hugging_face_folder), "--context-length", "32"]
+    monkeypatch.setattr("src.training.fit.usable_memory", lambda: (10**8, "the memory limit of its container"))
+    monkeypatch.setattr("src.training.fit.swap_space", lambda: 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("src.training.processes.GPTModel", lambda config: pytest.fail("built"))
+        patch.setattr(
+            "finetune_gpt2.find_weights",
+            lambda source: Path(source) if "hf" in str(source) else pytest.fail("downloaded"),
+        )
+        assert exit_code(script.main, *argv) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: this run does not fit the memory: a step needs about ")
+    assert "there are 0.1 GB, the memory limit of its container; " in line
+    if "gpt" not in argv[-1]:
+        assert exit_code(script.main, *argv, "--no-memory-check", "--max-steps", "1", "--device", "cpu") == 0
+
+
+@pytest.mark.parametrize("script", [instruction_tune, dpo_train])
+def test_the_lengths_of_records_decide_whether_they_fit(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, hugging_face_folder: Path, script
+) -> None:
+    """A step is refused for the tokens in it, not for those that the context could hold."""
+    short = json.dumps([{"instruction": "Why?", "response": "So.", "chosen": "So.", "rejected": "No."}] * 4)
+    long = short.replace("So.", "so " * 50)
+    seen: list[int] = []
+    require = processes.require_fit
+    monkeypatch.setattr(
+        processes, "require_fit", lambda work, device: (seen.append(work.context_length), require(work, device))
+    )
+    for text in (short, long):
+        Path("records.json").write_text(text, encoding="utf-8")
+        argv = ["--data", "records.json", "--base", str(hugging_face_folder), "--max-steps", "1", "--device", "cpu"]
+        assert exit_code(script.main, *argv, "--val-fraction", "0", "--no-resume") == 0
+    early_short, short_tokens, early_long, long_tokens = seen
+    assert early_short == early_long == 1
+    assert short_tokens < 25 < long_tokens < 64
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,12 @@ def usable_memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> tuple[int | N
     return min(limits) if limits else (None, "unknown")
 
 
+def swap_space(proc: Path = _PROC) -> int:
+    """Bytes of swap space on Linux, 0 if there is none or another system does not report it."""
+    lines = [line.split() for line in _read(proc / "meminfo").splitlines()]
+    return next((int(words[1]) * 1024 for words in lines if words[0] == "SwapTotal:"), 0)
+
+
 def usable_cpus(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
     """The number of CPUs that this process may use: its affinity, or the lower CPU quota of a container, rounded up."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

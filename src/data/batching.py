@@ -39,9 +39,14 @@ class Batch:
         return iter((self.inputs, self.targets))
 
     @property
-    def count(self) -> int:
-        """Number of supervised positions; the loss is divided by it."""
+    def supervised(self) -> int:
+        """Number of supervised positions."""
         return int((self.targets != IGNORE).sum())
+
+    @property
+    def count(self) -> int:
+        """What the loss is divided by: the number of supervised positions."""
+        return self.supervised
 
     @property
     def weight(self) -> int:

@@ -36,6 +36,7 @@ _MAY_CHANGE = (
     "compile",
     "strategy",
     "activation_checkpointing",
+    "memory_check",
     "data",
     "val_data",
     "weights",

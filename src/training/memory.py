@@ -1,35 +1,122 @@
-"""An estimate of the memory that a training step needs."""
+"""The memory that a training step needs in each process, by purpose: closed formulas, nothing is allocated.
 
+P parameters, N tokens of a micro-batch in one process, C channels, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from src.distributed.strategy import Strategy
 from src.model.config import GPTConfig
 from src.training.tied_head import CHUNK_ROWS
 
-PROCESS_BASELINE = 0.3e9  # bytes of Python and PyTorch themselves
-FRAGMENTATION = 1 / 5  # of the memory held: gaps between blocks of different sizes
+PROCESS_BASELINE = 0.45e9  # bytes of Python, PyTorch and the libraries that a run imports
+FRAGMENTATION = 1 / 10  # of the memory held: gaps between blocks of different sizes
+FP32 = 4  # bytes
 
 
-def memory(
-    size: GPTConfig, tokens: int, *, half: bool, muon: bool = False, accumulated: bool = False
-) -> dict[str, float]:
-    """Peak memory of a training step in bytes, by purpose, for micro-batches of `tokens` tokens.
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A training step, and how processes share it.
 
-    The peak is either when backward has finished the head but no block yet, or when all gradients exist.
-    half: activations are bf16 or fp16. accumulated: gradients of several micro-batches are added up.
+    batch_size: sequences per micro-batch over all processes, of `context_length` tokens each. half: the forward pass is
+    in bf16 or fp16. answers: DPO, with a frozen reference model; a sequence stands for half a context of prompt and two
+    halves of answers, and the logits of the answers are all in memory.
     """
-    parameters, body = size.parameter_count()
-    head, C, ff = size.vocab_size * size.d_model, size.d_model, size.d_ff or 4 * size.d_model
+
+    config: GPTConfig
+    batch_size: int
+    context_length: int
+    grad_accum: int = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    half: bool = False
+    strategy: Strategy = "none"
+    processes: int = 1
+    activation_checkpointing: bool = False
+    answers: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch in one process."""
+        return self.supervised * 3 // 2 if self.answers else self.supervised
+
+    @property
+    def supervised(self) -> int:
+        """Those that the head runs on."""
+        return -(-self.batch_size // self.processes) * self.context_length
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts weights, gradients and optimizer state are divided."""
+        return self.processes if self.strategy == "fsdp" else 1
+
+
+def memory(work: Workload) -> dict[str, float]:
+    """Peak memory of one process in bytes, by purpose. Their sum is the peak of the process."""
+    state = {"weights": _weights(work), "optimizer": _optimizer(work)}
+    # The peak comes when backward has finished the head and no block yet, or when all gradients exist.
+    held = max((_after_the_head(work), _after_the_blocks(work)), key=lambda parts: sum(parts.values()))
+    step = {**state, **held, "data": 2 * 8 * work.tokens * work.grad_accum}  # inputs and targets, int64
+    return {**step, "fragmentation": FRAGMENTATION * sum(step.values()), "process": PROCESS_BASELINE}
+
+
+def peak(work: Workload) -> float:
+    """The peak memory of one process in bytes."""
+    return sum(memory(work).values())
+
+
+def _weights(work: Workload) -> float:
+    models = 2 if work.answers else 1
+    return models * FP32 * work.config.parameter_count()[0] / work.parts
+
+
+def _optimizer(work: Workload) -> float:
+    """AdamW has two moments of each parameter, Muon one of each matrix in the blocks."""
+    parameters, body = work.config.parameter_count()
+    return FP32 * (2 * parameters - (body if work.optimizer == "muon" else 0)) / work.parts
+
+
+def _after_the_head(work: Workload) -> dict[str, float]:
+    """All activations are saved, and of the gradients there is that of the output head."""
+    c, ff, tokens = work.config.d_model, work.config.d_ff or 4 * work.config.d_model, work.tokens
+    parameters, body = work.config.parameter_count()
+    head = work.config.vocab_size * c
     # Saved for backward per layer: x before each LayerNorm; both LayerNorm outputs, q, k, v, y, and the MLP's h.
-    activations = tokens * size.n_layers * (2 * 4 * C + (6 * C + ff) * (2 if half else 4))
-    logits = min(CHUNK_ROWS, tokens) * size.vocab_size * (6 if half else 4)
-    backward = tokens * (3 * ff + 4 * C) * 4  # temporaries of the layer being processed
-    copies = 2 * (body + head) if half else 0
-    early, late = activations + copies + 4 * head + max(logits, backward), 4 * parameters
+    layer = tokens * (2 * FP32 * c + (6 * c + ff) * (2 if work.half else FP32))
+    layers = work.config.n_layers
+    saved = layers * tokens * FP32 * c + layer if work.activation_checkpointing else layers * layer
+    of_one_layer = tokens * (3 * ff + 4 * c) * FP32  # temporaries of backward
+    rows = work.supervised if work.answers else min(CHUNK_ROWS, tokens)
+    logits = rows * work.config.vocab_size * (3 * FP32 if work.answers else 6 if work.half else FP32)
+    copies = 2 * (body + head) if work.half and work.strategy != "fsdp" else 0  # by autocast
+    kept = FP32 * parameters if work.grad_accum > 1 or work.strategy == "ddp" else 0  # of earlier micro-batches
     return {
-        "weights": 4 * parameters,
-        "moments": 8 * parameters - (4 * body if muon else 0),
-        "gradients and activations": early + late if accumulated else max(early, late),
+        "gradients": kept + FP32 * head,
+        "activations": saved + copies + max(0, of_one_layer - logits),
+        "logits": logits,
+        "exchange": _gathered(work),
     }
 
 
-def peak(held: dict[str, float]) -> float:
-    """The peak memory of the whole process in bytes."""
-    return PROCESS_BASELINE + (1 + FRAGMENTATION) * sum(held.values())
+def _after_the_blocks(work: Workload) -> dict[str, float]:
+    """The activations are used up, and all gradients exist."""
+    parameters, body = work.config.parameter_count()
+    scratch = FP32 * (parameters - body) if work.strategy == "ddp" else 0  # of the exchange: the largest bucket
+    unreduced = FP32 * (parameters - body) if work.strategy == "fsdp" else 0
+    if work.strategy == "fsdp" and work.grad_accum > 1:
+        unreduced = FP32 * parameters
+    return {
+        "gradients": FP32 * parameters / work.parts + unreduced,
+        "activations": 0.0,
+        "logits": 0.0,
+        "exchange": _gathered(work) + scratch + unreduced,
+    }
+
+
+def _gathered(work: Workload) -> float:
+    """What FSDP gathers of the weights: the embeddings for the whole step, and two blocks."""
+    if work.strategy != "fsdp":
+        return 0.0
+    parameters, body = work.config.parameter_count()
+    blocks = 2 * body / work.config.n_layers * (2 if work.half else FP32)
+    return FP32 * (parameters - body) + min(2, work.config.n_layers) / 2 * blocks

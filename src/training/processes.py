@@ -6,16 +6,18 @@ from typing import Any
 
 import torch
 
-from src.common.machine import usable_memory
+from src.data.batching import PairBatch
 from src.distributed.environment import local_world_size
 from src.distributed.processes import Processes
 from src.distributed.sharding import shard
 from src.distributed.strategy import ReplicatedModel, ShardedModel, SharedModel, Strategy
-from src.model.gpt import GPTConfig, GPTModel, initial_weights, on_meta_device
+from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel, initial_weights, on_meta_device
+from src.model.load_gpt2 import HUB_IDS
 from src.runtime import PRECISIONS, Runtime, seed_step
-from src.training.flags import TrainingFlags
+from src.training.fit import device_memory, require_fit
+from src.training.flags import RecordTrainingFlags, TrainingFlags
 from src.training.losses import LossFunction
-from src.training.memory import memory, peak
+from src.training.memory import Workload, peak
 from src.training.stage import Stage
 
 
@@ -34,40 +36,76 @@ def divide_batches(stage: Stage, processes: Processes) -> None:
     stage.loader.processes = processes
 
 
-def choose_strategy(flags: TrainingFlags, config: GPTConfig, runtime: Runtime) -> Runtime:
-    """The runtime with the strategy that --strategy names.
+def choose_strategy(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, reference: bool = False) -> Runtime:
+    """The runtime with the strategy that --strategy names. "auto" is DDP if it fits, else FSDP.
 
-    "auto" is DDP if all processes of this machine fit its memory, else FSDP.
+    reference: a frozen model is trained against. Raises ValueError for a run that surely does not fit the memory.
     """
-    processes = runtime.processes
-    if processes.count == 1:
-        return runtime
-    strategy: Strategy
-    if flags.strategy != "auto":
-        strategy = flags.strategy
-    else:
-        tokens = flags.batch_size * min(flags.context_length, config.context_length) // processes.count
-        held = memory(config, tokens, half=runtime.precision != "fp32", accumulated=flags.grad_accum > 1)
-        usable, _ = usable_memory()
-        fits = usable is None or peak(held) * local_world_size() <= usable
-        strategy = processes.from_first("ddp" if fits else "fsdp")
-    return replace(runtime, strategy=strategy)
+    work = workload(flags, config, runtime, answers=reference)
+    if runtime.processes.count > 1:
+        strategy: Strategy
+        if flags.strategy != "auto":
+            strategy = flags.strategy
+        else:
+            available, _ = device_memory(runtime.device)
+            sharing = 1 if runtime.device.type == "cuda" else local_world_size()
+            fits = available is None or peak(replace(work, strategy="ddp")) * sharing <= available
+            strategy = runtime.processes.from_first("ddp" if fits else "fsdp")
+        runtime, work = replace(runtime, strategy=strategy), replace(work, strategy=strategy)
+    if flags.memory_check:
+        if isinstance(flags, RecordTrainingFlags):  # records can be short
+            work = replace(work, context_length=1)
+        require_fit(work, runtime.device)
+    return runtime
+
+
+def workload(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, answers: bool = False) -> Workload:
+    """A step with these flags."""
+    return Workload(
+        config=config,
+        batch_size=flags.batch_size,
+        context_length=min(flags.context_length, config.context_length),
+        grad_accum=flags.grad_accum,
+        optimizer=flags.optimizer,
+        half=runtime.precision != "fp32",
+        strategy=runtime.strategy,
+        processes=runtime.processes.count,
+        activation_checkpointing=flags.activation_checkpointing,
+        answers=answers,
+    )
+
+
+def require_size(name: str, flags: TrainingFlags, runtime: Runtime) -> None:
+    """Raise ValueError if `name` is one of OpenAI's sizes and a run of it surely does not fit."""
+    if name in GPT_CONFIGS and name in HUB_IDS:
+        choose_strategy(flags, GPTConfig.of(GPT_CONFIGS[name]), runtime)
+
+
+def require_first_step(stage: Stage, config: GPTConfig, flags: TrainingFlags, runtime: Runtime) -> None:
+    """Raise ValueError if the run surely does not fit, by the lengths of the first step: those of records vary."""
+    batches = stage.loader.step_batches(0)
+    answers = isinstance(batches[0], PairBatch)
+    tokens = max(batch.supervised if answers else batch.inputs.numel() for batch in batches)
+    work = replace(workload(flags, config, runtime, answers=answers), context_length=1)
+    require_fit(replace(work, context_length=-(-tokens // work.supervised)), runtime.device)
 
 
 def new_model(
     size: Mapping[str, Any], flags: TrainingFlags, runtime: Runtime, *, vocab_size: int, dropout: float
 ) -> tuple[Runtime, GPTModel]:
-    """The runtime with its strategy, and a model whose initial weights depend only on the seed.
-
-    Under FSDP it has no memory yet, and `share_model` draws them.
-    """
+    """The runtime with its strategy, and a model whose initial weights depend only on the seed."""
     changes = {"vocab_size": vocab_size, "context_length": flags.context_length, "dropout": dropout}
     config = GPTConfig.of({**size, **changes})
     runtime = choose_strategy(flags, config, runtime)
+    return runtime, initial_model(config, flags.seed, runtime)
+
+
+def initial_model(config: GPTConfig, seed: int, runtime: Runtime) -> GPTModel:
+    """A model with the initial weights of the seed. Under FSDP it has no memory yet, and `share_model` draws them."""
     if runtime.strategy == "fsdp":
-        return runtime, on_meta_device(config)
-    seed_step(flags.seed, 0)
-    return runtime, GPTModel(config)
+        return on_meta_device(config)
+    seed_step(seed, 0)
+    return GPTModel(config)
 
 
 def share_model(

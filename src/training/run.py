@@ -21,7 +21,7 @@ from src.training.checkpoints import RunCheckpoints, loss_of_best, plain_setting
 from src.training.flags import TrainingFlags
 from src.training.loop import Ending, divergence_advice, ending, train
 from src.training.optim import make_optimizer
-from src.training.processes import divide_batches, share_model
+from src.training.processes import divide_batches, require_first_step, share_model
 from src.training.reporter import Reporter, draw_curves
 from src.training.resume import find_saved_run
 from src.training.stage import Progress, Stage, TrainingRun, make_schedule
@@ -81,6 +81,8 @@ def start_or_resume(
             runtime = replace(runtime, precision=identity["precision"], reason="as in the run being resumed")
     if not saved:
         _require_room(model, flags)
+    if flags.memory_check:
+        require_first_step(stage, model.config, flags, runtime)
     shared = share_model(model, stage.loss_fn, runtime, seed=flags.seed, initialised=saved is None)
     optimizer = make_optimizer(
         flags.optimizer, model, max_lr=schedule.max_lr, weight_decay=flags.weight_decay, beta2=flags.beta2

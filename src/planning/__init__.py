@@ -1,0 +1,1 @@
+"""What `python -m src.plan` computes and measures about a training run."""

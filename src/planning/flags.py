@@ -1,0 +1,65 @@
+"""The flags of `python -m src.plan`, checked without PyTorch, so that a wrong one is refused at once."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from src.cli import flag, flag_name
+from src.model.config import GPT_CONFIGS, GPTConfig
+
+LIMITS = {
+    "batch_size": 10**6,
+    "grad_accum": 10**6,
+    "context_length": 2**20,
+    "vocab_size": 10**7,
+    "processes": 10**5,
+    "tokens": 10**15,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Raises ValueError naming every bad value at once."""
+
+    model: str = flag("gpt2-124M", f"one of {', '.join(GPT_CONFIGS)}")
+    stage: Literal["pretrain", "finetune", "sft", "dpo"] = flag(
+        "pretrain", "for sft and dpo, sequences as long as the context are assumed, in dpo half prompt and half answer"
+    )
+    batch_size: int = flag(4, "sequences per micro-batch, over all processes")
+    grad_accum: int = flag(1, "micro-batches per step")
+    context_length: int = flag(256, "tokens in a sequence")
+    vocab_size: int = flag(50257, "tokens of the vocabulary; GPT-2's by default")
+    optimizer: Literal["adamw", "muon"] = flag("adamw", "optimizer of the matrices in the blocks")
+    activation_checkpointing: bool = flag(False, "recompute each layer's activations in backward")
+    processes: int = flag(1, "processes that torchrun starts, on as many machines like this one as they need")
+    strategy: Literal["auto", "ddp", "fsdp"] = flag("auto", "how the processes share the model; auto: ddp if it fits")
+    tokens: int | None = flag(None, "tokens to train on (default: as many as are compute-optimal)")
+    device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "device to train on")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = flag("auto", "number format of the forward pass")
+    memory: float | None = flag(None, "GB for each process, instead of this machine's memory")
+    speed: float | None = flag(None, "teraFLOP/s of each process, instead of a measured step")
+    json: bool = flag(False, "print one JSON object, with bytes, seconds and FLOPs")
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{flag_name(name)} must be a whole number from 1 to {limit:,}, got {str(n)[:20]}"
+            for name, limit in LIMITS.items()
+            if (n := getattr(self, name)) is not None and not 1 <= n <= limit
+        ]
+        for name in ("memory", "speed"):
+            if (value := getattr(self, name)) is not None and not 0 < value < 1e6:
+                problems.append(f"{flag_name(name)} must be above 0 and below a million, got {value}")
+        if self.model not in GPT_CONFIGS:
+            problems.append(f"--model must be one of {', '.join(GPT_CONFIGS)}, got {self.model!r:.100}")
+        if not problems and self.batch_size % self.processes:
+            problems.append(
+                f"--batch-size {self.batch_size} does not divide evenly among {self.processes} processes; "
+                f"pass --batch-size {-(-self.batch_size // self.processes) * self.processes}"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def size(self, n_layers: int | None = None) -> GPTConfig:
+        """The config of --model, or the same with fewer layers."""
+        size = GPT_CONFIGS[self.model]
+        lengths = {"context_length": self.context_length, "vocab_size": self.vocab_size}
+        return GPTConfig.of({**size, **lengths, "dropout": 0.0, "n_layers": n_layers or size["n_layers"]})

@@ -1,0 +1,167 @@
+"""The plan of a training run: its figures, and the lines that print them."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+from src.common.machine import usable_cpus
+from src.distributed.strategy import Strategy
+from src.planning.flags import Flags
+from src.planning.scale import TOKENS_PER_PARAMETER, flops_per_token, optimal_tokens, traffic
+from src.planning.timing import step_seconds
+from src.runtime import Runtime, choose_runtime
+from src.training.fit import GB, advice, device_memory
+from src.training.memory import Workload, memory, peak
+
+ASSUMED_MEMORY = 8 * GB  # if the system does not report its memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Memory in bytes, time in seconds. `step_seconds` is None if the run does not fit: then nothing is measured."""
+
+    model: str
+    stage: str
+    parameters: int
+    parameters_without_embeddings: int
+    flops_per_token: float
+    device: str
+    precision: str
+    precision_reason: str
+    processes: int
+    processes_per_machine: int
+    strategy: Strategy
+    tokens_per_step: int
+    memory_of_a_process: dict[str, float]
+    peak_of_a_process: float
+    room_of_a_process: float
+    limited_by: str
+    changes: list[str]  # that make the run fit; none if it does
+    traffic_per_step: float  # bytes that each process sends
+    step_seconds: float | None
+    tokens: int
+    compute_optimal_tokens: int
+
+    @property
+    def seconds(self) -> float | None:
+        """The time of the whole run."""
+        return self.step_seconds and self.step_seconds * self.tokens / self.tokens_per_step
+
+
+def make_plan(flags: Flags) -> Plan:
+    """Computes the memory and, if it suffices, measures the time."""
+    runtime = choose_runtime(flags.device, flags.precision, lengths_vary=flags.stage in ("sft", "dpo"))
+    size = flags.size()
+    local = min(flags.processes, torch.cuda.device_count() if runtime.device.type == "cuda" else usable_cpus())
+    room, limited_by = _room(flags, runtime.device, local)
+    work = _workload(flags, runtime, room)
+    changes = [] if peak(work) <= room else advice(work, room, 1 if flags.memory else local, _place(flags, runtime))
+    tokens_per_step = flags.batch_size * flags.grad_accum * flags.context_length
+    flops = flops_per_token(size, flags.context_length)
+    seconds = None
+    if flags.speed:
+        seconds = flops * tokens_per_step / (flags.speed * 1e12 * flags.processes)
+    elif not changes:
+        seconds = step_seconds(flags, replace(runtime, strategy=work.strategy), local)
+    parameters, body = size.parameter_count()
+    return Plan(
+        model=flags.model,
+        stage=flags.stage,
+        parameters=parameters,
+        parameters_without_embeddings=body,
+        flops_per_token=flops,
+        device=str(runtime.device),
+        precision=runtime.precision,
+        precision_reason=runtime.reason,
+        processes=flags.processes,
+        processes_per_machine=local,
+        strategy=work.strategy,
+        tokens_per_step=tokens_per_step,
+        memory_of_a_process=memory(work),
+        peak_of_a_process=peak(work),
+        room_of_a_process=room,
+        limited_by=limited_by,
+        changes=changes,
+        traffic_per_step=traffic(work),
+        step_seconds=seconds,
+        tokens=flags.tokens or optimal_tokens(size),
+        compute_optimal_tokens=optimal_tokens(size),
+    )
+
+
+def _room(flags: Flags, device: torch.device, local: int) -> tuple[float, str]:
+    """(bytes for each process, what limits them)."""
+    if flags.memory:
+        return flags.memory * GB, "as asked"
+    available, limited_by = device_memory(device)
+    if available is None:
+        limited_by = f"unknown, so {ASSUMED_MEMORY / GB:.0f} GB are assumed"
+    sharing = 1 if device.type == "cuda" else local
+    return (available or ASSUMED_MEMORY) / sharing, limited_by + (f", for {sharing} processes" if sharing > 1 else "")
+
+
+def _place(flags: Flags, runtime: Runtime) -> str:
+    return "GPUs" if runtime.device.type == "cuda" or flags.memory else "machines"
+
+
+def _workload(flags: Flags, runtime: Runtime, room: float) -> Workload:
+    work = Workload(
+        config=flags.size(),
+        batch_size=flags.batch_size,
+        context_length=flags.context_length,
+        grad_accum=flags.grad_accum,
+        optimizer=flags.optimizer,
+        half=runtime.precision != "fp32",
+        processes=flags.processes,
+        activation_checkpointing=flags.activation_checkpointing,
+        answers=flags.stage == "dpo",
+    )
+    if flags.processes == 1:
+        return work
+    if flags.strategy != "auto":
+        return replace(work, strategy=flags.strategy)
+    replicated = replace(work, strategy="ddp")
+    return replicated if peak(replicated) <= room else replace(work, strategy="fsdp")
+
+
+def as_json(plan: Plan) -> dict[str, object]:
+    return {**asdict(plan), "fits": not plan.changes, "seconds": plan.seconds}
+
+
+def as_lines(plan: Plan, flags: Flags) -> Iterator[str]:
+    size = flags.size()
+    yield (
+        f"model    {plan.model}: {size.n_layers} layers, {size.d_model} wide, {plan.parameters:,} parameters, "
+        f"{plan.flops_per_token / 1e9:,.3g} GFLOP per token"
+    )
+    yield f"device   {plan.device}, {plan.precision} ({plan.precision_reason})"
+    if plan.processes > 1:
+        machines = -(-plan.processes // plan.processes_per_machine)
+        place = "" if flags.memory else f" on {machines} machine{'s' if machines > 1 else ''}"
+        sent = f"each sends {plan.traffic_per_step / GB:,.3g} GB per step"
+        yield f"share    {plan.processes} processes{place}, {plan.strategy}; {sent}"
+    parts = ", ".join(f"{name} {held / GB:,.2f}" for name, held in plan.memory_of_a_process.items() if held >= 5e6)
+    yield f"memory   about {plan.peak_of_a_process / GB:,.2f} GB{' each' if plan.processes > 1 else ''}: {parts}"
+    fits = "it does not fit" if plan.changes else "it fits"
+    yield f"here     {plan.room_of_a_process / GB:,.1f} GB each, {plan.limited_by}: {fits}".replace(
+        " each", " each" if plan.processes > 1 else ""
+    )
+    yield from (f"change   {change}" for change in plan.changes)
+    windows = f"{flags.batch_size} x {flags.grad_accum} sequences of {flags.context_length} tokens, {flags.optimizer}"
+    if plan.step_seconds is not None:
+        speed = plan.tokens_per_step / plan.step_seconds
+        yield f"step     {windows}: about {plan.step_seconds:.3g} s, {speed:,.0f} tokens per second"
+    optimal = f", {TOKENS_PER_PARAMETER} per parameter, compute-optimal (Hoffmann et al. 2022)"
+    yield (
+        f"run      {plan.tokens:,} tokens{'' if flags.tokens else optimal}: "
+        f"{plan.flops_per_token * plan.tokens:.2g} FLOP"
+        + (f", about {duration(plan.seconds)}" if plan.seconds is not None else "")
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time with a unit that suits its length."""
+    units = {"years": 365.25 * 86400, "days": 86400, "h": 3600, "min": 60}
+    name, length = next(((name, length) for name, length in units.items() if seconds >= length), ("s", 1))
+    return f"{seconds / length:,.1f} {name}"

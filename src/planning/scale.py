@@ -1,0 +1,42 @@
+"""The arithmetic of a training run, and the traffic between its processes: closed formulas.
+
+P parameters, C channels, V vocabulary.
+"""
+
+from src.model.config import GPTConfig
+from src.training.memory import FP32, Workload
+
+TOKENS_PER_PARAMETER = 20  # the compute-optimal number: Hoffmann et al. 2022, table 3
+
+
+def flops_per_token(size: GPTConfig, context_length: int) -> float:
+    """Floating-point operations of forward and backward for one token (Kaplan et al. 2020, section 2.1).
+
+    2 per weight in forward and 4 in backward; the output head counts, the embeddings are looked up. In attention, a
+    token meets half of the window, because of the causal mask.
+    """
+    matrices = size.n_layers * (4 * size.d_model**2 + 2 * size.d_model * (size.d_ff or 4 * size.d_model))
+    head = size.vocab_size * size.d_model
+    return 6.0 * (matrices + head) + 6.0 * size.n_layers * size.d_model * context_length
+
+
+def optimal_tokens(size: GPTConfig) -> int:
+    """Tokens after which a larger model would have been the better use of the same compute (Hoffmann et al. 2022)."""
+    return TOKENS_PER_PARAMETER * size.parameter_count()[0]
+
+
+def traffic(work: Workload) -> float:
+    """Bytes that each process sends in a step.
+
+    DDP reduces the gradients once: each process sends them twice, in parts. FSDP gathers the blocks' weights in the
+    forward and the backward pass of every micro-batch and the embeddings once in each, and reduces the gradients once.
+    """
+    parameters, body = work.config.parameter_count()
+    if work.strategy == "none":
+        return 0.0
+    if work.strategy == "ddp":
+        sent = 2.0 * FP32 * parameters
+    else:
+        gathered = 2 * body * (2 if work.half else FP32) + (parameters - body) * FP32
+        sent = FP32 * parameters + float(gathered) * work.grad_accum
+    return sent * (work.processes - 1) / work.processes

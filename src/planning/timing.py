@@ -1,0 +1,127 @@
+"""The time of a training step: measured on this machine for a shallow model, and extrapolated to the whole one.
+
+With several processes, as many of them as this machine takes share each step, as torchrun would start them.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from src.data.batching import Batch, pack_pairs
+from src.distributed.processes import join
+from src.planning.flags import Flags
+from src.planning.scale import flops_per_token
+from src.runtime import Runtime, keep_freed_memory
+from src.training.loop import accumulate, update
+from src.training.losses import LossFunction, language_model_loss, preference_loss
+from src.training.optim import make_optimizer
+from src.training.processes import initial_model, share_model
+
+TRIAL_STEPS, FIT_DEPTH = 4, 4  # steps timed per model, layers of the deeper model
+MEASURED_LENGTH, MEASURED_TOKENS = 1024, 4096  # of a longer window or a larger step, only so much is measured
+
+
+def step_seconds(flags: Flags, runtime: Runtime, local: int) -> float:
+    """Seconds per training step, of which each process takes its part. local: how many run on this machine.
+
+    Of a larger step, MEASURED_TOKENS per process are measured; the rest is extrapolated by its arithmetic.
+    """
+    length = min(flags.context_length, MEASURED_LENGTH)
+    sequences = flags.batch_size // flags.processes
+    windows = min(sequences, MEASURED_TOKENS // length)
+    batches = min(flags.grad_accum, max(1, MEASURED_TOKENS // (length * windows)))
+    part = replace(flags, context_length=length, batch_size=windows * local, grad_accum=batches, processes=local)
+    whole = _arithmetic(flags, sequences * flags.grad_accum)
+    return _measure(part, runtime) * whole / _arithmetic(part, windows * batches)
+
+
+def _arithmetic(flags: Flags, sequences: int) -> float:
+    return flops_per_token(flags.size(), flags.context_length) * flags.context_length * sequences
+
+
+def _measure(flags: Flags, runtime: Runtime) -> float:
+    layers = flags.size().n_layers
+    depths = [layers] if layers <= FIT_DEPTH else [1, FIT_DEPTH]
+    best = best_times(flags, runtime, depths) if flags.processes == 1 else _in_processes(flags, runtime, depths)
+    per_layer = (max(best) - best[0]) / (FIT_DEPTH - 1)  # not negative, even if noise made the deeper model faster
+    return best[0] + (layers - depths[0]) * per_layer
+
+
+def best_times(flags: Flags, runtime: Runtime, depths: Sequence[int]) -> list[float]:
+    """The seconds of the fastest trial step of a model of each depth."""
+    trials = [_trial_step(flags, runtime, depth) for depth in depths]
+    rounds = [[trial() for trial in trials] for _ in range(1 + TRIAL_STEPS)]  # alternating; the first round is warm-up
+    return [min(times[1:]) for times in zip(*rounds, strict=True)]
+
+
+def _in_processes(flags: Flags, runtime: Runtime, depths: Sequence[int]) -> list[float]:
+    """`best_times` of the first of several processes."""
+    context = torch.multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(flags.processes)}
+    torch.multiprocessing.spawn(_process, (flags, runtime, depths, environment, sender), flags.processes)
+    times: list[float] = receiver.recv()
+    return times
+
+
+def _process(rank: int, flags: Flags, runtime: Runtime, depths: Sequence[int], environment: Any, sender: Any) -> None:
+    """One of the processes, with the settings that torchrun gives to its own."""
+    ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": environment["WORLD_SIZE"]}
+    os.environ.update(environment, **ranks)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    keep_freed_memory()
+    device = torch.device(runtime.device.type, rank) if runtime.device.type == "cuda" else runtime.device
+    times = best_times(flags, replace(runtime, device=device, processes=join(device)), depths)
+    if rank == 0:
+        sender.send(times)
+    torch.distributed.destroy_process_group()
+
+
+def _trial_step(flags: Flags, runtime: Runtime, layers: int) -> Callable[[], float]:
+    """A function that takes one training step, with all its micro-batches, and returns its seconds."""
+    model = initial_model(flags.size(n_layers=layers), 0, runtime)
+    batch, loss = _batch(flags, flags.batch_size // flags.processes)
+    if runtime.model_device:
+        model.to(runtime.model_device)
+    shared = share_model(model, loss, runtime, seed=0)
+    optimizer = make_optimizer(flags.optimizer, model, max_lr=1e-6, weight_decay=0.1)
+    scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
+
+    def step() -> float:
+        start = time.perf_counter()
+        accumulate(model, shared.loss, [batch] * flags.grad_accum, runtime, scaler, shared.exchange)
+        update(model, optimizer, scaler, grad_clip=1.0)
+        runtime.synchronise()
+        return time.perf_counter() - start
+
+    return step
+
+
+def _batch(flags: Flags, sequences: int) -> tuple[Batch, LossFunction]:
+    """A micro-batch of random tokens for one process, and the loss of the stage."""
+    vocabulary, length = flags.size().vocab_size, flags.context_length
+    ids = torch.randint(vocabulary, (sequences, length + 1))
+    if flags.stage != "dpo":
+        return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous()), language_model_loss
+    mask = [position > length // 2 for position in range(length + 1)]
+    pairs = [(key, ((row, mask), (row, mask))) for key, row in enumerate(ids.tolist())]
+    return pack_pairs(pairs), _preference_loss
+
+
+def _preference_loss(model: Any, batch: Any) -> Any:
+    return preference_loss(model, batch, reference=_ZeroReference(), beta=0.1)  # type: ignore[arg-type]
+
+
+class _ZeroReference:
+    """A reference whose log-probabilities are 0. In a real run, they come from a file."""
+
+    def logprobs(self, batch: Any) -> torch.Tensor:
+        return torch.zeros(2 * batch.count, device=batch.inputs.device)
