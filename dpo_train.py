@@ -18,7 +18,6 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from src.chat.session import sample_answers
 from src.checkpoint import CHECKPOINTS, LoadedModel, load_base, load_model
 from src.cli import flag, parse
 from src.data.batching import ExampleDataset, Pair, StepLoader, content_hash, epoch_loader, in_batches, pack_pairs
@@ -37,6 +36,7 @@ from src.training.processes import choose_strategy, share_frozen
 from src.training.recipes import apply_recipe, size_name
 from src.training.reference import REFERENCE, Reference
 from src.training.run import NO_VALIDATION, run_stage
+from src.training.samples import sample_answers
 from src.training.stage import Stage
 
 # The defaults of the flags, for GPT-2's sizes. micro and tiny have recipes (src/training/recipes.py).

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from src.chat.session import sample_answers
 from src.checkpoint import CHECKPOINTS, LoadedModel, load_base
 from src.checkpoint.examples import record_examples
 from src.cli import flag, parse
@@ -33,6 +32,7 @@ from src.training.preview import preview
 from src.training.processes import choose_strategy
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
+from src.training.samples import sample_answers
 from src.training.stage import Stage
 
 # The defaults of the flags, for GPT-2's sizes. micro and tiny have recipes (src/training/recipes.py).

@@ -26,6 +26,7 @@ from src.chat.terminal import chat_loop, read_lines
 from src.cli import flag
 from src.common.messages import naming_file
 from src.common.terminal import is_interactive, is_terminal
+from src.memory.facts import RememberMode
 from src.program import DONE, INTERRUPTED, exits_at_once
 from src.sk_integration.sk_import import import_semantic_kernel
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 # The defaults of this script's own flags. Those shared with chat.py are in src/chat/flags.py.
 SESSION = "default"
 MEMORY_DIR = Path("logs/sessions")
+REMEMBER: RememberMode = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,9 @@ class Flags(ChatFlags):
     )
     session: str = flag(SESSION, "the conversation to resume or start")
     memory_dir: Path = flag(MEMORY_DIR, "folder of the sessions and of the long-term memory")
+    remember: RememberMode = flag(
+        REMEMBER, "what you say about yourself: auto keeps it, ask suggests to keep it, off keeps nothing"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,32 +77,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def open_assistant(flags: Flags, model: LoadedChatModel, screen: Screen, *, save: bool) -> "Assistant":
     """Start the assistant in the session that the flags select. save: see Assistant. Raises ValueError or OSError."""
-    from src.sk_integration.memory_manager import LongTermMemory, SessionStore
+    from src.sk_integration.memory_manager import (
+        FactKeeper,
+        LongTermMemory,
+        OpenSession,
+        SessionStore,
+        why_not_writable,
+    )
     from src.sk_integration.orchestrator import Assistant
     from src.sk_integration.service import GPT2ChatCompletion
 
+    problem = why_not_writable(flags.memory_dir)
+    if problem and save:
+        screen.notify(f"Nothing will be saved: {problem}")
     with naming_file(model.checkpoint.path):
         service = GPT2ChatCompletion(model.generator, template=model.template, notify=screen.notify)
+    store, can_write = SessionStore(flags.memory_dir, screen.notify), not problem
+    memory = LongTermMemory(flags.memory_dir / "memory.sqlite3", screen.notify, can_write=can_write)
     return Assistant(
         service,
-        store=SessionStore(flags.memory_dir, screen.notify),
-        memory=LongTermMemory(flags.memory_dir / "memory.sqlite3", screen.notify),
-        session=flags.session,
+        session=OpenSession(store, flags.session, save=save, can_write=can_write, notify=screen.notify),
+        facts=FactKeeper(memory, flags.remember, screen.notify, can_keep=save and can_write),
         settings=flags.settings(),
         notify=screen.notify,
-        save=save,
+        facts_in_prompt=model.checkpoint.trained_with("facts"),
     )
 
 
 def chat(assistant: "Assistant", model: LoadedChatModel, screen: Screen) -> None:
     from src.sk_integration.commands import assistant_commands, session_line
 
-    commands = common_commands(assistant)
-    commands |= assistant_commands(assistant, model.describe())
-    screen.notify(session_line(assistant.conversation))
     history = None
-    if screen.interactive or is_terminal(sys.stdin):
+    if assistant.session.is_saved and (screen.interactive or is_terminal(sys.stdin)):
         from src.memory.typed_history import TypedHistory
 
         history = TypedHistory(assistant.store.folder / "typed_lines", screen.notify)
+    commands = common_commands(assistant)
+    commands |= assistant_commands(assistant, model.describe(), history)
+    screen.notify(session_line(assistant.conversation))
     chat_loop(assistant, screen, commands, read_lines(screen, commands, history))

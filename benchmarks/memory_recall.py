@@ -22,11 +22,12 @@ import torch.nn.functional as F
 
 from src.checkpoint import MODEL_HELP, LoadedModel, load_base
 from src.cli import flag, parse
-from src.memory.facts import STOP_WORDS, extract_facts, words_of
+from src.memory.facts import extract_facts
 from src.memory.long_term import LongTermMemory
+from src.memory.words import STOP_WORDS, words_of
 from src.program import DONE, run_script
 
-FACTS = "memory_facts.json"
+FACTS, HELD_OUT = "memory_facts.json", "memory_held_out.json"
 TOP = 3  # the chat adds up to this many facts to a prompt
 
 Hits = list[tuple[int, float]]  # (index of the fact, score), best first
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_row(method, development, held_out)
         memory.close()
         print_single_fact_memory(Path(folder), development, held_out)
+        print_held_out(Path(folder) / "held_out.sqlite3")
     return DONE
 
 
@@ -96,7 +98,7 @@ def search_methods(facts: Sequence[str], memory: LongTermMemory, model: str) -> 
 def chat_memory(facts: Sequence[str], memory: LongTermMemory) -> Callable[[str], Hits]:
     index_of = {}
     for n, fact in enumerate(facts):
-        saved = memory.remember(f"Remember that {fact}", "benchmark")
+        saved = memory.store(fact, "benchmark")
         assert saved is not None
         index_of[saved.id] = n
     return lambda question: [(index_of[hit.fact.id], hit.score) for hit in memory.recall(question, top=5)]
@@ -109,13 +111,39 @@ def print_single_fact_memory(folder: Path, *groups: dict[str, Any]) -> None:
         right = false = 0
         for n, pair in enumerate(group["facts"]):
             memory = LongTermMemory(folder / f"single_{n}.sqlite3", print)
-            memory.remember(f"Remember that {extract_facts(pair['fact'])}", "benchmark")
+            memory.store(extract_facts(pair["fact"]), "benchmark")
             right += bool(memory.recall(pair["question"]))
             false += sum(bool(memory.recall(question)) for question in group["unrelated"])
             memory.close()
             memory.path.unlink()
         counts.append(f"{right} recalled, {false} false of {len(group['facts']) * len(group['unrelated'])}")
     print(f"\nthe chat's long-term memory, holding one fact at a time: {'; '.join(counts)}")
+
+
+def print_held_out(path: Path) -> None:
+    """Print what is kept, and what a memory with a single fact recalls, of sentences that tuned no rule."""
+    held_out = json.loads(Path(__file__).with_name(HELD_OUT).read_text(encoding="utf-8"))
+    memory = LongTermMemory(path, print)
+
+    def recalls(pair: dict[str, str]) -> bool:
+        fact = memory.store(pair["fact"], "benchmark")
+        assert fact is not None
+        found = bool(memory.recall(pair["question"]))
+        memory.forget(fact.id)
+        return found
+
+    print(f"\n{HELD_OUT}:")
+    for name, wanted, is_hit in (
+        ("keep", True, lambda text: bool(extract_facts(text))),
+        ("leave", False, lambda text: bool(extract_facts(text))),
+        ("recalls", True, recalls),
+        ("recalls_not", False, recalls),
+    ):
+        wrong = [case for case in held_out[name] if is_hit(case) != wanted]
+        print(f"{name:<12} {len(held_out[name]) - len(wrong)} of {len(held_out[name])} right")
+        for case in wrong:
+            print(f"    wrong: {case}")
+    memory.close()
 
 
 def plain_bm25(facts: Sequence[str]) -> Callable[[str], Hits]:

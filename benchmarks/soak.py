@@ -24,7 +24,9 @@ from benchmarks.harness import require
 from src.chat.session import ChatSession, ChatSettings
 from src.cli import flag, parse
 from src.data.prompts import TEMPLATE
+from src.memory.keeping import FactKeeper
 from src.memory.long_term import LongTermMemory
+from src.memory.open_session import OpenSession
 from src.memory.sessions import SessionStore
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
@@ -149,11 +151,11 @@ def assist(generator: TextGenerator, settings: ChatSettings, turns: int, folder:
     def ignore(_: str) -> None:
         pass
 
+    store, memory = SessionStore(folder, ignore), LongTermMemory(folder / "memory.sqlite3", ignore)
     assistant = Assistant(
         GPT2ChatCompletion(generator, template=TEMPLATE, notify=ignore),
-        store=SessionStore(folder, ignore),
-        memory=LongTermMemory(folder / "memory.sqlite3", ignore),
-        session="soak",
+        session=OpenSession(store, "soak", save=True, can_write=True, notify=ignore),
+        facts=FactKeeper(memory, "auto", ignore, can_keep=True),
         settings=settings,
         notify=ignore,
     )

@@ -5,7 +5,8 @@ from typing import Any
 
 from src.chat.session import ChatSettings
 from src.data.prompts import TEMPLATE
-from src.sk_integration.memory_manager import LongTermMemory, SessionStore
+from src.memory.facts import RememberMode
+from src.sk_integration.memory_manager import FactKeeper, LongTermMemory, OpenSession, SessionStore
 from src.sk_integration.orchestrator import Assistant
 from src.sk_integration.service import GPT2ChatCompletion
 from tests.fakes import CHAT_SETTINGS, ScriptedGenerator
@@ -27,16 +28,19 @@ def scripted_assistant(
     template: str | None = TEMPLATE,
     settings: ChatSettings = CHAT_SETTINGS,
     save: bool = True,
+    facts_in_prompt: bool = True,
+    remember: RememberMode = "auto",
 ) -> tuple[Assistant, ScriptedGenerator, list[str]]:
     """(assistant, its generator, the notes that it showed the user)"""
     service, generator, notes = scripted_service(*answers, context_length=context_length, template=template)
+    store = SessionStore(folder, notes.append)
+    memory = LongTermMemory(folder / "memory.sqlite3", notes.append)
     assistant = Assistant(
         service,
-        store=SessionStore(folder, notes.append),
-        memory=LongTermMemory(folder / "memory.sqlite3", notes.append),
-        session=session,
+        session=OpenSession(store, session, save=save, can_write=True, notify=notes.append),
+        facts=FactKeeper(memory, remember, notes.append, can_keep=save),
         settings=settings,
         notify=notes.append,
-        save=save,
+        facts_in_prompt=facts_in_prompt,
     )
     return assistant, generator, notes

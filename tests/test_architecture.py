@@ -53,7 +53,7 @@ LIBRARY = {
         "src.cli",
         "src.program",
     },
-    "src.sk_integration": {"src.chat", "src.memory", "src.model.generate", "src.tokenizer"},
+    "src.sk_integration": {"src.chat", "src.memory", "src.data.prompts", "src.model.generate", "src.tokenizer"},
     "src.intuition": {
         "src.model",
         "src.tokenizer",

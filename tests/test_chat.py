@@ -99,7 +99,7 @@ def test_a_piped_session_prints_a_transcript(converse):
         "max_tokens must be a whole number of at least 1, got 0",
         "max_tokens is 50",
         f"Assistant: {ANSWER}",
-        "conversation cleared",
+        "The conversation is cleared. /undo brings it back.",
     ]
     assert "note: the answer was cut off after 3 tokens; /tokens sets a higher limit\n" in err
 

@@ -47,8 +47,8 @@ def converse(checkpoints, tmp_path, monkeypatch, capsys):
 def test_piped_lines_are_answered_and_the_session_resumes(converse, tmp_path):
     code, out, err = converse("\ufeffFrance?\r\n\n   \nAgain?")
     assert (code, out) == (0, f"Assistant: {ANSWER}\n" * 2)
-    assert "note: session default: empty\n" in err
-    assert "note: session default: 2 turns; /reset starts over\n" in converse("/quit\n")[2]
+    assert "note: Session default: empty.\n" in err
+    assert "note: Session default: 2 turns.\n" in converse("/quit\n")[2]
     assert (tmp_path / "logs/sessions/default.json").is_file()
 
 
@@ -74,19 +74,38 @@ def test_piped_lines_are_answered_and_the_session_resumes(converse, tmp_path):
             "temperature         0.7\ntop_k               40\ntop_p               0.9\n(.*\n)*max_tokens          150",
         ),
         ("/info", "model       "),
-        ("/sessions", "no sessions are saved in .* yet"),
-        ("/save", "session default is saved after every answer; /save NAME makes a copy"),
+        ("/sessions", "No sessions are saved in .* yet"),
+        ("/save", "Session default is saved after every answer. /save NAME makes a copy."),
         ("/save a/b", "session 'a/b': a name has 1 to 64 letters"),
-        ("France?\n/save old", "Assistant: .*\nsaved a copy as session old; you are still in session default\n"),
-        ("/load work\nFrance?\n/load default", "session work: empty\nAssistant: .*\nsession default: empty"),
+        ("France?\n/save old", "Assistant: .*\nA copy is saved as session old. You are still in session default.\n"),
+        ("/load work\nFrance?\n/load default", "Session work: empty.\nAssistant: .*\nSession default: empty."),
         ("/load ../x", "session '../x': a name has"),
         ("/forget", "/forget N deletes fact N, /forget all deletes every fact"),
-        ("/forget 7", "there are no saved facts to forget; /reset clears this conversation"),
+        ("/forget 7", "There are no saved facts."),
         ("My cat is called Miso.\n/forget 7", "Assistant: .*\nthere is no fact 7; the numbers are: 1"),
         ("/forget \u00b2", "/forget N deletes"),
-        ("My cat is called Miso.\n/forget 1", "Assistant: .*\nforgot: My cat is called Miso."),
-        ("/forgt", "/forgt: unknown command; did you mean /forget?"),
-        ("France?\n/reset\n/memory", "Assistant: .*\nconversation cleared\nsession default: empty"),
+        (
+            "My cat is called Miso.\n/forget 1",
+            "Assistant: .*\nForgot: My cat is called Miso.\nThe words are still in these saved conversations: default.",
+        ),
+        ("/forgt", "/forgt: unknown command; /help lists the commands"),
+        (
+            "France?\n/reset\n/memory\n/undo\n/memory",
+            "Assistant: .*\nThe conversation is cleared. A copy is kept as session (default-[0-9]+-[0-9]+): /load .*\n"
+            "Session default: empty.\n(.*\n)*The conversation is back.\nSession default: 1 turn.",
+        ),
+        ("France?\n/undo\n/redo\n/redo", "Assistant: .*\nTook back: 'France.'.*\nBrought back: 'France.'.\nthere is"),
+        ("/undo", "there is nothing to take back yet"),
+        ("France?\n/retry\n/memory", f"Assistant: {ANSWER}\nAssistant: {ANSWER}\nSession default: 1 turn."),
+        ("/retry", "there is no message to answer again yet; ask something first"),
+        (
+            "/new work\nFrance?\n/save",
+            "This is the new session work. /load default opens .*\nAssistant: .*\nSession work",
+        ),
+        ("/rename work\n/memory", "Session default is now called work.\nSession work: empty."),
+        ("/delete default", "session default is open; /new starts another one, and then it can be deleted"),
+        ("/remember the rent is 940 euros\n/remember", "Remembered: the rent is 940 euros\n/remember TEXT keeps a"),
+        ("/settings remember ask\n/settings x", "remember is ask\n/settings shows the settings; /settings remember"),
         ("//quit", f"Assistant: {ANSWER}"),
     ],
 )
@@ -99,8 +118,8 @@ def test_commands_reply(converse, lines, reply):
 def test_help_lists_every_command(converse):
     listed = converse("/help\n")[1]
     for name in (
-        "/quit /exit /reset /temp /topk /topp /tokens /info /settings /memory /refine /multi /help /save /load "
-        "/sessions /forget"
+        "/quit /exit /reset /new /undo /redo /retry /remember /rename /delete /temp /topk /topp /tokens /info "
+        "/settings /memory /refine /multi /help /save /load /sessions /forget"
     ).split():
         assert re.search(rf"^{name} ", listed, re.MULTILINE), name
 
@@ -122,15 +141,13 @@ def test_an_int8_model_answers_the_same_and_is_labelled(converse):
 def test_memory_shows_conversation_tokens_and_facts(converse):
     lines = "My cat is called Miso.\n" + "How are you today, and what is new?\n" * 3
     out = converse(f"{lines}/memory\n/forget all\n/forget all yes\n/memory\n", "--max-tokens", "20")[1]
-    assert "session default: 4 turns;" in out
-    assert re.search(r"^prompt tokens: \d+ of 44 used; \d+ left for your next message", out, re.MULTILINE)
-    assert re.search(r"^dropped: the oldest [23] turns \(out of context\)$", out, re.MULTILINE)
-    assert "dropped turns were about: My cat is called Miso.; How are you today, and what is new?" in out
-    assert re.search(
-        r"^long-term memory: 1 fact; .*\n  1  My cat is called Miso\.  \(default, \d{4}-", out, re.MULTILINE
-    )
-    assert "this permanently deletes 1 fact; to confirm, type /forget all yes" in out
-    assert "deleted 1 fact; long-term memory is empty" in out and "long-term memory: empty" in out
+    assert "Session default: 4 turns." in out
+    assert re.search(r"^Context: \d+ of 44 prompt tokens used; \d+ left for your next message", out, re.MULTILINE)
+    assert re.search(r"^The oldest [23] turns no longer fit the context\.$", out, re.MULTILINE)
+    assert "They were about: My cat is called Miso.; How are you today, and what is new?" in out
+    assert re.search(r"^Long-term memory: 1 fact\n  1  My cat is called Miso\.  \(default, \d{4}-", out, re.MULTILINE)
+    assert "This deletes 1 fact permanently. To confirm, type /forget all yes" in out
+    assert "Deleted 1 fact. Long-term memory is empty." in out and "Long-term memory is empty. /remember" in out
 
 
 def test_prompt_prints_only_the_answer_on_stdout(checkpoints, tmp_path):
@@ -138,7 +155,7 @@ def test_prompt_prints_only_the_answer_on_stdout(checkpoints, tmp_path):
     command = [sys.executable, "-X", "importtime", script, "--model", model, "--prompt", "My cat is called Miso."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (0, ANSWER + "\n")
-    assert "note: remembered fact 1: My cat is called Miso.\n" in done.stderr
+    assert "Remembered" not in done.stderr
     assert "semantic_kernel" in done.stderr  # stderr lists the imports
     assert "prompt_toolkit" not in done.stderr
     assert list((tmp_path / "logs/sessions").glob("*.json")) == []
@@ -147,7 +164,7 @@ def test_prompt_prints_only_the_answer_on_stdout(checkpoints, tmp_path):
 def test_prompt_with_session_resumes_it(converse):
     for turns in (1, 2):
         assert converse("", "--session", "work", "--prompt", "/quit")[:2] == (0, ANSWER + "\n")
-        assert f"session work: {turns} turn" in converse("", "--session", "work")[2]
+        assert f"Session work: {turns} turn" in converse("", "--session", "work")[2]
 
 
 def test_a_raw_model_continues_the_prompt(converse):
@@ -161,7 +178,7 @@ def test_a_failed_answer_is_a_note_and_the_chat_continues(converse, monkeypatch,
     monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once"], error))
     code, out, err = converse("Tell\nFrance?\n/memory\n")
     assert code == 0
-    assert out.startswith(f"Assistant: Once\nAssistant: {ANSWER}\nsession default: 2 turns;")
+    assert out.startswith(f"Assistant: Once\nAssistant: {ANSWER}\nSession default: 2 turns.")
     assert "note: the answer failed: " in err and "Traceback" not in err
 
 

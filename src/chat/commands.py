@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Any, Protocol, get_type_hints
 
 from src.chat.flags import ChatSettings
+from src.chat.screen import ASSISTANT
 from src.common.messages import one_line
 
 # What users of other programs type to leave or to get help, without a slash: never a message to the model.
@@ -17,8 +18,7 @@ LONE_WORDS = {
 _ELSEWHERE = {
     "/bye": "/quit leaves the chat",
     "/?": "/help lists the commands",
-    "/clear": "/reset clears the conversation",
-    "/new": "/reset clears the conversation",
+    "/clear": "/new starts another conversation",
 }
 
 LabelledAnswers = Iterable[tuple[str, Generator[str, None, None]]]  # (label, streamed answer) pairs
@@ -46,21 +46,30 @@ class ChatBackend(Protocol):
 
     def reply(self, text: str) -> Generator[str, None, None]: ...
 
-    def reset(self) -> None: ...
+    def retry(self) -> Generator[str, None, None]: ...
+
+    # Each returns what to tell the user.
+    def undo(self) -> str: ...
+
+    def redo(self) -> str: ...
+
+    def start_new(self, name: str) -> str: ...
+
+    def reset(self) -> str: ...
 
 
 def common_commands(backend: ChatBackend) -> dict[str, Command]:
     """The commands by name. /help also lists those that are added to the returned dict."""
 
-    def reset(_: str) -> str:
-        backend.reset()
-        return "conversation cleared"
-
     commands = {
         "/help": Command("show this list", lambda _: _help(commands)),
         "/quit": Command("leave the chat, like Ctrl-D", lambda _: None),
         "/exit": Command("same as /quit", lambda _: None),
-        "/reset": Command("clear the conversation, keep the settings", reset, deletes=True),
+        "/retry": Command("answer the last message again", lambda _: [(ASSISTANT, backend.retry())]),
+        "/undo": Command("take back the last turn, or the last /retry or /reset", lambda _: backend.undo()),
+        "/redo": Command("bring back what /undo took back", lambda _: backend.redo()),
+        "/new": Command("start another conversation", backend.start_new),
+        "/reset": Command("clear the conversation, keep the settings", lambda _: backend.reset(), deletes=True),
     }
     hints = get_type_hints(ChatSettings)
     for setting in fields(ChatSettings):

@@ -4,13 +4,14 @@ A message is the text of one side; a turn is a user message and its answer. Noth
 any front end can use this module.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
 from itertools import takewhile
 from typing import Literal
 
 from src.chat.flags import ChatSettings
+from src.chat.messages import EncodedMessage, Usage, cut_off_note, join_ids, stripped, token_count
 from src.common.messages import without_surrogates
+from src.common.turns import TurnChanges, redo_reply, undo_reply
 from src.data.prompts import TEMPLATE, Message, Role, render_conversation, with_input
 from src.model.generate import PrefixCache, TextGenerator
 
@@ -19,27 +20,6 @@ RAW_MODEL_NOTE = (
     "this is a raw language model: it continues your text instead of answering it; "
     "python instruction_tune.py makes a model that answers"
 )
-
-
-@dataclass(frozen=True)
-class EncodedMessage:
-    """A message with its token ids, including the headings of the template."""
-
-    role: Role
-    text: str
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Tokens used by the conversation so far, and the token budget of the next prompt, new message included."""
-
-    used: int
-    budget: int
-
-    @property
-    def left(self) -> int:
-        return max(0, self.budget - self.used)
 
 
 class ChatSession:
@@ -85,6 +65,7 @@ class ChatSession:
         self.finish_reason: Literal["stop", "length", "interrupted"] | None = None
         self.prompt_tokens = self.answer_tokens = self.dropped_messages = 0
         self._messages: list[EncodedMessage] = []
+        self._changes = TurnChanges(self._messages)
         self._system = [self._encode("system", without_surrogates(system).strip())] if system else []
         self._check_context_length()
         if self.is_raw:
@@ -99,12 +80,41 @@ class ChatSession:
     def usage(self) -> Usage:
         context = self.generator.model.config.context_length
         answer = min(self.settings.max_tokens, context // 2)  # room for the answer; a longer one shifts the window
-        return Usage(_token_count(self._system) + _token_count(self._messages), context - answer)
+        return Usage(token_count(self._system) + token_count(self._messages), context - answer)
 
-    def reset(self) -> None:
-        """Clear the conversation, except for the system message."""
+    def reset(self) -> str:
+        """Clear the conversation, except for the system message. Returns what to tell the user."""
+        if not self._messages:
+            return "The conversation is empty."
+        self._changes.add(self._messages, ())
         self._messages.clear()
         self.finish_reason = None
+        return "The conversation is cleared. /undo brings it back."
+
+    def start_new(self, name: str) -> str:
+        """As `reset`, because no conversation is saved. Raises ValueError for a name."""
+        if name:
+            raise ValueError("only sk_chat.py saves conversations under a name; /new without a name starts over")
+        return self.reset()
+
+    def undo(self) -> str:
+        """Take back the last turn, or the last /retry. Returns what to tell the user; raises ValueError."""
+        removed, restored = self._changes.undo()
+        return undo_reply(*(turn[0].text if turn else "" for turn in (removed, restored)))
+
+    def redo(self) -> str:
+        """Bring back what `undo` took back. Returns what to tell the user; raises ValueError."""
+        _, restored = self._changes.redo()
+        return redo_reply(restored[0].text if restored else "")
+
+    def retry(self) -> Generator[str, None, None]:
+        """Streams another answer to the last message; it replaces the old one, unless it is stopped before it begins.
+
+        Raises ValueError, immediately, if there is no message.
+        """
+        if not self._messages:
+            raise ValueError("there is no message to answer again yet; ask something first")
+        return self._answer(self._messages[-2].text, replaced=self._messages[-2:])
 
     def add_turn(self, message: str, answer: str) -> None:
         """Append a user message and a given answer, without running the model."""
@@ -119,7 +129,7 @@ class ChatSession:
         if self.is_raw:
             return f"{input}\n\n{text}"
         ids = self.generator.encoding.encode_ordinary(without_surrogates(input))
-        room, keep = self.usage.budget - _token_count(self._system), len(ids)
+        room, keep = self.usage.budget - token_count(self._system), len(ids)
         while keep > 0:
             message = with_input(text, self.generator.encoding.decode(ids[:keep]).rstrip("\N{REPLACEMENT CHARACTER}"))
             excess = len(self._encode_user_message(message).ids) - room
@@ -140,6 +150,17 @@ class ChatSession:
 
         Raises ValueError for an empty message, when the first piece is requested.
         """
+        return self._answer(text, should_stop, stop)
+
+    def _answer(
+        self,
+        text: str,
+        should_stop: Callable[[], bool] = lambda: False,
+        stop: Sequence[str] = (),
+        replaced: Sequence[EncodedMessage] = (),
+    ) -> Generator[str, None, None]:
+        """As `reply`. replaced: the last turn of the conversation, which the new turn replaces."""
+        del self._messages[len(self._messages) - len(replaced) :]
         prompt, message = self._build_prompt(self._encode_user_message(text))
         self.prompt_tokens, self.answer_tokens = len(prompt), 0
         settings = self.settings
@@ -155,37 +176,41 @@ class ChatSession:
         self.finish_reason = "interrupted"
         try:
             pieces = takewhile(lambda _: not should_stop(), stream)
-            for piece in pieces if self.is_raw else _strip(pieces):
+            for piece in pieces if self.is_raw else stripped(pieces):
                 answer.append(piece)
                 yield piece
             self.finish_reason = stream.finish_reason or "interrupted"
             self.answer_tokens = len(stream.ids)
         finally:
             if answer or self.finish_reason != "interrupted":
-                self._messages += [message, self._encode("assistant", "".join(answer))]
+                turn = [message, self._encode("assistant", "".join(answer))]
+                self._messages += turn
+                self._changes.add(replaced, turn)
+            else:
+                self._messages += replaced
         if self.finish_reason == "length" and self._note_cut_off:
-            self.notify(cut_off_note(settings))
+            self.notify(cut_off_note(settings.max_tokens))
 
     def _build_prompt(self, message: EncodedMessage) -> tuple[list[int], EncodedMessage]:
         """The prompt ids, and the (possibly truncated) message they contain. Drops old turns that do not fit."""
         budget = self.usage.budget
         if self.is_raw:
-            ids = _join_ids([*self._messages, message])
+            ids = join_ids([*self._messages, message])
             if len(ids) > budget:
                 self.notify(f"the first {len(ids) - budget} tokens of the text no longer fit {self._context_text}")
             return ids[-budget:], message
-        room = budget - _token_count(self._system)
+        room = budget - token_count(self._system)
         if len(message.ids) > room:
             message = self._truncate(message.text, room)
             start = repr(message.text[:20])
             self.notify(f"the message does not fit {self._context_text}: only its end is used, from {start}")
         self._drop_oldest_turns(room - len(message.ids))
-        return _join_ids([*self._system, *self._messages, message]), message
+        return join_ids([*self._system, *self._messages, message]), message
 
     def _drop_oldest_turns(self, room: int) -> None:
         """Drop turns, oldest first, until the others fit into `room` tokens."""
         dropped = 0
-        while _token_count(self._messages[dropped:]) > room:
+        while token_count(self._messages[dropped:]) > room:
             dropped += 2
         if dropped:
             del self._messages[:dropped]
@@ -209,7 +234,7 @@ class ChatSession:
     def _check_context_length(self) -> None:
         context = self.generator.model.config.context_length
         smallest_budget = context - context // 2  # the budget if max_tokens is large
-        needed = _token_count(self._system) + len(self._encode("user", "").ids) + 1  # one token of message
+        needed = token_count(self._system) + len(self._encode("user", "").ids) + 1  # one token of message
         if needed > smallest_budget:
             raise ValueError(
                 f"{self._context_text} is too small: it leaves room for {smallest_budget} tokens of prompt, but "
@@ -236,38 +261,3 @@ class ChatSession:
         else:
             ids, _ = render_conversation([Message(role, text)], encoding)
         return EncodedMessage(role, text, tuple(ids))
-
-
-def cut_off_note(settings: ChatSettings) -> str:
-    """What the user is told about an answer that reached max_tokens."""
-    return f"the answer was cut off after {settings.max_tokens} tokens; /tokens sets a higher limit"
-
-
-def sample_answers(generator: TextGenerator, prompts: Sequence[Sequence[Message]], max_tokens: int) -> str:
-    """The last question of each prompt and the model's greedy answer, to show during training."""
-    lines = []
-    for messages in prompts:
-        ids, _ = render_conversation(messages, generator.encoding)
-        question = messages[-1].text.splitlines()[0][:100]
-        lines.append(f"{question}\n  -> {generator.generate(ids, max_tokens, temperature=0)}")
-    return "\n".join(lines)
-
-
-def _strip(pieces: Iterable[str]) -> Iterator[str]:
-    """Strips a streamed text: white space is held back until a word follows it."""
-    held, started = "", False
-    for piece in pieces:
-        held += piece
-        text = held.rstrip() if started else held.strip()
-        if text:
-            yield text
-            started = True
-            held = held[len(held.rstrip()) :]
-
-
-def _join_ids(messages: Iterable[EncodedMessage]) -> list[int]:
-    return [id for message in messages for id in message.ids]
-
-
-def _token_count(messages: Iterable[EncodedMessage]) -> int:
-    return sum(len(message.ids) for message in messages)

@@ -2,7 +2,15 @@
 
 from src.checkpoint.digest import WEIGHT_SUFFIXES, file_sha256, weights_sha256
 from src.checkpoint.files import FORMAT, read_checkpoint, save_checkpoint
-from src.checkpoint.models import PROMPT_TEMPLATE, LoadedModel, check_weights, load_base, load_checkpoint, load_model
+from src.checkpoint.models import (
+    PROMPT_TEMPLATE,
+    TRAINED_WITH,
+    LoadedModel,
+    check_weights,
+    load_base,
+    load_checkpoint,
+    load_model,
+)
 from src.stages import (
     BEST,
     CHECKPOINTS,
@@ -24,6 +32,7 @@ __all__ = [
     "MODEL_HELP",
     "PROMPT_TEMPLATE",
     "STAGE_OUTPUTS",
+    "TRAINED_WITH",
     "WEIGHT_SUFFIXES",
     "LoadedModel",
     "as_argument",

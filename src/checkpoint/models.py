@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -24,6 +24,7 @@ from src.stages import LATEST, MODELS, find_model, producing_command, resolve
 from src.tokenizer import Encoding, describe, load_encoding, load_gpt2_encoding, read_folder_encoding
 
 PROMPT_TEMPLATE = "prompt_template"  # our key in a Hugging Face config.json for the name of the prompt template
+TRAINED_WITH = "trained_with"  # kinds of system message in the training data: {"facts": bool, "system": bool}
 # The entries of a model's metadata that its descendants record, too.
 _HISTORY = ("stage", "source", "step", "epoch", "first_loss", "best_loss", "val_loss", "train_loss", "data_sha256")
 _MAX_PADDING = 127  # ids beyond the tokenizer's: models are padded to a multiple of 64 or 128
@@ -149,6 +150,16 @@ class LoadedModel:
     encoding: Encoding
     path: Path
     reason: str
+
+    def trained_with(self, kind: Literal["facts", "system"]) -> bool:
+        """Whether its checkpoint records training with this kind of system message. Files of other programs do not."""
+        recorded = self.metadata.get(TRAINED_WITH)
+        return isinstance(recorded, dict) and recorded.get(kind) is True
+
+    @property
+    def training_record(self) -> dict[str, Any]:
+        """What the checkpoint of a later stage records as this one does: TRAINED_WITH, if this model has it."""
+        return {TRAINED_WITH: self.metadata[TRAINED_WITH]} if TRAINED_WITH in self.metadata else {}
 
     @property
     def parent(self) -> dict[str, Any]:

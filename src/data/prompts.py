@@ -15,6 +15,7 @@ _SYSTEM = "### System:\n{}\n\n"
 _INSTRUCTION = "### Instruction:\n{}\n\n"
 _INPUT = "### Input:\n{}\n\n"
 _RESPONSE = "### Response:\n"
+FACTS_HEADING = "Known facts: "
 
 Role = Literal["system", "user", "assistant"]
 
@@ -64,9 +65,14 @@ def with_input(instruction: str, input: str) -> str:
     return f"{instruction}\n\n{_fill(_INPUT, input)}".rstrip()
 
 
+def opening_text(system: str, facts: Sequence[str]) -> str:
+    """The text of a chat's system message: what the model is asked to be, then what is known about the user."""
+    return "\n\n".join(filter(None, (system, FACTS_HEADING + " ".join(facts) if facts else "")))
+
+
 def headings() -> list[str]:
     """The headings of the template: its text without any message."""
-    return [_fill(part, "") for part in (_SYSTEM, _INSTRUCTION, _INPUT)] + [_RESPONSE]
+    return [_fill(part, "") for part in (_SYSTEM, _INSTRUCTION, _INPUT)] + [_RESPONSE, FACTS_HEADING]
 
 
 def as_jinja() -> str:

@@ -1,80 +1,139 @@
-"""Extracts facts about the user from their messages, and splits text into words for the search.
+"""Finds what a message tells about its writer, for automatic keeping: only what they clearly meant to tell.
 
-It uses word lists and no grammar, and works for English only. benchmarks/memory_recall.py measures how well it works.
+Word lists and patterns, no grammar, English only. benchmarks/memory_recall.py measures how well they work.
 """
 
 import re
+from dataclasses import dataclass
+from typing import Literal
 
+from src.memory.secrets import looks_secret
+from src.memory.words import words_of
+
+RememberMode = Literal["ask", "auto", "off"]
 MAX_CHARACTERS = 1000  # a longer message is probably pasted text
 _MAX_WORDS = 50  # distinct words in a sentence
 
-# A question with one of these words asks about the user, not about the world.
-PERSONAL = {"i", "me", "my", "mine", "myself", "we", "us", "our", "ours", "ourselves"}
-
-# Words too common to search by. Includes the pieces of contractions such as "don't" and "we've".
-STOP_WORDS = {
-    "a", "about", "after", "again", "all", "also", "am", "an", "and", "any", "are", "aren", "as", "ask", "at", "be",
-    "been", "before", "being", "between", "but", "by", "can", "could", "d", "did", "didn", "do", "does", "doesn",
-    "doing", "don", "done", "down", "each", "every", "for", "from", "get", "give", "go", "going", "got", "had", "has",
-    "have", "having", "he", "her", "here", "hers", "him", "his", "how", "i", "if", "in", "into", "is", "isn", "it",
-    "its", "just", "know", "last", "ll", "m", "made", "make", "may", "me", "might", "mine", "must", "my", "myself",
-    "no", "nor", "not", "now", "next", "of", "off", "on", "or", "our", "ours", "ourselves", "out", "over", "please",
-    "re", "s", "said", "say", "shall", "she", "should", "so", "some", "such", "t", "tell", "than", "that", "the",
-    "their", "theirs", "them", "then", "there", "these", "they", "this", "those", "to", "too", "under", "up", "us",
-    "ve", "very", "was", "wasn", "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will",
-    "with", "would", "you", "your", "yours",
-}  # fmt: skip
-
-# A sentence that starts with one of these is a question or a request.
-_REQUEST_STARTS = {
-    "add", "answer", "are", "can", "change", "compare", "continue", "correct", "could", "create", "describe", "did",
-    "do", "does", "explain", "find", "fix", "forget", "generate", "give", "have", "help", "how", "improve", "is", "let",
-    "list", "make", "may", "please", "put", "read", "repeat", "rewrite", "say", "shall", "shorten", "should", "show",
-    "stop", "suggest", "summarise", "summarize", "talk", "tell", "translate", "try", "use", "was", "were", "what",
-    "when", "where", "which", "who", "whom", "whose", "why", "will", "would", "write",
-}  # fmt: skip
-
-# A sentence with one of these is about the conversation itself: who said, meant or understood something.
-_CONVERSATION_WORDS = {
-    "agree", "answer", "answers", "asked", "disagree", "follow", "guess", "hope", "mean", "meant", "mistake",
-    "ok", "okay", "question", "questions", "said", "sentence", "suppose", "thank", "thanks", "think", "thought",
-    "understand", "understood", "wonder", "you", "your", "yours",
-}  # fmt: skip
-
 _SENTENCE_END = re.compile(r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<=[.!?])\s+|\n+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_APOSTROPHE = re.compile("[\N{RIGHT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APOSTROPHE}]")
+
+# What is said in front of a statement: with these words it corrects an earlier one, with the others it does not.
+_CORRECTION = re.compile(r"(?:oh\b,?\s*)?(?:actually|correction|no|sorry|wait|not any ?more)\b[\s,:;-]+", re.IGNORECASE)
+_LEAD_IN = re.compile(r"(?:and|also|but|by the way|btw|fyi|hi|hello|hey|oh|so|well|you know)\b[\s,:;-]+", re.IGNORECASE)
+_NOW = re.compile(r"\b(?:now|no longer|these days)\b", re.IGNORECASE)
+
+_PLEASE = r"(?:please\s+|can you\s+|could you\s+)?"
 _REMEMBER_THAT = re.compile(
-    r"(?:please\s+)?(?:remember|note|don['\N{RIGHT SINGLE QUOTATION MARK}]t forget)\b[\s,:]*(?:that\b\s*)?",
+    rf"{_PLEASE}(?:remember|note|do not forget|don't forget|keep in mind|bear in mind)\b"
+    r"(?:\s*[,:]\s*|\s+)(?:that\b\s*)?(?=\S)",
     re.IGNORECASE,
 )
-_WORD = re.compile(r"[^\W_]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_REMEMBER_TO = re.compile(rf"{_PLEASE}(?:remember|do not forget|don't forget)\s+to\s+\w+", re.IGNORECASE)
+_ONLY_POINTS = {"it", "me", "that", "them", "this", "these", "those", "what", "i", "you", "said", "all", "for", "the"}
+
+# A sentence with one of these is about the conversation, or a request, or is not meant as it stands.
+_NOT_TOLD = re.compile(
+    r"\b(?:you|your|yours|answers?|bet|doubt|guess|hope|if|imagine|joking|kidding|know|let's|mean|meant|pretend"
+    r"|questions?|said|say|suppose|thanks?|think|thought|understand|wish|wonder(?:ing)?|would|'d)\b",
+    re.IGNORECASE,
+)
+_I = r"i(?:\s+(?:also|always|mostly|never|often|only|really|still|usually|currently|just))?\s+"
+_WE = r"(?:we|my \w+ and i)(?:\s+(?:also|always|never|often|still|both|all))?\s+"
+_COUNT = r"(?:an?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\d+|no|some|several|many|my|our|the)"
+_NO_POINTER = r"(?!(?:it|that|this|these|those|them|him|her|so|not|one|ones|both|none|all)\b)"
+_LASTING = (  # what people do for long, or did once and tell
+    "adopted|bake|bought|broke|build|built|collect|cook|cycle|drank|drink|drive|eat|enjoy|fly|grew|grow|hate|hike"
+    "|keep|left|like|live|lived|lost|love|married|met|moved|named|own|paint|play|prefer|quit|rent|ride|run|sell|sing"
+    "|sleep|smoke|speak|spend|stopped|studied|study|swim|take|taught|teach|train|use|volunteer|walk|wear|work|worked"
+)
+_STATES = (
+    r"(?:allergic|colou?r-?blind|deaf|diabetic|divorced|engaged|\w+ intolerant|left-handed|married|pregnant|retired"
+    r"|right-handed|single|vegan|vegetarian|widowed|\w+ (?:years old|metres tall|cm tall))\b"
+    r"|(?:an?|afraid|born|called|from|named|scared|the|living|learning|moving|saving|studying|teaching|training|working"
+    r"|writing)\s+\w"
+)
+_NO_STATE = r"(?!an? (?:bit|little|king|queen)\b)(?!the (?:same|one|best)\b)"
+_NOT_POSSESSED = (
+    "answer|apolog(?:y|ies)|bad|computer crash|fault|god|goodness|guess|idea|mistake|opinion|pleasure|point|problem"
+    "|question|suggestion|turn|word"
+)
+_TOLD = (  # how a sentence begins that tells something
+    rf"(?:my|our)\s+(?!(?:{_NOT_POSSESSED})\b)[\w'-]+\s+\S+\s*\S+",
+    rf"(?:i'm|i am|{_I}am|{_WE}are|we're)\s+(?:not\s+)?{_NO_STATE}(?:{_STATES})",
+    rf"(?:i was|we were|{_I}was)\s+(?:born|raised|married)\b",
+    r"(?:i have|i've)\s+been\s+(?:an?|in|living|married|single|vegan|vegetarian|working|learning|playing)\b",
+    rf"(?:{_I}|{_WE})(?:have|own|got|'ve got)\s+{_COUNT}\s+(?!(?:questions?|ideas?|problems?|request|feeling|look"
+    r"|clue|doubts?|minute|moment|another|other|more)\b)\w+",
+    rf"(?:{_I}|{_WE})(?:{_LASTING})\s+{_NO_POINTER}[\w'-]+",
+    rf"{_I}go\s+\w+ing\b|(?:{_I}|{_WE})go\s+to\s+(?:the|a|my|our)\s+\w+\s+(?:every|on|in|at)\b",
+    r"i\s+(?:can't|cannot|don't|do not|never)\s+(?:stand|drink|drive|eat|hear|like|smoke|swim|wear|own|speak|ride)\b",
+    rf"{_WE}(?:got married|are moving|live|moved)\b.*\w",
+)
 
 
-def words_of(text: str) -> list[str]:
-    """The distinct words of a text in lower case, in order of first appearance; digits count as letters."""
-    return list(dict.fromkeys(_WORD.findall(text.lower())))
+@dataclass(frozen=True)
+class Statement:
+    """What a message tells about its writer, or asks to remember.
+
+    requested: the message asks to remember it. corrects: it replaces what was told before. is_secret: never keep it.
+    """
+
+    text: str
+    requested: bool = False
+    corrects: bool = False
+    is_secret: bool = False
 
 
-def extract_facts(text: str) -> str:
-    """The sentences of a message that state something about the user; "" if there are none.
+def find_statement(message: str) -> Statement | None:
+    """What a message tells about its writer, as one statement; None if it tells nothing.
 
     "Hi! Remember that the rent is 940 euros. Is that much?" gives "The rent is 940 euros."
     """
-    if len(text) > MAX_CHARACTERS:
-        return ""
-    sentences = (" ".join(_CONTROL.sub(" ", sentence).split()) for sentence in _SENTENCE_END.split(text))
-    return " ".join(filter(None, map(_fact, sentences)))
+    if len(message) > MAX_CHARACTERS:
+        return None
+    sentences = (" ".join(_CONTROL.sub(" ", sentence).split()) for sentence in _SENTENCE_END.split(message))
+    found = [statement for sentence in sentences if (statement := _statement(sentence))]
+    safe = [statement for statement in found if not statement.is_secret]
+    if not found or not safe:
+        return found[0] if found else None
+    return Statement(
+        " ".join(statement.text for statement in safe),
+        any(statement.requested for statement in safe),
+        any(statement.corrects for statement in safe),
+    )
 
 
-def _fact(sentence: str) -> str:
-    """The sentence, without "remember that"; "" if it states no fact about the user."""
-    words = words_of(sentence)
-    if sentence.endswith("?") or not 2 <= len(words) <= _MAX_WORDS:
-        return ""
-    remember_that = _REMEMBER_THAT.match(sentence)
-    if remember_that:
-        fact = sentence[remember_that.end() :]
-        return fact[:1].upper() + fact[1:] if len(words_of(fact)) > 1 else ""
-    is_request = words[0] in _REQUEST_STARTS
-    about_conversation = not _CONVERSATION_WORDS.isdisjoint(words)
-    return "" if is_request or about_conversation or PERSONAL.isdisjoint(words) else sentence
+def extract_facts(message: str) -> str:
+    """The text that automatic keeping saves from a message; "" for nothing."""
+    statement = find_statement(message)
+    return statement.text if statement and not statement.is_secret else ""
+
+
+def _statement(sentence: str) -> Statement | None:
+    if sentence.endswith("?") or not 2 <= len(words_of(sentence)) <= _MAX_WORDS:
+        return None
+    plain, corrects = _APOSTROPHE.sub("'", sentence), False
+    while lead := _CORRECTION.match(plain) or _LEAD_IN.match(plain):
+        corrects = corrects or bool(_CORRECTION.match(plain))
+        plain = plain[lead.end() :]
+    requested, text = _requested(plain)
+    if not requested and (
+        _NOT_TOLD.search(text) or not any(re.match(pattern, text, re.IGNORECASE) for pattern in _TOLD)
+    ):
+        return None
+    if not text:
+        return None
+    text = text[:1].upper() + text[1:]
+    return Statement(text, requested, corrects or bool(_NOW.search(text)), looks_secret(text))
+
+
+def _requested(sentence: str) -> tuple[bool, str]:
+    """(whether the sentence asks to remember something, what it asks to remember: "" if it only points at something)"""
+    if _REMEMBER_TO.match(sentence):
+        return True, sentence
+    if not (request := _REMEMBER_THAT.match(sentence)):
+        return False, sentence
+    text = sentence[request.end() :]
+    words = words_of(text)
+    return True, text if len(words) > 1 and not _ONLY_POINTS.issuperset(words) else ""

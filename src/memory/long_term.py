@@ -8,16 +8,18 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from src.common.checks import is_number
 from src.common.messages import without_surrogates
-from src.memory.facts import PERSONAL, STOP_WORDS, extract_facts, words_of
+from src.memory.facts import find_statement
 from src.memory.private_files import CHECK_FOLDER, LOCK_TIMEOUT_S, explain, locked, quarantine
+from src.memory.relevance import PERSONAL, is_personal, may_answer, subject_of
+from src.memory.words import STOP_WORDS, american, words_of
 
-VERSION = 1
+VERSION = 2  # 1: the index held the text as it was typed, not in American spelling
 _YEAR_10000 = 253_402_300_800  # Unix time; Python's dates end there
 
 # The minimum score of a recalled fact: for a question about the user ("my", "we"), and for any other question. Chosen
@@ -28,22 +30,30 @@ _MIN_FACT_COUNT = 100
 _MAX_QUERY_WORDS = 100
 
 # The index refers to the table instead of copying its text. AUTOINCREMENT: the id of a deleted fact is never reused.
-# same: the normalised text, by which a fact is stored only once.
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
+# same: the normalised text, by which a fact is stored only once. terms: the words to search by, in American spelling.
+_TABLE = """
 CREATE TABLE memory(
     id INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL, session TEXT NOT NULL, created REAL NOT NULL,
-    same TEXT NOT NULL UNIQUE
+    same TEXT NOT NULL UNIQUE, terms TEXT NOT NULL DEFAULT ''
 );
-CREATE VIRTUAL TABLE words USING fts5(text, content='memory', content_rowid='id', tokenize='porter unicode61');
+"""
+_INDEX = f"""
+CREATE VIRTUAL TABLE words USING fts5(terms, content='memory', content_rowid='id', tokenize='porter unicode61');
+INSERT INTO words(words) VALUES ('rebuild');
 CREATE TRIGGER remembered AFTER INSERT ON memory BEGIN
-    INSERT INTO words(rowid, text) VALUES (new.id, new.text);
+    INSERT INTO words(rowid, terms) VALUES (new.id, new.terms);
 END;
 CREATE TRIGGER forgotten AFTER DELETE ON memory BEGIN
-    INSERT INTO words(words, rowid, text) VALUES ('delete', old.id, old.text);
+    INSERT INTO words(words, rowid, terms) VALUES ('delete', old.id, old.terms);
 END;
 PRAGMA user_version = {VERSION};
-COMMIT;
+"""
+_FROM_VERSION_1 = """
+DROP TRIGGER remembered;
+DROP TRIGGER forgotten;
+DROP TABLE words;
+ALTER TABLE memory ADD COLUMN terms TEXT NOT NULL DEFAULT '';
+UPDATE memory SET terms = american(text);
 """
 _COLUMNS = "memory.id, memory.text, memory.session, memory.created"
 
@@ -79,11 +89,16 @@ class LongTermMemory:
     A damaged file is renamed and replaced by an empty one; `notify` gets a one-line message. Raises ValueError for a
     file of a newer version or of another program. Every method raises OSError with a one-line message if the file
     cannot be used.
+
+    can_write: if not, the facts of the file are read, and none can be stored or deleted.
     """
 
-    def __init__(self, path: Path, notify: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, notify: Callable[[str], None], *, can_write: bool = True) -> None:
         self.path = Path(path)
         self._mutex = threading.Lock()
+        if not can_write:
+            self._db = _copy_in_memory(self.path)
+            return
         with locked(self.path.parent):
             try:
                 self._db = _connect(self.path)
@@ -92,36 +107,48 @@ class LongTermMemory:
                 notify(f"{self.path}: damaged ({error}); renamed to {moved_to.name}, starting with an empty memory")
                 self._db = _connect(self.path)
 
-    def remember(self, text: str, session: str) -> Fact | None:
-        """Store what a message states about the user, as one fact.
+    def remember(self, message: str, session: str) -> Fact | None:
+        """Store what a message states about the user, as one fact. A secret is never stored.
 
         Returns None if the message states nothing, or if the fact is already stored.
         """
-        fact = extract_facts(without_surrogates(text))
-        if not fact:
+        statement = find_statement(without_surrogates(message))
+        if statement is None or statement.is_secret:
             return None
-        row = (fact, without_surrogates(session), time.time())
-        normalised = " ".join(fact.casefold().split()).rstrip(".!")
+        return self.store(statement.text, session)
+
+    def store(self, text: str, session: str, replaced: Sequence[int] = ()) -> Fact | None:
+        """Store a text as a fact, and delete the facts `replaced`. Returns None if the text is stored already."""
+        text = without_surrogates(text)
+        normalised = " ".join(text.casefold().split()).rstrip(".!")
+        row = (text, without_surrogates(session), time.time())
         with self._using() as db:
-            insert = "INSERT OR IGNORE INTO memory(text, session, created, same) VALUES (?, ?, ?, ?)"
-            cursor = db.execute(insert, (*row, normalised))
+            db.execute("BEGIN IMMEDIATE")
+            for id in replaced:
+                db.execute("DELETE FROM memory WHERE id = ?", (id,))
+            insert = "INSERT OR IGNORE INTO memory(text, session, created, same, terms) VALUES (?, ?, ?, ?, ?)"
+            cursor = db.execute(insert, (*row, normalised, american(text)))
+            _purge_deleted_words(db)
+            db.execute("COMMIT")
             return Fact(cursor.lastrowid or 0, *row) if cursor.rowcount else None
 
     def recall(self, query: str, top: int = 3) -> list[RecalledFact]:
         """Up to `top` facts relevant to the query, highest score first; often none.
 
         A score is the weight of the query words in the fact, divided by the weight of all query words. Rare words weigh
-        more: the weight is BM25's inverse document frequency. FTS5's BM25 breaks ties, then the newest fact wins.
+        more: the weight is BM25's inverse document frequency. FTS5's BM25 breaks ties, then the newest fact wins. Facts
+        about another person or thing than the query's are left out: see relevance.py.
         """
-        query_words = words_of(without_surrogates(query))
+        query = without_surrogates(query)
+        query_words = words_of(american(query))
         words = [word for word in query_words if word not in STOP_WORDS][:_MAX_QUERY_WORDS]
         personal = [word for word in query_words if word in PERSONAL]
         if not words:
             return []
-        min_score = MIN_SCORE_PERSONAL if personal else MIN_SCORE_OTHER
+        min_score = MIN_SCORE_PERSONAL if is_personal(query) else MIN_SCORE_OTHER
         with self._using() as db:
             db.execute("BEGIN")  # one snapshot for all queries
-            scores = {id: score for id, score in _scores(db, words).items() if score >= min_score}
+            scores = {id: score for id, score in _scores(db, words).items() if score[0] >= min_score}
             if not scores:
                 return []
             ranked = (
@@ -129,9 +156,15 @@ class LongTermMemory:
                 " WHERE words MATCH ? ORDER BY bm25(words), memory.id DESC"
             )
             rows = db.execute(ranked, (_any_of(words + personal),))
-            found = [RecalledFact(Fact.of(row), scores[row[0]]) for row in rows if row[0] in scores]
+            found = [RecalledFact(Fact.of(row), scores[row[0]][0]) for row in rows if row[0] in scores]
+        found = [each for each in found if may_answer(query, each.fact.text, scores[each.fact.id][1])]
         found.sort(key=lambda recalled: recalled.score, reverse=True)  # stable: ties stay in FTS5's order
         return found[:top]
+
+    def corrected_by(self, text: str) -> list[Fact]:
+        """The facts that a corrected statement replaces: those that say something else about the same thing."""
+        about = subject_of(text)
+        return [fact for fact in self.all() if about and subject_of(fact.text) == about]
 
     def all(self) -> list[Fact]:
         """Every fact, oldest first."""
@@ -150,7 +183,7 @@ class LongTermMemory:
                 more = f" and {len(ids) - 20} older ones" if len(ids) > 20 else ""
                 raise ValueError(f"there is no fact {id}; the numbers are: {listed}{more}")
             db.execute("DELETE FROM memory WHERE id = ?", (row[0],))
-            db.execute("INSERT INTO words(words) VALUES ('optimize')")  # or deleted words stay until the next merge
+            _purge_deleted_words(db)
             db.execute("COMMIT")
             return Fact.of(row)
 
@@ -207,6 +240,21 @@ def _connect(path: Path) -> sqlite3.Connection:
         raise
 
 
+def _copy_in_memory(path: Path) -> sqlite3.Connection:
+    """The database of a file that cannot be written, copied into memory; an empty one if there is no file."""
+    copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    copy.text_factory = _as_text
+    try:
+        if path.is_file():
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as file:
+                file.backup(copy)
+        _check(copy, path)
+        copy.execute("PRAGMA query_only = ON")
+    except sqlite3.Error as error:
+        raise OSError(f"{path}: {error}; pass another --memory-dir") from error
+    return copy
+
+
 def _check(db: sqlite3.Connection, path: Path) -> None:
     """Create the tables of an empty database. Raises for one that is damaged, newer, or another program's."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -215,18 +263,25 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == 0 and tables:
         raise ValueError(f"{path}: this is another program's database; pass another --memory-dir")
-    if version == 0:
-        db.executescript(_SCHEMA)
+    db.create_function("american", 1, lambda text: american(_as_text(text)), deterministic=True)
+    if version < VERSION:
+        db.executescript(f"BEGIN IMMEDIATE; {_FROM_VERSION_1 if version else _TABLE} {_INDEX} COMMIT;")
     (state,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if state != "ok":
         raise _Damaged(" ".join(state.split()))
     db.execute("INSERT INTO words(words) VALUES ('integrity-check')")
 
 
-def _scores(db: sqlite3.Connection, words: Sequence[str]) -> dict[int, float]:
-    """The score, by fact id, of every fact that contains at least one of the words."""
+def _purge_deleted_words(db: sqlite3.Connection) -> None:
+    """Merge the index: without this, the words of deleted facts stay in the file until the next merge."""
+    db.execute("INSERT INTO words(words) VALUES ('optimize')")
+
+
+def _scores(db: sqlite3.Connection, words: Sequence[str]) -> dict[int, tuple[float, set[str]]]:
+    """The score and the words found, by fact id, of every fact that contains at least one of the words."""
     (fact_count,) = db.execute("SELECT max(count(*), ?) FROM memory", (_MIN_FACT_COUNT,)).fetchone()
     weights: dict[int, float] = {}
+    found: dict[int, set[str]] = {}
     total = 0.0
     for word in words:
         ids = [id for (id,) in db.execute("SELECT rowid FROM words WHERE words MATCH ?", (_any_of([word]),))]
@@ -234,7 +289,8 @@ def _scores(db: sqlite3.Connection, words: Sequence[str]) -> dict[int, float]:
         total += idf
         for id in ids:
             weights[id] = weights.get(id, 0.0) + idf
-    return {id: weight / total for id, weight in weights.items()}
+            found.setdefault(id, set()).add(word)
+    return {id: (weight / total, found[id]) for id, weight in weights.items()}
 
 
 def _any_of(words: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Files that only their owner can read, and a lock that lets one program write at a time."""
 
 import sqlite3
+import tempfile
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,6 +18,16 @@ def make_private_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{folder}: cannot be created ({error.strerror}); {CHECK_FOLDER}") from error
+
+
+def why_not_writable(folder: Path) -> str:
+    """Why files cannot be saved in a folder, which is created if it is missing; "" if they can."""
+    try:
+        make_private_folder(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return f"{folder} cannot be written to ({error.strerror or 'it cannot be created'})"
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -6,20 +6,22 @@ Two programs can have the same conversation open: saving merges the changes that
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from src.common.checks import is_count
 from src.common.messages import one_line, without_surrogates
+from src.memory.merging import merge_messages
 from src.memory.private_files import CHECK_FOLDER, locked, quarantine, write_private
 
 FORMAT = 1
 _ROLES = ("system", "user", "assistant")
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_NAME = 64
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{_MAX_NAME}}}")
 _WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
 
 
@@ -39,9 +41,6 @@ class StoredMessage:
         """The message in the file. Encoded once, because every turn saves all messages again."""
         content = {"role": self.role, "text": self.text, "finish_reason": self.finish_reason}
         return json.dumps(content, ensure_ascii=False)
-
-
-Turn = tuple[StoredMessage, ...]  # a message of the user or the system, and the answers to it
 
 
 @dataclass
@@ -132,17 +131,42 @@ class SessionStore:
                 self.notify(str(error))
         return sorted(found, key=lambda info: info.saved, reverse=True)
 
+    def exists(self, name: str) -> bool:
+        """Whether a session of that name is saved, readable or not."""
+        return self._path(name).is_file()
+
+    def dated_name(self, name: str) -> str:
+        """A name that no session has: `name`, the date and the time."""
+        dated = f"{name[: _MAX_NAME - len('-YYYYMMDD-HHMMSS-99')]}-{time.strftime('%Y%m%d-%H%M%S')}"
+        names = (dated, *(f"{dated}-{n}" for n in range(2, 100)))
+        return next(name for name in names if not self.exists(name))
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename a conversation. Raises ValueError if there is none of the old name, or one of the new name."""
+        with locked(self.folder):
+            source, target = self._existing(old), self._path(new)
+            if target.exists():
+                raise ValueError(f"session {new!r} already exists; choose another name")
+            try:
+                source.rename(target)
+            except OSError as error:
+                raise OSError(f"{source}: could not be renamed ({error.strerror}); {CHECK_FOLDER}") from error
+
     def delete(self, name: str) -> None:
         """Delete a conversation. Raises ValueError listing the existing ones if there is none of that name."""
-        path = self._path(name)
         with locked(self.folder):
-            if not path.is_file():
-                existing = ", ".join(file.stem for file in self._files()) or "none"
-                raise ValueError(f"session {name!r}: not in {self.folder}; the sessions are: {existing}")
+            path = self._existing(name)
             try:
                 path.unlink()
             except OSError as error:
                 raise OSError(f"{path}: could not be deleted ({error.strerror}); {CHECK_FOLDER}") from error
+
+    def _existing(self, name: str) -> Path:
+        path = self._path(name)
+        if not path.is_file():
+            existing = ", ".join(file.stem for file in self._files()) or "none"
+            raise ValueError(f"session {name!r}: not in {self.folder}; the sessions are: {existing}")
+        return path
 
     def _path(self, name: str) -> Path:
         shown = repr(name[:70])
@@ -252,33 +276,6 @@ def _parse_message(content: dict[str, Any]) -> StoredMessage:
 def _merge(ours: Conversation, theirs: Conversation) -> None:
     """Apply to our conversation the changes that the other program made since we last read the file."""
     base_messages, base_summary = ours.on_disk
-    base, our_turns, their_turns = _turns(base_messages), _turns(ours.messages), _turns(theirs.messages)
-    unchanged = _unchanged(base, our_turns) & _unchanged(base, their_turns)
-    their_new = _added(base, their_turns)
-    our_new = [turn for turn in _added(base, our_turns) if turn not in their_new]
-    merged = [*(base[i] for i in sorted(unchanged)), *their_new, *our_new]
-    ours.messages[:] = [message for turn in merged for message in turn]
+    ours.messages[:] = merge_messages(base_messages, ours.messages, theirs.messages)
     changed = [summary for summary in (theirs.summary, ours.summary) if summary != base_summary]
     ours.summary = "\n".join(filter(None, dict.fromkeys(changed))) if changed else base_summary
-
-
-def _turns(messages: Iterable[StoredMessage]) -> list[Turn]:
-    turns: list[list[StoredMessage]] = []
-    for message in messages:
-        if message.role != "assistant" or not turns:
-            turns.append([])
-        turns[-1].append(message)
-    return [tuple(turn) for turn in turns]
-
-
-def _unchanged(base: Sequence[Turn], changed: Sequence[Turn]) -> set[int]:
-    """The indices of the turns of `base` that are still in `changed`."""
-    blocks = SequenceMatcher(None, base, changed, autojunk=False).get_matching_blocks()
-    return {i for block in blocks for i in range(block.a, block.a + block.size)}
-
-
-def _added(base: Sequence[Turn], changed: Sequence[Turn]) -> list[Turn]:
-    """The turns of `changed` that are not in `base`, in order."""
-    blocks = SequenceMatcher(None, base, changed, autojunk=False).get_matching_blocks()
-    known = {i for block in blocks for i in range(block.b, block.b + block.size)}
-    return [turn for i, turn in enumerate(changed) if i not in known]

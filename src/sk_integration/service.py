@@ -21,7 +21,8 @@ from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent
 from semantic_kernel.contents.utils.finish_reason import FinishReason
 from semantic_kernel.exceptions import KernelException, ServiceInvalidRequestError, ServiceResponseException
 
-from src.chat.session import RAW_MODEL_NOTE, ChatSession, ChatSettings, Usage
+from src.chat.messages import Usage
+from src.chat.session import RAW_MODEL_NOTE, ChatSession, ChatSettings
 from src.model.generate import PrefixCache, TextGenerator
 from src.sk_integration.history import ChatRequest, parse_history
 from src.sk_integration.settings import GPT2ChatSettings

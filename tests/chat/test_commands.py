@@ -86,7 +86,7 @@ def test_every_setting_has_a_flag_and_a_command(session):
         ("/h", "did you mean /help?"),
         ("/bye", "/quit leaves the chat"),
         ("/?", "/help lists the commands"),
-        ("/clear", "/reset clears the conversation"),
+        ("/clear", "/new starts another conversation"),
         ("/usr/bin", "/help lists the commands"),
     ],
 )

@@ -326,3 +326,47 @@ def test_a_long_input_is_cut_but_not_the_question(generator, input):
 def test_a_prompt_without_room_for_its_input_is_refused(session):
     with pytest.raises(ValueError, match="leaves no room for its input in the context of 64 tokens"):
         session.with_input("word " * 100, "Snow fell.")
+
+
+def texts(session) -> list[str]:
+    return [message.text for message in session.messages]
+
+
+def test_retry_answers_the_last_message_again_and_undo_brings_the_old_answer_back():
+    session, generator, _ = scripted_session("Paris.", "PARIS", "Rome.")
+    with pytest.raises(ValueError, match="no message to answer again yet"):
+        session.retry()
+    ask(session, "France?")
+    assert "".join(session.retry()) == "PARIS" and texts(session) == ["France?", "PARIS"]
+    assert generator.prompts[1] == generator.prompts[0]
+    assert "earlier answer is back" in session.undo() and texts(session) == ["France?", "Paris."]
+    session.redo()
+    ask(session, "Italy?")
+    assert texts(session) == ["France?", "PARIS", "Italy?", "Rome."]
+
+
+@pytest.mark.parametrize("answer", [[RuntimeError("broken")], [lambda: None]])
+def test_a_retry_without_a_word_keeps_the_old_answer(answer):
+    session, _, _ = scripted_session("Paris.", answer)
+    ask(session, "France?")
+    again = session.retry()
+    if answer[0].__class__ is RuntimeError:
+        with pytest.raises(RuntimeError, match="broken"):
+            next(again)
+        assert texts(session) == ["France?", "Paris."]
+    else:
+        again.close()  # before it began
+        assert texts(session) == ["France?", "Paris."]
+
+
+def test_undo_takes_back_turns_and_a_reset():
+    session, _, _ = scripted_session("Paris.", "Rome.")
+    ask(session, "France?", "Italy?")
+    assert session.undo() == "Took back: 'Italy?'. /redo brings it back." and texts(session) == ["France?", "Paris."]
+    assert session.redo() == "Brought back: 'Italy?'." and len(session.messages) == 4
+    assert session.reset() == "The conversation is cleared. /undo brings it back." and texts(session) == []
+    assert session.undo() == "The conversation is back." and len(session.messages) == 4
+    assert session.redo() == "The conversation is cleared again." and texts(session) == []
+    assert session.start_new("") == "The conversation is empty."
+    with pytest.raises(ValueError, match="only sk_chat.py saves"):
+        session.start_new("work")

@@ -16,7 +16,7 @@ from tests.fakes import ANSWER, stream_that_fails_once, terminal_with_keys
 def test_reset_clears_the_conversation(session, capsys):
     chat_loop(session, Screen(interactive=False), common_commands(session), ["Hello", "/reset"])
     assert session.messages == ()
-    assert capsys.readouterr().out == f"Assistant: {ANSWER}\nconversation cleared\n"
+    assert capsys.readouterr().out == f"Assistant: {ANSWER}\nThe conversation is cleared. /undo brings it back.\n"
 
 
 def test_two_slashes_send_a_message_that_starts_with_one(session):

@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 def memory(path: Path, notes: list[str]) -> Iterator[LongTermMemory]:
     opened = LongTermMemory(path, notes.append)
     for fact in FACTS:
-        opened.remember(fact, "first")
+        opened.store(fact, "first")
     yield opened
     opened.close()
 
@@ -66,15 +66,15 @@ def test_personal_questions_have_a_lower_threshold(memory: LongTermMemory) -> No
 
 def test_recall_works_with_a_single_fact(path: Path) -> None:
     alone = LongTermMemory(path, print)
-    alone.remember(FACTS[0], "a")
+    alone.store(FACTS[0], "a")
     assert recalled(alone, "Which animal is my cat, and how old?") == [FACTS[0]]
     assert recalled(alone, "How many lives does a cat have, as people believe?") == []
     alone.close()
 
 
 def test_recalled_facts_are_sorted_by_score_then_newest(memory: LongTermMemory) -> None:
-    memory.remember("My cat is called Mina.", "second")
-    memory.remember("My cat is very old and my neighbour feeds it.", "second")
+    memory.store("My cat is called Mina.", "second")
+    memory.store("My cat is very old and my neighbour feeds it.", "second")
     found = memory.recall("How old is my cat?")
     assert [each.fact.id for each in found] == [6, 5, 1]
     assert found[0].score == pytest.approx(1.0) and 0.25 <= found[1].score == found[2].score < 1
@@ -103,15 +103,15 @@ def test_fts5_syntax_in_a_question_is_plain_text(memory: LongTermMemory, query: 
 def test_recall_accepts_questions_of_any_length(memory: LongTermMemory) -> None:
     assert memory.recall("x" * 100_000) == []
     text = "My list: " + " ".join(f"w{n}" for n in range(40))
-    memory.remember(text, "a")
+    memory.store(text, "a")
     assert recalled(memory, text + " ".join(f"v{n}" for n in range(20_000))) == [text]
 
 
 def test_letters_of_every_script_are_searchable(memory: LongTermMemory) -> None:
     for first in range(0x20, 0x30000, 64):
         memory.recall(" ".join(map(chr, range(first, first + 64))))
-    memory.remember("Моя кошка, remember: my cat is МИСО 猫.", "a")
-    assert recalled(memory, "my МИСО?") == ["Моя кошка, remember: my cat is МИСО 猫."]
+    memory.store("Моя кошка: my cat is МИСО 猫.", "a")
+    assert recalled(memory, "my МИСО?") == ["Моя кошка: my cat is МИСО 猫."]
 
 
 def test_recall_quality_matches_the_benchmark(path: Path) -> None:
@@ -138,7 +138,10 @@ def test_recall_quality_matches_the_benchmark(path: Path) -> None:
         ("Remember that the rent is 940 euros.", "The rent is 940 euros."),
         ("please remember: the key is under the pot", "The key is under the pot"),
         ("Don't forget my flight is on Monday!", "My flight is on Monday!"),
-        ("I am\x1b[31m left-handed.", "I am [31m left-handed."),
+        ("Remember to buy milk.", "Remember to buy milk."),
+        ("Actually, my cat is called Momo.", "My cat is called Momo."),
+        ("My name is\x1b[31m Kim.", "My name is [31m Kim."),
+        ("Remember that my PIN is 1234.", ""),
         ("What is my name?", ""),
         ("where do I live", ""),
         ("Write me a poem about my cat.", ""),
@@ -156,15 +159,15 @@ def test_only_statements_about_the_user_are_facts(text: str, facts: str) -> None
 
 
 def test_a_fact_is_stored_once(memory: LongTermMemory) -> None:
-    stored = memory.remember("I play the cello.", "a")
+    stored = memory.store("I play the cello.", "a")
     assert stored is not None and (stored.id, stored.session, stored.text) == (5, "a", "I play the cello.")
-    assert memory.remember("i play  the CELLO", "b") is None
+    assert memory.remember("I play  the CELLO", "b") is None
     assert memory.remember("What do I play?", "b") is None
     assert memory.all()[-1] == stored and len(memory.all()) == 5
 
 
 def test_lone_surrogates_are_replaced(memory: LongTermMemory) -> None:
-    stored = memory.remember("My name is \ud800.", "\ud800")
+    stored = memory.store("My name is \ud800.", "\ud800")
     assert stored is not None and stored.text == "My name is \N{REPLACEMENT CHARACTER}." and memory.all()[-1] == stored
 
 
@@ -172,12 +175,12 @@ def test_lone_surrogates_are_replaced(memory: LongTermMemory) -> None:
 
 
 def test_a_deleted_fact_leaves_no_trace_on_disk(memory: LongTermMemory, path: Path) -> None:
-    secret = memory.remember("Our safe opens with 77 13 Quixote.", "a")
+    secret = memory.store("Our safe opens with 77 13 Quixote.", "a")
     assert secret is not None and b"quixot" in path.read_bytes().lower()
     assert memory.forget(secret.id) == secret
     assert memory.recall("What opens our safe?") == [] and secret not in memory.all()
     assert b"quixot" not in b"".join(file.read_bytes() for file in path.parent.iterdir()).lower()
-    again = memory.remember("I ski.", "a")
+    again = memory.store("I ski.", "a")
     assert again is not None and again.id == secret.id + 1  # numbers are not reused
 
 
@@ -218,7 +221,7 @@ def test_a_damaged_file_is_renamed_and_replaced(
     assert new.all() == [] and renamed.read_bytes() == damaged
     assert len(notes) == 1 and "\n" not in notes[0]
     assert "memory.sqlite3: damaged" in notes[0] and f"renamed to {renamed.name}" in notes[0]
-    assert new.remember("I ski.", "a") and recalled(new, "Do I ski?") == ["I ski."]
+    assert new.store("I ski.", "a") and recalled(new, "Do I ski?") == ["I ski."]
     new.close()
 
 
@@ -240,7 +243,7 @@ def test_foreign_fields_are_read_as_far_as_possible(path: Path, created: str, te
 
 def test_a_newer_or_foreign_file_is_refused_and_unchanged(path: Path, notes: list[str]) -> None:
     path.parent.mkdir()
-    for statement, reason in (("PRAGMA user_version = 2", "newer version"), ("CREATE TABLE t(x)", "another program")):
+    for statement, reason in (("PRAGMA user_version = 99", "newer version"), ("CREATE TABLE t(x)", "another program")):
         path.unlink(missing_ok=True)
         db = sqlite3.connect(path)
         db.execute(statement)
@@ -252,7 +255,7 @@ def test_a_newer_or_foreign_file_is_refused_and_unchanged(path: Path, notes: lis
 
 
 def test_sqlite_without_fts5_is_a_one_line_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long_term, "_SCHEMA", "CREATE VIRTUAL TABLE words USING fts5_missing(text)")
+    monkeypatch.setattr(long_term, "_TABLE", "CREATE VIRTUAL TABLE words USING fts5_missing(text);")
     with pytest.raises(OSError, match="full-text index FTS5.*built without it; use another build of Python"):
         LongTermMemory(path, print)
 
@@ -261,7 +264,7 @@ def test_a_full_disk_is_a_one_line_error_and_loses_nothing(memory: LongTermMemor
     memory._db.execute("PRAGMA max_page_count = 1").fetchone()
     with pytest.raises(OSError, match="full; check its free space") as error:
         for n in range(2000):
-            memory.remember(f"My house has {n} rooms and {n + 1} doors.", "a")
+            memory.store(f"My house has {n} rooms and {n + 1} doors.", "a")
     assert "\n" not in str(error.value) and recalled(memory, "What is my cat called?") == [FACTS[0]]
 
 
@@ -276,13 +279,13 @@ def test_concurrent_processes_and_threads_lose_nothing(memory: LongTermMemory, p
         "import sys; from pathlib import Path; from src.memory.long_term import *\n"
         "memory = LongTermMemory(Path(sys.argv[1]), print)\n"
         "for n in range(30):\n"
-        "    assert memory.remember(f'My friend {sys.argv[2]}{n} sings.', 's')\n"
+        "    assert memory.store(f'My friend {sys.argv[2]}{n} sings.', 's')\n"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(path), who], cwd=ROOT) for who in "AB"]
 
     def remember_and_recall(who: str) -> None:
         for n in range(30):
-            assert memory.remember(f"My friend {who}{n} sings.", "s")
+            assert memory.store(f"My friend {who}{n} sings.", "s")
             for _ in range(10):
                 assert recalled(memory, f"Who is my friend {who}{n}?")
 

@@ -23,26 +23,26 @@ def chat(tmp_path):
 @pytest.mark.parametrize("line", ["/forget 1", "/forget all", "/forget all yes"])
 def test_an_empty_memory_has_nothing_to_forget(chat, line):
     assistant, run = chat
-    assert run(line) == "there are no saved facts to forget; /reset clears this conversation"
-    assistant.memory.remember("I ski.", "talk")
-    assert "no saved facts" not in run(line)
+    assert run(line) == "There are no saved facts."
+    assistant.memory.store("I ski.", "talk")
+    assert "There are no" not in run(line)
 
 
 @pytest.mark.parametrize(
     ("question", "tokens"),
     [
-        ("Tell me of your day", "34 of 44 used; 10 left for your next message"),
+        ("Tell me of your day", "34 of 44 prompt tokens used; 10 left for your next message."),
         (
             "Tell me of your day, from the morning on and at some length.",
-            "44 of 44 used; your next message drops the oldest turns",
+            "44 of 44 prompt tokens used; your next message will drop the oldest turns.",
         ),
         (
             "Tell me of your day, from the morning on and at some length. Leave nothing out.",
-            "48 of 44 used; your next message drops the oldest turns",
+            "48 of 44 prompt tokens used; your next message will drop the oldest turns.",
         ),
     ],
 )
 def test_memory_shows_the_token_budget(chat, question, tokens):
     assistant, run = chat
     "".join(assistant.reply(question))
-    assert f"\nprompt tokens: {tokens}" in run("/memory")
+    assert f"\nContext: {tokens}" in run("/memory")

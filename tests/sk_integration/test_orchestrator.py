@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from src.sk_integration.orchestrator import REFINE_INSTRUCTION, summarise
+from src.memory.open_session import summarise
+from src.sk_integration.orchestrator import REFINE_INSTRUCTION
 from tests.fakes import CHAT_SETTINGS, rendered, stream_settings
 from tests.fakes_sk import scripted_assistant
 
@@ -92,7 +93,7 @@ def test_turns_are_dropped_once_even_if_the_answer_is_closed(new_assistant):
 def test_a_fact_is_recalled_in_another_session_for_one_prompt(new_assistant, tmp_path):
     first, generator, notes = new_assistant("Nice.", "Miso.")
     ask(first, "My cat is called Miso.")
-    assert notes == ["remembered fact 1: My cat is called Miso."]
+    assert notes == ["Remembered: My cat is called Miso."]
     ask(first, "What is my cat called?")  # still in the context, so not recalled
     assert generator.prompt_texts[1] == rendered("My cat is called Miso.", "Nice.", "What is my cat called?")
     other, generator, notes = new_assistant("Miso.", "Paris.", session="other")
@@ -101,7 +102,7 @@ def test_a_fact_is_recalled_in_another_session_for_one_prompt(new_assistant, tmp
         rendered("What is my cat called?", system="Known facts: My cat is called Miso."),
         rendered("What is my cat called?", "Miso.", "What is the capital of France?"),
     ]
-    assert notes == ["recalled: My cat is called Miso."]
+    assert notes == ["From memory: My cat is called Miso."]
     assert on_disk(tmp_path, "other")[0] == "What is my cat called?"
 
 
@@ -115,7 +116,7 @@ def test_facts_take_a_limited_share_of_a_small_context(new_assistant):
 
 def test_a_raw_model_gets_no_facts(new_assistant):
     assistant, generator, _ = new_assistant(" in.", template=None)
-    assistant.memory.remember("My cat is called Miso.", "x")
+    assistant.memory.store("My cat is called Miso.", "x")
     ask(assistant, "My cat came")
     assert generator.prompt_texts == ["My cat came"]
 
@@ -143,7 +144,7 @@ def test_a_failed_or_empty_refinement_changes_nothing(new_assistant, answer):
     except RuntimeError as error:
         assert "broken" in str(error)
     assert texts(assistant) == ["France?", "Paris."]
-    assert notes == ["the answer is unchanged"]
+    assert notes == ["The earlier answer is unchanged."]
 
 
 def test_each_step_gets_task_and_previous_answer_and_is_a_turn(new_assistant, tmp_path):
@@ -179,7 +180,7 @@ def test_a_failing_model_keeps_the_partial_answer(new_assistant, tmp_path, failu
     for _ in range(2):  # within an answer, and before its first word
         with pytest.raises((RuntimeError, MemoryError, ValueError), match=str(failure.args[0])):
             ask(assistant, "Tell")
-    assert texts(assistant) == on_disk(tmp_path) == ["France?", "Paris.", "Tell", "Once upon"]
+    assert texts(assistant) == on_disk(tmp_path) == ["France?", "Paris.", "Tell", "Once upon", "Tell", ""]
     assert assistant.conversation.messages[-1].finish_reason == "interrupted"
     assert ask(assistant, "Go on") == ["fine"]
 
@@ -212,7 +213,7 @@ def test_ctrl_c_at_the_start_of_an_answer_stops_it(new_assistant, monkeypatch):
     monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ask(assistant, "Tell")
-    assert ask(assistant, "Go on") == ["next"] and texts(assistant) == ["Go on", "next"]
+    assert ask(assistant, "Go on") == ["next"] and texts(assistant) == ["Tell", "", "Go on", "next"]
 
 
 def test_a_disk_error_gives_a_note_and_the_answer(new_assistant, monkeypatch):
@@ -220,7 +221,7 @@ def test_a_disk_error_gives_a_note_and_the_answer(new_assistant, monkeypatch):
     monkeypatch.setattr(assistant.store, "save", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     monkeypatch.setattr(assistant.memory, "recall", lambda *_: (_ for _ in ()).throw(OSError("no disk")))
     assert ask(assistant, "France?") == ["Paris."]
-    assert notes == ["memory could not recall: no disk", "could not save the conversation: disk full"]
+    assert notes == ["memory could not recall: no disk", "The conversation was not saved: disk full"]
 
 
 def test_two_assistants_in_one_session_merge_their_turns(new_assistant, tmp_path):
@@ -237,12 +238,12 @@ def test_two_assistants_in_one_session_merge_their_turns(new_assistant, tmp_path
 def test_sessions_are_copied_switched_and_reset(new_assistant, tmp_path):
     assistant, generator, _ = new_assistant("Paris.", "Rome.", "Oslo.")
     ask(assistant, "France?")
-    assistant.save_copy("copy")
+    assistant.session.save_copy("copy")
     with pytest.raises(ValueError, match="session 'copy' already exists; /load copy"):
-        assistant.save_copy("copy")
-    assistant.switch_to("new")
+        assistant.session.save_copy("copy")
+    assistant.session.switch_to("new")
     ask(assistant, "Italy?")
-    assistant.switch_to("copy")
+    assistant.session.switch_to("copy")
     ask(assistant, "Norway?")
     assert generator.prompt_texts[1:] == [rendered("Italy?"), rendered("France?", "Paris.", "Norway?")]
     assistant.reset()
@@ -302,3 +303,41 @@ def test_an_input_reaches_the_model_but_is_no_source_of_facts(new_assistant):
     assert "".join(assistant.reply("What is this?", "I live in Rome.")) == "A letter."
     assert "What is this?\n\n### Input:\nI live in Rome.\n\n### Response:" in generator.prompt_texts[0]
     assert assistant.memory.all() == []
+
+
+def test_a_model_not_trained_with_facts_gets_none_in_its_prompt(new_assistant):
+    assistant, generator, notes = new_assistant("Paris.", facts_in_prompt=False)
+    assistant.memory.store("My cat is called Miso.", "x")
+    ask(assistant, "What is my cat called?")
+    assert generator.prompt_texts == [rendered("What is my cat called?")]
+    assert notes == ["From memory: My cat is called Miso."]
+
+
+def test_retry_and_undo_of_a_refinement(new_assistant, tmp_path):
+    assistant, generator, notes = new_assistant("Paris.", "Rome.", "ROME", "R.")
+    with pytest.raises(ValueError, match="no message to answer again yet"):
+        assistant.retry()
+    ask(assistant, "France?", "Italy?")
+    assert "".join(assistant.retry()) == "ROME" and on_disk(tmp_path)[2:] == ["Italy?", "ROME"]
+    assert generator.prompt_texts[2] == generator.prompt_texts[1]
+    "".join(assistant.refine())
+    assert on_disk(tmp_path)[2:] == ["Italy?", "R."]
+    assistant.undo()
+    assert on_disk(tmp_path)[2:] == ["Italy?", "ROME"]
+    assistant.redo()
+    assert on_disk(tmp_path)[2:] == ["Italy?", "R."]
+
+
+def test_retry_after_a_failure_keeps_the_new_text_even_if_it_is_interrupted(new_assistant, tmp_path):
+    assistant, _, _ = new_assistant([RuntimeError("broken")], ["Once upon", RuntimeError("broken")])
+    for answer in (lambda: assistant.reply("Tell"), assistant.retry):
+        with pytest.raises(RuntimeError, match="broken"):
+            "".join(answer())
+    assert on_disk(tmp_path) == ["Tell", "Once upon"]
+
+
+def test_the_question_is_on_disk_before_the_model_runs(new_assistant, tmp_path):
+    seen = []
+    assistant, _, _ = new_assistant([lambda: seen.extend(on_disk(tmp_path)), "Paris."])
+    ask(assistant, "France?")
+    assert seen == ["France?", ""]

@@ -1,0 +1,50 @@
+"""What automatic keeping saves, and what it never saves."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from src.memory.facts import extract_facts, find_statement
+from src.memory.secrets import looks_secret
+
+HELD_OUT = Path(__file__).resolve().parents[2] / "benchmarks" / "memory_held_out.json"
+
+
+def test_what_people_tell_is_kept_and_nothing_else() -> None:
+    cases = json.loads(HELD_OUT.read_text(encoding="utf-8"))
+    assert len(cases["keep"]) >= 60 and len(cases["leave"]) >= 120
+    assert [text for text in cases["leave"] if extract_facts(text)] == []
+    assert sum(bool(extract_facts(text)) for text in cases["keep"]) >= len(cases["keep"]) - 1
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "requested", "corrects"),
+    [
+        ("Remember to buy milk.", "Remember to buy milk.", True, False),
+        ("Remember that the rent is 940 euros.", "The rent is 940 euros.", True, False),
+        ("please don\N{RIGHT SINGLE QUOTATION MARK}t forget that I ski", "I ski", True, False),
+        ("Actually, my cat is called Momo.", "My cat is called Momo.", False, True),
+        ("No, sorry, I live in Oslo.", "I live in Oslo.", False, True),
+        ("I work in Oslo now.", "I work in Oslo now.", False, True),
+        ("Hi! By the way, I have two sisters. And you?", "I have two sisters.", False, False),
+    ],
+)
+def test_a_statement_keeps_its_sense(message: str, text: str, requested: bool, corrects: bool) -> None:
+    statement = find_statement(message)
+    assert statement is not None
+    assert (statement.text, statement.requested, statement.corrects) == (text, requested, corrects)
+
+
+def test_a_secret_is_marked_even_if_it_should_be_remembered() -> None:
+    statement = find_statement("Remember that my PIN is 4711.")
+    assert statement is not None and statement.is_secret and statement.requested
+    mixed = find_statement("My cat is called Miso. My password is hunter2.")
+    assert mixed is not None and mixed.text == "My cat is called Miso." and not mixed.is_secret
+
+
+@pytest.mark.parametrize(
+    "text", ["My flight is LH 1234.", "I was born in 1978.", "Call me on 555 0199.", "I spin wool."]
+)
+def test_other_numbers_and_words_are_no_secrets(text: str) -> None:
+    assert not looks_secret(text)

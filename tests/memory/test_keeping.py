@@ -1,0 +1,70 @@
+"""The three modes of keeping, corrections, and secrets."""
+
+from pathlib import Path
+
+import pytest
+
+from src.memory.facts import RememberMode
+from src.memory.keeping import FactKeeper
+from src.memory.long_term import LongTermMemory
+
+
+def keeper(folder: Path, mode: RememberMode, *, can_keep: bool = True) -> tuple[FactKeeper, list[str]]:
+    notes: list[str] = []
+    return FactKeeper(
+        LongTermMemory(folder / "memory.sqlite3", pytest.fail), mode, notes.append, can_keep=can_keep
+    ), notes
+
+
+def kept(facts: FactKeeper) -> list[str]:
+    return [fact.text for fact in facts.memory.all()]
+
+
+def test_auto_keeps_what_is_told_and_corrections_replace_it(tmp_path: Path) -> None:
+    facts, notes = keeper(tmp_path, "auto")
+    for message in ("My cat is called Miso.", "I don't know.", "My password is hunter2.", "My cat is called Miso."):
+        facts.read(message, "a")
+    assert kept(facts) == ["My cat is called Miso."] and notes == ["Remembered: My cat is called Miso."]
+    facts.read("Actually, my cat is called Momo.", "a")
+    assert kept(facts) == ["My cat is called Momo."]
+    assert notes[1:] == ["Remembered: My cat is called Momo. (instead of: My cat is called Miso.)"]
+
+
+def test_ask_suggests_and_keeps_only_what_is_requested(tmp_path: Path) -> None:
+    facts, notes = keeper(tmp_path, "ask")
+    facts.read("My cat is called Miso.", "a")
+    assert kept(facts) == [] and notes == ["/remember keeps this in memory: My cat is called Miso."]
+    assert facts.keep_text("", "a") == "Remembered: My cat is called Miso."
+    with pytest.raises(ValueError, match="/remember TEXT keeps a text"):
+        facts.keep_text("", "a")
+    facts.read("Remember to buy milk.", "a")
+    assert kept(facts) == ["My cat is called Miso.", "Remember to buy milk."]
+
+
+def test_off_keeps_only_what_the_command_says(tmp_path: Path) -> None:
+    facts, notes = keeper(tmp_path, "off")
+    facts.read("Remember that my cat is called Miso.", "a")
+    assert kept(facts) == [] and notes == []
+    assert facts.keep_text(" my  cat ", "a") == "Remembered: my cat"
+    assert facts.keep_text("My cat.", "a") == "That is already remembered."
+
+
+def test_a_requested_secret_is_refused_with_a_reason(tmp_path: Path) -> None:
+    facts, notes = keeper(tmp_path, "auto")
+    facts.read("Remember that my PIN is 4711.", "a")
+    assert kept(facts) == [] and notes[0].startswith("Not remembered, because it looks like a secret.")
+
+
+def test_nothing_is_kept_in_a_chat_that_is_not_saved(tmp_path: Path) -> None:
+    facts, notes = keeper(tmp_path, "auto", can_keep=False)
+    facts.read("My cat is called Miso.", "a")
+    with pytest.raises(ValueError, match="nothing is saved in this chat"):
+        facts.keep_text("My cat", "a")
+    assert kept(facts) == [] and notes == []
+
+
+def test_a_disk_error_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts, notes = keeper(tmp_path, "auto")
+    monkeypatch.setattr(facts.memory, "store", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    facts.read("My cat is called Miso.", "a")
+    assert notes == ["The fact was not saved: disk full"]

@@ -1,0 +1,146 @@
+"""The open session: nothing is lost by a slip, a kill, or a folder that cannot be written."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from src.memory import open_session
+from src.memory.open_session import OpenSession
+from src.memory.sessions import SessionStore
+from src.memory.traces import damaged_files, sessions_with
+from src.memory.typed_history import TypedHistory
+
+
+def opened(folder: Path, name: str = "talk", *, can_write: bool = True) -> OpenSession:
+    return OpenSession(SessionStore(folder, pytest.fail), name, save=True, can_write=can_write, notify=pytest.fail)
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[OpenSession]:
+    yield opened(tmp_path)
+
+
+def turn(session: OpenSession, question: str, answer: str) -> None:
+    session.begin_turn(question)
+    session.end_turn(answer, "stop")
+
+
+def on_disk(folder: Path, name: str = "talk") -> list[str]:
+    return [message["text"] for message in json.loads((folder / f"{name}.json").read_text("utf-8"))["messages"]]
+
+
+def test_a_kill_during_an_answer_keeps_the_question_and_the_text_so_far(
+    session: OpenSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.begin_turn("Tell me")
+    assert on_disk(tmp_path) == ["Tell me", ""]
+    session.grow_answer("Once")  # too soon after the last save
+    assert on_disk(tmp_path) == ["Tell me", ""]
+    monkeypatch.setattr(open_session, "SAVE_EVERY_S", 0.0)
+    session.grow_answer("Once upon")
+    assert on_disk(tmp_path) == ["Tell me", "Once upon"]
+    again = opened(tmp_path)
+    assert again.last_turn is not None and again.last_turn[1].finish_reason == "interrupted"
+
+
+def test_turns_and_replaced_answers_are_taken_back_and_brought_back(session: OpenSession, tmp_path: Path) -> None:
+    turn(session, "France?", "Paris.")
+    turn(session, "Italy?", "Rome.")
+    session.replace_answer("ROME", "stop")
+    assert "earlier answer is back" in session.undo() and on_disk(tmp_path)[2:] == ["Italy?", "Rome."]
+    assert session.undo().startswith("Took back: 'Italy?'.") and on_disk(tmp_path) == ["France?", "Paris."]
+    assert session.redo() == "Brought back: 'Italy?'." and on_disk(tmp_path)[2:] == ["Italy?", "Rome."]
+    session.redo()
+    assert on_disk(tmp_path)[2:] == ["Italy?", "ROME"]
+    with pytest.raises(ValueError, match="nothing to bring back"):
+        session.redo()
+    again = opened(tmp_path)  # a turn of an earlier run can be taken back, too
+    again.undo()
+    again.undo()
+    assert on_disk(tmp_path) == []
+    with pytest.raises(ValueError, match="nothing to take back"):
+        again.undo()
+
+
+def test_undo_leaves_the_turns_of_another_program(session: OpenSession, tmp_path: Path) -> None:
+    session.notify = session.store.notify = lambda _: None
+    turn(session, "mine", "1")
+    other = opened(tmp_path)
+    turn(other, "theirs", "2")
+    turn(session, "mine again", "3")
+    session.undo()
+    session.undo()
+    assert on_disk(tmp_path) == ["theirs", "2"]
+
+
+def test_reset_keeps_a_dated_copy_and_can_be_undone(session: OpenSession, tmp_path: Path) -> None:
+    assert session.reset() == "The conversation is empty."
+    turn(session, "France?", "Paris.")
+    reply = session.reset()
+    (copy,) = (info.name for info in session.store.list_sessions() if info.name != "talk")
+    assert f"kept as session {copy}: /load {copy} opens it, and /delete {copy} deletes it" in reply
+    assert on_disk(tmp_path) == [] and on_disk(tmp_path, copy) == ["France?", "Paris."]
+    assert session.undo() == "The conversation is back." and on_disk(tmp_path) == ["France?", "Paris."]
+    assert session.redo() == "The conversation is cleared again." and on_disk(tmp_path) == []
+
+
+def test_a_failed_copy_clears_nothing(session: OpenSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn(session, "France?", "Paris.")
+    monkeypatch.setattr(session.store, "save", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        session.reset()
+    assert session.conversation.turn_count == 1 and on_disk(tmp_path) == ["France?", "Paris."]
+
+
+def test_sessions_are_started_renamed_and_deleted(session: OpenSession, tmp_path: Path) -> None:
+    turn(session, "France?", "Paris.")
+    session.rename("trip")
+    assert on_disk(tmp_path, "trip") == ["France?", "Paris."] and not (tmp_path / "talk.json").exists()
+    assert session.start_new().startswith("This is the new session chat-2")
+    with pytest.raises(ValueError, match="already exists"):
+        session.start_new("trip")
+    with pytest.raises(ValueError, match="is open; /new starts another"):
+        session.delete(session.conversation.name)
+    session.delete("trip")
+    with pytest.raises(ValueError, match="not in "):
+        session.delete("trip")
+
+
+def test_a_name_of_64_letters_can_be_dated(tmp_path: Path) -> None:
+    store = SessionStore(tmp_path, pytest.fail)
+    first = store.dated_name("x" * 64)
+    (tmp_path / f"{first}.json").write_text("{}", encoding="utf-8")
+    assert store.dated_name("x" * 64) != first and len(store.dated_name("x" * 64)) <= 64
+
+
+def test_a_folder_that_cannot_be_written_opens_and_saves_nothing(session: OpenSession, tmp_path: Path) -> None:
+    turn(session, "France?", "Paris.")
+    reader = opened(tmp_path, can_write=False)
+    turn(reader, "Italy?", "Rome.")
+    reader.switch_to("other")
+    turn(reader, "Spain?", "Madrid.")
+    assert reader.reset() == "The conversation is cleared. /undo brings it back."
+    with pytest.raises(ValueError, match="nothing can be saved"):
+        reader.save_copy("copy")
+    assert on_disk(tmp_path) == ["France?", "Paris."] and len(list(tmp_path.glob("*.json"))) == 1
+
+
+def test_what_stays_of_a_deleted_fact_is_found(session: OpenSession, tmp_path: Path) -> None:
+    turn(session, "Hi. my cat is  called MISO, you know", "Nice.")
+    (tmp_path / "old.damaged-1.json").write_text("", encoding="utf-8")
+    assert sessions_with(session.store, ["My cat is called Miso."]) == ["talk"]
+    assert sessions_with(session.store, ["My dog is called Miso."]) == []
+    assert damaged_files(tmp_path) == ["old.damaged-1.json"]
+
+
+def test_typed_lines_are_deleted_here_and_in_the_file(tmp_path: Path) -> None:
+    history = TypedHistory(tmp_path / "typed_lines", pytest.fail)
+    for line in ("one", "my secret\nin two lines", "three"):
+        history.append_string(line)
+    list(history.load_history_strings())
+    assert history.delete(lambda line: "secret" in line) == 1
+    assert b"secret" not in (tmp_path / "typed_lines").read_bytes()
+    assert list(history.load_history_strings()) == ["three", "one"] and "my secret" not in str(history.get_strings())
+    assert history.delete(lambda line: "secret" in line) == 0
