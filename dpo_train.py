@@ -104,7 +104,7 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
     prompts = [preference.messages for preference in preferences]
     train_pairs, val_pairs = split_examples(pairs, prompts, flags.val_fraction, flags.seed)
     chosen, rejected = (mean(sum(pair[side][1]) for _, pair in train_pairs) for side in (0, 1))
-    metadata = {"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent}
+    metadata = {"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent} | base.training_record
     loss_fn = partial(
         preference_loss,
         reference=make_reference(flags, base, pairs, metadata, runtime),

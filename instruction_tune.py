@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from src.checkpoint import CHECKPOINTS, LoadedModel, load_base
+from src.checkpoint import CHECKPOINTS, TRAINED_WITH, LoadedModel, load_base
 from src.checkpoint.examples import record_examples
 from src.cli import flag, parse
-from src.data.batching import JoinedChats, StepLoader, epoch_loader, in_batches, pack_examples
+from src.data.batching import StepLoader, epoch_loader, in_batches, pack_examples
 from src.data.examples import instruction_examples, questions_and_answers, split_examples, warn_unknown_words
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
+from src.data.joined_chats import JoinedChats
+from src.data.openings import FEW_CONVERSATIONS, SHARE, choose_openings, trained_with
 from src.data.prompts import TEMPLATE
 from src.data.show_data import describe_conversations, show_masks
 from src.model.generate import TextGenerator
@@ -55,6 +57,11 @@ class Flags(RecordTrainingFlags):
         "auto", f"model to start from: auto (the first of {', '.join(BASES)}), one of these, or a path", path=True
     )
     turns: int = flag(1, "conversations joined into one chat, so the model learns to answer after earlier turns")
+    system_share: float | None = flag(
+        None,
+        "share of the chats that begin with a made-up system message or facts "
+        f"(default: {SHARE} for up to {FEW_CONVERSATIONS} conversations without a system message, otherwise 0)",
+    )
     show_mask: bool = flag(False, "print samples with the supervised tokens marked, and exit")
     data: Path = flag(DATA, "questions with answers, or chats: src/data/README.md shows the formats")
     epochs: int = flag(NUM_EPOCHS, "passes over the data")
@@ -70,13 +77,16 @@ class Flags(RecordTrainingFlags):
         problems = super().problems()
         if self.turns < 1:
             problems.append(f"--turns must be at least 1, got {self.turns}")
+        if not 0 <= (self.system_share or 0) <= 1:
+            problems.append(f"--system-share must be from 0 to 1, got {self.system_share}")
         return problems
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Flags, argv, __doc__)
     if flags.show_data or flags.show_mask:
-        return preview(flags, BASES, load_conversations, describe_conversations if flags.show_data else show_masks)
+        describe_data = partial(describe_conversations, seed=flags.seed, system_share=flags.system_share)
+        return preview(flags, BASES, load_conversations, describe_data if flags.show_data else show_masks)
     with claimed(flags.out, "sft"):
         conversations = load_conversations(flags.data, skip_bad=flags.skip_bad)
         base = load_base(flags.base, BASES)
@@ -98,7 +108,9 @@ def make_stage(
     examples, truncated = instruction_examples(conversations, encoding, context_length)
     prompts = [conversation.messages[:-1] for conversation in conversations]
     train_examples, val_examples = split_examples(examples, prompts, flags.val_fraction, flags.seed)
+    openings = choose_openings(conversations, flags.seed, flags.system_share)
     chats = JoinedChats(train_examples, flags.seed, turns=flags.turns, context_length=context_length)
+    chats.add_openings(openings.ids(encoding), openings.share)
     supervised = sum(sum(mask) for _, mask in train_examples)
     return Stage(
         name="sft",
@@ -113,11 +125,13 @@ def make_stage(
             "tokenizer": describe(encoding),
             "parent": base.parent,
             **record_examples(questions_and_answers(conversations), str(flags.data)),
+            TRAINED_WITH: trained_with(conversations, openings),
         },
         summary_rows={
             "base": f"{base.path}, {base.reason}",
             "data": f"{flags.data}: {len(train_examples)} conversations, {supervised:,} supervised tokens; "
             f"{truncated} truncated to {context_length} tokens; {flags.turns} per chat",
+            "openings": openings.describe(),
             "validation": f"{len(val_examples)} conversations" if val_examples else NO_VALIDATION,
         },
         next_command="python dpo_train.py",

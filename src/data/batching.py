@@ -193,36 +193,6 @@ def shuffled(count: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(count, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)).tolist()
 
 
-class JoinedChats(ExampleDataset):
-    """Examples joined into chats of `turns` examples, regrouped each epoch.
-
-    Within a chat, the model sees earlier turns, and positions that single examples never reach. A model tuned on single
-    examples only is confused by both. A chat longer than the context drops its oldest examples, as chat.py does.
-    """
-
-    def __init__(self, examples: Sequence[Example], seed: int, *, turns: int, context_length: int) -> None:
-        super().__init__(examples, seed)
-        self.turns, self.context_length = turns, context_length
-
-    def __getitem__(self, key: Any) -> Example:
-        ids: list[int] = []
-        mask: list[bool] = []
-        for i in reversed(key):
-            earlier_ids, earlier_mask = self.examples[i]
-            if ids and len(ids) + len(earlier_ids) > self.context_length + 1:
-                break
-            ids, mask = earlier_ids + ids, earlier_mask + mask
-        return ids, mask
-
-    def __len__(self) -> int:
-        return -(-len(self.examples) // self.turns)
-
-    def order(self, epoch: int) -> Sequence[Any]:
-        """The keys of an epoch; a chat's key is the list of its examples."""
-        keys = shuffled(len(self.examples), self.seed, epoch)
-        return [keys[start : start + self.turns] for start in range(0, len(keys), self.turns)]
-
-
 def epoch_loader(dataset: EpochDataset, collate: Callable, batch_size: int) -> DataLoader:
     """A PyTorch DataLoader that yields epoch 0 when first iterated, then epoch 1, and so on."""
     return DataLoader(dataset, batch_size, sampler=_EpochSampler(dataset), collate_fn=collate)

@@ -7,6 +7,7 @@ from typing import TypeVar
 from src.data.batching import Example, shuffled, truncate
 from src.data.input_file import find_shipped
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
+from src.data.openings import opening_words
 from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import Message, headings, render_conversation, with_input
 from src.tokenizer.protocols.interfaces import Encoding, WordEncoding
@@ -61,7 +62,7 @@ def questions_and_answers(conversations: Iterable[Conversation]) -> Iterator[tup
 
 
 def tuning_texts(instructions: Path = INSTRUCTIONS, preferences: Path = PREFERENCES) -> list[str]:
-    """The texts whose words SFT, DPO and chat need: the template's headings, and all texts of the files that exist.
+    """The texts whose words SFT, DPO and chat need: the template's headings, made-up openings, and the files' texts.
 
     Raises ValueError if a file has no valid records.
     """
@@ -73,7 +74,12 @@ def tuning_texts(instructions: Path = INSTRUCTIONS, preferences: Path = PREFEREN
     for preference in load_preferences(preferences, skip_bad=True) if find_shipped(preferences).is_file() else ():
         messages += preference.messages
         answers += [preference.chosen, preference.rejected]
-    return [*headings(), *(text for message in messages for text in (message.text, message.input)), *answers]
+    return [
+        *headings(),
+        *opening_words(),
+        *(text for message in messages for text in (message.text, message.input)),
+        *answers,
+    ]
 
 
 def warn_unknown_words(texts: Iterable[str], encoding: Encoding, notify: Callable[[str], None] = print) -> None:

@@ -17,6 +17,7 @@ from src.data.inspection import notes_on_record
 from src.data.prompts import Message
 from src.data.questions import (
     ANSWERS,
+    FACTS,
     INPUTS,
     QUESTIONS,
     SYSTEMS,
@@ -44,7 +45,7 @@ _OTHER_STRUCTURES = {
     "body": "is a request to an API, not an example; write its messages and the answer as chat 'messages'",
 }
 _TEMPLATE_MARK = re.compile(r"\[INST\]|<\|user\|>|<start_of_turn>|<\|start_header_id\|>|\b(?:USER|ASSISTANT):")
-_KNOWN = (*QUESTIONS, *INPUTS, *ANSWERS, *SYSTEMS, *CHATS, "history", "instances")
+_KNOWN = (*QUESTIONS, *INPUTS, *ANSWERS, *SYSTEMS, FACTS, *CHATS, "history", "instances")
 
 Chats = list[list[Message]]
 

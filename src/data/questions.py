@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from src.data.fields import Fields, LeftOut
-from src.data.prompts import Message
+from src.data.prompts import Message, opening_text
 
 QUESTIONS = ("instruction", "prompt", "question", "query")
 INPUTS = ("input", "inputs", "context")  # the first two hold the question, if nothing else does
 ANSWERS = ("response", "output", "completion", "answer", "target", "targets")
 SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction")
+FACTS = "facts"
 
 TOOL_CALLS = "tool calls"
 
@@ -54,9 +55,16 @@ def read_answer(fields: Fields) -> Message:
 
 
 def read_system(fields: Fields) -> list[Message]:
-    """Return the system message that has a key of its own, beside a question or a chat; [] if there is none."""
+    """Return the system message of the keys beside a question or a chat; [] if there is none.
+
+    Facts about the user, a text or a list of texts, end it as in a chat that recalls them.
+    """
     key = fields.first(SYSTEMS)
-    return [Message("system", read_content(fields, key))] if key and fields.has(key) else []
+    system = read_content(fields, key) if key and fields.has(key) else ""
+    facts = fields.value(FACTS) if fields.has(FACTS) else []
+    facts = facts if isinstance(facts, list) else [facts]
+    text = opening_text(system, [fields.checked_text(fact, FACTS) for fact in facts])
+    return [Message("system", text)] if text else []
 
 
 def read_content(fields: Fields, key: str, *, may_be_empty: bool = False) -> str:

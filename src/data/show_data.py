@@ -8,6 +8,7 @@ from src.common.terminal import has_colours
 from src.data.batching import Example
 from src.data.examples import instruction_examples, preference_examples
 from src.data.instructions import Conversation
+from src.data.openings import choose_openings
 from src.data.preferences import Preference
 from src.data.prompts import Message
 from src.tokenizer.protocols.interfaces import Encoding
@@ -17,8 +18,15 @@ SAMPLES = 3
 _GREEN, _DIM, _RESET = "\033[0;1;32m", "\033[2m", "\033[0m"  # green resets first, or it would stay dim
 
 
-def describe_conversations(conversations: Sequence[Conversation], encoding: Encoding, context_length: int) -> str:
-    """The numbers of conversations and their tokens, and a few samples."""
+def describe_conversations(
+    conversations: Sequence[Conversation],
+    encoding: Encoding,
+    context_length: int,
+    *,
+    seed: int = 0,
+    system_share: float | None = None,
+) -> str:
+    """The numbers of conversations and their tokens, the made-up openings, and a few samples."""
     examples, n_truncated = instruction_examples(conversations, encoding, context_length)
     turns = [n_turns(conversation.messages) for conversation in conversations]
     rows = {
@@ -27,6 +35,7 @@ def describe_conversations(conversations: Sequence[Conversation], encoding: Enco
         "turns": f"{sum(turns):,}, at most {max(turns):,} per conversation",
         "tokens": _token_counts(examples),
         "truncated": f"{n_truncated:,}, to {context_length} tokens",
+        "openings": choose_openings(conversations, seed, system_share).describe(),
     }
     return _page(rows, examples[:SAMPLES], encoding)
 

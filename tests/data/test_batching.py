@@ -7,7 +7,6 @@ from torch.utils.data import DataLoader
 from src.data.batching import (
     IGNORE,
     ExampleDataset,
-    JoinedChats,
     StepLoader,
     epoch_loader,
     pack_examples,
@@ -16,6 +15,7 @@ from src.data.batching import (
     stack_windows,
     truncate,
 )
+from src.data.joined_chats import JoinedChats
 
 
 def example(prompt: list[int], response: list[int]) -> tuple[list[int], list[bool]]:
@@ -174,18 +174,44 @@ def test_joined_chats_have_every_example_once_per_epoch() -> None:
     assert len(chats) == 3
     for epoch in range(2):
         keys = chats.order(epoch)
-        assert [len(key) for key in keys] == [3, 3, 1]
-        assert sorted(i for key in keys for i in key) == list(range(7))
-    ids, mask = chats[[4, 0, 6]]
+        assert [(opening, len(chat)) for opening, chat in keys] == [(None, 3), (None, 3), (None, 1)]
+        assert sorted(i for _, chat in keys for i in chat) == list(range(7))
+    ids, mask = chats[None, [4, 0, 6]]
     assert ids == [4, 4, 54, 0, 0, 50, 6, 6, 56]
     assert mask == [False, False, True] * 3
 
 
 def test_a_chat_longer_than_the_context_drops_oldest_examples() -> None:
-    assert joined(3, context_length=7)[[4, 0, 6]][0] == [0, 0, 50, 6, 6, 56]
-    assert joined(3, context_length=8)[[4, 0, 6]][0] == [4, 4, 54, 0, 0, 50, 6, 6, 56]
+    assert joined(3, context_length=7)[None, [4, 0, 6]][0] == [0, 0, 50, 6, 6, 56]
+    assert joined(3, context_length=8)[None, [4, 0, 6]][0] == [4, 4, 54, 0, 0, 50, 6, 6, 56]
 
 
 def test_chats_of_one_example_are_the_examples() -> None:
     chats, alone = joined(1), ExampleDataset([example([i, i], [50 + i]) for i in range(7)], 0)
     assert [chats[key] for key in chats.order(4)] == [alone[key] for key in alone.order(4)]
+
+
+def with_openings(context_length: int, share: float = 0.5) -> JoinedChats:
+    examples = [example([i, i], [50 + i]) for i in range(7)]
+    openings = [[90], [91, 91]]
+    chats = JoinedChats(examples, 0, turns=3, context_length=context_length)
+    chats.add_openings(openings, share)
+    return chats
+
+
+def test_an_opening_is_unsupervised_and_leaves_less_room_for_old_examples() -> None:
+    ids, mask = with_openings(100)[1, [4, 0]]
+    assert ids == [91, 91, 4, 4, 54, 0, 0, 50] and mask == [False, False, *[False, False, True] * 2]
+    assert with_openings(7)[1, [4, 0]][0] == [91, 91, 4, 4, 54, 0, 0, 50]
+    assert with_openings(6)[1, [4, 0]][0] == [91, 91, 0, 0, 50]
+    assert with_openings(3)[1, [4, 0]][0] == [0, 0, 50]  # the opening does not fit
+
+
+def test_the_share_of_openings_is_drawn_by_seed_and_epoch() -> None:
+    chats = with_openings(100)
+    assert chats.order(3) == with_openings(100).order(3)
+    drawn = [opening for epoch in range(500) for opening, _ in chats.order(epoch)]
+    assert {*drawn} == {None, 0, 1} and 0.45 < sum(opening is not None for opening in drawn) / len(drawn) < 0.55
+    assert all(opening is None for opening, _ in with_openings(100, share=0.0).order(0))
+    assert [chat for _, chat in chats.order(0)] == [chat for _, chat in joined(3).order(0)]
+    assert chats.content_hash() != joined(3).content_hash() == with_openings(100, share=0.0).content_hash()

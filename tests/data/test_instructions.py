@@ -53,6 +53,14 @@ def refusal(path: Path) -> str:
             {"messages": [say("system", "Be kind."), say("user", "Say hello."), say("assistant", "Hello there.")]},
             (Message("system", "Be kind."), *PAIR_MESSAGES),
         ),
+        (
+            {"instruction": "Say hello.", "response": "Hello there.", "facts": ["I live in Rome.", "I ski."]},
+            (Message("system", "Known facts: I live in Rome. I ski."), *PAIR_MESSAGES),
+        ),
+        (
+            {"system": "Be kind.", "instruction": "Say hello.", "response": "Hello there.", "facts": "I ski."},
+            (Message("system", "Be kind.\n\nKnown facts: I ski."), *PAIR_MESSAGES),
+        ),
         ({"messages": [say("system", ""), say("user", "Say hello."), say("assistant", "Hello there.")]}, PAIR_MESSAGES),
         (
             {"messages": [say("user", "a"), say("assistant", "b"), say("user", "c"), say("assistant", "d")]},
@@ -61,7 +69,8 @@ def refusal(path: Path) -> str:
     ],
     ids=[
         "pair", "pair with input", "alpaca, empty input", "alpaca, blank input", "alpaca, null input",
-        "alpaca, no input", "alpaca", "chat", "chat with system", "chat with empty system", "chat of two rounds",
+        "alpaca, no input", "alpaca", "chat", "chat with system", 
+        "facts", "system and facts", "chat with empty system", "chat of two rounds",
     ],
 )  # fmt: skip
 def test_each_format_becomes_messages(tmp_path: Path, record: dict[str, object], messages: tuple[Message, ...]) -> None:

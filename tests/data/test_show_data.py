@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from src.common.messages import visible
 from src.data.instructions import Conversation
+from src.data.openings import choose_openings
 from src.data.prompts import Message, render_conversation
 from src.data.show_data import describe_conversations, show_mask
 from src.tokenizer import load_gpt2_encoding
@@ -76,5 +77,6 @@ def test_conversations_are_described_with_samples(encoding: tiktoken.Encoding) -
         "  turns          9, at most 2 per conversation",
         "  tokens         193, 62 of them supervised; the longest has 41",
         "  truncated      1, to 40 tokens",
+        f"  openings       {choose_openings(chats, 0, None).describe()}",
     ]
     assert samples.count("### Instruction:\nSay hello.") == 3
