@@ -55,6 +55,7 @@ LIBRARY = {
     },
     "src.sk_integration": {"src.chat", "src.memory", "src.data.prompts", "src.model.generate", "src.tokenizer"},
     "src.intuition": {
+        "src.checkpoint",
         "src.model",
         "src.tokenizer",
         "src.data",

@@ -10,6 +10,7 @@ if __name__ == "__main__":  # at the top: see run_module
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -52,19 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", metavar="PATH", type=Path, help=f"where attention saves its picture, a .png (default: {PICTURE})"
     )
+    parser.add_argument(
+        "--checkpoint", metavar="MODEL", help="byte-pairs: show what the text of this model taught; a path, or scratch"
+    )
+    parser.add_argument("--text", metavar="SENTENCE", help="the sentence that byte-pairs --checkpoint cuts")
     flags = parser.parse_args(argv)
     names = list(DEMONSTRATIONS) if "all" in flags.names else flags.names
-    if problem := _problem(flags.names, names, flags.out):
+    if problem := _problem(flags.names, names, flags):
         parser.error(problem)
     try:
-        _show(names, flags.out or PICTURE)
+        _show(names, flags)
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; the flush at exit must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return DONE
 
 
-def _problem(given: Sequence[str], names: Sequence[str], out: Path | None) -> str:
+def _problem(given: Sequence[str], names: Sequence[str], flags: Namespace) -> str:
     """What is wrong with the command line, or an empty string."""
     known = ["all", *DEMONSTRATIONS]
     for name in given:
@@ -72,21 +77,29 @@ def _problem(given: Sequence[str], names: Sequence[str], out: Path | None) -> st
             near = get_close_matches(name.lower(), known, 1, 0.5)
             hint = f" (did you mean {near[0]}?)" if near else f"; choose from {', '.join(known)}"
             return f"there is no demonstration {name!r}{hint}"
-    if out is not None and "attention" not in names:
+    if flags.out is not None and "attention" not in names:
         return "--out needs attention among the names: no other demonstration draws a picture"
-    if out is not None and out.suffix.lower() != ".png":
-        return f"--out must be a file name ending in .png, got {str(out)!r}"
+    if flags.out is not None and flags.out.suffix.lower() != ".png":
+        return f"--out must be a file name ending in .png, got {str(flags.out)!r}"
+    if flags.checkpoint is not None and "byte-pairs" not in names:
+        return "--checkpoint needs byte-pairs among the names: no other demonstration reads a model"
+    if flags.text is not None and not (flags.checkpoint and flags.text.strip()):
+        return "--text needs a sentence and --checkpoint, whose tokenizer cuts it"
     return ""
 
 
-def _show(names: Sequence[str], picture: Path) -> None:
+def _show(names: Sequence[str], flags: Namespace) -> None:
     if not names:
         _list_all()
     for name in names:
         demonstrate = DEMONSTRATIONS[name][1]
         print()
         if name == "attention":
-            demonstrate(picture)
+            demonstrate(flags.out or PICTURE)
+        elif name == "byte-pairs" and flags.checkpoint is not None:
+            from src.intuition.own_byte_pairs import SENTENCE, own_byte_pairs  # imports PyTorch
+
+            own_byte_pairs(flags.checkpoint, flags.text or SENTENCE)
         else:
             demonstrate()
 

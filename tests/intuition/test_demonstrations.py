@@ -56,6 +56,9 @@ def test_all_runs_every_demonstration_in_order(capsys: pytest.CaptureFixture[str
         (["xyz"], "there is no demonstration 'xyz'; choose from all, characters, "),
         (["words", "--out", "w.png"], "--out needs attention among the names"),
         (["attention", "--out", "w.txt"], "--out must be a file name ending in .png, got 'w.txt'"),
+        (["words", "--checkpoint", "scratch"], "--checkpoint needs byte-pairs among the names"),
+        (["byte-pairs", "--text", "Go"], "--text needs a sentence and --checkpoint"),
+        (["byte-pairs", "--checkpoint", "scratch", "--text", " "], "--text needs a sentence and --checkpoint"),
         (["--loud"], "unrecognized arguments: --loud"),
     ],
 )
