@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from src.checkpoint import CHECKPOINTS, load_checkpoint
 from src.cli import flag, parse
 from src.data.batching import StepLoader, epoch_loader, stack_windows
-from src.data.shakespeare import SHAKESPEARE_PATH
-from src.data.text import Documents, TextWindows, TokenArray, load_split
+from src.data.text import TokenArray, prepare_data
+from src.data.windows import TextWindows
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.runtime import Runtime, choose_runtime
@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with claimed(flags.out, "pretrain"):
         runtime = choose_runtime(flags.device, flags.precision)
         encoding = run_encoding(flags, runtime.processes)
-        train_ids, val_ids = prepare_data(flags.data, encoding, flags.val_fraction, flags.documents, flags.val_data)
+        split = (flags.val_fraction, flags.documents, flags.val_data, flags.skip_bad)
+        train_ids, val_ids = prepare_data(flags.data, encoding, *split)
         shape = (flags.batch_size, flags.context_length)
         train_steps = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
         val_steps = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
@@ -100,20 +101,6 @@ def make_stage(flags: Flags, generator: TextGenerator, train_steps: StepLoader, 
         next_command="python instruction_tune.py",
         next_option="--base",
     )
-
-
-def prepare_data(
-    path: str | Path = SHAKESPEARE_PATH,
-    encoding: Encoding | None = None,
-    val_fraction: float = 0.1,
-    documents: Documents = None,
-    val_data: str | Path | None = None,
-) -> tuple[TokenArray, TokenArray]:
-    """(train, val) token ids of a text; val is the text `val_data`, or else the last `val_fraction` of the text.
-
-    Raises FileNotFoundError or ValueError for an unusable text. Shakespeare's works are downloaded if missing.
-    """
-    return load_split(path, encoding or load_gpt2_encoding(), val_fraction, documents, val_data)
 
 
 def create_dataloader(

@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return load_tokens(copy, encoding, notify=lambda _: None)
 
         for _ in range(flags.rounds + 1):
-            for cache in Path(folder).glob("*.npy"):
-                cache.unlink()
+            for cache in Path(folder).glob("*.tokens"):
+                shutil.rmtree(cache)
             times["ours, no cache"].append(seconds(ours))
             times["ours, from cache"].append(seconds(ours))
             times["tiktoken alone"].append(seconds(lambda: encoding.encode_ordinary(text)))

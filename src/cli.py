@@ -101,6 +101,8 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: o
         options["action"] = argparse.BooleanOptionalAction
     else:
         choices = get_args(kind)
+        if _takes_several(hint):
+            options["nargs"] = "+"
         options["metavar"] = "{" + ",".join(choices) + "}" if choices else _METAVARS[kind]
     parser.add_argument(flag_name(field.name), *map(flag_name, field.metadata.get("aliases", ())), **options)
     if field.metadata.get("positional"):
@@ -126,14 +128,18 @@ def _flags_among(unknown: Sequence[str]) -> list[str]:
 
 
 def _convert_all(
-    arguments: Mapping[str, str | bool], hints: Mapping[str, object]
+    arguments: Mapping[str, str | bool | list[str]], hints: Mapping[str, object]
 ) -> tuple[dict[str, object], dict[str, str]]:
     """({field: value}, {flag: the problem with its value})."""
     values: dict[str, object] = {}
     bad: dict[str, str] = {}
     for name, text in arguments.items():
         try:
-            values[name] = text if isinstance(text, bool) else _convert(text, hints[name])
+            if isinstance(text, list):
+                several = tuple(_convert(each, hints[name]) for each in text)
+                values[name] = several if len(several) > 1 else several[0]
+            else:
+                values[name] = text if isinstance(text, bool) else _convert(text, hints[name])
         except ValueError as error:
             bad[flag_name(name)] = f"{flag_name(name)} must be {error}, got {reprlib.repr(text)}"
     return values, bad
@@ -183,6 +189,11 @@ def _kind(hint: Any) -> tuple[Any, bool]:
     if get_origin(hint) not in (Union, types.UnionType):
         return hint, False
     return next(kind for kind in get_args(hint) if kind is not type(None)), True
+
+
+def _takes_several(hint: object) -> bool:
+    """Whether the type of a flag's value is one value or a tuple of them."""
+    return any(get_origin(part) is tuple for part in get_args(hint))
 
 
 def _help(field: dataclasses.Field) -> str:

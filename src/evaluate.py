@@ -26,7 +26,7 @@ from src.cli import flag, parse
 from src.common.messages import naming_file
 from src.data.shakespeare import SHAKESPEARE_PATH
 from src.data.split import split_tokens
-from src.data.text import DOCUMENTS_HELP, TEXT_HELP, Documents, TokenArray, load_tokens
+from src.data.text import DOCUMENTS_HELP, TEXT_HELP, Documents, TokenArray, as_paths, load_tokens
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
@@ -40,7 +40,7 @@ HEAD_ROWS = 512  # positions whose logits are in memory together
 @dataclass(frozen=True, kw_only=True)
 class Flags:
     model: str = flag("auto", MODEL_HELP, path=True)
-    data: Path = flag(SHAKESPEARE_PATH, TEXT_HELP)
+    data: Path | tuple[Path, ...] = flag(SHAKESPEARE_PATH, TEXT_HELP)
     documents: Documents = flag(None, DOCUMENTS_HELP)
     val_fraction: float = flag(0.1, "share of the text to evaluate, counted from its end; 1 is all of it")
     context_length: int | None = flag(None, "tokens in a window (default: the model's context)")
@@ -115,7 +115,7 @@ def _loss_sum(model: GPTModel, ids: TokenArray, spans: Sequence[tuple[int, int, 
 
 
 def load_eval_tokens(flags: Flags, encoding: Encoding) -> TokenArray:
-    """The token ids of the last --val-fraction of the text."""
+    """The token ids of the end of the text: the part that main.py keeps for validation."""
     ids = load_tokens(flags.data, encoding, flags.documents)
     return split_tokens(ids, encoding, flags.val_fraction)[1] if flags.val_fraction < 1 else ids
 
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_lengths(model, context_length, stride)
     ids, start = load_eval_tokens(flags, base.encoding), time.perf_counter()
     part = "all of it" if flags.val_fraction == 1 else f"the last {100 * flags.val_fraction:g}%"
-    print(f"text     {flags.data}, {part}: {len(ids):,} tokens")
+    print(f"text     {' '.join(map(str, as_paths(flags.data)))}, {part}: {len(ids):,} tokens")
     print(f"model    {base.path}, {base.reason}, on {device}" + ", int8" * int8)
     print(f"windows  {context_length} tokens, stride {stride}", flush=True)
     loss = text_loss(model, ids, context_length, stride)

@@ -622,7 +622,7 @@ def main(flags, model):
 def test_every_script_has_the_flags_of_its_stage() -> None:
     shared = {field.name for field in dataclasses.fields(TrainingFlags)}
     own = {script.__name__: {f.name for f in dataclasses.fields(script.Flags)} - shared for script in TRAINING}
-    assert own["main"] == {"model", "tokenizer", "dropout", "compile", "documents", "val_data"}
-    assert own["finetune_gpt2"] == {"model", "weights", "dropout", "compile", "documents", "val_data"}
+    assert own["main"] == {"model", "tokenizer", "dropout", "compile", "documents", "val_data", "skip_bad"}
+    assert own["finetune_gpt2"] == {"model", "weights", "dropout", "compile", "documents", "val_data", "skip_bad"}
     assert own["instruction_tune"] == {"base", "turns", "show_mask", "show_data", "skip_bad", "dropout"}
     assert own["dpo_train"] == {"base", "beta", "loss", "label_smoothing", "show_data", "skip_bad"}

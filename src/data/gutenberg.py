@@ -1,6 +1,7 @@
 """Remove what Project Gutenberg adds to its texts: header, licence, footer and credits."""
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 # Headers and footers of the 1990s are searched for only this close to either end: the same words occur in between.
@@ -20,6 +21,8 @@ _HINTS = ("Gutenberg", "GUTENBERG", "gutenberg", "Etext", "<<")  # one of them i
 
 # Gutenberg adds up to 35,000 characters around a text, and in the worst edition two percent inside it.
 _MAX_ADDED_CHARS, _MAX_ADDED_SHARE = 40_000, 0.05
+SECTION_CHARS = 1 << 23  # more than most books
+_PARAGRAPH_LINE = re.compile(r"\S\n(?=\S)")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,33 @@ class CleanText:
 def has_end_marker(text: str) -> bool:
     """Whether the text contains Project Gutenberg's end marker. A truncated download does not."""
     return _END.search(text) is not None
+
+
+def sections(blocks: Iterable[str]) -> Iterator[str]:
+    r"""Join the blocks of a text of any length into sections that `strip_boilerplate` can take one by one.
+
+    Up to 8 million characters are one section. A longer text is cut between two lines, if possible inside a paragraph.
+    No header, licence or footer is cut: next to one of their markers, the cut is before the marker.
+    """
+    rest = ""
+    for block in blocks:
+        rest += block
+        if len(rest) > SECTION_CHARS:
+            cut = _section_end(rest)
+            yield rest[:cut]
+            rest = rest[cut:]
+    if rest:
+        yield rest
+
+
+def _section_end(text: str) -> int:
+    """Where to cut a text that is longer than a section."""
+    nearest = len(text) - 3 * _EDGE_CHARS
+    line = _PARAGRAPH_LINE.search(text, nearest, nearest + _EDGE_CHARS)
+    end = line.end() if line else text.find("\n", nearest) + 1 or len(text) - 1  # \r\n may be at the very end
+    around = max(0, end - _EDGE_CHARS)
+    mark = next(iter(_marks(text[around : end + _EDGE_CHARS])), None)
+    return around + mark[0] if mark else end
 
 
 def strip_boilerplate(text: str) -> CleanText:

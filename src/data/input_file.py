@@ -7,7 +7,7 @@ import os
 import select
 import stat
 import zlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ MAX_PIPE_BYTES = 200_000_000
 PIPE_TIMEOUT_S = 60.0
 _MAX_EXPANSION, ALWAYS_ALLOWED_BYTES = 200, 100_000_000  # text is compressed to between a third and a fiftieth
 
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
 # The first bytes of files that hold no records for us: what they are, and what to do.
 _OTHER_FORMATS = {
@@ -45,8 +45,10 @@ _WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
 
 @contextmanager
-def open_data(path: Path) -> Generator[io.BufferedReader, None, None]:
+def open_data(path: Path, on_read: Callable[[int], object] | None = None) -> Generator[io.BufferedReader, None, None]:
     """Open a file or a pipe for reading bytes, which are decompressed if they are gzip. The stream cannot seek.
+
+    on_read: called with the number of bytes of each read of a file, before they are decompressed.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -54,9 +56,9 @@ def open_data(path: Path) -> Generator[io.BufferedReader, None, None]:
         ValueError: it is a device, or a pipe without a writer or without an end. Reading raises ValueError for damaged
             gzip, and for data that expands to many times its size.
     """
-    with _open_raw(path) as raw:
+    with _open_raw(path, on_read) as raw:
         stream: io.BufferedReader = io.BufferedReader(raw, 1 << 18)
-        if not stream.peek(len(_GZIP)).startswith(_GZIP):
+        if not stream.peek(len(GZIP)).startswith(GZIP):
             yield stream
             return
         size = os.stat(path).st_size
@@ -108,7 +110,7 @@ def _zip_kind(start: bytes) -> str:
     return "is a zip archive; unpack it and pass a file in it"
 
 
-def _open_raw(path: Path) -> io.RawIOBase:
+def _open_raw(path: Path, on_read: Callable[[int], object] | None) -> io.RawIOBase:
     if not path.exists():
         raise FileNotFoundError(
             f"{path} not found; pass a file with --data, such as Data/instruction_data.json (instruction tuning) or "
@@ -116,7 +118,7 @@ def _open_raw(path: Path) -> io.RawIOBase:
         )
     mode = path.stat().st_mode
     if stat.S_ISREG(mode):
-        return io.FileIO(path)
+        return _CountedFile(path, on_read) if on_read else io.FileIO(path)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(f"{path} is a folder; {_advice_for(path)}")
     if stat.S_ISFIFO(mode):
@@ -131,6 +133,19 @@ def _advice_for(folder: Path) -> str:
     suffixes = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".gz")
     files = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in suffixes)
     return f"pass one of its files, such as {folder / files[0]}" if files else "pass a file"
+
+
+class _CountedFile(io.FileIO):
+    """A file that reports how much is read from it."""
+
+    def __init__(self, path: Path, on_read: Callable[[int], object]) -> None:
+        super().__init__(path)
+        self._on_read = on_read
+
+    def readinto(self, buffer: "bytearray | memoryview") -> int | None:  # type: ignore[override]
+        n_bytes = super().readinto(buffer)
+        self._on_read(n_bytes or 0)
+        return n_bytes
 
 
 class _Pipe(io.RawIOBase):

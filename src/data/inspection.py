@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from src.data.token_cache import TokenArray
+from src.data.token_shards import TokenArray
 from src.tokenizer.gpt2 import END_OF_TEXT
 from src.tokenizer.protocols.interfaces import WordEncoding
 
@@ -20,6 +21,7 @@ _LONG_LINE_CHARS = 100_000
 _LONG_RUN_CHARS = 5_000
 _LONG_WORD_CHARS = 10  # of an average word
 _UNSEEN_SHARE, _MIN_WORDS = 0.25, 50  # of the validation words
+_COUNTED_TOKENS = 1 << 22  # in memory together
 _LICENCE_MENTIONS = 10  # a licence of Project Gutenberg names it about 60 times
 
 _SPECIAL_TOKENS = re.compile(
@@ -41,7 +43,7 @@ _HTML = re.compile(
 )
 _JSON_START = re.compile(r'\s*(?:(?:\[\s*)?\{\s*"(?:[^"\\\n]|\\.){1,100}"\s*:|\[\s*"(?:[^"\\\n]|\\.)*"\s*,)')
 # The keys of records, and the script that trains on them.
-_RECORD_KEYS = {
+RECORD_SCRIPTS = {
     "chosen": "dpo_train.py",
     **dict.fromkeys(
         ("instruction", "messages", "conversations", "prompt", "completion", "question"), "instruction_tune.py"
@@ -146,13 +148,13 @@ def _records(text: str, path: Path) -> list[str]:
         return []
     file = shlex.quote(str(path))
     keys = _first_keys(text)
-    for key, script in _RECORD_KEYS.items():
+    for key, script in RECORD_SCRIPTS.items():
         if key in keys:
             raise ValueError(f"{path} holds JSON records with {key!r}, not prose; run: python {script} --data {file}")
     if "text" in keys:
         raise ValueError(
-            f"{path} holds JSON records, not prose; write their texts to a file first: "
-            f"jq -r '..|.text? // empty' {file} > {shlex.quote(path.stem + '.txt')}"
+            f"{path} holds JSON records, not prose; write one object a line to a file that ends in .jsonl: "
+            f"jq -c '..|objects|select(.text)' {file} > {shlex.quote(path.stem + '.jsonl')}"
         )
     return ["it looks like JSON, which is learned with its brackets and keys"]
 
@@ -254,12 +256,21 @@ def notes_on_words(encoding: WordEncoding, train: TokenArray, val: TokenArray) -
     spellings = [encoding.decode_single_token_bytes(id_).decode("utf-8", "replace") for id_ in range(encoding.n_vocab)]
     length = np.array([len(spelling) if any(map(str.isalnum, spelling)) else 0 for spelling in spellings])
     length[encoding.eot_token] = 0
-    words, val_words = train[length[train] > 0], val[length[val] > 0]
-    mean = float(length[words].mean()) if len(words) else 0.0
-    unseen = float(np.isin(val_words, words, invert=True).mean()) if len(val_words) >= _MIN_WORDS else 0.0
+    counts, val_counts = (_counts(ids, encoding.n_vocab) * (length > 0) for ids in (train, val))
+    n_words, n_val_words = counts.sum(), val_counts.sum()
+    mean = float((length * counts).sum() / max(1, n_words))
+    unseen = float(val_counts[counts == 0].sum() / n_val_words) if n_val_words >= _MIN_WORDS else 0.0
     if mean <= _LONG_WORD_CHARS and unseen <= _UNSEEN_SHARE:
         return []
     return [
         f"words are {mean:.1f} letters long on average, and {unseen:.0%} of the validation words are not in the "
         "training text; if the language has no spaces between words, use --tokenizer gpt2"
     ]
+
+
+def _counts(ids: TokenArray, n_vocab: int) -> NDArray[np.int64]:
+    """How often each id occurs."""
+    counts = np.zeros(n_vocab, np.int64)
+    for start in range(0, len(ids), _COUNTED_TOKENS):
+        counts += np.bincount(np.asarray(ids[start : start + _COUNTED_TOKENS]), minlength=n_vocab)
+    return counts

@@ -77,12 +77,17 @@ def _starts_with_object(text: str, *, whole: bool = False) -> bool:
 def _read_lines(name: str, lines: Iterable[str]) -> Iterator[Located | BadRecord]:
     for number, line in enumerate(map(str.rstrip, lines), start=1):
         if line:
-            try:
-                value, end = _value_at(name, line, _skip_blank(line, 0), line=number)
-                _expect_end(name, line, end, line=number)
-                yield _checked(f"{name} line {number}", value)
-            except BadRecord as error:
-                yield error
+            yield read_json_line(name, line, number)
+
+
+def read_json_line(name: str, line: str, number: int) -> Located | BadRecord:
+    """The record in a line of JSONL, which is not blank and has no line break at its end."""
+    try:
+        value, end = _value_at(name, line, _skip_blank(line, 0), line=number)
+        _expect_end(name, line, end, line=number)
+        return _checked(f"{name} line {number}", value)
+    except BadRecord as error:
+        return error
 
 
 def _read_values(name: str, text: str, notify: Callable[[str], None]) -> Iterator[Located | BadRecord]:

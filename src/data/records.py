@@ -53,16 +53,24 @@ def parse_records(
             results.append(parse(where, record))
         except BadRecord as error:
             bad.append(error)
+    report_bad(file.name, bad, len(file.records) + len(file.bad), skip_bad=skip_bad, notify=notify)
+    return results
+
+
+def report_bad(
+    name: str, bad: Sequence[BadRecord], total: int, *, skip_bad: bool, notify: Callable[[str], None]
+) -> None:
+    """Report the bad records of a file in one line, if there are any. total: the number of all its records.
+
+    Raises ValueError unless `skip_bad`, and if more than a tenth are bad.
+    """
     if not bad:
-        return results
-    total = len(file.records) + len(file.bad)
-    if skip_bad and not _too_many(bad, total):
-        notify(
-            f"note: {file.name}: left out {len(bad):,} of {total:,} records: {_counts(bad)}; "
-            f"the first is {_place(file.name, bad[0])}"
-        )
-        return results
-    raise ValueError(_refusal(file.name, bad, total))
+        return
+    if not skip_bad or _too_many(bad, total):
+        raise ValueError(_refusal(name, bad, total))
+    notify(
+        f"note: {name}: left out {len(bad):,} of {total:,} records: {_counts(bad)}; the first is {_place(name, bad[0])}"
+    )
 
 
 def kind(value: object) -> str:

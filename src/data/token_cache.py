@@ -1,96 +1,94 @@
-"""The token ids of a text, cached in a file next to it and mapped into memory."""
+"""The token ids of a text, cached in a folder next to it. Its name holds a key: what was tokenised, and by what."""
 
 import glob
 import hashlib
 import os
-import zlib
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from src.common.atomic_file import atomic_write
-from src.common.messages import one_line
+from src.data.input_file import GZIP, PARQUET, START_BYTES, refuse_other_formats
 
-# One-dimensional, uint16 or uint32. A read-only np.memmap if the tokens are cached in a file.
-TokenArray: TypeAlias = NDArray[np.unsignedinteger]
-TokenDtype: TypeAlias = np.dtype[np.unsignedinteger]
-
-_CHECKSUM_BYTES = 4
-_LONGEST_PREFIX_BYTES = 180  # a file name has at most 255 bytes, and the temporary file's name is longer
+_LONGEST_PREFIX_BYTES = 160  # a file name has at most 255 bytes
+_SAMPLED_BYTES, _FEWEST_BYTES = 1 << 26, 1 << 12  # of all files, and of each one
+_SAMPLES = 16  # of a file that is not read whole
+_LOCK = ".lock"
 
 
-def token_dtype(n_vocab: int) -> TokenDtype:
-    return np.dtype(np.uint16 if n_vocab <= 1 << 16 else np.uint32)
+def cache_folder(paths: Sequence[Path], files: Sequence[Path], key: str) -> Path:
+    """The folder for the tokens of what --data names: next to a file or folder, or to the first of several files.
 
-
-def cache_path(text: Path, key: str) -> Path:
-    """The cache file of a text, or of a folder of texts. A long name is shortened, and completed with its hash."""
+    A long name is shortened, and completed with its hash.
+    """
+    text = paths[0] if len(paths) == 1 and paths[0].exists() else files[0]
     text = text if text.name.strip(".") else Path(os.path.abspath(text))
-    name = text.name
+    name = text.name if len(files) == 1 or text != files[0] else f"{text.name}+{len(files) - 1}"
     if len(os.fsencode(name)) > _LONGEST_PREFIX_BYTES:
         name = f"{name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
-    return text.with_name(f"{name}.{key}.tokens.npy")
+    return text.with_name(f"{name}.{key}.tokens")
 
 
-def open_cache(cache: Path, n_vocab: int, notify: Callable[[str], None]) -> TokenArray | None:
-    """The cached tokens, or None if there are none or the file is damaged."""
+def cache_key(files: Sequence[Path], settings: Sequence[str]) -> str:
+    """A key that changes with the files, their order and the settings, without reading large files whole.
+
+    A file counts by its name and content if it is small; else by its name, size, modification time and samples of its
+    content. 64 MB are read of all files together. A renamed folder keeps its key.
+    Raises ValueError for a file that begins as another format, such as PDF.
+    """
+    digest = hashlib.sha256("\0".join(settings).encode())
+    share = max(_FEWEST_BYTES, _SAMPLED_BYTES // max(1, len(files)))
+    for file in files:
+        status = file.stat()
+        whole = status.st_size <= share
+        facts = (file.name, status.st_size, None if whole else status.st_mtime_ns)
+        digest.update(hashlib.sha256(repr(facts).encode("utf-8", "surrogatepass")).digest())
+        digest.update(_sample(file, status.st_size, status.st_size if whole else share))
+    return digest.hexdigest()[:16]
+
+
+def _sample(path: Path, size: int, n_bytes: int) -> bytes:
+    """SHA-256 of a file's content, or of samples of so many bytes, evenly spread from its start to its end."""
+    digest = hashlib.sha256()
+    count = 1 if n_bytes == size else _SAMPLES
+    with open(path, "rb") as file:
+        for number in range(count):
+            file.seek((size - n_bytes // count) * number // max(1, count - 1))
+            sample = file.read(n_bytes // count)
+            if number == 0 and not sample.startswith((GZIP, PARQUET)):
+                refuse_other_formats(path, sample[:START_BYTES])
+            digest.update(sample)
+    return digest.digest()
+
+
+def claim(folder: Path, notify: Callable[[str], None]) -> AcquireReturnProxy:
+    """Create the folder and take its lock; if another process is writing tokens to it, wait. `with` gives it back.
+
+    Raises OSError if the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)
     try:
-        with open(cache, "rb") as stored:
-            checksum = _crc32(stored, cache.stat().st_size - _CHECKSUM_BYTES)
-            if checksum.to_bytes(_CHECKSUM_BYTES, "little") != stored.read():
-                raise ValueError("its checksum is wrong")
-        tokens = _map(cache)
-        if tokens.dtype != token_dtype(n_vocab) or tokens.ndim != 1:
-            raise ValueError(f"it holds {tokens.dtype} of shape {tokens.shape}")
-        if len(tokens) and (largest := int(tokens.max())) >= n_vocab:
-            raise ValueError(f"it holds the id {largest}, and the vocabulary ends at {n_vocab - 1}")
-        return _map(cache)  # pages of the first mapping would count as memory of this process
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # NumPy parses the header as Python code, and a damaged one can raise anything
-        notify(f"tokens: cannot use {cache} ({one_line(error)}), tokenising again")
-        return None
-
-
-def store(tokens: TokenArray, cache: Path, notify: Callable[[str], None]) -> TokenArray:
-    """Write the cache and return the tokens mapped from it, or the tokens themselves if it cannot be written."""
-    try:
-        with atomic_write(cache) as out:
-            np.save(out, tokens, allow_pickle=False)
-            out.flush()
-            with open(out.name, "rb") as written:
-                checksum = _crc32(written, out.tell())
-            # After the array, where np.load does not look.
-            out.write(checksum.to_bytes(_CHECKSUM_BYTES, "little"))
-        return _map(cache)
-    except OSError as error:
-        notify(f"tokens: not cached, {cache} cannot be written ({error.strerror or error})")
-        return tokens
+        return lock.acquire(blocking=False)
+    except Timeout:
+        notify(f"tokens: waiting for another run, which is tokenising the same text into {folder}")
+        return lock.acquire()
 
 
 def remove_other_caches(keep: Path) -> None:
     """Delete the caches of earlier versions of the same text, and of other tokenizers."""
-    prefix = keep.name.rsplit(".", 3)[0]
-    for other in keep.parent.glob(f"{glob.escape(prefix)}.{'[0-9a-f]' * 16}.tokens.npy"):
+    prefix = glob.escape(keep.name.rsplit(".", 2)[0])
+    key = "[0-9a-f]" * 16
+    for other in (*keep.parent.glob(f"{prefix}.{key}.tokens"), *keep.parent.glob(f"{prefix}.{key}.tokens.npy")):
         if other != keep:
             try:
-                other.unlink(missing_ok=True)
+                other.unlink() if other.is_file() else _remove_folder(other)  # earlier versions wrote one file
             except OSError:  # the disk is read-only or, on Windows, another run has it open
                 continue
 
 
-def _map(cache: Path) -> TokenArray:
-    tokens: TokenArray = np.load(cache, mmap_mode="r", allow_pickle=False)
-    return tokens
-
-
-def _crc32(file: BinaryIO, length: int) -> int:
-    # Read in blocks, not mapped: mapped pages would count as memory of this process.
-    checksum = 0
-    while length > 0 and (block := file.read(min(length, 1 << 20))):
-        checksum = zlib.crc32(block, checksum)
-        length -= len(block)
-    return checksum
+def _remove_folder(folder: Path) -> None:
+    """Delete a folder of shards, unless another run has it open on Windows: there, renaming it fails first."""
+    leaving = folder.rename(folder.with_name(f"{folder.name}.old"))
+    shutil.rmtree(leaving)

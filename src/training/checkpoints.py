@@ -175,7 +175,11 @@ def set_aside(path: Path) -> Path:
 
 def plain_settings(flags: TrainingFlags) -> dict[str, Any]:
     """The flags as values that JSON and a checkpoint can hold."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(flags).items()}
+
+    def plain(value: Any) -> Any:
+        return [*map(str, value)] if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+
+    return {name: plain(value) for name, value in asdict(flags).items()}
 
 
 def refuse_folder_of_base(metadata: Mapping[str, Any], out: Path) -> None:

@@ -19,7 +19,7 @@ class TrainingFlags:
     Raises ValueError naming every bad value at once.
     """
 
-    data: Path
+    data: Path | tuple[Path, ...]
     epochs: int
     batch_size: int
     context_length: int
@@ -115,6 +115,7 @@ def parse_save_every(text: str) -> tuple[int | None, float]:
 class RecordTrainingFlags(TrainingFlags):
     """The flags of the stages that train on records, from a base model."""
 
+    data: Path
     base: str
     skip_bad: bool = flag(False, "leave bad records out, if at most a tenth of them are bad")
     show_data: bool = flag(False, "print what is read from --data, with samples, and exit")
@@ -124,9 +125,12 @@ class RecordTrainingFlags(TrainingFlags):
 class TextTrainingFlags(TrainingFlags):
     """The flags of the stages that train on a text, in windows of one length."""
 
-    data: Path = flag(SHAKESPEARE_PATH, TEXT_HELP)
+    data: Path | tuple[Path, ...] = flag(SHAKESPEARE_PATH, TEXT_HELP)
     documents: Documents = flag(None, DOCUMENTS_HELP)
-    val_data: Path | None = flag(None, "another text to validate on; then all of --data is for training")
+    val_data: Path | tuple[Path, ...] | None = flag(
+        None, "another text to validate on; then all of --data is for training"
+    )
+    skip_bad: bool = flag(False, "leave bad records of .jsonl files out, if at most a tenth of a file's are bad")
     compile: bool = flag(False, "compile the forward pass (slow start, faster steps; needs a C++ compiler)")
 
     def problems(self) -> list[str]:

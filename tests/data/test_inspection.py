@@ -94,7 +94,7 @@ def test_a_separator_of_documents_is_meant() -> None:
         ({"messages": [{"role": "user", "content": "q"}]}, "python instruction_tune.py"),
         ({"conversations": []}, "python instruction_tune.py"),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "python dpo_train.py --data 'my text.txt'"),
-        ({"id": 1, "text": "a long text"}, "jq -r '..|.text? // empty' 'my text.txt' > 'my text.txt'"),
+        ({"id": 1, "text": "a long text"}, "jq -c '..|objects|select(.text)' 'my text.txt' > 'my text.jsonl'"),
     ],
 )
 @pytest.mark.parametrize("form", ["lines", "list", "object", "cut off"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from src.data import input_file
-from src.data.text_files import is_stored, read_text, read_texts
+from src.data.text_files import find_files, is_stored, read_text
 
 
 def test_text_is_utf8_without_its_byte_order_mark(tmp_path: Path) -> None:
@@ -108,17 +108,33 @@ def test_an_endless_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_text(bomb)
 
 
-def test_the_text_files_of_a_folder_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
-    for name in ("b.txt", "a.txt", "c.md", "a.txt.0123456789abcdef.tokens.npy"):
-        (tmp_path / name).write_text(name, encoding="utf-8")
-    (tmp_path / "aa.txt.gz").write_bytes(gzip.compress(b"packed"))
-    (tmp_path / "d.txt").mkdir()
-    found = read_texts(tmp_path)
-    assert {path.name: text for path, text in found.items()} == {
-        "a.txt": "a.txt",
-        "aa.txt.gz": "packed",
-        "b.txt": "b.txt",
-    }
-    assert [path.name for path in found] == ["a.txt", "aa.txt.gz", "b.txt"]
-    with pytest.raises(FileNotFoundError, match=r"d\.txt is a folder without \.txt files; pass"):
-        read_texts(tmp_path / "d.txt")
+def names(files: list[Path]) -> list[str]:
+    return [file.name for file in files]
+
+
+def test_files_of_a_folder_are_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "c.md", "d.jsonl", "e.JSONL.gz", "f.parquet", "aa.txt.gz"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "g.txt").mkdir()
+    assert names(find_files(tmp_path)) == ["a.txt", "aa.txt.gz", "b.txt", "d.jsonl", "e.JSONL.gz", "f.parquet"]
+    with pytest.raises(FileNotFoundError, match=r"g\.txt is a folder without \.txt, \.jsonl or \.parquet files; pass"):
+        find_files(tmp_path / "g.txt")
+
+
+def test_files_of_a_glob_pattern_leave_out_cached_tokens(tmp_path: Path) -> None:
+    cache = tmp_path / "a.txt.0123456789abcdef.tokens"
+    for file in ("b.md", "a.md", "more/c.md", f"{cache.name}/index.json"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes(b"x")
+    assert names(find_files(tmp_path / "*.md")) == ["a.md", "b.md"]
+    assert names(find_files(str(tmp_path / "**/*"))) == ["a.md", "b.md", "c.md"]
+    assert names(find_files(tmp_path / "[a]*")) == ["a.md"]
+    assert names(find_files([tmp_path / "b.md", cache, tmp_path / "*.md"])) == ["b.md", "a.md"]
+    with pytest.raises(FileNotFoundError, match=r"\*\.rst: no file matches this pattern"):
+        find_files(tmp_path / "*.rst")
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_itself(tmp_path: Path) -> None:
+    file = tmp_path / "a[1].txt"
+    file.write_bytes(b"x")
+    assert find_files(file) == [file]

@@ -1,0 +1,183 @@
+"""The documents of a text, streamed: read, cleaned, looked at, and cut into pieces of a size to tokenise."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from src.common.messages import naming_file
+from src.data.gutenberg import SECTION_CHARS, sections, strip_boilerplate
+from src.data.inspection import licence_note, notes_on, notes_on_record
+from src.data.text_files import text_blocks
+from src.data.text_records import is_record_file, record_texts
+from src.tokenizer import Encoding
+from src.tokenizer.gpt2 import END_OF_TEXT
+from src.tokenizer.protocols.interfaces import BatchEncoding, WordEncoding
+
+Documents: TypeAlias = Literal["endoftext"] | None
+Notify: TypeAlias = Callable[[str], None]
+
+PIECE_CHARS = 1 << 16
+INSPECTED_CHARS = 1 << 26
+_FILES_WITH_NOTES = 5  # whose notes are shown
+# The ideographs and letters are explicit: what counts as a letter depends on the version of Unicode.
+BEFORE_SPACE = re.compile(r"\S(?= )|\S\n(?=\w)|[A-Za-z0-9\u4e00-\u9fa5](?=[,.;:!?\u3001\u3002\uff0c\uff01\uff1f])")
+LINE_END = re.compile("\n")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """All or a part of a document. The ids of its pieces, one after another, are those of the whole document."""
+
+    text: str
+    begins: bool  # whether a document begins with it
+    file: int  # the number of its file
+    position: float  # of its end in the bytes of all files, approximately
+
+
+def cut_rule(encoding: Encoding) -> re.Pattern[str] | None:
+    """A pattern whose matches end where a document may be cut without changing its ids; None if nowhere is known.
+
+    tiktoken's encodings split a text by a regular expression before they merge bytes. No match of it holds a space
+    after another character, continues after a newline between a word and a word, or has punctuation after a letter.
+    So the matches on either side of such a cut do not change. A word tokenizer splits each line on its own.
+    """
+    if isinstance(encoding, WordEncoding):
+        return LINE_END
+    # Tokens that are found before a text is split may contain spaces.
+    if isinstance(encoding, BatchEncoding) and not any(map(BEFORE_SPACE.search, getattr(encoding, "added", ()))):
+        return BEFORE_SPACE
+    return None
+
+
+def cut_document(blocks: Iterable[str], cut: re.Pattern[str] | None) -> Iterator[str]:
+    """Cut a document into pieces of about PIECE_CHARS. They do not depend on the blocks in which it arrives."""
+    rest, searched = "", PIECE_CHARS
+    for block in blocks:
+        rest += block
+        start = 0
+        while cut and (found := cut.search(rest, max(searched, start + PIECE_CHARS))):
+            yield rest[start : found.end()]
+            start = found.end()
+        rest = rest[start:]
+        searched = max(PIECE_CHARS, len(rest) - 2)  # a match needs the character before, and the one after
+    if rest:
+        yield rest
+
+
+class DocumentReader:
+    """Reads the documents of files in order: each text file is one, and so is each record of the others.
+
+    Project Gutenberg's additions are removed. `notify` gets a line for whatever the user should know; `notes` has all.
+    documents: "endoftext" means that `<|endoftext|>` also separates documents. The pieces still contain it.
+    skip_bad: leave bad records out, if at most a tenth of a file's are bad.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        cut: re.Pattern[str] | None,
+        documents: Documents = None,
+        *,
+        skip_bad: bool = False,
+        notify: Notify = print,
+    ) -> None:
+        self.files, self.notes = files, list[str]()
+        self.sizes = [file.stat().st_size if file.exists() else 0 for file in files]
+        self._cut, self._documents, self._skip_bad, self._notify = cut, documents, skip_bad, notify
+        self._position = self._inspected = self._n_documents = self._read_chars = 0
+        self._noted_files: set[Path] = set()
+        self._separated = self._skipped = False
+
+    def pieces(self, first_file: int = 0) -> Iterator[Piece]:
+        """Yield the pieces of all documents, from a file on.
+
+        Raises FileNotFoundError, ImportError or ValueError if a file cannot be used, naming it and its bad records.
+        """
+        for number in range(first_file, len(self.files)):
+            self._position = sum(self.sizes[:number])
+            path = self.files[number]
+            for blocks in self._records(path) if is_record_file(path) else [self._text(path)]:
+                start, cut_chars, self._read_chars = self._position, 0, 0
+                self._n_documents += 1
+                for text in cut_document(self._counted(blocks), self._cut):
+                    begins, cut_chars = cut_chars == 0, cut_chars + len(text)
+                    share = cut_chars / self._read_chars  # of what was read of this document
+                    yield Piece(text, begins, number, start + share * (self._position - start))
+        self._report_rest()
+
+    def _counted(self, blocks: Iterable[str]) -> Iterator[str]:
+        for block in blocks:
+            self._read_chars += len(block)
+            self._separated |= END_OF_TEXT in block
+            yield block
+
+    def _text(self, path: Path) -> Iterator[str]:
+        """The text of a text file, in sections."""
+        read, kept, books = 0, 0.0, 0
+        for section in sections(text_blocks(path, self._advance)):
+            notes = self._inspect(path, section, is_first=not read)
+            with naming_file(path):
+                cleaned = strip_boilerplate(section)
+            for note in (*notes, *licence_note(cleaned.text)):
+                self._note(path, f"note: {path}: {note}")
+            read, kept = read + len(section), kept + cleaned.kept_fraction * len(section)
+            books += cleaned.n_books
+            yield cleaned.text
+        if kept < read:
+            additions = "header and licence" if books == 1 else f"headers and licences ({books} books)"
+            self._note(path, f"text: using {kept / read:.1%} of {path}, without Project Gutenberg's {additions}")
+
+    def _inspect(self, path: Path, section: str, *, is_first: bool) -> list[str]:
+        """What is surely not meant in the first section of a file, up to INSPECTED_CHARS of all files."""
+        if not is_first or self._inspected > INSPECTED_CHARS:
+            self._skipped = True
+            return []
+        self._inspected += len(section)
+        return notes_on(section, path, documents=self._documents is not None)
+
+    def _records(self, path: Path) -> Iterator[list[str]]:
+        """The text of each record of a file."""
+        notes: Counter[str] = Counter()
+        inspected = 0
+        notify = partial(self._note, path)
+        for where, text in record_texts(path, skip_bad=self._skip_bad, notify=notify, on_read=self._advance):
+            if self._inspected <= INSPECTED_CHARS:
+                self._inspected += len(text)
+                inspected += 1
+                notes.update(note for note in notes_on_record(text) if not (self._documents and END_OF_TEXT in note))
+            else:
+                self._skipped = True
+            with naming_file(Path(where)):
+                yield [strip_boilerplate(text).text]
+        for note, count in notes.items():
+            notify(f"note: {path}: {note}, in {count:,} of {inspected:,} records")
+
+    def _advance(self, n_bytes: int) -> None:
+        self._position += n_bytes
+
+    def _note(self, path: Path, line: str) -> None:
+        """Report a line about a file, unless many files had some, or an interrupted run reported it."""
+        self._noted_files.add(path)
+        if len(self._noted_files) <= _FILES_WITH_NOTES:
+            self._report(line)
+
+    def _report(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.append(line)
+            self._notify(line)
+
+    def _report_rest(self) -> None:
+        if (more := len(self._noted_files) - _FILES_WITH_NOTES) > 0:
+            self._report(f"note: {more} more files have such notes")
+        if self._skipped:
+            self._report(
+                f"note: only the first {SECTION_CHARS / 1e6:.1f} million characters of each file, and "
+                f"{INSPECTED_CHARS / 1e6:.1f} million of all files, were looked at for damage and other formats"
+            )
+        if self._documents and not self._separated and self._n_documents == 1:
+            path = self.files[-1]
+            self._report(f"note: {path}: no {END_OF_TEXT} in it, so --documents endoftext separates nothing")

@@ -1,0 +1,253 @@
+"""Token ids in files: shards of 33 million tokens with an index, written one by one and mapped into memory."""
+
+import hashlib
+import json
+import re
+import zlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from src.common.atomic_file import atomic_write
+from src.common.messages import one_line
+
+SHARD_TOKENS = 1 << 25
+INDEX = "index.json"
+_BLOCK_BYTES = 1 << 20  # each has a checksum
+_VERSION = 2
+
+TokenDtype: TypeAlias = np.dtype[np.unsignedinteger]
+
+
+def token_dtype(n_vocab: int) -> TokenDtype:
+    return np.dtype(np.uint16 if n_vocab <= 1 << 16 else np.uint32)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The ids of some pieces of a text. The other fields are those of Shard, and `end` is its `next`."""
+
+    ids: NDArray[np.unsignedinteger]
+    n_bytes: int
+    documents: int
+    end: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A complete file of token ids.
+
+    n_bytes: the length of its text in UTF-8. documents: how many begin in it.
+    next: where the text continues after it: the number of a file, and of the piece in that file.
+    checksums: the CRC-32 of each block of the file.
+    """
+
+    tokens: int
+    n_bytes: int
+    documents: int
+    next: tuple[int, int]
+    checksums: list[int]
+
+
+@dataclass
+class Index:
+    """What a folder of shards holds. complete: the shards hold the whole text, so nothing is left to tokenise."""
+
+    folder: Path
+    key: str
+    n_vocab: int
+    shards: list[Shard] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    complete: bool = False
+
+    @property
+    def dtype(self) -> TokenDtype:
+        return token_dtype(self.n_vocab)
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"tokens-{number:05}.bin"
+
+    def save(self) -> None:
+        content = {**asdict(self), "folder": None, "version": _VERSION}
+        with atomic_write(self.folder / INDEX) as out:
+            out.write(json.dumps({**content, "digest": _digest(content)}).encode("ascii"))
+
+    def tokens(self) -> "ShardedTokens | NDArray[np.unsignedinteger]":
+        """All ids: an array if they are one shard or none, else something that reads them when they are needed."""
+        if len(self.shards) > 1:
+            return ShardedTokens(self)
+        if not any(shard.tokens for shard in self.shards):
+            return np.empty(0, self.dtype)
+        return np.memmap(self.path(0), self.dtype, mode="r")
+
+
+def read_index(folder: Path, key: str, n_vocab: int, notify: Callable[[str], None]) -> Index:
+    """The index of a folder, with the shards before the first one that is missing or damaged.
+
+    A text of one shard is compared with all of its checksums. Of several shards, the first and the last block are; the
+    others are compared when they are first read.
+    """
+    index = Index(folder, key, n_vocab)
+    try:
+        content = json.loads((folder / INDEX).read_bytes())
+        digest = content.pop("digest", None)
+        if digest != _digest(content):
+            raise ValueError("its checksum is wrong")
+        if (content["version"], content["key"], content["n_vocab"]) != (_VERSION, key, n_vocab):
+            raise ValueError("it is the index of another text or tokenizer")
+        shards = [Shard(**{**shard, "next": tuple(shard["next"])}) for shard in content["shards"]]
+        index.notes, index.complete = content["notes"], content["complete"]
+    except FileNotFoundError:
+        return index
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        notify(f"tokens: cannot use {folder / INDEX} ({one_line(error)}), tokenising again")
+        return index
+    for number, shard in enumerate(shards):
+        try:
+            _check(index.path(number), shard, index.dtype, every_block=len(shards) == 1)
+        except (OSError, ValueError) as error:
+            notify(f"tokens: cannot use {index.path(number)} ({one_line(error)}), tokenising again from there")
+            index.complete = False
+            break
+        index.shards.append(shard)
+    return index
+
+
+def write_shard(path: Path, groups: Iterator[Group], dtype: TokenDtype) -> Shard | None:
+    """Write the next groups of a text, up to SHARD_TOKENS or its end; None if there are none."""
+    if (first := next(groups, None)) is None:
+        return None
+    tokens, n_bytes, documents, end = 0, 0, 0, (0, 0)
+    with atomic_write(path) as out:
+        for group in chain([first], groups):
+            out.write(group.ids.astype(dtype, copy=False).data)
+            tokens, n_bytes = tokens + len(group.ids), n_bytes + group.n_bytes
+            documents, end = documents + group.documents, group.end
+            if tokens >= SHARD_TOKENS:
+                break
+        out.flush()
+        with open(out.name, "rb") as written:
+            checksums = [zlib.crc32(block) for block in iter(lambda: written.read(_BLOCK_BYTES), b"")]
+    return Shard(tokens, n_bytes, documents, end, checksums)
+
+
+class ShardedTokens:
+    """The ids of a text in several shards. A slice reads nothing; `np.asarray` and the other methods do.
+
+    The shards are mapped into memory. A block is compared with its checksum when it is first read.
+    """
+
+    def __init__(self, index: Index, start: int = 0, stop: int | None = None, files: "_Files | None" = None) -> None:
+        self._files = files or _Files(index)
+        self._index, self._start = index, start
+        self._stop = self._files.starts[-1] if stop is None else stop
+        self.dtype, self.shape = index.dtype, (self._stop - self._start,)
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __getitem__(self, part: slice) -> "ShardedTokens":
+        start, stop, step = part.indices(len(self))
+        if step != 1:
+            raise ValueError(f"token ids can be sliced in steps of 1 only, not {step}")
+        return ShardedTokens(self._index, self._start + start, self._start + max(start, stop), self._files)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray:
+        parts = list(self._files.read(self._start, self._stop))
+        ids = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, self.dtype), *parts])
+        return ids.astype(dtype or self.dtype, copy=bool(copy))
+
+    def astype(self, dtype: DTypeLike) -> NDArray:
+        return np.array(self, dtype)
+
+    def tolist(self) -> list[int]:
+        ids: list[int] = np.asarray(self).tolist()
+        return ids
+
+    def shards(self) -> "list[tuple[ShardedTokens, int]]":
+        """The ids of each shard, and the number of their bytes. All shards must be whole."""
+        ends = [*accumulate(shard.tokens for shard in self._index.shards)]
+        if (self._start, self._stop) != (0, ends[-1]):
+            raise ValueError("only a part of the shards is here")
+        parts = zip([0, *ends], self._index.shards, strict=False)
+        return [(self[start : start + shard.tokens], shard.n_bytes) for start, shard in parts]
+
+    def sha256(self) -> str:
+        """SHA-256 of the ids, as of one array. It is cached next to the shards, since it reads all of them."""
+        cached = self._index.folder / f"{self._start}-{self._stop}.sha256"
+        try:
+            found = cached.read_text(encoding="ascii")
+        except (OSError, ValueError):
+            found = ""
+        if re.fullmatch("[0-9a-f]{64}", found):
+            return found
+        digest = hashlib.sha256()
+        for start in range(self._start, self._stop, _BLOCK_BYTES):
+            digest.update(np.asarray(self[start - self._start :][:_BLOCK_BYTES]).data)
+        with suppress(OSError), atomic_write(cached) as out:
+            out.write(digest.hexdigest().encode("ascii"))
+        return digest.hexdigest()
+
+
+class _Files:
+    """The mapped shards of an index, and which of their blocks were compared with their checksums."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._maps = [np.memmap(index.path(i), index.dtype, mode="r") for i in range(len(index.shards))]
+        self._compared = [np.zeros(len(shard.checksums), bool) for shard in index.shards]
+        self.starts = [0, *accumulate(shard.tokens for shard in index.shards)]
+
+    def read(self, start: int, stop: int) -> Iterator[NDArray[np.unsignedinteger]]:
+        """Yield the ids from start to stop: one array of each shard that has some of them."""
+        for number in range(bisect_right(self.starts, start) - 1, len(self._maps)):
+            first = self.starts[number]
+            if stop <= first:
+                return
+            part = slice(max(0, start - first), min(stop - first, len(self._maps[number])))
+            self._compare(number, part)
+            yield self._maps[number][part]
+
+    def _compare(self, number: int, part: slice) -> None:
+        """Raises ValueError if a block that these ids are in is damaged."""
+        size = self._index.dtype.itemsize
+        blocks = range(part.start * size // _BLOCK_BYTES, -(-part.stop * size // _BLOCK_BYTES))
+        if new := [block for block in blocks if not self._compared[number][block]]:
+            path = self._index.path(number)
+            try:
+                _compare_blocks(path, self._index.shards[number], new)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}; delete the folder {path.parent} to tokenise again") from None
+            self._compared[number][new] = True
+
+
+def _check(path: Path, shard: Shard, dtype: TokenDtype, *, every_block: bool) -> None:
+    """Raise OSError or ValueError if a shard is missing, has another size, or one of the checked blocks is damaged."""
+    if path.stat().st_size != shard.tokens * dtype.itemsize:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes, expected {shard.tokens * dtype.itemsize:,}")
+    last = len(shard.checksums) - 1
+    _compare_blocks(path, shard, range(last + 1) if every_block else sorted({0, last}))
+
+
+def _compare_blocks(path: Path, shard: Shard, blocks: Iterable[int]) -> None:
+    # Read, not mapped: mapped pages would count as memory of this process.
+    with open(path, "rb") as file:
+        for block in blocks:
+            file.seek(block * _BLOCK_BYTES)
+            if zlib.crc32(file.read(_BLOCK_BYTES)) != shard.checksums[block]:
+                raise ValueError("its checksum is wrong")
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
+
+
+# One-dimensional, uint16 or uint32. A read-only np.memmap if the tokens are cached in one shard.
+TokenArray: TypeAlias = NDArray[np.unsignedinteger] | ShardedTokens
