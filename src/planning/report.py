@@ -116,6 +116,7 @@ def _workload(flags: Flags, runtime: Runtime, room: float) -> Workload:
         processes=flags.processes,
         activation_checkpointing=flags.activation_checkpointing,
         answers=flags.stage == "dpo",
+        on_gpu=runtime.device.type == "cuda",
     )
     if flags.processes == 1:
         return work

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from src.distributed.strategy import Strategy
+from src.model.attention import BLOCK_QUERIES
 from src.model.config import GPTConfig
 from src.training.tied_head import CHUNK_ROWS
 
@@ -34,6 +35,7 @@ class Workload:
     processes: int = 1
     activation_checkpointing: bool = False
     answers: bool = False
+    on_gpu: bool = False
 
     @property
     def tokens(self) -> int:
@@ -82,7 +84,9 @@ def _after_the_head(work: Workload) -> dict[str, float]:
     parameters, body = work.config.parameter_count()
     head = work.config.vocab_size * c
     # Saved for backward per layer: x before each LayerNorm; both LayerNorm outputs, q, k, v, y, and the MLP's h.
-    layer = tokens * (2 * FP32 * c + (6 * c + ff) * (2 if work.half else FP32))
+    layer: float = tokens * (2 * FP32 * c + (6 * c + ff) * (2 if work.half else FP32))
+    if work.half and not work.on_gpu:
+        layer += tokens * _saved_by_attention_in_blocks(work)
     layers = work.config.n_layers
     saved = layers * tokens * FP32 * c + layer if work.activation_checkpointing else layers * layer
     of_one_layer = tokens * (3 * ff + 4 * c) * FP32  # temporaries of backward
@@ -96,6 +100,15 @@ def _after_the_head(work: Workload) -> dict[str, float]:
         "logits": logits,
         "exchange": _gathered(work),
     }
+
+
+def _saved_by_attention_in_blocks(work: Workload) -> float:
+    """Bytes per token, beyond q, k, v and y: the attention weights, and copies of the keys and values of each block."""
+    length = work.context_length
+    blocks, rest = divmod(length, BLOCK_QUERIES)
+    keys = BLOCK_QUERIES * blocks * (blocks + 1) / 2 + (length if rest else 0)  # of all blocks
+    weights = BLOCK_QUERIES**2 * blocks * (blocks + 1) / 2 + rest * length  # of one head
+    return 2 * work.config.n_heads * weights / length + 2 * 2 * work.config.d_model * (keys / length - 1)
 
 
 def _after_the_blocks(work: Workload) -> dict[str, float]:

@@ -72,6 +72,7 @@ def workload(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, answe
         processes=runtime.processes.count,
         activation_checkpointing=flags.activation_checkpointing,
         answers=answers,
+        on_gpu=runtime.device.type == "cuda",
     )
 
 

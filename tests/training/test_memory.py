@@ -34,15 +34,16 @@ def saved_by_autograd(size: GPTConfig, windows: int, *, half: bool) -> int:
 
 
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("changes", [{}, {"d_ff": 96}, {"d_model": 128}])
+@pytest.mark.parametrize("changes", [{}, {"d_ff": 96}, {"d_model": 128}, {"context_length": 300}])
 def test_activation_memory_equals_what_autograd_saves(half: bool, changes: dict) -> None:
     size = replace(SIZE, **changes)
+    work = replace(WORK, context_length=size.context_length, half=half)
     deeper = replace(size, n_layers=size.n_layers + 2)
     saved, planned = (
         of(deeper) - of(size)
         for of in (
             lambda s: saved_by_autograd(s, 16, half=half),
-            lambda s: memory(replace(WORK, config=s, half=half))["activations"],
+            lambda s: memory(replace(work, config=s))["activations"],
         )
     )
     assert planned == pytest.approx(saved, rel=0.03)
