@@ -11,20 +11,23 @@ if __name__ == "__main__":  # at the top: see run_module
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.chat.commands import common_commands
+from src.chat.commands import Chat, common_commands
 from src.chat.flags import ChatFlags, parse_chat_flags
 from src.chat.piped_input import prompt_and_input
 from src.chat.screen import Screen
-from src.chat.start import announce_loading, load_chat_model
-from src.chat.terminal import chat_loop, read_lines
+from src.chat.start import LoadedChatModel, announce_loading, load_chat_model
+from src.chat.terminal import chat_loop, has_person, read_lines
 from src.common.messages import naming_file
 from src.common.terminal import is_interactive
 from src.program import DONE, INTERRUPTED, exits_at_once
 
 if TYPE_CHECKING:  # they import PyTorch, and --help needs none
     from src.chat.session import ChatSession
+
+TYPED_LINES = Path("logs/sessions/typed_lines")  # for the arrow keys; sk_chat.py's, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,34 +38,38 @@ class Flags(ChatFlags):
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse_chat_flags(Flags, argv, __doc__)
     answer_once = "prompt" in given
-    screen = Screen(interactive=not answer_once and is_interactive())
+    screen = Screen(interactive=not answer_once and is_interactive(), verbose=flags.verbose)
     try:
         with screen.warnings_as_notes():
             with exits_at_once():
                 announce_loading(flags)
-                session = open_session(flags, screen)
-            return answer(session, flags, screen) if answer_once else chat(session, flags, screen)
+                model = load_chat_model(flags, interactive=screen.interactive)
+                session = open_session(model, flags, screen)
+            if not answer_once:
+                return chat(session, model, flags, screen)
+            screen.introduce(*model.introduction()[:1])
+            prompt, input = prompt_and_input(flags.prompt, screen.notify)
+            screen.show_answer(session.reply(session.with_input(prompt, input) if input else prompt), label="")
     except KeyboardInterrupt:
         return INTERRUPTED
+    return DONE
 
 
-def open_session(flags: Flags, screen: Screen) -> "ChatSession":
-    """Load the model that the flags select and start a conversation. Raises as load_chat_model and ChatSession do."""
+def open_session(model: LoadedChatModel, flags: Flags, screen: Screen) -> "ChatSession":
+    """Start a conversation. Raises ValueError if the model cannot chat."""
     from src.chat.session import ChatSession
 
-    model = load_chat_model(flags, screen.notify, interactive=screen.interactive)
     with naming_file(model.checkpoint.path):
         return ChatSession(model.generator, template=model.template, settings=flags.settings(), notify=screen.notify)
 
 
-def answer(session: "ChatSession", flags: Flags, screen: Screen) -> int:
-    """Answer the prompt once."""
-    prompt, input = prompt_and_input(flags.prompt, screen.notify)
-    screen.show_answer(session.reply(session.with_input(prompt, input) if input else prompt), label="")
-    return DONE
+def chat(session: "ChatSession", model: LoadedChatModel, flags: Flags, screen: Screen) -> int:
+    chat = Chat(session, model, flags, screen)
+    chat.commands += common_commands(chat)
+    screen.introduce(*model.introduction())
+    history = None
+    if screen.interactive or has_person():
+        from src.memory.typed_history import TypedHistory
 
-
-def chat(session: "ChatSession", flags: Flags, screen: Screen) -> int:
-    commands = common_commands(session)
-    chat_loop(session, screen, commands, read_lines(screen, commands))
-    return DONE
+        history = TypedHistory(TYPED_LINES, screen.notify)
+    return chat_loop(session, screen, chat.commands, read_lines(screen, chat.commands, history))

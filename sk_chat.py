@@ -10,22 +10,21 @@ if __name__ == "__main__":  # at the top: see run_module
 
     run_module("sk_chat")
 
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.chat.commands import common_commands
+from src.chat.commands import Chat
 from src.chat.flags import ChatFlags, parse_chat_flags
 from src.chat.piped_input import prompt_and_input
 from src.chat.screen import Screen
 from src.chat.start import LoadedChatModel, announce_loading, load_chat_model
-from src.chat.terminal import chat_loop, read_lines
+from src.chat.terminal import chat_loop, has_person, read_lines
 from src.cli import flag
 from src.common.messages import naming_file
-from src.common.terminal import is_interactive, is_terminal
+from src.common.terminal import is_interactive
 from src.memory.facts import RememberMode
 from src.program import DONE, INTERRUPTED, exits_at_once
 from src.sk_integration.sk_import import import_semantic_kernel
@@ -47,7 +46,7 @@ class Flags(ChatFlags):
         "(default: start a chat)",
         positional=True,
     )
-    session: str = flag(SESSION, "the conversation to resume or start")
+    session: str = flag("", "the conversation to resume or start (default: the last one)")
     memory_dir: Path = flag(MEMORY_DIR, "folder of the sessions and of the long-term memory")
     remember: RememberMode = flag(
         REMEMBER, "what you say about yourself: auto keeps it, ask suggests to keep it, off keeps nothing"
@@ -57,19 +56,19 @@ class Flags(ChatFlags):
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse_chat_flags(Flags, argv, __doc__)
     answer_once = "prompt" in given
-    screen = Screen(interactive=not answer_once and is_interactive())
+    screen = Screen(interactive=not answer_once and is_interactive(), verbose=flags.verbose)
     try:
         with screen.warnings_as_notes():
             with exits_at_once():
                 announce_loading(flags)
                 import_semantic_kernel()
-                model = load_chat_model(flags, screen.notify, interactive=screen.interactive)
+                model = load_chat_model(flags, interactive=screen.interactive)
                 assistant = open_assistant(flags, model, screen, save=not answer_once or "session" in given)
             with closing(assistant):
-                if answer_once:
-                    screen.show_answer(assistant.reply(*prompt_and_input(flags.prompt, screen.notify)), label="")
-                else:
-                    chat(assistant, model, screen)
+                if not answer_once:
+                    return chat(assistant, model, flags, screen)
+                screen.introduce(*model.introduction()[:1])
+                screen.show_answer(assistant.reply(*prompt_and_input(flags.prompt, screen.notify)), label="")
     except KeyboardInterrupt:
         return INTERRUPTED
     return DONE
@@ -93,10 +92,11 @@ def open_assistant(flags: Flags, model: LoadedChatModel, screen: Screen, *, save
     with naming_file(model.checkpoint.path):
         service = GPT2ChatCompletion(model.generator, template=model.template, notify=screen.notify)
     store, can_write = SessionStore(flags.memory_dir, screen.notify), not problem
+    session = flags.session or (store.last() if save else None) or SESSION
     memory = LongTermMemory(flags.memory_dir / "memory.sqlite3", screen.notify, can_write=can_write)
     return Assistant(
         service,
-        session=OpenSession(store, flags.session, save=save, can_write=can_write, notify=screen.notify),
+        session=OpenSession(store, session, save=save, can_write=can_write, notify=screen.notify),
         facts=FactKeeper(memory, flags.remember, screen.notify, can_keep=save and can_write),
         settings=flags.settings(),
         notify=screen.notify,
@@ -104,15 +104,18 @@ def open_assistant(flags: Flags, model: LoadedChatModel, screen: Screen, *, save
     )
 
 
-def chat(assistant: "Assistant", model: LoadedChatModel, screen: Screen) -> None:
-    from src.sk_integration.commands import assistant_commands, session_line
+def chat(assistant: "Assistant", model: LoadedChatModel, flags: Flags, screen: Screen) -> int:
+    from src.sk_integration.commands import assistant_commands, last_turns, resumed_line
 
     history = None
-    if assistant.session.is_saved and (screen.interactive or is_terminal(sys.stdin)):
+    if assistant.session.is_saved and (screen.interactive or has_person()):
         from src.memory.typed_history import TypedHistory
 
         history = TypedHistory(assistant.store.folder / "typed_lines", screen.notify)
-    commands = common_commands(assistant)
-    commands |= assistant_commands(assistant, model.describe(), history)
-    screen.notify(session_line(assistant.conversation))
-    chat_loop(assistant, screen, commands, read_lines(screen, commands, history))
+    chat = Chat(assistant, model, flags, screen)
+    chat.commands += assistant_commands(chat, assistant, history)
+    screen.introduce(*model.introduction(), resumed_line(assistant.conversation))
+    lines = read_lines(screen, chat.commands, history)
+    if screen.interactive and assistant.turns:
+        screen.show_reply("\n" + last_turns(assistant))
+    return chat_loop(assistant, screen, chat.commands, lines)

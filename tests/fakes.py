@@ -193,9 +193,22 @@ def stream_that_fails_once(pieces: list[str], error: BaseException) -> Callable[
         if failed:
             return real_stream(self, *args, **settings)
         failed.append(True)
-        return broken()
+        return FakeTextStream(broken())
 
     return stream
+
+
+class FakeTextStream:
+    """The pieces as a stream of text."""
+
+    finish_reason = None
+
+    def __init__(self, pieces: Iterator[str]) -> None:
+        self.ids: list[int] = []
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ import torch
 
 import chat
 from src.chat.start import load_chat_model
+from src.checkpoint import save_checkpoint
+from src.checkpoint.examples import record_examples
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from src.program import run_script
-from tests.fakes import ANSWER, answering_model, save_model, stream_that_fails_once, terminal_with_keys
+from src.tokenizer import describe
+from tests.fakes import ANSWER, ENCODING, answering_model, save_model, stream_that_fails_once, terminal_with_keys
 
 SCRIPT = Path(chat.__file__)
 
@@ -66,7 +70,7 @@ def test_an_int8_model_answers_the_same_and_is_labelled(converse):
 
 def test_an_int8_chat_releases_the_fp32_weights(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    loaded = load_chat_model(chat.Flags(quantize="int8"), [].append, interactive=False)
+    loaded = load_chat_model(chat.Flags(quantize="int8"), interactive=False)
     assert loaded.checkpoint.model is loaded.generator.model
 
 
@@ -85,23 +89,37 @@ def test_auto_takes_the_best_existing_model_and_says_why(converse, folder):
         shutil.rmtree(aligned.parent)
 
 
-@pytest.mark.parametrize("leave", ["/quit", "/exit", " /Quit now"])
+@pytest.mark.parametrize("leave", ["/quit", "/exit", " /QUIT ", "exit"])
 def test_quit_and_exit_leave(converse, leave):
     assert converse(f"Hello\n{leave}\nHello\n")[:2] == (0, f"Assistant: {ANSWER}\n")
 
 
 def test_a_piped_session_prints_a_transcript(converse):
     code, out, err = converse("\ufeff/tokens 3\nFrance?\n/tokens 0\n/tokens 50\nFrance?\n/reset\n")
-    assert code == 0
+    assert code == 1  # because of /tokens 0
     assert out.splitlines() == [
-        "max_tokens is 3",
+        "max-tokens is 3",
         "Assistant: Paris is the",
-        "max_tokens must be a whole number of at least 1, got 0",
-        "max_tokens is 50",
+        "max-tokens is 50",
         f"Assistant: {ANSWER}",
         "The conversation is cleared. /undo brings it back.",
     ]
-    assert "note: the answer was cut off after 3 tokens; /tokens sets a higher limit\n" in err
+    assert "note: the answer was cut off at 3 tokens; /max-tokens N allows longer ones\n" in err
+    assert err.endswith("error: max-tokens must be a whole number of at least 1, got 0\n")
+
+
+def test_notes_that_say_the_same_are_shown_once(converse):
+    _, _, err = converse("France?\n" * 6, "--max-tokens", "3")
+    assert err.count("cut off at 3 tokens") == 1
+    assert err.count("the model has forgotten the oldest turns") == 1
+
+
+def test_the_first_screen_says_what_to_ask(converse, folder, model):
+    content = {"model": model.state_dict(), "config": asdict(model.config), "stage": "sft", "template": TEMPLATE}
+    examples = record_examples([("Who wrote Hamlet?", ANSWER), ("Why?", "So."), ("Why?", "No.")], "my.json")
+    save_checkpoint(folder / "known.pt", {**content, "tokenizer": describe(ENCODING), **examples})
+    _, _, err = converse("", "--model", "known.pt")
+    assert 'It knows 2 questions, for example "Who wrote Hamlet?" or "Why?"; it makes up all other answers\n' in err
 
 
 def test_a_single_answer_does_not_prepare_fast_decoding(converse, monkeypatch):
@@ -211,8 +229,8 @@ def test_ctrl_c_while_loading_is_one_line(folder, name):
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["--temperature", "-1", "--top-k", "0"], "temperature must be a number of at least 0, got -1.0; top_k"),
-        (["--max-tokens", "0"], "max_tokens must be a whole number of at least 1, got 0"),
+        (["--temperature", "-1", "--top-k", "0"], "--temperature must be a number of at least 0, got -1.0; --top-k"),
+        (["--max-tokens", "0"], "--max-tokens must be a whole number of at least 1, got 0"),
         (["--top-p", "x"], "--top-p"),
         (["--temprature", "1"], "did you mean --temperature?"),
         (["--device", "tpu"], "--device"),
@@ -242,12 +260,12 @@ def test_ctrl_c_ends_a_piped_session_with_exit_code_130(converse, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory\nleft"), MemoryError(), ValueError("prompt id 9")])
-def test_a_failed_answer_is_a_note_and_the_chat_continues(converse, monkeypatch, error):
+def test_a_failed_answer_is_an_error_and_the_chat_continues(converse, monkeypatch, error):
     monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once"], error))
     code, out, err = converse("Tell\nFrance?\n")
-    assert (code, out) == (0, f"Assistant: Once\nAssistant: {ANSWER}\n")
+    assert (code, out) == (1, f"Assistant: Once\nAssistant: {ANSWER}\n")
     reason = " ".join(str(error).split()) or "MemoryError"
-    assert f"note: the answer failed: {reason}\n" in err
+    assert f"error: The answer failed: {reason}\n" in err
 
 
 @pytest.mark.parametrize(

@@ -370,7 +370,7 @@ def test_help_shows_choices_negations_and_percent_signs(capsys) -> None:
     ("error", "line"),
     [
         (ValueError("a\n  b"), "error: a b\n"),
-        (FileNotFoundError(2, "No such file or directory", "x"), "error: [Errno 2] No such file or directory: 'x'\n"),
+        (FileNotFoundError(2, "No such file or directory", "x"), "error: No such file or directory: 'x'\n"),
         (RuntimeError("a kernel failed"), "error: a kernel failed\n"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), OUT_OF_MEMORY),
         (

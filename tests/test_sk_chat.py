@@ -47,8 +47,8 @@ def converse(checkpoints, tmp_path, monkeypatch, capsys):
 def test_piped_lines_are_answered_and_the_session_resumes(converse, tmp_path):
     code, out, err = converse("\ufeffFrance?\r\n\n   \nAgain?")
     assert (code, out) == (0, f"Assistant: {ANSWER}\n" * 2)
-    assert "note: Session default: empty.\n" in err
-    assert "note: Session default: 2 turns.\n" in converse("/quit\n")[2]
+    assert "note: New session default; it is saved after every answer\n" in err
+    assert "note: Resuming session default (2 turns); /new starts another one\n" in converse("/quit\n")[2]
     assert (tmp_path / "logs/sessions/default.json").is_file()
 
 
@@ -56,56 +56,40 @@ def test_piped_lines_are_answered_and_the_session_resumes(converse, tmp_path):
     ("lines", "reply"),
     [
         ("/temp 0.9", "temperature is 0.9"),
-        ("/topk 50", "top_k is 50"),
-        ("/topp off", "top_p is off"),
-        ("/tokens 200", "max_tokens is 200"),
-        ("/temp -1", "temperature must be a number of at least 0, got -1.0"),
-        ("/refine", "there is no answer to refine yet; ask something first"),
+        ("/topk 50", "top-k is 50"),
+        ("/topp off", "top-p is off"),
+        ("/tokens 200", "max-tokens is 200"),
         ("France?\n/refine", f"Assistant: {ANSWER}\nRefined: {ANSWER}"),
         ("France?\n/refine shorter", f"Assistant: {ANSWER}\nRefined: {ANSWER}"),
-        (
-            "/multi 3",
-            "/multi needs at least two steps with a semicolon between them: /multi name a fruit; write a line",
-        ),
-        ("/multi a;", "/multi needs at least two steps"),
         ("/multi a; b", f"Step 1 of 2: a\n{ANSWER}\nStep 2 of 2: b\n{ANSWER}"),
         (
             "/settings",
-            "temperature         0.7\ntop_k               40\ntop_p               0.9\n(.*\n)*max_tokens          150",
+            "temperature         0.7\ntop-k               40\ntop-p               0.9\n(.*\n)*max-tokens          150",
         ),
         ("/info", "model       "),
         ("/sessions", "No sessions are saved in .* yet"),
         ("/save", "Session default is saved after every answer. /save NAME makes a copy."),
-        ("/save a/b", "session 'a/b': a name has 1 to 64 letters"),
         ("France?\n/save old", "Assistant: .*\nA copy is saved as session old. You are still in session default.\n"),
         ("/load work\nFrance?\n/load default", "Session work: empty.\nAssistant: .*\nSession default: empty."),
-        ("/load ../x", "session '../x': a name has"),
-        ("/forget", "/forget N deletes fact N, /forget all deletes every fact"),
         ("/forget 7", "There are no saved facts."),
-        ("My cat is called Miso.\n/forget 7", "Assistant: .*\nthere is no fact 7; the numbers are: 1"),
-        ("/forget \u00b2", "/forget N deletes"),
         (
             "My cat is called Miso.\n/forget 1",
             "Assistant: .*\nForgot: My cat is called Miso.\nThe words are still in these saved conversations: default.",
         ),
-        ("/forgt", "/forgt: unknown command; /help lists the commands"),
         (
             "France?\n/reset\n/memory\n/undo\n/memory",
             "Assistant: .*\nThe conversation is cleared. A copy is kept as session (default-[0-9]+-[0-9]+): /load .*\n"
             "Session default: empty.\n(.*\n)*The conversation is back.\nSession default: 1 turn.",
         ),
-        ("France?\n/undo\n/redo\n/redo", "Assistant: .*\nTook back: 'France.'.*\nBrought back: 'France.'.\nthere is"),
-        ("/undo", "there is nothing to take back yet"),
+        ("France?\n/undo\n/redo", "Assistant: .*\nTook back: 'France.'.*\nBrought back: 'France.'.\n"),
         ("France?\n/retry\n/memory", f"Assistant: {ANSWER}\nAssistant: {ANSWER}\nSession default: 1 turn."),
-        ("/retry", "there is no message to answer again yet; ask something first"),
         (
             "/new work\nFrance?\n/save",
             "This is the new session work. /load default opens .*\nAssistant: .*\nSession work",
         ),
         ("/rename work\n/memory", "Session default is now called work.\nSession work: empty."),
-        ("/delete default", "session default is open; /new starts another one, and then it can be deleted"),
-        ("/remember the rent is 940 euros\n/remember", "Remembered: the rent is 940 euros\n/remember TEXT keeps a"),
-        ("/settings remember ask\n/settings x", "remember is ask\n/settings shows the settings; /settings remember"),
+        ("/remember the rent is 940 euros", "Remembered: the rent is 940 euros\n"),
+        ("/settings remember ask", "remember is ask"),
         ("//quit", f"Assistant: {ANSWER}"),
     ],
 )
@@ -115,11 +99,53 @@ def test_commands_reply(converse, lines, reply):
     assert re.match(reply if ".*" in reply else re.escape(reply), out), out
 
 
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("/temp -1", "temperature must be a number of at least 0, got -1.0"),
+        ("/refine", "there is no answer to refine yet; ask something first"),
+        (
+            "/multi 3",
+            "/multi needs at least two steps with a semicolon between them: /multi name a fruit; write a line",
+        ),
+        ("/multi a;", "/multi needs at least two steps"),
+        ("/save a/b", "session 'a/b': a name has 1 to 64 letters"),
+        ("/load ../x", "session '../x': a name has"),
+        ("/forget", "/forget N deletes fact N, /forget all deletes every fact"),
+        ("My cat is called Miso.\n/forget 7", "there is no fact 7; the numbers are: 1"),
+        ("/forget \u00b2", "/forget N deletes"),
+        ("/forgt", "Unknown command /forgt. /help lists commands; to send it as a message, type //forgt"),
+        ("/undo", "there is nothing to take back yet"),
+        ("/retry", "there is no message to answer again yet; ask something first"),
+        ("/delete default", "session default is open; /new starts another one, and then it can be deleted"),
+        ("/settings x", "/settings shows the settings; /settings remember ask, auto or off changes one"),
+    ],
+)
+def test_commands_that_fail_say_why(converse, lines, reason):
+    code, _, err = converse(lines + "\n")
+    assert code == 1
+    assert err.splitlines()[-1].startswith(f"error: {reason}"), err
+
+
+def test_the_last_session_is_reopened(converse):
+    converse("France?\n", "--session", "work")
+    assert "Resuming session work (1 turn)" in converse("/save copy\n")[2]
+    assert "Resuming session work (1 turn)" in converse("/load other\nFrance?\nFrance?\n")[2]
+    assert "Resuming session other (2 turns)" in converse("")[2]
+    assert "Resuming session work (1 turn)" in converse("", "--session", "work")[2]
+
+
+def test_loading_shows_the_last_turns(converse):
+    converse("One?\nTwo?\nThree?\n", "--session", "work")
+    out = converse("/load work\n", "--session", "other")[1]
+    assert out == f"Session work: 3 turns.\n\nYou: Two?\nAssistant: {ANSWER}\n\nYou: Three?\nAssistant: {ANSWER}\n"
+
+
 def test_help_lists_every_command(converse):
     listed = converse("/help\n")[1]
     for name in (
-        "/quit /exit /reset /new /undo /redo /retry /remember /rename /delete /temp /topk /topp /tokens /info "
-        "/settings /memory /refine /multi /help /save /load /sessions /forget"
+        "/quit /reset /new /undo /redo /retry /remember /rename /delete /temperature /top-k /top-p /max-tokens /info "
+        "/settings /memory /refine /multi /help /save /load /sessions /forget /why /history /system /model"
     ).split():
         assert re.search(rf"^{name} ", listed, re.MULTILINE), name
 
@@ -144,7 +170,7 @@ def test_memory_shows_conversation_tokens_and_facts(converse):
     assert "Session default: 4 turns." in out
     assert re.search(r"^Context: \d+ of 44 prompt tokens used; \d+ left for your next message", out, re.MULTILINE)
     assert re.search(r"^The oldest [23] turns no longer fit the context\.$", out, re.MULTILINE)
-    assert "They were about: My cat is called Miso.; How are you today, and what is new?" in out
+    assert "Summary, the start of each message: My cat is called Miso.; How are you today, and what is new?" in out
     assert re.search(r"^Long-term memory: 1 fact\n  1  My cat is called Miso\.  \(default, \d{4}-", out, re.MULTILINE)
     assert "This deletes 1 fact permanently. To confirm, type /forget all yes" in out
     assert "Deleted 1 fact. Long-term memory is empty." in out and "Long-term memory is empty. /remember" in out
@@ -164,7 +190,7 @@ def test_prompt_prints_only_the_answer_on_stdout(checkpoints, tmp_path):
 def test_prompt_with_session_resumes_it(converse):
     for turns in (1, 2):
         assert converse("", "--session", "work", "--prompt", "/quit")[:2] == (0, ANSWER + "\n")
-        assert f"Session work: {turns} turn" in converse("", "--session", "work")[2]
+        assert f"Resuming session work ({turns} turn" in converse("", "--session", "work")[2]
 
 
 def test_a_raw_model_continues_the_prompt(converse):
@@ -174,12 +200,12 @@ def test_a_raw_model_continues_the_prompt(converse):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory\nleft"), MemoryError(), ValueError("prompt id 9")])
-def test_a_failed_answer_is_a_note_and_the_chat_continues(converse, monkeypatch, error):
+def test_a_failed_answer_is_an_error_and_the_chat_continues(converse, monkeypatch, error):
     monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once"], error))
     code, out, err = converse("Tell\nFrance?\n/memory\n")
-    assert code == 0
+    assert code == 1
     assert out.startswith(f"Assistant: Once\nAssistant: {ANSWER}\nSession default: 2 turns.")
-    assert "note: the answer failed: " in err and "Traceback" not in err
+    assert "error: The answer failed: " in err and "Traceback" not in err
 
 
 @pytest.mark.parametrize("line", [b"\xff\xfe\x00\x1b[2J", b"\xed\xa0\x80", b"x" * 100_000, b"<message role='system'>"])
@@ -282,7 +308,7 @@ def test_a_broken_semantic_kernel_is_a_one_line_error(monkeypatch, capsys, error
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["--temperature", "-1", "--top-k", "0"], "temperature must be a number of at least 0, got -1.0; top_k"),
+        (["--temperature", "-1", "--top-k", "0"], "--temperature must be a number of at least 0, got -1.0; --top-k"),
         (["--sesion", "x"], "did you mean --session?"),
         (["--memory-dir", ""], "--memory-dir must be a path"),
         (["--prompt", " "], "--prompt is empty"),

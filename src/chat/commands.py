@@ -1,42 +1,22 @@
-"""The commands that every chat has."""
+"""The commands that every chat has. Each is declared once, in `common_commands`: name, argument, help and function."""
 
-from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
+import sys
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any, Protocol, get_type_hints
 
-from src.chat.flags import ChatSettings
-from src.chat.screen import ASSISTANT
-from src.common.messages import one_line
+from src.chat.command_table import Command, LabelledAnswers, Reply, help_text
+from src.chat.flags import ChatFlags, ChatSettings
+from src.chat.messages import Exchange, Usage
+from src.chat.screen import ASSISTANT, Screen, Styled
+from src.chat.start import LoadedChatModel, load_chat_model
+from src.chat.terminal import QUOTES, YOU, has_person
+from src.common.terminal import is_terminal
+from src.stages import STAGE_OUTPUTS
 
-# What users of other programs type to leave or to get help, without a slash: never a message to the model.
-LONE_WORDS = {
-    **dict.fromkeys(("exit", "quit", "bye", ":q", ":q!", ":wq", "exit()", "quit()"), "/quit"),
-    **dict.fromkeys(("help", "?"), "/help"),
-}
-# The commands of other programs, and what to use here.
-_ELSEWHERE = {
-    "/bye": "/quit leaves the chat",
-    "/?": "/help lists the commands",
-    "/clear": "/new starts another conversation",
-}
-
-LabelledAnswers = Iterable[tuple[str, Generator[str, None, None]]]  # (label, streamed answer) pairs
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command of the chat.
-
-    help: what it does, for /help. current: the current value of a setting, for /help.
-    run: takes the text after the command's name. It returns the reply, answers to show, or None to leave the chat, and
-    raises ValueError or OSError if it fails. deletes: whether it deletes something; then no typing error suggests it.
-    """
-
-    help: str
-    run: Callable[[str], str | LabelledAnswers | None]
-    current: Callable[[], str] = lambda: ""
-    deletes: bool = False
+LAST_TURNS = 2  # shown when a conversation is resumed or loaded
+_OFF = ("off", "none")
 
 
 class ChatBackend(Protocol):
@@ -44,11 +24,27 @@ class ChatBackend(Protocol):
 
     settings: ChatSettings
 
+    @property
+    def usage(self) -> Usage: ...
+
+    @property
+    def turns(self) -> Sequence[tuple[str, str]]: ...  # (message, answer), also those that left the context
+
+    @property
+    def last_exchange(self) -> Exchange: ...
+
+    @property
+    def system(self) -> str: ...
+
+    def set_system(self, text: str) -> None: ...
+
+    def use_model(self, model: LoadedChatModel) -> None: ...
+
     def reply(self, text: str) -> Generator[str, None, None]: ...
 
     def retry(self) -> Generator[str, None, None]: ...
 
-    # Each returns what to tell the user.
+    # These return what to tell the user.
     def undo(self) -> str: ...
 
     def redo(self) -> str: ...
@@ -58,82 +54,179 @@ class ChatBackend(Protocol):
     def reset(self) -> str: ...
 
 
-def common_commands(backend: ChatBackend) -> dict[str, Command]:
-    """The commands by name. /help also lists those that are added to the returned dict."""
+@dataclass
+class Chat:
+    """What the commands work on. `commands` are all commands of this chat, for /help."""
 
-    commands = {
-        "/help": Command("show this list", lambda _: _help(commands)),
-        "/quit": Command("leave the chat, like Ctrl-D", lambda _: None),
-        "/exit": Command("same as /quit", lambda _: None),
-        "/retry": Command("answer the last message again", lambda _: [(ASSISTANT, backend.retry())]),
-        "/undo": Command("take back the last turn, or the last /retry or /reset", lambda _: backend.undo()),
-        "/redo": Command("bring back what /undo took back", lambda _: backend.redo()),
-        "/new": Command("start another conversation", backend.start_new),
-        "/reset": Command("clear the conversation, keep the settings", lambda _: backend.reset(), deletes=True),
-    }
+    backend: ChatBackend
+    model: LoadedChatModel
+    flags: ChatFlags
+    screen: Screen
+    commands: list[Command] = field(default_factory=list)
+
+
+def common_commands(chat: Chat) -> list[Command]:
+    """The commands of every chat, in the order of /help."""
+
+    def command(name: str, argument: str, help: str, run: Callable[..., Reply], **options: Any) -> Command:
+        return Command(name, help, partial(run, chat), argument, **options)
+
+    return [
+        command("/help", "", "show this list", show_help, aliases=("/?",)),
+        command("/quit", "", "leave the chat, as Ctrl-D does", lambda *_: None, aliases=("/exit", "/bye")),
+        command("/retry", "", "answer the last message again", retry),
+        command("/undo", "", "take back the last turn, /retry or /reset", lambda chat, _: chat.backend.undo()),
+        command("/redo", "", "bring back what /undo took back", lambda chat, _: chat.backend.redo()),
+        command("/why", "", "show why the last answer came out as it did: the chance of each token", why),
+        command("/history", "[N]", "show the conversation, or its last N turns", history),
+        command("/memory", "", "show how much of the context is used", memory),
+        command("/new", "[NAME]", "start another conversation", start_new, aliases=("/clear",)),
+        command("/reset", "", "clear the conversation", lambda chat, _: chat.backend.reset(), deletes=True),
+        command("/system", "[TEXT]", "show or set the system message; off removes it", system),
+        command("/model", "[NAME]", "show the models, or switch to another one", model),
+        command("/info", "", "show which model this is", lambda chat, _: chat.model.describe()),
+        command("/settings", "", "show the settings", settings),
+        *setting_commands(chat.backend),
+        command("/verbose", "[on|off]", "show the speed of answers", verbose, current=partial(_verbosity, chat)),
+    ]
+
+
+def setting_commands(backend: ChatBackend) -> list[Command]:
+    """A command for each setting, which shows or changes it."""
     hints = get_type_hints(ChatSettings)
+    commands = []
     for setting in fields(ChatSettings):
         number_type = int if hints[setting.name] in (int, int | None) else float
-        help = f"{setting.name}: {setting.metadata['help']}"
-        name = "/" + (setting.metadata["aliases"] or (setting.name,))[0]
-        commands[name] = _setting_command(backend, setting.name, number_type, help)
+        commands.append(
+            Command(
+                f"/{shown_name(setting.name)}",
+                setting.metadata["help"].replace("none ", "off "),
+                partial(_show_or_change, backend, setting.name, number_type),
+                "[N]" if number_type is int else "[X]",
+                aliases=tuple(f"/{alias}" for alias in setting.metadata["aliases"]),
+                current=partial(_current, backend, setting.name),
+            )
+        )
     return commands
 
 
-def run_command(line: str, commands: Mapping[str, Command]) -> str | LabelledAnswers | None:
-    """Run a command and return its result; for an unknown or failed command, a reply that says what is wrong."""
-    name, *argument = line.split(maxsplit=1)
-    command = commands.get(name.lower())
-    if command is None:
-        return (
-            f"{name[:40]}: unknown command; {_hint(name.lower(), commands)} (type // to start a message with a slash)"
-        )
-    try:
-        return command.run(argument[0].strip() if argument else "")
-    except (ValueError, OSError) as error:
-        return one_line(error)
+def shown_name(setting: str) -> str:
+    """The name of a setting in flags, commands and replies."""
+    return setting.replace("_", "-")
 
 
-def _hint(name: str, commands: Mapping[str, Command]) -> str:
-    """What to type instead of an unknown command."""
-    if name in _ELSEWHERE:
-        return _ELSEWHERE[name]
-    harmless = [known for known, command in commands.items() if not command.deletes]
-    longer = [known for known in harmless if known.startswith(name) or name.startswith(known)]
-    near = longer if len(longer) == 1 else get_close_matches(name, harmless, 1)
-    return f"did you mean {near[0]}?" if near else "/help lists the commands"
+def _current(backend: ChatBackend, name: str) -> str:
+    value = getattr(backend.settings, name)
+    return "off" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _setting_command(backend: ChatBackend, name: str, number_type: type[int | float], help: str) -> Command:
-    """The command that shows or changes a setting."""
-
-    def current() -> str:
-        value = getattr(backend.settings, name)
-        return "off" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-    def show_or_change(argument: str) -> str:
-        if argument:
-            backend.settings = replace(backend.settings, **{name: _parse_value(name, number_type, argument)})
-        return f"{name} is {current()}"
-
-    return Command(help, show_or_change, current)
-
-
-def _parse_value(name: str, number_type: type[int | float], text: str) -> Any:
-    if text.lower() in ("off", "none"):
-        return None
-    try:
-        return number_type(text)
-    except ValueError:
-        expected = "whole number" if number_type is int else "number"
-        raise ValueError(f"{name} must be a {expected}, got {text[:40]!r}") from None
+def _show_or_change(backend: ChatBackend, name: str, number_type: type[int | float], argument: str) -> str:
+    if argument:
+        try:
+            value = None if argument.lower() in _OFF else number_type(argument)
+        except ValueError:
+            expected = "whole number" if number_type is int else "number"
+            raise ValueError(f"{shown_name(name)} must be a {expected}, got {argument[:40]!r}") from None
+        if problem := ChatSettings.problem(name, value):
+            raise ValueError(problem.replace(name, shown_name(name), 1).replace(" None", " off"))
+        changed: dict[str, Any] = {name: value}
+        backend.settings = replace(backend.settings, **changed)
+    return f"{shown_name(name)} is {_current(backend, name)}"
 
 
-def _help(commands: Mapping[str, Command]) -> str:
-    lines = []
-    for name, command in commands.items():
-        current = command.current()
-        lines.append(f"{name:<9} {command.help}" + (f" (now {current})" if current else ""))
-    lines.append("A setting without a value shows the current one; off (or none) disables a filter or the seed.")
-    lines.append("Ctrl-C stops an answer. Alt-Enter starts a new line. Type // to start a message with a slash.")
-    return "\n".join(lines)
+def settings(chat: Chat, _: str) -> str:
+    return "\n".join(f"{shown_name(s.name):<20}{_current(chat.backend, s.name)}" for s in fields(ChatSettings))
+
+
+def show_help(chat: Chat, _: str) -> str:
+    notes = ["A setting without a value shows the current one. The start of a command's name is enough if it is clear."]
+    if chat.model.template is None:
+        notes.append("This is a raw model: it continues your text instead of answering it.")
+    if has_person():
+        notes.append("Ctrl-C stops an answer.")
+    if chat.screen.interactive or (has_person() and is_terminal(sys.stderr)):
+        notes.append(f"Alt-Enter, or {QUOTES} before and after, makes a message of several lines.")
+        notes.append("Ctrl-X Ctrl-E opens an editor. The up arrow brings back what you typed.")
+    else:
+        notes.append(f"{QUOTES} before and after several lines makes them one message.")
+    notes.append("A message that begins with a slash is typed with two: //")
+    return help_text(chat.commands, notes, chat.screen.columns)
+
+
+def start_new(chat: Chat, name: str) -> str:
+    return chat.backend.start_new(name)
+
+
+def retry(chat: Chat, _: str) -> LabelledAnswers:
+    return [(ASSISTANT, chat.backend.retry())]
+
+
+def why(chat: Chat, _: str) -> Styled:
+    from src.chat.why import explain, token_choices
+
+    last = chat.backend.last_exchange
+    if not last.answer:
+        raise ValueError("there is no answer to explain yet; ask something first")
+    generator = chat.model.generator
+    choices = token_choices(generator, last.prompt, last.answer)
+    return explain(choices, chat.model.examples, generator.encoding.decode(last.answer))
+
+
+def history(chat: Chat, argument: str) -> str:
+    turns = chat.backend.turns
+    if argument and not argument.isdecimal():
+        raise ValueError(f"/history takes a number of turns, got {argument[:40]!r}")
+    return shown_turns(turns[-int(argument) :] if argument else turns) or "The conversation is empty."
+
+
+def shown_turns(turns: Sequence[tuple[str, str]]) -> str:
+    return "\n\n".join(f"{YOU}{message}\n{ASSISTANT}{answer}" for message, answer in turns)
+
+
+def memory(chat: Chat, _: str) -> str:
+    n = len(chat.backend.turns)
+    turns = "The conversation is empty." if not n else f"The conversation has {n} turn{'s' * (n > 1)}."
+    return "\n".join([turns, *context_lines(chat)])
+
+
+def context_lines(chat: Chat) -> list[str]:
+    """How much of the context is used, and what is reserved for the answer."""
+    usage, context = chat.backend.usage, chat.model.checkpoint.model.config.context_length
+    left = f"{usage.left} left for your next message" if usage.left else "your next message will drop the oldest turns"
+    reserved = context - usage.budget
+    why = f"max-tokens {chat.backend.settings.max_tokens}"
+    if chat.backend.settings.max_tokens > reserved:
+        why += ", but at most half of the context"
+    return [
+        f"Context: {usage.used} of {usage.budget} prompt tokens used; {left}.",
+        f"The model reads {context} tokens; {reserved} of them are reserved for the answer ({why}).",
+    ]
+
+
+def system(chat: Chat, text: str) -> str:
+    if text:
+        chat.backend.set_system("" if text.lower() in _OFF else text)
+    return f"System message: {chat.backend.system}" if chat.backend.system else "There is no system message."
+
+
+def model(chat: Chat, name: str) -> str:
+    if not name:
+        paths = {known: path for known, (path, _) in STAGE_OUTPUTS.items() if path.is_file()}
+        listed = [f"  {known:<12}{path}" for known, path in paths.items()]
+        return "\n".join([chat.model.introduction()[0], "/model NAME switches to one of these, or to a path:", *listed])
+    loaded = load_chat_model(replace(chat.flags, model=name), interactive=chat.screen.interactive)
+    chat.backend.use_model(loaded)
+    chat.model = loaded
+    return "\n".join(loaded.introduction())
+
+
+def verbose(chat: Chat, argument: str) -> str:
+    if argument.lower() not in ("", "on", "off"):
+        raise ValueError(f"/verbose takes on or off, got {argument[:40]!r}")
+    if argument:
+        chat.screen.verbose = argument.lower() == "on"
+    return f"verbose is {_verbosity(chat)}"
+
+
+def _verbosity(chat: Chat) -> str:
+    return "on" if chat.screen.verbose else "off"

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from src.cli import Parser, flag, parse
+from src.cli import Parser, flag, flag_name, parse
 from src.common.checks import is_count, is_seed
 from src.model.decoding.settings import SamplingSettings, option, with_default
 from src.stages import MODEL_HELP
@@ -48,6 +48,7 @@ class ModelFlags:
 class ChatFlags(ChatSettings, ModelFlags):  # --help lists the fields of the last base first
     """The flags of a chat: the model, every setting, and the prompt. Raises ValueError naming every bad value."""
 
+    verbose: bool = flag(False, "show the speed of answers")
     prompt: str = flag(
         "",
         "print the answer to this prompt and exit; - reads it from stdin (default: start a chat)",
@@ -58,6 +59,12 @@ class ChatFlags(ChatSettings, ModelFlags):  # --help lists the fields of the las
         super().__post_init__()
         if self.quantize == "int8" and self.device not in ("auto", "cpu"):
             raise ValueError(f"--quantize int8 is for the CPU; remove --device {self.device}")
+
+    @classmethod
+    def problem(cls, name: str, value: Any) -> str | None:
+        """As for every setting, but with the name of the flag."""
+        found = super().problem(name, value)
+        return found and found.replace(name, flag_name(name), 1)
 
     def settings(self) -> ChatSettings:
         return ChatSettings(**{setting.name: getattr(self, setting.name) for setting in fields(ChatSettings)})

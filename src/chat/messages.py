@@ -1,9 +1,11 @@
-"""The encoded messages of a conversation, and white space around a streamed answer."""
+"""The messages of a conversation as token ids, and white space around a streamed answer."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from src.data.prompts import Role
+from src.common.messages import OnceNote, without_surrogates
+from src.data.prompts import TEMPLATE, Message, Role, render_conversation
+from src.tokenizer.protocols.interfaces import Encoding
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,68 @@ class Usage:
         return max(0, self.budget - self.used)
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """The token ids of a prompt and of the answer to it; empty before the first answer."""
+
+    prompt: tuple[int, ...] = ()
+    answer: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class MessageEncoder:
+    """Encodes messages as the model was trained on them. Raises ValueError for an unknown template.
+
+    template: the prompt template that the model was tuned with; None for a raw model, which continues text.
+    """
+
+    encoding: Encoding
+    template: str | None
+
+    def __post_init__(self) -> None:
+        if self.template not in (None, TEMPLATE):
+            raise ValueError(
+                f"the model was tuned with the prompt template {self.template!r}, but this chat uses {TEMPLATE!r}; "
+                "tune it again with python instruction_tune.py"
+            )
+
+    @property
+    def is_raw(self) -> bool:
+        return self.template is None
+
+    def encode(self, role: Role, text: str, before: str = "\n") -> EncodedMessage:
+        """A message. before: the text of the message before it; a raw model needs a line break between them."""
+        if self.is_raw:
+            needs_break = role == "user" and not before.endswith("\n")
+            ids = self.encoding.encode_ordinary(("\n" if needs_break else "") + text)
+        else:
+            ids, _ = render_conversation([Message(role, text)], self.encoding)
+        return EncodedMessage(role, text, tuple(ids))
+
+    def encode_user_message(self, text: str, before: str = "\n") -> EncodedMessage:
+        """A message of the user, without white space around it. Raises ValueError if it is empty."""
+        # Training data has no white space around messages. After a trailing space, a raw model could not continue with
+        # any of the many tokens that begin with a space.
+        text = without_surrogates(text).rstrip(" \t") if self.is_raw else without_surrogates(text).strip()
+        if not text.strip():
+            raise ValueError("the message is empty")
+        return self.encode("user", text, before)
+
+    def shorten(self, text: str, room: int) -> EncodedMessage:
+        """As much of the end of a user message as fits into `room` tokens with its headings."""
+        ids = self.encoding.encode_ordinary(text)
+        keep = room - len(self.encode("user", "").ids)
+        while True:
+            end = self.encoding.decode(ids[len(ids) - keep :]).lstrip("\N{REPLACEMENT CHARACTER}")
+            message = self.encode("user", end.strip())
+            if len(message.ids) <= room:
+                return message
+            keep -= len(message.ids) - room  # the shortened text can encode to more tokens
+
+
 def cut_off_note(max_tokens: int) -> str:
     """What the user is told about an answer that reached max_tokens."""
-    return f"the answer was cut off after {max_tokens} tokens; /tokens sets a higher limit"
+    return OnceNote(f"the answer was cut off at {max_tokens} tokens; /max-tokens N allows longer ones")
 
 
 def stripped(pieces: Iterable[str]) -> Iterator[str]:

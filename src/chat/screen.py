@@ -8,9 +8,12 @@ import shutil
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from typing import TextIO
 
+from src.chat.type_ahead import TypeAhead
+from src.common.messages import OnceNote
 from src.common.terminal import has_colours
 
 ASSISTANT = "Assistant: "
@@ -25,26 +28,61 @@ def printable(text: str) -> str:
     return text.translate(_SAFE)
 
 
-class Screen:
-    """Shows answers and replies on stdout. Notes go to stderr; on a terminal, they go to stdout instead.
+@dataclass(frozen=True)
+class Styled:
+    """A text in parts, each with a style of prompt_toolkit such as "bold"."""
 
-    A note that arrives during an answer is shown after it.
+    parts: tuple[tuple[str, str], ...]  # (style, text)
+
+
+class Screen:
+    """Shows answers and replies on stdout. Notes and errors go to stderr; on a terminal, they go to stdout instead.
+
+    A note that arrives during an answer is shown after it. interactive: stdin and stdout are a terminal that can move
+    its cursor. `failed` is whether an error was shown. `verbose`: show the speed of answers. `type_ahead` has what was
+    typed during the last answer.
     """
 
-    def __init__(self, *, interactive: bool) -> None:
-        self.interactive = interactive
+    def __init__(self, *, interactive: bool, verbose: bool = False) -> None:
+        self.interactive, self.verbose, self.failed = interactive, verbose, False
+        self.type_ahead = TypeAhead(active=interactive)
         self._held_notes: list[str] | None = None
+        self._seen_once: set[str] = set()
+
+    @property
+    def columns(self) -> int:
+        """The width of the window."""
+        return shutil.get_terminal_size().columns
 
     def notify(self, note: str) -> None:
         """Show a note: a message that is neither an answer nor the reply to a command."""
-        if self._held_notes is None:
+        if self._held_notes is not None:
+            if note not in self._held_notes:  # a long answer warns each time the context window shifts
+                self._held_notes.append(note)
+        elif note not in self._seen_once:
             self._print(f"({note})\n" if self.interactive else f"note: {note}\n", "ansibrightblack", sys.stderr)
-        elif note not in self._held_notes:  # a long answer warns each time the context window shifts
-            self._held_notes.append(note)
+            if isinstance(note, OnceNote):
+                self._seen_once.add(note)
 
-    def show_reply(self, text: str) -> None:
+    def introduce(self, *lines: str) -> None:
+        """Show lines of the first screen."""
+        for line in lines:
+            self._print(f"{line}\n" if self.interactive else f"note: {line}\n", "", sys.stderr)
+
+    def show_reply(self, reply: str | Styled) -> None:
         """Show the reply to a command."""
-        self._print(f"{text}\n\n" if self.interactive else f"{text}\n", "", sys.stdout)
+        parts = reply.parts if isinstance(reply, Styled) else (("", reply),)
+        for style, text in parts:
+            self._print(text, style, sys.stdout)
+        self._print("\n\n" if self.interactive else "\n", "", sys.stdout)
+
+    def show_error(self, message: str) -> None:
+        """Show why a command or an answer failed."""
+        self.failed = True
+        if self.interactive:
+            self.show_reply(message)
+        else:
+            self._print(f"error: {message}\n", "", sys.stderr)
 
     def show_answer(self, pieces: Generator[str, None, None], label: str = ASSISTANT) -> None:
         """Show an answer while it is generated. Always ends the line and closes `pieces`, even on error."""
@@ -54,12 +92,13 @@ class Screen:
             text = _lstrip(text)
         if self.interactive:
             start_column = len(label.rpartition("\n")[2])
-            text = wrapped(text, _columns(), start_column)
+            text = wrapped(text, self.columns, start_column)
         self._held_notes = []
         try:
-            with closing(pieces):
+            with closing(pieces), self.type_ahead:
                 for piece in text:
                     print(piece, end="", flush=True)
+                    self.type_ahead.read()
         finally:
             print(flush=True)
             notes, self._held_notes = self._held_notes, None
@@ -88,12 +127,8 @@ class Screen:
         from prompt_toolkit.formatted_text import FormattedText
 
         style = style if has_colours() else ""
-        lines = "".join(wrapped([printable(text)], _columns(), 0))
+        lines = "".join(wrapped([printable(text)], self.columns, 0))
         print_formatted_text(FormattedText([(style, lines)]), end="", flush=True)
-
-
-def _columns() -> int:
-    return shutil.get_terminal_size().columns
 
 
 def wrapped(pieces: Iterable[str], width: int, column: int) -> Iterator[str]:

@@ -9,10 +9,20 @@ from itertools import takewhile
 from typing import Literal
 
 from src.chat.flags import ChatSettings
-from src.chat.messages import EncodedMessage, Usage, cut_off_note, join_ids, stripped, token_count
-from src.common.messages import without_surrogates
+from src.chat.messages import (
+    EncodedMessage,
+    Exchange,
+    MessageEncoder,
+    Usage,
+    cut_off_note,
+    join_ids,
+    stripped,
+    token_count,
+)
+from src.chat.start import LoadedChatModel
+from src.common.messages import OnceNote, without_surrogates
 from src.common.turns import TurnChanges, redo_reply, undo_reply
-from src.data.prompts import TEMPLATE, Message, Role, render_conversation, with_input
+from src.data.prompts import with_input
 from src.model.generate import PrefixCache, TextGenerator
 
 NEXT_TURN = "\n### Instruction:"  # if the model generates this heading, it is impersonating the user
@@ -20,6 +30,7 @@ RAW_MODEL_NOTE = (
     "this is a raw language model: it continues your text instead of answering it; "
     "python instruction_tune.py makes a model that answers"
 )
+DROPPED_NOTE = "the conversation no longer fits the context of {} tokens: the model has forgotten the oldest turns"
 
 
 class ChatSession:
@@ -49,27 +60,49 @@ class ChatSession:
         prefix_cache: PrefixCache | None = None,
         note_cut_off: bool = True,
     ) -> None:
-        if template not in (None, TEMPLATE):
-            raise ValueError(
-                f"the model was tuned with the prompt template {template!r}, but this chat uses {TEMPLATE!r}; "
-                "tune it again with python instruction_tune.py"
-            )
-        if system and template is None:
-            raise ValueError("a raw model takes no system message; python instruction_tune.py makes a model that does")
-        self.generator, self.settings, self.notify = generator, settings, notify
-        self._note_cut_off = note_cut_off and template is not None
-        self._prefix_cache = prefix_cache or PrefixCache()
-        # Encoded and decoded, because a word tokenizer changes the spacing.
-        self._next_turn = generator.encoding.decode(generator.encoding.encode_ordinary(NEXT_TURN))
-        self.is_raw = template is None
+        self.settings, self.notify, self._note_cut_off = settings, notify, note_cut_off
         self.finish_reason: Literal["stop", "length", "interrupted"] | None = None
         self.prompt_tokens = self.answer_tokens = self.dropped_messages = 0
+        self.last_exchange = Exchange()
         self._messages: list[EncodedMessage] = []
+        self._dropped: list[EncodedMessage] = []
+        self._system: list[EncodedMessage] = []
+        self._use(generator, template, system or "", prefix_cache)
+
+    def use_model(self, model: LoadedChatModel) -> None:
+        """Continue the conversation with another model. Raises ValueError as the constructor; then nothing changes."""
+        self._use(model.generator, model.template, self.system, None)
+
+    def _use(self, generator: TextGenerator, template: str | None, system: str, cache: PrefixCache | None) -> None:
+        encoder = MessageEncoder(generator.encoding, template)
+        system_message = _encode_system(encoder, system, generator.model.config.context_length)
+        self.generator, self._encoder, self._system = generator, encoder, system_message
+        self._prefix_cache, self.is_raw = cache or PrefixCache(), encoder.is_raw
+        # Encoded and decoded, because a word tokenizer changes the spacing.
+        self._next_turn = generator.encoding.decode(generator.encoding.encode_ordinary(NEXT_TURN))
+        texts = ["\n", *(message.text for message in self._messages)]
+        self._messages = [
+            encoder.encode(message.role, message.text, before)
+            for before, message in zip(texts, self._messages, strict=False)
+        ]
         self._changes = TurnChanges(self._messages)
-        self._system = [self._encode("system", without_surrogates(system).strip())] if system else []
-        self._check_context_length()
         if self.is_raw:
-            notify(RAW_MODEL_NOTE)
+            self.notify(OnceNote(RAW_MODEL_NOTE))
+
+    @property
+    def system(self) -> str:
+        """The system message; "" if there is none."""
+        return self._system[0].text if self._system else ""
+
+    def set_system(self, text: str) -> None:
+        """Replace the system message; "" removes it. Raises ValueError if the model is raw, or if it is too long."""
+        self._system = _encode_system(self._encoder, text, self.generator.model.config.context_length)
+
+    @property
+    def turns(self) -> list[tuple[str, str]]:
+        """Every message with its answer, also those that the context no longer holds."""
+        texts = [message.text for message in (*self._dropped, *self._messages)]
+        return list(zip(texts[::2], texts[1::2], strict=True))
 
     @property
     def messages(self) -> tuple[EncodedMessage, ...]:
@@ -88,6 +121,7 @@ class ChatSession:
             return "The conversation is empty."
         self._changes.add(self._messages, ())
         self._messages.clear()
+        self._dropped.clear()
         self.finish_reason = None
         return "The conversation is cleared. /undo brings it back."
 
@@ -118,8 +152,8 @@ class ChatSession:
 
     def add_turn(self, message: str, answer: str) -> None:
         """Append a user message and a given answer, without running the model."""
-        self._messages.append(self._encode_user_message(message))
-        self._messages.append(self._encode("assistant", without_surrogates(answer)))
+        self._messages.append(self._encode_user(message))
+        self._messages.append(self._encoder.encode("assistant", without_surrogates(answer)))
 
     def with_input(self, text: str, input: str) -> str:
         """A message that refers to an input, with as much of the input's start as fits the context.
@@ -132,7 +166,7 @@ class ChatSession:
         room, keep = self.usage.budget - token_count(self._system), len(ids)
         while keep > 0:
             message = with_input(text, self.generator.encoding.decode(ids[:keep]).rstrip("\N{REPLACEMENT CHARACTER}"))
-            excess = len(self._encode_user_message(message).ids) - room
+            excess = len(self._encode_user(message).ids) - room
             if excess <= 0:
                 if keep < len(ids):
                     self.notify(f"the input does not fit {self._context_text}: only its first {keep} tokens are used")
@@ -161,7 +195,7 @@ class ChatSession:
     ) -> Generator[str, None, None]:
         """As `reply`. replaced: the last turn of the conversation, which the new turn replaces."""
         del self._messages[len(self._messages) - len(replaced) :]
-        prompt, message = self._build_prompt(self._encode_user_message(text))
+        prompt, message = self._build_prompt(self._encode_user(text))
         self.prompt_tokens, self.answer_tokens = len(prompt), 0
         settings = self.settings
         stream = self.generator.stream(
@@ -182,13 +216,14 @@ class ChatSession:
             self.finish_reason = stream.finish_reason or "interrupted"
             self.answer_tokens = len(stream.ids)
         finally:
+            self.last_exchange = Exchange(tuple(prompt), tuple(stream.ids))
             if answer or self.finish_reason != "interrupted":
-                turn = [message, self._encode("assistant", "".join(answer))]
+                turn = [message, self._encoder.encode("assistant", "".join(answer))]
                 self._messages += turn
                 self._changes.add(replaced, turn)
             else:
                 self._messages += replaced
-        if self.finish_reason == "length" and self._note_cut_off:
+        if self.finish_reason == "length" and self._note_cut_off and not self.is_raw:
             self.notify(cut_off_note(settings.max_tokens))
 
     def _build_prompt(self, message: EncodedMessage) -> tuple[list[int], EncodedMessage]:
@@ -201,7 +236,7 @@ class ChatSession:
             return ids[-budget:], message
         room = budget - token_count(self._system)
         if len(message.ids) > room:
-            message = self._truncate(message.text, room)
+            message = self._encoder.shorten(message.text, room)
             start = repr(message.text[:20])
             self.notify(f"the message does not fit {self._context_text}: only its end is used, from {start}")
         self._drop_oldest_turns(room - len(message.ids))
@@ -213,51 +248,30 @@ class ChatSession:
         while token_count(self._messages[dropped:]) > room:
             dropped += 2
         if dropped:
+            self._dropped += self._messages[:dropped]
             del self._messages[:dropped]
             self.dropped_messages += dropped
-            if dropped == 2:
-                self.notify(f"the oldest turn no longer fits {self._context_text} and was dropped")
-            else:
-                self.notify(f"the oldest {dropped // 2} turns no longer fit {self._context_text} and were dropped")
-
-    def _truncate(self, text: str, room: int) -> EncodedMessage:
-        """As much of the end of a user message as fits into `room` tokens with its headings."""
-        ids = self.generator.encoding.encode_ordinary(text)
-        keep = room - len(self._encode("user", "").ids)
-        while True:
-            end = self.generator.encoding.decode(ids[len(ids) - keep :]).lstrip("\N{REPLACEMENT CHARACTER}")
-            message = self._encode("user", end.strip())
-            if len(message.ids) <= room:
-                return message
-            keep -= len(message.ids) - room  # the shortened text can encode to more tokens
-
-    def _check_context_length(self) -> None:
-        context = self.generator.model.config.context_length
-        smallest_budget = context - context // 2  # the budget if max_tokens is large
-        needed = token_count(self._system) + len(self._encode("user", "").ids) + 1  # one token of message
-        if needed > smallest_budget:
-            raise ValueError(
-                f"{self._context_text} is too small: it leaves room for {smallest_budget} tokens of prompt, but "
-                f"the system message and the headings of a message take {needed}"
-            )
+            self.notify(OnceNote(DROPPED_NOTE.format(self.generator.model.config.context_length)))
 
     @property
     def _context_text(self) -> str:
         return f"the context of {self.generator.model.config.context_length} tokens"
 
-    def _encode_user_message(self, text: str) -> EncodedMessage:
-        # Training data has no white space around messages. After a trailing space, a raw model could not continue with
-        # any of the many tokens that begin with a space.
-        text = without_surrogates(text).rstrip(" \t") if self.is_raw else without_surrogates(text).strip()
-        if not text.strip():
-            raise ValueError("the message is empty")
-        return self._encode("user", text)
+    def _encode_user(self, text: str) -> EncodedMessage:
+        return self._encoder.encode_user_message(text, self._messages[-1].text if self._messages else "\n")
 
-    def _encode(self, role: Role, text: str) -> EncodedMessage:
-        encoding = self.generator.encoding
-        if self.is_raw:
-            needs_break = role == "user" and self._messages and not self._messages[-1].text.endswith("\n")
-            ids = encoding.encode_ordinary(("\n" if needs_break else "") + text)
-        else:
-            ids, _ = render_conversation([Message(role, text)], encoding)
-        return EncodedMessage(role, text, tuple(ids))
+
+def _encode_system(encoder: MessageEncoder, text: str, context_length: int) -> list[EncodedMessage]:
+    """The system message; [] if it is empty. Raises ValueError if the model takes none, or if it leaves no room."""
+    text = without_surrogates(text).strip()
+    if text and encoder.is_raw:
+        raise ValueError("a raw model takes no system message; python instruction_tune.py makes a model that does")
+    system = [encoder.encode("system", text)] if text else []
+    smallest_budget = context_length - context_length // 2  # the budget if max_tokens is large
+    needed = token_count(system) + len(encoder.encode("user", "").ids) + 1  # one token of message
+    if needed > smallest_budget:
+        raise ValueError(
+            f"the context of {context_length} tokens is too small: it leaves room for {smallest_budget} tokens of "
+            f"prompt, but the system message and the headings of a message take {needed}"
+        )
+    return system

@@ -4,7 +4,6 @@ PyTorch is imported by the functions that need it, so that "Loading ..." appears
 """
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,10 +77,8 @@ def announce_loading(flags: ModelFlags) -> None:
         print(f"Loading {_shown(path)} ...", file=stream, flush=True)
 
 
-def load_chat_model(
-    flags: ModelFlags, notify: Callable[[str], None] = lambda note: None, *, interactive: bool
-) -> LoadedChatModel:
-    """Load the model that the flags select. `notify` gets its introduction.
+def load_chat_model(flags: ModelFlags, *, interactive: bool) -> LoadedChatModel:
+    """Load the model that the flags select.
 
     interactive: prepares faster decoding in the background, which pays off over many answers.
 
@@ -101,10 +98,7 @@ def load_chat_model(
         generator = TextGenerator(checkpoint.model, checkpoint.encoding, device)
     if interactive:
         generator.prepare_fast_decoding()
-    loaded = LoadedChatModel(generator, checkpoint, device.type.upper() + (", int8" if is_int8 else ""))
-    for line in loaded.introduction():
-        notify(line)
-    return loaded
+    return LoadedChatModel(generator, checkpoint, device.type.upper() + (", int8" if is_int8 else ""))
 
 
 def _shown(path: Path) -> Path:

@@ -3,29 +3,38 @@
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from src.chat.commands import LONE_WORDS, ChatBackend, Command, run_command
-from src.chat.screen import Screen
+from src.chat.command_table import LONE_WORDS, Command, CommandFailed, LabelledAnswers, Reply, run_command
+from src.chat.screen import ASSISTANT, Screen, Styled
 from src.common.messages import one_line
 from src.common.terminal import has_colours, is_terminal
-from src.program import INTERRUPTED, termination_signals
+from src.program import DONE, FAILED, INTERRUPTED, termination_signals
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
+    from prompt_toolkit.key_binding import KeyBindings
+
+    from src.chat.commands import ChatBackend
 
 YOU = "You: "
+QUOTES = '"""'  # before and after a message of several lines
 _PIPE_DELAY_S = 0.1  # until `tee` has printed the end of an answer
 
 
-def read_lines(screen: Screen, commands: Mapping[str, Command], history: "History | None" = None) -> Iterator[str]:
+def has_person() -> bool:
+    """Whether a person types the lines."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def read_lines(screen: Screen, commands: Sequence[Command], history: "History | None" = None) -> Iterator[str]:
     """The user's lines: typed at a terminal, or piped to stdin."""
-    if not screen.interactive and (sys.stdin is None or not sys.stdin.isatty()):
+    if not screen.interactive and not has_person():
         return piped_lines()
     for number in termination_signals():  # the scripts' handler acts like Ctrl-C, which here would only stop an answer
         signal.signal(number, _exit)
-    screen.notify("/help lists the commands, Ctrl-D leaves")
+    screen.introduce("/help lists commands; Ctrl-D or /quit leaves")
     if screen.interactive or (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         return typed_lines(screen, commands, history)
     return prompted_lines()
@@ -33,43 +42,45 @@ def read_lines(screen: Screen, commands: Mapping[str, Command], history: "Histor
 
 def prompted_lines() -> Iterator[str]:
     """Lines typed at a terminal that can only print, or if none of the outputs is a terminal."""
+    output = sys.stderr if sys.stderr is not None and sys.stderr.isatty() else sys.stdout
+    text = ""
     while True:
-        print(YOU, end="", file=sys.stderr, flush=True)
+        print(" " * len(YOU) if _is_open(text) else YOU, end="", file=output, flush=True)
         if not (line := sys.stdin.readline()):
-            print(file=sys.stderr)
+            print(file=output)
             return
+        text = text + line if _is_open(text) else line
         yield line
 
 
-def typed_lines(screen: Screen, commands: Mapping[str, Command], history: "History | None" = None) -> Iterator[str]:
+def typed_lines(screen: Screen, commands: Sequence[Command], history: "History | None" = None) -> Iterator[str]:
     """Lines edited with prompt_toolkit: arrow keys go through the history, Tab completes commands, Ctrl-D ends.
 
-    Alt-Enter starts a new line. A paste of several lines is one message. If stdout is no terminal, as in
-    `python chat.py | tee log`, the lines are edited on stderr.
+    Alt-Enter starts a new line, and so does Enter after opening triple quotes; Ctrl-X Ctrl-E opens an editor. A paste
+    of several lines is one message. If stdout is no terminal, as in `python chat.py | tee log`, the lines are edited
+    on stderr.
     """
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
-    from prompt_toolkit.key_binding import KeyBindings
     from prompt_toolkit.output import create_output
 
-    keys = KeyBindings()
-    keys.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
-    helps = {name: command.help for name, command in commands.items()}
+    helps = {command.name: command.help for command in commands}
     prompt: PromptSession[str] = PromptSession(
         [("bold" if has_colours(sys.stdout if screen.interactive else sys.stderr) else "", YOU)],
-        completer=WordCompleter(list(commands), sentence=True, meta_dict=helps),
+        completer=WordCompleter(list(helps), sentence=True, meta_dict=helps),
         complete_while_typing=False,
-        key_bindings=keys,
+        key_bindings=_new_line_keys(),
         prompt_continuation=" " * len(YOU),
         history=history,
         enable_suspend=True,
+        enable_open_in_editor=True,
         output=None if screen.interactive else create_output(sys.stderr),
     )
     while True:
         if not screen.interactive:
             time.sleep(_PIPE_DELAY_S)
         try:
-            line = prompt.prompt()
+            line = prompt.prompt(default=screen.type_ahead.take())
         except KeyboardInterrupt:
             if not prompt.default_buffer.text:
                 screen.notify("Ctrl-D or /quit leaves the chat")
@@ -77,6 +88,20 @@ def typed_lines(screen: Screen, commands: Mapping[str, Command], history: "Histo
         except EOFError:
             return
         yield line
+
+
+def _new_line_keys() -> "KeyBindings":
+    from prompt_toolkit.application import get_app
+    from prompt_toolkit.filters import Condition
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    def new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    keys = KeyBindings()
+    keys.add("escape", "enter")(new_line)
+    keys.add("enter", filter=Condition(lambda: _is_open(get_app().current_buffer.text)))(new_line)
+    return keys
 
 
 def piped_lines() -> Iterator[str]:
@@ -88,36 +113,69 @@ def piped_lines() -> Iterator[str]:
     yield from sys.stdin
 
 
-def chat_loop(backend: ChatBackend, screen: Screen, commands: Mapping[str, Command], lines: Iterable[str]) -> None:
-    """Answer each line until the lines end or a command leaves the chat.
-
-    On a terminal, Ctrl-C stops the answer; otherwise it is raised as KeyboardInterrupt.
-    """
+def messages(lines: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """(text, whether it was quoted): the lines between two triple quotes are one message, even if it has a slash."""
+    block: list[str] = []
     for line in lines:
-        text = line.strip()
+        block.append(line.rstrip("\r\n"))
+        text = "\n".join(block)
+        if _is_open(text):
+            continue
+        block = []
+        quoted = text.strip().startswith(QUOTES)
+        yield (text.strip().removeprefix(QUOTES).removesuffix(QUOTES) if quoted else text).strip(), quoted
+    if block:
+        yield "\n".join(block).strip().removeprefix(QUOTES).strip(), True
+
+
+def _is_open(text: str) -> bool:
+    """Whether the text begins with quotes that are not closed yet."""
+    inner = text.strip()
+    return inner.startswith(QUOTES) and (len(inner) < 2 * len(QUOTES) or not inner.endswith(QUOTES))
+
+
+def chat_loop(backend: "ChatBackend", screen: Screen, commands: Sequence[Command], lines: Iterable[str]) -> int:
+    """Answer each line until the lines end or a command leaves the chat. Returns the exit code.
+
+    If a person types, Ctrl-C stops the answer, and errors are part of the conversation. Otherwise Ctrl-C is raised as
+    KeyboardInterrupt, and an error makes the exit code 1.
+    """
+    for text, quoted in messages(lines):
+        text = text if quoted else LONE_WORDS.get(text.lower(), text)
         if not text:
             continue
-        if command := LONE_WORDS.get(text.lower()):
-            screen.notify(f"{text!r} is read as {command}")
-            text = command
         try:
-            if text.startswith("/") and not text.startswith("//"):
-                result = run_command(text, commands)
-                if result is None:
-                    return
-                if isinstance(result, str):
-                    screen.show_reply(result)
-                else:
-                    for label, pieces in result:
-                        screen.show_answer(pieces, label)
+            if quoted or not text.startswith("/"):
+                result: Reply = [(ASSISTANT, backend.reply(text))]
+            elif text.startswith("//"):
+                result = [(ASSISTANT, backend.reply(text[1:]))]
             else:
-                screen.show_answer(backend.reply(text[1:] if text.startswith("//") else text))
+                result = run_command(text, commands)
+            if result is None:
+                break
+            _show(result, backend, screen)
         except KeyboardInterrupt:
-            if not screen.interactive:
+            if not (screen.interactive or has_person()):
                 raise
             screen.notify("stopped")
+        except CommandFailed as error:
+            screen.show_error(str(error))
         except (ValueError, RuntimeError, MemoryError) as error:
-            screen.notify(f"the answer failed: {one_line(error)}")
+            screen.show_error(f"The answer failed: {one_line(error)}")
+    return FAILED if screen.failed and not (screen.interactive or has_person()) else DONE
+
+
+def _show(result: str | Styled | LabelledAnswers, backend: "ChatBackend", screen: Screen) -> None:
+    """Show the reply to a command, or answers and, if the user wants to know it, their speed."""
+    if isinstance(result, str | Styled):
+        screen.show_reply(result)
+        return
+    for label, pieces in result:
+        start = time.perf_counter()
+        screen.show_answer(pieces, label)
+        if screen.verbose and (n_tokens := len(backend.last_exchange.answer)):
+            seconds = time.perf_counter() - start
+            screen.notify(f"{n_tokens} tokens in {seconds:.1f} s: {n_tokens / seconds:.1f} tokens per second")
 
 
 def _exit(*_: object) -> NoReturn:

@@ -10,6 +10,11 @@ from pathlib import Path
 
 # Control characters can drive the terminal, bidi controls can disguise text, and UTF-8 cannot encode surrogates.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_ERROR_NUMBER = re.compile(r"\[(?:Errno|WinError) -?\d+\] ")
+
+
+class OnceNote(str):
+    """A note for the user that is shown only the first time."""
 
 
 def visible(text: str) -> str:
@@ -20,9 +25,9 @@ def visible(text: str) -> str:
 def one_line(error: BaseException) -> str:
     """The error's message on one line, or its type if it has no message. PyTorch's C++ stack traces are dropped.
 
-    Unprintable characters are escaped: a message may quote the content of a file.
+    So are the numbers of the system's errors. Unprintable characters are escaped: a message may quote a file.
     """
-    message = str(error).partition("\nException raised from")[0]
+    message = _ERROR_NUMBER.sub("", str(error).partition("\nException raised from")[0])
     return visible(" ".join(message.split())) or type(error).__name__
 
 

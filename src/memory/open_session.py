@@ -129,6 +129,7 @@ class OpenSession:
             raise ValueError(f"nothing can be saved in {self.store.folder}")
         self._refuse_taken(name)
         self._copy_to(name)
+        self._save()  # the next start reopens the session that was saved last
 
     def rename(self, new: str, old: str = "") -> None:
         """Rename a session, by default the open one. Raises as the store does."""

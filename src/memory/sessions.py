@@ -131,6 +131,11 @@ class SessionStore:
                 self.notify(str(error))
         return sorted(found, key=lambda info: info.saved, reverse=True)
 
+    def last(self) -> str | None:
+        """The name of the session that was saved last, readable or not; None if there is none."""
+        files = self._files()
+        return max(files, key=lambda path: path.stat().st_mtime).stem if files else None
+
     def exists(self, name: str) -> bool:
         """Whether a session of that name is saved, readable or not."""
         return self._path(name).is_file()

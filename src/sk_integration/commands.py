@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
-from src.chat.commands import Command, LabelledAnswers
+from src.chat.command_table import Command, LabelledAnswers, Reply
+from src.chat.commands import LAST_TURNS, Chat, common_commands, context_lines, shown_turns
+from src.chat.commands import settings as common_settings
+from src.memory.open_session import summarise
 from src.memory.traces import contains_any, damaged_files, sessions_with
 from src.sk_integration.memory_manager import Conversation, LongTermMemory
 from src.sk_integration.orchestrator import REFINE_INSTRUCTION, Assistant
@@ -23,38 +25,47 @@ class Typed(Protocol):
     def delete(self, is_deleted: Callable[[str], bool]) -> int: ...
 
 
-def assistant_commands(assistant: Assistant, model_info: str, typed: Typed | None = None) -> dict[str, Command]:
-    """The commands of the assistant, beyond those of every chat. `model_info` is the reply to /info.
+def assistant_commands(chat: Chat, assistant: Assistant, typed: Typed | None = None) -> list[Command]:
+    """The commands of every chat, and those of the assistant, which is the chat's backend.
 
     typed: the lines typed in this and earlier chats, from which deleted facts are deleted too.
     """
 
-    def command(help: str, run: Callable[..., str | LabelledAnswers], *, deletes: bool = False) -> Command:
-        return Command(help, partial(run, assistant), deletes=deletes)
+    def command(name: str, argument: str, help: str, run: Callable[..., Reply], **options: Any) -> Command:
+        return Command(name, help, partial(run, assistant), argument, **options)
 
-    return {
-        "/refine": command("improve the last answer; takes an instruction: /refine make it shorter", refine),
-        "/multi": command("answer step by step: /multi name a fruit; write a line about it", multi),
-        "/remember": command("keep a text in memory: /remember My cat is called Miso.", remember),
-        "/memory": command("show the session, its prompt tokens and the saved facts", memory),
-        "/forget": command("delete a saved fact, /forget 3, or all", partial(forget, typed=typed), deletes=True),
-        "/save": command("copy this conversation to a new session", save),
-        "/load": command("switch to another session, new or old", load),
-        "/sessions": command("list the sessions", sessions),
-        "/rename": command("rename this session", rename),
-        "/delete": command("delete another session", delete, deletes=True),
-        "/settings": command("show the settings; /settings remember ask|auto|off changes what is remembered", settings),
-        "/info": Command("show which model this is", lambda _: model_info),
-    }
+    own = [
+        command("/refine", "[HOW]", "improve the last answer: /refine make it shorter", refine),
+        command("/multi", "STEPS", "answer step by step: /multi name a fruit; write a line about it", multi),
+        command("/remember", "TEXT", "keep a fact in long-term memory: /remember My cat is called Miso.", remember),
+        command("/memory", "", "show the summary, the context and the saved facts", partial(memory, chat=chat)),
+        command("/forget", "N|all", "delete a saved fact, or all", partial(forget, typed=typed), deletes=True),
+        command("/sessions", "", "list the sessions", sessions),
+        command("/save", "NAME", "copy this conversation to a new session", save),
+        command("/load", "NAME", "switch to another session, new or old", load),
+        command("/rename", "NAME", "rename this session", rename),
+        command("/delete", "NAME", "delete another session", delete, deletes=True),
+        command(
+            "/settings",
+            "[remember MODE]",
+            "show the settings; MODE is ask, auto or off: what is remembered by itself",
+            partial(settings, chat=chat),
+        ),
+    ]
+    names = {command.name for command in own}
+    common = [command for command in common_commands(chat) if command.name not in names]
+    return [*common[:2], *own, *common[2:]]
 
 
 def refine(assistant: Assistant, instruction: str) -> LabelledAnswers:
     return [("Refined: ", assistant.refine(instruction or REFINE_INSTRUCTION))]
 
 
-def multi(assistant: Assistant, task: str) -> str | LabelledAnswers:
+def multi(assistant: Assistant, task: str) -> LabelledAnswers:
     steps = [step.strip() for step in task.split(";") if step.strip()]
-    return assistant.multi(task, steps) if len(steps) > 1 else MULTI_USAGE
+    if len(steps) < 2:
+        raise ValueError(MULTI_USAGE)
+    return assistant.multi(task, steps)
 
 
 def remember(assistant: Assistant, text: str) -> str:
@@ -75,7 +86,7 @@ def load(assistant: Assistant, name: str) -> str:
     if not name:
         return f"This is session {assistant.conversation.name}. /load NAME opens another, /sessions lists them."
     assistant.session.switch_to(name)
-    return session_line(assistant.conversation)
+    return "\n\n".join([session_line(assistant.conversation), *filter(None, [last_turns(assistant)])])
 
 
 def rename(assistant: Assistant, name: str) -> str:
@@ -96,10 +107,25 @@ def delete(assistant: Assistant, name: str) -> str:
 def session_line(conversation: Conversation) -> str:
     """The session's name, its number of turns, and whether its last answer is complete."""
     turns = conversation.turn_count
-    line = f"Session {conversation.name}: {_count(turns, 'turn') if turns else 'empty'}."
-    if turns and conversation.messages[-1].finish_reason == "interrupted":
+    if not turns:
+        return f"Session {conversation.name}: empty."
+    line = f"Session {conversation.name}: {_count(turns, 'turn')}."
+    if conversation.messages[-1].finish_reason == "interrupted":
         line += " The last answer was interrupted; /retry answers again."
     return line
+
+
+def resumed_line(conversation: Conversation) -> str:
+    """What the first screen says about the session."""
+    turns = conversation.turn_count
+    if not turns:
+        return f"New session {conversation.name}; it is saved after every answer"
+    return f"Resuming session {conversation.name} ({_count(turns, 'turn')}); /new starts another one"
+
+
+def last_turns(assistant: Assistant) -> str:
+    """The end of the conversation, for a person who comes back to it."""
+    return shown_turns(assistant.turns[-LAST_TURNS:])
 
 
 def sessions(assistant: Assistant, _: str) -> str:
@@ -114,34 +140,33 @@ def sessions(assistant: Assistant, _: str) -> str:
     return "\n".join(lines)
 
 
-def memory(assistant: Assistant, _: str) -> str:
-    """The session, its token budget, and the facts in long-term memory."""
-    conversation, usage = assistant.conversation, assistant.usage
-    used = f"Context: {usage.used} of {usage.budget} prompt tokens used"
-    left = f"{usage.left} left for your next message" if usage.left else "your next message will drop the oldest turns"
-    lines = [session_line(conversation), f"{used}; {left}."]
+def memory(assistant: Assistant, _: str, *, chat: Chat) -> str:
+    """The conversation's summary, its token budget, and the facts in long-term memory."""
+    conversation = assistant.conversation
+    lines = [session_line(conversation)]
+    if conversation.messages:
+        lines.append(f"Summary, the start of each message: {summarise(conversation.messages)}")
+    lines += context_lines(chat)
     if assistant.dropped_messages:
         lines.append(f"The oldest {_count(assistant.dropped_messages // 2, 'turn')} no longer fit the context.")
-    if conversation.summary:
-        lines.append(f"They were about: {conversation.summary}")
-    use = "are put into the prompt, too" if assistant.facts_in_prompt else "are shown to you only: see /info"
-    return "\n".join([*lines, "", _list_facts(assistant.memory), f"Facts that fit a question {use}."])
+    if assistant.facts_in_prompt:
+        use = "A fact that fits a question is put into its prompt."
+    else:
+        use = "A fact that fits a question is shown to you only: this model was not trained with facts."
+    return "\n".join([*lines, "", _list_facts(assistant.memory), use])
 
 
-def settings(assistant: Assistant, argument: str) -> str:
+def settings(assistant: Assistant, argument: str, *, chat: Chat) -> str:
     """Show the settings, or change what is remembered."""
     match argument.lower().split():
         case ["remember", "ask" | "auto" | "off" as mode]:
             assistant.facts.mode = mode
             return f"remember is {mode}"
         case []:
-            pass
+            own = {"remember": assistant.facts.mode, "memory-dir": assistant.store.folder}
+            return "\n".join([common_settings(chat, ""), *(f"{name:<20}{value}" for name, value in own.items())])
         case _:
-            return "/settings shows the settings; /settings remember ask, auto or off changes what is remembered"
-    values = {name: "off" if value is None else value for name, value in asdict(assistant.settings).items()}
-    values |= {"remember": assistant.facts.mode, "session": assistant.conversation.name}
-    values |= {"memory_dir": assistant.store.folder}
-    return "\n".join(f"{name:<20}{value}" for name, value in values.items())
+            raise ValueError("/settings shows the settings; /settings remember ask, auto or off changes one")
 
 
 def forget(assistant: Assistant, argument: str, *, typed: Typed | None = None) -> str:
@@ -160,7 +185,7 @@ def forget(assistant: Assistant, argument: str, *, typed: Typed | None = None) -
             facts = [assistant.memory.forget(int(number))]
             done = f"Forgot: {facts[0].text}"
         case _:
-            return "/forget N deletes fact N, /forget all deletes every fact. /memory lists them."
+            raise ValueError("/forget N deletes fact N, /forget all deletes every fact; /memory lists them")
     return "\n".join([done, *_traces(assistant, [fact.text for fact in facts], typed)])
 
 

@@ -6,11 +6,11 @@ from typing import cast
 
 from semantic_kernel import Kernel
 from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent, StreamingChatMessageContent
-from semantic_kernel.exceptions import KernelException
 from semantic_kernel.functions import KernelArguments
 
-from src.chat.messages import Usage, cut_off_note
-from src.chat.session import ChatSettings
+from src.chat.flags import ChatSettings
+from src.chat.messages import Exchange, Usage, cut_off_note
+from src.chat.start import LoadedChatModel
 from src.common.messages import without_surrogates
 from src.data.prompts import opening_text
 from src.sk_integration.loop_thread import LoopThread
@@ -21,7 +21,7 @@ from src.sk_integration.memory_manager import (
     SessionStore,
 )
 from src.sk_integration.plugins import register_plugins
-from src.sk_integration.service import GPT2ChatCompletion
+from src.sk_integration.service import GPT2ChatCompletion, root_cause
 from src.sk_integration.settings import GPT2ChatSettings
 
 REFINE_INSTRUCTION = "Improve this answer."
@@ -57,7 +57,7 @@ class Assistant:
         self.memory, self.facts_in_prompt = facts.memory, facts_in_prompt and not service.is_raw
         self.kernel = Kernel(services=service)
         register_plugins(self.kernel, self.memory)
-        self.finish_reason = "interrupted"
+        self.finish_reason, self.system = "interrupted", ""
         self._loop = LoopThread()
 
     def close(self) -> None:
@@ -75,6 +75,41 @@ class Assistant:
     @property
     def dropped_messages(self) -> int:
         return self.session.dropped_messages
+
+    @property
+    def turns(self) -> list[tuple[str, str]]:
+        """Every message with its answer."""
+        pairs: list[tuple[str, str]] = []
+        for message in self.conversation.messages:
+            if message.role == "user":
+                pairs.append((message.text, ""))
+            elif message.role == "assistant" and pairs:
+                pairs[-1] = (pairs[-1][0], message.text)
+        return pairs
+
+    @property
+    def last_exchange(self) -> Exchange:
+        return self.service.last_exchange
+
+    def set_system(self, text: str) -> None:
+        """Replace the system message; "" removes it. Raises ValueError if the model is raw, or if it is too long."""
+        if text and self.service.is_raw:
+            raise ValueError("a raw model takes no system message; python instruction_tune.py makes a model that does")
+        before, self.system = self.system, text
+        try:
+            self.service.usage(self._history(), self.settings)
+        except ValueError:
+            self.system = before
+            raise
+
+    def use_model(self, model: LoadedChatModel) -> None:
+        """Continue the conversation with another model. Raises ValueError; then nothing changes."""
+        service = GPT2ChatCompletion(model.generator, template=model.template, notify=self.notify)
+        if self.system and service.is_raw:
+            raise ValueError("a raw model takes no system message; /system off removes it")
+        self.service, self.kernel = service, Kernel(services=service)
+        register_plugins(self.kernel, self.memory)
+        self.facts_in_prompt = model.checkpoint.trained_with("facts") and not service.is_raw
 
     def reply(self, text: str, input: str = "") -> Generator[str, None, None]:
         """Streams the answer to a message.
@@ -168,7 +203,8 @@ class Assistant:
 
     def _history(self, facts: Sequence[str] = (), *, without_last_turn: bool = False) -> ChatHistory:
         """The messages in context, after a system message with the facts."""
-        history = ChatHistory(system_message=opening_text("", facts)) if facts else ChatHistory()
+        opening = opening_text(self.system, facts)
+        history = ChatHistory(system_message=opening) if opening else ChatHistory()
         for i in self._indices_in_context(-2 + len(self.conversation.messages) if without_last_turn else None):
             message = self.conversation.messages[i]
             history.add_message(ChatMessageContent(role=AuthorRole(message.role), content=message.text))
@@ -241,7 +277,7 @@ class Assistant:
                     if chunk.content:
                         yield chunk.content
         except Exception as error:
-            raise _root_cause(error) from error
+            raise root_cause(error) from error
         if self.finish_reason == "length" and not self.service.is_raw:
             self.notify(cut_off_note(self.settings.max_tokens))
 
@@ -252,16 +288,5 @@ class Assistant:
         try:
             return str(self._loop.run(call))
         except Exception as error:
-            self.notify(f"{plugin} could not {function}: {_root_cause(error)}")
+            self.notify(f"{plugin} could not {function}: {root_cause(error)}")
             return ""
-
-
-def _root_cause(error: BaseException) -> Exception:
-    """The error that Semantic Kernel has wrapped, as a type that the chat loop reports."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    for error_type in (ValueError, MemoryError):
-        if isinstance(error, error_type):
-            return error_type(str(error))
-    is_clear = isinstance(error, RuntimeError | OSError | KernelException)
-    return RuntimeError(str(error) if is_clear else f"{type(error).__name__}: {error}")

@@ -21,8 +21,10 @@ from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent
 from semantic_kernel.contents.utils.finish_reason import FinishReason
 from semantic_kernel.exceptions import KernelException, ServiceInvalidRequestError, ServiceResponseException
 
-from src.chat.messages import Usage
-from src.chat.session import RAW_MODEL_NOTE, ChatSession, ChatSettings
+from src.chat.flags import ChatSettings
+from src.chat.messages import Exchange, Usage
+from src.chat.session import ChatSession
+from src.common.messages import OnceNote
 from src.model.generate import PrefixCache, TextGenerator
 from src.sk_integration.history import ChatRequest, parse_history
 from src.sk_integration.settings import GPT2ChatSettings
@@ -61,6 +63,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
     _seen_notes: set[str]
     _worker: ThreadPoolExecutor
     _prefix_cache: PrefixCache
+    _last_session: ChatSession
 
     def __init__(
         self,
@@ -74,10 +77,15 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
         super().__init__(ai_model_id=ai_model_id, service_id=service_id)
         self._generator, self._template, self._notify = generator, template, notify
         self._seen_notes, self._worker, self._prefix_cache = set(), ThreadPoolExecutor(1, "gpt2"), PrefixCache()
-        self._new_session("", GPT2ChatSettings().chat_settings())  # raises if the model cannot chat
+        self._last_session = self._new_session("", GPT2ChatSettings().chat_settings())  # raises if it cannot chat
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "GPT2ChatCompletion":
         return self  # Semantic Kernel copies objects that refer to the service; do not copy the weights
+
+    @property
+    def last_exchange(self) -> Exchange:
+        """The token ids of the last prompt and of its answer."""
+        return self._last_session.last_exchange
 
     @property
     def is_raw(self) -> bool:
@@ -182,7 +190,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
         request = parse_history(messages)
         if request.skipped:
             self._notify_once(f"skipped in the chat history, because this model reads text only: {request.skipped}")
-        session = self._session_with_history(request, settings.chat_settings())
+        self._last_session = session = self._session_with_history(request, settings.chat_settings())
         for piece in session.reply(request.message, should_stop, settings.stop or ()):
             yield _Chunk(piece, {"dropped_messages": session.dropped_messages})
         usage = CompletionUsage(prompt_tokens=session.prompt_tokens, completion_tokens=session.answer_tokens)
@@ -215,7 +223,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
         )
 
     def _notify_from_session(self, note: str) -> None:
-        if note == RAW_MODEL_NOTE:  # every session repeats it
+        if isinstance(note, OnceNote):  # every session repeats it
             self._notify_once(note)
         else:
             self._notify(note)
@@ -244,3 +252,14 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
             finish_reason=chunk.finish_reason,
             metadata=chunk.metadata,
         )
+
+
+def root_cause(error: BaseException) -> Exception:
+    """The error that Semantic Kernel has wrapped, as a type that the chat loop reports."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    for error_type in (ValueError, MemoryError):
+        if isinstance(error, error_type):
+            return error_type(str(error))
+    is_clear = isinstance(error, RuntimeError | OSError | KernelException)
+    return RuntimeError(str(error) if is_clear else f"{type(error).__name__}: {error}")

@@ -1,33 +1,45 @@
 """The commands that every chat has."""
 
 import dataclasses
-import re
 
 import pytest
 
-from src.chat.commands import common_commands, run_command
+from src.chat.command_table import CommandFailed, run_command
 from src.chat.flags import ChatFlags, ChatSettings
+from src.chat.start import LoadedChatModel
+from tests.fakes import ANSWER, answering_model, save_model
+
+
+@pytest.fixture
+def run(chat):
+    """Run a command line, and return its reply."""
+    return lambda line: run_command(line, chat.commands)
+
+
+def ask(chat, *messages):
+    for message in messages:
+        assert "".join(chat.backend.reply(message)) == ANSWER
 
 
 @pytest.mark.parametrize(
     ("line", "reply", "field", "value"),
     [
         ("/temp 0.9", "temperature is 0.9", "temperature", 0.9),
-        ("/TEMP   0 ", "temperature is 0", "temperature", 0.0),
-        ("/topk 50", "top_k is 50", "top_k", 50),
-        ("/topk off", "top_k is off", "top_k", None),
-        ("/topp 0.95", "top_p is 0.95", "top_p", 0.95),
-        ("/topp none", "top_p is off", "top_p", None),
-        ("/tokens 200", "max_tokens is 200", "max_tokens", 200),
-        ("/penalty 1.2", "repetition_penalty is 1.2", "repetition_penalty", 1.2),
+        ("/TEMPERATURE   0 ", "temperature is 0", "temperature", 0.0),
+        ("/topk 50", "top-k is 50", "top_k", 50),
+        ("/top-k off", "top-k is off", "top_k", None),
+        ("/top_p 0.95", "top-p is 0.95", "top_p", 0.95),
+        ("/topp none", "top-p is off", "top_p", None),
+        ("/tokens 200", "max-tokens is 200", "max_tokens", 200),
+        ("/max 200", "max-tokens is 200", "max_tokens", 200),
+        ("/penalty 1.2", "repetition-penalty is 1.2", "repetition_penalty", 1.2),
         ("/seed 3", "seed is 3", "seed", 3),
     ],
 )
-def test_a_command_changes_and_shows_its_setting(session, line, reply, field, value):
-    commands = common_commands(session)
-    assert run_command(line, commands) == reply
-    assert getattr(session.settings, field) == value
-    assert run_command(line.split()[0], commands) == reply
+def test_a_command_changes_and_shows_its_setting(chat, run, line, reply, field, value):
+    assert run(line) == reply
+    assert getattr(chat.backend.settings, field) == value
+    assert run(line.split()[0]) == reply
 
 
 @pytest.mark.parametrize(
@@ -36,65 +48,129 @@ def test_a_command_changes_and_shows_its_setting(session, line, reply, field, va
         ("/temp -1", "temperature must be a number of at least 0, got -1.0"),
         ("/temp nan", "temperature must be a number of at least 0, got nan"),
         ("/temp 0,8", "temperature must be a number, got '0,8'"),
-        ("/temp off", "temperature must be a number of at least 0, got None"),
-        ("/topk 0", "top_k must be a whole number of at least 1, or None to disable it, got 0"),
-        ("/topk 2.5", "top_k must be a whole number, got '2.5'"),
-        ("/topp 1.5", "top_p must be above 0 and at most 1, or None to disable it, got 1.5"),
-        ("/tokens 0", "max_tokens must be a whole number of at least 1, got 0"),
-        ("/tokens many words", "max_tokens must be a whole number, got 'many words'"),
-        ("/penalty 0", "repetition_penalty must be a number above 0, got 0.0"),
-        (
-            f"/seed {'9' * 400}",
-            f"seed must be a whole number from 0 to 2**63 - 1, or None for a new one each time, got {'9' * 100}",
-        ),
-        ("/seed -1", "seed must be a whole number from 0 to 2**63 - 1, or None for a new one each time, got -1"),
+        ("/temp off", "temperature must be a number of at least 0, got off"),
+        ("/topk 0", "top-k must be a whole number of at least 1, or off to disable it, got 0"),
+        ("/topk 2.5", "top-k must be a whole number, got '2.5'"),
+        ("/topk 2 3", "top-k must be a whole number, got '2 3'"),
+        ("/topp 1.5", "top-p must be above 0 and at most 1, or off to disable it, got 1.5"),
+        ("/tokens 0", "max-tokens must be a whole number of at least 1, got 0"),
+        ("/penalty 0", "repetition-penalty must be a number above 0, got 0.0"),
+        ("/seed -1", "seed must be a whole number from 0 to 2**63 - 1, or off for a new one each time, got -1"),
+        ("/history x", "/history takes a number of turns, got 'x'"),
+        ("/verbose 3", "/verbose takes on or off, got '3'"),
+        ("/quit now", "/quit takes nothing after it, got 'now'"),
+        ("/why not", "/why takes nothing after it, got 'not'"),
+        ("/why", "there is no answer to explain yet; ask something first"),
+        ("/undo", "there is nothing to take back yet"),
     ],
 )
-def test_a_bad_value_is_a_one_line_reply_and_changes_nothing(session, line, reason):
-    before = session.settings
-    assert run_command(line, common_commands(session)) == reason
-    assert session.settings == before
+def test_a_command_that_fails_says_why_and_changes_nothing(chat, run, line, reason):
+    before = chat.backend.settings
+    with pytest.raises(CommandFailed) as failed:
+        run(line)
+    assert str(failed.value) == reason
+    assert chat.backend.settings == before
 
 
-def test_help_lists_every_command_with_its_current_value(session):
-    commands = common_commands(session)
-    run_command("/temp 0.25", commands)
-    listed = run_command("/help", commands)
-    for name in "/quit /exit /reset /temp /topk /topp /tokens /penalty /seed /help".split():
-        assert re.search(rf"^{name} ", listed, re.MULTILINE)
-    assert re.search(r"^/temp .*\(now 0.25\)$", listed, re.MULTILINE)
-    assert re.search(r"^/topk .*\(now 40\)$", listed, re.MULTILINE)
-    assert re.search(r"^/seed .*\(now off\)$", listed, re.MULTILINE)
-
-
-def test_every_setting_has_a_flag_and_a_command(session):
+def test_every_setting_has_a_flag_and_a_command_of_one_name(chat):
     flags = {field.name: field for field in dataclasses.fields(ChatFlags)}
-    commands = common_commands(session)
+    commands = {command.name: command for command in chat.commands}
     for setting in dataclasses.fields(ChatSettings):
         assert (flags[setting.name].default, flags[setting.name].metadata) == (setting.default, setting.metadata)
-        assert setting.metadata["help"] in commands["/" + (setting.metadata["aliases"] or (setting.name,))[0]].help
+        command = commands["/" + setting.name.replace("_", "-")]
+        assert command.help == setting.metadata["help"].replace("none ", "off ")
+        assert command.aliases == tuple("/" + alias for alias in setting.metadata["aliases"])
     changed = ChatSettings(temperature=0.1, top_k=2, top_p=0.3, repetition_penalty=1.4, max_tokens=5, seed=6)
     assert ChatFlags(**dataclasses.asdict(changed)).settings() == changed
 
 
-@pytest.mark.parametrize(
-    ("typed", "hint"),
-    [
-        ("/tmep 1", "did you mean /temp?"),
-        ("/temperature 1", "did you mean /temp?"),
-        ("/q", "did you mean /quit?"),
-        ("/h", "did you mean /help?"),
-        ("/bye", "/quit leaves the chat"),
-        ("/?", "/help lists the commands"),
-        ("/clear", "/new starts another conversation"),
-        ("/usr/bin", "/help lists the commands"),
-    ],
-)
-def test_an_unknown_command_gets_a_hint(session, typed, hint):
-    reply = run_command(typed, common_commands(session))
-    assert reply == f"{typed.split()[0]}: unknown command; {hint} (type // to start a message with a slash)"
+def test_settings_shows_all_of_them(run):
+    run("/topk off")
+    assert "temperature         0.7\ntop-k               off\n" in run("/settings")
 
 
-@pytest.mark.parametrize("typed", ["/retry", "/rese", "/rest", "/reste", "/resets", "/set"])
-def test_no_hint_suggests_what_deletes(session, typed):
-    assert "did you mean /reset?" not in run_command(typed, common_commands(session))
+def test_help_lists_every_command_with_its_argument_and_value(chat, run):
+    run("/temp 0.25")
+    listed = run("/help").splitlines()
+    for command in chat.commands:
+        assert any(line.startswith(command.usage) for line in listed)
+    assert "flattens it (now 0.25)" in run("/help")
+
+
+def test_history_shows_all_turns_or_the_last_ones(chat, run):
+    assert run("/history") == "The conversation is empty."
+    ask(chat, "First?", "Second?")
+    assert run("/history") == f"You: First?\nAssistant: {ANSWER}\n\nYou: Second?\nAssistant: {ANSWER}"
+    assert run("/history 1") == f"You: Second?\nAssistant: {ANSWER}"
+
+
+def test_history_has_the_turns_that_left_the_context(chat, run):
+    ask(chat, *[f"Question number {n}, and it is a long one?" for n in range(1, 5)])
+    assert len(chat.backend.messages) < 8
+    assert run("/history").count("You: Question number") == 4
+
+
+def test_memory_explains_what_is_reserved(chat, run):
+    assert run("/memory").splitlines() == [
+        "The conversation is empty.",
+        "Context: 0 of 32 prompt tokens used; 32 left for your next message.",
+        "The model reads 64 tokens; 32 of them are reserved for the answer (max-tokens 150, but at most half of the "
+        "context).",
+    ]
+    run("/tokens 10")
+    assert "10 of them are reserved for the answer (max-tokens 10)." in run("/memory")
+    ask(chat, "France?")
+    assert run("/memory").startswith("The conversation has 1 turn.\nContext: ")
+
+
+def test_undo_takes_back_a_turn_a_retry_and_a_reset(chat, run):
+    ask(chat, "First?", "Second?")
+    assert run("/undo") == "Took back: 'Second?'. /redo brings it back."
+    assert [message for message, _ in chat.backend.turns] == ["First?"]
+    run("/redo")
+    assert run("/reset") == "The conversation is cleared. /undo brings it back."
+    assert run("/history") == "The conversation is empty."
+    assert run("/undo") == "The conversation is back."
+    assert len(chat.backend.turns) == 2
+    [(label, pieces)] = run("/retry")
+    assert (label, "".join(pieces)) == ("Assistant: ", ANSWER)
+    assert len(chat.backend.turns) == 2
+
+
+def test_a_system_message_can_be_shown_set_and_removed(chat, run):
+    assert run("/system") == "There is no system message."
+    assert run("/system Answer briefly.") == "System message: Answer briefly."
+    ask(chat, "France?")
+    assert "### System:\nAnswer briefly." in chat.model.generator.encoding.decode(chat.backend.last_exchange.prompt)
+    with pytest.raises(CommandFailed, match="the context of 64 tokens is too small"):
+        run("/system " + "very long " * 50)
+    assert run("/system") == "System message: Answer briefly."
+    assert run("/system off") == "There is no system message."
+
+
+def test_why_shows_the_tokens_and_where_the_answer_comes_from(chat, run):
+    ask(chat, "What is the capital of France?")
+    shown = "".join(text for _, text in run("/why").parts)
+    assert "  'Paris'     100.0 %  " in shown
+    assert shown.endswith('word for word the answer to "What is the capital of France?" in my.json.')
+
+
+def test_model_switches_and_keeps_the_conversation(chat, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "checkpoints/scratch/best_model.pt", answering_model("Rome."), None)
+    ask(chat, "France?")
+    assert "  scratch     checkpoints" in run("/model")
+    assert run("/model Scratch").startswith("Model: checkpoints")
+    assert isinstance(chat.model, LoadedChatModel) and chat.backend.is_raw
+    assert "".join(chat.backend.reply("Italy?\n")) == "Rome."
+    assert [message for message, _ in chat.backend.turns] == ["France?", "Italy?\n"]
+    with pytest.raises(CommandFailed, match="nowhere: no such file"):
+        run("/model nowhere")
+    with pytest.raises(CommandFailed, match="a raw model takes no system message"):
+        run("/system Be brief.")
+
+
+def test_verbose_is_switched(chat, run):
+    assert run("/verbose") == "verbose is off"
+    assert run("/verbose on") == "verbose is on"
+    assert chat.screen.verbose

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from src.chat.session import NEXT_TURN, RAW_MODEL_NOTE, ChatSession, ChatSettings
+from src.chat.session import DROPPED_NOTE, NEXT_TURN, RAW_MODEL_NOTE, ChatSession, ChatSettings
 from src.data.prompts import TEMPLATE, Message, prompt_ids
 from src.model.generate import PrefixCache, TextGenerator
 from tests.fakes import CHAT_SETTINGS, ENCODING, ScriptedGenerator, rendered_ids, stream_settings
@@ -60,14 +60,14 @@ def test_a_full_context_drops_the_oldest_turns():
     ask(session, "first message", "second message", "third message")
     assert generator.prompts[1] == rendered_ids("first message", one, "second message")
     assert generator.prompts[2] == rendered_ids("second message", two, "third message")
-    assert notes == ["the oldest turn no longer fits the context of 64 tokens and was dropped"]
+    assert notes == [DROPPED_NOTE.format(64)]
     assert session.messages[0].text == "second message"
 
 
 def test_turns_dropped_together_give_one_note():
     session, generator, notes = scripted_session("one", "two", "three", context_length=96)
     ask(session, "first", "second", "a third one that is longer " * 10)
-    assert notes == ["the oldest 2 turns no longer fit the context of 96 tokens and were dropped"]
+    assert notes == [DROPPED_NOTE.format(96)]
     assert generator.prompts[2] == rendered_ids("a third one that is longer " * 9 + "a third one that is longer")
 
 
@@ -105,7 +105,7 @@ def test_a_message_longer_than_the_context_keeps_its_end():
     assert "words and the last one" in end and len(end) > 150
     assert notes == [
         f"the message does not fit the context of 64 tokens: only its end is used, from {end[:20]!r}",
-        "the oldest turn no longer fits the context of 64 tokens and was dropped",
+        DROPPED_NOTE.format(64),
     ]
 
 
@@ -152,7 +152,7 @@ def test_an_answer_cut_at_max_tokens_gives_a_note():
     session, _, notes = scripted_session("word " * 30)
     assert ask(session, "Talk") == ["word " * 19 + "word"]
     assert session.finish_reason == "length"
-    assert notes == ["the answer was cut off after 20 tokens; /tokens sets a higher limit"]
+    assert notes == ["the answer was cut off at 20 tokens; /max-tokens N allows longer ones"]
 
 
 def test_an_interrupted_answer_stays_in_the_conversation():
@@ -308,7 +308,7 @@ def test_a_seed_makes_a_real_models_answers_repeatable():
 
 def test_an_input_is_rendered_as_in_training(session, generator):
     rendered = prompt_ids(Message("user", "Shorten it.", "Snow fell."), ENCODING)
-    assert session._encode("user", session.with_input("Shorten it.", "Snow fell.")).ids == tuple(rendered)
+    assert session._encode_user(session.with_input("Shorten it.", "Snow fell.")).ids == tuple(rendered)
     raw = ChatSession(generator, template=None, settings=CHAT_SETTINGS, notify=lambda note: None)
     assert raw.with_input("And then", "Snow fell.") == "Snow fell.\n\nAnd then"
 
@@ -319,7 +319,7 @@ def test_a_long_input_is_cut_but_not_the_question(generator, input):
     session = ChatSession(generator, template=TEMPLATE, settings=CHAT_SETTINGS, notify=notes.append)
     message = session.with_input("What fell?", input)
     assert message.startswith("What fell?\n\n### Input:\n" + input[:4].rstrip())
-    assert session.usage.budget - 12 < len(session._encode("user", message).ids) <= session.usage.budget
+    assert session.usage.budget - 12 < len(session._encode_user(message).ids) <= session.usage.budget
     assert len(notes) == 1 and re.search("the input does not fit .*: only its first [0-9]+ tokens are used", notes[0])
 
 

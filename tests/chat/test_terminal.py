@@ -6,36 +6,82 @@ import sys
 import pytest
 from prompt_toolkit.output import DummyOutput
 
-from src.chat.commands import common_commands
 from src.chat.screen import Screen
-from src.chat.terminal import chat_loop, read_lines, typed_lines
+from src.chat.terminal import chat_loop, messages, prompted_lines, read_lines, typed_lines
 from src.model.generate import TextGenerator
 from tests.fakes import ANSWER, stream_that_fails_once, terminal_with_keys
 
 
-def test_reset_clears_the_conversation(session, capsys):
-    chat_loop(session, Screen(interactive=False), common_commands(session), ["Hello", "/reset"])
-    assert session.messages == ()
+def talk(chat, *lines, screen=None):
+    """The exit code of a chat with these lines."""
+    chat.screen = screen or chat.screen
+    return chat_loop(chat.backend, chat.screen, chat.commands, lines)
+
+
+def test_reset_clears_the_conversation(chat, capsys):
+    assert talk(chat, "Hello", "/reset") == 0
+    assert chat.backend.messages == ()
     assert capsys.readouterr().out == f"Assistant: {ANSWER}\nThe conversation is cleared. /undo brings it back.\n"
 
 
-def test_two_slashes_send_a_message_that_starts_with_one(session):
-    chat_loop(session, Screen(interactive=False), common_commands(session), [" //usr/bin is what?"])
-    assert [message.text for message in session.messages] == ["/usr/bin is what?", ANSWER]
+def test_two_slashes_send_a_message_that_starts_with_one(chat):
+    talk(chat, " //usr/bin is what?")
+    assert [message.text for message in chat.backend.messages] == ["/usr/bin is what?", ANSWER]
 
 
 @pytest.mark.parametrize("word", ["exit", "QUIT", "bye", ":q", " exit() "])
-def test_a_lone_word_leaves_the_chat(session, word, capsys):
-    chat_loop(session, Screen(interactive=False), common_commands(session), [word, "France?"])
-    assert session.messages == ()
-    assert capsys.readouterr().err == f"note: {word.strip()!r} is read as /quit\n"
+def test_a_lone_word_leaves_the_chat(chat, word, capsys):
+    assert talk(chat, word, "France?") == 0
+    assert chat.backend.messages == ()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("word", ["help", "?"])
-def test_a_lone_word_lists_the_commands(session, word, capsys):
-    chat_loop(session, Screen(interactive=False), common_commands(session), [word, "Bye, and thanks."])
-    assert len(session.messages) == 2
-    assert "/quit     leave the chat" in capsys.readouterr().out
+def test_a_lone_word_lists_the_commands(chat, word, capsys):
+    talk(chat, word, "Bye, and thanks.")
+    assert len(chat.backend.messages) == 2
+    assert "/quit                    leave the chat" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["Hello\n", " /why \n"], [("Hello", False), ("/why", False)]),
+        (['"""\n', "/two\n", "\n", "lines\n", '"""\n', "x"], [("/two\n\nlines", True), ("x", False)]),
+        (['"""one\n', 'two"""\n'], [("one\ntwo", True)]),
+        (['"""exit"""'], [("exit", True)]),
+        (['"""\nfrom an editor\n"""'], [("from an editor", True)]),
+        (['"""\n', "never closed\n"], [("never closed", True)]),
+        (['He said """no""".'], [('He said """no""".', False)]),
+        (['"""', '"""'], [("", True)]),
+    ],
+)
+def test_triple_quotes_make_one_message(lines, expected):
+    assert list(messages(lines)) == expected
+
+
+def test_a_quoted_message_is_never_a_command(chat):
+    talk(chat, '"""', "/quit", '"""', '"""exit"""')
+    assert [message for message, _ in chat.backend.turns] == ["/quit", "exit"]
+
+
+def test_errors_of_piped_lines_are_on_stderr_and_in_the_exit_code(chat, capsys):
+    assert talk(chat, "/foo", "France?") == 1
+    out, err = capsys.readouterr()
+    assert out == f"Assistant: {ANSWER}\n"
+    assert err == "error: Unknown command /foo. /help lists commands; to send it as a message, type //foo\n"
+
+
+def test_errors_of_a_person_are_replies(chat, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Tty())
+    assert talk(chat, "/foo") == 0
+
+
+def test_verbose_shows_the_speed_of_every_answer(chat, capsys):
+    talk(chat, "/verbose on", "France?", "/retry")
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == 2
+    assert all(note.startswith("note: 7 tokens in ") and note.endswith(" tokens per second") for note in notes)
 
 
 class Tty(io.StringIO):
@@ -43,38 +89,76 @@ class Tty(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize("term", ["xterm", "dumb"])
-def test_a_prompt_is_visible_if_stdout_is_a_pipe(session, monkeypatch, term):
+@pytest.mark.parametrize(("term", "stderr_is_a_terminal"), [("xterm", False), ("dumb", True), ("dumb", False)])
+def test_a_prompt_is_visible_if_stdout_is_a_pipe(chat, monkeypatch, capsys, term, stderr_is_a_terminal):
     """As in `python chat.py | tee log`, with stderr on the terminal or not."""
     monkeypatch.setenv("TERM", term)
-    stderr = io.StringIO() if term == "xterm" else Tty()
+    stderr = Tty() if stderr_is_a_terminal else io.StringIO()
     monkeypatch.setattr(sys, "stdin", Tty("Hi\nthere\n"))
     monkeypatch.setattr(sys, "stderr", stderr)
-    lines = read_lines(Screen(interactive=False), common_commands(session))
-    assert list(lines) == ["Hi\n", "there\n"]
-    assert stderr.getvalue() == "note: /help lists the commands, Ctrl-D leaves\nYou: You: You: \n"
+    assert list(read_lines(chat.screen, chat.commands)) == ["Hi\n", "there\n"]
+    assert stderr.getvalue().startswith("note: /help lists commands; Ctrl-D or /quit leaves\n")
+    shown_on = stderr.getvalue() if stderr_is_a_terminal else capsys.readouterr().out
+    assert shown_on.endswith("You: You: You: \n")
 
 
-def test_lines_are_edited_on_stderr_if_stdout_is_a_pipe(session, monkeypatch):
+def test_lines_inside_quotes_have_no_prompt(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", Tty('"""\ntwo\n"""\nx\n'))
+    monkeypatch.setattr(sys, "stderr", Tty())
+    list(prompted_lines())
+    assert sys.stderr.getvalue() == "You:           You: You: \n"
+
+
+def test_lines_are_edited_on_stderr_if_stdout_is_a_pipe(chat, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     outputs = []
     monkeypatch.setattr("prompt_toolkit.output.create_output", lambda stream: outputs.append(stream) or DummyOutput())
     monkeypatch.setattr(sys, "stdin", Tty())
     monkeypatch.setattr(sys, "stderr", Tty())
     with terminal_with_keys("helo\x1b[Dl\r\x04"):
-        assert list(read_lines(Screen(interactive=False), common_commands(session))) == ["hello"]
+        assert list(read_lines(chat.screen, chat.commands)) == ["hello"]
     assert outputs == [sys.stderr]
 
 
-def test_ctrl_c_stops_an_answer_but_not_the_chat(session, monkeypatch, capsys):
+def test_ctrl_c_stops_an_answer_but_not_the_chat(chat, monkeypatch, capsys):
     monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once upon ", "a time "], KeyboardInterrupt()))
     with terminal_with_keys():
-        chat_loop(session, Screen(interactive=True), common_commands(session), ["Tell", "France?"])
-    assert [message.text for message in session.messages] == ["Tell", "Once upon a time", "France?", ANSWER]
+        talk(chat, "Tell", "France?", screen=Screen(interactive=True))
+    texts = [message.text for message in chat.backend.messages]
+    assert texts == ["Tell", "Once upon a time", "France?", ANSWER]
     assert capsys.readouterr().out == f"Once upon a \n\n{ANSWER}\n\n"
 
 
-def test_typed_lines_can_be_edited_and_cleared(session):
+def test_ctrl_c_of_a_person_at_a_dumb_terminal_stops_the_answer_only(chat, monkeypatch):
+    monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once "], KeyboardInterrupt()))
+    monkeypatch.setattr(sys, "stdin", Tty())
+    assert talk(chat, "Tell", "France?") == 0
+    assert len(chat.backend.turns) == 2
+
+
+def test_typed_lines_can_be_edited_and_cleared(chat):
     left = "\x1b[D"
     with terminal_with_keys(f"helo{left}l\r" + "cleared\x03" + "\x03" + "bye\r" + "\x04"):
-        assert list(typed_lines(Screen(interactive=True), common_commands(session))) == ["hello", "bye"]
+        assert list(typed_lines(Screen(interactive=True), chat.commands)) == ["hello", "bye"]
+
+
+def test_enter_after_opening_quotes_starts_a_new_line(chat):
+    with terminal_with_keys('"""two\rlines"""\rone\r\x04'):
+        assert list(typed_lines(Screen(interactive=True), chat.commands)) == ['"""two\nlines"""', "one"]
+
+
+def test_an_editor_can_be_opened(chat, monkeypatch, tmp_path):
+    editor = tmp_path / "editor.sh"
+    editor.write_text('#!/bin/sh\nprintf "%s edited" "$(cat "$1")" > "$1"\n', encoding="utf-8")
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    with terminal_with_keys("text\x18\x05"):
+        assert next(typed_lines(Screen(interactive=True), chat.commands)) == "text edited"
+
+
+def test_what_was_typed_during_the_answer_waits_unsent(chat):
+    screen = Screen(interactive=True)
+    screen.type_ahead.text = "Who wrote\n"
+    with terminal_with_keys(" Hamlet?\r\x04"):
+        assert list(typed_lines(screen, chat.commands)) == ["Who wrote Hamlet?"]
+    assert screen.type_ahead.text == ""

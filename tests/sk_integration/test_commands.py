@@ -1,22 +1,31 @@
 """Replies of the commands in unusual states. tests/test_sk_chat.py runs every command."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from src.chat.command_table import CommandFailed, run_command
+from src.chat.commands import Chat
+from src.chat.flags import ChatFlags
+from src.chat.screen import Screen
+from src.chat.start import LoadedChatModel
+from src.checkpoint import LoadedModel
+from src.data.prompts import TEMPLATE
 from src.sk_integration.commands import assistant_commands
+from tests.fakes import ENCODING, ScriptedGenerator
 from tests.fakes_sk import scripted_assistant
 
 
 @pytest.fixture
 def chat(tmp_path):
     """(assistant, a function that runs a line as a command)"""
-    assistant, _, _ = scripted_assistant(tmp_path, "word " * 18, context_length=64)
-    commands = assistant_commands(assistant, "")
-
-    def run(line: str) -> str:
-        name, _, argument = line.partition(" ")
-        return commands[name].run(argument)
-
-    yield assistant, run
+    assistant, generator, _ = scripted_assistant(tmp_path, "word " * 18, context_length=64)
+    metadata = {"template": TEMPLATE}
+    model = LoadedModel(generator.model, metadata, generator.encoding, Path("models/best_model.pt"), "as asked")
+    chat = Chat(assistant, LoadedChatModel(generator, model, "CPU"), ChatFlags(), Screen(interactive=False))
+    chat.commands += assistant_commands(chat, assistant)
+    yield assistant, lambda line: run_command(line, chat.commands)
     assistant.close()
 
 
@@ -46,3 +55,36 @@ def test_memory_shows_the_token_budget(chat, question, tokens):
     assistant, run = chat
     "".join(assistant.reply(question))
     assert f"\nContext: {tokens}" in run("/memory")
+
+
+def test_a_system_message_is_in_the_prompt_and_can_be_removed(chat):
+    assistant, run = chat
+    assert run("/system Answer briefly.") == "System message: Answer briefly."
+    "".join(assistant.reply("Hello"))
+    prompt = assistant.service.last_exchange.prompt
+    assert ENCODING.decode(prompt).startswith("### System:\nAnswer briefly.\n")
+    with pytest.raises(CommandFailed, match="the context of 64 tokens is too small"):
+        run("/system " + "very long " * 50)
+    assert assistant.system == "Answer briefly."
+    assert run("/system off") == "There is no system message."
+
+
+def test_history_shows_every_turn(chat):
+    assistant, run = chat
+    "".join(assistant.reply("Hello"))
+    assert run("/history") == "You: Hello\nAssistant: " + "word " * 17 + "word"
+
+
+def test_another_model_continues_the_conversation(chat):
+    assistant, _ = chat
+    "".join(assistant.reply("Hello"))
+    generator = ScriptedGenerator("Rome.")
+    model = LoadedModel(generator.model, {"template": TEMPLATE}, ENCODING, Path("x.pt"), "")
+    assistant.use_model(LoadedChatModel(generator, model, "CPU"))
+    assert "".join(assistant.reply("Italy?")) == "Rome."
+    assert "Hello" in generator.prompt_texts[0]
+    assistant.set_system("Be brief.")
+    raw = LoadedChatModel(generator, replace(model, metadata={"template": None}), "CPU")
+    with pytest.raises(ValueError, match="a raw model takes no system message; /system off removes it"):
+        assistant.use_model(raw)
+    assert not assistant.service.is_raw

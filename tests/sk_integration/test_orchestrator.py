@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from src.chat.session import DROPPED_NOTE
 from src.memory.open_session import summarise
 from src.sk_integration.orchestrator import REFINE_INSTRUCTION
 from tests.fakes import CHAT_SETTINGS, rendered, stream_settings
@@ -63,7 +64,7 @@ def test_dropped_turns_stay_on_disk_and_are_summarised(new_assistant, tmp_path):
     assistant, generator, notes = new_assistant("word " * 18, "two", "three", context_length=64)
     ask(assistant, "the first question has a good many words in it", "second", "third")
     assert generator.prompt_texts[1:] == [rendered("second"), rendered("second", "two", "third")]
-    assert notes == ["the oldest turn no longer fits the context of 64 tokens and was dropped"]
+    assert notes == [DROPPED_NOTE.format(64)]
     assert len(on_disk(tmp_path)) == 6 and assistant.dropped_messages == 2
     assert assistant.conversation.summary == "the first question has a good many words..."
     again, generator, _ = new_assistant("four", context_length=64)

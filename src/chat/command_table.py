@@ -1,0 +1,110 @@
+"""What a chat command is, how a typed line finds its command, and the list that /help shows."""
+
+import textwrap
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from src.chat.screen import Styled
+from src.common.messages import one_line
+
+# What users of other programs type to leave or to get help, without a slash: never a message to the model.
+LONE_WORDS = {
+    **dict.fromkeys(("exit", "quit", "bye", ":q", ":q!", ":wq", "exit()", "quit()"), "/quit"),
+    **dict.fromkeys(("help", "?"), "/help"),
+}
+_SIMILAR = 0.7  # of 1, for the spelling of two commands
+_MIN_HELP_COLUMNS = 30  # of a description; below, it goes to the next line
+
+LabelledAnswers = Iterable[tuple[str, Generator[str, None, None]]]  # (label, streamed answer) pairs
+Reply = str | Styled | LabelledAnswers | None
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the chat.
+
+    name: as it is typed, with the slash. run: takes the text after the name. It returns the reply, answers to show, or
+    None to leave the chat, and raises ValueError or OSError if it fails.
+    help: what it does, for /help. argument: what comes after the name, for /help; a command without it refuses a text.
+    aliases: other names. current: the current value of a setting, for /help.
+    deletes: whether it deletes something. Then it has to be typed in full, and no typing error suggests it.
+    """
+
+    name: str
+    help: str
+    run: Callable[[str], Reply]
+    argument: str = ""
+    aliases: tuple[str, ...] = ()
+    current: Callable[[], str] = lambda: ""
+    deletes: bool = False
+
+    @property
+    def usage(self) -> str:
+        return f"{self.name} {self.argument}".rstrip()
+
+
+class CommandFailed(ValueError):
+    """The message is one line for the user."""
+
+
+def run_command(line: str, commands: Sequence[Command]) -> Reply:
+    """Run the command of a line and return its result. Raises CommandFailed if it is unknown, or if it fails."""
+    name, *rest = line.split(maxsplit=1)
+    argument = rest[0].strip() if rest else ""
+    try:
+        command = find_command(name, commands)
+        if argument and not command.argument:
+            raise ValueError(f"{command.name} takes nothing after it, got {argument[:40]!r}")
+        return command.run(argument)
+    except (ValueError, OSError) as error:
+        raise CommandFailed(one_line(error)) from error
+
+
+def find_command(typed: str, commands: Sequence[Command]) -> Command:
+    """The command of this name, or the only one whose name begins like it. Raises ValueError.
+
+    Capitals, - and _ make no difference.
+    """
+    names = {_plain(name): command for command in commands for name in (command.name, *command.aliases)}
+    if exact := names.get(_plain(typed)):
+        return exact
+    longer = {
+        command.name: command
+        for name, command in names.items()
+        if name.startswith(_plain(typed)) and len(_plain(typed)) > 1 and not command.deletes
+    }
+    if len(longer) == 1:
+        return longer.popitem()[1]
+    if longer:
+        raise ValueError(f"{typed} could be {_either(list(longer))}")
+    harmless = {name: command.name for name, command in names.items() if not command.deletes}
+    near = get_close_matches(_plain(typed), harmless, 1, _SIMILAR)
+    hint = f"Did you mean {harmless[near[0]]}? To" if near else "/help lists commands; to"
+    raise ValueError(f"Unknown command {typed[:40]}. {hint} send it as a message, type /{typed[:40]}")
+
+
+def help_text(commands: Sequence[Command], notes: Sequence[str], columns: int) -> str:
+    """The list of commands, in lines of up to so many columns, with the notes after it."""
+    width = max(len(command.usage) for command in commands) + 2
+    lines = []
+    for command in commands:
+        current = command.current()
+        text = command.help + (f" (now {current})" if current else "")
+        if columns - width < _MIN_HELP_COLUMNS:
+            lines += [command.usage, *textwrap.wrap(text, columns, initial_indent="    ", subsequent_indent="    ")]
+        else:
+            start = f"{command.usage:<{width}}"
+            lines += textwrap.wrap(text, columns, initial_indent=start, subsequent_indent=" " * width)
+    lines.append("")
+    for note in notes:
+        lines += textwrap.wrap(note, columns)
+    return "\n".join(lines)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def _either(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + f" or {names[-1]}"

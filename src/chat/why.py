@@ -1,0 +1,106 @@
+"""Why the model answered as it did: the probability of each token, and the training example that is most like it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+import torch
+
+from src.chat.screen import Styled
+from src.checkpoint.examples import TrainingExamples
+from src.model.generate import TextGenerator
+
+LIKELY, UNLIKELY = 0.5, 0.1  # probabilities: a token below UNLIKELY is a surprise
+_RUNNERS_UP = 2
+_MANY_WORDS = 0.6  # share of an answer in one passage of an example: then it was learned by heart
+_FEW_WORDS = 4  # a shorter passage proves nothing: any two texts share some words
+_SHOWN_WORDS = 30  # of a passage
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class TokenChoice:
+    """A token of an answer, its probability, and the most likely other tokens with theirs."""
+
+    token: str
+    probability: float
+    others: tuple[tuple[str, float], ...]
+
+
+@torch.inference_mode()
+def token_choices(generator: TextGenerator, prompt: Sequence[int], answer: Sequence[int]) -> list[TokenChoice]:
+    """What the model thought of each token of an answer, before temperature and filters.
+
+    Of an answer that does not fit the context with its prompt, only the end of both is looked at.
+    """
+    model, decode = generator.model, generator.encoding.decode
+    ids = [*prompt, *answer][-model.config.context_length :]
+    n_explained = min(len(answer), len(ids) - 1)
+    if not n_explained:
+        return []
+    logits = model(torch.tensor([ids], device=model.wpe.weight.device))[0, -n_explained - 1 : -1]  # (n, V)
+    probabilities = torch.softmax(logits[:, : generator.encoding.n_vocab].float(), dim=-1)
+    top = probabilities.topk(min(_RUNNERS_UP + 1, probabilities.shape[1]))
+    choices = []
+    for i, id in enumerate(ids[-n_explained:]):
+        ranked = zip(top.indices[i].tolist(), top.values[i].tolist(), strict=True)
+        others = [(decode([other]), p) for other, p in ranked if other != id][:_RUNNERS_UP]
+        choices.append(TokenChoice(decode([id]), float(probabilities[i, id]), tuple(others)))
+    return choices
+
+
+def explain(choices: Sequence[TokenChoice], examples: TrainingExamples, answer: str) -> Styled:
+    """A table of the tokens, and whether the answer was learned by heart."""
+    width = max(len(repr(choice.token)) for choice in choices)
+    parts: list[tuple[str, str]] = [("", f"{'':2}{'token':<{width}}  chance  instead of\n")]
+    for choice in choices:
+        mark, style = _surprise(choice.probability)
+        others = ", ".join(f"{token!r} {_percent(p)}" for token, p in choice.others)
+        row = f"{mark} {choice.token!r:<{width}}  {_percent(choice.probability):>6}"
+        parts += [(style, row), ("", f"  {others}\n")]
+    n_unlikely = sum(choice.probability < UNLIKELY for choice in choices)
+    n_likely = sum(choice.probability >= LIKELY for choice in choices)
+    parts.append(("", f"{n_likely} of {len(choices)} tokens had a chance above 50 %, {n_unlikely} (!) below 10 %.\n"))
+    return Styled((*parts, ("", origin(answer, examples))))
+
+
+def origin(answer: str, examples: TrainingExamples) -> str:
+    """Whether the answer is in the training examples: the longest passage that one of them shares with it."""
+    words = _WORD.findall(answer.lower())
+    if not examples.pairs:
+        return "The checkpoint records no training examples to compare with."
+    found = [(_common_passage(words, example), question, example) for question, example in examples.pairs]
+    (start, length), question, example = max(found, key=lambda each: each[0][1])
+    source = f" in {examples.source}" if examples.source else ""
+    if length == len(words) == len(_WORD.findall(example.lower())):
+        return f"Learned by heart: word for word the answer to {_quoted(question)}{source}."
+    passage = " ".join(words[start : start + min(length, _SHOWN_WORDS)])
+    if length >= _MANY_WORDS * len(words) and length >= _FEW_WORDS:
+        return f"Learned by heart for the most part: {_quoted(question)}{source} is answered with ... {passage} ..."
+    if length >= _FEW_WORDS:
+        return f"Partly learned: the answer to {_quoted(question)}{source} has ... {passage} ..."
+    return f"Made up: no training answer shares more than {length} words in a row with it."
+
+
+def _common_passage(words: Sequence[str], example: str) -> tuple[int, int]:
+    """(start, length) of the longest run of words that is also in the example."""
+    other = _WORD.findall(example.lower())
+    match = SequenceMatcher(None, words, other, autojunk=False).find_longest_match()
+    return match.a, match.size
+
+
+def _surprise(probability: float) -> tuple[str, str]:
+    """(mark, style): readable without colours, too, on a dark and on a light background."""
+    if probability < UNLIKELY:
+        return "!", "bold ansired"
+    return ("?", "ansimagenta") if probability < LIKELY else (" ", "ansigreen")
+
+
+def _percent(probability: float) -> str:
+    return f"{100 * probability:.1f} %" if probability >= 0.001 else "<0.1 %"
+
+
+def _quoted(text: str) -> str:
+    line = " ".join(text.split())
+    return f'"{line}"' if len(line) <= 60 else f'"{line[:57]}..."'

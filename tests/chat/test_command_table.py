@@ -1,0 +1,82 @@
+"""How a typed line finds its command, and the list of commands."""
+
+import pytest
+
+from src.chat.command_table import Command, CommandFailed, find_command, help_text, run_command
+
+COMMANDS = [
+    Command("/help", "show this list", lambda _: "help", aliases=("/?",)),
+    Command("/history", "show the conversation", lambda _: "history"),
+    Command("/top-k", "sample from this many of the most likely tokens", str, "[N]", ("/topk",), lambda: "40"),
+    Command("/top-p", "sample from the most likely tokens", str, "[X]", ("/topp",)),
+    Command("/save", "copy it", str, "NAME"),
+    Command("/reset", "clear it", lambda _: "cleared", deletes=True),
+]
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("/help", "/help"),
+        ("/HELP", "/help"),
+        ("/?", "/help"),
+        ("/he", "/help"),
+        ("/hist", "/history"),
+        ("/top_k", "/top-k"),
+        ("/TopK", "/top-k"),
+        ("/s", "/save"),
+        ("/reset", "/reset"),
+    ],
+)
+def test_a_command_is_found_by_its_names_and_by_a_clear_start(typed, name):
+    assert find_command(typed, COMMANDS).name == name
+
+
+@pytest.mark.parametrize(
+    ("typed", "reason"),
+    [
+        ("/h", "/h could be /help or /history"),
+        ("/top", "/top could be /top-k or /top-p"),
+        ("/hlep", "Unknown command /hlep. Did you mean /help? To send it as a message, type //hlep"),
+        ("/foo", "Unknown command /foo. /help lists commands; to send it as a message, type //foo"),
+        ("/usr/bin", "Unknown command /usr/bin. /help lists commands; to send it as a message, type //usr/bin"),
+        ("/save", ""),
+    ],
+)
+def test_an_unclear_or_unknown_command_is_refused(typed, reason):
+    if not reason:
+        assert run_command("/save  two words ", COMMANDS) == "two words"
+        return
+    with pytest.raises(CommandFailed) as failed:
+        run_command(typed, COMMANDS)
+    assert str(failed.value) == reason
+
+
+@pytest.mark.parametrize("typed", ["/r", "/rese", "/rest", "/resets", "/rset"])
+def test_what_deletes_is_typed_in_full_and_never_suggested(typed):
+    with pytest.raises(CommandFailed, match="Unknown command") as failed:
+        run_command(typed, COMMANDS)
+    assert "/reset?" not in str(failed.value)
+
+
+@pytest.mark.parametrize("columns", [30, 50, 80, 120])
+def test_the_list_fits_the_window(columns):
+    text = help_text(COMMANDS, ["A note that is longer than the narrowest of these windows."], columns)
+    assert max(map(len, text.splitlines())) <= columns
+    assert "/top-k [N]" in text and "(now 40)" in " ".join(text.split())
+    if columns >= 50:
+        assert "/save NAME  copy it" in text
+
+
+def test_text_after_a_command_without_an_argument_is_refused():
+    with pytest.raises(CommandFailed, match="/history takes nothing after it, got 'now'"):
+        run_command("/history now", COMMANDS)
+
+
+def test_a_failing_command_is_one_line():
+    def fail(_):
+        raise OSError(28, "No space left on device", "x.json")
+
+    with pytest.raises(CommandFailed) as failed:
+        run_command("/fail", [Command("/fail", "", fail)])
+    assert str(failed.value) == "No space left on device: 'x.json'"
