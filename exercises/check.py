@@ -25,6 +25,7 @@ if __name__ == "__main__":
     run_module("exercises.check")
 
 from exercises.checks.attention import CHECKS as ATTENTION
+from exercises.checks.byte_pairs import CHECKS as BYTE_PAIRS
 from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
 from exercises.checks.judging import CallFailedError
 from exercises.checks.time_limit import TIME_LIMIT_S, TimeIsUpError, time_limit
@@ -64,7 +65,7 @@ class UnknownExerciseError(Exception):
 
 def all_exercises() -> dict[int, Exercise]:
     """Every exercise by its number."""
-    modules = {"attention": ATTENTION, "hard_attention": HARD_ATTENTION}
+    modules = {"attention": ATTENTION, "hard_attention": HARD_ATTENTION, "byte_pairs": BYTE_PAIRS}
     return {
         number: Exercise(number, function, check, module)
         for module, checks in modules.items()

@@ -1,6 +1,7 @@
 """Shared by the checks: call an answer, and say in one sentence what is wrong with it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 TOLERANCE = 1e-6  # relative and absolute: float32 answers pass, a missing factor does not
+SHOWN_CHARACTERS = 120  # of a list, a dict or bytes
 SHOWN_VALUES = 12  # of all arguments together; larger tensors are shown by their shapes
 
 
@@ -45,7 +47,7 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
 
     Raises AssertionError if it changes an argument, and CallFailedError if the function raises.
     """
-    copies = {name: value.clone() if isinstance(value, Tensor) else value for name, value in arguments.items()}
+    copies = {name: _copy(value) for name, value in arguments.items()}
     try:
         answer = function(*copies.values())
     except Exception as error:
@@ -53,8 +55,14 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     for name, value in arguments.items():
         if isinstance(value, Tensor):
             unchanged = value.shape == copies[name].shape and torch.equal(copies[name], value)
-            require(unchanged, f"the call changed its argument {name}: leave the arguments unchanged")
+        else:
+            unchanged = not isinstance(value, list | dict) or copies[name] == value
+        require(unchanged, f"the call changed its argument {name}: leave the arguments unchanged")
     return answer
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else deepcopy(value) if isinstance(value, list | dict) else value
 
 
 def call_without(
@@ -135,6 +143,9 @@ def given(arguments: Mapping[str, Any]) -> str:
 
 def shown(value: Any, *, in_full: bool = True) -> str:
     """A tensor as its values, or as its shape if it is large or not `in_full`; a function as its name."""
+    if isinstance(value, bytes | list | tuple | dict):
+        text = repr(dict(value) if isinstance(value, dict) else value)
+        return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
     if not isinstance(value, Tensor):
         return str(value) if isinstance(value, int | float) else getattr(value, "__name__", type(value).__name__)
     if not (in_full and 0 < value.numel() <= SHOWN_VALUES):

@@ -229,8 +229,8 @@ def answers_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
     return write
 
 
-def test_exercises_are_numbered_from_1_to_26() -> None:
-    assert list(check.all_exercises()) == list(range(1, 27))
+def test_exercises_are_numbered_from_1_to_30() -> None:
+    assert list(check.all_exercises()) == list(range(1, 31))
 
 
 def test_list_shows_states_and_the_next_exercise(
@@ -246,7 +246,7 @@ def test_list_shows_states_and_the_next_exercise(
     assert shown == [["1", "dot_product", "done"], ["4", "softmax", "not yet"]]
     assert lines[15] == "exercises/hard_attention_exercises.md"
     assert lines[16].startswith("  15  ") and lines[16].endswith("  to do")
-    assert lines[-1] == "1 of 26 done; next: python -m exercises.check 2"
+    assert lines[-1] == "1 of 30 done; next: python -m exercises.check 2"
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_list_reports_a_broken_file_once(
     assert check.main([]) == 0
     shown = capsys.readouterr().out
     assert shown.count("SyntaxError") == 1
-    assert shown.splitlines()[-1].startswith("0 of 26 done")
+    assert shown.splitlines()[-1].startswith("0 of 30 done")
 
 
 def test_a_missing_file_is_reported(answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -301,7 +301,7 @@ def test_a_missing_file_is_reported(answers_are: Callable[[str], Path], capsys: 
     assert capsys.readouterr().out == "exercise 1 (dot_product): not yet: exercises/attention.py is missing\n"
 
 
-@pytest.mark.parametrize("unknown", ["27", "sofmax"])
+@pytest.mark.parametrize("unknown", ["31", "sofmax"])
 def test_an_unknown_exercise_is_bad_usage_and_lists_all(unknown: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         check.main([unknown])
@@ -316,7 +316,7 @@ def test_an_unknown_exercise_is_bad_usage_and_lists_all(unknown: str, capsys: py
 def test_an_exercise_is_found_by_its_function_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main(["softmax", "--solution"]) == 0
     assert capsys.readouterr().out == "exercise 4 (softmax): right\n"
-    assert len({exercise.function for exercise in check.all_exercises().values()}) == 26
+    assert len({exercise.function for exercise in check.all_exercises().values()}) == 30
 
 
 def test_check_runs_as_a_script_from_any_folder(tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ def test_list_continues_after_an_endless_loop(
     assert check.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[7].split(maxsplit=2) == ["7", "causal_mask", check.TOO_LONG]
-    assert lines[-1].startswith("1 of 26 done")
+    assert lines[-1].startswith("1 of 30 done")
 
 
 def test_an_uninterruptible_call_ends_the_process_with_one_line() -> None:
