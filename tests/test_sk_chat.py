@@ -67,7 +67,7 @@ def test_piped_lines_are_answered_and_the_session_resumes(converse, tmp_path):
             "temperature         0.7\ntop-k               40\ntop-p               0.9\n(.*\n)*max-tokens          150",
         ),
         ("/info", "model       "),
-        ("/sessions", "No sessions are saved in .* yet"),
+        ("/sessions", "* default     0 turns  not saved"),
         ("/save", "Session default is saved after every answer. /save NAME makes a copy."),
         ("France?\n/save old", "Assistant: .*\nA copy is saved as session old. You are still in session default.\n"),
         ("/load work\nFrance?\n/load default", "Session work: empty.\nAssistant: .*\nSession default: empty."),

@@ -10,7 +10,7 @@ from src.chat.command_table import Command, LabelledAnswers, Reply, help_text
 from src.chat.flags import ChatFlags, ChatSettings
 from src.chat.messages import Exchange, Usage
 from src.chat.screen import ASSISTANT, Screen, Styled
-from src.chat.start import LoadedChatModel, load_chat_model
+from src.chat.start import LoadedChatModel, announce_loading, load_chat_model
 from src.chat.terminal import QUOTES, YOU, has_person
 from src.common.terminal import is_terminal
 from src.stages import STAGE_OUTPUTS
@@ -169,7 +169,7 @@ def why(chat: Chat, _: str) -> Styled:
         raise ValueError("there is no answer to explain yet; ask something first")
     generator = chat.model.generator
     choices = token_choices(generator, last.prompt, last.answer)
-    return explain(choices, chat.model.examples, generator.encoding.decode(last.answer))
+    return explain(choices, chat.model.examples, generator.encoding.decode(last.answer), chat.screen.columns)
 
 
 def history(chat: Chat, argument: str) -> str:
@@ -214,7 +214,9 @@ def model(chat: Chat, name: str) -> str:
         paths = {known: path for known, (path, _) in STAGE_OUTPUTS.items() if path.is_file()}
         listed = [f"  {known:<12}{path}" for known, path in paths.items()]
         return "\n".join([chat.model.introduction()[0], "/model NAME switches to one of these, or to a path:", *listed])
-    loaded = load_chat_model(replace(chat.flags, model=name), interactive=chat.screen.interactive)
+    flags = replace(chat.flags, model=name)
+    announce_loading(flags)
+    loaded = load_chat_model(flags, interactive=chat.screen.interactive)
     chat.backend.use_model(loaded)
     chat.model = loaded
     return "\n".join(loaded.introduction())

@@ -111,7 +111,7 @@ class Screen:
     def warnings_as_notes(self) -> Iterator[None]:
         """While active, warnings that our modules log are shown as notes."""
         handler = logging.Handler(logging.WARNING)
-        handler.emit = lambda record: self.notify(record.getMessage())  # type: ignore[method-assign]
+        handler.emit = lambda record: self.notify(OnceNote(record.getMessage()))  # type: ignore[method-assign]
         logger = logging.getLogger("src")
         logger.addHandler(handler)
         try:

@@ -63,7 +63,6 @@ class ChatSession:
         self.settings, self.notify, self._note_cut_off = settings, notify, note_cut_off
         self.finish_reason: Literal["stop", "length", "interrupted"] | None = None
         self.prompt_tokens = self.answer_tokens = self.dropped_messages = 0
-        self.last_exchange = Exchange()
         self._messages: list[EncodedMessage] = []
         self._dropped: list[EncodedMessage] = []
         self._system: list[EncodedMessage] = []
@@ -85,7 +84,7 @@ class ChatSession:
             encoder.encode(message.role, message.text, before)
             for before, message in zip(texts, self._messages, strict=False)
         ]
-        self._changes = TurnChanges(self._messages)
+        self._changes, self.last_exchange = TurnChanges(self._messages), Exchange()
         if self.is_raw:
             self.notify(OnceNote(RAW_MODEL_NOTE))
 
@@ -232,7 +231,7 @@ class ChatSession:
         if self.is_raw:
             ids = join_ids([*self._messages, message])
             if len(ids) > budget:
-                self.notify(f"the first {len(ids) - budget} tokens of the text no longer fit {self._context_text}")
+                self.notify(OnceNote(f"the text no longer fits {self._context_text}: the model sees only its end"))
             return ids[-budget:], message
         room = budget - token_count(self._system)
         if len(message.ids) > room:

@@ -50,15 +50,17 @@ def token_choices(generator: TextGenerator, prompt: Sequence[int], answer: Seque
     return choices
 
 
-def explain(choices: Sequence[TokenChoice], examples: TrainingExamples, answer: str) -> Styled:
-    """A table of the tokens, and whether the answer was learned by heart."""
+def explain(choices: Sequence[TokenChoice], examples: TrainingExamples, answer: str, columns: int = 80) -> Styled:
+    """A table of the tokens, and whether the answer was learned by heart. In a narrow window, it has fewer others."""
     width = max(len(repr(choice.token)) for choice in choices)
-    parts: list[tuple[str, str]] = [("", f"{'':2}{'token':<{width}}  chance  instead of\n")]
+    parts: list[tuple[str, str]] = [("", f"{'':2}{'token':<{width}}   chance  instead of\n")]
     for choice in choices:
         mark, style = _surprise(choice.probability)
-        others = ", ".join(f"{token!r} {_percent(p)}" for token, p in choice.others)
-        row = f"{mark} {choice.token!r:<{width}}  {_percent(choice.probability):>6}"
-        parts += [(style, row), ("", f"  {others}\n")]
+        row = f"{mark} {choice.token!r:<{width}}  {_percent(choice.probability):>7}"
+        others = [f"{token!r} {_percent(p)}" for token, p in choice.others]
+        while others and len(row) + 2 + len(", ".join(others)) > columns:
+            others.pop()
+        parts += [(style, row), ("", f"  {', '.join(others)}\n")]
     n_unlikely = sum(choice.probability < UNLIKELY for choice in choices)
     n_likely = sum(choice.probability >= LIKELY for choice in choices)
     parts.append(("", f"{n_likely} of {len(choices)} tokens had a chance above 50 %, {n_unlikely} (!) below 10 %.\n"))

@@ -129,15 +129,16 @@ def last_turns(assistant: Assistant) -> str:
 
 
 def sessions(assistant: Assistant, _: str) -> str:
-    infos = assistant.store.list_sessions()
-    if not infos:
-        return f"No sessions are saved in {assistant.store.folder} yet."
-    width = max(len(info.name) for info in infos)
-    lines = []
-    for info in infos:
-        mark = "*" if info.name == assistant.conversation.name else " "
-        lines.append(f"{mark} {info.name:<{width}}  {_count(info.turn_count, 'turn'):>10}  saved {_date(info.saved)}")
-    return "\n".join(lines)
+    """The saved sessions, the last one first, with a mark at the open one."""
+    current = assistant.conversation.name
+    rows = [
+        (info.name, f"{_count(info.turn_count, 'turn'):>10}  saved {_date(info.saved)}")
+        for info in assistant.store.list_sessions()
+    ]
+    if current not in dict(rows):
+        rows.insert(0, (current, f"{_count(assistant.conversation.turn_count, 'turn'):>10}  not saved"))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{'*' if name == current else ' '} {name:<{width}}  {row}" for name, row in rows)
 
 
 def memory(assistant: Assistant, _: str, *, chat: Chat) -> str:

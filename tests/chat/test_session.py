@@ -227,7 +227,7 @@ def test_a_raw_model_gets_the_end_of_a_long_text():
     ask(session, "a" + " a" * 29, "go on")
     assert len(generator.prompts[1]) == 44
     assert ENCODING.decode(generator.prompts[1]).endswith(" a" * 21 + " b" * 20 + "\ngo on")
-    assert notes[1:] == ["the first 9 tokens of the text no longer fit the context of 64 tokens"]
+    assert notes[1:] == ["the text no longer fits the context of 64 tokens: the model sees only its end"]
 
 
 def test_a_raw_model_takes_no_system_message():

@@ -54,6 +54,13 @@ def test_surprises_are_marked_without_colours_too(generator):
         assert row.startswith(f"{expected} {choice.token!r}")
 
 
+@pytest.mark.parametrize("columns", [30, 50, 80])
+def test_the_table_fits_the_window(generator, columns):
+    styled = explain(token_choices(generator, PROMPT, ANSWER * 5), EXAMPLES, " a time", columns)
+    rows = "".join(text for _, text in styled.parts).splitlines()[:-2]  # the last ones are wrapped when they are shown
+    assert max(map(len, rows)) <= columns
+
+
 @pytest.mark.parametrize(
     ("answer", "begins"),
     [
