@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from src.checkpoint.digest import entry_digests
+from src.checkpoint.parts import DIVIDED, PARTS, Parts, put_tensors
 from src.common.atomic_file import atomic_write, remove_stale_temporaries
 from src.common.disk import require_free_space
 from src.common.messages import one_line
@@ -48,11 +49,27 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 def read_checkpoint(path: Path, *, mapped: bool = False, without: Collection[str] = ()) -> dict[str, Any]:
     """Return the content of a checkpoint, with tensors on the CPU. No code in the file is executed.
 
+    If its tensors are in files of their own (see parts.py), these are read, too.
+
     Every entry is compared with its digest, unless the file has none: version 0.1 of this project wrote none.
     mapped: memory-map the file, so that a tensor is read from disk only when it is used.
     without: entries to leave out. They are not read, so their digests are not checked.
     Raises FileNotFoundError, PermissionError, or ValueError if the file is damaged or not a checkpoint of ours.
     """
+    content, parts = read_without_parts(path, mapped=mapped, without=without)
+    if parts is None or {*DIVIDED} <= {*without}:
+        return content
+    try:
+        parts.verify()
+        return put_tensors(content, parts.read(without))
+    except (ValueError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_without_parts(
+    path: Path, *, mapped: bool = False, without: Collection[str] = ()
+) -> tuple[dict[str, Any], Parts | None]:
+    """Like `read_checkpoint`, but tensors in files of their own are not read. Returns these files, too."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such checkpoint; make it with {producing_command(path)}, or pass another path"
@@ -67,9 +84,14 @@ def read_checkpoint(path: Path, *, mapped: bool = False, without: Collection[str
     content = {name: value for name, value in content.items() if name not in without}
     try:
         _compare(entry_digests(content, max_bytes=path.stat().st_size), stated, content, without)
+        parts = Parts.of(path, content.pop(PARTS)) if PARTS in content else None
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: {one_line(error)}; make it again with {producing_command(path)}") from error
-    return content
+        raise _damaged(path, error) from error
+    return content, parts
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}: {one_line(error)}; make it again with {producing_command(path)}")
 
 
 def _unpickle(path: Path, mapped: bool) -> object:

@@ -4,11 +4,16 @@ Each layer's matrices are gathered before its forward and its backward pass, and
 LayerNorms are one group, because the token embedding is also the output head.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from src.distributed.environment import is_first
 
 T = TypeVar("T")
 
@@ -84,8 +89,22 @@ def is_sharded(model: nn.Module) -> bool:
     return any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
 
 
-def whole(state: Any) -> Any:
-    """A state dict with whole tensors on the CPU. Every process must call it; the first one uses the result."""
-    if isinstance(state, Mapping):
-        return {key: whole(value) for key, value in state.items()}
-    return state.full_tensor().cpu() if hasattr(state, "full_tensor") else state
+@contextmanager
+def gathered(model: nn.Module, folder: Path) -> Iterator[dict[str, Tensor]]:
+    """The whole weights of a model by name. Every process must enter; the result is for the first one.
+
+    If they are divided, one tensor at a time is gathered, and the first process copies it to a memory-mapped file in
+    `folder`, deleted at the end. So no process holds them all in memory of its own.
+    """
+    weights = model.state_dict()
+    if not is_sharded(model):
+        yield weights
+        return
+    with TemporaryDirectory(prefix=".gathered-", dir=folder, ignore_cleanup_errors=True) as temporary:
+        for number, (name, part) in enumerate(weights.items()):
+            whole = part.full_tensor()
+            if is_first():
+                file = str(Path(temporary) / str(number))
+                mapped = torch.from_file(file, shared=True, size=whole.numel(), dtype=whole.dtype)
+                weights[name] = mapped.view(whole.shape).copy_(whole)
+        yield weights

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from src.distributed.sharding import Applied, fill, run_sharded, shard, whole
+from src.distributed.sharding import Applied, fill, run_sharded, shard
 
 LossFunction: TypeAlias = Callable[[Any, Any], tuple[Tensor, dict[str, Tensor]]]  # of (model, batch)
 Strategy: TypeAlias = Literal["none", "ddp", "fsdp"]
@@ -31,10 +31,6 @@ class SharedModel:
     def exchange(self, now: bool) -> AbstractContextManager[None]:
         """The context of forward and backward. Gradients are averaged over the processes only if `now`."""
         return nullcontext()
-
-    def whole(self, state: Any) -> Any:
-        """A state dict with whole tensors. Every process must call it; the first one uses the result."""
-        return state
 
 
 class ReplicatedModel(SharedModel):
@@ -84,6 +80,3 @@ class ShardedModel(SharedModel):
     def exchange(self, now: bool) -> AbstractContextManager[None]:
         self._module.set_requires_gradient_sync(now)
         return nullcontext()
-
-    def whole(self, state: Any) -> Any:
-        return whole(state)

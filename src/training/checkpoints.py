@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from src.common.checks import is_number
 from src.common.disk import require_free_space
 from src.data.batching import Batch
 from src.distributed.environment import is_first
+from src.distributed.sharding import gathered
 from src.model.config import GPTConfig
 from src.training.flags import TrainingFlags
+from src.training.parts_saver import PartsSaver, remove_unused_parts
 from src.training.stage import Progress, Stage, TrainingRun
 
 # Settings that may change on resume. Of data and weights, `run_identity` has the hashes of the content, not the paths.
@@ -80,11 +83,13 @@ class RunCheckpoints:
         So does a better model of this run, which is there if someone put an older latest_model.pt back.
         """
         best, whose = self.run.flags.out / BEST, "an earlier run" if self.best_loss is None else "a later step"
-        content, kept = self._shared_content(progress), None  # under FSDP, all processes collect the weights
-        if is_first():
-            replaced = best.is_file() and (self.best_loss is None or progress.best_loss > self.best_loss)
-            kept = set_aside(best) if replaced else None
-            save_checkpoint(best, content)
+        self.wait()  # so that a restart knows whose best_model.pt it finds
+        kept = None
+        with gathered(self.run.model, self.run.flags.out) as weights:
+            if is_first():
+                replaced = best.is_file() and (self.best_loss is None or progress.best_loss > self.best_loss)
+                kept = set_aside(best) if replaced else None
+                save_checkpoint(best, {**self._description(progress), "model": weights})
         self.best_loss = progress.best_loss
         if kept:
             print(f"{best}: the best model of {whose} is now {kept.name}")
@@ -98,18 +103,34 @@ class RunCheckpoints:
             "device": self.run.runtime.device.type,
             "finished": progress.is_complete(self.run.schedule),
         }
-        optimizer = self.run.shared.whole(self.run.optimizer.state_dict())
-        content = {**self._shared_content(progress), "optimizer": optimizer, "resume": resume}
+        tensors = {"model": self.run.model.state_dict(), "optimizer": self.run.optimizer.state_dict()}
+        content = {**self._description(progress), **tensors, "resume": resume}
         self.owns_latest = True
-        if not is_first():
-            return
-        save_checkpoint(self.run.flags.out / LATEST, content)
-        if self.run.flags.keep and progress.step:
-            self._keep_copy(progress.step)
+        saved = partial(self._after_save, progress.step)
+        if self.run.runtime.strategy == "fsdp":
+            self._parts.save(content, progress.step, self.run.run_id, saved)
+        elif is_first():
+            save_checkpoint(self.run.flags.out / LATEST, content)
+            saved()
+
+    def wait(self) -> None:
+        """Wait for a save in the background. Raises its error, if any."""
+        if self.run.runtime.strategy == "fsdp":
+            self._parts.wait()
+
+    @cached_property
+    def _parts(self) -> PartsSaver:
+        return PartsSaver(self.run.flags.out / LATEST, self.run.runtime.processes)
+
+    def _after_save(self, step: int) -> None:
+        if self.run.flags.keep and step:
+            self._keep_copy(step)
+        remove_unused_parts(self.run.flags.out)
 
     def save_interrupted(self, progress: Progress) -> None:
         """Like save_latest. If this run started over by itself, the earlier run is set aside: it may be wanted back."""
         latest = self.run.flags.out / LATEST
+        self.wait()
         if is_first() and not self.owns_latest and self.run.flags.resume is None and latest.is_file():
             print(f"{latest}: the earlier run is now {set_aside(latest).name}")
         self.save_latest(progress)
@@ -123,7 +144,8 @@ class RunCheckpoints:
         for old in saves[: -self.run.flags.keep]:
             old.unlink()
 
-    def _shared_content(self, progress: Progress) -> dict[str, Any]:
+    def _description(self, progress: Progress) -> dict[str, Any]:
+        """The entries of both checkpoints, but for the weights."""
         stage, model, flags = self.run.stage, self.run.model, self.run.flags
         return {
             "stage": stage.name,
@@ -140,7 +162,6 @@ class RunCheckpoints:
             "data_sha256": self.run.identity["data"],
             "summary": dict(stage.summary_rows),
             **stage.metadata,
-            "model": self.run.shared.whole(model.state_dict()),
         }
 
 

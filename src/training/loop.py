@@ -60,6 +60,7 @@ def _train(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, re
                 _evaluate(run, progress, checkpoints, reporter)
             elif run.runtime.processes.any(stop_requested()):
                 checkpoints.save_interrupted(progress)
+                checkpoints.wait()
                 return "interrupted"
             else:
                 _train_step(run, progress, reporter)
@@ -67,6 +68,7 @@ def _train(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, re
             if progress.loss_count == 0 or (timed and not progress.evaluation_due(schedule)):
                 checkpoints.save_latest(progress)
                 saved_at = time.monotonic()
+    checkpoints.wait()
     return ending(progress, schedule)
 
 

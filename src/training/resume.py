@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.checkpoint import LATEST, file_sha256
+from src.runtime import Runtime
 from src.training.flags import TrainingFlags
 from src.training.optim import lr_at
 from src.training.saved_run import SavedRun, not_resumable, read_saved_run
@@ -17,7 +18,7 @@ _SHOWN_CHANGES = 4
 
 
 def find_saved_run(
-    stage: Stage, flags: TrainingFlags, identity: Mapping[str, Any], schedule: Schedule, device: str
+    stage: Stage, flags: TrainingFlags, identity: Mapping[str, Any], schedule: Schedule, runtime: Runtime
 ) -> tuple[SavedRun | None, str]:
     """The run in --out that this command continues, or None for a new run; and a line on what was found.
 
@@ -27,8 +28,8 @@ def find_saved_run(
     path = flags.out / LATEST
     if flags.resume is False or (flags.resume is None and not path.is_file()):
         return None, ""
-    saved = read_saved_run(path)
-    if flags.precision == "auto" and saved.device == device:
+    saved = read_saved_run(path, divided=runtime.strategy == "fsdp")
+    if flags.precision == "auto" and saved.device == runtime.device.type:
         identity = {**identity, "precision": saved.identity["precision"]}
     changes = _changes(saved, identity, flags, stage)
     if not changes:

@@ -74,7 +74,7 @@ def start_or_resume(
         flags = replace(flags, resume=None)
     schedule = make_schedule(flags, stage.loader.steps_per_epoch)
     identity = run_identity(stage, model.config, flags, runtime.precision)
-    saved, relation = find_saved_run(stage, flags, identity, schedule, runtime.device.type)
+    saved, relation = find_saved_run(stage, flags, identity, schedule, runtime)
     if saved:
         identity = {**identity, "precision": saved.identity["precision"]}
         if identity["precision"] != runtime.precision:

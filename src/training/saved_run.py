@@ -2,18 +2,21 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from src.checkpoint import check_weights, read_checkpoint
+from src.checkpoint.files import read_without_parts
+from src.checkpoint.parts import Parts, put_tensors
 from src.common.checks import is_count, is_number, is_whole_number
 from src.common.messages import one_line
-from src.distributed.sharding import fill, part_of
+from src.distributed.sharding import fill, local_part, part_of
 from src.model.gpt import GPTModel
 from src.training.optim import MuonAndAdamW, Optimizer
+from src.training.parts_saver import read_own_part
 from src.training.stage import Progress
 
 # The entries that a resume needs, besides "progress", and their types.
@@ -36,7 +39,7 @@ class SavedRun:
 
     path: Path
     progress: Progress
-    model: Mapping[str, torch.Tensor]
+    model: Mapping[str, Any]
     optimizer: Mapping[str, Any]
     scaler: Mapping[str, Any]
     identity: Mapping[str, Any]
@@ -44,6 +47,7 @@ class SavedRun:
     finished: bool
     settings: Mapping[str, Any]
     run_id: str
+    parts: Parts | None = None  # the files with the tensors of model and optimizer, if each process reads its part
 
     def restore(self, model: GPTModel, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
         """Load the weights, the optimizer state and the loss scale.
@@ -51,22 +55,27 @@ class SavedRun:
         Raises ValueError, before the model is changed, if they do not fit.
         """
         try:
-            check_weights(model, self.model)
-            _restore_optimizer(optimizer, self.optimizer, self.progress.step, skips_steps=scaler.is_enabled())
+            state = {"model": self.model, "optimizer": self.optimizer}
+            if self.parts:
+                put_tensors(state, read_own_part(self.parts, model, optimizer))
+            check_weights(model, state["model"])
+            _restore_optimizer(optimizer, state["optimizer"], self.progress.step, skips_steps=scaler.is_enabled())
             _restore_scaler(scaler, self.scaler)
         except ValueError as error:
             raise not_resumable(self.path, error) from error
-        fill(model, self.model.items())
+        fill(model, state["model"].items())
 
 
-def read_saved_run(path: Path) -> SavedRun:
-    """The run in a latest_model.pt.
+def read_saved_run(path: Path, *, divided: bool = False) -> SavedRun:
+    """The run in a latest_model.pt. divided: `restore` reads only the part of this process, which FSDP gives it.
 
     Raises FileNotFoundError, or ValueError with one line if anything that a resume needs is missing or impossible.
     """
     try:
-        content = read_checkpoint(path)
-        return _parse(path, content)
+        if not divided:
+            return _parse(path, read_checkpoint(path))
+        content, parts = read_without_parts(path, mapped=True)
+        return replace(_parse(path, content), parts=parts)
     except ValueError as error:
         raise not_resumable(path, error) from error
 
@@ -167,7 +176,10 @@ def _checked_state(optimizer: torch.optim.Optimizer, saved: object, step: int, s
 def _check_buffer(name: str, buffer: object, shape: torch.Size) -> None:
     if not isinstance(buffer, torch.Tensor) or buffer.shape != shape or buffer.dtype != torch.float32:
         raise ValueError(f"'optimizer': {name} must be a float32 tensor of shape {tuple(shape)}")
-    lowest, highest = buffer.aminmax()
+    own = local_part(buffer)
+    if not own.numel():
+        return
+    lowest, highest = own.aminmax()
     if not (lowest.isfinite() and highest.isfinite()) or (lowest < 0 and name.startswith("exp_avg_sq")):
         raise ValueError(f"'optimizer': {name} has impossible values, from {lowest:g} to {highest:g}")
 

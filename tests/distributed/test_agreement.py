@@ -133,8 +133,41 @@ def test_a_run_moves_from_one_process_to_two_and_back(one_process: Path, monkeyp
     }
     assert torchrun(one_process, 2, [stopped]) != 0
     assert read_checkpoint(latest)["step"] == 13
+    assert len(list(latest.parent.glob("parts-*"))) == 1  # under FSDP, each process wrote its part
     assert main.main(arguments) == 0
+    assert list(latest.parent.glob("parts-*")) == []
     assert difference(one_process / "moved/main", one_process / "one/main") < TOLERANCE
+
+
+def test_a_run_moves_from_two_divided_processes_to_four_and_to_one(
+    one_process: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [command, *_] = commands("widened", "--keep", "2", "--save-every", "3")
+    out, stop = one_process / "widened/main", {"rank": 1, "signal": signal.SIGTERM}
+    stopped = {**command, **stop, "step": 7, "arguments": [*command["arguments"], "--strategy", "fsdp"]}
+    assert torchrun(one_process, 2, [stopped]) != 0
+    saves = [file.name[:11] for file in sorted(out.glob("step-*.pt"))]
+    assert saves == ["step-000006", "step-000007"]
+    assert len(list(out.glob("parts-*"))) == 2  # a kept save shares the files of latest_model.pt
+    stopped = {**command, **stop, "step": 14, "arguments": [*command["arguments"], "--strategy", "ddp"]}
+    assert torchrun(one_process, 4, [stopped]) != 0
+    assert read_checkpoint(out / "latest_model.pt")["step"] == 14
+    monkeypatch.chdir(one_process)
+    assert main.main(command["arguments"]) == 0
+    assert difference(out, one_process / "one/main") < TOLERANCE
+
+
+def test_a_kill_during_a_divided_save_leaves_the_earlier_one(
+    one_process: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [command, *_] = commands("killed_save", "--strategy", "fsdp", "--save-every", "5")
+    out = one_process / "killed_save/main"
+    assert torchrun(one_process, 2, [{**command, "rank": 1, "killed_save": 2}]) != 0
+    assert read_checkpoint(out / "latest_model.pt")["step"] == 5
+    assert len(list(out.glob("parts-*"))) == 2  # one is incomplete
+    assert torchrun(one_process, 2, [command]) == 0
+    assert len(list(out.glob("parts-*"))) == 1
+    assert difference(out, one_process / "one/main") < TOLERANCE
 
 
 def test_a_killed_process_restartsed_and_changes_nothing(one_process: Path) -> None:

@@ -1,22 +1,29 @@
 """Run scripts in the processes that torchrun started: python worker.py COMMANDS.json. Test modules start it.
 
 COMMANDS.json is a list of {"script", "arguments"}, and optionally {"signal", "rank", "step"}: the signal that this rank
-sends itself after this step, unless torchrun has restarted it.
+sends itself after this step, unless torchrun has restarted it. {"killed_save": N, "rank"}: this rank is killed during
+its N-th save in the background, with some of the files written.
 """
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from itertools import count
 from pathlib import Path
+from typing import Any
 
+import safetensors.torch
 import torch
 
 from src.distributed.environment import rank, restarts
 from src.training import loop
 from src.training.reporter import Reporter
 from src.training.stage import Progress, TrainingRun
+
+FILES = 6  # that a process writes in a save: the 28 tensors of the model and the 56 of its optimizer, 16 in each
 
 
 def signalling(step: int, number: int) -> Callable[[TrainingRun, Progress, Reporter], None]:
@@ -31,12 +38,26 @@ def signalling(step: int, number: int) -> Callable[[TrainingRun, Progress, Repor
     return step_and_signal
 
 
+def kill_in_save(number: int) -> None:
+    """Kill this process when it has written the first file of a save."""
+    calls, write = count(1), safetensors.torch.save
+
+    def write_and_kill(*args: Any, **kwargs: Any) -> bytes:
+        if next(calls) == (number - 1) * FILES + 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(*args, **kwargs)
+
+    safetensors.torch.save = write_and_kill
+
+
 def main() -> int:
     torch.set_num_threads(1)
     code = 0
     for command in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
-        if command.get("rank") == rank() and not restarts():
+        if command.get("rank") == rank() and "signal" in command and not restarts():
             loop._train_step = signalling(command["step"], command["signal"])
+        if command.get("rank") == rank() and "killed_save" in command:
+            kill_in_save(command["killed_save"])
         code = import_module(command["script"]).main(command["arguments"])
     return code
 
