@@ -74,9 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def finetune(flags: Flags) -> int:
     runtime = choose_runtime(flags.device, flags.precision)
+    require_size(flags.source, flags, runtime)  # first, as it takes no time
     split = (flags.val_fraction, flags.documents, flags.val_data, flags.skip_bad)
     train_ids, val_ids = prepare_data(flags.data, load_gpt2_encoding(), *split)  # before the download, to fail early
-    require_size(flags.source, flags, runtime)  # before the download, too
     if runtime.processes.count > 1:  # the first process converts, then all map the checkpoint into memory
         path = save_conversion(load_pretrained(flags), flags).path if is_first() else Path()
         base = load_base(str(runtime.processes.from_first(path)))

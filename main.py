@@ -20,13 +20,13 @@ from src.data.batching import StepLoader, epoch_loader, stack_windows
 from src.data.text import TokenArray, prepare_data
 from src.data.windows import TextWindows
 from src.model.generate import TextGenerator
-from src.model.gpt import GPT_CONFIGS, GPTModel
+from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel
 from src.runtime import Runtime, choose_runtime
 from src.tokenizer import Encoding, describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
-from src.training.processes import choose_strategy, new_model
+from src.training.processes import choose_strategy, initial_model
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.stage import Stage
@@ -71,13 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     with claimed(flags.out, "pretrain"):
         runtime = choose_runtime(flags.device, flags.precision)
         encoding = run_encoding(flags, runtime.processes)
+        vocab = GPT_CONFIG["vocab_size"] if flags.tokenizer == "gpt2" else encoding.n_vocab
+        changes = {"vocab_size": vocab, "context_length": flags.context_length, "dropout": flags.dropout}
+        config = GPTConfig.of(size | changes)
+        runtime = choose_strategy(flags, config, runtime)  # before the text is tokenised: refuses what cannot fit
         split = (flags.val_fraction, flags.documents, flags.val_data, flags.skip_bad)
         train_ids, val_ids = prepare_data(flags.data, encoding, *split)
         shape = (flags.batch_size, flags.context_length)
         train_steps = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
         val_steps = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
-        vocab = GPT_CONFIG["vocab_size"] if flags.tokenizer == "gpt2" else encoding.n_vocab
-        runtime, model = new_model(size, flags, runtime, vocab_size=vocab, dropout=flags.dropout)
+        model = initial_model(config, flags.seed, runtime)
         generator = TextGenerator(model, encoding, runtime.model_device)  # moves the model to the device
         return run_stage(make_stage(flags, generator, train_steps, val_steps), model, flags, runtime)
 

@@ -294,6 +294,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_is_built(
     monkeypatch.setattr("src.training.fit.swap_space", lambda: 0)
     with monkeypatch.context() as patch:
         patch.setattr("src.training.processes.GPTModel", lambda config: pytest.fail("built"))
+        patch.setattr("main.prepare_data", lambda *_: pytest.fail("tokenised"))
         patch.setattr(
             "finetune_gpt2.find_weights",
             lambda source: Path(source) if "hf" in str(source) else pytest.fail("downloaded"),
@@ -321,6 +322,7 @@ def test_the_lengths_of_records_decide_whether_they_fit(
     for text in (short, long):
         Path("records.json").write_text(text, encoding="utf-8")
         argv = ["--data", "records.json", "--base", str(hugging_face_folder), "--max-steps", "1", "--device", "cpu"]
+        argv += ["--system-share", "0"] if script is instruction_tune else []
         assert exit_code(script.main, *argv, "--val-fraction", "0", "--no-resume") == 0
     early_short, short_tokens, early_long, long_tokens = seen
     assert early_short == early_long == 1

@@ -1,6 +1,5 @@
 """How a run is divided among its processes: the batches, and the model."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -89,16 +88,6 @@ def require_first_step(stage: Stage, config: GPTConfig, flags: TrainingFlags, ru
     tokens = max(batch.supervised if answers else batch.inputs.numel() for batch in batches)
     work = replace(workload(flags, config, runtime, answers=answers), context_length=1)
     require_fit(replace(work, context_length=-(-tokens // work.supervised)), runtime.device)
-
-
-def new_model(
-    size: Mapping[str, Any], flags: TrainingFlags, runtime: Runtime, *, vocab_size: int, dropout: float
-) -> tuple[Runtime, GPTModel]:
-    """The runtime with its strategy, and a model whose initial weights depend only on the seed."""
-    changes = {"vocab_size": vocab_size, "context_length": flags.context_length, "dropout": dropout}
-    config = GPTConfig.of({**size, **changes})
-    runtime = choose_strategy(flags, config, runtime)
-    return runtime, initial_model(config, flags.seed, runtime)
 
 
 def initial_model(config: GPTConfig, seed: int, runtime: Runtime) -> GPTModel:
