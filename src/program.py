@@ -48,6 +48,8 @@ def run_script(
     """
     for number in termination_signals():
         signal.signal(number, _interrupt)
+    if world_size() > 1:  # PyTorch, imported later, would print a C++ stack trace for each lost connection
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     _open_standard_streams()
     stdout, stderr = _outputs(outlives_output)
     with redirect_stdout(stdout), redirect_stderr(stderr):

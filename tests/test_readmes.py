@@ -127,6 +127,8 @@ def script_of(words: list[str]) -> tuple[str, list[str]] | None:
             return None
         case ["torchrun", *rest]:
             return script_of(["python", *itertools.dropwhile(lambda word: word.startswith("--"), rest)])
+        case ["sbatch", *rest]:  # its options, and the batch file that ends with torchrun and the script
+            return script_of(["torchrun", *rest[1 + rest.index("src/distributed/slurm.sbatch") :]])
         case ["python", "-m", name, *arguments]:
             path = name.replace(".", "/")
             path, name = (f"{path}/__main__.py", f"{name}.__main__") if (ROOT / path).is_dir() else (f"{path}.py", name)

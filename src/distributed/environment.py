@@ -55,10 +55,14 @@ def timeout_s() -> float:
     return float(os.environ.get("GPT2_TIMEOUT_S", "600"))
 
 
+def torchrun_holds_store() -> bool:
+    """Whether the store, through which the processes find each other, is in torchrun. Else it is in rank 0."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def store_holder() -> str:
-    """The process that holds the store, through which the processes find each other."""
-    holder = "torchrun" if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else "rank 0"
-    return f"{holder} on {os.environ.get('MASTER_ADDR', 'this machine')}"
+    """Who holds the store, and on which machine."""
+    return f"{'torchrun' if torchrun_holds_store() else 'rank 0'} on {os.environ.get('MASTER_ADDR', 'this machine')}"
 
 
 def has_own_file(stream: Literal["stdout", "stderr"]) -> bool:

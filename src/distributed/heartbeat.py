@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, NoReturn, Protocol
 
-from src.distributed.environment import local_ranks, restarts_left, store_holder, timeout_s
+from src.distributed.environment import local_ranks, restarts_left, store_holder, timeout_s, torchrun_holds_store
 
 INTERVAL_S = 0.5
 _MISSED_AFTER_ERROR = 4  # once a connection is broken, this many missed heartbeats show whose process is gone
@@ -61,6 +61,8 @@ class Heartbeat:
         self._received: Sequence[Beat] = []
         self._counted: Sequence[Beat] = []
         self._missed, self._missed_answers = [0] * count, 0
+        self._exchanger = threading.Thread(target=self._exchange, daemon=True)
+        self._lost_with_store = [] if torchrun_holds_store() else [0]
         self._send()
 
     def start(self, on_loss: Callable[[str | None], None]) -> None:
@@ -69,13 +71,18 @@ class Heartbeat:
         on_loss is called if heartbeats are missing for a tenth of GPT2_TIMEOUT_S, and at least 5 s. It gets the line
         to print, or None if another process of this machine prints it.
         """
-        for loop in (self._exchange, lambda: self._watch(on_loss)):
-            threading.Thread(target=loop, daemon=True).start()
+        threading.Thread(target=self._watch, args=[on_loss], daemon=True).start()
+        self._exchanger.start()
 
     def leave(self) -> None:
-        """Tell the other processes that this one ends, and was not lost."""
+        """Tell the other processes that this one ends, and was not lost.
+
+        Python must not end while a thread is inside the store: PyTorch would abort.
+        """
         if self._status != FAILED:
             self._tell(LEFT)
+        if self._exchanger.is_alive():
+            self._exchanger.join(timeout=2 * self._interval_s)
 
     def fail(self, message: str) -> None:
         """Tell the other processes that this one ends with an error of its own."""
@@ -100,7 +107,7 @@ class Heartbeat:
             if lost := self._lost(_MISSED_AFTER_ERROR):
                 return self._line(f"connection lost to {self._name(lost)}", error, lost)
             if self._missed_answers >= _MISSED_AFTER_ERROR:
-                return self._line(f"connection lost to {store_holder()}", error, [])
+                return self._line(f"connection lost to {store_holder()}", error, self._lost_with_store)
             time.sleep(self._interval_s)
         stuck = self._stuck()
         return self._line(f"no progress of {self._name(stuck)}", error, stuck) if stuck else error
@@ -119,9 +126,9 @@ class Heartbeat:
             self._sent.set()
 
     def _exchange(self) -> None:
-        """Send and receive heartbeats until the process ends, or its connection to the store does."""
+        """Send and receive heartbeats until the process or its connection to the store ends."""
         with suppress(RuntimeError):  # `_watch` counts the answers that are missing from now on
-            while True:
+            while not (self._ends() and self._sent.is_set()):
                 self._received = [Beat(*json.loads(text)) for text in self._store.multi_get(self._keys)]
                 self._number += 1
                 self._wake.wait(self._interval_s)
@@ -130,13 +137,17 @@ class Heartbeat:
 
     def _watch(self, on_loss: Callable[[str | None], None]) -> None:
         limit = max(_SHORTEST_LIMIT, round(timeout_s() / 10 / self._interval_s))
-        while self._status not in (FAILED, LEFT):
+        while not self._ends():
             time.sleep(self._interval_s)
             self._count()
             lost = self._lost(limit)
             if lost or self._missed_answers >= limit:
                 silence = f"no heartbeat from {self._name(lost)}" if lost else f"no answer from {store_holder()}"
-                return on_loss(self._line(f"{silence} for {limit * self._interval_s:g} s", "", lost))
+                problem = f"{silence} for {limit * self._interval_s:g} s"
+                return on_loss(self._line(problem, "", lost or self._lost_with_store))
+
+    def _ends(self) -> bool:
+        return self._status in (FAILED, LEFT)
 
     def _count(self) -> None:
         """Count what is missing since the last call: heartbeats, or the store's answer to this process."""

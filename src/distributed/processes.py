@@ -55,9 +55,12 @@ def join(device: torch.device) -> Processes:
 
     They exchange gradients through NCCL on CUDA, and through Gloo elsewhere. A process that waits for another one
     longer than GPT2_TIMEOUT_S seconds (600 by default) fails. So do all if one of them stops sending heartbeats.
+    Raises ValueError for an Apple GPU, whose tensors Gloo does not take.
     """
     if world_size() == 1:
         return Processes()
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"several processes cannot train on --device {device.type}; pass --device cpu")
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         timeout = timedelta(seconds=timeout_s())

@@ -5,20 +5,21 @@ import signal
 import sys
 import time
 
-import torch
-
 from src.distributed.environment import rank
-from src.distributed.processes import join
 from src.program import run_script
 
-EXCHANGES, FAULT_AT = 200, 20
+EXCHANGES, FAULT_AT = 40, 20
 
 
 def main() -> int:
+    import torch  # inside run_script, as in the scripts
+
+    from src.distributed.processes import join
+
     fault, its_rank = sys.argv[1], int(sys.argv[2])
     processes = join(torch.device("cpu"))
     for number in range(EXCHANGES):
-        if number == FAULT_AT and rank() == its_rank:
+        if number == FAULT_AT and rank() == its_rank and fault != "none":
             have(fault)
         processes.total({"number": number})
         print("exchange", number, flush=True)

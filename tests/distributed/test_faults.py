@@ -4,18 +4,24 @@ import json
 import platform
 import queue
 import re
+import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from src.distributed.heartbeat import FAILED as HAS_FAILED
 from src.distributed.heartbeat import LEFT, RUNNING, WAITING, Beat, Heartbeat
+from src.distributed.processes import join
 from src.program import FAILED
-from tests.distributed.launch import exchange_with
+from tests.distributed.launch import exchange_with, read_until, started
+from tests.repository import ROOT
 
 HOST = platform.node()
 AGAIN = "to continue, run the same command again"
@@ -23,7 +29,9 @@ AGAIN = "to continue, run the same command again"
 
 def errors(output: str) -> list[str]:
     """What our processes reported; the lines of torchrun's own report start differently."""
-    return [line for line in output.splitlines() if re.match(r"(rank \d+: )?error: |\[rank\d+\]:|Exception", line)]
+    return [
+        line for line in output.splitlines() if re.match(r"(rank \d+: )?error: |\[rank\d+\]:|Exception|frame #", line)
+    ]
 
 
 @pytest.mark.slow
@@ -51,6 +59,36 @@ def test_a_stuck_process_is_named_and_the_output_of_another_rank_is_readable(tmp
     [log] = tmp_path.glob("ranks/*/attempt_0/2/stdout.log")
     assert log.read_text().splitlines() == [f"exchange {number}" for number in range(20)]
     assert output.count("exchange 19") == 1  # of the first process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["none", "SIGKILL"])
+def test_processes_start_without_torchrun(fault: str, tmp_path: Path) -> None:
+    """Where torchrun does not work, as on Windows, variables do. Rank 0 then holds the store."""
+    script = [sys.executable, str(ROOT / "tests/distributed/exchanges.py"), fault, "0"]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    variables = [{**shared, "USE_LIBUV": "0", "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+    with started(script, tmp_path, **variables[0]) as first, started(script, tmp_path, **variables[1]) as second:
+        outputs = [read_until(process, "$^") for process in (first, second)]
+        codes = (first.wait(), second.wait())
+    if fault == "none":
+        assert (codes, outputs[1]) == ((0, 0), "")
+    else:
+        assert codes == (-signal.SIGKILL, FAILED)
+        assert re.fullmatch(rf"error: connection lost to rank 0 on localhost: .*; {AGAIN}\n", outputs[1])
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def test_an_apple_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="^several processes cannot train on --device mps; pass --device cpu$"):
+        join(torch.device("mps"))
 
 
 # --- one process among others that the test plays
@@ -154,10 +192,11 @@ def test_of_processes_that_still_run_the_one_behind_is_stuck(others: Others) -> 
 def test_a_lost_store_ends_a_process(others: Others, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store is in the launcher or in rank 0, whose machine may be cut off."""
     monkeypatch.setenv("MASTER_ADDR", "a")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     heartbeat, lines = lines_of(others)
     time.sleep(5 * INTERVAL_S)
     monkeypatch.setattr(heartbeat, "_store", CutStore())
-    assert lines.get(timeout=20) == f"no answer from rank 0 on a for 0.5 s; {AGAIN}"
+    assert lines.get(timeout=20) == f"no answer from torchrun on a for 0.5 s; {AGAIN}"
 
 
 class CutStore:
