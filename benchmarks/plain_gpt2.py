@@ -4,9 +4,13 @@ As in nanoGPT: a tied head, logits at every position, `F.cross_entropy` over all
 B batch, T tokens, C channels, H heads, D head size, V vocabulary.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from src.model.gpt import GPTModel
 
 
 class PlainBlock(nn.Module):
@@ -40,6 +44,9 @@ class PlainGPT2(nn.Module):
         self.head = nn.Linear(d_model, config["vocab_size"], bias=False)
         self.apply(self._initialise)
         self.head.weight = self.wte.weight
+        for name, parameter in self.named_parameters():
+            if name.endswith("proj.weight"):  # they add to the residual stream
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config["n_layers"]))
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy over all targets; ids and targets are (B, T)."""
@@ -57,11 +64,29 @@ class PlainGPT2(nn.Module):
             nn.init.zeros_(module.bias)
 
 
-def plain_adamw(model: nn.Module, lr: float, weight_decay: float = 0.1) -> torch.optim.AdamW:
+def as_our_model(model: PlainGPT2, config: dict) -> GPTModel:
+    """The same model, with the names of `GPTModel`."""
+    names = {
+        "blocks": "h",
+        "c_attn": "attn.c_attn",
+        "c_proj": "attn.c_proj",
+        "c_fc": "mlp.c_fc",
+        "mlp_proj": "mlp.c_proj",
+    }
+    ours = GPTModel(config)
+    state = {
+        ".".join(names.get(part, part) for part in name.split(".")): value for name, value in model.state_dict().items()
+    }
+    del state["head.weight"]
+    ours.load_state_dict(state)
+    return ours
+
+
+def plain_adamw(model: nn.Module, max_lr: float, weight_decay: float = 0.1, beta2: float = 0.95) -> torch.optim.AdamW:
     """Weight decay on matrices only, and the fused kernel on a GPU only, as in nanoGPT."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=torch.cuda.is_available() or None)
+    return torch.optim.AdamW(groups, lr=max_lr, betas=(0.9, beta2), fused=torch.cuda.is_available() or None)

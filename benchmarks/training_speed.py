@@ -65,7 +65,7 @@ def ours(config: dict, batch: Batch, runtime: Runtime) -> Step:
 
 def plain(config: dict, batch: Batch, runtime: Runtime, *, compiled: bool = False) -> Step:
     model = PlainGPT2(config)
-    optimizer = plain_adamw(model, lr=1e-5)
+    optimizer = plain_adamw(model, max_lr=1e-5)
     forward = torch.compile(model) if compiled else model
     return lambda: train_step(model, optimizer, runtime, lambda: forward(batch.inputs, batch.targets))
 

@@ -77,7 +77,7 @@ SCRIPTS = {
     "src.plan": WHOLE_LIBRARY,
     "src.evaluate": WHOLE_LIBRARY,
     "src.export_hf": WHOLE_LIBRARY,
-    "benchmarks": WHOLE_LIBRARY | {"main"},
+    "benchmarks": WHOLE_LIBRARY | {"main", "src.evaluate"},
     "exercises": WHOLE_LIBRARY,
 }
 MAY_IMPORT = LIBRARY | SCRIPTS

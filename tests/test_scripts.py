@@ -22,7 +22,7 @@ from src.training import processes
 
 REPOSITORY = Path(__file__).parent.parent
 SHORT = ["--max-steps", "3", "--batch-size", "2", "--context-length", "32", "--eval-every", "3", "--device", "cpu"]
-PRETRAIN = ["--data", "verse.txt", "--model", "micro", *SHORT]
+PRETRAIN = ["--data", "verse.txt", "--model", "micro", "--tokenizer", "gpt2", *SHORT]
 VERSE = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n"
 
 
