@@ -1,6 +1,7 @@
 """chat.py as a user sees it: flags, commands, pipes, a terminal, and errors."""
 
 import io
+import re
 import shutil
 import signal
 import subprocess
@@ -186,7 +187,9 @@ def test_an_unusable_model_is_a_one_line_error_with_exit_code_1(folder, monkeypa
 def test_without_any_model_the_error_names_the_folder_and_the_command_to_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("src.stages._scripts_folder", lambda: tmp_path / "project")
-    with pytest.raises(FileNotFoundError, match=f"in {tmp_path} or in .*project; make it with python main.py"):
+    with pytest.raises(
+        FileNotFoundError, match=f"in {re.escape(str(tmp_path))} or in .*project; make it with python main.py"
+    ):
         chat.main(["--prompt", "Hello"])
 
 

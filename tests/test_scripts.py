@@ -75,7 +75,7 @@ def test_all_stages_from_text_to_chat(folder: Path, capsys: pytest.CaptureFixtur
     assert "next: python chat.py" in output
     assert "| loss   0.6931 |" in output  # the first step: policy and reference are equal
     assert chat.main(["--prompt", "What is the capital of France?", "--max-tokens", "5", "--seed", "1"]) == 0
-    assert "checkpoints/dpo_aligned/best_model.pt" in capsys.readouterr().err
+    assert "Model: checkpoints/dpo_aligned (best available)" in capsys.readouterr().err
 
 
 def test_checkpoints_name_parent_tokenizer_and_template(folder: Path) -> None:
