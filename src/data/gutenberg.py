@@ -96,8 +96,11 @@ def strip_boilerplate(text: str) -> CleanText:
 
 def _marks(text: str) -> list[tuple[int, bool]]:
     """(position, whether a book starts there) of all start and end markers, in order."""
-    marks = [(mark.start(), True) for pattern in (_START, _SMALL_PRINT_END) for mark in pattern.finditer(text)]
-    marks += [(mark.start(), False) for pattern in (_END, _OLD_FOOTER) for mark in pattern.finditer(text)]
+    stars, small_print = "***" in text, "small print" in text.lower()  # without them, the patterns need not be tried
+    starts = [*([_START] if stars else []), *([_SMALL_PRINT_END] if small_print else [])]
+    ends = [*([_END] if stars else []), *([_OLD_FOOTER] if "End of " in text else [])]
+    marks = [(mark.start(), True) for pattern in starts for mark in pattern.finditer(text)]
+    marks += [(mark.start(), False) for pattern in ends for mark in pattern.finditer(text)]
     return sorted(marks)
 
 

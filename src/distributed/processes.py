@@ -14,6 +14,8 @@ from src.distributed.environment import is_first, local_world_size, restarts, ti
 
 T = TypeVar("T")
 
+_LONG_WORK_DAYS = 1
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -76,10 +78,17 @@ def join(device: torch.device) -> Processes:
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Run the body in the first process, then in all others: what the first one downloads, the others find."""
-    connected = dist.is_initialized()
-    if connected and not is_first():
-        dist.barrier()
+    """Run the body in the first process, then in all others: what the first one downloads or tokenises, they find.
+
+    They wait for up to a day, since a large text takes longer than GPT2_TIMEOUT_S; heartbeats show if it is lost.
+    """
+    if not dist.is_initialized():
+        yield
+        return
+    group = dist.new_group(timeout=timedelta(days=_LONG_WORK_DAYS), backend="gloo")
+    if not is_first():
+        dist.barrier(group)
     yield
-    if connected and is_first():
-        dist.barrier()
+    if is_first():
+        dist.barrier(group)
+    dist.destroy_process_group(group)
