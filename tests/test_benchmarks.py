@@ -10,6 +10,7 @@ from benchmarks.fuzz import attempt, choose
 from benchmarks.fuzz_readers import READERS, Readers
 from benchmarks.kills import equal
 from benchmarks.memory_recall import mean_pooled
+from benchmarks.tokenize_text import documents, write_text
 from src.checkpoint import LoadedModel
 from src.model.gpt import GPTModel
 from src.tokenizer import build_word_encoding
@@ -74,3 +75,10 @@ def test_checkpoints_are_compared_bit_for_bit() -> None:
     assert not equal(content, {**content, "model": {"w": torch.tensor([1.0, 2.0], dtype=torch.float64)}})
     assert not equal(content, {**content, "groups": [{"lr": 0.2}]})
     assert not equal(content, {**content, "more": 1})
+
+
+def test_generated_documents_have_the_size_asked_for_and_differ(tmp_path: Path) -> None:
+    write_text(tmp_path / "text.jsonl", 100_000)
+    assert 100_000 <= (tmp_path / "text.jsonl").stat().st_size < 3_000_000
+    texts = list(documents(tmp_path / "text.jsonl"))
+    assert len(set(texts)) == len(texts)

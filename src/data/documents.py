@@ -151,8 +151,11 @@ class DocumentReader:
                 notes.update(note for note in notes_on_record(text) if not (self._documents and END_OF_TEXT in note))
             else:
                 self._skipped = True
-            with naming_file(Path(where)):
-                yield [strip_boilerplate(text).text]
+            try:
+                cleaned = strip_boilerplate(text)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+            yield [cleaned.text]
         for note, count in notes.items():
             notify(f"note: {path}: {note}, in {count:,} of {inspected:,} records")
 
