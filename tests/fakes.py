@@ -110,10 +110,10 @@ def answering_model(text: str) -> GPTModel:
     return model.eval()
 
 
-def save_model(path: Path, model: GPTModel, template: str | None) -> None:
+def save_model(path: Path, model: GPTModel, template: str | None, **metadata: Any) -> None:
     """Save a checkpoint of a model with GPT-2's encoding; without a template it is a raw model."""
     content = {"model": model.state_dict(), "config": asdict(model.config), "stage": "test", "template": template}
-    save_checkpoint(path, {**content, "tokenizer": describe(ENCODING)})
+    save_checkpoint(path, {**content, "tokenizer": describe(ENCODING), **metadata})
 
 
 # --- generators and chats

@@ -87,6 +87,8 @@ def test_checkpoints_name_parent_tokenizer_and_template(folder: Path) -> None:
     found = [load_model(path)[1] for path in paths]
     assert [metadata["stage"] for metadata in found] == ["pretrain", "sft", "dpo"]
     assert [metadata["template"] for metadata in found] == [None, TEMPLATE, TEMPLATE]
+    seen = {"facts": True, "system": True}
+    assert [metadata.get("trained_with") for metadata in found] == [None, seen, seen]
 
     def hash_of(path: Path) -> str:
         return weights_sha256(load_model(path)[0].state_dict())

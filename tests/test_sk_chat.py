@@ -187,6 +187,29 @@ def test_prompt_prints_only_the_answer_on_stdout(checkpoints, tmp_path):
     assert list((tmp_path / "logs/sessions").glob("*.json")) == []
 
 
+def test_a_folder_that_cannot_be_written_is_one_note(converse, tmp_path):
+    (tmp_path / "file").touch()
+    code, out, err = converse("My cat is called Miso.\n/remember x\n", "--memory-dir", str(tmp_path / "file" / "x"))
+    assert (code, out.splitlines()[0]) == (0, f"Assistant: {ANSWER}")
+    assert err.count("Nothing will be saved") == 1 and "Remembered" not in err and "not saved:" not in err
+
+
+def test_a_model_trained_with_facts_gets_them_in_its_prompt(checkpoints, tmp_path, converse, monkeypatch):
+    prompts, stream = [], TextGenerator.stream
+
+    def recording(self, prompt, *args, **settings):
+        prompts.append(self.encoding.decode(prompt))
+        return stream(self, prompt, *args, **settings)
+
+    monkeypatch.setattr(TextGenerator, "stream", recording)
+    trained = {"trained_with": {"facts": True, "system": False}}
+    save_model(checkpoints / "facts.pt", answering_model(ANSWER), TEMPLATE, **trained)
+    for model in ("tuned.pt", "facts.pt"):
+        lines = "/remember My cat is called Miso.\nWhat is my cat called?\n"
+        converse(lines, "--max-tokens", "20", "--session", model[:5], model=model)
+    assert "Known facts" not in prompts[0] and prompts[1].startswith("### System:\nKnown facts: My cat is called Miso.")
+
+
 def test_prompt_with_session_resumes_it(converse):
     for turns in (1, 2):
         assert converse("", "--session", "work", "--prompt", "/quit")[:2] == (0, ANSWER + "\n")

@@ -20,11 +20,11 @@ class FactKeeper:
         self.memory, self.mode, self.notify, self.can_keep = memory, mode, notify, can_keep
         self.suggestion = ""  # what was last suggested in the mode "ask"
 
-    def read(self, message: str, session: str) -> None:
-        """Keep or suggest what a message tells. A secret is never kept."""
-        statement = find_statement(message) if self.can_keep and self.mode != "off" else None
-        if statement is None:
-            return
+    def read(self, message: str, session: str) -> bool:
+        """Keep or suggest what a message tells. A secret is never kept. Returns whether the message tells something."""
+        statement = find_statement(message)
+        if statement is None or not self.can_keep or self.mode == "off":
+            return statement is not None
         if statement.is_secret:
             if statement.requested:
                 self.notify("Not remembered, because it looks like a secret. /remember TEXT keeps it, unencrypted.")
@@ -33,6 +33,7 @@ class FactKeeper:
         else:
             self.suggestion = statement.text
             self.notify(f"/remember keeps this in memory: {statement.text}")
+        return True
 
     def keep_text(self, text: str, session: str) -> str:
         """Keep a text, or without one, what was suggested. Returns what to tell the user.

@@ -22,6 +22,7 @@ FORMAT = 1
 _ROLES = ("system", "user", "assistant")
 _MAX_NAME = 64
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{_MAX_NAME}}}")
+_DATED = re.compile(r"-\d{8}-\d{6}(?:-\d{1,2})?$")
 _WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
 
 
@@ -141,7 +142,8 @@ class SessionStore:
         return self._path(name).is_file()
 
     def dated_name(self, name: str) -> str:
-        """A name that no session has: `name`, the date and the time."""
+        """A name that no session has: `name` with the date and time of now, in place of those that it may end with."""
+        name = _DATED.sub("", name)
         dated = f"{name[: _MAX_NAME - len('-YYYYMMDD-HHMMSS-99')]}-{time.strftime('%Y%m%d-%H%M%S')}"
         names = (dated, *(f"{dated}-{n}" for n in range(2, 100)))
         return next(name for name in names if not self.exists(name))
@@ -190,7 +192,7 @@ class SessionStore:
     def _files(self) -> list[Path]:
         try:
             files = map(Path, sorted(os.listdir(self.folder)))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise OSError(f"{self.folder}: cannot be read ({error.strerror}); {CHECK_FOLDER}") from error
@@ -213,7 +215,7 @@ def _bytes(path: Path) -> bytes | None:
     """The content of a file; None if there is no file. Raises OSError with a one-line message."""
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise OSError(f"{path}: cannot be read ({error.strerror}); {CHECK_FOLDER}") from error

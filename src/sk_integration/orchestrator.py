@@ -119,8 +119,8 @@ class Assistant:
         if not text.strip():
             raise ValueError("the message is empty")
         text = without_surrogates(text)
-        facts = self._recall(text)  # first, or the message would recall itself
-        self.facts.read(text, self.conversation.name)
+        # A statement needs no facts, and may correct one.
+        facts = [] if self.facts.read(text, self.conversation.name) else self._recall(text)
         history = self._history(facts)
         if input:
             text = self.service.with_input(history, text, input, self.settings)

@@ -17,6 +17,7 @@ import pytest
 from src.memory import long_term
 from src.memory.facts import extract_facts
 from src.memory.long_term import LongTermMemory
+from src.memory.private_files import why_not_writable
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = ["My cat is called Miso.", "My wife's name is Ingrid.", "I work in Lisbon.", "Our car is a red Volvo."]
@@ -295,3 +296,49 @@ def test_concurrent_processes_and_threads_lose_nothing(memory: LongTermMemory, p
     texts = {each.text for each in memory.all()}
     assert texts == {f"My friend {who}{n} sings." for who in "ABCD" for n in range(30)} | set(FACTS)
     assert recalled(memory, "Who is my friend B29?")[0] == "My friend B29 sings."
+
+
+def test_a_file_of_version_1_is_searched_in_both_spellings(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("""
+            CREATE TABLE memory(id INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL, session TEXT NOT NULL,
+                created REAL NOT NULL, same TEXT NOT NULL UNIQUE);
+            CREATE VIRTUAL TABLE words USING fts5(text, content='memory', content_rowid='id',
+                tokenize='porter unicode61');
+            CREATE TRIGGER remembered AFTER INSERT ON memory BEGIN
+                INSERT INTO words(rowid, text) VALUES (new.id, new.text);
+            END;
+            CREATE TRIGGER forgotten AFTER DELETE ON memory BEGIN
+                INSERT INTO words(words, rowid, text) VALUES ('delete', old.id, old.text);
+            END;
+            INSERT INTO memory(text, session, created, same) VALUES ('My favourite colour is grey.', 'a', 1.0, 'same');
+            PRAGMA user_version = 1;
+        """)
+    reader = LongTermMemory(path, pytest.fail, can_write=False)
+    assert recalled(reader, "What is my favorite color?") == ["My favourite colour is grey."]
+    reader.close()
+    for _ in range(2):  # converted, then opened as it is
+        memory = LongTermMemory(path, pytest.fail)
+        assert recalled(memory, "What is my favorite color?") == ["My favourite colour is grey."]
+        memory.close()
+
+
+def test_facts_of_a_folder_that_cannot_be_written_are_read(memory: LongTermMemory, path: Path) -> None:
+    before = path.read_bytes()
+    reader = LongTermMemory(path, pytest.fail, can_write=False)
+    assert reader.all() == memory.all() and recalled(reader, "What is my cat called?") == [FACTS[0]]
+    for change in (lambda: reader.store("I ski.", "a"), lambda: reader.forget(1)):
+        with pytest.raises(OSError, match="readonly"):
+            change()
+    reader.close()
+    assert path.read_bytes() == before
+    nothing = LongTermMemory(path.with_name("none.sqlite3"), pytest.fail, can_write=False)
+    assert nothing.all() == [] and nothing.recall("Where do I live?") == [] and not nothing.path.exists()
+    nothing.close()
+
+
+def test_why_a_folder_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert why_not_writable(tmp_path / "new") == "" and (tmp_path / "new").is_dir()
+    assert why_not_writable(tmp_path / "file" / "new").endswith("/new cannot be written to (it cannot be created)")

@@ -1,6 +1,7 @@
 """The open session: nothing is lost by a slip, a kill, or a folder that cannot be written."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +114,7 @@ def test_a_name_of_64_letters_can_be_dated(tmp_path: Path) -> None:
     first = store.dated_name("x" * 64)
     (tmp_path / f"{first}.json").write_text("{}", encoding="utf-8")
     assert store.dated_name("x" * 64) != first and len(store.dated_name("x" * 64)) <= 64
+    assert re.fullmatch(r"talk-\d{8}-\d{6}", store.dated_name(store.dated_name("talk")))
 
 
 def test_a_folder_that_cannot_be_written_opens_and_saves_nothing(session: OpenSession, tmp_path: Path) -> None:
