@@ -17,7 +17,7 @@ from src.data.gutenberg import strip_boilerplate
 from src.data.instructions import INSTRUCTIONS, load_conversations
 from src.data.prompts import render_conversation
 from src.data.shakespeare import SHAKESPEARE_PATH
-from src.data.split import without_end
+from src.data.split import training_part
 from src.data.text import choose_encoding
 from src.data.text_files import read_text
 from src.program import run_script
@@ -41,7 +41,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def print_compactness(encoding: Encoding, text: str) -> None:
     """Bytes per token of the part that is not learned, and tokens of the shipped conversations."""
-    end = text[len(without_end(text, HELD_OUT)) :]
+    end = text[len(next(training_part([text], HELD_OUT))) :]
     per_token = len(end.encode("utf-8")) / len(encoding.encode_ordinary(end))
     prompts = [
         render_conversation(conversation.messages, encoding)[0] for conversation in load_conversations(INSTRUCTIONS)

@@ -25,7 +25,7 @@ from src.checkpoint import MODEL_HELP, load_base
 from src.cli import flag, parse
 from src.common.messages import naming_file
 from src.data.shakespeare import SHAKESPEARE_PATH
-from src.data.split import split_tokens
+from src.data.split import split_tokens, token_bytes
 from src.data.text import DOCUMENTS_HELP, TEXT_HELP, Documents, TokenArray, as_paths, load_tokens
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
@@ -124,7 +124,7 @@ def print_result(loss: float, ids: TokenArray, encoding: Encoding, seconds: floa
     perplexity = torch.tensor(loss, dtype=torch.float64).exp()  # inf if it overflows
     parts = [f"{loss:.4f} nats per token", f"perplexity {perplexity:,.2f}"]
     if not isinstance(encoding, WordEncoding):  # it does not keep all bytes
-        n_bytes = len(encoding.decode_bytes(ids[1:].tolist()))
+        n_bytes = int(token_bytes(encoding)[ids[1:].astype("int64")].sum())
         parts.append(f"{loss * (len(ids) - 1) / math.log(2) / n_bytes:.4f} bits per byte")
     print("loss     " + " | ".join([*parts, f"{seconds:.1f} s"]))
 

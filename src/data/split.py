@@ -1,6 +1,11 @@
-"""The validation part of a text: whole documents at its end, the same for every tokenizer that keeps all bytes."""
+"""The validation part of a text: whole documents at its end, the same for every tokenizer that keeps all bytes.
 
+Bytes are those of the documents. The end-of-text tokens between documents count as none.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,67 +17,83 @@ _BLOCK = 1 << 20  # tokens that are measured at a time
 _SEARCHED_TOKENS = 1 << 24  # for the start of a document, before or after the ideal border
 
 
-def without_end(text: str, fraction: float) -> str:
-    """The text without the last `fraction` of its bytes: the part before the first token of `split_tokens`."""
-    utf8 = text.encode("utf-8")
-    return utf8[: len(utf8) - round(len(utf8) * fraction)].decode("utf-8", "ignore")
-
-
 def split_tokens(ids: TokenArray, encoding: Encoding, val_fraction: float) -> tuple[TokenArray, TokenArray]:
     """Split into (train, val). Val is about the last `val_fraction` (between 0 and 1) of the text, measured in bytes.
 
     It begins with a document: the one that this border is in, or else the next one, if val then has from half to twice
-    as many tokens, and at most 16 million more or fewer. Otherwise, as in a text of one document, it begins at the
-    border. So it is the same text for every tokenizer that keeps all bytes, but for a token that crosses the border.
+    as many bytes, and at most 16 million tokens more or fewer. Otherwise, as in a text of one document, it begins at
+    the border. It is the same text for every tokenizer that keeps all bytes, but for a token that crosses the border.
     Raises ValueError if either part would be empty.
     """
-    n_train = _tokens_before_end(ids, encoding, val_fraction)
+    lengths = token_bytes(encoding)
+    blocks = ids.shards() if isinstance(ids, ShardedTokens) else [(ids, _count_bytes(ids, lengths))]
+    n_bytes = sum(size for _, size in blocks)
+    n_val = round(n_bytes * val_fraction)
+    n_train, position = _tokens_before(blocks, lengths, n_bytes - n_val)
     if not (0.0 < val_fraction < 1.0 and 0 < n_train < len(ids)):
         raise ValueError(
             f"a validation fraction of {val_fraction:g} leaves {n_train} of {len(ids)} tokens for training "
             f"and {len(ids) - n_train} for validation; both need some: change --val-fraction, or use a longer text"
         )
-    n_val = len(ids) - n_train
-    first = max(1, n_train - min(n_val, _SEARCHED_TOKENS))
-    last = min(len(ids) - 1, n_train + min(n_val - -(-n_val // 2), _SEARCHED_TOKENS))
-    starts = np.flatnonzero(np.asarray(ids[first - 1 : last]) == encoding.eot_token) + first
-    if len(starts):
-        n_train = int(max(starts[starts <= n_train], default=starts[0]))
+    starts: dict[int, int] = {}  # of documents: byte -> token
+    for first, which in ((max(0, n_train - _SEARCHED_TOKENS), -1), (n_train, 0)):
+        searched = np.asarray(ids[first : n_train if which else n_train + _SEARCHED_TOKENS])
+        if len(found := np.flatnonzero(searched == encoding.eot_token)):
+            start = first + int(found[which]) + 1  # of the last document before the border, or the first one after it
+            distance = _count_bytes(ids[min(start, n_train) : max(start, n_train)], lengths)
+            starts[position - distance if which else position + distance] = start
+    n_train = starts.get(_border(starts, n_bytes - n_val, n_val), n_train)
     return ids[:n_train], ids[n_train:]
 
 
-def _tokens_before_end(ids: TokenArray, encoding: Encoding, fraction: float) -> int:
-    """How many tokens begin before the last `fraction` of the bytes."""
-    lengths = token_bytes(encoding)
-    blocks = ids.shards() if isinstance(ids, ShardedTokens) else [(ids, _count_bytes(ids, lengths))]
-    n_bytes = sum(size for _, size in blocks)
-    left, n_train = n_bytes - round(n_bytes * fraction), 0
+def training_part(documents: Sequence[str], val_fraction: float) -> Iterator[str]:
+    """The part of the documents that `split_tokens` leaves for training; the last one may be cut off."""
+    sizes = [len(document.encode("utf-8")) for document in documents]
+    n_val = round(sum(sizes) * val_fraction)
+    starts = np.append(0, np.cumsum(sizes, dtype=np.int64)).tolist()
+    border = _border(starts[:-1], starts[-1] - n_val, n_val)
+    for document, start in zip(documents, starts, strict=False):
+        if start < border:  # the last one is cut between two characters
+            yield document.encode("utf-8")[: border - start].decode("utf-8", "ignore")
+
+
+def _border(starts: Iterable[int], border: int, n_val: int) -> int:
+    """The byte where val begins: the start of a document, if one is near enough to the ideal border."""
+    before = [start for start in starts if max(1, border - n_val) <= start <= border]
+    after = [start for start in starts if border < start <= border + n_val // 2]
+    return max(before, default=min(after, default=border))
+
+
+def _tokens_before(
+    blocks: Iterable[tuple[TokenArray, int]], lengths: NDArray[np.int64], border: int
+) -> tuple[int, int]:
+    """(how many tokens begin before a byte of the text, the byte that the next one begins at)."""
+    n_tokens = position = 0
     for block, size in blocks:
-        if size > left:
-            return n_train + _tokens_within(block, lengths, left)
-        left, n_train = left - size, n_train + len(block)
-    return n_train
-
-
-def _tokens_within(ids: TokenArray, lengths: NDArray[np.int64], n_bytes: int) -> int:
-    """How many tokens begin before byte `n_bytes` of a text."""
-    position = 0
-    for start in range(0, len(ids), _BLOCK):
-        ends = position + lengths[np.asarray(ids[start : start + _BLOCK])].cumsum()
-        if ends[-1] > n_bytes:
-            return start + int(np.searchsorted(np.append(position, ends[:-1]), n_bytes))
-        position = int(ends[-1])
-    return len(ids)
+        if position + size < border:
+            n_tokens, position = n_tokens + len(block), position + size
+            continue
+        for start in range(0, len(block), _BLOCK):
+            ends = position + lengths[np.asarray(block[start : start + _BLOCK])].cumsum()
+            begins = np.append(position, ends[:-1])
+            if begins[-1] >= border:
+                index = int(np.searchsorted(begins, border))
+                return n_tokens + index, int(begins[index])
+            n_tokens, position = n_tokens + len(ends), int(ends[-1])
+    return n_tokens, position
 
 
 def _count_bytes(ids: TokenArray, lengths: NDArray[np.int64]) -> int:
     return sum(int(lengths[np.asarray(ids[start : start + _BLOCK])].sum()) for start in range(0, len(ids), _BLOCK))
 
 
+@cache
 def token_bytes(encoding: Encoding) -> NDArray[np.int64]:
-    """How many bytes each token has. 0 for an id that is not used."""
+    """How many bytes of a text each token has. 0 for end-of-text, and for an id that is not used."""
     lengths = np.zeros(encoding.n_vocab, dtype=np.int64)
     for token in range(encoding.n_vocab):
         with suppress(KeyError):
             lengths[token] = len(encoding.decode_single_token_bytes(token))
+    lengths[encoding.eot_token] = 0
+    lengths.flags.writeable = False
     return lengths

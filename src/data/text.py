@@ -1,17 +1,17 @@
 """A text as token ids: looked at, tokenised once and cached, then split into a training and a validation part."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from src.common.disk import format_bytes
-from src.data.documents import BEFORE_SPACE, LINE_END, DocumentReader, Documents, Notify, cut_rule
+from src.data.documents import BEFORE_SPACE, LINE_END, DocumentReader, Documents, Notify, Piece, cut_document, cut_rule
 from src.data.examples import tuning_texts
 from src.data.inspection import notes_on_words
 from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
-from src.data.split import split_tokens
+from src.data.split import split_tokens, training_part
 from src.data.text_files import TextPaths, as_paths, find_files, is_stored
 from src.data.token_cache import cache_folder, cache_key, claim, remove_other_caches
 from src.data.token_shards import Index, TokenArray, read_index
@@ -38,7 +38,7 @@ TEXT_HELP = (
 )
 DOCUMENTS_HELP = "endoftext: <|endoftext|> in the text becomes the end-of-text token (default: ordinary characters)"
 
-_CACHE_VERSION = "2"
+_CACHE_VERSION = "3"
 _SMALL_BYTES = 1 << 24
 
 
@@ -93,31 +93,30 @@ def training_texts(
 
     A document of over 65,536 characters comes in several pieces, which end where `cut` matches: by default, before a
     space or at a line break. The texts can be read again by calling this again.
-    val_fraction: the share of the text's bytes that is left out, at its end: what `split_tokens` leaves for validation,
-    except that its border can be moved to the start of a document. Of a text of over 16 MB, twice as much is left out.
+    val_fraction: the validation part, as in `split_tokens`, is left out. Of a text of over 16 MB, whose validation part
+    is not known before all is read, twice this share is left out.
     Raises the errors of `load_tokens`.
     """
     reader = DocumentReader(_find_files(paths), cut, documents, skip_bad=skip_bad, notify=lambda _: None)
+    separator = END_OF_TEXT if documents else None
     n_bytes = sum(reader.sizes)
-    texts: Iterator[str]
     if n_bytes > _SMALL_BYTES:
-        in_training = takewhile(lambda piece: piece.position <= (1 - 2 * val_fraction) * n_bytes, reader.pieces())
-        texts = (piece.text for piece in in_training)
-    else:  # the positions of pieces are too coarse
-        texts = _start_of([piece.text for piece in reader.pieces()], val_fraction)
-    for text in texts:
-        yield from text.split(END_OF_TEXT) if documents else [text]
+        limit = (1 - 2 * val_fraction) * n_bytes
+        for piece in takewhile(lambda piece: piece.position <= limit, reader.pieces()):
+            yield from piece.text.split(separator) if separator else [piece.text]
+    else:
+        for document in training_part(_whole_documents(reader.pieces(), separator), val_fraction):
+            yield from cut_document([document], cut)
 
 
-def _start_of(texts: Sequence[str], fraction: float) -> Iterator[str]:
-    """The texts without the last `fraction` of their bytes."""
-    n_bytes = [len(text.encode("utf-8")) for text in texts]
-    left = sum(n_bytes) - round(sum(n_bytes) * fraction)
-    for text, size in zip(texts, n_bytes, strict=True):
-        if left <= 0:
-            return
-        yield text if size <= left else text.encode("utf-8")[:left].decode("utf-8", "ignore")
-        left -= size
+def _whole_documents(pieces: Iterable[Piece], separator: str | None) -> list[str]:
+    whole: list[list[str]] = []
+    for piece in pieces:
+        for number, text in enumerate(piece.text.split(separator) if separator else [piece.text]):
+            if number or piece.begins:
+                whole.append([])
+            whole[-1].append(text)
+    return ["".join(texts) for texts in whole]
 
 
 @first_process_first()

@@ -41,6 +41,7 @@ def run_encoding(flags: VocabularyFlags, processes: Processes) -> Encoding:
         flags.documents,
         vocab_size=flags.vocab_size,
         val_fraction=0.0 if flags.val_data else flags.val_fraction,
+        skip_bad=flags.skip_bad,
         saved=saved,
         processes=processes,
     )
