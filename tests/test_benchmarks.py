@@ -10,19 +10,28 @@ from benchmarks.fuzz import attempt, choose
 from benchmarks.fuzz_readers import READERS, Readers
 from benchmarks.kills import equal
 from benchmarks.memory_recall import mean_pooled
+from benchmarks.processes import Flags
 from benchmarks.tokenize_text import documents, write_text
 from src.checkpoint import LoadedModel
+from src.cli import parse
 from src.model.gpt import GPTModel
 from src.tokenizer import build_word_encoding
 
-WITH_ROUNDS = ("byte_pairs", "decode_modes", "decode_speed", "draft_tokens", "scaling", "sk_startup", "token_cache",
-               "training_speed", "tuning_speed")  # fmt: skip
+WITH_ROUNDS = ("byte_pairs", "decode_modes", "decode_speed", "draft_tokens", "processes", "scaling", "sk_startup",
+               "token_cache", "training_speed", "tuning_speed")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WITH_ROUNDS)
 def test_rounds_must_be_at_least_one(name: str) -> None:
     with pytest.raises(ValueError, match="^--rounds must be at least 1, got 0$"):
         import_module(f"benchmarks.{name}").main(["--rounds", "0"])
+
+
+@pytest.mark.parametrize("name", ["single", "ddp", "fsdp"])
+def test_a_worker_of_the_processes_is_one(name: str) -> None:
+    """A worker that took itself for the benchmark would start workers without end."""
+    flags, _ = parse(Flags, ["--worker", name], "")
+    assert flags.worker == name
 
 
 @pytest.mark.parametrize("layer", ["embeddings", "hidden"])
