@@ -33,7 +33,7 @@ from src.chat.start import load_chat_model
 from src.cli import flag, flag_name, parse
 from src.model.decoding.sampling import sample
 from src.program import out_of_memory_advice, run_module, run_script, termination_signals
-from src.training import checkpoints, processes, stage
+from src.training import checkpoints, processes, stage, vocabulary
 from src.training import run as training_run
 from src.training.flags import TrainingFlags
 
@@ -217,7 +217,7 @@ def test_the_nearest_flag_is_suggested_for_a_misspelt_one(capsys, typed: str, su
 
 
 def test_a_part_of_a_flag_suggests_the_whole_flag(capsys) -> None:
-    for typed, suggested in {"--lr": "--max-lr or --min-lr", "--batch": "--batch-size"}.items():
+    for typed, suggested in {"--lr": "--max-lr or --min-lr or --lr-decay", "--batch": "--batch-size"}.items():
         assert f"there is no {typed} (did you mean {suggested}?);" in refusal(main.Flags, [typed, "1"], capsys)
 
 
@@ -599,7 +599,7 @@ def source_of(script: ModuleType) -> str:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_every_flag_is_read(script: ModuleType) -> None:
-    shared = (stage, checkpoints, processes, training_run) if script in TRAINING else ()
+    shared = (stage, checkpoints, processes, training_run, vocabulary) if script in TRAINING else ()
     stage_source = "\n".join(Path(module.__file__).read_text(encoding="utf-8") for module in shared)
     assert dead_flags(script.Flags, source_of(script), stage_source=stage_source) == set()
 
@@ -622,7 +622,9 @@ def main(flags, model):
 def test_every_script_has_the_flags_of_its_stage() -> None:
     shared = {field.name for field in dataclasses.fields(TrainingFlags)}
     own = {script.__name__: {f.name for f in dataclasses.fields(script.Flags)} - shared for script in TRAINING}
-    assert own["main"] == {"model", "tokenizer", "dropout", "compile", "documents", "val_data", "skip_bad"}
+    assert own["main"] == {
+        "model", "tokenizer", "vocab_size", "dropout", "compile", "documents", "val_data", "skip_bad",
+    }  # fmt: skip
     assert own["finetune_gpt2"] == {"model", "weights", "dropout", "compile", "documents", "val_data", "skip_bad"}
-    assert own["instruction_tune"] == {"base", "turns", "show_mask", "show_data", "skip_bad", "dropout"}
+    assert own["instruction_tune"] == {"base", "turns", "show_mask", "show_data", "skip_bad", "system_share", "dropout"}
     assert own["dpo_train"] == {"base", "beta", "loss", "label_smoothing", "show_data", "skip_bad"}
