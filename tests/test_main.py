@@ -169,6 +169,7 @@ def test_train_is_deterministic_however_its_config_is_passed() -> None:
 
 def test_train_equals_the_script(unedited_constants: None) -> None:
     argv = ["--data", "verse.txt", "--model", "micro", "--optimizer", "adamw", "--patience", "none", "--device", "cpu"]
+    argv += ["--tokenizer", "gpt2", "--lr-decay", "cosine", "--beta2", "0.95"]  # the flags of the recipe
     argv += [word for name, value in CONFIG.items() for word in ("--" + name.replace("_", "-"), str(value))]
     assert main.main([*argv, "--batch-size", "2", "--out", "script"]) == 0
     seed_step(1337, 0)

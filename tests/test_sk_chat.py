@@ -313,13 +313,13 @@ def test_ctrl_c_stops_an_answer_but_not_the_chat(checkpoints, tmp_path, interact
         (ValueError("enable_otel: a boolean [type=x]"), "variable of the environment or of ./.env whose name begins"),
     ],
 )
-def test_a_broken_semantic_kernel_is_a_one_line_error(monkeypatch, capsys, error, reason):
+def test_a_broken_semantic_kernel_is_a_one_line_error(checkpoints, monkeypatch, capsys, error, reason):
     def load(name):
         raise error
 
     monkeypatch.setattr(sk_import, "import_module", load)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(sys, "argv", ["sk_chat.py", "--prompt", "Hello"])
+    monkeypatch.setattr(sys, "argv", ["sk_chat.py", "--prompt", "Hello", "--model", str(checkpoints / "tuned.pt")])
     with pytest.raises(SystemExit) as exited:
         run_script(sk_chat.main)
     out, err = capsys.readouterr()

@@ -27,7 +27,8 @@ _FOLDER = re.compile(r"parts-[\w-]+")
 def take_tensors(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The content without the tensors of DIVIDED, and these by path, such as "optimizer/state/0/exp_avg".
 
-    Tensors without dimensions, such as an optimizer's step, stay in the content.
+    Tensors without dimensions, such as an optimizer's step, stay in the content. They are copied, because training
+    changes them in place while a save is being written.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -35,6 +36,8 @@ def take_tensors(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
         if isinstance(value, Tensor) and value.dim():
             tensors[path] = value
             return None
+        if isinstance(value, Tensor):
+            return value.clone()
         if not isinstance(value, Mapping):
             return value
         rest = {key: without_tensors(part, f"{path}/{key}") for key, part in value.items()}

@@ -66,6 +66,8 @@ def test_tensors_are_taken_and_put_back(one_file: Path) -> None:
     assert "model/h.1.mlp.c_fc.weight" in tensors and "optimizer/adamw/state/0/exp_avg" in tensors
     assert rest["optimizer"]["adamw"]["state"][0].keys() == {"step"}
     assert same(put_tensors(rest, tensors), content)
+    content["optimizer"]["adamw"]["state"][0]["step"] += 1  # as training does while a save is being written
+    assert rest["optimizer"]["adamw"]["state"][0]["step"] == 1
 
 
 def test_the_weights_are_read_without_the_optimizer(in_parts: Path) -> None:
