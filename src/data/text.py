@@ -13,7 +13,7 @@ from src.data.inspection import notes_on_words
 from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.data.split import split_tokens, training_part
 from src.data.text_files import TextPaths, as_paths, find_files, is_stored
-from src.data.token_cache import cache_folder, cache_key, claim, remove_other_caches
+from src.data.token_cache import cache_folder, cache_key, claim, remove_other_caches, remove_unused
 from src.data.token_shards import Index, TokenArray, read_index
 from src.data.tokenise import IN_MEMORY_BYTES, tokenise_in_memory, tokenise_to_shards
 from src.data.vocabulary import learned_encoding
@@ -181,8 +181,11 @@ def _complete_index(
         if sum(reader.sizes) > IN_MEMORY_BYTES:
             raise OSError(f"{problem}; move the text to a folder that you can write: memory is too small") from None
         return None, f": {problem}"
-    with lock:
-        index = tokenise_to_shards(index, reader, encoding, separator, notify)
+    try:
+        with lock:
+            index = tokenise_to_shards(index, reader, encoding, separator, notify)
+    finally:
+        remove_unused(folder)
     remove_other_caches(keep=folder)
     notify(f"tokens: cached in {folder}, which can be deleted")
     return index, ""

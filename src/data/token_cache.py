@@ -76,6 +76,12 @@ def claim(folder: Path, notify: Callable[[str], None]) -> AcquireReturnProxy:
         return lock.acquire()
 
 
+def remove_unused(folder: Path) -> None:
+    """Delete a claimed folder to which no shard was written, because the text cannot be used or the disk is full."""
+    if sorted(os.listdir(folder)) in ([], [_LOCK]):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_other_caches(keep: Path) -> None:
     """Delete the caches of earlier versions of the same text, and of other tokenizers."""
     prefix = glob.escape(keep.name.rsplit(".", 2)[0])

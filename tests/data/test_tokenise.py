@@ -1,6 +1,8 @@
 """A streamed text has the ids of its whole documents, however it is cut, interrupted or damaged."""
 
+import gzip
 import hashlib
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -201,7 +203,7 @@ def test_a_full_disk_is_noticed_first(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 9_000}))
     with pytest.raises(OSError, match=r"needs 2\d\.\d kB, but the disk has only 9\.0 kB free; free some space"):
         silent(tmp_path / "a.txt", ENCODING)
-    assert list(cache(tmp_path).glob("*.bin")) == []
+    assert os.listdir(tmp_path) == ["a.txt"]  # an unused cache is deleted
 
 
 # --- the key of the cache
@@ -296,3 +298,63 @@ def test_long_texts_are_stripped_in_sections(monkeypatch: pytest.MonkeyPatch) ->
             stripped = "".join(gutenberg.strip_boilerplate(part).text for part in parts)
             expected = gutenberg.strip_boilerplate(whole).text
             assert stripped.split() == expected.split()
+
+
+# --- records
+
+
+def test_each_record_of_a_file_is_a_document(tmp_path: Path) -> None:
+    texts = ["one\nline", "l\u00e9gume \U0001f600", "three"]
+    lines = "".join(json.dumps({"id": 1, "text": text}) + "\n" for text in (*texts, " "))
+    (tmp_path / "a.jsonl").write_text(lines + "\n", encoding="utf-8")
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pytest.importorskip("pyarrow").table({"id": [1, 2, 3, 4], "text": [*texts, ""]})
+    parquet.write_table(table, tmp_path / "c.parquet")
+    notes: list[str] = []
+    tokens = load_tokens(
+        [tmp_path / name for name in ("a.jsonl", "b.jsonl.gz", "c.parquet")], ENCODING, notify=notes.append
+    )
+    assert tokens.tolist() == joined(texts * 3)
+    assert notes[1] == f"note: {tmp_path / 'a.jsonl'}: left out 1 of 4 records: 'text' is empty"
+    assert notes[-1].endswith("9 documents")
+
+
+BAD = '{"text": "good"}\n{"txt": 1}\n{"text": null}\nno JSON\n{"text": "\\ud800"}\n'
+
+
+def test_bad_records_are_named_and_counted(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(BAD, encoding="utf-8")
+    with pytest.raises(ValueError) as caught:
+        silent(file, ENCODING)
+    assert str(caught.value).startswith(
+        f"{file} line 2: 'text' is missing, found 'txt'; it must be the text of a document. "
+        "Also line 3: 'text' is null, line 4 column 1: malformed JSON (Expecting value). 4 of 5 records are bad"
+    )
+    assert os.listdir(tmp_path) == ["a.jsonl"]
+    file.write_text(BAD + '{"text": "good"}\n' * 40, encoding="utf-8")
+    lines: list[str] = []
+    tokens = load_tokens(file, ENCODING, skip_bad=True, notify=lines.append)
+    assert tokens.tolist() == joined(["good"] * 41)
+    assert lines[0].startswith(f"note: {file}: left out 4 of 45 records: ") and lines[0].endswith("is line 2")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.jsonl",
+            '{"instruction": "q", "output": "a"}',
+            "found 'instruction', 'output'; run: python instr",
+        ),
+        ("a.jsonl", '{"text": ""}', "has no texts; expected records with the key 'text'"),
+        ("a.jsonl", "<html>", "is a web page"),
+        ("a.parquet", "text", "is a damaged or incomplete Parquet file"),
+        ("a.jsonl", '{"text": "\udcff"}', "byte 0xff is not UTF-8"),
+    ],
+)
+def test_a_file_without_usable_texts_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ValueError, match=message):
+        silent(tmp_path / name, ENCODING)
