@@ -14,7 +14,20 @@ from src.training import fit
 from src.training.fit import GB
 from tests.repository import ROOT
 
-SMALL = ["--model", "micro", "--batch-size", "2", "--context-length", "16", "--device", "cpu", "--precision", "fp32"]
+SMALL = [
+    "--model",
+    "micro",
+    "--vocab-size",
+    "50257",
+    "--batch-size",
+    "2",
+    "--context-length",
+    "16",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+]
 
 
 @pytest.fixture
@@ -62,9 +75,9 @@ def test_several_processes_share_the_machine(step, monkeypatch: pytest.MonkeyPat
     found = lines(capsys, *SMALL, "--processes", "2")
     assert found["share"] == "2 processes on 1 machine, ddp; each sends 0.0273 GB per step"
     assert found["here"] == "4.0 GB each, the memory limit of its container, for 2 processes: it fits"
-    assert lines(capsys, *SMALL[2:], "--model", "micro", "--processes", "4", "--batch-size", "4", "--strategy", "fsdp")[
-        "share"
-    ].startswith("4 processes on 2 machines, fsdp; each sends ")
+    assert lines(capsys, *SMALL, "--processes", "4", "--batch-size", "4", "--strategy", "fsdp")["share"].startswith(
+        "4 processes on 2 machines, fsdp; each sends "
+    )
     large = ["--model", "gpt2-124M", "--processes", "2", "--device", "cpu", "--precision", "fp32", "--json"]
     for memory, strategy in ((8 * GB, "ddp"), (4.9 * GB, "fsdp")):
         step(2.0, memory)

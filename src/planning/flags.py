@@ -27,7 +27,7 @@ class Flags:
     batch_size: int = flag(4, "sequences per micro-batch, over all processes")
     grad_accum: int = flag(1, "micro-batches per step")
     context_length: int = flag(256, "tokens in a sequence")
-    vocab_size: int = flag(50257, "tokens of the vocabulary; GPT-2's by default")
+    vocab_size: int | None = flag(None, "tokens of the vocabulary (default: as main.py, 4096 for micro and tiny)")
     optimizer: Literal["adamw", "muon"] = flag("adamw", "optimizer of the matrices in the blocks")
     activation_checkpointing: bool = flag(False, "recompute each layer's activations in backward")
     processes: int = flag(1, "processes that torchrun starts, on as many machines like this one as they need")
@@ -35,7 +35,7 @@ class Flags:
     tokens: int | None = flag(None, "tokens to train on (default: as many as are compute-optimal)")
     device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "device to train on")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag("auto", "number format of the forward pass")
-    memory: float | None = flag(None, "GB for each process, instead of this machine's memory")
+    memory: float | None = flag(None, "GB of a GPU for each process, instead of this machine's memory")
     speed: float | None = flag(None, "teraFLOP/s of each process, instead of a measured step")
     json: bool = flag(False, "print one JSON object, with bytes, seconds and FLOPs")
 
@@ -61,5 +61,5 @@ class Flags:
     def size(self, n_layers: int | None = None) -> GPTConfig:
         """The config of --model, or the same with fewer layers."""
         size = GPT_CONFIGS[self.model]
-        lengths = {"context_length": self.context_length, "vocab_size": self.vocab_size}
+        lengths = {"context_length": self.context_length, "vocab_size": self.vocab_size or size["vocab_size"]}
         return GPTConfig.of({**size, **lengths, "dropout": 0.0, "n_layers": n_layers or size["n_layers"]})

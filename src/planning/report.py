@@ -13,6 +13,7 @@ from src.planning.timing import step_seconds
 from src.runtime import Runtime, choose_runtime
 from src.training.fit import GB, advice, device_memory
 from src.training.memory import Workload, memory, peak
+from src.training.recipes import RECIPES
 
 ASSUMED_MEMORY = 8 * GB  # if the system does not report its memory
 
@@ -51,6 +52,8 @@ class Plan:
 
 def make_plan(flags: Flags) -> Plan:
     """Computes the memory and, if it suffices, measures the time."""
+    recipe = RECIPES["pretrain"].get(flags.model, {})
+    flags = replace(flags, vocab_size=flags.vocab_size or recipe.get("vocab_size"))
     runtime = choose_runtime(flags.device, flags.precision, lengths_vary=flags.stage in ("sft", "dpo"))
     size = flags.size()
     local = min(flags.processes, torch.cuda.device_count() if runtime.device.type == "cuda" else usable_cpus())
@@ -116,7 +119,7 @@ def _workload(flags: Flags, runtime: Runtime, room: float) -> Workload:
         processes=flags.processes,
         activation_checkpointing=flags.activation_checkpointing,
         answers=flags.stage == "dpo",
-        on_gpu=runtime.device.type == "cuda",
+        on_gpu=runtime.device.type == "cuda" or flags.memory is not None,
     )
     if flags.processes == 1:
         return work

@@ -13,6 +13,7 @@ from src.training.tied_head import CHUNK_ROWS
 
 PROCESS_BASELINE = 0.45e9  # bytes of Python, PyTorch and the libraries that a run imports
 FRAGMENTATION = 1 / 10  # of the memory held: gaps between blocks of different sizes
+GLOO_COPIES = 4  # of the embeddings, in an exchange on CPUs
 FP32 = 4  # bytes
 
 
@@ -58,7 +59,8 @@ def memory(work: Workload) -> dict[str, float]:
     state = {"weights": _weights(work), "optimizer": _optimizer(work)}
     # The peak comes when backward has finished the head and no block yet, or when all gradients exist.
     held = max((_after_the_head(work), _after_the_blocks(work)), key=lambda parts: sum(parts.values()))
-    step = {**state, **held, "data": 2 * 8 * work.tokens * work.grad_accum}  # inputs and targets, int64
+    data = 2 * 8 * work.tokens * work.grad_accum  # inputs and targets, int64
+    step = {**state, **held, "data": data, "save": _copies_to_save(work)}
     return {**step, "fragmentation": FRAGMENTATION * sum(step.values()), "process": PROCESS_BASELINE}
 
 
@@ -76,6 +78,13 @@ def _optimizer(work: Workload) -> float:
     """AdamW has two moments of each parameter, Muon one of each matrix in the blocks."""
     parameters, body = work.config.parameter_count()
     return FP32 * (2 * parameters - (body if work.optimizer == "muon" else 0)) / work.parts
+
+
+def _copies_to_save(work: Workload) -> float:
+    """Under FSDP, a copy of weights and optimizer state is written while training continues. A GPU's is on the CPU."""
+    if work.strategy != "fsdp" or work.on_gpu:
+        return 0.0
+    return FP32 * work.config.parameter_count()[0] / work.parts + _optimizer(work)
 
 
 def _after_the_head(work: Workload) -> dict[str, float]:
@@ -114,22 +123,27 @@ def _saved_by_attention_in_blocks(work: Workload) -> float:
 def _after_the_blocks(work: Workload) -> dict[str, float]:
     """The activations are used up, and all gradients exist."""
     parameters, body = work.config.parameter_count()
-    scratch = FP32 * (parameters - body) if work.strategy == "ddp" else 0  # of the exchange: the largest bucket
-    unreduced = FP32 * (parameters - body) if work.strategy == "fsdp" else 0
-    if work.strategy == "fsdp" and work.grad_accum > 1:
-        unreduced = FP32 * parameters
+    embeddings = FP32 * (parameters - body)  # the largest group of weights
+    scratch = embeddings if work.strategy == "ddp" else 0.0  # of the exchange
+    divided = 0.0
+    if work.strategy == "fsdp":  # whole gradients, until they are exchanged
+        divided = FP32 * parameters if work.grad_accum > 1 else embeddings
     return {
-        "gradients": FP32 * parameters / work.parts + unreduced,
+        "gradients": FP32 * parameters / work.parts + divided,
         "activations": 0.0,
         "logits": 0.0,
-        "exchange": _gathered(work) + scratch + unreduced,
+        "exchange": _gathered(work) + scratch,
     }
 
 
 def _gathered(work: Workload) -> float:
-    """What FSDP gathers of the weights: the embeddings for the whole step, and two blocks."""
+    """What FSDP gathers of the weights: the embeddings for the whole step, and two blocks; and copies for that.
+
+    Gloo copies what it sends, and the buffers of a CPU do not fit into each other's gaps.
+    """
     if work.strategy != "fsdp":
         return 0.0
     parameters, body = work.config.parameter_count()
-    blocks = 2 * body / work.config.n_layers * (2 if work.half else FP32)
-    return FP32 * (parameters - body) + min(2, work.config.n_layers) / 2 * blocks
+    block = body / work.config.n_layers * (2 if work.half else FP32)
+    copies = 2 if work.on_gpu else GLOO_COPIES
+    return copies * FP32 * (parameters - body) + min(2, work.config.n_layers) * block
