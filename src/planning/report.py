@@ -51,7 +51,7 @@ class Plan:
 
 
 def make_plan(flags: Flags) -> Plan:
-    """Computes the memory and, if it suffices, measures the time."""
+    """Compute the memory of a run and, if it suffices, measure the time of a step."""
     recipe = RECIPES["pretrain"].get(flags.model, {})
     flags = replace(flags, vocab_size=flags.vocab_size or recipe.get("vocab_size"))
     runtime = choose_runtime(flags.device, flags.precision, lengths_vary=flags.stage in ("sft", "dpo"))

@@ -79,14 +79,13 @@ def start_or_resume(
         identity = {**identity, "precision": saved.identity["precision"]}
         if identity["precision"] != runtime.precision:
             runtime = replace(runtime, precision=identity["precision"], reason="as in the run being resumed")
-    if not saved:
+    else:
         _require_room(model, flags)
     if flags.memory_check:
         require_first_step(stage, model.config, flags, runtime)
     shared = share_model(model, stage.loss_fn, runtime, seed=flags.seed, initialised=saved is None)
-    optimizer = make_optimizer(
-        flags.optimizer, model, max_lr=schedule.max_lr, weight_decay=flags.weight_decay, beta2=flags.beta2
-    )
+    rates = {"max_lr": schedule.max_lr, "weight_decay": flags.weight_decay, "beta2": flags.beta2}
+    optimizer = make_optimizer(flags.optimizer, model, **rates)
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
     if saved:
         saved.restore(model, optimizer, scaler)
