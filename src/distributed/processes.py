@@ -1,5 +1,6 @@
 """The processes of a run. torchrun starts them and numbers them by rank; without it there is one, of rank 0."""
 
+import atexit
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,11 +70,18 @@ def join(device: torch.device) -> Processes:
         store, rank, count = next(dist.rendezvous("env://", timeout=timeout))
         if local_world_size() == count:  # torchrun keeps its store when it restarts: old addresses are still in it
             store = dist.PrefixStore(f"restart-{restarts()}", store)
+        atexit.register(_disconnect)  # registered first, so it is called after the heartbeat has left
         # A connection of its own: a call of one thread would block those of the others.
         announced = heartbeat.announce(store.clone(), rank, count)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
         announced.start(heartbeat.end_process)
     return Processes(dist.get_rank(), dist.get_world_size())
+
+
+def _disconnect() -> None:
+    """End the threads of Gloo. If one still held a tensor when Python ends, the process would abort."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ class RunCheckpoints:
     run: TrainingRun
     owns_latest: bool  # whether latest_model.pt is from this run, not from an earlier one
     best_loss: float | None  # of best_model.pt; None if it is not from this run
+    _parts: PartsSaver | None = None
 
     def save_best(self, progress: Progress) -> None:
         """Save the weights. An earlier run's best model gets another name, and stays in place until they are saved.
@@ -108,6 +109,7 @@ class RunCheckpoints:
         self.owns_latest = True
         saved = partial(self._after_save, progress.step)
         if self.run.runtime.strategy == "fsdp":
+            self._parts = self._parts or PartsSaver(self.run.flags.out / LATEST, self.run.runtime.processes)
             self._parts.save(content, progress.step, self.run.run_id, saved)
         elif is_first():
             save_checkpoint(self.run.flags.out / LATEST, content)
@@ -115,12 +117,13 @@ class RunCheckpoints:
 
     def wait(self) -> None:
         """Wait for a save in the background. Raises its error, if any."""
-        if self.run.runtime.strategy == "fsdp":
+        if self._parts:
             self._parts.wait()
 
-    @cached_property
-    def _parts(self) -> PartsSaver:
-        return PartsSaver(self.run.flags.out / LATEST, self.run.runtime.processes)
+    def close(self) -> None:
+        """End what saves in the background, after the last save."""
+        if self._parts:
+            self._parts.close()
 
     def _after_save(self, step: int) -> None:
         if self.run.flags.keep and step:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,13 @@ class PartsSaver:
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.result()
+
+    def close(self) -> None:
+        """End the thread and the connections, after the last save. Does not raise the error of that save."""
+        if self._saving is not None:
+            wait([self._saving])
+        self._executor.shutdown()
+        dist.destroy_process_group(self._group)
 
     def _complete(
         self, written: "Future[Any]", folder: Path, rest: Mapping[str, Any], saved: Callable[[], None]

@@ -58,6 +58,7 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
             "end", ended=ended, step=progress.step, best_loss=progress.best_loss, best_step=progress.best_step
         )
         reporter.close()
+        checkpoints.close()
     curves = draw_curves(reporter.path) if is_first() else None
     return _report_result(run, progress, ended, curves)
 
