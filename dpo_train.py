@@ -31,8 +31,8 @@ from src.tokenizer import describe
 from src.training.flags import RecordTrainingFlags
 from src.training.losses import PreferenceLoss, preference_loss
 from src.training.out_folder import claimed
+from src.training.parallel import choose_strategy, share_frozen
 from src.training.preview import preview
-from src.training.processes import choose_strategy, share_frozen
 from src.training.recipes import apply_recipe, size_name
 from src.training.reference import REFERENCE, Reference
 from src.training.run import NO_VALIDATION, run_stage
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"]), given, len(preferences))
         base.model.set_dropout(0.0)  # it would add noise to the log-ratios
         runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
-        runtime = choose_strategy(flags, base.model.config, runtime, reference=True)
+        runtime = choose_strategy(flags, base.model.config, runtime, dpo=True)
         return run_stage(make_stage(flags, base, preferences, runtime), base.model, flags, runtime)
 
 
@@ -104,7 +104,7 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
     prompts = [preference.messages for preference in preferences]
     train_pairs, val_pairs = split_examples(pairs, prompts, flags.val_fraction, flags.seed)
     chosen, rejected = (mean(sum(pair[side][1]) for _, pair in train_pairs) for side in (0, 1))
-    metadata = {"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent} | base.training_record
+    metadata = {"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent} | base.inherited_metadata
     loss_fn = partial(
         preference_loss,
         reference=make_reference(flags, base, pairs, metadata, runtime),

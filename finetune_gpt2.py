@@ -27,10 +27,10 @@ from src.training.compiled import compiled_language_model_loss
 from src.training.flags import TextTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
-from src.training.processes import choose_strategy, require_size
+from src.training.parallel import choose_strategy, require_size_fits
 from src.training.recipes import size_name
 from src.training.run import NO_VALIDATION, run_stage
-from src.training.sampling import sample
+from src.training.samples import sample
 from src.training.stage import Stage
 
 # The defaults of the flags.
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def finetune(flags: Flags) -> int:
     runtime = choose_runtime(flags.device, flags.precision)
-    require_size(flags.source, flags, runtime)  # first, as it takes no time
+    require_size_fits(flags.source, flags, runtime)  # before everything slow
     split = (flags.val_fraction, flags.documents, flags.val_data, flags.skip_bad)
     train_ids, val_ids = prepare_data(flags.data, load_gpt2_encoding(), *split)  # before the download, to fail early
     if runtime.processes.count > 1:  # the first process converts, then all map the checkpoint into memory
@@ -91,7 +91,7 @@ def finetune(flags: Flags) -> int:
     val_loader = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
     runtime = choose_strategy(flags, base.model.config, runtime)
     generator = TextGenerator(base.model, base.encoding, runtime.model_device)  # moves the model to the device
-    parent = save_conversion(base, flags).parent  # last: nothing is left behind if anything above fails
+    parent = save_conversion(base, flags).parent  # last, so that a failure above leaves no file
     base.model.set_dropout(flags.dropout)
     stage = make_stage(flags, generator, parent, train_loader, val_loader)
     print(f"before fine-tuning:\n{sample(base.model, stage.sample)}\n")
@@ -139,7 +139,7 @@ def load_pretrained(flags: Flags) -> LoadedModel:
 
 
 def save_conversion(base: LoadedModel, flags: Flags) -> LoadedModel:
-    """The model as a checkpoint, which the next stages can start from. A checkpoint is returned as it is."""
+    """Save converted weights as a checkpoint that later stages start from. A checkpoint is returned unchanged."""
     if "format" in base.metadata:
         return base
     path, _ = STAGE_OUTPUTS["pretrained"]

@@ -30,8 +30,8 @@ from src.tokenizer import describe
 from src.training.flags import RecordTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
+from src.training.parallel import choose_strategy
 from src.training.preview import preview
-from src.training.processes import choose_strategy
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.samples import sample_answers

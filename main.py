@@ -26,7 +26,7 @@ from src.tokenizer import Encoding, describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
-from src.training.processes import choose_strategy, initial_model
+from src.training.parallel import choose_strategy, initial_model
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.stage import Stage

@@ -33,7 +33,7 @@ from src.runtime import choose_runtime, keep_freed_memory
 from src.training.loop import accumulate, update
 from src.training.losses import language_model_loss
 from src.training.optim import make_optimizer
-from src.training.processes import initial_model, share_model
+from src.training.parallel import initial_model, share_model
 
 PROCESSES = 2
 TORCHRUN = ("torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}")

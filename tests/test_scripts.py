@@ -295,7 +295,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_is_built(
     monkeypatch.setattr("src.training.fit.usable_memory", lambda: (10**8, "the memory limit of its container"))
     monkeypatch.setattr("src.training.fit.swap_space", lambda: 0)
     with monkeypatch.context() as patch:
-        patch.setattr("src.training.processes.GPTModel", lambda config: pytest.fail("built"))
+        patch.setattr("src.training.parallel.GPTModel", lambda config: pytest.fail("built"))
         patch.setattr("main.prepare_data", lambda *_: pytest.fail("tokenised"))
         patch.setattr(
             "finetune_gpt2.find_weights",
@@ -303,7 +303,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_is_built(
         )
         assert exit_code(script.main, *argv) == 1
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("error: this run does not fit the memory: a step needs about ")
+    assert line.startswith("error: this run does not fit in memory: a step needs about ")
     assert "there are 0.1 GB, the memory limit of its container; " in line
     if "gpt" not in argv[-1]:
         assert exit_code(script.main, *argv, "--no-memory-check", "--max-steps", "1", "--device", "cpu") == 0

@@ -158,8 +158,8 @@ class LoadedModel:
         return isinstance(recorded, dict) and recorded.get(kind) is True
 
     @property
-    def training_record(self) -> dict[str, Any]:
-        """What the checkpoint of a later stage records as this one does: TRAINED_WITH, if this model has it."""
+    def inherited_metadata(self) -> dict[str, Any]:
+        """Entries that the checkpoint of a later stage copies from this one: TRAINED_WITH, if it is there."""
         return {TRAINED_WITH: self.metadata[TRAINED_WITH]} if TRAINED_WITH in self.metadata else {}
 
     @property

@@ -12,7 +12,7 @@ from src.planning.scale import TOKENS_PER_PARAMETER, flops_per_token, optimal_to
 from src.planning.timing import step_seconds
 from src.runtime import Runtime, choose_runtime
 from src.training.fit import GB, advice, device_memory
-from src.training.memory import Workload, memory, peak
+from src.training.memory_estimate import Workload, memory_by_purpose, peak
 from src.training.recipes import RECIPES
 
 ASSUMED_MEMORY = 8 * GB  # if the system does not report its memory
@@ -81,7 +81,7 @@ def make_plan(flags: Flags) -> Plan:
         processes_per_machine=local,
         strategy=work.strategy,
         tokens_per_step=tokens_per_step,
-        memory_of_a_process=memory(work),
+        memory_of_a_process=memory_by_purpose(work),
         peak_of_a_process=peak(work),
         room_of_a_process=room,
         limited_by=limited_by,
@@ -118,7 +118,7 @@ def _workload(flags: Flags, runtime: Runtime, room: float) -> Workload:
         half=runtime.precision != "fp32",
         processes=flags.processes,
         activation_checkpointing=flags.activation_checkpointing,
-        answers=flags.stage == "dpo",
+        dpo=flags.stage == "dpo",
         on_gpu=runtime.device.type == "cuda" or flags.memory is not None,
     )
     if flags.processes == 1:

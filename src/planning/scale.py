@@ -4,7 +4,7 @@ P parameters, C channels, V vocabulary.
 """
 
 from src.model.config import GPTConfig
-from src.training.memory import FP32, Workload
+from src.training.memory_estimate import FP32, Workload
 
 TOKENS_PER_PARAMETER = 20  # the compute-optimal number: Hoffmann et al. 2022, table 3
 

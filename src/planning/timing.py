@@ -20,22 +20,24 @@ from src.runtime import Runtime, keep_freed_memory
 from src.training.loop import accumulate, update
 from src.training.losses import LossFunction, language_model_loss, preference_loss
 from src.training.optim import make_optimizer
-from src.training.processes import initial_model, share_model
+from src.training.parallel import initial_model, share_model
 
 TRIAL_STEPS, FIT_DEPTH = 4, 4  # steps timed per model, layers of the deeper model
-MEASURED_LENGTH, MEASURED_TOKENS = 1024, 4096  # of a longer window or a larger step, only so much is measured
+MEASURED_LENGTH, MEASURED_TOKENS = 1024, 4096  # limits of what is measured of a window, and of a step per process
 
 
 def step_seconds(flags: Flags, runtime: Runtime, local: int) -> float:
     """Seconds per training step, of which each process takes its part. local: how many run on this machine.
 
-    Of a larger step, MEASURED_TOKENS per process are measured; the rest is extrapolated by its arithmetic.
+    Of a larger step, only MEASURED_TOKENS per process are measured; the time grows with the FLOPs.
     """
     length = min(flags.context_length, MEASURED_LENGTH)
     sequences = flags.batch_size // flags.processes
     windows = min(sequences, MEASURED_TOKENS // length)
     batches = min(flags.grad_accum, max(1, MEASURED_TOKENS // (length * windows)))
     part = replace(flags, context_length=length, batch_size=windows * local, grad_accum=batches, processes=local)
+    if local == 1:
+        runtime = replace(runtime, strategy="none")  # a process alone shares its model with no other
     whole = _arithmetic(flags, sequences * flags.grad_accum)
     return _measure(part, runtime) * whole / _arithmetic(part, windows * batches)
 

@@ -24,7 +24,7 @@ from src.training.flags import TrainingFlags
 from src.training.parts_saver import PartsSaver, remove_unused_parts
 from src.training.stage import Progress, Stage, TrainingRun
 
-# Settings that may change on resume. Of data and weights, `run_identity` has the hashes of the content, not the paths.
+# Settings that may change on resume. The paths of data and weights may: `run_identity` has hashes of their content.
 _MAY_CHANGE = (
     "max_steps",
     "epochs",
@@ -79,9 +79,10 @@ class RunCheckpoints:
     _parts: PartsSaver | None = None
 
     def save_best(self, progress: Progress) -> None:
-        """Save the weights. An earlier run's best model gets another name, and stays in place until they are saved.
+        """Save the weights as best_model.pt. A model that must not be lost gets a second name first (`set_aside`).
 
-        So does a better model of this run, which is there if someone put an older latest_model.pt back.
+        That is the best model of an earlier run, or a better one of this run: it exists if the user went back to an
+        older latest_model.pt.
         """
         best, whose = self.run.flags.out / BEST, "an earlier run" if self.best_loss is None else "a later step"
         self.wait()  # so that a restart knows whose best_model.pt it finds
@@ -131,7 +132,7 @@ class RunCheckpoints:
         remove_unused_parts(self.run.flags.out)
 
     def save_interrupted(self, progress: Progress) -> None:
-        """Like save_latest. If this run started over by itself, the earlier run is set aside: it may be wanted back."""
+        """Like save_latest. If the run started over by itself, the earlier latest_model.pt is set aside."""
         latest = self.run.flags.out / LATEST
         self.wait()
         if is_first() and not self.owns_latest and self.run.flags.resume is None and latest.is_file():
@@ -148,7 +149,7 @@ class RunCheckpoints:
             old.unlink()
 
     def _description(self, progress: Progress) -> dict[str, Any]:
-        """The entries of both checkpoints, but for the weights."""
+        """The entries of both checkpoints, except the weights."""
         stage, model, flags = self.run.stage, self.run.model, self.run.flags
         return {
             "stage": stage.name,
@@ -186,7 +187,7 @@ def loss_of_best(best: Path, run_id: str, best_step: int) -> float | None:
 def set_aside(path: Path) -> Path:
     """Give a file a second name: NAME.previous.pt, or the first free one of NAME.previous-2.pt, -3, ...; returns it.
 
-    No file is ever overwritten. If a run was killed after it had set the file aside, the name from then is returned.
+    No file is ever overwritten. If an earlier, killed run has set the same file aside already, its name is returned.
     """
     number = 1
     while os.path.lexists(kept := path.with_name(f"{path.stem}.previous{f'-{number}' * (number > 1)}{path.suffix}")):
@@ -214,7 +215,7 @@ def refuse_folder_of_base(metadata: Mapping[str, Any], out: Path) -> None:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name. Where the file system has no hard links, write a copy."""
+    """Give a file a second name. If the file system has no hard links, write a copy."""
     try:
         os.link(source.resolve(), target)
     except FileExistsError:

@@ -1,15 +1,15 @@
-"""Tell a run that diverged from one that overfits, or that just fails to improve.
+"""Distinguish a run that diverged from one that overfits or just fails to improve.
 
-A diverging run makes the model worse than it was before: its loss explodes, or jumps to a plateau and stays there.
+In a diverging run the model gets worse than it was: the loss explodes, or jumps to a plateau and stays there.
 """
 
 from src.training.stage import Progress
 
 
 def is_far_above(loss: float, reference: float, first_loss: float) -> bool:
-    """Whether a loss is more above a reference than noise explains: by 1 nat, or by a tenth of `first_loss`.
+    """Whether a loss exceeds a reference by more than noise explains: by 1 nat or a tenth of `first_loss`.
 
-    The larger of the two counts, because IPO's loss starts at 25, where 1 is little.
+    The larger of the two is used, because IPO's loss starts at 25, where 1 is little.
     """
     return loss > reference + max(1.0, 0.1 * first_loss)
 
@@ -21,10 +21,10 @@ def is_worse_than_untrained(progress: Progress) -> bool:
 
 
 def has_diverged(progress: Progress) -> bool:
-    """Whether the run, at its end, has no model that is worth saving, or has lost what it had learned.
+    """Whether the run ended without a model worth saving, or lost what it had learned.
 
     The training loss must have risen, too: if only the evaluation loss rises, the run overfits, and its best model is
-    as good as ever.
+    still good.
     """
     if progress.best_step == 0:
         return is_worse_than_untrained(progress)

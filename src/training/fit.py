@@ -1,4 +1,4 @@
-"""Whether a run fits the memory of this machine, and what to change if it does not."""
+"""Whether a run fits in the memory of this machine, and what to change if it does not."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,10 +8,13 @@ import torch
 from src.common.machine import swap_space, usable_memory
 from src.distributed.environment import local_world_size
 from src.model.config import GPT_CONFIGS, GPTConfig
-from src.training.memory import Workload, memory, peak
+from src.training.memory_estimate import Workload, memory_by_purpose, peak
 
 MARGIN = 1.25  # a run is refused if its estimate is above this times the memory; estimates are within 1.15 of real runs
-MOST_PROCESSES, MOST_PARTS = 4096, 1024  # processes, and micro-batches in place of one, that the advice tries
+MOST_PROCESSES, MOST_PARTS = (
+    4096,
+    1024,
+)  # limits of the search for advice: processes, and micro-batches that one is divided into
 
 GB = 1e9
 
@@ -24,10 +27,10 @@ def device_memory(device: torch.device) -> tuple[int | None, str]:
 
 
 def require_fit(work: Workload, device: torch.device) -> None:
-    """Raise ValueError with the estimate and what to change, if a run surely does not fit.
+    """Raise ValueError with the estimate and what to change, if a run clearly does not fit.
 
-    The rule: the estimate, times the processes that share the memory, is above MARGIN times the memory and the swap
-    space together. So a run that fits is not refused, although the estimate is not exact.
+    A run is refused if its estimate, times the processes that share the memory, exceeds memory plus swap space by the
+    factor MARGIN. The estimate is not exact, and a run that fits must not be refused.
     """
     available, limited_by = device_memory(device)
     if available is None:
@@ -38,14 +41,14 @@ def require_fit(work: Workload, device: torch.device) -> None:
         return
     changes = "; or ".join(advice(work, available / sharing, sharing, "GPUs" if on_gpu else "machines"))
     raise ValueError(
-        f"this run does not fit the memory: a step needs {needed(work, sharing)}, and there are "
+        f"this run does not fit in memory: a step needs {needed(work, sharing)}, and there are "
         f"{available / GB:,.1f} GB, {limited_by}; {changes}; --no-memory-check tries it anyway"
     )
 
 
 def needed(work: Workload, sharing: int) -> str:
-    """The memory of a process, and its largest parts."""
-    held = memory(work)
+    """The estimated memory of a process and its largest parts, as text."""
+    held = memory_by_purpose(work)
     parts = ", ".join(f"{name} {part / GB:,.1f}" for name, part in held.items() if part > 0.05 * sum(held.values()))
     return f"about {peak(work) / GB:,.1f} GB{f' in each of {sharing} processes' if sharing > 1 else ''} ({parts})"
 
@@ -92,7 +95,7 @@ def _largest_batch(work: Workload, room: float) -> int | None:
 
 
 def _more_places(work: Workload, room: float, sharing: int, place: str) -> Iterator[str]:
-    """FSDP on a power of two of places that suffices, if each had the memory that is available here."""
+    """FSDP on the smallest power of two of machines or GPUs like this one that suffices."""
     recomputed = replace(work, activation_checkpointing=True)
     for tried, also in ((work, ""), (recomputed, " and --activation-checkpointing")):
         count = 2 * sharing

@@ -59,7 +59,7 @@ class TrainingFlags:
     keep: int = flag(
         0, "how many recent saves to keep as step-STEP-RUN.pt; to go back to one, copy it over latest_model.pt"
     )
-    memory_check: bool = flag(True, "refuse a run that surely does not fit the memory, by the estimate of src.plan")
+    memory_check: bool = flag(True, "refuse a run that clearly does not fit in memory, by the estimate of src.plan")
     log_dir: Path = flag(Path("logs"), "folder for the JSON lines log and the plot of the curves")
 
     def __post_init__(self) -> None:

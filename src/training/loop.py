@@ -16,9 +16,9 @@ from src.training.checkpoints import RunCheckpoints
 from src.training.divergence import has_diverged, is_worse_than_untrained
 from src.training.losses import LossFunction
 from src.training.metrics import add_metrics, mean_metrics, means
-from src.training.optim import Optimizer, clip_gradients, lr_at
+from src.training.optim import Optimizer, clip_gradients
 from src.training.reporter import Reporter
-from src.training.sampling import sample
+from src.training.samples import sample
 from src.training.stage import Progress, Schedule, TrainingRun
 
 _INTACT = "the checkpoints saved before are intact"
@@ -82,14 +82,7 @@ def _train_step(run: TrainingRun, progress: Progress, reporter: Reporter) -> Non
     start, schedule, step = time.perf_counter(), run.schedule, progress.step
     processes = run.runtime.processes
     seed_step(schedule.seed, step, processes.rank)
-    lr = lr_at(
-        step,
-        max_lr=schedule.max_lr,
-        min_lr=schedule.min_lr,
-        warmup_steps=schedule.warmup_steps,
-        steps=schedule.steps,
-        decay=schedule.lr_decay,
-    )
+    lr = schedule.learning_rate(step)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     batches = run.stage.loader.step_batches(step)
@@ -112,7 +105,7 @@ def accumulate(
     scaler: torch.amp.GradScaler,
     exchange: Callable[[bool], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> dict[str, float]:
-    """Accumulate the gradients of the mean loss over a whole step; returns {"loss": ..., metrics}, averaged likewise.
+    """Accumulate the gradients of the mean loss over a whole step; returns {"loss": ..., metrics} as means, too.
 
     Each micro-batch's sum is divided by the count of the whole step (its supervised positions, or its pairs), so 8
     micro-batches of 1 equal one batch of 8, and 8 processes equal one. `exchange` is `SharedModel.exchange`: the

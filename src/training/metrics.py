@@ -27,7 +27,7 @@ def mean_metrics(
 
 
 def add_metrics(totals: dict[str, float], count: int, metrics: Metrics) -> None:
-    """Add the count and the sums of one batch to the running totals. A batch that counts nothing adds nothing."""
+    """Add the count and the sums of one batch to the running totals. A batch with count 0 adds nothing."""
     totals["count"] += count
     for name, value in metrics.items():
         totals[name] = totals.get(name, 0.0) + (float(value) if count else 0.0)

@@ -37,7 +37,7 @@ class Reference:
 
     They are computed on first use, in the precision of the training, and cached at `path`. Later runs reuse the file
     if `identity` is the same: the hashes of the pairs, of the model's file, and of the tokenizer.
-    module: what `shard` made of the model under FSDP. Then all processes compute together.
+    module: the model as `shard` returned it under FSDP, in which all processes compute together; otherwise None.
     """
 
     model: GPTModel  # in eval mode, on the training device
@@ -48,7 +48,7 @@ class Reference:
     module: Any = None
 
     def run(self, function: Callable[[GPTModel, PairBatch], T], batch: PairBatch) -> T:
-        """function(model, batch)"""
+        """function(model, batch), also if FSDP divides the model."""
         return function(self.model, batch) if self.module is None else run_sharded(self.module, function, batch)
 
     def logprobs(self, batch: PairBatch) -> Tensor:

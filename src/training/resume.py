@@ -1,15 +1,13 @@
-"""Decide whether a command continues the run in --out, starts over, or is refused, and say so."""
+"""Decide whether a command continues the run in --out, starts over, or is refused."""
 
 from collections.abc import Mapping
-from dataclasses import fields
-from functools import partial
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from src.checkpoint import LATEST, file_sha256
 from src.runtime import Runtime
 from src.training.flags import TrainingFlags
-from src.training.optim import lr_at
 from src.training.saved_run import SavedRun, not_resumable, read_saved_run
 from src.training.stage import Schedule, Stage
 
@@ -20,9 +18,9 @@ _SHOWN_CHANGES = 4
 def find_saved_run(
     stage: Stage, flags: TrainingFlags, identity: Mapping[str, Any], schedule: Schedule, runtime: Runtime
 ) -> tuple[SavedRun | None, str]:
-    """The run in --out that this command continues, or None for a new run; and a line on what was found.
+    """The run in --out that this command continues, or None for a new run; and a note on what was found.
 
-    An automatic precision stays that of the saved run on the same kind of device.
+    On the same kind of device, --precision auto keeps the precision of the saved run.
     Raises ValueError for a run that cannot be continued; FileNotFoundError for --resume without a file.
     """
     path = flags.out / LATEST
@@ -37,7 +35,7 @@ def find_saved_run(
     found = f"{path}: {'a finished' if saved.finished else 'an unfinished'} run with other settings ({changes})"
     if flags.resume or (saved.progress.step and not saved.finished):
         raise ValueError(f"{found}; pass its settings to resume it, --no-resume to start over, or another --out")
-    if not saved.finished:  # nor trained: there is nothing to say about it
+    if not saved.finished:  # and at step 0: nothing is lost
         return None, ""
     return None, (
         f"{found}, so training starts over. Its best model will be kept, under another name. "
@@ -69,9 +67,9 @@ def _file_hash_of_base(stage: Stage) -> str | None:
 
 
 def _continue(saved: SavedRun, schedule: Schedule) -> str:
-    """One line on how far the run is, and what a new length does to its learning rate.
+    """Prepare to continue a run; returns a note on how far it is, and how a new length changes its learning rate.
 
-    A finished run that is to be longer gets all its patience again.
+    If a finished run is extended, its patience starts over.
     Raises ValueError if the run is past the end of the schedule.
     """
     step, steps = saved.progress.step, schedule.steps
@@ -97,18 +95,11 @@ def _continue(saved: SavedRun, schedule: Schedule) -> str:
 
 
 def _learning_rate_note(step: int, steps_before: int, schedule: Schedule) -> str:
-    """What a new length does to the learning rate; empty if the length is the old one."""
+    """How a new length changes the learning rate; empty if the length is unchanged."""
     if schedule.steps == steps_before or step == 0:
         return ""
-    at = partial(
-        lr_at,
-        max_lr=schedule.max_lr,
-        min_lr=schedule.min_lr,
-        warmup_steps=schedule.warmup_steps,
-        decay=schedule.lr_decay,
-    )
-    before, now = at(step - 1, steps=steps_before), at(step, steps=schedule.steps)
-    end = at(schedule.steps - 1, steps=schedule.steps)
+    before = replace(schedule, steps=steps_before).learning_rate(step - 1)
+    now, end = schedule.learning_rate(step), schedule.learning_rate(schedule.steps - 1)
     return (
         f"\nthe learning rate follows the schedule of {schedule.steps} steps instead of {steps_before}: "
         f"{now:.1e} now, after {before:.1e}, and {end:.1e} at the end"

@@ -21,7 +21,7 @@ from src.training.checkpoints import RunCheckpoints, loss_of_best, plain_setting
 from src.training.flags import TrainingFlags
 from src.training.loop import Ending, divergence_advice, ending, train
 from src.training.optim import make_optimizer
-from src.training.processes import divide_batches, require_first_step, share_model
+from src.training.parallel import divide_batches, require_first_step_fits, share_model
 from src.training.reporter import Reporter, draw_curves
 from src.training.resume import find_saved_run
 from src.training.stage import Progress, Stage, TrainingRun, make_schedule
@@ -38,15 +38,15 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
     keep_freed_memory()
     model.activation_checkpointing = flags.activation_checkpointing
     divide_batches(stage, runtime.processes)
-    run, progress, relation = start_or_resume(stage, model, flags, runtime)
+    run, progress, resume_note = start_or_resume(stage, model, flags, runtime)
     checkpoints = _run_checkpoints(run, progress)
     if progress.is_complete(run.schedule):
-        print(relation)
+        print(resume_note)
         return _report_result(run, progress, ending(progress, run.schedule))
     reporter = Reporter(stage.name, flags.log_dir, first_step=progress.step, steps=run.schedule.steps)
     _print_summary(run, progress, reporter)
-    if relation:
-        reporter.say(relation)
+    if resume_note:
+        reporter.say(resume_note)
     ended = "failed"
     try:
         ended = train(run, progress, checkpoints, reporter)
@@ -66,7 +66,7 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
 def start_or_resume(
     stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runtime
 ) -> tuple[TrainingRun, Progress, str]:
-    """A run at its first step, or the run in --out exactly as it was saved; and a line on how the two relate.
+    """A run at its first step, or the run in --out exactly as it was saved; and a note on what was found there.
 
     The settings are compared before anything is restored.
     """
@@ -75,7 +75,7 @@ def start_or_resume(
         flags = replace(flags, resume=None)
     schedule = make_schedule(flags, stage.loader.steps_per_epoch)
     identity = run_identity(stage, model.config, flags, runtime.precision)
-    saved, relation = find_saved_run(stage, flags, identity, schedule, runtime)
+    saved, resume_note = find_saved_run(stage, flags, identity, schedule, runtime)
     if saved:
         identity = {**identity, "precision": saved.identity["precision"]}
         if identity["precision"] != runtime.precision:
@@ -83,7 +83,7 @@ def start_or_resume(
     else:
         _require_room(model, flags)
     if flags.memory_check:
-        require_first_step(stage, model.config, flags, runtime)
+        require_first_step_fits(stage, model.config, flags, runtime)
     shared = share_model(model, stage.loss_fn, runtime, seed=flags.seed, initialised=saved is None)
     rates = {"max_lr": schedule.max_lr, "weight_decay": flags.weight_decay, "beta2": flags.beta2}
     optimizer = make_optimizer(flags.optimizer, model, **rates)
@@ -103,23 +103,24 @@ def start_or_resume(
         run_id=runtime.processes.from_first(saved.run_id if saved else secrets.token_hex(3)),
         resumed=saved is not None,
     )
-    return run, saved.progress if saved else Progress(), relation
+    return run, saved.progress if saved else Progress(), resume_note
 
 
 def _require_room(model: GPTModel, flags: TrainingFlags) -> None:
     """Raise OSError if the disk lacks the room for all checkpoints of the run: better now than after an hour.
 
-    best_model.pt is as large as the weights. latest_model.pt, its replacement while that is written, and each save that
-    --keep asks for are three times as large, because of the optimizer state.
+    best_model.pt is as large as the weights. latest_model.pt, the temporary file that replaces it, and each save of
+    --keep are three times as large, because of the optimizer state.
     """
     n_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
-    less = ", or lower --keep" if flags.keep else ""
-    advice = f"a run saves its weights and its optimizer state; free some space, or pass --out on another disk{less}"
+    lower_keep = ", or lower --keep" if flags.keep else ""
+    saved = "a run saves its weights and its optimizer state"
+    advice = f"{saved}; free some space, or pass --out on another disk{lower_keep}"
     require_free_space(flags.out, (1 + 3 * (2 + flags.keep)) * n_bytes, advice)
 
 
 def _run_checkpoints(run: TrainingRun, progress: Progress) -> RunCheckpoints:
-    """The checkpoints of the run. A resumed run whose best model is gone looks for a new one."""
+    """The checkpoints of the run. If the best model of a resumed run is gone, the next evaluation saves one."""
     best = run.flags.out / BEST
     best_loss = loss_of_best(best, run.run_id, progress.best_step) if run.resumed else None
     if progress.best_step and best_loss is None:

@@ -1,16 +1,84 @@
-"""Answers of the model while it is trained."""
+"""Text generated during training, also if FSDP divides the model among processes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from src.data.prompts import Message, render_conversation
+from src.distributed.environment import is_first
+from src.distributed.sharding import is_sharded
 from src.model.generate import TextGenerator
+from src.model.gpt import GPTModel, on_meta_device
+
+
+def sample(model: GPTModel, generate: Callable[[], str]) -> str:
+    """The text that `generate` returns, or "" in a process whose text is not needed."""
+    if not is_sharded(model):
+        return generate() if is_first() else ""
+    with decodable(model):
+        return generate()
 
 
 def sample_answers(generator: TextGenerator, prompts: Sequence[Sequence[Message]], max_tokens: int) -> str:
-    """The last question of each prompt and the model's greedy answer, to show during training."""
+    """The last question of each prompt, and the model's greedy answer."""
     lines = []
     for messages in prompts:
         ids, _ = render_conversation(messages, generator.encoding)
         question = messages[-1].text.splitlines()[0][:100]
         lines.append(f"{question}\n  -> {generator.generate(ids, max_tokens, temperature=0)}")
     return "\n".join(lines)
+
+
+@contextmanager
+def decodable(model: GPTModel) -> Iterator[None]:
+    """Inside, a divided model can generate text; a whole model is unchanged. All processes must generate the same text.
+
+    FSDP would gather all weights for every token. Here each linear layer stays divided: a process computes its part of
+    the outputs, and only those are gathered. Embeddings and LayerNorms are gathered once, as in a training step.
+    """
+    if not is_sharded(model):
+        yield
+        return
+    divided = {name: getattr(model, name) for name in ("wte", "wpe", "h", "ln_f")}
+    gathered = _with_divided_layers(model)
+    for name in divided:
+        setattr(model, name, getattr(gathered, name))
+    try:
+        yield
+    finally:
+        for name, module in divided.items():
+            setattr(model, name, module)
+
+
+def _with_divided_layers(model: GPTModel) -> GPTModel:
+    result = on_meta_device(model.config)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            result.set_submodule(name, _DividedLinear(module.weight, module.bias))
+        elif isinstance(module, nn.LayerNorm | nn.Embedding):
+            whole = {key: weight.full_tensor() for key, weight in module.state_dict().items()}
+            result.get_submodule(name).load_state_dict(whole, assign=True)
+    return result.requires_grad_(False)
+
+
+class _DividedLinear(nn.Module):
+    """A linear layer whose weights are divided by rows: each process computes some of the outputs."""
+
+    def __init__(self, weight: Any, bias: Any) -> None:
+        super().__init__()
+        self._weight, self._bias = weight.detach(), bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs), the same in every process."""
+        from torch.distributed.tensor import DTensor, Shard  # slow to import, and only needed here
+
+        part = F.linear(x, self._weight.to_local(), self._bias.to_local())
+        whole = torch.empty(*x.shape[:-1], len(self._weight), device="meta")  # its shape, for parts of different sizes
+        outputs = DTensor.from_local(
+            part, self._weight.device_mesh, [Shard(-1)], run_check=False, shape=whole.shape, stride=whole.stride()
+        )
+        return outputs.full_tensor()

@@ -1,4 +1,4 @@
-"""The run that latest_model.pt holds: read, checked field by field, and restored. Nothing in the file is trusted."""
+"""The run saved in latest_model.pt: read, checked field by field, and restored. Nothing in the file is trusted."""
 
 import math
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ class SavedRun:
 
 
 def read_saved_run(path: Path, *, divided: bool = False) -> SavedRun:
-    """The run in a latest_model.pt. divided: `restore` reads only the part of this process, which FSDP gives it.
+    """The run in a latest_model.pt. divided: under FSDP, `restore` reads only this process's part of the tensors.
 
     Raises FileNotFoundError, or ValueError with one line if anything that a resume needs is missing or impossible.
     """
@@ -103,7 +103,7 @@ def _parse(path: Path, content: Mapping[str, Any]) -> SavedRun:
 
 
 def _parse_progress(state: object) -> Progress:
-    """Raises ValueError for a field that is missing, unknown, of another type, or impossible beside the others."""
+    """Raises ValueError for a field that is missing, unknown, of another type, or inconsistent with the others."""
     names = {field.name for field in fields(Progress)}
     if not isinstance(state, dict) or state.keys() != names:
         found = state.keys() if isinstance(state, dict) else set()

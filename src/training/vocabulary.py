@@ -48,7 +48,7 @@ def run_encoding(flags: VocabularyFlags, processes: Processes) -> Encoding:
 
 
 def _saved_encoding(latest: Path) -> Encoding | None:
-    """The tokenizer in a saved run. None if it cannot be read: what is wrong is reported when the run is resumed."""
+    """The tokenizer in a saved run. None if it cannot be read; the resume reports why."""
     try:
         return load_encoding(read_checkpoint(latest, mapped=True, without=("model", "optimizer")).get("tokenizer"))
     except (OSError, ValueError):

@@ -20,8 +20,8 @@ from src.model.generate import TextGenerator
 from src.model.gpt import GPTConfig, GPTModel, on_meta_device
 from src.runtime import Runtime, seed_step
 from src.training.losses import language_model_loss
-from src.training.processes import share_model
-from src.training.sampling import sample
+from src.training.parallel import share_model
+from src.training.samples import sample
 from tests.fakes import ByteEncoding
 
 CONFIG = GPTConfig(vocab_size=257, context_length=16, d_model=20, n_heads=2, n_layers=3)  # an odd number of rows

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.gpt import GPTModel
 from src.planning.scale import flops_per_token, optimal_tokens, traffic
-from src.training.memory import Workload
+from src.training.memory_estimate import Workload
 
 SIZE = GPTConfig(vocab_size=96, context_length=64, d_model=32, n_heads=2, n_layers=3)
 

@@ -10,7 +10,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from src.distributed.sharding import local_part, shard
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.gpt import on_meta_device
-from src.training.memory import Workload, memory
+from src.training.memory_estimate import Workload, memory_by_purpose
 
 PROCESSES = 8
 # Radford et al. 2019, table 2, as corrected by the released models (the paper's own counts are too small), and
@@ -43,7 +43,7 @@ def test_parameters_are_counted_and_divided(name: str, processes: None) -> None:
     assert all(parameter.is_meta for parameter in model.parameters())
     part = sum(local_part(parameter).nbytes for parameter in model.parameters())
     work = Workload(config=config, batch_size=8, context_length=8, strategy="fsdp", processes=PROCESSES)
-    assert part == pytest.approx(memory(work)["weights"], rel=0.001)
+    assert part == pytest.approx(memory_by_purpose(work)["weights"], rel=0.001)
 
 
 def test_the_published_count_of_13b_is_that_of_a_width_of_5120() -> None:

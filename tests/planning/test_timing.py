@@ -86,6 +86,11 @@ def test_dpo_is_measured_on_pairs_of_half_prompt_and_half_answer() -> None:
     assert _trial_step(flags, CPU, layers=1)() > 0
 
 
+def test_a_machine_with_one_cpu_measures_one_of_several_processes() -> None:
+    flags = Flags(model="micro", batch_size=2, context_length=8, vocab_size=300, processes=2)
+    assert 0 < step_seconds(flags, replace(CPU, strategy="ddp"), 1) < 10
+
+
 @pytest.mark.slow
 def test_several_processes_are_measured_together() -> None:
     flags = Flags(model="micro", batch_size=2, context_length=8, vocab_size=300, processes=2)

@@ -1,4 +1,4 @@
-"""A run that surely does not fit is refused with its figures and with changes that help, and no other run."""
+"""A run that clearly does not fit is refused with its figures and with changes that help, and no other run."""
 
 import re
 from dataclasses import replace
@@ -10,7 +10,7 @@ from src.common import machine
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.training import fit
 from src.training.fit import GB, MARGIN, advice, require_fit
-from src.training.memory import Workload, peak
+from src.training.memory_estimate import Workload, peak
 
 CPU = torch.device("cpu")
 WORK = Workload(config=GPTConfig.of(GPT_CONFIGS["gpt2-124M"]), batch_size=16, context_length=1024)
@@ -34,7 +34,7 @@ def test_a_run_is_refused_only_if_its_estimate_is_clearly_above_the_memory(room)
         room(n_bytes, swap)
         require_fit(WORK, CPU)
     room(limit - 1)
-    with pytest.raises(ValueError, match="^this run does not fit the memory: a step needs about "):
+    with pytest.raises(ValueError, match="^this run does not fit in memory: a step needs about "):
         require_fit(WORK, CPU)
 
 

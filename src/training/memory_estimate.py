@@ -22,8 +22,8 @@ class Workload:
     """A training step, and how processes share it.
 
     batch_size: sequences per micro-batch over all processes, of `context_length` tokens each. half: the forward pass is
-    in bf16 or fp16. answers: DPO, with a frozen reference model; a sequence stands for half a context of prompt and two
-    halves of answers, and the logits of the answers are all in memory.
+    in bf16 or fp16. dpo: with a frozen reference model. A sequence then stands for half a context of prompt and two
+    halves of answers, and the logits of all answers are in memory.
     """
 
     config: GPTConfig
@@ -35,26 +35,26 @@ class Workload:
     strategy: Strategy = "none"
     processes: int = 1
     activation_checkpointing: bool = False
-    answers: bool = False
+    dpo: bool = False
     on_gpu: bool = False
 
     @property
     def tokens(self) -> int:
         """Tokens of a micro-batch in one process."""
-        return self.supervised * 3 // 2 if self.answers else self.supervised
+        return self.supervised * 3 // 2 if self.dpo else self.supervised
 
     @property
     def supervised(self) -> int:
-        """Those that the head runs on."""
+        """Positions that the output head runs on."""
         return -(-self.batch_size // self.processes) * self.context_length
 
     @property
-    def parts(self) -> int:
-        """Into how many parts weights, gradients and optimizer state are divided."""
+    def shards(self) -> int:
+        """The number of shards that weights, gradients and optimizer state are divided into."""
         return self.processes if self.strategy == "fsdp" else 1
 
 
-def memory(work: Workload) -> dict[str, float]:
+def memory_by_purpose(work: Workload) -> dict[str, float]:
     """Peak memory of one process in bytes, by purpose. Their sum is the peak of the process."""
     state = {"weights": _weights(work), "optimizer": _optimizer(work)}
     # The peak comes when backward has finished the head and no block yet, or when all gradients exist.
@@ -66,29 +66,29 @@ def memory(work: Workload) -> dict[str, float]:
 
 def peak(work: Workload) -> float:
     """The peak memory of one process in bytes."""
-    return sum(memory(work).values())
+    return sum(memory_by_purpose(work).values())
 
 
 def _weights(work: Workload) -> float:
-    models = 2 if work.answers else 1
-    return models * FP32 * work.config.parameter_count()[0] / work.parts
+    models = 2 if work.dpo else 1
+    return models * FP32 * work.config.parameter_count()[0] / work.shards
 
 
 def _optimizer(work: Workload) -> float:
     """AdamW has two moments of each parameter, Muon one of each matrix in the blocks."""
     parameters, body = work.config.parameter_count()
-    return FP32 * (2 * parameters - (body if work.optimizer == "muon" else 0)) / work.parts
+    return FP32 * (2 * parameters - (body if work.optimizer == "muon" else 0)) / work.shards
 
 
 def _copies_to_save(work: Workload) -> float:
-    """Under FSDP, a copy of weights and optimizer state is written while training continues. A GPU's is on the CPU."""
+    """Under FSDP, a copy of weights and optimizer state is saved in the background; for a GPU, it is in CPU memory."""
     if work.strategy != "fsdp" or work.on_gpu:
         return 0.0
-    return FP32 * work.config.parameter_count()[0] / work.parts + _optimizer(work)
+    return FP32 * work.config.parameter_count()[0] / work.shards + _optimizer(work)
 
 
 def _after_the_head(work: Workload) -> dict[str, float]:
-    """All activations are saved, and of the gradients there is that of the output head."""
+    """At the start of backward: all activations are saved, and only the output head's gradient exists."""
     c, ff, tokens = work.config.d_model, work.config.d_ff or 4 * work.config.d_model, work.tokens
     parameters, body = work.config.parameter_count()
     head = work.config.vocab_size * c
@@ -99,8 +99,8 @@ def _after_the_head(work: Workload) -> dict[str, float]:
     layers = work.config.n_layers
     saved = layers * tokens * FP32 * c + layer if work.activation_checkpointing else layers * layer
     of_one_layer = tokens * (3 * ff + 4 * c) * FP32  # temporaries of backward
-    rows = work.supervised if work.answers else min(CHUNK_ROWS, tokens)
-    logits = rows * work.config.vocab_size * (3 * FP32 if work.answers else 6 if work.half else FP32)
+    rows = work.supervised if work.dpo else min(CHUNK_ROWS, tokens)
+    logits = rows * work.config.vocab_size * (3 * FP32 if work.dpo else 6 if work.half else FP32)
     copies = 2 * (body + head) if work.half and work.strategy != "fsdp" else 0  # by autocast
     kept = FP32 * parameters if work.grad_accum > 1 or work.strategy == "ddp" else 0  # of earlier micro-batches
     return {
@@ -121,7 +121,7 @@ def _saved_by_attention_in_blocks(work: Workload) -> float:
 
 
 def _after_the_blocks(work: Workload) -> dict[str, float]:
-    """The activations are used up, and all gradients exist."""
+    """At the end of backward: no activations are left, and all gradients exist."""
     parameters, body = work.config.parameter_count()
     embeddings = FP32 * (parameters - body)  # the largest group of weights
     scratch = embeddings if work.strategy == "ddp" else 0.0  # of the exchange
@@ -129,7 +129,7 @@ def _after_the_blocks(work: Workload) -> dict[str, float]:
     if work.strategy == "fsdp":  # whole gradients, until they are exchanged
         divided = FP32 * parameters if work.grad_accum > 1 else embeddings
     return {
-        "gradients": FP32 * parameters / work.parts + divided,
+        "gradients": FP32 * parameters / work.shards + divided,
         "activations": 0.0,
         "logits": 0.0,
         "exchange": _gathered(work) + scratch,
@@ -137,9 +137,9 @@ def _after_the_blocks(work: Workload) -> dict[str, float]:
 
 
 def _gathered(work: Workload) -> float:
-    """What FSDP gathers of the weights: the embeddings for the whole step, and two blocks; and copies for that.
+    """Weights that FSDP has gathered: the embeddings for the whole step and two blocks, plus copies to send.
 
-    Gloo copies what it sends, and the buffers of a CPU do not fit into each other's gaps.
+    Gloo copies what it sends, and a CPU's buffers rarely fit the gaps that freed ones leave.
     """
     if work.strategy != "fsdp":
         return 0.0

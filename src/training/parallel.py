@@ -16,7 +16,7 @@ from src.runtime import PRECISIONS, Runtime, seed_step
 from src.training.fit import device_memory, require_fit
 from src.training.flags import RecordTrainingFlags, TrainingFlags
 from src.training.losses import LossFunction
-from src.training.memory import Workload, peak
+from src.training.memory_estimate import Workload, peak
 from src.training.stage import Stage
 
 
@@ -35,12 +35,12 @@ def divide_batches(stage: Stage, processes: Processes) -> None:
     stage.loader.processes = processes
 
 
-def choose_strategy(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, reference: bool = False) -> Runtime:
+def choose_strategy(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, dpo: bool = False) -> Runtime:
     """The runtime with the strategy that --strategy names. "auto" is DDP if it fits, else FSDP.
 
-    reference: a frozen model is trained against. Raises ValueError for a run that surely does not fit the memory.
+    dpo: a frozen reference model is in memory, too. Raises ValueError for a run that clearly does not fit in memory.
     """
-    work = workload(flags, config, runtime, answers=reference)
+    work = workload(flags, config, runtime, dpo=dpo)
     if runtime.processes.count > 1:
         strategy: Strategy
         if flags.strategy != "auto":
@@ -58,8 +58,8 @@ def choose_strategy(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *
     return runtime
 
 
-def workload(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, answers: bool = False) -> Workload:
-    """A step with these flags."""
+def workload(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, dpo: bool = False) -> Workload:
+    """A training step with these flags, as the memory estimate takes it."""
     return Workload(
         config=config,
         batch_size=flags.batch_size,
@@ -70,28 +70,28 @@ def workload(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, answe
         strategy=runtime.strategy,
         processes=runtime.processes.count,
         activation_checkpointing=flags.activation_checkpointing,
-        answers=answers,
+        dpo=dpo,
         on_gpu=runtime.device.type == "cuda",
     )
 
 
-def require_size(name: str, flags: TrainingFlags, runtime: Runtime) -> None:
-    """Raise ValueError if `name` is one of OpenAI's sizes and a run of it surely does not fit."""
+def require_size_fits(name: str, flags: TrainingFlags, runtime: Runtime) -> None:
+    """Raise ValueError if `name` is one of OpenAI's sizes, and training it clearly does not fit in memory."""
     if name in GPT_CONFIGS and name in HUB_IDS:
         choose_strategy(flags, GPTConfig.of(GPT_CONFIGS[name]), runtime)
 
 
-def require_first_step(stage: Stage, config: GPTConfig, flags: TrainingFlags, runtime: Runtime) -> None:
-    """Raise ValueError if the run surely does not fit, by the lengths of the first step: those of records vary."""
+def require_first_step_fits(stage: Stage, config: GPTConfig, flags: TrainingFlags, runtime: Runtime) -> None:
+    """Raise ValueError if the batches of the first step clearly do not fit in memory. The lengths of records vary."""
     batches = stage.loader.step_batches(0)
-    answers = isinstance(batches[0], PairBatch)
-    tokens = max(batch.supervised if answers else batch.inputs.numel() for batch in batches)
-    work = replace(workload(flags, config, runtime, answers=answers), context_length=1)
+    dpo = isinstance(batches[0], PairBatch)
+    tokens = max(batch.supervised if dpo else batch.inputs.numel() for batch in batches)
+    work = replace(workload(flags, config, runtime, dpo=dpo), context_length=1)
     require_fit(replace(work, context_length=-(-tokens // work.supervised)), runtime.device)
 
 
 def initial_model(config: GPTConfig, seed: int, runtime: Runtime) -> GPTModel:
-    """A model with the initial weights of the seed. Under FSDP it has no memory yet, and `share_model` draws them."""
+    """A model with the initial weights of the seed. Under FSDP, `share_model` draws them."""
     if runtime.strategy == "fsdp":
         return on_meta_device(config)
     seed_step(seed, 0)
@@ -103,8 +103,8 @@ def share_model(
 ) -> SharedModel:
     """The model as the processes of the run share it.
 
-    Under FSDP, a model on the meta device gets the initial weights of the seed, unless `initialised` is False: then its
-    weights are loaded later.
+    initialised: whether a model on the meta device, as under FSDP, gets the initial weights of the seed. A resumed run
+    loads its weights later.
     Raises ValueError for FSDP in fp16.
     """
     if runtime.strategy == "none":
@@ -115,16 +115,16 @@ def share_model(
         raise ValueError("--strategy fsdp does not train in fp16; pass --precision bf16 or fp32")
     seed_step(seed, 0)
     initial = initial_weights(model.config) if initialised else ()
-    return ShardedModel(model, loss_fn, runtime.device, _half(runtime), initial)
+    return ShardedModel(model, loss_fn, runtime.device, _half_dtype(runtime), initial)
 
 
 def share_frozen(model: GPTModel, runtime: Runtime) -> Any:
     """Put a model that is not trained on the device. Under FSDP, returns the module to run it with, otherwise None."""
     if runtime.strategy == "fsdp":
-        return shard(model, runtime.device, _half(runtime))
+        return shard(model, runtime.device, _half_dtype(runtime))
     model.to(runtime.device)
     return None
 
 
-def _half(runtime: Runtime) -> torch.dtype | None:
+def _half_dtype(runtime: Runtime) -> torch.dtype | None:
     return PRECISIONS[runtime.precision] if runtime.precision != "fp32" else None

@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.gpt import GPTModel
-from src.training.memory import FRAGMENTATION, PROCESS_BASELINE, Workload, memory, peak
+from src.training.memory_estimate import FRAGMENTATION, PROCESS_BASELINE, Workload, memory_by_purpose, peak
 from src.training.optim import MuonAndAdamW, make_adamw
 
 SIZE = GPTConfig(vocab_size=90, context_length=128, d_model=64, n_heads=4, n_layers=3)
@@ -43,7 +43,7 @@ def test_activation_memory_equals_what_autograd_saves(half: bool, changes: dict)
         of(deeper) - of(size)
         for of in (
             lambda s: saved_by_autograd(s, 16, half=half),
-            lambda s: memory(replace(work, config=s))["activations"],
+            lambda s: memory_by_purpose(replace(work, config=s))["activations"],
         )
     )
     assert planned == pytest.approx(saved, rel=0.03)
@@ -62,22 +62,22 @@ def test_weights_moments_and_gradients_match_a_real_step() -> None:
     muon.step()
     parameters = list(model.parameters())
     one_token = replace(WORK, batch_size=1, context_length=1)
-    planned = memory(one_token)
+    planned = memory_by_purpose(one_token)
     assert planned["weights"] == sum(p.nbytes for p in parameters)
     assert planned["gradients"] == sum(p.grad.nbytes for p in parameters if p.grad is not None)
     assert planned["optimizer"] == nbytes(adamw.state)
     both = nbytes(muon.muon.state) + nbytes(muon.adamw.state)
-    assert memory(replace(one_token, optimizer="muon"))["optimizer"] == pytest.approx(both, rel=0.02)
+    assert memory_by_purpose(replace(one_token, optimizer="muon"))["optimizer"] == pytest.approx(both, rel=0.02)
 
 
 def test_accumulated_gradients_add_to_the_activations() -> None:
-    once, again = (memory(replace(WORK, grad_accum=n)) for n in (1, 2))
+    once, again = (memory_by_purpose(replace(WORK, grad_accum=n)) for n in (1, 2))
     assert again["activations"] == once["activations"] > 0
     assert again["gradients"] - once["gradients"] == once["weights"]
 
 
 def test_the_peak_adds_the_process_and_fragmentation() -> None:
-    held = memory(WORK)
+    held = memory_by_purpose(WORK)
     step = sum(part for name, part in held.items() if name not in ("fragmentation", "process"))
     assert held["process"] == PROCESS_BASELINE and held["fragmentation"] == step * FRAGMENTATION
     assert peak(WORK) == sum(held.values())
@@ -85,7 +85,8 @@ def test_the_peak_adds_the_process_and_fragmentation() -> None:
 
 def test_processes_divide_the_batch_and_under_fsdp_the_state() -> None:
     one, ddp, fsdp = (
-        memory(replace(WORK, strategy=strategy, processes=n)) for strategy, n in (("none", 1), ("ddp", 4), ("fsdp", 4))
+        memory_by_purpose(replace(WORK, strategy=strategy, processes=n))
+        for strategy, n in (("none", 1), ("ddp", 4), ("fsdp", 4))
     )
     assert one["activations"] == pytest.approx(4 * ddp["activations"], rel=0.05)
     assert (ddp["weights"], ddp["optimizer"]) == (one["weights"], one["optimizer"])
@@ -96,13 +97,13 @@ def test_checkpointing_saves_one_input_per_layer_and_the_activations_of_one() ->
     config = GPTConfig.of({**GPT_CONFIGS["gpt2-124M"], "dropout": 0.0})
     work = Workload(config=config, batch_size=8, context_length=1024)
     layers = 12 * 8 * 1024 * 768 * 4
-    full, saved = (memory(replace(work, activation_checkpointing=on))["activations"] for on in (False, True))
+    full, saved = (memory_by_purpose(replace(work, activation_checkpointing=on))["activations"] for on in (False, True))
     one_layer = 8 * 1024 * 768 * (2 * 4 + 10 * 4)
     assert full - saved == 11 * one_layer - layers
 
 
 def test_dpo_holds_a_second_model_and_the_logits_of_all_answers() -> None:
     work = Workload(config=GPTConfig.of(GPT_CONFIGS["micro"]), batch_size=4, context_length=64)
-    lm, dpo = memory(work), memory(replace(work, answers=True))
+    lm, dpo = memory_by_purpose(work), memory_by_purpose(replace(work, dpo=True))
     assert dpo["weights"] == 2 * lm["weights"]
     assert dpo["logits"] == 3 * 4 * 4 * 64 * 50257
