@@ -50,7 +50,7 @@ TESTS = {
 @dataclass(frozen=True)
 class Flags:
     module: str = flag("all", f"one of {', '.join(TESTS)}, or all")
-    every: int = flag(1, "run every so many mutants only, as a sample")
+    every: int = flag(1, "run only every Nth mutant, as a sample")
 
     def __post_init__(self) -> None:
         if self.module not in ("all", *TESTS):

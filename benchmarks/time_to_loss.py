@@ -73,7 +73,7 @@ class Contestant:
         return {**GPT_CONFIGS["micro"], **size, "vocab_size": self.encoding.n_vocab, "dropout": 0.0}
 
     def train(self, runtime: Runtime, steps: int, max_lr: float, beta2: float) -> tuple[Any, float]:
-        """Train with a schedule of so many steps; returns the model and the median seconds of a step."""
+        """Train with a schedule of this many steps; returns the model and the median seconds of a step."""
         seed_step(self.flags.seed, 0)
         ours, batch_size = self.kind == "ours", 12 if self.kind == "bytes" else OURS["batch_size"]
         model: Any = GPTModel(self.size) if ours else PlainGPT2(self.size)

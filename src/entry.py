@@ -1,6 +1,6 @@
 """The first import of a script: from here on, Ctrl-C ends it with one line.
 
-It imports next to nothing, because Python itself answers Ctrl-C with a traceback until it has run.
+It imports almost nothing, because until it has run, Python answers Ctrl-C with a traceback.
 """
 
 import _signal  # type: ignore[import-not-found]  # what `signal` wraps; importing that one takes five times as long
@@ -25,7 +25,7 @@ def run_module(name: str, *, outlives_output: bool = False) -> None:
 def exit_at_once(*_: object) -> None:
     """Print one line and end the process, whatever it is doing. A signal handler.
 
-    As a KeyboardInterrupt, the signal could come out of a library as any other error.
+    A KeyboardInterrupt inside a library could be turned into any other error.
     """
     os.write(2, f"\n{MESSAGE}\n".encode())
     os._exit(EXIT_CODE)

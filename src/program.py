@@ -20,7 +20,7 @@ from src.distributed.heartbeat import error_line, is_broken_connection
 from src.entry import EXIT_CODE, MESSAGE, exit_at_once
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, EXIT_CODE
-# If the first process of a machine fails for the same reason, torchrun ends the others in this time.
+# A process waits this long before it reports an error: if the first one fails, too, torchrun ends this one meanwhile.
 _FIRST_FAILS_S = 2.0
 
 
@@ -228,7 +228,7 @@ def _failed(message: str, *, broken_connection: bool = False) -> int:
     code = _print_error(line)
     if world_size() > 1 and broken_connection:
         sys.stdout.flush()
-        os._exit(code)  # to close what is left of the connections takes PyTorch up to half a minute
+        os._exit(code)  # closing the remaining connections takes PyTorch up to half a minute
     return code
 
 

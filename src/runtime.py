@@ -55,7 +55,7 @@ class Runtime:
 
 
 def choose_runtime(device: str = "auto", precision: str = "auto", *, lengths_vary: bool = False) -> Runtime:
-    """The runtime for --device and --precision; "auto" picks the fastest that this machine has.
+    """The runtime for --device and --precision; "auto" picks the fastest one of this machine.
 
     Also limits PyTorch to the CPUs that this process may use.
 

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(path: Path, new: Path, *, in_parts: bool) -> int:
-    """Save a checkpoint in the other form. It stays as it is."""
+    """Save a copy of a checkpoint in the other form."""
     if new.exists():
         raise FileExistsError(f"{new} exists already; pass another name")
     content = read_checkpoint(path)

@@ -51,7 +51,7 @@ def file_sha256(path: Path) -> str:
 
 
 class _Hasher:
-    """Hashes every value once: a file in which one value occurs many times over takes no longer than any other."""
+    """Hashes every value once, so a file that contains one value many times takes no longer than any other."""
 
     def __init__(self, max_bytes: float) -> None:
         self._bytes_left = max_bytes

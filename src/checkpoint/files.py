@@ -110,7 +110,7 @@ def _unpickle(path: Path, mapped: bool) -> object:
 
 
 def _can_be_mapped(path: Path) -> bool:
-    """Whether a file can be memory-mapped: PyTorch's older format is no zip archive. Windows locks a mapped file."""
+    """Whether a file can be memory-mapped: PyTorch's older format is not a zip archive. Windows locks a mapped file."""
     with path.open("rb") as file:
         return file.read(2) == b"PK" and os.name != "nt"
 

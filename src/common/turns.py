@@ -1,10 +1,10 @@
-"""Changes of a conversation's last turn, which can be taken back and made again: /undo and /redo."""
+"""The undo and redo history of a conversation: /undo and /redo."""
 
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 M = TypeVar("M")
-Turn = Sequence[M]  # the messages of one turn, or of all turns; none, if there was no turn before a change or after it
+Turn = Sequence[M]  # the messages of one turn or of all; empty if a change added or removed the turn
 
 _NOTHING_TO_UNDO = "there is nothing to take back yet"
 _NOTHING_TO_REDO = "there is nothing to bring back"
@@ -13,7 +13,7 @@ _NOTHING_TO_REDO = "there is nothing to bring back"
 class TurnChanges(Generic[M]):
     """The changes of a list of messages, oldest first. A change replaces a turn, adds one, or removes all.
 
-    A change is found by its messages, not by its place: another program may have added turns meanwhile, and old turns
+    A change is found by its messages, not by its position, because another program may have added turns, and old turns
     may have left the list.
     """
 

@@ -1,4 +1,4 @@
-"""The documents of a text, streamed: read, cleaned, looked at, and cut into pieces of a size to tokenise."""
+"""The documents of a text, streamed: read, cleaned, inspected, and cut into pieces to tokenise."""
 
 import re
 from collections import Counter
@@ -39,15 +39,15 @@ class Piece:
 
 
 def cut_rule(encoding: Encoding) -> re.Pattern[str] | None:
-    """A pattern whose matches end where a document may be cut without changing its ids; None if nowhere is known.
+    """A pattern whose matches end where a document may be cut without changing its ids; None if no such place is known.
 
-    tiktoken's encodings split a text by a regular expression before they merge bytes. No match of it holds a space
-    after another character, continues after a newline between a word and a word, or has punctuation after a letter.
-    So the matches on either side of such a cut do not change. A word tokenizer splits each line on its own.
+    tiktoken's encodings split a text by a regular expression before they merge bytes. No match of it has a space
+    after another character, a newline between two words, or punctuation after a letter. So a cut there does not change
+    the matches on either side. A word tokenizer splits each line on its own.
     """
     if isinstance(encoding, WordEncoding):
         return LINE_END
-    # Tokens that are found before a text is split may contain spaces.
+    # Added tokens are found before the text is split, and may contain spaces.
     if isinstance(encoding, BatchEncoding) and not any(map(BEFORE_SPACE.search, getattr(encoding, "added", ()))):
         return BEFORE_SPACE
     return None
@@ -132,7 +132,7 @@ class DocumentReader:
             self._note(path, f"text: using {kept / read:.1%} of {path}, without Project Gutenberg's {additions}")
 
     def _inspect(self, path: Path, section: str, *, is_first: bool) -> list[str]:
-        """What is surely not meant in the first section of a file, up to INSPECTED_CHARS of all files."""
+        """Notes on likely mistakes in the first section of a file, up to INSPECTED_CHARS of all files."""
         if not is_first or self._inspected > INSPECTED_CHARS:
             self._skipped = True
             return []

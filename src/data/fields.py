@@ -35,7 +35,7 @@ _MAX_BOOKKEEPING_CHARS = 100  # a longer text is content: the "source" of a summ
 
 
 class LeftOut(ValueError):
-    """Raised for a well-formed record that holds nothing to learn. Such records are counted, and are no mistake."""
+    """Raised for a well-formed record that holds nothing to learn. Such records are counted, and are not errors."""
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Fields:
         learned = True
         for name in _WEIGHTS:
             value = as_number(self.peek(name))
-            if value is None or (name == "loss" and value not in (0, 1)):  # a measured loss is no weight
+            if value is None or (name == "loss" and value not in (0, 1)):  # a measured loss is not a weight
                 continue
             self.value(name)
             if value < 0:
@@ -145,7 +145,7 @@ class Fields:
         return learned
 
     def refuse_media(self) -> None:
-        """Raises BadRecord if there are images, sound or video beside the text."""
+        """Raises BadRecord if there are images, sound or video next to the text."""
         for name in _OTHER_MEDIA:
             if self.has(name):
                 raise self.error(f"has {self.key(name)!r}, but the model reads only text; remove the record")

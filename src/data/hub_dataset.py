@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, such as tatsu-lab/alpaca: which one is meant, and its files in the cache."""
+"""Data sets of the Hugging Face hub, such as tatsu-lab/alpaca: parse their names, and download their files."""
 
 import importlib.util
 import json

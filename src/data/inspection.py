@@ -1,4 +1,4 @@
-"""Look at a text before it is learned: whatever is surely not meant gets a note, or is refused. Nothing is changed."""
+"""Inspect a text before training: likely mistakes are noted or refused. The text is not changed."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ RECORD_SCRIPTS = {
 
 
 def notes_on(text: str, path: Path, *, documents: bool) -> list[str]:
-    """What is surely not meant in the text of a file: one line each, without the path.
+    """Notes on likely mistakes in the text of a file: one line each, without the path.
 
     documents: whether `<|endoftext|>` separates documents.
     Raises ValueError if the file holds records for another script.
@@ -68,7 +68,7 @@ def notes_on(text: str, path: Path, *, documents: bool) -> list[str]:
 
 
 def notes_on_record(text: str) -> Iterator[str]:
-    """What is surely not meant in the texts of a record for SFT or DPO: one line each, without counts."""
+    """Notes on likely mistakes in the texts of a record for SFT or DPO: one line each, without counts."""
     if "\ufffd" in text:
         yield "U+FFFD, the replacement character, is in a text: letters were lost in a conversion"
     if _mojibake(text):

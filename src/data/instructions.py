@@ -81,7 +81,7 @@ def tree(fields: Fields) -> Chats | None:
 
 
 def chat(fields: Fields) -> Chats | None:
-    """{"messages": [...]} or another name for it, with an optional system message beside it."""
+    """{"messages": [...]} or another name for it, with an optional system message next to it."""
     key = chat_key(fields)
     if key is None:
         return None

@@ -19,7 +19,7 @@ _SPLITS = {*_TRAIN_SPLITS, "dev", "eval", "test", "val", "valid", "validation"}
 def records_in(name: str, value: Any, notify: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
     """Yield the records in the one value of a JSON file, each with its place. Of several splits, train is read.
 
-    Raises ValueError if the value is no object, or has several lists of records.
+    Raises ValueError if the value is not an object, or has several lists of records.
     """
     if not isinstance(value, dict):
         raise ValueError(f"{name}: found {kind(value)}, expected a list of records, or one JSON object per line")

@@ -222,7 +222,7 @@ def _skip_blank(text: str, at: int) -> int:
 
 
 def _checked(where: str, value: Any) -> Located | BadRecord:
-    """Return `(where, value)`, or why the value is no record: it is not an object, or has a flaw in it."""
+    """Return `(where, value)`, or a BadRecord if the value is not an object or contains a flaw."""
     try:
         problem = _first_problem(value)
     except RecursionError:

@@ -13,7 +13,7 @@ from src.data.prompts import FACTS_HEADING, Message, opening_text, prompt_ids
 from src.tokenizer.protocols.interfaces import Encoding
 
 SHARE = 0.5  # of the chats, unless --system-share is given
-FEW_CONVERSATIONS = 200  # with more of them, the default share is 0: such data teach what a chat needs
+FEW_CONVERSATIONS = 200  # with more of them, the default share is 0: so much data teaches what a chat needs
 N_OPENINGS = 600
 # Training draws from these lists. benchmarks/exact_match.py asks with other names, places, verbs and instructions.
 _RELATIVES = (
@@ -97,7 +97,7 @@ class Openings:
 def choose_openings(conversations: Sequence[Conversation], seed: int, share: float | None) -> Openings:
     """The openings of a training run. share: --system-share; None for the default.
 
-    By default, data that have system messages of their own, or many conversations, get none.
+    By default, data with its own system messages, or with many conversations, gets none.
     """
     chats = [conversation.messages for conversation in conversations]
     if share is None:
@@ -125,7 +125,7 @@ def make_openings(questions: Sequence[str], seed: int) -> list[str]:
 
 
 def trained_with(conversations: Iterable[Conversation], openings: Openings) -> dict[str, bool]:
-    """Which kinds of system message a model is trained with, for its checkpoint: "facts" and other ones ("system")."""
+    """The kinds of system message in the training data, for the checkpoint: with facts ("facts"), others ("system")."""
     systems = [message.text for one in conversations for message in one.messages if message.role == "system"]
     systems += openings.texts
     return {
@@ -135,7 +135,7 @@ def trained_with(conversations: Iterable[Conversation], openings: Openings) -> d
 
 
 def opening_words() -> Iterator[str]:
-    """All words that an opening can contain, beside those of the questions."""
+    """All words that an opening can contain, besides those of the questions."""
     yield from (*_FACTS, *_SYSTEMS, *_MANNERS, *_ROLES)
     yield from (*_RELATIVES, *_NAMES, *_PLACES, *_JOBS, *_THINGS, *_QUALITIES)
 

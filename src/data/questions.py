@@ -55,9 +55,9 @@ def read_answer(fields: Fields) -> Message:
 
 
 def read_system(fields: Fields) -> list[Message]:
-    """Return the system message of the keys beside a question or a chat; [] if there is none.
+    """Return the system message that a record has next to its question or chat; [] if there is none.
 
-    Facts about the user, a text or a list of texts, end it as in a chat that recalls them.
+    Facts about the user, a text or a list of texts, are appended to it, as in a chat that recalls them.
     """
     key = fields.first(SYSTEMS)
     system = read_content(fields, key) if key and fields.has(key) else ""

@@ -1,4 +1,4 @@
-"""Records: objects of a data file, each with its place in it, and what happens to those that cannot be used."""
+"""The records of a data file, each with its place in the file, and the report on those that cannot be used."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ class BadRecord(ValueError):
 
 @dataclass(frozen=True)
 class RecordFile:
-    """The records of a file as `(where, record)`, and the ones that are no records, such as a line cut off."""
+    """The records of a file as `(where, record)`, and what could not be read as one, such as a cut-off line."""
 
     name: str
     records: list[Located]

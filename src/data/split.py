@@ -1,6 +1,6 @@
 """The validation part of a text: whole documents at its end, the same for every tokenizer that keeps all bytes.
 
-Bytes are those of the documents. The end-of-text tokens between documents count as none.
+Lengths are in bytes of the documents. The end-of-text tokens between them have length 0.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,9 +20,9 @@ _SEARCHED_TOKENS = 1 << 24  # for the start of a document, before or after the i
 def split_tokens(ids: TokenArray, encoding: Encoding, val_fraction: float) -> tuple[TokenArray, TokenArray]:
     """Split into (train, val). Val is about the last `val_fraction` (between 0 and 1) of the text, measured in bytes.
 
-    It begins with a document: the one that this border is in, or else the next one, if val then has from half to twice
-    as many bytes, and at most 16 million tokens more or fewer. Otherwise, as in a text of one document, it begins at
-    the border. It is the same text for every tokenizer that keeps all bytes, but for a token that crosses the border.
+    Val starts with the document that contains this border, or with the next one, as long as val keeps between half and
+    twice its size and moves by at most 16 million tokens. Otherwise, as in a text of one document, it starts at the
+    border. Except for a token that crosses the border, it is the same text for every tokenizer that keeps all bytes.
     Raises ValueError if either part would be empty.
     """
     lengths = token_bytes(encoding)

@@ -1,4 +1,4 @@
-"""A text as token ids: looked at, tokenised once and cached, then split into a training and a validation part."""
+"""A text as token ids: inspected, tokenised once and cached, then split into a training and a validation part."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -93,8 +93,8 @@ def training_texts(
 
     A document of over 65,536 characters comes in several pieces, which end where `cut` matches: by default, before a
     space or at a line break. The texts can be read again by calling this again.
-    val_fraction: the validation part, as in `split_tokens`, is left out. Of a text of over 16 MB, whose validation part
-    is not known before all is read, twice this share is left out.
+    val_fraction: the validation part, as in `split_tokens`, is left out. In a text of over 16 MB, the validation part
+    is known only after reading all of it, so twice this share is left out.
     Raises the errors of `load_tokens`.
     """
     reader = DocumentReader(_find_files(paths), cut, documents, skip_bad=skip_bad, notify=lambda _: None)
@@ -137,7 +137,7 @@ def load_tokens(
     The ids are cached next to the text, in shards that are mapped into memory; an interrupted call continues after the
     last complete shard. The cache's name holds a key of text and tokenizer (`cache_key`), so the text is tokenised
     again when either changes. If the cache cannot be written, the ids of a text of up to 1 GB stay in memory.
-    `notify` gets one line per step, and one for whatever is surely not meant in the text.
+    `notify` gets one line per step, and one per likely mistake in the text.
     The shape is (tokens,); the type is uint16 if every id fits, and uint32 otherwise.
     Raises FileNotFoundError, ImportError or ValueError if the text cannot be used, and OSError if the disk is full.
     """
@@ -165,9 +165,9 @@ def load_tokens(
 def _complete_index(
     folder: Path, key: str, reader: DocumentReader, encoding: Encoding, separator: str | None, notify: Notify
 ) -> tuple[Index | None, str]:
-    """(the index of a text's cache, whose shards are written if they are missing; "").
+    """(the complete index of a text's cache, ""). Missing shards are written first.
 
-    (None, the reason) if the cache cannot be written. Raises OSError if the text is too large to do without.
+    (None, the reason) if the cache cannot be written. Raises OSError if the text is too large to keep in memory.
     """
     index = read_index(folder, key, encoding.n_vocab, notify)
     if index.complete:

@@ -33,8 +33,8 @@ def cache_folder(paths: Sequence[Path], files: Sequence[Path], key: str) -> Path
 def cache_key(files: Sequence[Path], settings: Sequence[str]) -> str:
     """A key that changes with the files, their order and the settings, without reading large files whole.
 
-    A file counts by its name and content if it is small; else by its name, size, modification time and samples of its
-    content. 64 MB are read of all files together. A renamed folder keeps its key.
+    A small file is identified by its name and content; a large one by name, size, modification time and samples of its
+    content. Up to 64 MB are read of all files together. A renamed folder keeps its key.
     Raises ValueError for a file that begins as another format, such as PDF.
     """
     digest = hashlib.sha256("\0".join(settings).encode())
@@ -49,7 +49,7 @@ def cache_key(files: Sequence[Path], settings: Sequence[str]) -> str:
 
 
 def _sample(path: Path, size: int, n_bytes: int) -> bytes:
-    """SHA-256 of a file's content, or of samples of so many bytes, evenly spread from its start to its end."""
+    """SHA-256 of a file's content, or of evenly spaced samples of it with `n_bytes` bytes together."""
     digest = hashlib.sha256()
     count = 1 if n_bytes == size else _SAMPLES
     with open(path, "rb") as file:

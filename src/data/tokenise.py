@@ -37,7 +37,7 @@ class Batch:
 def tokenise_in_memory(
     reader: DocumentReader, encoding: Encoding, separator: str | None
 ) -> NDArray[np.unsignedinteger]:
-    """All ids of a text. They begin with its first document, and an end-of-text id is between two documents."""
+    """All ids of a text, with an end-of-text id between two documents."""
     groups = _encoded(_batches(reader.pieces(), (0, 0)), encoding, separator)
     return np.concatenate([np.empty(0, token_dtype(encoding.n_vocab)), *(group.ids for _, group in groups)])[1:]
 

@@ -24,7 +24,7 @@ def learned_encoding(
     start = time.perf_counter()
     sample, stride = spread_sample(chunks, _LEARNED_CHARS)
     same_kind = saved if isinstance(saved, BytePairEncoding) else None
-    # Every prompt has the template's headings, so they are to be few tokens, however long the text is.
+    # Every prompt has the template's headings. Repeat them, so that they become few tokens even after a long text.
     repeated = headings() * (sum(map(len, sample)) // _CHARS_PER_TEMPLATE)
     encoding = learn_byte_pairs(sample, vocab_size, always=[*tuning_texts(), *repeated], saved=same_kind)
     if encoding is saved:

@@ -20,7 +20,7 @@ class BytePairEncoding(tiktoken.Encoding):
     ranks: the tokens that text is merged into, and their ids; merges happen in the order of the ids.
     special: tokens that no text encodes to. added: tokens that are found in a text before anything is merged.
     learned_from: a hash of the text that `learn_byte_pairs` learned it from.
-    Raises VocabularyError if a byte is missing, an id is used twice, or `end_of_text` is no special token's id.
+    Raises VocabularyError if a byte is missing, an id is used twice, or `end_of_text` is not the id of a special token.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ def byte_pairs_from_state(state: Mapping[str, Any]) -> BytePairEncoding:
     if any(not isinstance(text, str) or type(id_) is not int for text, id_ in (*special.items(), *added.items())):
         raise VocabularyError("its special tokens are not texts with ids")
     if source is not None and not isinstance(source, str):
-        raise VocabularyError("its source is no hash")
+        raise VocabularyError("its source is not a hash")
     spellings = {spelling: id_ for id_, spelling in enumerate(tokens.split("\n")) if spelling}
     ranks = {spelled(text): id_ for text, id_ in spellings.items()}
     return BytePairEncoding(ranks, special, added, end, learned_from=source)

@@ -147,11 +147,11 @@ def _read_slow(folder: Path) -> _Vocabulary:
 
 
 def _merges(content: bytes) -> list[Merge]:
-    """The pairs in a merges.txt, one a line."""
+    """The pairs in a merges.txt, one per line."""
     lines = content.decode("utf-8-sig", "replace").split("\n")
     pairs = [line.rstrip("\r").split(" ") for line in lines if line.strip() and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in pairs):
-        raise VocabularyError(f"{_MERGES} has a line that is no pair")
+        raise VocabularyError(f"{_MERGES} has a line that is not a pair")
     return [(spelled(left), spelled(right)) for left, right in pairs]
 
 

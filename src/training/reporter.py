@@ -125,7 +125,7 @@ def draw_curves(log: Path) -> Path | None:
     """
     try:
         return _draw_curves(log) if log.is_file() else None
-    except Exception as error:  # a plot is no reason to end a run: matplotlib may be missing, broken or misconfigured
+    except Exception as error:  # a failed plot must not end a run: matplotlib may be missing, broken or misconfigured
         print(f"note: the curves were not drawn: {one_line(error)}")
         return None
 

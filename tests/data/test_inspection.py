@@ -1,4 +1,4 @@
-"""What is surely not meant in a text is noted or refused, and ordinary texts in any language get no note."""
+"""Likely mistakes in a text are noted or refused, and ordinary texts in any language get no note."""
 
 import base64
 import json

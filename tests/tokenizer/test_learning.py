@@ -122,7 +122,7 @@ def test_a_saved_encoding_is_used_for_the_same_text_and_size() -> None:
     assert learn_byte_pairs([TEXT], 300, always=["another example"] * 99, saved=stored) is stored
     assert learn_byte_pairs([TEXT + "."], 300, saved=stored) is not stored
     assert learn_byte_pairs([TEXT], 301, saved=stored) is not stored
-    with pytest.raises(ValueError, match="its source is no hash"):
+    with pytest.raises(ValueError, match="its source is not a hash"):
         byte_pairs_from_state({**first.state(), "learned_from": 7})
 
 
