@@ -29,7 +29,7 @@ from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.program import run_script
 from src.runtime import Runtime, choose_runtime, keep_freed_memory, seed_step
 from src.training.losses import language_model_loss
-from src.training.optim import clip_gradients, lr_at, make_optimizer
+from src.training.optim import clip_gradients, lr_at, make_optimizer, set_lr
 from src.training.recipes import RECIPES
 
 Kind = Literal["gpt2", "bytes", "bpe", "ours"]
@@ -86,8 +86,7 @@ class Contestant:
         loader, times = StepLoader(windows), []
         for step in range(steps):
             start = time.perf_counter()
-            for group in optimizer.param_groups:
-                group["lr"] = lr_at(step, max_lr=max_lr, steps=steps, **schedule)
+            set_lr(optimizer, lr_at(step, max_lr=max_lr, steps=steps, **schedule))
             optimizer.zero_grad(set_to_none=True)
             [batch] = loader.step_batches(step)
             with runtime.autocast():

@@ -68,13 +68,18 @@ def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
         local_part(parameters[name]).copy_(local_part(part_of(whole, parameters[name])))
 
 
-def part_of(whole: Tensor, like: Tensor) -> Tensor:
+def part_of(whole: Tensor, like: Any) -> Tensor:
     """This process's part of a whole tensor, if another one of the same shape is divided. Nothing is exchanged."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    if not isinstance(like, DTensor) or whole.shape != like.shape:
+    if not hasattr(like, "full_tensor") or whole.shape != like.shape:
         return whole
+    from torch.distributed.tensor import distribute_tensor  # slow to import, and only needed here
+
     return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def whole_of(part: Tensor) -> Tensor:
+    """The whole tensor, gathered from all processes if it is divided. Then every process must call it."""
+    return part.full_tensor() if hasattr(part, "full_tensor") else part
 
 
 def local_part(tensor: Tensor) -> Tensor:

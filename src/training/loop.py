@@ -16,7 +16,7 @@ from src.training.checkpoints import RunCheckpoints
 from src.training.divergence import has_diverged, is_worse_than_untrained
 from src.training.losses import LossFunction
 from src.training.metrics import add_metrics, mean_metrics, means
-from src.training.optim import Optimizer, clip_gradients
+from src.training.optim import Optimizer, clip_gradients, set_lr
 from src.training.reporter import Reporter
 from src.training.samples import sample
 from src.training.stage import Progress, Schedule, TrainingRun
@@ -83,8 +83,7 @@ def _train_step(run: TrainingRun, progress: Progress, reporter: Reporter) -> Non
     processes = run.runtime.processes
     seed_step(schedule.seed, step, processes.rank)
     lr = schedule.learning_rate(step)
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
+    set_lr(run.optimizer, lr)
     batches = run.stage.loader.step_batches(step)
     metrics = accumulate(run.model, run.shared.loss, batches, run.runtime, run.scaler, run.shared.exchange)
     norm = update(run.model, run.optimizer, run.scaler, schedule.grad_clip)

@@ -1,0 +1,80 @@
+"""Muon (Jordan et al. 2024): momentum whose matrices are orthogonalised before the update."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from src.distributed.sharding import part_of, whole_of
+
+STACK_ELEMENTS = 2**22  # of the matrices that are orthogonalised together; one large matrix already uses all cores
+# Of the quintic iteration (Jordan et al. 2024): singular values come out between 0.7 and 1.2.
+COEFFICIENTS, ITERATIONS, EPS = (3.4445, -4.7750, 2.0315), 5, 1e-7
+
+
+class Muon(torch.optim.Muon):
+    """`torch.optim.Muon` for GPT-2: the same update, with two differences.
+
+    The queries, keys and values of an attention layer are one matrix, but are orthogonalised apart: they are three
+    linear maps. Matrices of the same shape are orthogonalised together, which takes half the time at micro's size.
+    An update has 0.2 times the root mean square of an orthogonal matrix times the root of its longer side, so that it
+    is as large as AdamW's (Liu et al. 2025, "Muon is scalable for LLM training").
+
+    fused: the matrices (3 C, C) that hold queries, keys and values.
+    """
+
+    def __init__(self, matrices: Sequence[Tensor], fused: Sequence[Tensor], **settings: Any) -> None:
+        super().__init__(matrices, **settings)
+        self._fused = {id(matrix) for matrix in fused}
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step; no closure is called."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            updates = [self._update(p, p.grad, group["momentum"]) for p in parameters]
+            parts = [u.chunk(3 if id(p) in self._fused else 1) for p, u in zip(parameters, updates, strict=True)]
+            results = iter(orthogonalise([part for matrix in parts for part in matrix]))
+            for parameter, matrix in zip(parameters, parts, strict=True):
+                update = torch.cat([next(results) for _ in matrix])
+                size = 0.2 * math.sqrt(max(matrix[0].shape))
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(part_of(update, parameter), alpha=-group["lr"] * size)
+
+    def _update(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
+        """The Nesterov momentum of a parameter; the whole of it, also if this process has only a part."""
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        return whole_of(gradient.lerp(average, momentum))
+
+
+def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """The matrices with all singular values near 1, in bf16. Matrices of the same shape are computed together."""
+    by_shape: dict[torch.Size, list[int]] = defaultdict(list)
+    for i, matrix in enumerate(matrices):
+        by_shape[matrix.shape].append(i)
+    results = list(matrices)
+    for shape, indices in by_shape.items():
+        at_once = max(1, STACK_ELEMENTS // shape.numel())
+        for start in range(0, len(indices), at_once):
+            chosen = indices[start : start + at_once]
+            for i, result in zip(chosen, _newton_schulz(torch.stack([matrices[i] for i in chosen])), strict=True):
+                results[i] = result
+    return results
+
+
+def _newton_schulz(matrices: Tensor) -> Tensor:
+    """(N, rows, columns) to the same: five steps of the quintic Newton-Schulz iteration (Jordan et al. 2024)."""
+    a, b, c = COEFFICIENTS
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if is_tall else matrices).bfloat16()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPS)  # all singular values at most 1
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if is_tall else x

@@ -1,0 +1,54 @@
+"""Muon against PyTorch's, matrix by matrix."""
+
+import torch
+from torch import nn
+
+from src.training.muon import STACK_ELEMENTS, Muon, orthogonalise
+
+SHAPES = [(16, 16), (64, 16), (16, 64), (16, 16), (8, 16)]
+
+
+def matrices(*shapes: tuple[int, int]) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(1)
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+
+
+def take_steps(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], gradients: list[torch.Tensor]) -> None:
+    for step in range(1, 5):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.detach() * step - parameter.detach()
+        optimizer.step()
+
+
+def test_the_steps_are_those_of_pytorch() -> None:
+    ours, reference = matrices(*SHAPES), matrices(*SHAPES)
+    gradients = [torch.randn(shape) for shape in SHAPES]
+    settings = {"lr": 0.01, "weight_decay": 0.5, "momentum": 0.9}
+    take_steps(Muon(ours, [], **settings), ours, gradients)
+    take_steps(torch.optim.Muon(reference, adjust_lr_fn="match_rms_adamw", **settings), reference, gradients)
+    for mine, theirs in zip(ours, reference, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_queries_keys_and_values_are_three_matrices() -> None:
+    [fused], parts = matrices((48, 16)), matrices((48, 16))[0].detach().chunk(3)
+    apart = [nn.Parameter(part.clone()) for part in parts]
+    gradient = torch.randn(48, 16)
+    take_steps(Muon([fused], [fused], lr=0.01), [fused], [gradient])
+    take_steps(Muon(apart, [], lr=0.01), apart, list(gradient.chunk(3)))
+    torch.testing.assert_close(fused, torch.cat(apart), rtol=1e-3, atol=1e-3)
+
+
+def test_matrices_that_do_not_fit_one_stack_give_the_same_result() -> None:
+    large = [torch.randn(2, STACK_ELEMENTS // 4) for _ in range(5)]
+    for together, alone in zip(orthogonalise(large), (orthogonalise([m])[0] for m in large), strict=True):
+        torch.testing.assert_close(together, alone, rtol=2e-2, atol=1e-4)
+
+
+def test_a_matrix_without_a_gradient_stays() -> None:
+    moving, resting = matrices((4, 4), (4, 4))
+    before = resting.detach().clone()
+    moving.grad = torch.ones(4, 4)
+    Muon([moving, resting], [], lr=0.1).step()
+    assert torch.equal(resting, before)
+    assert not torch.equal(moving, before)
