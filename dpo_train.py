@@ -99,12 +99,12 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
     """A preference loss on packed pairs, against a frozen copy of the base."""
     encoding, generator = base.encoding, TextGenerator(base.model, base.encoding, runtime.model_device)
     context_length = min(flags.context_length, base.model.config.context_length)
-    examples, truncated = preference_examples(preferences, encoding, context_length)
+    metadata = {"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent} | base.inherited_metadata
+    examples, truncated = preference_examples(preferences, encoding, context_length, metadata["template"])
     pairs = list(enumerate(examples))
     prompts = [preference.messages for preference in preferences]
     train_pairs, val_pairs = split_examples(pairs, prompts, flags.val_fraction, flags.seed)
     chosen, rejected = (mean(sum(pair[side][1]) for _, pair in train_pairs) for side in (0, 1))
-    metadata = {"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent} | base.inherited_metadata
     loss_fn = partial(
         preference_loss,
         reference=make_reference(flags, base, pairs, metadata, runtime),
@@ -120,7 +120,7 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
         loader=StepLoader(epoch_loader(train_data, pack_pairs, flags.batch_size), flags.grad_accum),
         evaluation=in_batches(val_pairs or train_pairs, pack_pairs, flags.batch_size)[:EVAL_BATCHES],
         evaluated_on="val" if val_pairs else "train",
-        sample=partial(sample_answers, generator, prompts[:SHOWN], max(1, min(SAMPLE_TOKENS, context_length // 2))),
+        sample=partial(sample_answers, generator, prompts[:SHOWN], SAMPLE_TOKENS, metadata["template"]),
         metadata=metadata,
         summary_rows={
             "base": f"{base.path}, {base.reason}; also the reference",

@@ -119,7 +119,7 @@ def make_stage(
         loader=StepLoader(epoch_loader(chats, pack_examples, flags.batch_size), flags.grad_accum),
         evaluation=in_batches(val_examples or train_examples, pack_examples, flags.batch_size)[:EVAL_BATCHES],
         evaluated_on="val" if val_examples else "train",
-        sample=partial(sample_answers, generator, prompts[:SHOWN], max(1, min(SAMPLE_TOKENS, context_length // 2))),
+        sample=partial(sample_answers, generator, prompts[:SHOWN], SAMPLE_TOKENS),
         metadata={
             "template": TEMPLATE,
             "tokenizer": describe(encoding),

@@ -24,10 +24,11 @@ from torch import Tensor
 from src.checkpoint import MODEL_HELP, PROMPT_TEMPLATE, LoadedModel, load_base
 from src.cli import flag, parse
 from src.common.messages import one_line
-from src.data.prompts import TEMPLATE, as_jinja
+from src.data.prompts import as_jinja
 from src.model.config import GPTConfig
 from src.model.hub import CONFIG_FILE
 from src.model.load_gpt2 import CONFIG_KEYS, TRANSPOSED
+from src.tokenizer import Encoding
 from src.tokenizer.hugging_face import end_of_text_name, tokenizer_files
 
 WEIGHTS_FILE = "model.safetensors"
@@ -65,11 +66,11 @@ def hugging_face_state_dict(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def tokenizer_config(context_length: int, template: str | None, end_of_text: str) -> dict[str, Any]:
-    """The content of tokenizer_config.json for a byte-pair encoding like GPT-2's. end_of_text: the token's spelling."""
-    special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), end_of_text)
+def tokenizer_config(context_length: int, template: str | None, encoding: Encoding) -> dict[str, Any]:
+    """The content of tokenizer_config.json for a byte-pair encoding like GPT-2's."""
+    special = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), end_of_text_name(encoding))
     content = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": context_length, **special}
-    return content | ({"chat_template": as_jinja()} if template == TEMPLATE else {})
+    return content | ({"chat_template": as_jinja(encoding, template)} if template else {})
 
 
 def export(base: LoadedModel, out: Path) -> None:
@@ -102,15 +103,14 @@ def _write_files(base: LoadedModel, folder: Path) -> None:
     for name, content in vocabulary.items():
         (folder / name).write_bytes(content)
     if vocabulary:
-        end = end_of_text_name(base.encoding)
-        _write_json(folder / "tokenizer_config.json", tokenizer_config(config.context_length, template, end))
+        _write_json(folder / "tokenizer_config.json", tokenizer_config(config.context_length, template, base.encoding))
 
 
 def _tokenizer(base: LoadedModel) -> str:
     """One line on the tokenizer that is exported."""
     if base.encoding.name == "word":
         return "none: Hugging Face has no word tokenizer of this kind; use the checkpoint's own"
-    chat = ", with the chat template" if base.metadata.get("template") == TEMPLATE else ""
+    chat = ", with the chat template" if base.metadata.get("template") else ""
     return ("GPT-2's" if base.encoding.name == "gpt2" else "the model's own byte pairs") + chat
 
 

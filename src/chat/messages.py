@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from src.common.messages import OnceNote, without_surrogates
-from src.data.prompts import TEMPLATE, Message, Role, render_conversation
+from src.data.prompts import Message, Role, check_template, render_conversation
 from src.tokenizer.protocols.interfaces import Encoding
 
 
@@ -48,11 +48,8 @@ class MessageEncoder:
     template: str | None
 
     def __post_init__(self) -> None:
-        if self.template not in (None, TEMPLATE):
-            raise ValueError(
-                f"the model was tuned with the prompt template {self.template!r}, but this chat uses {TEMPLATE!r}; "
-                "tune it again with python instruction_tune.py"
-            )
+        if self.template is not None:
+            check_template(self.template)
 
     @property
     def is_raw(self) -> bool:
@@ -60,11 +57,11 @@ class MessageEncoder:
 
     def encode(self, role: Role, text: str, before: str = "\n") -> EncodedMessage:
         """A message. before: the text of the message before it; a raw model needs a line break between them."""
-        if self.is_raw:
+        if self.template is None:
             needs_break = role == "user" and not before.endswith("\n")
             ids = self.encoding.encode_ordinary(("\n" if needs_break else "") + text)
         else:
-            ids, _ = render_conversation([Message(role, text)], self.encoding)
+            ids, _ = render_conversation([Message(role, text)], self.encoding, self.template)
         return EncodedMessage(role, text, tuple(ids))
 
     def encode_user_message(self, text: str, before: str = "\n") -> EncodedMessage:

@@ -159,8 +159,8 @@ class LoadedModel:
 
     @property
     def inherited_metadata(self) -> dict[str, Any]:
-        """Entries that the checkpoint of a later stage copies from this one: TRAINED_WITH, if it is there."""
-        return {TRAINED_WITH: self.metadata[TRAINED_WITH]} if TRAINED_WITH in self.metadata else {}
+        """Entries that DPO's checkpoint copies from this one, if they are there: TRAINED_WITH, the prompt template."""
+        return {key: self.metadata[key] for key in (TRAINED_WITH, "template") if self.metadata.get(key) is not None}
 
     @property
     def parent(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from src.data.input_file import find_shipped
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.openings import opening_words
 from src.data.preferences import PREFERENCES, Preference, load_preferences
-from src.data.prompts import Message, headings, render_conversation, with_input
+from src.data.prompts import TEMPLATE, Message, headings, render_conversation, with_input
 from src.tokenizer.protocols.interfaces import Encoding, WordEncoding
 
 E = TypeVar("E")
@@ -28,7 +28,7 @@ def instruction_examples(
 
 
 def preference_examples(
-    preferences: Sequence[Preference], encoding: Encoding, context_length: int
+    preferences: Sequence[Preference], encoding: Encoding, context_length: int, template: str = TEMPLATE
 ) -> tuple[list[tuple[Example, Example]], int]:
     """Return the (chosen, rejected) examples of each preference, and the number of pairs that were truncated.
 
@@ -37,9 +37,9 @@ def preference_examples(
     """
     pairs, n_truncated = [], 0
     for preference in preferences:
-        prompt, _ = render_conversation(preference.messages, encoding)
+        prompt, _ = render_conversation(preference.messages, encoding, template)
         answers = [
-            render_conversation([Message("assistant", text)], encoding)[0]
+            render_conversation([Message("assistant", text)], encoding, template)[0]
             for text in (preference.chosen, preference.rejected)
         ]
         excess = max(0, len(prompt) + max(map(len, answers)) - (context_length + 1))

@@ -1,20 +1,22 @@
-"""The one prompt template: how a conversation becomes token ids, in training and in chat.
+"""The prompt template: how a conversation becomes token ids, in training, in chat and in an export.
 
-Prompt and response are encoded separately and their ids are joined. Encoded together, a merge could cross the boundary,
-and in chat the model would have to continue tokens that it never saw in training.
+Each message is encoded separately and the ids are joined. Other libraries encode the whole text, and get the same ids.
+No merge can cross from one message to the next: a message has no white space around it, and ends with a single line
+break, where GPT-2's splitting always cuts.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from src.tokenizer.byte_pairs import special_texts
 from src.tokenizer.protocols.interfaces import Encoding
 
-TEMPLATE = "instruction-response 1"
-_SYSTEM = "### System:\n{}\n\n"
-_INSTRUCTION = "### Instruction:\n{}\n\n"
-_INPUT = "### Input:\n{}\n\n"
-_RESPONSE = "### Response:\n"
+TEMPLATE = "instruction-response 2"  # the name that checkpoints record
+OLD_TEMPLATE = "instruction-response 1"  # of checkpoints made before
+_SYSTEM, _INSTRUCTION, _INPUT, _RESPONSE = "### System:\n", "### Instruction:\n", "### Input:\n", "### Response:\n"
+_BEFORE_RESPONSE = f"\n\n{_RESPONSE}"
 FACTS_HEADING = "Known facts: "
 
 Role = Literal["system", "user", "assistant"]
@@ -34,35 +36,64 @@ class Message:
     supervised: bool = True
 
 
-def render_conversation(messages: Sequence[Message], encoding: Encoding) -> tuple[list[int], list[bool]]:
+# By template: the text after a system message, and whether messages are cleaned: white space around them is dropped, a
+# system message without text is left out, and a special token that a message spells is broken up. With OLD_TEMPLATE,
+# other libraries split the two line breaks after a system message into other tokens.
+_RULES = {OLD_TEMPLATE: ("\n\n", False), TEMPLATE: ("\n", True)}
+
+
+def check_template(name: str) -> None:
+    """Raise ValueError for the name of an unknown template."""
+    if name not in _RULES:
+        raise ValueError(
+            f"the model was tuned with the prompt template {name!r}, which is none of {', '.join(map(repr, _RULES))}; "
+            "tune it again with python instruction_tune.py"
+        )
+
+
+def render_conversation(
+    messages: Sequence[Message], encoding: Encoding, template: str = TEMPLATE
+) -> tuple[list[int], list[bool]]:
     """Return the ids of a conversation, and for each id whether it is supervised.
 
     A response and the end-of-text token after it are supervised, unless the message says otherwise. If the last message
-    is the user's, the ids end where the response begins.
+    is the user's, the ids end where the response begins. Raises ValueError for an unknown template.
     """
     ids: list[int] = []
     supervised: list[bool] = []
     for message in messages:
+        part = prompt_ids(message, encoding, template)
         if message.role == "assistant":
-            part = [*encoding.encode_ordinary(message.text), encoding.eot_token]
-        else:
-            part = prompt_ids(message, encoding)
+            part.append(encoding.eot_token)
         ids += part
         supervised += [message.role == "assistant" and message.supervised] * len(part)
     return ids, supervised
 
 
-def prompt_ids(message: Message, encoding: Encoding) -> list[int]:
-    """Ids of a system or user message. A user message ends with the heading of the response."""
+def prompt_ids(message: Message, encoding: Encoding, template: str = TEMPLATE) -> list[int]:
+    """Ids of a message, without end-of-text. A user message ends with the heading of the response."""
+    check_template(template)
+    after_system, cleans = _RULES[template]
+    text = f"{message.text}\n\n{_INPUT}{message.input}" if message.input else message.text
+    if cleans:
+        text = text.strip()
+        for special in special_texts(encoding):
+            text = text.replace(special, _broken(special))
     if message.role == "system":
-        return encoding.encode_ordinary(_fill(_SYSTEM, message.text))
-    material = _fill(_INPUT, message.input) if message.input else ""
-    return encoding.encode_ordinary(_fill(_INSTRUCTION, message.text) + material + _RESPONSE)
+        text = f"{_SYSTEM}{text}{after_system}" if text or not cleans else ""
+    elif message.role == "user":
+        text = f"{_INSTRUCTION}{text}{_BEFORE_RESPONSE}"
+    return encoding.encode_ordinary(text)
+
+
+def _broken(special: str) -> str:
+    """A special token's text with a space in it: other libraries would take the text itself for the token."""
+    return f"{special[0]} {special[1:]}"
 
 
 def with_input(instruction: str, input: str) -> str:
     """One text that renders like an instruction with an input, for conversations whose messages have no input."""
-    return f"{instruction}\n\n{_fill(_INPUT, input)}".rstrip()
+    return f"{instruction}\n\n{_INPUT}{input}".rstrip()
 
 
 def opening_text(system: str, facts: Sequence[str]) -> str:
@@ -72,32 +103,32 @@ def opening_text(system: str, facts: Sequence[str]) -> str:
 
 def headings() -> list[str]:
     """The headings of the template: its text without any message."""
-    return [_fill(part, "") for part in (_SYSTEM, _INSTRUCTION, _INPUT)] + [_RESPONSE, FACTS_HEADING]
+    return [f"{heading}\n\n" for heading in (_SYSTEM, _INSTRUCTION, _INPUT)] + [_RESPONSE, FACTS_HEADING]
 
 
-def as_jinja() -> str:
+def as_jinja(encoding: Encoding, template: str = TEMPLATE) -> str:
     """The template as a Hugging Face `chat_template`, for messages without `input`.
 
-    It renders the same text. But Hugging Face encodes that text as a whole, and turns a spelled-out special token into
-    the token; we encode message by message, and only as text. So the ids differ after a system message, before an
-    answer that begins with white space, and if a message contains <|endoftext|>.
+    apply_chat_template then gives the ids of `render_conversation`, and its assistant mask is the supervision mask.
+    OLD_TEMPLATE's ids differ after a system message, for a message with white space around it, and if a message spells
+    a special token.
     """
-
-    def expression(template: str) -> str:
-        return "{{ '" + template.replace("\n", r"\n").replace("{}", "' + message['content'] + '") + "' }}"
-
-    system, user = expression(_SYSTEM), expression(_INSTRUCTION + _RESPONSE)
+    check_template(template)
+    (after_system, cleans), content = _RULES[template], "message['content']"
+    if cleans:
+        broken = (f" | replace({_literal(text)}, {_literal(_broken(text))})" for text in special_texts(encoding))
+        content = f"{content} | trim{''.join(broken)}"
+    kept = "text" if cleans else "true"
+    system = f"{_literal(_SYSTEM)} + text + {_literal(after_system)}"
+    user = f"{_literal(_INSTRUCTION)} + text + {_literal(_BEFORE_RESPONSE)}"
     return (
-        "{% for message in messages %}"
-        f"{{% if message['role'] == 'system' %}}{system}"
-        f"{{% elif message['role'] == 'user' %}}{user}"
-        "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}"
-        "{% else %}{{ raise_exception('the roles are system, user and assistant') }}{% endif %}"
-        "{% endfor %}"
+        f"{{% for message in messages %}}{{% set text = {content} %}}"
+        f"{{% if message['role'] == 'system' %}}{{% if {kept} %}}{{{{ {system} }}}}{{% endif %}}"
+        f"{{% elif message['role'] == 'user' %}}{{{{ {user} }}}}"
+        "{% elif message['role'] == 'assistant' %}{% generation %}{{ text + eos_token }}{% endgeneration %}"
+        "{% else %}{{ raise_exception('the roles are system, user and assistant') }}{% endif %}{% endfor %}"
     )
 
 
-def _fill(template: str, text: str) -> str:
-    """Insert the text into the template. Unlike `str.format`, this leaves braces in the text alone."""
-    before, after = template.split("{}")
-    return before + text + after
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -9,7 +9,8 @@ import tiktoken
 
 from src.common.checks import is_whole_number
 from src.tokenizer.core.exceptions import VocabularyError
-from src.tokenizer.gpt2 import SPLIT, printable_bytes
+from src.tokenizer.gpt2 import END_OF_TEXT, SPLIT, printable_bytes
+from src.tokenizer.protocols.interfaces import Encoding
 
 Merge = tuple[bytes, bytes]
 
@@ -93,6 +94,11 @@ def byte_pairs_from_state(state: Mapping[str, Any]) -> BytePairEncoding:
     spellings = {spelling: id_ for id_, spelling in enumerate(tokens.split("\n")) if spelling}
     ranks = {spelled(text): id_ for text, id_ in spellings.items()}
     return BytePairEncoding(ranks, special, added, end, learned_from=source)
+
+
+def special_texts(encoding: Encoding) -> list[str]:
+    """The spellings of an encoding's special tokens. Other libraries take these for the tokens wherever they occur."""
+    return list(encoding.special) if isinstance(encoding, BytePairEncoding) else [END_OF_TEXT]
 
 
 def spelled(spelling: str) -> bytes:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.data.prompts import Message, render_conversation
+from src.data.prompts import TEMPLATE, Message, render_conversation
 from src.distributed.environment import is_first
 from src.distributed.sharding import is_sharded
 from src.model.generate import TextGenerator
@@ -23,11 +23,13 @@ def sample(model: GPTModel, generate: Callable[[], str]) -> str:
         return generate()
 
 
-def sample_answers(generator: TextGenerator, prompts: Sequence[Sequence[Message]], max_tokens: int) -> str:
-    """The last question of each prompt, and the model's greedy answer."""
-    lines = []
+def sample_answers(
+    generator: TextGenerator, prompts: Sequence[Sequence[Message]], max_tokens: int, template: str = TEMPLATE
+) -> str:
+    """The last question of each prompt, and the model's greedy answer, which fills up to half of the context."""
+    lines, max_tokens = [], max(1, min(max_tokens, generator.model.config.context_length // 2))
     for messages in prompts:
-        ids, _ = render_conversation(messages, generator.encoding)
+        ids, _ = render_conversation(messages, generator.encoding, template)
         question = messages[-1].text.splitlines()[0][:100]
         lines.append(f"{question}\n  -> {generator.generate(ids, max_tokens, temperature=0)}")
     return "\n".join(lines)

@@ -108,7 +108,7 @@ def test_a_long_prompt_is_truncated_the_same_for_both_answers(encoding: tiktoken
     pairs, n_truncated = preference_examples([long, preference("Hello!", "No.")], encoding, 40)
     chosen, rejected = pairs[0]
     assert context_text(chosen, encoding) == context_text(rejected, encoding)
-    assert context_text(chosen, encoding).endswith("word \n\n### Response:\n")
+    assert context_text(chosen, encoding).endswith("word word\n\n### Response:\n")
     assert supervised_text(chosen, encoding) == "Hello!<|endoftext|>"
     assert supervised_text(rejected, encoding) == "I would much rather not say hello to you at all<|endoftext|>"
     assert len(rejected[0]) == 41

@@ -1,14 +1,14 @@
 """The prompt template: its exact text, which of its tokens are supervised, and that no text can break it."""
 
-from itertools import groupby
+from itertools import groupby, product
 
 import pytest
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.data.prompts import TEMPLATE, Message, prompt_ids, render_conversation
-from src.tokenizer import load_gpt2_encoding
+from src.data.prompts import OLD_TEMPLATE, TEMPLATE, Message, Role, prompt_ids, render_conversation, with_input
+from src.tokenizer import learn_byte_pairs, load_gpt2_encoding
 
 END = 50256
 
@@ -49,7 +49,7 @@ PARIS = Message("assistant", "Paris")
 
 ASKED = "### Instruction:\nWhat is the capital of France?\n\n### Response:\n"
 ALPACA_ASKED = "### Instruction:\nTranslate to French.\n\n### Input:\nGood day.\nHow are you?\n\n### Response:\n"
-SYSTEM_TEXT = "### System:\nBe brief.\n\n"
+SYSTEM_TEXT = "### System:\nBe brief.\n"
 ANSWERED = "Paris<|endoftext|>"
 
 
@@ -61,6 +61,11 @@ ANSWERED = "Paris<|endoftext|>"
         ([ALPACA, PARIS], [(ALPACA_ASKED, False), (ANSWERED, True)]),
         ([SYSTEM, USER, PARIS], [(SYSTEM_TEXT + ASKED, False), (ANSWERED, True)]),
         ([SYSTEM], [(SYSTEM_TEXT, False)]),
+        ([Message("system", " \n"), USER], [(ASKED, False)]),
+        (
+            [Message("user", f"\t{USER.text}\n\n"), Message("assistant", "\n\n  Paris ")],
+            [(ASKED, False), (ANSWERED, True)],
+        ),
         ([PARIS], [(ANSWERED, True)]),
         ([USER, Message("assistant", "")], [(ASKED, False), ("<|endoftext|>", True)]),
         ([USER, PARIS, ALPACA], [(ASKED, False), (ANSWERED, True), (ALPACA_ASKED, False)]),
@@ -71,8 +76,8 @@ ANSWERED = "Paris<|endoftext|>"
         ([], []),
     ],
     ids=[
-        "prompt", "pair", "alpaca", "system", "system alone", "response alone", "empty response", "open chat",
-        "chat of two rounds", "nothing",
+        "prompt", "pair", "alpaca", "system", "system alone", "empty system", "white space around texts",
+        "response alone", "empty response", "open chat", "chat of two rounds", "nothing",
     ],
 )  # fmt: skip
 def test_a_conversation_is_rendered_and_masked_exactly(
@@ -82,7 +87,7 @@ def test_a_conversation_is_rendered_and_masked_exactly(
 
 
 def test_the_template_name_changes_with_its_text() -> None:
-    assert TEMPLATE == "instruction-response 1"  # checkpoints record this name for the texts above
+    assert TEMPLATE == "instruction-response 2"  # checkpoints record this name for the texts above
 
 
 GOLDEN = [
@@ -144,36 +149,73 @@ def test_only_responses_and_their_end_of_text_are_supervised(
 ) -> None:
     ids, supervised = render_conversation(chat(rounds, system), encoding)
     supervised_ids = [i for i, mark in zip(ids, supervised, strict=True) if mark]
-    assert supervised_ids == [i for _, _, response in rounds for i in [*encoding.encode_ordinary(response), END]]
+    assert supervised_ids == [
+        i for _, _, response in rounds for i in [*encoding.encode_ordinary(cleaned(response)), END]
+    ]
     assert ids.count(END) == len(rounds)
     assert ids[-1] == END
 
 
-@given(asked=TEXT, answer=TEXT.filter(bool))
+@given(asked=TEXT, answer=TEXT.filter(str.strip))
 @settings(max_examples=100, deadline=None)
 def test_supervision_starts_and_ends_with_the_response(encoding: tiktoken.Encoding, asked: str, answer: str) -> None:
     ids, supervised = render_conversation([Message("user", asked), Message("assistant", answer)], encoding)
     first = supervised.index(True)
-    assert encoding.decode(ids[:first]) == f"### Instruction:\n{asked}\n\n### Response:\n"
-    assert ids[first] == encoding.encode_ordinary(answer)[0]
+    assert encoding.decode(ids[:first]) == f"### Instruction:\n{cleaned(asked)}\n\n### Response:\n"
+    assert ids[first] == encoding.encode_ordinary(cleaned(answer))[0]
     assert (ids[-1], supervised[-1]) == (END, True)
 
 
-@pytest.mark.parametrize("answer", ["\n", "\n\nParis", "\n \n"])
-def test_prompt_and_response_are_encoded_separately(encoding: tiktoken.Encoding, answer: str) -> None:
-    ids, _ = render_conversation([USER, Message("assistant", answer)], encoding)
-    at_once = encoding.encode_ordinary(ASKED + answer)
-    assert encoding.decode(ids[:-1]) == encoding.decode(at_once)
-    assert ids[:-1] != at_once
-    prompt, _ = render_conversation([USER], encoding)
-    assert at_once[: len(prompt)] != prompt
-    assert ids == [*prompt, *encoding.encode_ordinary(answer), END]
+def cleaned(text: str) -> str:
+    """A message as the template contains it: no other program can take a part of it for the end-of-text token."""
+    return text.strip().replace("<|endoftext|>", "< |endoftext|>")
+
+
+OWN = learn_byte_pairs(["What is the capital of France? ### Response:\n\n\n naïve"] * 9, 300)
+
+
+@given(rounds=ROUNDS, system=st.none() | TEXT, roles=st.permutations(["system", "user", "assistant"]))
+@settings(max_examples=300, deadline=None)
+def test_the_whole_text_has_the_ids_of_its_messages(
+    encoding: tiktoken.Encoding, rounds: list[tuple[str, str, str]], system: str | None, roles: list[Role]
+) -> None:
+    conversation = chat(rounds, system)
+    in_any_order = [Message(roles[i % 3], message.text) for i, message in enumerate(conversation)]
+    for messages, tokenizer in product((conversation, in_any_order), (encoding, OWN)):
+        ids, _ = render_conversation(messages, tokenizer)
+        special = {tokenizer.decode([tokenizer.eot_token])}
+        assert tokenizer.encode(tokenizer.decode(ids), allowed_special=special) == ids
+
+
+@given(asked=TEXT, given_input=TEXT)
+@settings(max_examples=100, deadline=None)
+def test_an_instruction_with_an_input_equals_one_text(
+    encoding: tiktoken.Encoding, asked: str, given_input: str
+) -> None:
+    one = with_input(asked, given_input) if given_input else asked
+    assert prompt_ids(Message("user", asked, given_input), encoding) == prompt_ids(Message("user", one), encoding)
+
+
+OLD_SYSTEM = "### System:\nBe brief.\n\n"
+
+
+def test_the_template_of_earlier_checkpoints_keeps_its_ids(encoding: tiktoken.Encoding) -> None:
+    ids, _ = render_conversation([SYSTEM, USER, Message("assistant", "\n\nParis")], encoding, OLD_TEMPLATE)
+    parts = (OLD_SYSTEM, ASKED, "\n\nParis")
+    assert ids == [id_ for part in parts for id_ in encoding.encode_ordinary(part)] + [END]
+    assert ids != encoding.encode("".join(parts)) + [END]  # what other libraries make of the same text
+    assert prompt_ids(Message("system", ""), encoding, OLD_TEMPLATE) == encoding.encode("### System:\n\n\n")
+
+
+def test_an_unknown_template_is_refused(encoding: tiktoken.Encoding) -> None:
+    with pytest.raises(ValueError, match="'chatml', which is none of 'instruction-response 1', 'instruction-resp"):
+        render_conversation([USER], encoding, "chatml")
 
 
 @pytest.mark.parametrize("text", NASTY)
-def test_the_template_contains_texts_unchanged(encoding: tiktoken.Encoding, text: str) -> None:
+def test_the_old_template_contains_texts_unchanged(encoding: tiktoken.Encoding, text: str) -> None:
     messages = [Message("system", text), Message("user", text, text), Message("assistant", text)]
-    ids, _ = render_conversation(messages, encoding)
+    ids, _ = render_conversation(messages, encoding, OLD_TEMPLATE)
     assert encoding.decode(ids) == (
         f"### System:\n{text}\n\n### Instruction:\n{text}\n\n### Input:\n{text}\n\n### Response:\n{text}<|endoftext|>"
     )

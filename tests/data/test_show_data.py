@@ -45,7 +45,9 @@ def test_a_prompt_without_response_has_no_marks(encoding: tiktoken.Encoding) -> 
 @settings(max_examples=100, deadline=None)
 def test_characters_split_across_tokens_are_shown(encoding: tiktoken.Encoding, texts: list[str]) -> None:
     messages = [message for text in texts for message in (Message("user", text), Message("assistant", text))]
-    asked_and_answered = [f"### Instruction:\n{text}\n\n### Response:\n[[{text}<|endoftext|>]]" for text in texts]
+    asked_and_answered = [
+        f"### Instruction:\n{text}\n\n### Response:\n[[{text}<|endoftext|>]]" for text in map(str.strip, texts)
+    ]
     shown = show_mask(render_conversation(messages, encoding), encoding, colour=False)
     assert shown == visible("".join(asked_and_answered))
 
