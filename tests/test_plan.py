@@ -85,7 +85,7 @@ def test_several_processes_share_the_machine(step, monkeypatch: pytest.MonkeyPat
         assert json.loads(capsys.readouterr().out)["strategy"] == strategy
 
 
-def test_what_does_not_fit_is_not_timed_and_gets_advice(step, capsys: pytest.CaptureFixture) -> None:
+def test_a_model_that_does_not_fit_is_not_timed_and_gets_advice(step, capsys: pytest.CaptureFixture) -> None:
     step(None)
     found = lines(capsys, "--model", "gpt3-175B", "--precision", "fp32", "--device", "cpu")
     assert found["here"] == "8.0 GB, the memory limit of its container: it does not fit"

@@ -53,7 +53,7 @@ def test_an_unclear_or_unknown_command_is_refused(typed, reason):
 
 
 @pytest.mark.parametrize("typed", ["/r", "/rese", "/rest", "/resets", "/rset"])
-def test_what_deletes_is_typed_in_full_and_never_suggested(typed):
+def test_commands_that_delete_are_typed_in_full_and_never_suggested(typed):
     with pytest.raises(CommandFailed, match="Unknown command") as failed:
         run_command(typed, COMMANDS)
     assert "/reset?" not in str(failed.value)

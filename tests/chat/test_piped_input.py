@@ -49,7 +49,7 @@ def test_a_dash_reads_the_prompt_from_stdin(pipe):
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
-def test_an_empty_pipe_is_no_input(pipe, content):
+def test_an_empty_pipe_adds_no_input(pipe, content):
     pipe(content)
     assert prompt_and_input("Hi", pytest.fail) == ("Hi", "")
 

@@ -156,7 +156,7 @@ def test_an_editor_can_be_opened(chat, monkeypatch, tmp_path):
         assert next(typed_lines(Screen(interactive=True), chat.commands)) == "text edited"
 
 
-def test_what_was_typed_during_the_answer_waits_unsent(chat):
+def test_text_typed_during_the_answer_waits_unsent(chat):
     screen = Screen(interactive=True)
     screen.type_ahead.text = "Who wrote\n"
     with terminal_with_keys(" Hamlet?\r\x04"):

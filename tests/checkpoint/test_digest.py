@@ -48,7 +48,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("mapped", [True, False])
-def test_no_flipped_bit_changes_content_in_silence(saved: Path, tmp_path: Path, mapped: bool) -> None:
+def test_every_flipped_bit_that_changes_content_is_noticed(saved: Path, tmp_path: Path, mapped: bool) -> None:
     intact, path = saved.read_bytes(), tmp_path / LATEST
     expected = entry_digests(read_checkpoint(saved))
     rng, refused = random.Random(0), 0

@@ -27,7 +27,7 @@ def test_an_unusable_proxy_is_named_without_its_password(monkeypatch, name, valu
 
 
 @pytest.mark.parametrize("value", ["", "127.0.0.1:7890", "http://host:1", "socks5h://host:1", "HTTPS://host"])
-def test_usable_proxies_are_no_problem(monkeypatch, value):
+def test_usable_proxies_are_accepted(monkeypatch, value):
     monkeypatch.setenv("ALL_PROXY", value)
     monkeypatch.setenv("NO_PROXY", "ftp://x")
     assert proxy_problem() is None

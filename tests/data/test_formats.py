@@ -171,7 +171,7 @@ def test_flat_messages_are_joined_to_trees(tmp_path: Path) -> None:
         ({"instruction": "q", "output": False}, ["q?", "false"], "'output' is true or false, read as text"),
     ],
 )  # fmt: skip
-def test_what_is_changed_or_not_read_is_reported_once(
+def test_changed_and_skipped_fields_are_reported_once(
     tmp_path: Path, record: dict[str, object], expected: list[str], note: str
 ) -> None:
     loaded, notes = load(load_conversations, tmp_path, record, {"instruction": "q", "output": "a"}, record)

@@ -129,7 +129,7 @@ def test_too_little_disk_space_is_refused(hub: FakeHub, monkeypatch: pytest.Monk
     ],
     ids=["data set", "revision", "split", "configuration"],
 )
-def test_what_does_not_exist_is_refused(hub: FakeHub, source: str, kind: type[Exception], message: str) -> None:
+def test_a_missing_file_is_refused(hub: FakeHub, source: str, kind: type[Exception], message: str) -> None:
     assert message in refusal(source, kind)
 
 
@@ -191,7 +191,9 @@ def test_a_local_path_of_that_name_goes_first(hub: FakeHub, tmp_path: Path, monk
         ("a/b/c", None),
     ],
 )
-def test_ids_are_told_from_paths(source: str, dataset: DatasetId | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_are_distinguished_from_paths(
+    source: str, dataset: DatasetId | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     assert parse_dataset_id(source) == dataset
 

@@ -78,7 +78,7 @@ def test_an_ordinary_text_has_no_note(text: str) -> None:
         ('[{"level": 1},\n {"level": 2}]', "it looks like JSON"),
     ],
 )  # fmt: skip
-def test_what_is_not_meant_is_one_note(text: str, start: str) -> None:
+def test_likely_mistakes_are_one_note(text: str, start: str) -> None:
     [note] = notes(text)
     assert note.startswith(start)
 
@@ -116,7 +116,7 @@ def test_a_licence_that_is_left_in_a_text_is_noted() -> None:
     assert note.startswith("Project Gutenberg is still named 60 times")
 
 
-def test_words_that_are_no_words_are_noted() -> None:
+def test_text_without_spaces_between_words_is_noted() -> None:
     def found(text: str) -> list[str]:
         encoding = word_encoding_of([text])
         ids = np.array(encoding.encode_ordinary(text))

@@ -229,7 +229,7 @@ def test_a_long_file_name_has_a_cache_with_a_short_one(tmp_path: Path, name: str
     assert len(caches(tmp_path)) == 2
 
 
-def test_a_cache_that_another_run_removes_is_no_error(play: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_another_run_removes_does_not_fail(play: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def vanished(path: Path, target: Path) -> None:
         raise OSError(30, "Read-only file system", str(path))
 
@@ -421,7 +421,7 @@ def test_every_tokenizer_has_the_same_validation_text(monkeypatch: pytest.Monkey
 
 @settings(deadline=None)
 @given(documents=st.lists(st.text("ab \n猫", max_size=30), min_size=1, max_size=12), fraction=st.floats(0.01, 0.6))
-def test_what_is_learned_is_the_training_part_of_the_documents(documents: list[str], fraction: float) -> None:
+def test_only_the_training_part_of_the_documents_is_learned(documents: list[str], fraction: float) -> None:
     encoding = load_gpt2_encoding()
     ids = [id_ for text in documents for id_ in (*encoding.encode_ordinary(text), encoding.eot_token)][:-1]
     try:

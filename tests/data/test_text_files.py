@@ -57,7 +57,7 @@ def test_a_missing_text_is_named(tmp_path: Path) -> None:
         (b"\xff\xfet", "is not UTF-16: truncated data; save it again as UTF-8"),
     ],
 )
-def test_what_is_no_plain_text_is_named_with_a_way_on(tmp_path: Path, start: bytes, message: str) -> None:
+def test_a_file_that_is_not_plain_text_is_named_with_advice(tmp_path: Path, start: bytes, message: str) -> None:
     path = tmp_path / "document"
     path.write_bytes(start)
     with pytest.raises(ValueError, match=f"{path} .*{message}"):

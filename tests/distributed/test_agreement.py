@@ -170,7 +170,7 @@ def test_a_kill_during_a_divided_save_leaves_the_earlier_one(
     assert difference(out, one_process / "one/main") < TOLERANCE
 
 
-def test_a_killed_process_restartsed_and_changes_nothing(one_process: Path) -> None:
+def test_a_killed_process_is_restarted_and_changes_nothing(one_process: Path) -> None:
     [command, *_] = commands("killed", "--no-resume")
     killed = {**command, "rank": 1, "step": 14, "signal": signal.SIGKILL}
     assert torchrun(one_process, 2, [killed], "--max-restarts=1") == 0

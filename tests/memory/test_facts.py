@@ -11,7 +11,7 @@ from src.memory.secrets import looks_secret
 HELD_OUT = Path(__file__).resolve().parents[2] / "benchmarks" / "memory_held_out.json"
 
 
-def test_what_people_tell_is_kept_and_nothing_else() -> None:
+def test_only_facts_that_people_tell_are_kept() -> None:
     cases = json.loads(HELD_OUT.read_text(encoding="utf-8"))
     assert len(cases["keep"]) >= 60 and len(cases["leave"]) >= 120
     assert [text for text in cases["leave"] if extract_facts(text)] == []
@@ -46,5 +46,5 @@ def test_a_secret_is_marked_even_if_it_should_be_remembered() -> None:
 @pytest.mark.parametrize(
     "text", ["My flight is LH 1234.", "I was born in 1978.", "Call me on 555 0199.", "I spin wool."]
 )
-def test_other_numbers_and_words_are_no_secrets(text: str) -> None:
+def test_other_numbers_and_words_are_not_secrets(text: str) -> None:
     assert not looks_secret(text)

@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written_opens_and_saves_nothing(session: OpenSe
     assert on_disk(tmp_path) == ["France?", "Paris."] and len(list(tmp_path.glob("*.json"))) == 1
 
 
-def test_what_stays_of_a_deleted_fact_is_found(session: OpenSession, tmp_path: Path) -> None:
+def test_traces_of_a_deleted_fact_are_found(session: OpenSession, tmp_path: Path) -> None:
     turn(session, "Hi. my cat is  called MISO, you know", "Nice.")
     (tmp_path / "old.damaged-1.json").write_text("", encoding="utf-8")
     assert sessions_with(session.store, ["My cat is called Miso."]) == ["talk"]

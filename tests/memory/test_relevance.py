@@ -57,7 +57,7 @@ def test_both_spellings_are_searched_as_one(british: str, other: str) -> None:
         ("Tell me of Rome.", False),
     ],
 )
-def test_questions_about_the_user_are_told_from_others(question: str, personal: bool) -> None:
+def test_questions_about_the_user_are_recognised(question: str, personal: bool) -> None:
     assert is_personal(question) == personal
 
 

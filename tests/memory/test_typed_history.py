@@ -21,7 +21,7 @@ def test_foreign_bytes_are_read_as_far_as_possible(tmp_path: Path) -> None:
     assert list(TypedHistory(path, pytest.fail).load_history_strings()) == ["\N{REPLACEMENT CHARACTER}", "good"]
 
 
-def test_an_unusable_file_is_a_note_and_the_chat_goes_on(tmp_path: Path) -> None:
+def test_an_unusable_file_is_noted_and_the_chat_continues(tmp_path: Path) -> None:
     notes: list[str] = []
     path = tmp_path / "typed_lines"
     path.mkdir()

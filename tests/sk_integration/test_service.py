@@ -234,7 +234,7 @@ def test_names_of_other_services_are_mapped(given):
     assert generator.settings[0]["max_new_tokens"] == 9 and notes == []
 
 
-def test_what_cannot_be_mapped_is_noted():
+def test_settings_that_cannot_be_mapped_are_noted():
     model, _, notes = scripted_service("a")
     given = PromptExecutionSettings(n=3, response_format="json", presence_penalty=0.5)
     asyncio.run(model.get_chat_message_content(history(("user", "Hi")), given))

@@ -179,7 +179,7 @@ def test_an_incomplete_tokenizer_is_refused(tmp_path: Path, change: Callable[[Pa
         read_folder_encoding(tmp_path)
 
 
-def test_settings_of_gpt2s_tokenizer_alone_are_no_tokenizer(tmp_path: Path) -> None:
+def test_settings_of_gpt2s_tokenizer_are_not_a_tokenizer(tmp_path: Path) -> None:
     only_settings(tmp_path, "GPT2TokenizerFast")
     assert read_folder_encoding(tmp_path) is None
 

@@ -94,7 +94,7 @@ def test_long_lists_of_other_settings_are_cut(tmp_path: Path) -> None:
         run(flags(tmp_path, resume=True, **changes))
 
 
-def test_a_run_without_a_step_is_no_obstacle(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_run_without_a_step_does_not_block_a_new_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run(flags(tmp_path), loss_fn=Interrupt(1))
     latest = tmp_path / "out/latest_model.pt"
     content = read_checkpoint(latest)
@@ -238,7 +238,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("optimizer", "state", 0, "step"), torch.tensor(1e9), "'optimizer' has taken 1e.09 steps, the run 7"),
     ],
 )  # fmt: skip
-def test_a_field_that_lies_is_named_in_one_line(interrupted: Path, tmp_path: Path, where, value, message: str) -> None:
+def test_a_wrong_field_is_named_in_one_line(interrupted: Path, tmp_path: Path, where, value, message: str) -> None:
     content = read_checkpoint(interrupted / "out/latest_model.pt")
     nested(*where)(content, value)
     save_checkpoint(tmp_path / "out/latest_model.pt", content)
@@ -316,7 +316,7 @@ def test_a_diverged_run_leaves_the_earlier_best_model(tmp_path: Path, one_batch,
         run(settings, evaluation=one_batch)
 
 
-def test_a_run_whose_loss_rose_for_good_diverged(tmp_path: Path, one_batch, capsys) -> None:
+def test_a_run_whose_loss_stays_high_has_diverged(tmp_path: Path, one_batch, capsys) -> None:
     settings = flags(tmp_path, max_steps=3, eval_every=1)
     with pytest.raises(ValueError, match=r"diverged: .* loss 9.0000 .*best_model.pt is the model of step 1, before"):
         run(settings, loss_fn=evaluations(10.8, 3.0, 9.0, 9.0), evaluation=one_batch)
