@@ -62,11 +62,10 @@ def make_plan(flags: Flags) -> Plan:
     changes = [] if peak(work) <= room else advice(work, room, 1 if flags.memory else local, _place(flags, runtime))
     tokens_per_step = flags.batch_size * flags.grad_accum * flags.context_length
     flops = flops_per_token(size, flags.context_length)
-    seconds = None
     if flags.speed:
-        seconds = flops * tokens_per_step / (flags.speed * 1e12 * flags.processes)
-    elif not changes:
-        seconds = step_seconds(flags, replace(runtime, strategy=work.strategy), local)
+        seconds: float | None = flops * tokens_per_step / (flags.speed * 1e12 * flags.processes)
+    else:
+        seconds = None if changes else step_seconds(flags, replace(runtime, strategy=work.strategy), local)
     parameters, body = size.parameter_count()
     return Plan(
         model=flags.model,
