@@ -36,6 +36,7 @@ class Flags(ChatFlags):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Answer the prompt of the command line, or chat. Returns the exit code."""
     flags, given = parse_chat_flags(Flags, argv, __doc__)
     answer_once = "prompt" in given
     screen = Screen(interactive=not answer_once and is_interactive(), verbose=flags.verbose)
@@ -64,12 +65,12 @@ def open_session(model: LoadedChatModel, flags: Flags, screen: Screen) -> "ChatS
 
 
 def chat(session: "ChatSession", model: LoadedChatModel, flags: Flags, screen: Screen) -> int:
-    chat = Chat(session, model, flags, screen)
+    """Answer lines until they end or a command leaves the chat. Returns the exit code."""
+    chat = Chat(session, model, flags, screen, TYPED_LINES)
     chat.commands += common_commands(chat)
     screen.introduce(*model.introduction())
-    history = None
     if screen.interactive or has_person():
         from src.memory.typed_history import TypedHistory
 
-        history = TypedHistory(TYPED_LINES, screen.notify)
-    return chat_loop(session, screen, chat.commands, read_lines(screen, chat.commands, history))
+        chat.history = TypedHistory(TYPED_LINES, screen.notify)
+    return chat_loop(session, screen, chat.commands, read_lines(screen, chat.commands, chat.history))

@@ -54,6 +54,7 @@ class Flags(ChatFlags):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Answer the prompt of the command line, or chat. Returns the exit code."""
     flags, given = parse_chat_flags(Flags, argv, __doc__)
     answer_once = "prompt" in given
     screen = Screen(interactive=not answer_once and is_interactive(), verbose=flags.verbose)
@@ -105,17 +106,17 @@ def open_assistant(flags: Flags, model: LoadedChatModel, screen: Screen, *, save
 
 
 def chat(assistant: "Assistant", model: LoadedChatModel, flags: Flags, screen: Screen) -> int:
+    """Answer lines until they end or a command leaves the chat. Returns the exit code."""
     from src.sk_integration.commands import assistant_commands, last_turns, resumed_line
 
-    history = None
+    chat = Chat(assistant, model, flags, screen, assistant.store.folder / "typed_lines")
     if assistant.session.is_saved and (screen.interactive or has_person()):
         from src.memory.typed_history import TypedHistory
 
-        history = TypedHistory(assistant.store.folder / "typed_lines", screen.notify)
-    chat = Chat(assistant, model, flags, screen)
-    chat.commands += assistant_commands(chat, assistant, history)
+        chat.history = TypedHistory(chat.typed_lines, screen.notify)
+    chat.commands += assistant_commands(chat, assistant)
     screen.introduce(*model.introduction(), resumed_line(assistant.conversation))
-    lines = read_lines(screen, chat.commands, history)
+    lines = read_lines(screen, chat.commands, chat.history)
     if screen.interactive and assistant.turns:
         screen.show_reply("\n" + last_turns(assistant))
     return chat_loop(assistant, screen, chat.commands, lines)

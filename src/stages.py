@@ -44,6 +44,16 @@ def find_model(name: str, order: Sequence[str] = MODELS, *, beside_scripts: bool
     raise FileNotFoundError(_not_found(names[-1], beside_scripts) + (", or pass a path" if name == "auto" else ""))
 
 
+def existing_models() -> dict[str, Path]:
+    """The models that exist in the current folder or else next to the scripts, by name."""
+    found = {}
+    for name in MODELS:
+        paths = (folder / STAGE_OUTPUTS[name][0] for folder in (Path(), _scripts_folder()))
+        if path := next(filter(Path.is_file, paths), None):
+            found[name] = path
+    return found
+
+
 def as_argument(path: Path) -> str:
     """The text that --model and --base read as this path, and not as a stage, as auto, or as a flag."""
     text = str(path)

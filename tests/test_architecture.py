@@ -44,6 +44,7 @@ LIBRARY = {
     },
     "src.memory": set(),
     "src.chat": {
+        "src.memory",
         "src.model",
         "src.data.prompts",
         "src.stages",

@@ -105,8 +105,8 @@ def test_a_piped_session_prints_a_transcript(converse):
         f"Assistant: {ANSWER}",
         "The conversation is cleared. /undo brings it back.",
     ]
-    assert "note: the answer was cut off at 3 tokens; /max-tokens N allows longer ones\n" in err
-    assert err.endswith("error: max-tokens must be a whole number of at least 1, got 0\n")
+    assert "note: The answer was cut off at 3 tokens; /max-tokens N allows longer ones\n" in err
+    assert err.endswith("error: Max-tokens must be a whole number of at least 1, got 0\n")
 
 
 def test_notes_that_say_the_same_are_shown_once(converse):
@@ -140,7 +140,7 @@ def test_prompt_prints_only_the_answer_on_stdout(folder):
 def test_a_raw_model_continues_the_prompt(converse):
     code, out, err = converse("", "--model", "scratch", "--prompt", "Paris ")
     assert (code, out) == (0, ANSWER.removeprefix("Paris") + "\n")
-    assert "note: this is a raw language model: it continues your text" in err
+    assert "note: This is a raw language model: it continues your text" in err
 
 
 @pytest.mark.parametrize("prompt", ["none", "off", "/quit"])
@@ -158,7 +158,7 @@ def test_a_seed_makes_answers_repeatable(converse):
 
 def test_an_answer_that_outgrows_the_context_gives_one_note(converse):
     _, out, err = converse("Hello\n", "--temperature", "60", "--top-k", "none", "--seed", "1", "--max-tokens", "200")
-    assert err.count("the context of 64 tokens is full") == 1
+    assert err.count("The context of 64 tokens is full") == 1
     assert "context of 64" not in out
 
 

@@ -102,22 +102,22 @@ def test_commands_reply(converse, lines, reply):
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        ("/temp -1", "temperature must be a number of at least 0, got -1.0"),
-        ("/refine", "there is no answer to refine yet; ask something first"),
+        ("/temp -1", "Temperature must be a number of at least 0, got -1.0"),
+        ("/refine", "There is no answer to refine yet; ask something first"),
         (
             "/multi 3",
             "/multi needs at least two steps with a semicolon between them: /multi name a fruit; write a line",
         ),
         ("/multi a;", "/multi needs at least two steps"),
-        ("/save a/b", "session 'a/b': a name has 1 to 64 letters"),
-        ("/load ../x", "session '../x': a name has"),
-        ("/forget", "/forget N deletes fact N, /forget all deletes every fact"),
-        ("My cat is called Miso.\n/forget 7", "there is no fact 7; the numbers are: 1"),
+        ("/save a/b", "Session 'a/b': a name has 1 to 64 letters"),
+        ("/load ../x", "Session '../x': a name has"),
+        ("/forget", "/forget N deletes fact N, /forget all every fact, /forget typed the typed lines"),
+        ("My cat is called Miso.\n/forget 7", "There is no fact 7; the numbers are: 1"),
         ("/forget \u00b2", "/forget N deletes"),
         ("/forgt", "Unknown command /forgt. /help lists commands; to send it as a message, type //forgt"),
-        ("/undo", "there is nothing to take back yet"),
-        ("/retry", "there is no message to answer again yet; ask something first"),
-        ("/delete default", "session default is open; /new starts another one, and then it can be deleted"),
+        ("/undo", "There is nothing to take back yet"),
+        ("/retry", "There is no message to answer again yet; ask something first"),
+        ("/delete default", "Session default is open; /new starts another one, and then it can be deleted"),
         ("/settings x", "/settings shows the settings; /settings remember ask, auto or off changes one"),
     ],
 )
@@ -219,7 +219,7 @@ def test_prompt_with_session_resumes_it(converse):
 def test_a_raw_model_continues_the_prompt(converse):
     code, out, err = converse("", "--prompt", "Paris ", model="raw.pt")
     assert (code, out) == (0, ANSWER.removeprefix("Paris") + "\n")
-    assert err.count("note: this is a raw language model") == 1
+    assert err.count("note: This is a raw language model") == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory\nleft"), MemoryError(), ValueError("prompt id 9")])

@@ -4,7 +4,8 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any, Protocol, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
 from src.chat.command_table import Command, LabelledAnswers, Reply, help_text
 from src.chat.flags import ChatFlags, ChatSettings
@@ -13,7 +14,10 @@ from src.chat.screen import ASSISTANT, Screen, Styled
 from src.chat.start import LoadedChatModel, announce_loading, load_chat_model
 from src.chat.terminal import QUOTES, YOU, has_person
 from src.common.terminal import is_terminal
-from src.stages import STAGE_OUTPUTS
+from src.stages import existing_models
+
+if TYPE_CHECKING:  # it imports prompt_toolkit
+    from src.memory.typed_history import TypedHistory
 
 LAST_TURNS = 2  # shown when a conversation is resumed or loaded
 _OFF = ("off", "none")
@@ -56,12 +60,17 @@ class ChatBackend(Protocol):
 
 @dataclass
 class Chat:
-    """What the commands work on. `commands` are all commands of this chat, for /help."""
+    """What the commands work on. `commands` are all commands of this chat, for /help.
+
+    typed_lines: the file of the lines typed in chats. history: that file, open, if a person types in this chat.
+    """
 
     backend: ChatBackend
     model: LoadedChatModel
     flags: ChatFlags
     screen: Screen
+    typed_lines: Path
+    history: "TypedHistory | None" = None
     commands: list[Command] = field(default_factory=list)
 
 
@@ -81,7 +90,8 @@ def common_commands(chat: Chat) -> list[Command]:
         command("/history", "[N]", "show the conversation, or its last N turns", history),
         command("/memory", "", "show how much of the context is used", memory),
         command("/new", "[NAME]", "start another conversation", start_new, aliases=("/clear",)),
-        command("/reset", "", "clear the conversation", lambda chat, _: chat.backend.reset(), deletes=True),
+        command("/reset", "", "clear the conversation", reset, deletes=True),
+        command("/forget", "typed", "delete the lines that the arrow keys bring back", forget, deletes=True),
         command("/system", "[TEXT]", "show or set the system message; off removes it", system),
         command("/model", "[NAME]", "show the models, or switch to another one", model),
         command("/info", "", "show which model this is", lambda chat, _: chat.model.describe()),
@@ -139,6 +149,7 @@ def settings(chat: Chat, _: str) -> str:
 
 
 def show_help(chat: Chat, _: str) -> str:
+    """The list of commands, and how to type here."""
     notes = ["A setting without a value shows the current one. The start of a command's name is enough if it is clear."]
     if chat.model.template is None:
         notes.append("This is a raw model: it continues your text instead of answering it.")
@@ -153,6 +164,36 @@ def show_help(chat: Chat, _: str) -> str:
     return help_text(chat.commands, notes, chat.screen.columns)
 
 
+def reset(chat: Chat, _: str) -> str:
+    """Clear the conversation. Names what stays, and how to delete it."""
+    return "\n".join([chat.backend.reset(), *typed_lines_left(chat, "What you typed is")])
+
+
+def forget(chat: Chat, argument: str) -> str:
+    """Delete the lines typed in this and earlier chats."""
+    if argument.lower() != "typed":
+        raise ValueError("/forget typed deletes the lines that the arrow keys bring back")
+    return forget_typed(chat, lambda _: True) or "There are no typed lines."
+
+
+def forget_typed(chat: Chat, is_deleted: Callable[[str], bool]) -> str:
+    """Delete the typed lines for which `is_deleted` is true. Returns what to tell the user; "" if there are none."""
+    from src.memory.typed_history import TypedHistory
+
+    if not chat.history and not chat.typed_lines.is_file():
+        return ""
+    history = chat.history or TypedHistory(chat.typed_lines, chat.screen.notify)
+    deleted = history.delete(is_deleted)
+    return f"Deleted {deleted} typed line{'s' * (deleted != 1)} from the history of the arrow keys." if deleted else ""
+
+
+def typed_lines_left(chat: Chat, subject: str) -> list[str]:
+    """Where the typed lines are, and how to delete them, if there are any. subject: begins the sentence."""
+    if not chat.typed_lines.is_file() or not chat.typed_lines.stat().st_size:
+        return []
+    return [f"{subject} still in the history of the arrow keys; /forget typed deletes that."]
+
+
 def start_new(chat: Chat, name: str) -> str:
     return chat.backend.start_new(name)
 
@@ -162,11 +203,12 @@ def retry(chat: Chat, _: str) -> LabelledAnswers:
 
 
 def why(chat: Chat, _: str) -> Styled:
+    """The chance of each token of the last answer, and where the answer comes from."""
     from src.chat.why import explain, token_choices
 
     last = chat.backend.last_exchange
     if not last.answer:
-        raise ValueError("there is no answer to explain yet; ask something first")
+        raise ValueError("There is no answer to explain yet; ask something first")
     generator = chat.model.generator
     choices = token_choices(generator, last.prompt, last.answer)
     return explain(choices, chat.model.examples, generator.encoding.decode(last.answer), chat.screen.columns)
@@ -184,6 +226,7 @@ def shown_turns(turns: Sequence[tuple[str, str]]) -> str:
 
 
 def memory(chat: Chat, _: str) -> str:
+    """The length of the conversation and its token budget."""
     n = len(chat.backend.turns)
     turns = "The conversation is empty." if not n else f"The conversation has {n} turn{'s' * (n > 1)}."
     return "\n".join([turns, *context_lines(chat)])
@@ -204,15 +247,16 @@ def context_lines(chat: Chat) -> list[str]:
 
 
 def system(chat: Chat, text: str) -> str:
+    """Show, set or remove the system message."""
     if text:
         chat.backend.set_system("" if text.lower() in _OFF else text)
     return f"System message: {chat.backend.system}" if chat.backend.system else "There is no system message."
 
 
 def model(chat: Chat, name: str) -> str:
+    """List the models, or load one and continue the conversation with it."""
     if not name:
-        paths = {known: path for known, (path, _) in STAGE_OUTPUTS.items() if path.is_file()}
-        listed = [f"  {known:<12}{path}" for known, path in paths.items()]
+        listed = [f"  {known:<12}{path}" for known, path in existing_models().items()]
         return "\n".join([chat.model.introduction()[0], "/model NAME switches to one of these, or to a path:", *listed])
     flags = replace(chat.flags, model=name)
     announce_loading(flags)

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import TextIO
 
 from src.chat.type_ahead import TypeAhead
-from src.common.messages import OnceNote
+from src.common.messages import OnceNote, capitalised
 from src.common.terminal import has_colours
 
 ASSISTANT = "Assistant: "
@@ -39,13 +39,13 @@ class Screen:
     """Shows answers and replies on stdout. Notes and errors go to stderr; on a terminal, they go to stdout instead.
 
     A note that arrives during an answer is shown after it. interactive: stdin and stdout are a terminal that can move
-    its cursor. `failed` is whether an error was shown. `verbose`: show the speed of answers. `type_ahead` has what was
-    typed during the last answer.
+    its cursor. `failed` is whether an error was shown. `verbose`: show the speed of answers. `type_ahead` has what a
+    person typed during the last answer; read_lines makes it active.
     """
 
     def __init__(self, *, interactive: bool, verbose: bool = False) -> None:
         self.interactive, self.verbose, self.failed = interactive, verbose, False
-        self.type_ahead = TypeAhead(active=interactive)
+        self.type_ahead = TypeAhead(active=False)
         self._held_notes: list[str] | None = None
         self._seen_once: set[str] = set()
 
@@ -60,7 +60,8 @@ class Screen:
             if note not in self._held_notes:  # a long answer warns each time the context window shifts
                 self._held_notes.append(note)
         elif note not in self._seen_once:
-            self._print(f"({note})\n" if self.interactive else f"note: {note}\n", "ansibrightblack", sys.stderr)
+            shown = capitalised(note)
+            self._print(f"({shown})\n" if self.interactive else f"note: {shown}\n", "ansibrightblack", sys.stderr)
             if isinstance(note, OnceNote):
                 self._seen_once.add(note)
 
@@ -78,7 +79,7 @@ class Screen:
 
     def show_error(self, message: str) -> None:
         """Show why a command or an answer failed."""
-        self.failed = True
+        self.failed, message = True, capitalised(message)
         if self.interactive:
             self.show_reply(message)
         else:

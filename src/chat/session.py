@@ -66,6 +66,7 @@ class ChatSession:
         self._messages: list[EncodedMessage] = []
         self._dropped: list[EncodedMessage] = []
         self._system: list[EncodedMessage] = []
+        self._unanswered = ""  # a message whose answer was stopped or failed before its first word
         self._use(generator, template, system or "", prefix_cache)
 
     def use_model(self, model: LoadedChatModel) -> None:
@@ -116,6 +117,7 @@ class ChatSession:
 
     def reset(self) -> str:
         """Clear the conversation, except for the system message. Returns what to tell the user."""
+        self._unanswered = ""
         if not self._messages:
             return "The conversation is empty."
         self._changes.add(self._messages, ())
@@ -132,6 +134,9 @@ class ChatSession:
 
     def undo(self) -> str:
         """Take back the last turn, or the last /retry. Returns what to tell the user; raises ValueError."""
+        if self._unanswered:
+            self._unanswered = ""
+            return "Took back the message without an answer."
         removed, restored = self._changes.undo()
         return undo_reply(*(turn[0].text if turn else "" for turn in (removed, restored)))
 
@@ -143,8 +148,10 @@ class ChatSession:
     def retry(self) -> Generator[str, None, None]:
         """Streams another answer to the last message; it replaces the old one, unless it is stopped before it begins.
 
-        Raises ValueError, immediately, if there is no message.
+        A message whose answer did not begin is answered now. Raises ValueError, immediately, if there is no message.
         """
+        if self._unanswered:
+            return self._answer(self._unanswered)
         if not self._messages:
             raise ValueError("there is no message to answer again yet; ask something first")
         return self._answer(self._messages[-2].text, replaced=self._messages[-2:])
@@ -195,6 +202,7 @@ class ChatSession:
         """As `reply`. replaced: the last turn of the conversation, which the new turn replaces."""
         del self._messages[len(self._messages) - len(replaced) :]
         prompt, message = self._build_prompt(self._encode_user(text))
+        self._unanswered = "" if replaced else text
         self.prompt_tokens, self.answer_tokens = len(prompt), 0
         settings = self.settings
         stream = self.generator.stream(
@@ -219,6 +227,7 @@ class ChatSession:
             if answer or self.finish_reason != "interrupted":
                 turn = [message, self._encoder.encode("assistant", "".join(answer))]
                 self._messages += turn
+                self._unanswered = ""
                 self._changes.add(replaced, turn)
             else:
                 self._messages += replaced

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from src.chat.command_table import LONE_WORDS, Command, CommandFailed, LabelledAnswers, Reply, run_command
-from src.chat.screen import ASSISTANT, Screen, Styled
+from src.chat.screen import ASSISTANT, Screen, Styled, printable
+from src.chat.type_ahead import TypeAhead
 from src.common.messages import one_line
 from src.common.terminal import has_colours, is_terminal
 from src.program import DONE, FAILED, INTERRUPTED, termination_signals
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 YOU = "You: "
 QUOTES = '"""'  # before and after a message of several lines
+LEAVE_HINT = "Ctrl-D or /quit leaves the chat"
 _PIPE_DELAY_S = 0.1  # until `tee` has printed the end of an answer
 
 
@@ -32,23 +34,37 @@ def read_lines(screen: Screen, commands: Sequence[Command], history: "History | 
     """The user's lines: typed at a terminal, or piped to stdin."""
     if not screen.interactive and not has_person():
         return piped_lines()
+    screen.type_ahead = TypeAhead(active=True)
     for number in termination_signals():  # the scripts' handler acts like Ctrl-C, which here would only stop an answer
         signal.signal(number, _exit)
     screen.introduce("/help lists commands; Ctrl-D or /quit leaves")
     if screen.interactive or (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         return typed_lines(screen, commands, history)
-    return prompted_lines()
+    return prompted_lines(screen)
 
 
-def prompted_lines() -> Iterator[str]:
-    """Lines typed at a terminal that can only print, or if none of the outputs is a terminal."""
+def prompted_lines(screen: Screen) -> Iterator[str]:
+    """Lines typed at a terminal that can only print, or if none of the outputs is a terminal.
+
+    Such a terminal cannot put text into the line that the person edits. So what was typed during the answer is printed
+    after the prompt, and is the start of the next line: Enter sends it.
+    """
     output = sys.stderr if sys.stderr is not None and sys.stderr.isatty() else sys.stdout
     text = ""
     while True:
-        print(" " * len(YOU) if _is_open(text) else YOU, end="", file=output, flush=True)
-        if not (line := sys.stdin.readline()):
+        if waiting := printable(screen.type_ahead.take()):
+            screen.notify("Typed during the answer and not sent yet: Enter sends it, Ctrl-C drops it")
+        print((" " * len(YOU) if _is_open(text) else YOU) + waiting, end="", file=output, flush=True)
+        try:
+            line = sys.stdin.readline()
+        except KeyboardInterrupt:
+            print(file=output)
+            screen.notify(LEAVE_HINT)
+            continue
+        if not line:
             print(file=output)
             return
+        line = waiting + line
         text = text + line if _is_open(text) else line
         yield line
 
@@ -83,7 +99,7 @@ def typed_lines(screen: Screen, commands: Sequence[Command], history: "History |
             line = prompt.prompt(default=screen.type_ahead.take())
         except KeyboardInterrupt:
             if not prompt.default_buffer.text:
-                screen.notify("Ctrl-D or /quit leaves the chat")
+                screen.notify(LEAVE_HINT)
             continue
         except EOFError:
             return
@@ -144,9 +160,10 @@ def chat_loop(backend: "ChatBackend", screen: Screen, commands: Sequence[Command
         text = text if quoted else LONE_WORDS.get(text.lower(), text)
         if not text:
             continue
+        result: Reply = ""
         try:
             if quoted or not text.startswith("/"):
-                result: Reply = [(ASSISTANT, backend.reply(text))]
+                result = [(ASSISTANT, backend.reply(text))]
             elif text.startswith("//"):
                 result = [(ASSISTANT, backend.reply(text[1:]))]
             else:
@@ -157,7 +174,7 @@ def chat_loop(backend: "ChatBackend", screen: Screen, commands: Sequence[Command
         except KeyboardInterrupt:
             if not (screen.interactive or has_person()):
                 raise
-            screen.notify("stopped")
+            screen.notify("Stopped" if isinstance(result, str | Styled) else "Stopped. /retry answers again")
         except CommandFailed as error:
             screen.show_error(str(error))
         except (ValueError, RuntimeError, MemoryError) as error:
@@ -175,7 +192,7 @@ def _show(result: str | Styled | LabelledAnswers, backend: "ChatBackend", screen
         screen.show_answer(pieces, label)
         if screen.verbose and (n_tokens := len(backend.last_exchange.answer)):
             seconds = time.perf_counter() - start
-            screen.notify(f"{n_tokens} tokens in {seconds:.1f} s: {n_tokens / seconds:.1f} tokens per second")
+            screen.notify(f"{n_tokens} tokens in {seconds:.2f} s: {n_tokens / seconds:.1f} tokens per second")
 
 
 def _exit(*_: object) -> NoReturn:

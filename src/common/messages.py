@@ -11,6 +11,7 @@ from pathlib import Path
 # Control characters can drive the terminal, bidi controls can disguise text, and UTF-8 cannot encode surrogates.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _ERROR_NUMBER = re.compile(r"\[(?:Errno|WinError) -?\d+\] ")
+_FIRST_WORD = re.compile(r"[a-z]+(?:-[a-z]+)*(?=[ ;,.]|$)")  # a path or a flag is no word
 
 
 class OnceNote(str):
@@ -29,6 +30,11 @@ def one_line(error: BaseException) -> str:
     """
     message = _ERROR_NUMBER.sub("", str(error).partition("\nException raised from")[0])
     return visible(" ".join(message.split())) or type(error).__name__
+
+
+def capitalised(text: str) -> str:
+    """The text with a capital at its start, unless it starts with a name, such as a path or a flag."""
+    return text[:1].upper() + text[1:] if _FIRST_WORD.match(text) else text
 
 
 def shown_command(words: Sequence[str]) -> str:

@@ -53,7 +53,7 @@ _STATES = (
     r"|(?:an?|afraid|born|called|from|named|scared|the|living|learning|moving|saving|studying|teaching|training|working"
     r"|writing)\s+\w"
 )
-_NO_STATE = r"(?!an? (?:bit|little|king|queen)\b)(?!the (?:same|one|best)\b)"
+_NO_STATE = r"(?!(?:an?|the) (?:bit|little|king|queen)\b)(?!the (?:same|one|best)\b)"
 _NOT_POSSESSED = (
     "answer|apolog(?:y|ies)|bad|computer crash|fault|god|goodness|guess|idea|mistake|opinion|pleasure|point|problem"
     "|question|suggestion|turn|word"
@@ -63,7 +63,7 @@ _TOLD = (  # how a sentence begins that tells something
     rf"(?:i'm|i am|{_I}am|{_WE}are|we're)\s+(?:not\s+)?{_NO_STATE}(?:{_STATES})",
     rf"(?:i was|we were|{_I}was)\s+(?:born|raised|married)\b",
     r"(?:i have|i've)\s+been\s+(?:an?|in|living|married|single|vegan|vegetarian|working|learning|playing)\b",
-    rf"(?:{_I}|{_WE})(?:have|own|got|'ve got)\s+{_COUNT}\s+(?!(?:questions?|ideas?|problems?|request|feeling|look"
+    rf"(?:(?:{_I}|{_WE})(?:have|own|got)|i've got|we've got)\s+{_COUNT}\s+(?!(?:questions?|ideas?|problems?|request|feeling|look"
     r"|clue|doubts?|minute|moment|another|other|more)\b)\w+",
     rf"(?:{_I}|{_WE})(?:{_LASTING})\s+{_NO_POINTER}[\w'-]+",
     rf"{_I}go\s+\w+ing\b|(?:{_I}|{_WE})go\s+to\s+(?:the|a|my|our)\s+\w+\s+(?:every|on|in|at)\b",

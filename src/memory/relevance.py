@@ -46,6 +46,7 @@ def may_answer(question: str, fact: str, shared: Set[str]) -> bool:
         return False  # "Where do I live?" is not answered by "My brother lives in Turku."
     possessed = _after_own(asked)
     possessed = [word for word in possessed if _singular(word) in _PEOPLE] or possessed
+    possessed = [word for word in possessed if word != "favorite"] or possessed  # "my favourite food" is about food
     return not possessed or "family" in possessed or not shared.isdisjoint(possessed)
 
 

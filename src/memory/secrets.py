@@ -7,7 +7,7 @@ _NAMES = re.compile(
     r"|(?:api|secret|private|access|licence|license|recovery|encryption|ssh) keys?|secrets?"
     r"|social security|insurance number|passport number|(?:credit|debit|bank) ?card|card number|account number"
     r"|(?:door|entry|alarm|safe|lock|gate|recovery|security|backup|unlock|access|verification) codes?"
-    r"|combination (?:of|to|for)|seed phrase|safe opens)\b",
+    r"|combination (?:of|to|for)|(?:seed|recovery|backup|wallet) phrase|safe opens)\b",
     re.IGNORECASE,
 )
 _CARD = re.compile(r"(?<!\d)(?:\d[ -]?){12,18}\d(?!\d)")

@@ -3,10 +3,19 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from src.chat.command_table import Command, LabelledAnswers, Reply
-from src.chat.commands import LAST_TURNS, Chat, common_commands, context_lines, shown_turns
+from src.chat.commands import (
+    LAST_TURNS,
+    Chat,
+    common_commands,
+    context_lines,
+    forget_typed,
+    shown_turns,
+    typed_lines_left,
+)
+from src.chat.commands import forget as forget_common
 from src.chat.commands import settings as common_settings
 from src.memory.open_session import summarise
 from src.memory.traces import contains_any, damaged_files, sessions_with
@@ -19,17 +28,8 @@ MULTI_USAGE = (
 _MAX_LISTED_FACTS = 50
 
 
-class Typed(Protocol):
-    """The lines typed in chats: a TypedHistory, whose module imports prompt_toolkit."""
-
-    def delete(self, is_deleted: Callable[[str], bool]) -> int: ...
-
-
-def assistant_commands(chat: Chat, assistant: Assistant, typed: Typed | None = None) -> list[Command]:
-    """The commands of every chat, and those of the assistant, which is the chat's backend.
-
-    typed: the lines typed in this and earlier chats, from which deleted facts are deleted too.
-    """
+def assistant_commands(chat: Chat, assistant: Assistant) -> list[Command]:
+    """The commands of every chat, and those of the assistant, which is the chat's backend."""
 
     def command(name: str, argument: str, help: str, run: Callable[..., Reply], **options: Any) -> Command:
         return Command(name, help, partial(run, assistant), argument, **options)
@@ -39,7 +39,13 @@ def assistant_commands(chat: Chat, assistant: Assistant, typed: Typed | None = N
         command("/multi", "STEPS", "answer step by step: /multi name a fruit; write a line about it", multi),
         command("/remember", "TEXT", "keep a fact in long-term memory: /remember My cat is called Miso.", remember),
         command("/memory", "", "show the summary, the context and the saved facts", partial(memory, chat=chat)),
-        command("/forget", "N|all", "delete a saved fact, or all", partial(forget, typed=typed), deletes=True),
+        command(
+            "/forget",
+            "N|all|typed",
+            "delete a fact, all facts, or all typed lines",
+            partial(forget, chat=chat),
+            deletes=True,
+        ),
         command("/sessions", "", "list the sessions", sessions),
         command("/save", "NAME", "copy this conversation to a new session", save),
         command("/load", "NAME", "switch to another session, new or old", load),
@@ -170,10 +176,15 @@ def settings(assistant: Assistant, argument: str, *, chat: Chat) -> str:
             raise ValueError("/settings shows the settings; /settings remember ask, auto or off changes one")
 
 
-def forget(assistant: Assistant, argument: str, *, typed: Typed | None = None) -> str:
-    """Delete one fact, or, with "all yes", every fact, also from the typed lines. Names what stays elsewhere."""
+def forget(assistant: Assistant, argument: str, *, chat: Chat) -> str:
+    """Delete one fact, or, with "all yes", every fact, also from the typed lines. Names what stays elsewhere.
+
+    "typed" deletes all typed lines.
+    """
     facts = assistant.memory.all()
     match argument.lower().split():
+        case ["typed"]:
+            return forget_common(chat, argument)
         case [which, *_] if not facts and (which == "all" or which.isdecimal()):
             return "There are no saved facts."
         case ["all", "yes"]:
@@ -186,15 +197,15 @@ def forget(assistant: Assistant, argument: str, *, typed: Typed | None = None) -
             facts = [assistant.memory.forget(int(number))]
             done = f"Forgot: {facts[0].text}"
         case _:
-            raise ValueError("/forget N deletes fact N, /forget all deletes every fact; /memory lists them")
-    return "\n".join([done, *_traces(assistant, [fact.text for fact in facts], typed)])
+            raise ValueError("/forget N deletes fact N, /forget all every fact, /forget typed the typed lines")
+    return "\n".join([done, *_traces(chat, assistant, [fact.text for fact in facts])])
 
 
-def _traces(assistant: Assistant, texts: list[str], typed: Typed | None) -> Iterator[str]:
+def _traces(chat: Chat, assistant: Assistant, texts: list[str]) -> Iterator[str]:
     """Delete the typed lines with deleted facts; yields what was deleted, and what stays and how to delete it."""
-    deleted = typed.delete(lambda line: contains_any(line, texts)) if typed else 0
-    if deleted:
-        yield f"Deleted {_count(deleted, 'typed line')} from the history of the arrow keys."
+    if deleted := forget_typed(chat, lambda line: contains_any(line, texts)):
+        yield deleted
+    yield from typed_lines_left(chat, "Other lines that you typed are")
     if names := sessions_with(assistant.store, texts):
         yield (
             f"The words are still in these saved conversations: {', '.join(names)}. /delete NAME deletes one; "

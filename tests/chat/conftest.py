@@ -28,11 +28,11 @@ def session(generator):
 
 
 @pytest.fixture
-def chat(session):
+def chat(session, tmp_path):
     """The session in a chat whose lines are piped, and whose model knows two questions."""
     metadata = {"template": TEMPLATE, **record_examples(PAIRS, "my.json")}
     model = LoadedModel(session.generator.model, metadata, ENCODING, Path("models/best_model.pt"), "best available")
     loaded = LoadedChatModel(session.generator, model, "CPU")
-    chat = Chat(session, loaded, ChatFlags(), Screen(interactive=False))
+    chat = Chat(session, loaded, ChatFlags(), Screen(interactive=False), tmp_path / "typed_lines")
     chat.commands += common_commands(chat)
     return chat

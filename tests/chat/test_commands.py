@@ -7,6 +7,7 @@ import pytest
 from src.chat.command_table import CommandFailed, run_command
 from src.chat.flags import ChatFlags, ChatSettings
 from src.chat.start import LoadedChatModel
+from src.memory.typed_history import TypedHistory
 from tests.fakes import ANSWER, answering_model, save_model
 
 
@@ -60,7 +61,7 @@ def test_a_command_changes_and_shows_its_setting(chat, run, line, reply, field, 
         ("/verbose 3", "/verbose takes on or off, got '3'"),
         ("/quit now", "/quit takes nothing after it, got 'now'"),
         ("/why not", "/why takes nothing after it, got 'not'"),
-        ("/why", "there is no answer to explain yet; ask something first"),
+        ("/why", "There is no answer to explain yet; ask something first"),
         ("/undo", "there is nothing to take back yet"),
     ],
 )
@@ -174,3 +175,24 @@ def test_verbose_is_switched(chat, run):
     assert run("/verbose") == "verbose is off"
     assert run("/verbose on") == "verbose is on"
     assert chat.screen.verbose
+
+
+def test_typed_lines_are_named_and_deleted(chat):
+    history = TypedHistory(chat.typed_lines, pytest.fail)
+    assert run_command("/forget typed", chat.commands) == "There are no typed lines."
+    "".join(chat.backend.reply("Hello"))
+    history.store_string("Hello")
+    assert run_command("/reset", chat.commands).endswith("/forget typed deletes that.")
+    assert run_command("/forget typed", chat.commands) == "Deleted 1 typed line from the history of the arrow keys."
+    assert chat.typed_lines.read_bytes() == b""
+    assert "typed" not in run_command("/reset", chat.commands)
+
+
+def test_the_models_beside_the_scripts_are_listed(chat, monkeypatch, tmp_path):
+    beside = tmp_path / "checkpoints" / "instruction_tuned" / "best_model.pt"
+    beside.parent.mkdir(parents=True)
+    beside.touch()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr("src.stages._scripts_folder", lambda: tmp_path)
+    assert run_command("/model", chat.commands).endswith(f"  sft         {beside}")

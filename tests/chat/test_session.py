@@ -370,3 +370,16 @@ def test_undo_takes_back_turns_and_a_reset():
     assert session.start_new("") == "The conversation is empty."
     with pytest.raises(ValueError, match="only sk_chat.py saves"):
         session.start_new("work")
+
+
+def test_a_message_whose_answer_did_not_begin_can_be_answered_again_or_taken_back():
+    session, generator, _ = scripted_session("Paris.", [KeyboardInterrupt()], "Rome.", [KeyboardInterrupt()])
+    ask(session, "France?")
+    with pytest.raises(KeyboardInterrupt):
+        ask(session, "Italy?")
+    assert texts(session) == ["France?", "Paris."]
+    assert "".join(session.retry()) == "Rome." and texts(session) == ["France?", "Paris.", "Italy?", "Rome."]
+    with pytest.raises(KeyboardInterrupt):
+        ask(session, "Spain?")
+    assert session.undo() == "Took back the message without an answer."
+    assert session.undo() == "Took back: 'Italy?'. /redo brings it back."

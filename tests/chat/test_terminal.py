@@ -105,7 +105,7 @@ def test_a_prompt_is_visible_if_stdout_is_a_pipe(chat, monkeypatch, capsys, term
 def test_lines_inside_quotes_have_no_prompt(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", Tty('"""\ntwo\n"""\nx\n'))
     monkeypatch.setattr(sys, "stderr", Tty())
-    list(prompted_lines())
+    list(prompted_lines(Screen(interactive=False)))
     assert sys.stderr.getvalue() == "You:           You: You: \n"
 
 
@@ -162,3 +162,50 @@ def test_text_typed_during_the_answer_waits_unsent(chat):
     with terminal_with_keys(" Hamlet?\r\x04"):
         assert list(typed_lines(screen, chat.commands)) == ["Who wrote Hamlet?"]
     assert screen.type_ahead.text == ""
+
+
+class InterruptedOnce(Tty):
+    """Ctrl-C is pressed at the first prompt."""
+
+    interrupted = False
+
+    def readline(self):
+        if not self.interrupted:
+            self.interrupted = True
+            raise KeyboardInterrupt
+        return super().readline()
+
+
+def test_a_dumb_terminal_shows_what_was_typed_during_the_answer_and_sends_it_after_enter(monkeypatch, capsys):
+    screen = Screen(interactive=False)
+    screen.type_ahead.text = "Who wro"
+    monkeypatch.setattr(sys, "stdin", Tty("te Hamlet?\n"))
+    assert list(prompted_lines(screen)) == ["Who wrote Hamlet?\n"]
+    out, err = capsys.readouterr()
+    assert out == "You: Who wroYou: \n"
+    assert err == "note: Typed during the answer and not sent yet: Enter sends it, Ctrl-C drops it\n"
+
+
+def test_ctrl_c_at_the_prompt_of_a_dumb_terminal_does_not_leave_the_chat(monkeypatch, capsys):
+    screen = Screen(interactive=False)
+    screen.type_ahead.text = "dropped\n"
+    monkeypatch.setattr(sys, "stdin", InterruptedOnce("Hi\n"))
+    assert list(prompted_lines(screen)) == ["Hi\n"]
+    assert "Ctrl-D or /quit leaves the chat" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_lines_wait_for_the_prompt_wherever_a_person_types(chat, monkeypatch, term):
+    """Also if stdout is a pipe, as in `python chat.py | tee log`."""
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys, "stdin", Tty())
+    read_lines(chat.screen, chat.commands)
+    assert chat.screen.type_ahead._active
+
+
+def test_a_stopped_answer_can_be_asked_for_again(chat, monkeypatch, capsys):
+    monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once([], KeyboardInterrupt()))
+    monkeypatch.setattr(sys, "stdin", Tty())
+    talk(chat, "France?", "/retry")
+    assert capsys.readouterr().err == "note: Stopped. /retry answers again\n"
+    assert chat.backend.turns == [("France?", ANSWER)]

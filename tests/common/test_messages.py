@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.common.messages import naming_file, one_line, shown_command, visible, without_surrogates
+from src.common.messages import capitalised, naming_file, one_line, shown_command, visible, without_surrogates
 
 
 def test_an_error_becomes_one_line() -> None:
@@ -47,3 +47,19 @@ def test_value_errors_name_the_file_and_others_pass_through() -> None:
 
 def test_lone_surrogates_are_replaced_and_pairs_kept() -> None:
     assert without_surrogates("a\ud800b \U0001f600") == "a\N{REPLACEMENT CHARACTER}b \U0001f600"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("there is no fact 7", "There is no fact 7"),
+        ("max-tokens must be", "Max-tokens must be"),
+        ("stopped", "Stopped"),
+        ("logs/x.json: damaged", "logs/x.json: damaged"),
+        ("nowhere: no such file", "nowhere: no such file"),
+        ("--seed is", "--seed is"),
+        ("", ""),
+    ],
+)
+def test_a_message_begins_with_a_capital_unless_it_begins_with_a_name(text: str, shown: str) -> None:
+    assert capitalised(text) == shown

@@ -29,8 +29,8 @@ def test_single_facts_are_recalled_by_their_questions_only(memory: LongTermMemor
         return found
 
     cases = json.loads(HELD_OUT.read_text(encoding="utf-8"))
-    assert sum(map(recalls, cases["recalls"])) >= 39 and len(cases["recalls"]) == 40
-    assert [pair for pair in cases["recalls_not"] if recalls(pair)] == []
+    assert sum(map(recalls, cases["recalls"])) >= 57 and len(cases["recalls"]) == 60
+    assert sum(map(recalls, cases["recalls_not"])) <= 1  # of 50
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,13 @@ def chat(tmp_path):
     assistant, generator, _ = scripted_assistant(tmp_path, "word " * 18, context_length=64)
     metadata = {"template": TEMPLATE}
     model = LoadedModel(generator.model, metadata, generator.encoding, Path("models/best_model.pt"), "as asked")
-    chat = Chat(assistant, LoadedChatModel(generator, model, "CPU"), ChatFlags(), Screen(interactive=False))
+    chat = Chat(
+        assistant,
+        LoadedChatModel(generator, model, "CPU"),
+        ChatFlags(),
+        Screen(interactive=False),
+        tmp_path / "typed_lines",
+    )
     chat.commands += assistant_commands(chat, assistant)
     yield assistant, lambda line: run_command(line, chat.commands)
     assistant.close()
