@@ -156,7 +156,7 @@ def _exit_code(main: Callable[[], int], out_of_memory: Callable[[], str]) -> int
 
 
 def _outputs(outlives_output: bool) -> tuple[TextIO, TextIO]:
-    """Wrap stdout and stderr. Only the first process prints, and others whose output has a file of its own."""
+    """Wrap stdout and stderr. Only the first process prints, and each one whose output goes to its own file."""
 
     def stdout_lost(error: OSError) -> None:
         if outlives_output:
@@ -177,20 +177,16 @@ def _outputs(outlives_output: bool) -> tuple[TextIO, TextIO]:
     return stdout, stderr
 
 
-def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")
-
-
 def _utf8(stream: TextIO | None) -> TextIO:
     if stream is None:  # closed before the script started
-        return _nowhere()
+        return open(os.devnull, "w", encoding="utf-8")
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(encoding="utf-8", errors="replace")
     return stream
 
 
 def _open_standard_streams() -> None:
-    """Open those of the descriptors 0 to 2 that are closed. A file that got such a number would get C's messages."""
+    """Open the closed ones of descriptors 0 to 2. A file that got such a number would receive C libraries' messages."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)

@@ -29,9 +29,9 @@ _FORMER_SCRATCH = CHECKPOINTS / "pretrained" / BEST  # main.py saved there in ea
 def find_model(name: str, order: Sequence[str] = MODELS, *, beside_scripts: bool = False) -> tuple[Path, str]:
     """Return the path of a model, and the reason why it was chosen.
 
-    name: "auto" (the first model of `order` that exists), a name in STAGE_OUTPUTS in any case, or a path.
+    name: "auto" (the first model of `order` that exists), a name in STAGE_OUTPUTS (upper or lower case), or a path.
     beside_scripts: if the current folder has none of these models, look next to the scripts, too.
-    Raises FileNotFoundError that names the folder and the command which makes the model.
+    Raises FileNotFoundError naming the folder and the command that makes the model.
     """
     if name.lower() != "auto" and name.lower() not in STAGE_OUTPUTS:
         return _at_path(name, order)
@@ -61,7 +61,7 @@ def as_argument(path: Path) -> str:
 
 
 def producing_command(path: Path) -> str:
-    """The command that makes the checkpoint at `path`, judging by the name of its folder."""
+    """The command that makes the checkpoint at `path`, inferred from the name of its folder."""
     for output, command in STAGE_OUTPUTS.values():
         if path.parent.name == output.parent.name and (output.name == BEST or path.name == output.name):
             return command

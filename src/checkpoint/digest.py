@@ -60,7 +60,7 @@ class _Hasher:
     def digest(self, value: object, depth: int = 0) -> bytes:
         if depth > _MAX_DEPTH:
             raise ValueError(f"is nested more than {_MAX_DEPTH} levels deep")
-        key = _place(value) if isinstance(value, Tensor) else id(value)
+        key = _storage_key(value) if isinstance(value, Tensor) else id(value)
         if key not in self._known:
             self._known[key] = self._compute(value, depth + 1)
         return self._known[key]
@@ -84,8 +84,8 @@ class _Hasher:
         return _sha256(kind, flat.view(torch.uint8).numpy().data if flat.numel() else b"")
 
 
-def _place(tensor: Tensor) -> Hashable:
-    """Tensors with the same place hold the same values. Raises ValueError unless the tensor is dense."""
+def _storage_key(tensor: Tensor) -> Hashable:
+    """Equal for tensors that view the same memory in the same way. Raises ValueError unless the tensor is dense."""
     require_dense(tensor)
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 

@@ -140,11 +140,8 @@ def _compact(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.layout == torch.strided:
         tensor = value.detach()
         n_bytes = tensor.numel() * tensor.element_size()
-        return (
-            tensor
-            if tensor.untyped_storage().nbytes() == n_bytes
-            else tensor.clone(memory_format=torch.contiguous_format)
-        )
+        owns_memory = tensor.untyped_storage().nbytes() == n_bytes
+        return tensor if owns_memory else tensor.clone(memory_format=torch.contiguous_format)
     return value
 
 

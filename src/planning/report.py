@@ -63,9 +63,9 @@ def make_plan(flags: Flags) -> Plan:
     tokens_per_step = flags.batch_size * flags.grad_accum * flags.context_length
     flops = flops_per_token(size, flags.context_length)
     if flags.speed:
-        seconds: float | None = flops * tokens_per_step / (flags.speed * 1e12 * flags.processes)
+        step_s: float | None = flops * tokens_per_step / (flags.speed * 1e12 * flags.processes)
     else:
-        seconds = None if changes else step_seconds(flags, replace(runtime, strategy=work.strategy), local)
+        step_s = None if changes else step_seconds(flags, replace(runtime, strategy=work.strategy), local)
     parameters, body = size.parameter_count()
     return Plan(
         model=flags.model,
@@ -86,7 +86,7 @@ def make_plan(flags: Flags) -> Plan:
         limited_by=limited_by,
         changes=changes,
         traffic_per_step=traffic(work),
-        step_seconds=seconds,
+        step_seconds=step_s,
         tokens=flags.tokens or optimal_tokens(size),
         compute_optimal_tokens=optimal_tokens(size),
     )
@@ -129,11 +129,13 @@ def _workload(flags: Flags, runtime: Runtime, room: float) -> Workload:
 
 
 def as_json(plan: Plan) -> dict[str, object]:
+    """The figures of a plan as plain values, for --json."""
     return {**asdict(plan), "fits": not plan.changes, "seconds": plan.seconds}
 
 
 def as_lines(plan: Plan, flags: Flags) -> Iterator[str]:
-    size = flags.size()
+    """The lines that the command prints."""
+    size, each = flags.size(), " each" if plan.processes > 1 else ""
     yield (
         f"model    {plan.model}: {size.n_layers} layers, {size.d_model} wide, {plan.parameters:,} parameters, "
         f"{plan.flops_per_token / 1e9:,.3g} GFLOP per token"
@@ -145,11 +147,9 @@ def as_lines(plan: Plan, flags: Flags) -> Iterator[str]:
         sent = f"each sends {plan.traffic_per_step / GB:,.3g} GB per step"
         yield f"share    {plan.processes} processes{place}, {plan.strategy}; {sent}"
     parts = ", ".join(f"{name} {held / GB:,.2f}" for name, held in plan.memory_of_a_process.items() if held >= 5e6)
-    yield f"memory   about {plan.peak_of_a_process / GB:,.2f} GB{' each' if plan.processes > 1 else ''}: {parts}"
+    yield f"memory   about {plan.peak_of_a_process / GB:,.2f} GB{each}: {parts}"
     fits = "it does not fit" if plan.changes else "it fits"
-    yield f"here     {plan.room_of_a_process / GB:,.1f} GB each, {plan.limited_by}: {fits}".replace(
-        " each", " each" if plan.processes > 1 else ""
-    )
+    yield f"here     {plan.room_of_a_process / GB:,.1f} GB{each}, {plan.limited_by}: {fits}"
     yield from (f"change   {change}" for change in plan.changes)
     windows = f"{flags.batch_size} x {flags.grad_accum} sequences of {flags.context_length} tokens, {flags.optimizer}"
     if plan.step_seconds is not None:

@@ -12,8 +12,8 @@ TOKENS_PER_PARAMETER = 20  # the compute-optimal number: Hoffmann et al. 2022, t
 def flops_per_token(size: GPTConfig, context_length: int) -> float:
     """Floating-point operations of forward and backward for one token (Kaplan et al. 2020, section 2.1).
 
-    2 per weight in forward and 4 in backward; the output head counts, the embeddings are looked up. In attention, a
-    token meets half of the window, because of the causal mask.
+    2 per weight in forward and 4 in backward; the output head is included, the embeddings only look up rows. A token
+    attends to half of the window on average, because of the causal mask.
     """
     matrices = size.n_layers * (4 * size.d_model**2 + 2 * size.d_model * (size.d_ff or 4 * size.d_model))
     head = size.vocab_size * size.d_model

@@ -1,6 +1,6 @@
 """The time of a training step: measured on this machine for a shallow model, and extrapolated to the whole one.
 
-With several processes, as many of them as this machine takes share each step, as torchrun would start them.
+Several processes are started as torchrun would start them, up to the number that this machine can run.
 """
 
 import os
@@ -23,13 +23,13 @@ from src.training.optim import make_optimizer
 from src.training.parallel import initial_model, share_model
 
 TRIAL_STEPS, FIT_DEPTH = 4, 4  # steps timed per model, layers of the deeper model
-MEASURED_LENGTH, MEASURED_TOKENS = 1024, 4096  # limits of what is measured of a window, and of a step per process
+MEASURED_LENGTH, MEASURED_TOKENS = 1024, 4096  # the longest window, and the most tokens per process and step
 
 
 def step_seconds(flags: Flags, runtime: Runtime, local: int) -> float:
-    """Seconds per training step, of which each process takes its part. local: how many run on this machine.
+    """Seconds per training step of all processes together. local: how many of them run on this machine.
 
-    Of a larger step, only MEASURED_TOKENS per process are measured; the time grows with the FLOPs.
+    At most MEASURED_TOKENS per process are measured; a larger step is extrapolated by its FLOPs.
     """
     length = min(flags.context_length, MEASURED_LENGTH)
     sequences = flags.batch_size // flags.processes
@@ -37,7 +37,7 @@ def step_seconds(flags: Flags, runtime: Runtime, local: int) -> float:
     batches = min(flags.grad_accum, max(1, MEASURED_TOKENS // (length * windows)))
     part = replace(flags, context_length=length, batch_size=windows * local, grad_accum=batches, processes=local)
     if local == 1:
-        runtime = replace(runtime, strategy="none")  # a process alone shares its model with no other
+        runtime = replace(runtime, strategy="none")  # a single process needs neither DDP nor FSDP
     whole = _arithmetic(flags, sequences * flags.grad_accum)
     return _measure(part, runtime) * whole / _arithmetic(part, windows * batches)
 

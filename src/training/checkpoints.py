@@ -24,7 +24,7 @@ from src.training.flags import TrainingFlags
 from src.training.parts_saver import PartsSaver, remove_unused_parts
 from src.training.stage import Progress, Stage, TrainingRun
 
-# Settings that may change on resume. The paths of data and weights may: `run_identity` has hashes of their content.
+# Settings that may change on resume. Paths are among them because `run_identity` hashes the content of the files.
 _MAY_CHANGE = (
     "max_steps",
     "epochs",
@@ -79,22 +79,22 @@ class RunCheckpoints:
     _parts: PartsSaver | None = None
 
     def save_best(self, progress: Progress) -> None:
-        """Save the weights as best_model.pt. A model that must not be lost gets a second name first (`set_aside`).
+        """Save the weights as best_model.pt.
 
-        That is the best model of an earlier run, or a better one of this run: it exists if the user went back to an
-        older latest_model.pt.
+        `set_aside` first keeps the model there if it is from an earlier run, or better than this one. A better one of
+        this run exists if the user went back to an older latest_model.pt.
         """
         best, whose = self.run.flags.out / BEST, "an earlier run" if self.best_loss is None else "a later step"
         self.wait()  # so that a restart knows whose best_model.pt it finds
-        kept = None
+        previous = None
         with gathered(self.run.model, self.run.flags.out) as weights:
             if is_first():
-                replaced = best.is_file() and (self.best_loss is None or progress.best_loss > self.best_loss)
-                kept = set_aside(best) if replaced else None
+                must_keep = self.best_loss is None or progress.best_loss > self.best_loss
+                previous = set_aside(best) if best.is_file() and must_keep else None
                 save_checkpoint(best, {**self._description(progress), "model": weights})
         self.best_loss = progress.best_loss
-        if kept:
-            print(f"{best}: the best model of {whose} is now {kept.name}")
+        if previous:
+            print(f"{best}: the best model of {whose} is now {previous.name}")
 
     def save_latest(self, progress: Progress) -> None:
         """Save everything that an exact resume needs, and a copy if --keep asks for it."""
@@ -122,14 +122,9 @@ class RunCheckpoints:
             self._parts.wait()
 
     def close(self) -> None:
-        """End what saves in the background, after the last save."""
+        """Stop the background save thread after its last save."""
         if self._parts:
             self._parts.close()
-
-    def _after_save(self, step: int) -> None:
-        if self.run.flags.keep and step:
-            self._keep_copy(step)
-        remove_unused_parts(self.run.flags.out)
 
     def save_interrupted(self, progress: Progress) -> None:
         """Like save_latest. If the run started over by itself, the earlier latest_model.pt is set aside."""
@@ -139,11 +134,16 @@ class RunCheckpoints:
             print(f"{latest}: the earlier run is now {set_aside(latest).name}")
         self.save_latest(progress)
 
+    def _after_save(self, step: int) -> None:
+        if self.run.flags.keep and step:
+            self._keep_copy(step)
+        remove_unused_parts(self.run.flags.out)
+
     def _keep_copy(self, step: int) -> None:
         """Keep latest_model.pt as step-STEP-RUN.pt, and delete all but the most recent of this run's such files."""
         out, run_id = self.run.flags.out, self.run.run_id
         copy = out / f"step-{step:06}-{run_id}.pt"
-        _copy(out / LATEST, copy)  # no link: to go back, people copy a save over latest_model.pt
+        _copy(out / LATEST, copy)  # not a hard link: copying a save over latest_model.pt would overwrite both
         saves = sorted(out.glob(f"step-*-{run_id}.pt"), key=lambda path: (path.stat().st_mtime_ns, path.name))
         for old in saves[: -self.run.flags.keep]:
             old.unlink()

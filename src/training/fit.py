@@ -11,10 +11,7 @@ from src.model.config import GPT_CONFIGS, GPTConfig
 from src.training.memory_estimate import Workload, memory_by_purpose, peak
 
 MARGIN = 1.25  # a run is refused if its estimate is above this times the memory; estimates are within 1.15 of real runs
-MOST_PROCESSES, MOST_PARTS = (
-    4096,
-    1024,
-)  # limits of the search for advice: processes, and micro-batches that one is divided into
+MAX_PROCESSES, MAX_SPLITS = 4096, 1024  # limits of the search for advice; a micro-batch is split into MAX_SPLITS
 
 GB = 1e9
 
@@ -84,9 +81,9 @@ def _smaller_steps(work: Workload, room: float) -> Iterator[str]:
 
 
 def _largest_batch(work: Workload, room: float) -> int | None:
-    """The largest smaller micro-batch that fits and divides the whole evenly; None if none does."""
+    """The largest micro-batch that fits and divides the current one evenly; None if none does."""
     sequences = work.batch_size // work.processes
-    for parts in (*range(2, min(sequences, MOST_PARTS) + 1), sequences):
+    for parts in (*range(2, min(sequences, MAX_SPLITS) + 1), sequences):
         batch = sequences // parts * work.processes
         smaller = replace(work, batch_size=batch, grad_accum=work.grad_accum * parts)
         if parts > 1 and sequences % parts == 0 and peak(smaller) <= room:
@@ -95,11 +92,11 @@ def _largest_batch(work: Workload, room: float) -> int | None:
 
 
 def _more_places(work: Workload, room: float, sharing: int, place: str) -> Iterator[str]:
-    """FSDP on the smallest power of two of machines or GPUs like this one that suffices."""
+    """FSDP on 2, 4, 8, ... machines or GPUs like this one: the smallest number that suffices."""
     recomputed = replace(work, activation_checkpointing=True)
     for tried, also in ((work, ""), (recomputed, " and --activation-checkpointing")):
         count = 2 * sharing
-        while count <= MOST_PROCESSES:
+        while count <= MAX_PROCESSES:
             sharded = replace(tried, strategy="fsdp", processes=count, batch_size=max(count, work.batch_size))
             if peak(sharded) <= room:
                 yield f"train with torchrun and --strategy fsdp{also} on {count // sharing} {place} like this one"

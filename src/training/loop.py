@@ -104,7 +104,7 @@ def accumulate(
     scaler: torch.amp.GradScaler,
     exchange: Callable[[bool], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> dict[str, float]:
-    """Accumulate the gradients of the mean loss over a whole step; returns {"loss": ..., metrics} as means, too.
+    """Accumulate the gradients of the mean loss over a whole step. Returns {"loss": ..., metrics}, averaged likewise.
 
     Each micro-batch's sum is divided by the count of the whole step (its supervised positions, or its pairs), so 8
     micro-batches of 1 equal one batch of 8, and 8 processes equal one. `exchange` is `SharedModel.exchange`: the
@@ -172,5 +172,6 @@ def _evaluate(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints,
 
 
 def divergence_advice(run: TrainingRun) -> str:
+    """The flags to try after a run that diverged."""
     precision = "" if run.runtime.precision == "fp32" else ", or --precision fp32"
     return f"try --max-lr below {run.schedule.max_lr:g}{precision}"

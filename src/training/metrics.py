@@ -41,7 +41,7 @@ def means(totals: Mapping[str, float], processes: Processes) -> dict[str, float]
 
 
 def _share(batches: Sequence[Batch], processes: Processes) -> Sequence[Batch]:
-    """This process's batches, as many as every other's: FSDP2 needs all processes for each forward pass."""
+    """This process's batches, padded with uncounted ones: FSDP2 needs all processes for each forward pass."""
     most = -(-len(batches) // processes.count)
     own = list(batches[processes.rank :: processes.count])
     return own + [replace(batches[0], counted=False)] * (most - len(own))

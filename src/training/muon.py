@@ -10,18 +10,18 @@ from torch import Tensor
 
 from src.distributed.sharding import part_of, whole_of
 
-STACK_ELEMENTS = 2**22  # of the matrices that are orthogonalised together; one large matrix already uses all cores
-# Of the quintic iteration (Jordan et al. 2024): singular values come out between 0.7 and 1.2.
+MAX_STACK_ELEMENTS = 2**22  # orthogonalised together; one large matrix already uses all cores
+# The quintic iteration of Jordan et al. 2024 brings singular values to between 0.7 and 1.2.
 COEFFICIENTS, ITERATIONS, EPS = (3.4445, -4.7750, 2.0315), 5, 1e-7
 
 
 class Muon(torch.optim.Muon):
     """`torch.optim.Muon` for GPT-2: the same update, with two differences.
 
-    The queries, keys and values of an attention layer are one matrix, but are orthogonalised apart: they are three
-    linear maps. Matrices of the same shape are orthogonalised together, which takes half the time at micro's size.
-    An update has 0.2 times the root mean square of an orthogonal matrix times the root of its longer side, so that it
-    is as large as AdamW's (Liu et al. 2025, "Muon is scalable for LLM training").
+    Queries, keys and values are stored as one matrix, but orthogonalised separately: they are three linear maps.
+    Matrices of the same shape are orthogonalised together, which takes half the time at micro's size.
+    An update is scaled by 0.2 sqrt(longer side), which makes its root mean square that of AdamW's updates (Liu et al.
+    2025, "Muon is scalable for LLM training").
 
     fused: the matrices (3 C, C) that hold queries, keys and values.
     """
@@ -32,7 +32,7 @@ class Muon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One step; no closure is called."""
+        """Take one optimizer step. `closure` is ignored."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             updates = [self._update(p, p.grad, group["momentum"]) for p in parameters]
@@ -40,12 +40,12 @@ class Muon(torch.optim.Muon):
             results = iter(orthogonalise([part for matrix in parts for part in matrix]))
             for parameter, matrix in zip(parameters, parts, strict=True):
                 update = torch.cat([next(results) for _ in matrix])
-                size = 0.2 * math.sqrt(max(matrix[0].shape))
+                scale = 0.2 * math.sqrt(max(matrix[0].shape))
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(part_of(update, parameter), alpha=-group["lr"] * size)
+                parameter.add_(part_of(update, parameter), alpha=-group["lr"] * scale)
 
     def _update(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
-        """The Nesterov momentum of a parameter; the whole of it, also if this process has only a part."""
+        """The Nesterov momentum of a parameter: the whole tensor, even if this process holds only a shard."""
         state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
@@ -60,7 +60,7 @@ def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
         by_shape[matrix.shape].append(i)
     results = list(matrices)
     for shape, indices in by_shape.items():
-        at_once = max(1, STACK_ELEMENTS // shape.numel())
+        at_once = max(1, MAX_STACK_ELEMENTS // shape.numel())
         for start in range(0, len(indices), at_once):
             chosen = indices[start : start + at_once]
             for i, result in zip(chosen, _newton_schulz(torch.stack([matrices[i] for i in chosen])), strict=True):

@@ -12,8 +12,8 @@ from src.training.muon import Muon
 Optimizer: TypeAlias = Any  # a torch.optim.Optimizer, or MuonAndAdamW, which works like one
 LRDecay: TypeAlias = Literal["cosine", "linear"]
 GPT3_BETA1, GPT3_BETA2 = 0.9, 0.95
-# Beside Muon, AdamW has a shorter memory, and a higher rate for the embeddings: found by trials at micro's size.
-BESIDE_MUON_BETA1, EMBEDDING_LR_SCALE, MUON_MOMENTUM = 0.8, 3.0, 0.9
+# With Muon, AdamW has a smaller beta1, and the embeddings a higher learning rate: found by trials at micro's size.
+BETA1_WITH_MUON, EMBEDDING_LR_SCALE, MUON_MOMENTUM = 0.8, 3.0, 0.9
 
 
 def make_optimizer(
@@ -70,8 +70,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
 class MuonAndAdamW:
     """Muon for the matrices inside the blocks, AdamW for embeddings, biases and LayerNorms.
 
-    Muon's updates are as large as AdamW's, so both have the same learning rate, except the embeddings, which learn
-    faster with three times as much.
+    Muon's updates are as large as AdamW's, so both have the same learning rate. The embeddings learn faster with three
+    times that rate.
     """
 
     def __init__(self, model: nn.Module, *, max_lr: float, weight_decay: float, beta2: float = GPT3_BETA2) -> None:
@@ -84,7 +84,7 @@ class MuonAndAdamW:
                 hidden[name] = parameter
         fused = [parameter for name, parameter in hidden.items() if "c_attn" in name]
         self.muon = Muon(list(hidden.values()), fused, lr=max_lr, weight_decay=weight_decay, momentum=MUON_MOMENTUM)
-        self.adamw = make_adamw(others, max_lr=max_lr, weight_decay=weight_decay, beta1=BESIDE_MUON_BETA1, beta2=beta2)
+        self.adamw = make_adamw(others, max_lr=max_lr, weight_decay=weight_decay, beta1=BETA1_WITH_MUON, beta2=beta2)
         self.adamw.param_groups[0]["lr_scale"] = EMBEDDING_LR_SCALE
 
     @property

@@ -59,7 +59,7 @@ def choose_strategy(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *
 
 
 def workload(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, dpo: bool = False) -> Workload:
-    """A training step with these flags, as the memory estimate takes it."""
+    """The input of the memory estimate for a training step with these flags."""
     return Workload(
         config=config,
         batch_size=flags.batch_size,
@@ -101,10 +101,10 @@ def initial_model(config: GPTConfig, seed: int, runtime: Runtime) -> GPTModel:
 def share_model(
     model: GPTModel, loss_fn: LossFunction, runtime: Runtime, *, seed: int, initialised: bool = True
 ) -> SharedModel:
-    """The model as the processes of the run share it.
+    """Wrap the model for training in one process, under DDP or under FSDP.
 
-    initialised: whether a model on the meta device, as under FSDP, gets the initial weights of the seed. A resumed run
-    loads its weights later.
+    initialised: under FSDP, whether the model gets the initial weights of the seed. A resumed run loads its weights
+    later.
     Raises ValueError for FSDP in fp16.
     """
     if runtime.strategy == "none":

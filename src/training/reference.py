@@ -48,7 +48,7 @@ class Reference:
     module: Any = None
 
     def run(self, function: Callable[[GPTModel, PairBatch], T], batch: PairBatch) -> T:
-        """function(model, batch), also if FSDP divides the model."""
+        """function(model, batch), even if FSDP shards the model."""
         return function(self.model, batch) if self.module is None else run_sharded(self.module, function, batch)
 
     def logprobs(self, batch: PairBatch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Text generated during training, also if FSDP divides the model among processes."""
+"""Text generated during training, even if FSDP shards the model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,38 +37,38 @@ def sample_answers(
 
 @contextmanager
 def decodable(model: GPTModel) -> Iterator[None]:
-    """Inside, a divided model can generate text; a whole model is unchanged. All processes must generate the same text.
+    """Inside, a sharded model can generate text; a whole model is unchanged. All processes must generate the same text.
 
-    FSDP would gather all weights for every token. Here each linear layer stays divided: a process computes its part of
+    FSDP would gather all weights for every token. Here each linear layer stays sharded: a process computes its part of
     the outputs, and only those are gathered. Embeddings and LayerNorms are gathered once, as in a training step.
     """
     if not is_sharded(model):
         yield
         return
-    divided = {name: getattr(model, name) for name in ("wte", "wpe", "h", "ln_f")}
-    gathered = _with_divided_layers(model)
-    for name in divided:
+    sharded = {name: getattr(model, name) for name in ("wte", "wpe", "h", "ln_f")}
+    gathered = _with_sharded_layers(model)
+    for name in sharded:
         setattr(model, name, getattr(gathered, name))
     try:
         yield
     finally:
-        for name, module in divided.items():
+        for name, module in sharded.items():
             setattr(model, name, module)
 
 
-def _with_divided_layers(model: GPTModel) -> GPTModel:
+def _with_sharded_layers(model: GPTModel) -> GPTModel:
     result = on_meta_device(model.config)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            result.set_submodule(name, _DividedLinear(module.weight, module.bias))
+            result.set_submodule(name, _ShardedLinear(module.weight, module.bias))
         elif isinstance(module, nn.LayerNorm | nn.Embedding):
             whole = {key: weight.full_tensor() for key, weight in module.state_dict().items()}
             result.get_submodule(name).load_state_dict(whole, assign=True)
     return result.requires_grad_(False)
 
 
-class _DividedLinear(nn.Module):
-    """A linear layer whose weights are divided by rows: each process computes some of the outputs."""
+class _ShardedLinear(nn.Module):
+    """A linear layer whose weights are sharded by rows: each process computes some of the outputs."""
 
     def __init__(self, weight: Any, bias: Any) -> None:
         super().__init__()

@@ -109,7 +109,7 @@ class TrainingRun:
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     identity: Mapping[str, Any]  # everything that determines the result; a resumed run must have the same
-    shared: SharedModel  # the model as the processes of the run share it
+    shared: SharedModel  # the model, wrapped for one process, DDP or FSDP
     run_id: str  # saved in both checkpoints, to recognise the files of another run in the same folder
     resumed: bool  # from latest_model.pt
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from src.training.muon import STACK_ELEMENTS, Muon, orthogonalise
+from src.training.muon import MAX_STACK_ELEMENTS, Muon, orthogonalise
 
 SHAPES = [(16, 16), (64, 16), (16, 64), (16, 16), (8, 16)]
 
@@ -40,7 +40,7 @@ def test_queries_keys_and_values_are_three_matrices() -> None:
 
 
 def test_matrices_that_do_not_fit_one_stack_give_the_same_result() -> None:
-    large = [torch.randn(2, STACK_ELEMENTS // 4) for _ in range(5)]
+    large = [torch.randn(2, MAX_STACK_ELEMENTS // 4) for _ in range(5)]
     for together, alone in zip(orthogonalise(large), (orthogonalise([m])[0] for m in large), strict=True):
         torch.testing.assert_close(together, alone, rtol=2e-2, atol=1e-4)
 
