@@ -85,7 +85,7 @@ def find_command(typed: str, commands: Sequence[Command]) -> Command:
 
 
 def help_text(commands: Sequence[Command], notes: Sequence[str], columns: int) -> str:
-    """The list of commands, in lines of up to so many columns, with the notes after it."""
+    """The list of commands and then the notes, wrapped to `columns`."""
     width = max(len(command.usage) for command in commands) + 2
     lines = []
     for command in commands:

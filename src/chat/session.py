@@ -39,7 +39,7 @@ class ChatSession:
     template: the prompt template that the model was tuned with; None for a raw model, which continues text.
     notify: gets one-line messages for the user: that the model is raw, and what was dropped from the context.
     system: the system message, which is never dropped. prefix_cache: a KV cache to share with other sessions; by
-    default the session has its own. It saves recomputing the earlier turns. note_cut_off: whether `notify` hears of an
+    default the session has its own. It saves recomputing the earlier turns. note_cut_off: whether to notify about an
     answer that reached max_tokens; callers that report `finish_reason` need no such note.
 
     After an answer, `finish_reason` is "stop" (the model ended it), "length" (max_tokens) or "interrupted";

@@ -30,9 +30,9 @@ class TokenChoice:
 
 @torch.inference_mode()
 def token_choices(generator: TextGenerator, prompt: Sequence[int], answer: Sequence[int]) -> list[TokenChoice]:
-    """What the model thought of each token of an answer, before temperature and filters.
+    """The probability of each token of an answer and of its runners-up, before temperature and filters.
 
-    Of an answer that does not fit the context with its prompt, only the end of both is looked at.
+    If prompt and answer together exceed the context, only their end is explained.
     """
     model, decode = generator.model, generator.encoding.decode
     ids = [*prompt, *answer][-model.config.context_length :]

@@ -21,7 +21,7 @@ Documents: TypeAlias = Literal["endoftext"] | None
 Notify: TypeAlias = Callable[[str], None]
 
 PIECE_CHARS = 1 << 16
-INSPECTED_CHARS = 1 << 26
+INSPECTED_CHARS = 1 << 26  # of all files together
 _FILES_WITH_NOTES = 5  # whose notes are shown
 # The ideographs and letters are explicit: what counts as a letter depends on the version of Unicode.
 BEFORE_SPACE = re.compile(r"\S(?= )|\S\n(?=\w)|[A-Za-z0-9\u4e00-\u9fa5](?=[,.;:!?\u3001\u3002\uff0c\uff01\uff1f])")
@@ -34,8 +34,8 @@ class Piece:
 
     text: str
     begins: bool  # whether a document begins with it
-    file: int  # the number of its file
-    position: float  # of its end in the bytes of all files, approximately
+    file: int  # index of its file
+    position: float  # approximate byte offset of its end, over all files
 
 
 def cut_rule(encoding: Encoding) -> re.Pattern[str] | None:

@@ -12,7 +12,6 @@ class JoinedChats(ExampleDataset):
 
     Within a chat, the model sees earlier turns, and positions that single examples never reach. A model tuned on single
     examples only is confused by both. A chat longer than the context drops its oldest examples, as chat.py does.
-
     """
 
     def __init__(self, examples: Sequence[Example], seed: int, *, turns: int, context_length: int) -> None:

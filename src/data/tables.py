@@ -86,7 +86,7 @@ def read_parquet(name: str, file: Path | BinaryIO) -> Iterator[Located | BadReco
 
 
 def _as_json(value: Any) -> Any:
-    """A value of a table as JSON has it: a date as text, for example. NaN is how pandas writes a missing value."""
+    """A table value converted to JSON: a date becomes text, and NaN, pandas' missing value, becomes null."""
     if isinstance(value, dict):
         return {str(key): _as_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

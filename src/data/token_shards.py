@@ -45,7 +45,7 @@ class Shard:
     """A complete file of token ids.
 
     n_bytes: the length of its text in UTF-8. documents: how many begin in it.
-    next: where the text continues after it: the number of a file, and of the piece in that file.
+    next: where the text continues: (file index, pieces of that file done).
     checksums: the CRC-32 of each block of the file.
     """
 
@@ -58,7 +58,7 @@ class Shard:
 
 @dataclass
 class Index:
-    """What a folder of shards holds. complete: the shards hold the whole text, so nothing is left to tokenise."""
+    """The index of a folder of shards. complete: they hold the whole text, so nothing is left to tokenise."""
 
     folder: Path
     key: str
@@ -80,7 +80,7 @@ class Index:
             out.write(json.dumps({**content, "digest": _digest(content)}).encode("ascii"))
 
     def tokens(self) -> "ShardedTokens | NDArray[np.unsignedinteger]":
-        """All ids: an array if they are one shard or none, else something that reads them when they are needed."""
+        """All ids: an array if they are one shard or none, otherwise a ShardedTokens, which reads them lazily."""
         if len(self.shards) > 1:
             return ShardedTokens(self)
         if not any(shard.tokens for shard in self.shards):

@@ -19,7 +19,7 @@ from src.data.token_shards import Group, Index, read_index, token_dtype, write_s
 from src.tokenizer import Encoding
 from src.tokenizer.protocols.interfaces import BatchEncoding
 
-IN_MEMORY_BYTES = 1 << 30  # of text whose tokens may stay in memory
+IN_MEMORY_BYTES = 1 << 30  # the largest text whose tokens may stay in memory
 _REPORT_S = 60.0  # between two lines on the progress, if there is no terminal to draw a bar on
 _SAFETY = 1.1  # the disk must have room for more tokens than the start of the text predicts
 _PREDICTED_FROM_BYTES = 4_000_000
@@ -28,7 +28,7 @@ _MORE_ROOM = "free some space, or move the text to another disk: its tokens are 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pieces that are encoded together. end: the number of the last one's file, and how many of its pieces are done."""
+    """Pieces that are encoded together. end: (file index, pieces of that file done)."""
 
     pieces: list[Piece]
     end: tuple[int, int]

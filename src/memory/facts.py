@@ -18,7 +18,7 @@ _SENTENCE_END = re.compile(r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\b
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _APOSTROPHE = re.compile("[\N{RIGHT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APOSTROPHE}]")
 
-# What is said in front of a statement: with these words it corrects an earlier one, with the others it does not.
+# Words in front of a statement. The first pattern marks a correction of an earlier statement, the second does not.
 _CORRECTION = re.compile(r"(?:oh\b,?\s*)?(?:actually|correction|no|sorry|wait|not any ?more)\b[\s,:;-]+", re.IGNORECASE)
 _LEAD_IN = re.compile(r"(?:and|also|but|by the way|btw|fyi|hi|hello|hey|oh|so|well|you know)\b[\s,:;-]+", re.IGNORECASE)
 _NOW = re.compile(r"\b(?:now|no longer|these days)\b", re.IGNORECASE)
@@ -32,7 +32,7 @@ _REMEMBER_THAT = re.compile(
 _REMEMBER_TO = re.compile(rf"{_PLEASE}(?:remember|do not forget|don't forget)\s+to\s+\w+", re.IGNORECASE)
 _ONLY_POINTS = {"it", "me", "that", "them", "this", "these", "those", "what", "i", "you", "said", "all", "for", "the"}
 
-# A sentence with one of these is about the conversation, or a request, or is not meant as it stands.
+# A sentence with one of these is about the conversation, or a request, or is not meant literally.
 _NOT_TOLD = re.compile(
     r"\b(?:you|your|yours|answers?|bet|doubt|guess|hope|if|imagine|joking|kidding|know|let's|mean|meant|pretend"
     r"|questions?|said|say|suppose|thanks?|think|thought|understand|wish|wonder(?:ing)?|would|'d)\b",
@@ -129,7 +129,7 @@ def _statement(sentence: str) -> Statement | None:
 
 
 def _requested(sentence: str) -> tuple[bool, str]:
-    """(whether the sentence asks to remember something, what it asks to remember: "" if it only points at something)"""
+    """(whether the sentence is a request to remember, the text to remember; "" if it only points at something)"""
     if _REMEMBER_TO.match(sentence):
         return True, sentence
     if not (request := _REMEMBER_THAT.match(sentence)):
