@@ -9,6 +9,7 @@ from pathlib import Path
 from src.common.atomic_file import OWNER_ONLY, atomic_write
 
 LOCK_TIMEOUT_S = 10.0
+_NEEDED_BYTES = 100_000  # of free space: an empty long-term memory and a short conversation
 CHECK_FOLDER = "check its free space and permissions, or pass another --memory-dir"
 
 
@@ -24,8 +25,10 @@ def why_not_writable(folder: Path) -> str:
     """Why files cannot be saved in a folder, which is created if it is missing; "" if they can."""
     try:
         make_private_folder(folder)
-        with tempfile.TemporaryFile(dir=folder):
-            return ""
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_NEEDED_BYTES))
+            file.flush()
+        return ""
     except OSError as error:
         return f"{folder} cannot be written to ({error.strerror or 'it cannot be created'})"
 

@@ -9,6 +9,7 @@ import pytest
 
 from src.memory import open_session
 from src.memory.open_session import OpenSession
+from src.memory.private_files import why_not_writable
 from src.memory.sessions import SessionStore
 from src.memory.traces import damaged_files, sessions_with
 from src.memory.typed_history import TypedHistory
@@ -146,3 +147,11 @@ def test_typed_lines_are_deleted_here_and_in_the_file(tmp_path: Path) -> None:
     assert b"secret" not in (tmp_path / "typed_lines").read_bytes()
     assert list(history.load_history_strings()) == ["three", "one"] and "my secret" not in str(history.get_strings())
     assert history.delete(lambda line: "secret" in line) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_full_disk_is_not_writable(tmp_path, monkeypatch):
+    assert why_not_writable(tmp_path) == ""
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: full)
+        assert why_not_writable(tmp_path) == f"{tmp_path} cannot be written to (No space left on device)"
