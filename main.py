@@ -24,6 +24,7 @@ from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel
 from src.runtime import Runtime, choose_runtime
 from src.tokenizer import Encoding, describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
+from src.training.flags import flags_from
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
 from src.training.parallel import choose_strategy, initial_model
@@ -124,13 +125,17 @@ def train(
 ) -> int:
     """Train a model on loaders from `create_dataloader`; returns the exit code: 0 done, 130 interrupted after saving.
 
-    config: the Flags, or some by name; the batch size is train_loader's. encoding: of the ids, GPT-2's by default.
-    Raises ValueError for a loader that create_dataloader did not make, if training diverges, or if latest_model.pt is
-    an unfinished run with other settings. Raises OSError if another run uses the folder `out`.
+    config: the Flags, or some by name; paths may be strings. Batch size and context length are train_loader's, and
+    `data` only describes it. encoding: of the ids, GPT-2's by default. Raises ValueError for an unknown name, for a
+    loader that create_dataloader did not make, if training diverges, or if latest_model.pt is an unfinished run with
+    other settings. Raises OSError if another run uses the folder `out`.
     """
-    flags = config if isinstance(config, Flags) else Flags(**(config or {}))
+    flags = config if isinstance(config, Flags) else flags_from(Flags, config or {})
     train_steps = StepLoader(train_loader, flags.grad_accum)
-    flags = replace(flags, batch_size=train_steps.batch_size)
+    length, n_windows = len(train_steps.dataset[0][0]), len(train_steps.dataset)
+    flags = replace(flags, batch_size=train_steps.batch_size, context_length=length)
+    if flags.data == Flags.data:
+        flags = replace(flags, data=Path(f"a DataLoader of {n_windows:,} windows"))
     runtime = device if isinstance(device, Runtime) else choose_runtime(str(device), flags.precision)
     runtime = choose_strategy(flags, model.config, runtime)
     generator = TextGenerator(model, encoding or load_gpt2_encoding(), runtime.model_device)

@@ -42,6 +42,7 @@ LIBRARY = {
         "src.runtime",
         "src.cli",
     },
+    "src.export": {"src.checkpoint", "src.data.prompts", "src.model", "src.tokenizer"},
     "src.memory": set(),
     "src.chat": {
         "src.memory",
@@ -158,6 +159,19 @@ def imported_modules(tree: ast.Module) -> Iterator[tuple[int, str]]:
             for alias in node.names:
                 submodule = f"{node.module}.{alias.name}"
                 yield node.lineno, submodule if submodule in sources() else str(node.module)
+
+
+def test_only_sk_chat_needs_semantic_kernel() -> None:
+    def uses(module: str, tree: ast.Module) -> Problems:
+        if not (
+            module.startswith(("tests", "benchmarks")) or module == "sk_chat" or within(module, "src.sk_integration")
+        ):
+            packages = {"semantic_kernel", "pydantic", "src.sk_integration"}
+            for line, target in imported_modules(tree):
+                if any(within(target, package) for package in packages):
+                    yield line, f"imports {target}"
+
+    assert problems(uses) == []
 
 
 def import_problems(module: str, tree: ast.Module) -> Problems:

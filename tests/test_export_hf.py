@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from src.checkpoint import load_base, load_model, save_checkpoint
-from src.data.prompts import TEMPLATE, Message, render_conversation
-from src.export_hf import main, tokenizer_config
+from src.checkpoint import LoadedModel, load_base, load_model, save_checkpoint
+from src.data.prompts import OLD_TEMPLATE, TEMPLATE, Message, as_jinja, render_conversation
+from src.export.card import model_card
+from src.export.folder import tokenizer_config
+from src.export_hf import main
 from src.model.gpt import GPTModel
 from src.tokenizer import (
     Encoding,
@@ -201,7 +204,12 @@ def test_word_tokenizer_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFi
     save_checkpoint(tmp_path / "best_model.pt", {**content, "tokenizer": describe(encoding)})
     assert main(["--model", str(tmp_path / "best_model.pt"), "--out", str(tmp_path / "hf")]) == 0
     assert "none: Hugging Face has no word tokenizer of this kind" in capsys.readouterr().out
-    assert sorted(file.name for file in (tmp_path / "hf").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "hf").iterdir()) == [
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+    ]
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     assert theirs.config.eos_token_id == encoding.eot_token
 
@@ -235,3 +243,80 @@ def test_folder_below_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
     path = checkpoint(tmp_path)
     with pytest.raises(OSError, match=r"best_model.pt.hf: could not be written \(.*\); pass another folder as --out"):
         main(["--model", str(path), "--out", str(path / "hf")])
+
+
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+def test_a_gguf_file_has_the_same_logits_and_tokens(tmp_path: Path, kind: str) -> None:
+    path = checkpoint(tmp_path, context_length=1024)  # transformers takes GPT-2's context and vocabulary as given
+    assert main(["--model", str(path), "--out", str(tmp_path / "gguf"), "--gguf", kind]) == 0
+    name = f"model-{kind}.gguf"
+    assert {file.name for file in (tmp_path / "gguf").iterdir()} == {name, "Modelfile", "README.md"}
+    ours, _ = load_model(path)
+    ids = torch.randint(50257, (2, 64))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "gguf", gguf_file=name, dtype=torch.float32).eval()
+    with torch.no_grad():
+        expected, found = ours(ids), theirs(ids).logits
+    assert (found - expected).std() < {"f16": 0.01, "q8_0": 0.05}[kind] * expected.std()
+    assert theirs.config.eos_token_id == 50256
+
+
+@pytest.mark.parametrize("encoding", [load_gpt2_encoding(), OWN, FOREIGN], ids=["gpt2", "own", "foreign"])
+def test_a_gguf_file_says_what_llama_cpp_reads(tmp_path: Path, encoding: Encoding) -> None:
+    from gguf import GGUFReader
+
+    size = {"vocab_size": encoding.n_vocab + 3, "context_length": 8, "d_model": 32, "n_heads": 2, "n_layers": 1}
+    model = GPTModel(size)
+    content = {"stage": "sft", "config": asdict(model.config), "model": model.state_dict(), "template": TEMPLATE}
+    save_checkpoint(tmp_path / "best_model.pt", {**content, "tokenizer": describe(encoding)})
+    main(["--model", str(tmp_path / "best_model.pt"), "--out", str(tmp_path / "gguf"), "--gguf", "f16"])
+    fields = {name: field.contents() for name, field in GGUFReader(tmp_path / "gguf/model-f16.gguf").fields.items()}
+    assert fields["general.architecture"] == fields["tokenizer.ggml.model"] == "gpt2"
+    assert fields["tokenizer.ggml.pre"] == "gpt-2" and fields["tokenizer.ggml.add_bos_token"] is False
+    assert fields["gpt2.context_length"] == 8 and fields["gpt2.feed_forward_length"] == 128
+    tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+    end = encoding.eot_token
+    assert (tokens[end], kinds[end], fields["tokenizer.ggml.eos_token_id"]) == (encoding.decode([end]), 3, end)
+    assert len(tokens) == size["vocab_size"] == len(set(tokens)) and kinds[-3:] == [5, 5, 5]
+    assert fields["tokenizer.chat_template"] == as_jinja(encoding, marks_answers=False)
+    stop = f'PARAMETER stop "{encoding.decode([end])}"'
+    assert stop in (tmp_path / "gguf/Modelfile").read_text(encoding="utf-8")
+
+
+def test_what_a_gguf_file_cannot_hold_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ["--model", str(checkpoint(tmp_path, activation="relu")), "--out", str(tmp_path / "gguf"), "--gguf", "f16"]
+    with pytest.raises(ValueError, match="llama.cpp computes a GPT-2 with gelu_tanh, and this model has relu"):
+        main(asked)
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ModuleNotFoundError, match="--gguf needs the package gguf: pip install gguf"):
+        main(asked)
+    assert not (tmp_path / "gguf").exists()
+
+
+def test_the_folder_has_what_converters_read(tmp_path: Path) -> None:
+    main(["--model", str(checkpoint(tmp_path)), "--out", str(tmp_path / "hf")])
+    read = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in (tmp_path / "hf").glob("*.json")}
+    config = read["config.json"]
+    assert config["architectures"] == ["GPT2LMHeadModel"]
+    # llama.cpp's converter reads these, and the norm's epsilon; CTranslate2's reads the activation.
+    assert [config[key] for key in ("n_ctx", "n_embd", "n_head", "n_layer")] == [64, 32, 4, 3]
+    assert config["activation_function"] == "gelu_new" and config["layer_norm_epsilon"] == 1e-5
+    assert read["generation_config.json"] == {
+        "bos_token_id": 50256, "eos_token_id": 50256, "pad_token_id": 50256, "max_new_tokens": 32
+    }  # fmt: skip
+    assert AutoTokenizer.from_pretrained(tmp_path / "hf").pad_token == "<|endoftext|>"
+    assert "{% generation %}" in read["tokenizer_config.json"]["chat_template"]
+    assert read["tokenizer.json"]["model"]["type"] == "BPE"
+    card = (tmp_path / "hf/README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: transformers\n") and f"| template | {TEMPLATE} |" in card
+
+
+def test_the_model_card_has_lineage_data_and_losses(tmp_path: Path) -> None:
+    model, metadata = load_model(checkpoint(tmp_path))
+    parent = {"path": "scratch.pt", "weights_sha256": "ab" * 32, "stage": "pretrain", "step": 9, "best_loss": 4.5}
+    training = {"step": 7, "epoch": 1, "best_loss": 0.25, "settings": {"data": "my.json"}, "parent": parent}
+    base = LoadedModel(model, {**metadata, **training}, load_gpt2_encoding(), tmp_path / "best_model.pt", "as asked")
+    card = model_card(base)
+    assert "| stage | sft, step 7 (epoch 1), best 0.2500 |" in card and "| data | my.json" in card
+    assert "| comes from | scratch.pt (pretrain, step 9 (epoch ), best 4.5000), SHA-256 abababababab... |" in card
+    assert "Note: other programs get other tokens" not in card
+    assert "Note: other programs get other tokens" in model_card(replace(base, metadata={"template": OLD_TEMPLATE}))

@@ -248,6 +248,23 @@ def test_train_advises_a_lower_learning_rate_if_the_loss_diverges(monkeypatch: p
         main.train(new_model(), *loaders(), "cpu", {**CONFIG, "out": Path("own")})
 
 
+def test_train_describes_its_loaders_as_what_they_are() -> None:
+    trained(new_model(), out="own", log_dir="logs")
+    settings = read_checkpoint(Path("own/best_model.pt"))["settings"]
+    assert settings["data"] == f"a DataLoader of {len(loaders()[0].dataset):,} windows"
+    assert (settings["context_length"], settings["batch_size"]) == (16, 2)
+    assert "Shakespeare" not in json.dumps(log_lines("start"))
+    trained(new_model(), out="named", log_dir="other", data="verse.txt")
+    assert read_checkpoint(Path("named/best_model.pt"))["settings"]["data"] == "verse.txt"
+
+
+def test_train_names_the_setting_nearest_to_an_unknown_one() -> None:
+    with pytest.raises(ValueError, match=r"^config has no setting 'max_step'; did you mean 'max_steps'\?$"):
+        main.train(new_model(), *loaders(), "cpu", {"max_step": 2})
+    with pytest.raises(ValueError, match="^config has no setting 'qqq'; expected data, epochs, "):
+        main.train(new_model(), *loaders(), "cpu", {"qqq": 2})
+
+
 # --- load_checkpoint
 
 

@@ -14,16 +14,15 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from src.checkpoint.description import ancestor_row, model_rows, training_rows
 from src.checkpoint.files import read_checkpoint, save_checkpoint
 from src.checkpoint.lineage import ancestors, state_of
-from src.checkpoint.models import LoadedModel, load_base
+from src.checkpoint.models import load_base
 from src.checkpoint.parts import PARTS, digests_of_process, new_folder, take_tensors, write
 from src.cli import Parser
-from src.common.disk import format_bytes
 from src.common.messages import visible
 from src.program import DONE
 from src.stages import MODEL_HELP, find_model
@@ -42,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _convert(find_model(flags.path)[0], new, in_parts=new == flags.in_parts)
     base = load_base(flags.path)
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    for name, text in (*_model_rows(base), *_training_rows(base.metadata), *_origin_rows(base.metadata)):
+    for name, text in (*model_rows(base), *training_rows(base.metadata), *_origin_rows(base.metadata)):
         print(textwrap.fill(f"{name:<{_WIDTH}}{visible(text)}", columns, subsequent_indent=" " * _WIDTH))
     return DONE
 
@@ -62,66 +61,11 @@ def _convert(path: Path, new: Path, *, in_parts: bool) -> int:
     return DONE
 
 
-def _model_rows(base: LoadedModel) -> Iterator[tuple[str, str]]:
-    config, encoding = base.model.config, base.encoding
-    files = [file for file in base.path.iterdir() if file.is_file()] if base.path.is_dir() else [base.path]
-    saved = datetime.fromtimestamp(max(file.stat().st_mtime for file in files)).strftime("%Y-%m-%d %H:%M")
-    size = format_bytes(sum(file.stat().st_size for file in files))
-    yield "model", f"{base.path}, {base.reason}: {size}, saved {saved}"
-    total, body = config.parameter_count()
-    shape = f"{config.n_layers} layers, {config.d_model} wide, {config.n_heads} heads, context {config.context_length}"
-    yield "size", f"{shape}: {total:,} parameters, {body:,} without the embeddings"
-    yield "weights", f"SHA-256 {base.parent['weights_sha256']}"
-    yield "tokenizer", f"{encoding.name}, {encoding.n_vocab:,} tokens"
-    yield "template", _text(base.metadata.get("template")) or "none: it was not tuned to answer"
-
-
-def _training_rows(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    source = _text(metadata.get("source"))
-    yield "stage", _training(metadata) + (f", converted from {source}" if source else "")
-    settings = metadata.get("settings")
-    settings = settings if isinstance(settings, Mapping) else {}
-    summary = metadata.get("summary")
-    rows = {str(name): str(text) for name, text in summary.items()} if isinstance(summary, Mapping) else {}
-    data, described = _text(settings.get("data")), rows.get("data", "")
-    known = [data if data not in described else "", described, f"content SHA-256 {_text(metadata.get('data_sha256'))}"]
-    if data or described:
-        yield "data", ", ".join(filter(None, known))
-    yield from ((name, rows[name]) for name in ("validation", "steps") if name in rows)
-    if settings:
-        yield "settings", ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
-    versions = metadata.get("versions")
-    if isinstance(versions, Mapping):
-        yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
-
-
 def _origin_rows(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The chain of base models, each with its state and what is known of its training."""
     chain = list(ancestors(metadata))
     if not chain:
         yield "comes from", "no other model: its training started here, or its file does not say"
     for position, ancestor in enumerate(chain):
-        recorded = ancestor.get("weights_sha256") or ancestor.get("sha256")
-        facts = f"{ancestor['path']} ({_training(ancestor)}), SHA-256 {str(recorded)[:12]}..."
+        facts = ancestor_row(ancestor)
         yield ("comes from" if position == 0 else "  before"), f"{facts}: {state_of(ancestor)}"
-
-
-def _training(metadata: Mapping[str, Any]) -> str:
-    """The stage, steps and losses in one line."""
-    parts = [_text(metadata.get("stage")) or "unknown stage"]
-    if step := _text(metadata.get("step")):
-        parts.append(f"step {step} (epoch {_text(metadata.get('epoch'))})")
-    for key, name in (
-        ("first_loss", "loss before"),
-        ("best_loss", "best"),
-        ("val_loss", "val"),
-        ("train_loss", "train"),
-    ):
-        if isinstance(value := metadata.get(key), float):
-            parts.append(f"{name} {value:.4f}")
-    return ", ".join(parts)
-
-
-def _text(value: object) -> str:
-    """A value as text; empty for anything but a text or a number, which a damaged file may hold instead."""
-    return str(value)[:500] if isinstance(value, str | int | float) else ""

@@ -106,12 +106,12 @@ def headings() -> list[str]:
     return [f"{heading}\n\n" for heading in (_SYSTEM, _INSTRUCTION, _INPUT)] + [_RESPONSE, FACTS_HEADING]
 
 
-def as_jinja(encoding: Encoding, template: str = TEMPLATE) -> str:
+def as_jinja(encoding: Encoding, template: str = TEMPLATE, *, marks_answers: bool = True) -> str:
     """The template as a Hugging Face `chat_template`, for messages without `input`.
 
     apply_chat_template then gives the ids of `render_conversation`, and its assistant mask is the supervision mask.
     OLD_TEMPLATE's ids differ after a system message, for a message with white space around it, and if a message spells
-    a special token.
+    a special token. marks_answers: with `{% generation %}`, which not every program knows.
     """
     check_template(template)
     (after_system, cleans), content = _RULES[template], "message['content']"
@@ -121,12 +121,24 @@ def as_jinja(encoding: Encoding, template: str = TEMPLATE) -> str:
     kept = "text" if cleans else "true"
     system = f"{_literal(_SYSTEM)} + text + {_literal(after_system)}"
     user = f"{_literal(_INSTRUCTION)} + text + {_literal(_BEFORE_RESPONSE)}"
+    start, end = ("{% generation %}", "{% endgeneration %}") if marks_answers else ("", "")
     return (
         f"{{% for message in messages %}}{{% set text = {content} %}}"
         f"{{% if message['role'] == 'system' %}}{{% if {kept} %}}{{{{ {system} }}}}{{% endif %}}"
         f"{{% elif message['role'] == 'user' %}}{{{{ {user} }}}}"
-        "{% elif message['role'] == 'assistant' %}{% generation %}{{ text + eos_token }}{% endgeneration %}"
+        f"{{% elif message['role'] == 'assistant' %}}{start}{{{{ text + eos_token }}}}{end}"
         "{% else %}{{ raise_exception('the roles are system, user and assistant') }}{% endif %}{% endfor %}"
+    )
+
+
+def as_go_template(end_of_text: str, template: str = TEMPLATE) -> str:
+    """The template in Ollama's form: the same text, for messages without white space around them."""
+    check_template(template)
+    after_system, _ = _RULES[template]
+    return (
+        f'{{{{ range .Messages }}}}{{{{ if eq .Role "system" }}}}{_SYSTEM}{{{{ .Content }}}}{after_system}'
+        f'{{{{ else if eq .Role "user" }}}}{_INSTRUCTION}{{{{ .Content }}}}{_BEFORE_RESPONSE}'
+        f"{{{{ else }}}}{{{{ .Content }}}}{end_of_text}{{{{ end }}}}{{{{ end }}}}"
     )
 
 

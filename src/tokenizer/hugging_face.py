@@ -12,6 +12,7 @@ from src.tokenizer.core.exceptions import VocabularyError
 from src.tokenizer.gpt2 import END_OF_TEXT, load_gpt2_encoding, vocabulary_file
 from src.tokenizer.protocols.interfaces import Encoding
 
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")  # all are the end-of-text token, as GPT-2's
 _SETTINGS, _SPECIAL, _CONFIG = "tokenizer_config.json", "special_tokens_map.json", "config.json"
 _FAST, _VOCABULARY, _MERGES, _ADDED = "tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json"
 _OTHER_KINDS = ("vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
@@ -20,7 +21,7 @@ _UNSUPPORTED_MODEL_OPTIONS = ("dropout", "continuing_subword_prefix", "end_of_wo
 
 
 @dataclass
-class _Vocabulary:
+class Vocabulary:
     """ids: of spelled tokens. special: tokens that no text encodes to. added: tokens found before any merge."""
 
     ids: dict[str, int]
@@ -38,6 +39,10 @@ class _Vocabulary:
             raise VocabularyError(f"its added token {text!r:.40} takes in the white space around it")
         else:
             self.added[text] = int(id_)
+
+    def spelled_merges(self) -> list[str]:
+        """The merges as merges.txt has them: two spelled tokens, with a space between them."""
+        return [f"{spelling_of(left)} {spelling_of(right)}" for left, right in self.merges]
 
 
 def read_folder_encoding(folder: Path) -> Encoding | None:
@@ -63,25 +68,33 @@ def read_folder_encoding(folder: Path) -> Encoding | None:
         ) from error
 
 
+def byte_pair_vocabulary(encoding: Encoding) -> Vocabulary | None:
+    """The vocabulary of a byte-pair encoding. None for a word tokenizer."""
+    if encoding is load_gpt2_encoding():
+        ids = json.loads(vocabulary_file("encoder.json"))
+        return Vocabulary(ids, _merges(vocabulary_file("vocab.bpe")), {END_OF_TEXT: encoding.eot_token})
+    if not isinstance(encoding, BytePairEncoding):
+        return None
+    ids = {**{spelling_of(token): id_ for token, id_ in encoding.ranks.items()}, **encoding.special}
+    return Vocabulary(ids, encoding.merges(), encoding.special, encoding.added)
+
+
 def tokenizer_files(encoding: Encoding) -> dict[str, bytes]:
     """The files, by name, that give a Hugging Face folder this byte-pair encoding. Empty for a word tokenizer.
 
     Libraries read either tokenizer.json, or vocab.json and merges.txt.
     """
-    end = encoding.eot_token
+    vocabulary = byte_pair_vocabulary(encoding)
+    if vocabulary is None:
+        return {}
     if encoding is load_gpt2_encoding():
         files = {_VOCABULARY: vocabulary_file("encoder.json"), _MERGES: vocabulary_file("vocab.bpe")}
-        vocabulary = _Vocabulary(json.loads(files[_VOCABULARY]), _merges(files[_MERGES]), {END_OF_TEXT: end})
-    elif isinstance(encoding, BytePairEncoding):
-        ids = {**{spelling_of(token): id_ for token, id_ in encoding.ranks.items()}, **encoding.special}
-        vocabulary = _Vocabulary(ids, encoding.merges(), encoding.special, encoding.added)
-        lines = "".join(f"{spelling_of(left)} {spelling_of(right)}\n" for left, right in vocabulary.merges)
-        files = {_VOCABULARY: _json(ids), _MERGES: f"#version: 0.2\n{lines}".encode()}
     else:
-        return {}
+        lines = "".join(f"{merge}\n" for merge in vocabulary.spelled_merges())
+        files = {_VOCABULARY: _json(vocabulary.ids), _MERGES: f"#version: 0.2\n{lines}".encode()}
     if vocabulary.added:
         files[_ADDED] = _json(vocabulary.added)
-    special = _json(dict.fromkeys(("bos_token", "eos_token", "unk_token"), end_of_text_name(encoding)))
+    special = _json(dict.fromkeys(SPECIAL_TOKENS, end_of_text_name(encoding)))
     return {**files, _FAST: _fast(vocabulary), _SPECIAL: special}
 
 
@@ -90,7 +103,7 @@ def end_of_text_name(encoding: Encoding) -> str:
     return encoding.decode([encoding.eot_token])
 
 
-def _fast(vocabulary: _Vocabulary) -> bytes:
+def _fast(vocabulary: Vocabulary) -> bytes:
     """The content of tokenizer.json, written by the library that reads it."""
     from tokenizers import AddedToken, Tokenizer
     from tokenizers.decoders import ByteLevel as Decoder
@@ -111,7 +124,7 @@ def _json(content: Mapping[str, int | str]) -> bytes:
     return json.dumps(content, ensure_ascii=False).encode("utf-8")
 
 
-def _read_fast(file: Path) -> _Vocabulary:
+def _read_fast(file: Path) -> Vocabulary:
     content = read_json_object(file)
     model, splitter = content["model"], content.get("pre_tokenizer") or {}
     if model.get("type", "BPE") != "BPE" or content.get("normalizer") is not None:
@@ -124,18 +137,18 @@ def _read_fast(file: Path) -> _Vocabulary:
     if options:
         raise VocabularyError(f"it has the option {options[0]}")
     merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-    vocabulary = _Vocabulary(dict(model["vocab"]), [(spelled(left), spelled(right)) for left, right in merges])
+    vocabulary = Vocabulary(dict(model["vocab"]), [(spelled(left), spelled(right)) for left, right in merges])
     for token in content.get("added_tokens") or ():
         vocabulary.add(token["id"], token)
     return vocabulary
 
 
-def _read_slow(folder: Path) -> _Vocabulary:
+def _read_slow(folder: Path) -> Vocabulary:
     for name in (_VOCABULARY, _MERGES):
         if not (folder / name).is_file():
             raise VocabularyError(f"{name} is missing")
     merges = _merges((folder / _MERGES).read_bytes())
-    vocabulary = _Vocabulary(read_json_object(folder / _VOCABULARY), merges)
+    vocabulary = Vocabulary(read_json_object(folder / _VOCABULARY), merges)
     settings = _optional(folder / _SETTINGS)
     if settings.get("add_prefix_space"):
         raise VocabularyError("it adds a blank in front of every text")
@@ -155,7 +168,7 @@ def _merges(content: bytes) -> list[Merge]:
     return [(spelled(left), spelled(right)) for left, right in pairs]
 
 
-def _encoding(vocabulary: _Vocabulary, end_names: Iterator[str], config: Mapping[str, Any]) -> Encoding:
+def _encoding(vocabulary: Vocabulary, end_names: Iterator[str], config: Mapping[str, Any]) -> Encoding:
     """The encoding of a vocabulary. GPT-2's own is returned if only special tokens differ."""
     if any(type(id_) is not int for id_ in vocabulary.ids.values()):
         raise VocabularyError("its ids are not whole numbers")

@@ -3,9 +3,11 @@
 import math
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from src.cli import flag, flag_name
 from src.data.shakespeare import SHAKESPEARE_PATH
@@ -97,6 +99,33 @@ class TrainingFlags:
             if not 0 <= getattr(self, name, 0.0) < 1:  # dpo_train.py has no --dropout
                 problems.append(f"{flag_name(name)} must be at least 0 and below 1, got {getattr(self, name)}")
         return problems
+
+
+F = TypeVar("F", bound=TrainingFlags)
+
+
+def flags_from(kind: type[F], config: Mapping[str, Any]) -> F:
+    """The flags of a script, some of them given by name. A path may be a string.
+
+    Raises ValueError for an unknown name or a bad value.
+    """
+    known = [field.name for field in fields(kind)]
+    for name in config:
+        if name not in known:
+            near = get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}"
+            raise ValueError(f"config has no setting {name!r}; {hint}")
+    types = get_type_hints(kind)
+    return kind(**{name: _as_path(value, types[name]) for name, value in config.items()})
+
+
+def _as_path(value: Any, expected: Any) -> Any:
+    """A string or a list of strings as paths, if a path is expected."""
+    if expected is not Path and Path not in get_args(expected):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(map(Path, value))
+    return Path(value) if isinstance(value, str) else value
 
 
 def parse_save_every(text: str) -> tuple[int | None, float]:

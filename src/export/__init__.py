@@ -1,0 +1,1 @@
+"""Write a model in the formats of other programs: Hugging Face's folder, and llama.cpp's GGUF."""
