@@ -10,36 +10,37 @@ if __name__ == "__main__":  # at the top: see run_module
 
     run_module("src.evaluate")
 
+import json
 import math
+import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
-from tqdm import tqdm
 
-from src.checkpoint import MODEL_HELP, load_base
+from src.checkpoint import MODEL_HELP, LoadedModel, load_base
 from src.cli import flag, parse
 from src.common.messages import naming_file
 from src.data.shakespeare import SHAKESPEARE_PATH
-from src.data.split import split_tokens, token_bytes
+from src.data.split import split_tokens
 from src.data.text import DOCUMENTS_HELP, TEXT_HELP, Documents, TokenArray, as_paths, load_tokens
+from src.evaluation.comparison import Sample, print_comparison, sample_prompts, samples_of
+from src.evaluation.perplexity import Result, check_lengths, print_result, result_of, text_loss
 from src.model.generate import TextGenerator
-from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
 from src.runtime import choose_runtime, keep_freed_memory
-from src.tokenizer.protocols.interfaces import Encoding, WordEncoding
-
-BATCH_TOKENS = 2048  # tokens per forward pass
-HEAD_ROWS = 512  # positions whose logits are in memory together
+from src.tokenizer import Encoding
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
     model: str = flag("auto", MODEL_HELP, path=True)
+    compare: str | tuple[str, ...] | None = flag(None, "two or more models, as for --model: a table, and samples")
     data: Path | tuple[Path, ...] = flag(SHAKESPEARE_PATH, TEXT_HELP)
     documents: Documents = flag(None, DOCUMENTS_HELP)
     val_fraction: float = flag(0.1, "share of the text to evaluate, counted from its end; 1 is all of it")
@@ -47,6 +48,8 @@ class Flags:
     stride: int | None = flag(None, "tokens that the window moves by (default: half the window)")
     quantize: Literal["none", "int8"] = flag("none", "int8: quantize the weights to 8 bits, on the CPU")
     device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
+    seed: int = flag(1, "seed of the samples of --compare")
+    json: bool = flag(False, "print one JSON object and nothing else on stdout")
 
     def __post_init__(self) -> None:
         problems = []
@@ -58,60 +61,12 @@ class Flags:
             problems.append(f"--stride must be at least 1, got {self.stride}")
         if self.quantize == "int8" and self.device not in ("auto", "cpu"):
             problems.append(f"--quantize int8 is for the CPU; leave --device {self.device} out")
+        if isinstance(self.compare, str):
+            problems.append("--compare needs two models or more; for one, pass --model")
+        if self.compare is not None and self.model != "auto":
+            problems.append("pass --model or --compare, not both")
         if problems:
             raise ValueError("; ".join(problems))
-
-
-def windows(n_tokens: int, context_length: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Yields (start, first_target, end) for each window: ids[start:end], of which ids[first_target:end] are targets."""
-    # The scheme of Hugging Face's perplexity guide. Token 0 is never a target.
-    first_target = 1
-    for start in range(0, n_tokens, stride):
-        end = min(start + context_length, n_tokens)
-        yield start, first_target, end
-        if end == n_tokens:
-            return
-        first_target = end
-
-
-@torch.no_grad()
-def text_loss(model: GPTModel, ids: TokenArray, context_length: int, stride: int) -> float:
-    """Mean cross-entropy per token in nats. Each token but the first is predicted once, in its first window.
-
-    Raises ValueError if the text is too short, or if the lengths do not fit the model or each other.
-    """
-    if len(ids) < 2:
-        raise ValueError(f"the text needs at least 2 tokens, got {len(ids)}; raise --val-fraction or use a longer text")
-    check_lengths(model, context_length, stride)
-    loss_sum, batch_size = 0.0, max(1, BATCH_TOKENS // context_length)
-    spans = list(windows(len(ids), context_length, stride))
-    with model.evaluating():
-        for i in tqdm(range(0, len(spans), batch_size), unit="batch", leave=False, disable=None):
-            loss_sum += _loss_sum(model, ids, spans[i : i + batch_size])
-    return loss_sum / (len(ids) - 1)
-
-
-def check_lengths(model: GPTModel, context_length: int, stride: int) -> None:
-    """Raises ValueError if a window does not fit the model, or if the windows would skip tokens."""
-    if not 1 < context_length <= (limit := model.config.context_length):
-        raise ValueError(f"--context-length must be from 2 to the model's {limit}, got {context_length}")
-    if not 0 < stride < context_length:
-        raise ValueError(f"--stride must be at least 1 and below the window's {context_length} tokens, got {stride}")
-
-
-def _loss_sum(model: GPTModel, ids: TokenArray, spans: Sequence[tuple[int, int, int]]) -> float:
-    """Summed cross-entropy of the targets in a batch of windows. The last window of the text may be shorter."""
-    device = model.wpe.weight.device
-    longest = max(end - start for start, _, end in spans)
-    tokens = torch.zeros(len(spans), longest, dtype=torch.long)  # (B, T), padded on the right
-    is_target = torch.zeros(len(spans), longest - 1, dtype=torch.bool)  # whether the next token is a target
-    for row, (start, first_target, end) in enumerate(spans):
-        tokens[row, : end - start] = torch.from_numpy(ids[start:end].astype("int64"))
-        is_target[row, first_target - start - 1 : end - start - 1] = True
-    hidden = model.hidden_states(tokens[:, :-1].to(device))[is_target.to(device)]  # (targets, C)
-    targets = tokens[:, 1:][is_target].to(device)
-    chunks = zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True)
-    return sum(float(F.cross_entropy(model.head(h).float(), t, reduction="sum")) for h, t in chunks)
 
 
 def load_eval_tokens(flags: Flags, encoding: Encoding) -> TokenArray:
@@ -120,31 +75,60 @@ def load_eval_tokens(flags: Flags, encoding: Encoding) -> TokenArray:
     return split_tokens(ids, encoding, flags.val_fraction)[1] if flags.val_fraction < 1 else ids
 
 
-def print_result(loss: float, ids: TokenArray, encoding: Encoding, seconds: float) -> None:
-    perplexity = torch.tensor(loss, dtype=torch.float64).exp()  # inf if it overflows
-    parts = [f"{loss:.4f} nats per token", f"perplexity {perplexity:,.2f}"]
-    if not isinstance(encoding, WordEncoding):  # it does not keep all bytes
-        n_bytes = int(token_bytes(encoding)[ids[1:].astype("int64")].sum())
-        parts.append(f"{loss * (len(ids) - 1) / math.log(2) / n_bytes:.4f} bits per byte")
-    print("loss     " + " | ".join([*parts, f"{seconds:.1f} s"]))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Flags, argv, __doc__)
     keep_freed_memory()
-    base = load_base(flags.model)
+    with redirect_stdout(sys.stderr) if flags.json else nullcontext():  # the data and the downloads print notes
+        results, samples = evaluate_all(flags)
+    if flags.json:
+        print(json.dumps(_as_json(results, samples, flags), indent=1, allow_nan=False))
+    elif flags.compare:
+        print_comparison(results, samples)
+    return 0
+
+
+def evaluate_all(flags: Flags) -> tuple[list[Result], list[Sample]]:
+    """The result of each model, and samples of all of them if --compare is given.
+
+    The models of a comparison share the windows: the shortest of their contexts, unless --context-length is given.
+    """
+    names = flags.compare if isinstance(flags.compare, tuple) else (flags.model,)
     int8 = flags.quantize == "int8"
     device = choose_runtime("cpu" if int8 else flags.device, "fp32").device
-    with naming_file(base.path):  # TextGenerator checks that the model has an embedding for every id of the tokenizer
-        model = TextGenerator(quantize_int8(base.model) if int8 else base.model, base.encoding, device).model
-    context_length = flags.context_length or model.config.context_length
+    bases = [load_base(os.path.expanduser(name)) for name in names]
+    generators = [_generator(base, int8, device) for base in bases]
+    context_length = flags.context_length or min(each.model.config.context_length for each in generators)
     stride = flags.stride or max(1, context_length // 2)
-    check_lengths(model, context_length, stride)
-    ids, start = load_eval_tokens(flags, base.encoding), time.perf_counter()
-    part = "all of it" if flags.val_fraction == 1 else f"the last {100 * flags.val_fraction:g}%"
-    print(f"text     {' '.join(map(str, as_paths(flags.data)))}, {part}: {len(ids):,} tokens")
-    print(f"model    {base.path}, {base.reason}, on {device}" + ", int8" * int8)
-    print(f"windows  {context_length} tokens, stride {stride}", flush=True)
-    loss = text_loss(model, ids, context_length, stride)
-    print_result(loss, ids, base.encoding, time.perf_counter() - start)
-    return 0
+    for generator in generators:
+        check_lengths(generator.model, context_length, stride)
+    results = []
+    for base, generator in zip(bases, generators, strict=True):
+        ids, start = load_eval_tokens(flags, base.encoding), time.perf_counter()
+        part = "all of it" if flags.val_fraction == 1 else f"the last {100 * flags.val_fraction:g}%"
+        print(f"text     {' '.join(map(str, as_paths(flags.data)))}, {part}: {len(ids):,} tokens")
+        print(f"model    {base.path}, {base.reason}, on {device}" + ", int8" * int8)
+        print(f"windows  {context_length} tokens, stride {stride}", flush=True)
+        loss = text_loss(generator.model, ids, context_length, stride)
+        results.append(
+            result_of(str(base.path), base.encoding, ids, loss, (context_length, stride), time.perf_counter() - start)
+        )
+        print_result(results[-1])
+    if len(names) == 1:
+        return results, []
+    return results, samples_of(generators, sample_prompts(ids, bases[-1].encoding), flags.seed)
+
+
+def _generator(base: LoadedModel, int8: bool, device: torch.device) -> TextGenerator:
+    with naming_file(base.path):  # TextGenerator checks that the model has an embedding for every id of the tokenizer
+        return TextGenerator(quantize_int8(base.model) if int8 else base.model, base.encoding, device)
+
+
+def _as_json(results: Sequence[Result], samples: Sequence[Sample], flags: Flags) -> dict[str, Any]:
+    """All figures as one JSON object; a perplexity that overflows is null."""
+    models = [
+        {**asdict(each), "perplexity": each.perplexity if math.isfinite(each.perplexity) else None} for each in results
+    ]
+    text = {"data": [str(path) for path in as_paths(flags.data)], "val_fraction": flags.val_fraction}
+    if len(models) == 1:
+        return {**text, "quantize": flags.quantize, **models[0]}
+    return {**text, "quantize": flags.quantize, "models": models, "samples": [asdict(each) for each in samples]}

@@ -1,0 +1,1 @@
+"""Evaluation of finished models, for `python -m src.evaluate`."""

@@ -1,0 +1,124 @@
+"""The loss of a text under a model: sliding windows, as in Hugging Face's guide to perplexity."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from src.data.split import token_bytes
+from src.data.text import TokenArray
+from src.model.gpt import GPTModel
+from src.tokenizer.protocols.interfaces import Encoding, WordEncoding
+
+BATCH_TOKENS = 2048  # tokens per forward pass
+HEAD_ROWS = 512  # positions whose logits are in memory together
+
+
+@dataclass(frozen=True)
+class Result:
+    """The loss of a model on a text. perplexity is inf if it overflows; bits_per_byte None for a lossy tokenizer."""
+
+    model: str
+    tokens: int
+    predicted_tokens: int
+    context_length: int
+    stride: int
+    loss: float
+    perplexity: float
+    bits_per_byte: float | None
+    seconds: float
+
+
+def windows(n_tokens: int, context_length: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Yields (start, first_target, end) for each window: ids[start:end], of which ids[first_target:end] are targets."""
+    # The scheme of Hugging Face's perplexity guide. The first token of a window has no context, so it is no target.
+    first_target = 1
+    for start in range(0, n_tokens, stride):
+        end = min(start + context_length, n_tokens)
+        if (first := max(first_target, start + 1)) < end:
+            yield start, first, end
+        if end == n_tokens:
+            return
+        first_target = end
+
+
+@torch.no_grad()
+def text_loss(model: GPTModel, ids: TokenArray, context_length: int, stride: int) -> float:
+    """Mean cross-entropy per predicted token in nats. Each token but the first is predicted once, in its first window.
+
+    If the stride is as long as the context, the first token of each window is not predicted (as in the same guide).
+
+    Raises ValueError if the text is too short, or if the lengths do not fit the model or each other.
+    """
+    if len(ids) < 2:
+        raise ValueError(f"the text needs at least 2 tokens, got {len(ids)}; raise --val-fraction or use a longer text")
+    check_lengths(model, context_length, stride)
+    loss_sum, batch_size = 0.0, max(1, BATCH_TOKENS // context_length)
+    spans = list(windows(len(ids), context_length, stride))
+    with model.evaluating():
+        for i in tqdm(range(0, len(spans), batch_size), unit="batch", leave=False, disable=None):
+            loss_sum += _loss_sum(model, ids, spans[i : i + batch_size])
+    return loss_sum / sum(end - first for _, first, end in spans)
+
+
+def check_lengths(model: GPTModel, context_length: int, stride: int) -> None:
+    """Raises ValueError if a window does not fit the model, or if the windows would skip tokens."""
+    if not 1 < context_length <= (limit := model.config.context_length):
+        raise ValueError(f"--context-length must be from 2 to the model's {limit}, got {context_length}")
+    if not 0 < stride <= context_length:
+        raise ValueError(f"--stride must be from 1 to the window's {context_length} tokens, got {stride}")
+
+
+def _loss_sum(model: GPTModel, ids: TokenArray, spans: Sequence[tuple[int, int, int]]) -> float:
+    """Summed cross-entropy of the targets in a batch of windows. The last window of the text may be shorter."""
+    device = model.wpe.weight.device
+    longest = max(end - start for start, _, end in spans)
+    tokens = torch.zeros(len(spans), longest, dtype=torch.long)  # (B, T), padded on the right
+    is_target = torch.zeros(len(spans), longest - 1, dtype=torch.bool)  # whether the next token is a target
+    for row, (start, first_target, end) in enumerate(spans):
+        tokens[row, : end - start] = torch.from_numpy(ids[start:end].astype("int64"))
+        is_target[row, first_target - start - 1 : end - start - 1] = True
+    hidden = model.hidden_states(tokens[:, :-1].to(device))[is_target.to(device)]  # (targets, C)
+    targets = tokens[:, 1:][is_target].to(device)
+    chunks = zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True)
+    return sum(float(F.cross_entropy(model.head(h).float(), t, reduction="sum")) for h, t in chunks)
+
+
+def bits_per_byte(
+    loss: float, ids: TokenArray, encoding: Encoding, spans: Sequence[tuple[int, int, int]]
+) -> float | None:
+    """The loss over the bytes of the predicted tokens. None for the word tokenizer, which does not keep all bytes."""
+    if isinstance(encoding, WordEncoding):
+        return None
+    lengths = token_bytes(encoding)
+    n_bytes = sum(int(lengths[np.asarray(ids[first:end]).astype("int64")].sum()) for _, first, end in spans)
+    return loss * sum(end - first for _, first, end in spans) / math.log(2) / n_bytes if n_bytes else None
+
+
+def result_of(
+    model: str, encoding: Encoding, ids: TokenArray, loss: float, lengths: tuple[int, int], seconds: float
+) -> Result:
+    """The figures that follow from a loss measured with these (context length, stride)."""
+    spans = list(windows(len(ids), *lengths))
+    return Result(
+        model=model,
+        tokens=len(ids),
+        predicted_tokens=sum(end - first for _, first, end in spans),
+        context_length=lengths[0],
+        stride=lengths[1],
+        loss=loss,
+        perplexity=float(torch.tensor(loss, dtype=torch.float64).exp()),
+        bits_per_byte=bits_per_byte(loss, ids, encoding, spans),
+        seconds=seconds,
+    )
+
+
+def print_result(result: Result) -> None:
+    parts = [f"{result.loss:.4f} nats per token", f"perplexity {result.perplexity:,.2f}"]
+    if result.bits_per_byte is not None:
+        parts.append(f"{result.bits_per_byte:.4f} bits per byte")
+    print("loss     " + " | ".join([*parts, f"{result.seconds:.1f} s"]))
