@@ -257,6 +257,8 @@ def test_a_gguf_file_has_the_same_logits_and_tokens(tmp_path: Path, kind: str) -
     with torch.no_grad():
         expected, found = ours(ids), theirs(ids).logits
     assert (found - expected).std() < {"f16": 0.01, "q8_0": 0.05}[kind] * expected.std()
+    with torch.no_grad():  # what we read back is what transformers reads
+        torch.testing.assert_close(load_model(tmp_path / "gguf" / name)[0](ids), found, atol=1e-3, rtol=1e-4)
     assert theirs.config.eos_token_id == 50256
 
 
@@ -277,6 +279,13 @@ def test_a_gguf_file_says_what_llama_cpp_reads(tmp_path: Path, encoding: Encodin
     end = encoding.eot_token
     assert (tokens[end], kinds[end], fields["tokenizer.ggml.eos_token_id"]) == (encoding.decode([end]), 3, end)
     assert len(tokens) == size["vocab_size"] == len(set(tokens)) and kinds[-3:] == [5, 5, 5]
+    base = load_base(str(tmp_path / "gguf/model-f16.gguf"))
+    assert encoding_fingerprint(base.encoding) == encoding_fingerprint(encoding)
+    assert base.metadata["template"] == TEMPLATE and base.model.config.context_length == 8
+    for name, tensor in base.model.state_dict().items():
+        stored = model.state_dict()[name]
+        rounded = stored if tensor.ndim == 1 or name == "wpe.weight" else stored.half().float()
+        assert torch.equal(tensor, rounded), name
     assert fields["tokenizer.chat_template"] == as_jinja(encoding, marks_answers=False)
     stop = f'PARAMETER stop "{encoding.decode([end])}"'
     assert stop in (tmp_path / "gguf/Modelfile").read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from src.checkpoint.files import NotACheckpoint, read_checkpoint
 from src.common.json_file import read_json_object
 from src.common.messages import naming_file, one_line
 from src.model.config import GPTConfig
+from src.model.gguf_weights import gguf_fields, holds_gguf
 from src.model.gpt import GPTModel
 from src.model.hub import CONFIG_FILE
 from src.model.load_gpt2 import load_gpt2
@@ -22,6 +23,7 @@ from src.model.loading import model_to_fill
 from src.model.weight_files import holds_safetensors
 from src.stages import LATEST, MODELS, find_model, producing_command, resolve
 from src.tokenizer import Encoding, describe, load_encoding, load_gpt2_encoding, read_folder_encoding
+from src.tokenizer.hugging_face import gguf_encoding
 
 PROMPT_TEMPLATE = "prompt_template"  # our key in a Hugging Face config.json for the name of the prompt template
 TRAINED_WITH = "trained_with"  # kinds of system message in the training data: {"facts": bool, "system": bool}
@@ -38,7 +40,11 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
     Raises FileNotFoundError or ValueError; the message is one line that names the file and the problem.
     """
     path = resolve(Path(path))
-    if path.is_dir() or path.suffix in WEIGHT_SUFFIXES or (path.is_file() and holds_safetensors(path)):
+    if (
+        path.is_dir()
+        or path.suffix in WEIGHT_SUFFIXES
+        or (path.is_file() and (holds_safetensors(path) or holds_gguf(path)))
+    ):
         return _load_weights(path, device)
     try:
         content = read_checkpoint(path, mapped=True, without=("optimizer",))
@@ -67,6 +73,8 @@ def _encoding_of_weights(path: Path, vocab_size: int) -> Encoding:
 
     Raises ValueError if it cannot be used, or if the model has many more ids than the tokenizer.
     """
+    if path.is_file() and holds_gguf(path):
+        return gguf_encoding(gguf_fields(path), str(path))
     folder = path if path.is_dir() else path.parent
     encoding = read_folder_encoding(folder) if (folder / CONFIG_FILE).is_file() else None
     found = encoding or load_gpt2_encoding()
@@ -136,8 +144,11 @@ def check_weights(model: GPTModel, weights: object) -> None:
 
 
 def _saved_template(path: Path) -> str | None:
-    """The prompt template named in the config.json of a Hugging Face directory that we exported, otherwise None."""
+    """The prompt template named in what we exported: a Hugging Face directory or a GGUF file. Otherwise None."""
     file = (path if path.is_dir() else path.parent) / CONFIG_FILE
+    if path.is_file() and holds_gguf(path):
+        name = gguf_fields(path).get(PROMPT_TEMPLATE)
+        return name if isinstance(name, str) else None
     name = read_json_object(file).get(PROMPT_TEMPLATE) if file.is_file() else None
     return name if isinstance(name, str) else None
 

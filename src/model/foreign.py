@@ -19,7 +19,6 @@ _LLM_C = b"\xc6\xd74\x01"  # 20240326, the magic number of its model files
 
 _FIRST_BYTES: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the weights; in its folder run: git lfs pull"),
-    (b"GGUF", f"a GGUF file, the format of llama.cpp; convert it: {_LOAD}({{folder!r}}, gguf_file={{name!r}}){_SAVE}"),
     (b"\x89HDF\r\n", f"a Keras or TensorFlow file (HDF5); {_TENSORFLOW}"),
     (_LLM_C, "a model of llm.c; pass the Hugging Face model that it was made from, or export it as one with llm.c"),
     (b"\x93NUMPY", "a NumPy array, not a model"),

@@ -59,9 +59,9 @@ def load_gpt2(name_or_path: str | Path, cache: str | Path | None = None) -> GPTM
     """GPT-2 with trained weights: fp32, on the CPU, in eval mode, without dropout.
 
     `name_or_path` is a size (gpt2-124M, gpt2-355M, gpt2-774M, gpt2-1558M), the id of a GPT-2 on the hub, a Hugging Face
-    folder, a .safetensors, .bin, .pt or .pth file of a state dict, or nanoGPT's ckpt.pt. cache: the folder for
-    downloads (None: huggingface_hub's own). If there is no config.json next to a single file, its sizes are derived
-    from the tensors.
+    folder, a .safetensors, .bin, .pt or .pth file of a state dict, a .gguf file, or nanoGPT's ckpt.pt. cache: the
+    folder for downloads (None: huggingface_hub's own). If there is no config.json next to a single file, its sizes are
+    derived from the tensors.
 
     Raises ValueError for an invalid name, config or tensor, FileNotFoundError for missing files, and OSError
     if a download fails. Each message is one line that names the file, tensor or config entry.
@@ -165,7 +165,9 @@ def find_weights(name_or_path: str | Path, cache: str | Path | None = None) -> P
     )
 
 
-def _load_config(path: Path, tensors: Mapping[str, Tensor]) -> GPTConfig:
+def _load_config(path: Path, tensors: WeightTensors) -> GPTConfig:
+    if tensors.gguf:
+        return config_from_hugging_face(tensors.gguf, str(path))
     file = (path if path.is_dir() else path.parent) / CONFIG_FILE
     if not file.is_file():
         if path.is_dir():

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from src.common.messages import one_line
 from src.model.foreign import foreign_file
+from src.model.gguf_weights import GGUF_SUFFIX, gguf_config, gguf_tensors, holds_gguf
 from src.model.loading import require_dense
 
-FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", GGUF_SUFFIX)
 _WRAPPERS = ("model", "state_dict", "model_state_dict")  # where training programs put the weights in their checkpoints
 _OURS = "gpt2-pipeline"  # the "format" of this project's checkpoints
 
@@ -23,7 +24,7 @@ _OURS = "gpt2-pipeline"  # the "format" of this project's checkpoints
 class WeightTensors(Mapping[str, Tensor]):
     """The tensors of one or more files, each read on access.
 
-    nanogpt: the `model_args` of nanoGPT's checkpoint, otherwise None.
+    nanogpt: the `model_args` of nanoGPT's checkpoint, otherwise None. gguf: the config of a GGUF file, otherwise None.
     A safetensors file is reopened for each tensor: closing it releases the pages of its memory map, so peak memory is
     the model plus one tensor rather than twice the model.
     """
@@ -31,6 +32,7 @@ class WeightTensors(Mapping[str, Tensor]):
     def __init__(self, files: list[Path]) -> None:
         self._read: dict[str, Callable[[], Tensor]] = {}
         self.nanogpt: dict[str, Any] | None = None
+        self.gguf: dict[str, Any] | None = None
         for path in files:
             for name, read in self._readers(path):
                 if name in self._read:
@@ -50,6 +52,9 @@ class WeightTensors(Mapping[str, Tensor]):
         """The name of every tensor in a file, and a function that reads it. The file's first bytes tell its format."""
         if foreign := foreign_file(path):
             raise ValueError(f"{path} is {foreign}")
+        if holds_gguf(path):
+            self.gguf = gguf_config(path)
+            return gguf_tensors(path)
         with path.open("rb") as file:
             start = file.read(4)
         pickled = start.startswith((b"PK", b"\x80"))

@@ -14,6 +14,7 @@ from src.tokenizer.protocols.interfaces import Encoding
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")  # all are the end-of-text token, as GPT-2's
 _SETTINGS, _SPECIAL, _CONFIG = "tokenizer_config.json", "special_tokens_map.json", "config.json"
+_GGUF_NORMAL, _GGUF_CONTROL, _GGUF_ADDED = 1, 3, 4  # kinds of token; other kinds are no text
 _FAST, _VOCABULARY, _MERGES, _ADDED = "tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json"
 _OTHER_KINDS = ("vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 _CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
@@ -66,6 +67,29 @@ def read_folder_encoding(folder: Path) -> Encoding | None:
         raise ValueError(
             f"{file}: this tokenizer cannot be used ({reason}), and GPT-2's would give nonsense"
         ) from error
+
+
+def gguf_encoding(fields: Mapping[str, Any], source: str) -> Encoding:
+    """The tokenizer in the fields of a GGUF file. Raises ValueError if this project cannot reproduce its ids."""
+    prefix = "tokenizer.ggml."
+    try:
+        if (fields[f"{prefix}model"], fields.get(f"{prefix}pre", "gpt-2")) != ("gpt2", "gpt-2"):
+            raise VocabularyError(f"it is of the kind {fields[f'{prefix}model']!r:.40}, {fields[f'{prefix}pre']!r:.40}")
+        tokens, kinds = fields[f"{prefix}tokens"], fields[f"{prefix}token_type"]
+        by_kind: dict[int, dict[str, int]] = {kind: {} for kind in (_GGUF_NORMAL, _GGUF_CONTROL, _GGUF_ADDED)}
+        for id_, (token, kind) in enumerate(zip(tokens, kinds, strict=True)):
+            by_kind.setdefault(kind, {})[token] = id_
+        pairs = [merge.split(" ") for merge in fields[f"{prefix}merges"]]
+        vocabulary = Vocabulary(
+            by_kind[_GGUF_NORMAL],
+            [(spelled(left), spelled(right)) for left, right in pairs],
+            by_kind[_GGUF_CONTROL],
+            by_kind[_GGUF_ADDED],
+        )
+        return _encoding(vocabulary, iter(()), {"eos_token_id": fields[f"{prefix}eos_token_id"]})
+    except (VocabularyError, KeyError, TypeError, ValueError) as error:
+        reason = str(error) if isinstance(error, VocabularyError) else f"unexpected content: {error!r:.60}"
+        raise ValueError(f"{source}: its tokenizer cannot be used ({reason})") from error
 
 
 def byte_pair_vocabulary(encoding: Encoding) -> Vocabulary | None:

@@ -63,8 +63,8 @@ def archive(*names: str) -> Callable[[Path], object]:
 
 
 FOREIGN_FILES: dict[str, tuple[str, bytes | Callable[[Path], object], str]] = {
-    "gguf": ("model.gguf", b"GGUF\3\0\0\0", "a GGUF file, the format of llama.cpp; convert it: AutoModelForCausalLM."),
-    "gguf by another name": ("model.pt", b"GGUF\3\0\0\0", "a GGUF file"),
+    "gguf": ("model.gguf", b"GGUF\3\0\0\0", "is not a complete GGUF file"),
+    "gguf by another name": ("model.pt", b"GGUF\3\0\0\0", "is not a complete GGUF file"),
     "keras": ("tf_model.h5", b"\x89HDF\r\n\x1a\n", "a Keras or TensorFlow file (HDF5); convert it"),
     "llm.c": ("gpt2_124M.bin", struct.pack("<3i", 20240326, 3, 1024), "a model of llm.c"),
     "git lfs": ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
