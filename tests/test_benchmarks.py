@@ -11,11 +11,13 @@ from benchmarks.fuzz_readers import READERS, Readers
 from benchmarks.kills import equal
 from benchmarks.memory_recall import mean_pooled
 from benchmarks.processes import Flags
+from benchmarks.scale import rows
 from benchmarks.tokenize_text import documents, write_text
 from src.checkpoint import LoadedModel
 from src.cli import parse
 from src.model.gpt import GPTModel
 from src.tokenizer import build_word_encoding
+from tests.repository import ROOT
 
 WITH_ROUNDS = ("byte_pairs", "decode_modes", "decode_speed", "draft_tokens", "processes", "scaling", "sk_startup",
                "token_cache", "training_speed", "tuning_speed")  # fmt: skip
@@ -32,6 +34,11 @@ def test_a_worker_of_the_processes_is_one(name: str) -> None:
     """A worker that took itself for the benchmark would start workers without end."""
     flags, _ = parse(Flags, ["--worker", name], "")
     assert flags.worker == name
+
+
+def test_the_table_of_scale_is_what_the_formulas_give() -> None:
+    page = (ROOT / "benchmarks" / "scale.md").read_text(encoding="utf-8")
+    assert "\n".join(rows()) in page
 
 
 @pytest.mark.parametrize("layer", ["embeddings", "hidden"])
