@@ -18,7 +18,7 @@ from src.checkpoint import load_model, read_checkpoint, weights_sha256
 from src.data.prompts import TEMPLATE
 from src.program import run_script
 from src.tokenizer import describe, encoding_fingerprint, load_encoding, load_gpt2_encoding
-from src.training import processes
+from src.training import parallel
 
 REPOSITORY = Path(__file__).parent.parent
 SHORT = ["--max-steps", "3", "--batch-size", "2", "--context-length", "32", "--eval-every", "3", "--device", "cpu"]
@@ -317,9 +317,9 @@ def test_the_lengths_of_records_decide_whether_they_fit(
     short = json.dumps([{"instruction": "Why?", "response": "So.", "chosen": "So.", "rejected": "No."}] * 4)
     long = short.replace("So.", "so " * 50)
     seen: list[int] = []
-    require = processes.require_fit
+    require = parallel.require_fit
     monkeypatch.setattr(
-        processes, "require_fit", lambda work, device: (seen.append(work.context_length), require(work, device))
+        parallel, "require_fit", lambda work, device: (seen.append(work.context_length), require(work, device))
     )
     for text in (short, long):
         Path("records.json").write_text(text, encoding="utf-8")

@@ -15,10 +15,11 @@ PROMPT = "### Instruction:\n{instruction}\n\n### Response:\n"  # as in src/data/
 def mark_response(instruction: str, response: str, encoding: Encoding) -> tuple[list[int], list[bool]]:
     """The ids of an example, and a mask: True for the response and the end-of-text token after it.
 
-    Prompt and response are encoded separately: encoded together, a merge could cross the border between them.
+    Prompt and response are encoded separately, without white space around them, so that no merge can cross the border
+    between them.
     """
-    prompt = encoding.encode_ordinary(PROMPT.replace("{instruction}", instruction))
-    answer = [*encoding.encode_ordinary(response), encoding.eot_token]
+    prompt = encoding.encode_ordinary(PROMPT.replace("{instruction}", instruction.strip()))
+    answer = [*encoding.encode_ordinary(response.strip()), encoding.eot_token]
     return prompt + answer, [False] * len(prompt) + [True] * len(answer)
 
 

@@ -11,7 +11,7 @@ from src.tokenizer import load_gpt2_encoding
 
 @pytest.mark.parametrize(
     ("instruction", "response"),
-    [(INSTRUCTION, RESPONSE), ("Say {instruction} {}", "\nno\n"), ("### Response:\n", "<|endoftext|> caf\u00e9")],
+    [(INSTRUCTION, RESPONSE), ("Say {instruction} {}", "\nno\n"), ("### Response:\n", " caf\u00e9")],
 )
 def test_mask_matches_the_training_data(instruction: str, response: str) -> None:
     encoding = load_gpt2_encoding()
