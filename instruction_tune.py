@@ -83,6 +83,7 @@ class Flags(RecordTrainingFlags):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Teach a model to answer, or show the data that would; returns the exit code."""
     flags, given = parse(Flags, argv, __doc__)
     if flags.show_data or flags.show_mask:
         describe_data = partial(describe_conversations, seed=flags.seed, system_share=flags.system_share)

@@ -66,6 +66,7 @@ class Flags(VocabularyFlags):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Train from scratch with the flags `argv`, by default those of the command line; returns the exit code."""
     flags, given = parse(Flags, argv, __doc__)
     size = GPT_CONFIGS[flags.model] if flags.model else GPT_CONFIG
     flags = apply_recipe(flags, "pretrain", size_name(size), given)

@@ -100,7 +100,7 @@ def compare_steps(flags: Flags) -> None:
 
 
 def measure_restart() -> None:
-    """Kill the first process of a run, and wait for the next step."""
+    """Kill the first process of a run, and wait until torchrun has loaded it again."""
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "text.txt")
         text.write_text("It was a dark and stormy night; the rain fell in torrents. " * 5000, encoding="utf-8")
@@ -112,10 +112,7 @@ def measure_restart() -> None:
                 os.kill(json.loads(Path(folder, ".lock").read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
                 start = time.perf_counter()
                 _wait_for_line(torchrun, "resuming ")
-                resumed = time.perf_counter() - start
-                _wait_for_line(torchrun, "step ")
-                print(f"a killed process: training again after {time.perf_counter() - start:.1f} s")
-                print(f"the run was loaded again after {resumed:.1f} s; the first line comes up to 100 steps later")
+                print(f"a killed process: the run is loaded again after {time.perf_counter() - start:.1f} s")
             finally:
                 torchrun.terminate()
 

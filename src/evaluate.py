@@ -76,6 +76,7 @@ def load_eval_tokens(flags: Flags, encoding: Encoding) -> TokenArray:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Print the losses of the models that the flags name, as lines or as JSON; returns the exit code."""
     flags, _ = parse(Flags, argv, __doc__)
     keep_freed_memory()
     with redirect_stdout(sys.stderr) if flags.json else nullcontext():  # the data and the downloads print notes

@@ -69,6 +69,7 @@ def _tokenizer(base: LoadedModel) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Write the export and print what it holds; returns the exit code."""
     flags, _ = parse(Flags, argv, __doc__)
     out = Path(os.path.abspath(flags.out.expanduser()))
     if os.path.lexists(out):

@@ -19,6 +19,7 @@ from src.planning.flags import Flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Print the plan of a run; returns the exit code."""
     flags, _ = parse(Flags, argv, __doc__)
     from src.planning.report import as_json, as_lines, make_plan  # PyTorch: slow, and a wrong flag does not need it
     from src.runtime import keep_freed_memory

@@ -31,6 +31,7 @@ _WIDTH = 12
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Describe a checkpoint, or convert it between one file and parts; returns the exit code."""
     parser = Parser(__doc__)
     parser.add_argument("path", metavar="PATH", help=MODEL_HELP)
     target = parser.add_mutually_exclusive_group()

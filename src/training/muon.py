@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -34,42 +34,38 @@ class Muon(torch.optim.Muon):
     def step(self, closure: Any = None) -> Any:
         """Take one optimizer step. `closure` is ignored."""
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            updates = [self._update(p, p.grad, group["momentum"]) for p in parameters]
-            parts = [u.chunk(3 if id(p) in self._fused else 1) for p, u in zip(parameters, updates, strict=True)]
-            results = iter(orthogonalise([part for matrix in parts for part in matrix]))
-            for parameter, matrix in zip(parameters, parts, strict=True):
-                update = torch.cat([next(results) for _ in matrix])
-                scale = 0.2 * math.sqrt(max(matrix[0].shape))
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(part_of(update, parameter), alpha=-group["lr"] * scale)
+            for parameters in self._stacks([p for p in group["params"] if p.grad is not None]):
+                momenta = torch.stack([self._momentum(p, group["momentum"]) for p in parameters])
+                _, rows, columns = momenta.shape
+                if id(parameters[0]) in self._fused:
+                    rows //= 3
+                updates = orthogonalise(momenta.view(-1, rows, columns)).reshape(momenta.shape)
+                step_size = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
+                for parameter, update in zip(parameters, updates, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(part_of(update, parameter), alpha=-step_size)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
-        """The Nesterov momentum of a parameter: the whole tensor, even if this process holds only a shard."""
-        state = self.state[parameter]
+    def _stacks(self, parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+        """Parameters of the same kind and shape, as many at a time as MAX_STACK_ELEMENTS allows."""
+        by_shape: dict[tuple[torch.Size, bool], list[Tensor]] = defaultdict(list)
+        for parameter in parameters:
+            by_shape[parameter.shape, id(parameter) in self._fused].append(parameter)
+        for (shape, _), alike in by_shape.items():
+            at_once = max(1, MAX_STACK_ELEMENTS // shape.numel())
+            yield from (alike[start : start + at_once] for start in range(0, len(alike), at_once))
+
+    def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
+        """The Nesterov momentum of a parameter: the whole matrix, even if this process holds only a shard."""
+        gradient, state = parameter.grad, self.state[parameter]
+        assert gradient is not None
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
         return whole_of(gradient.lerp(average, momentum))
 
 
-def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """The matrices with all singular values near 1, in bf16. Matrices of the same shape are computed together."""
-    by_shape: dict[torch.Size, list[int]] = defaultdict(list)
-    for i, matrix in enumerate(matrices):
-        by_shape[matrix.shape].append(i)
-    results = list(matrices)
-    for shape, indices in by_shape.items():
-        at_once = max(1, MAX_STACK_ELEMENTS // shape.numel())
-        for start in range(0, len(indices), at_once):
-            chosen = indices[start : start + at_once]
-            for i, result in zip(chosen, _newton_schulz(torch.stack([matrices[i] for i in chosen])), strict=True):
-                results[i] = result
-    return results
-
-
-def _newton_schulz(matrices: Tensor) -> Tensor:
-    """(N, rows, columns) to the same: five steps of the quintic Newton-Schulz iteration (Jordan et al. 2024)."""
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """(N, rows, columns) to the same in bf16, with all singular values near 1: Newton-Schulz (Jordan et al. 2024)."""
     a, b, c = COEFFICIENTS
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.mT if is_tall else matrices).bfloat16()

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +25,7 @@ from src.training.optim import make_optimizer
 from src.training.parallel import divide_batches, require_first_step_fits, share_model
 from src.training.reporter import Reporter, draw_curves
 from src.training.resume import find_saved_run
+from src.training.saved_run import SavedRun
 from src.training.stage import Progress, Stage, TrainingRun, make_schedule
 
 NO_VALIDATION = "none: training loss decides the best model (--val-fraction holds out data)"
@@ -77,9 +79,7 @@ def start_or_resume(
     identity = run_identity(stage, model.config, flags, runtime.precision)
     saved, resume_note = find_saved_run(stage, flags, identity, schedule, runtime)
     if saved:
-        identity = {**identity, "precision": saved.identity["precision"]}
-        if identity["precision"] != runtime.precision:
-            runtime = replace(runtime, precision=identity["precision"], reason="as in the run being resumed")
+        identity, runtime = _with_precision_of(saved, identity, runtime)
     else:
         _require_room(model, flags)
     if flags.memory_check:
@@ -104,6 +104,14 @@ def start_or_resume(
         resumed=saved is not None,
     )
     return run, saved.progress if saved else Progress(), resume_note
+
+
+def _with_precision_of(saved: SavedRun, identity: dict[str, Any], runtime: Runtime) -> tuple[dict[str, Any], Runtime]:
+    """The identity and the runtime of a resumed run: it continues in the precision that it began with."""
+    precision = saved.identity["precision"]
+    if precision != runtime.precision:
+        runtime = replace(runtime, precision=precision, reason="as in the run being resumed")
+    return {**identity, "precision": precision}, runtime
 
 
 def _require_room(model: GPTModel, flags: TrainingFlags) -> None:

@@ -1,9 +1,11 @@
 """Muon against PyTorch's, matrix by matrix."""
 
+import pytest
 import torch
 from torch import nn
 
-from src.training.muon import MAX_STACK_ELEMENTS, Muon, orthogonalise
+from src.training import muon
+from src.training.muon import Muon, orthogonalise
 
 SHAPES = [(16, 16), (64, 16), (16, 64), (16, 16), (8, 16)]
 
@@ -39,10 +41,22 @@ def test_queries_keys_and_values_are_three_matrices() -> None:
     torch.testing.assert_close(fused, torch.cat(apart), rtol=1e-3, atol=1e-3)
 
 
-def test_matrices_that_do_not_fit_one_stack_give_the_same_result() -> None:
-    large = [torch.randn(2, MAX_STACK_ELEMENTS // 4) for _ in range(5)]
-    for together, alone in zip(orthogonalise(large), (orthogonalise([m])[0] for m in large), strict=True):
-        torch.testing.assert_close(together, alone, rtol=2e-2, atol=1e-4)
+@pytest.mark.parametrize("elements", [1, 1024, 2**22])
+def test_stacks_of_any_size_give_the_same_step(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "MAX_STACK_ELEMENTS", elements)
+    stacked, reference = matrices(*SHAPES), matrices(*SHAPES)
+    gradients = [torch.randn(shape) for shape in SHAPES]
+    take_steps(Muon(stacked, [], lr=0.01), stacked, gradients)
+    for parameter, gradient in zip(reference, gradients, strict=True):
+        take_steps(Muon([parameter], [], lr=0.01), [parameter], [gradient])
+    for mine, theirs in zip(stacked, reference, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_singular_values_come_near_one() -> None:
+    singular_values = torch.linalg.svdvals(orthogonalise(torch.randn(3, 64, 16)).float())
+    assert singular_values.min() > 0.3
+    assert singular_values.max() < 1.3
 
 
 def test_a_matrix_without_a_gradient_stays() -> None:
