@@ -51,7 +51,10 @@ def attention(out: Path = PICTURE) -> None:
         for an action, "the" for nothing.""")
     rows = zip(TOKENS, QUERIES, KEYS, VALUES, strict=True)
     lines(
-        ["token   query       key         value", *(f"{t:<8}{_list(q)}  {_list(k)}  {_list(v)}" for t, q, k, v in rows)]
+        [
+            "token   query       key         value",
+            *(f"{t:<8}{vector(q)}  {vector(k)}  {vector(v)}" for t, q, k, v in rows),
+        ]
     )
     scores = attention_scores(QUERIES, KEYS)
     weights = [softmax(row) for row in scores]
@@ -59,7 +62,7 @@ def attention(out: Path = PICTURE) -> None:
     _show_last(scores[-1], weights[-1], mixed[-1])
     say("All three tokens at once: each row shows where one token looks, and sums to 1.")
     heat_map(weights, TOKENS, TOKENS)
-    lines(f"{token} gathers {_list(vector)}" for token, vector in zip(TOKENS, mixed, strict=True))
+    lines(f"{token} gathers {vector(output)}" for token, output in zip(TOKENS, mixed, strict=True))
     gpt2 = GPT_CONFIGS["gpt2-124M"]
     say(f"""The query of "the" is all zeros, so it looks at all tokens equally and gets the average of their
         values. "cat" finds its action, "sat" its thing. GPT-2 does this {gpt2["n_heads"]} times in parallel (its
@@ -67,8 +70,8 @@ def attention(out: Path = PICTURE) -> None:
         numbers instead of our {len(KEYS[0])}.""")
     draw_weights(weights, TOKENS, out)
     print(f"  The weights as a picture: {out}\n")
-    suggest("""set the query of "sat" in src/intuition/attention_by_hand.py to (1.0, 1.0), then to (20.0, 0.0).
-        When does it look at only one token?""")
+    suggest("""set the query of "sat" in src/intuition/attention_by_hand.py, the last of QUERIES, to (0.5, 0.0), then
+        to (20.0, 0.0). When does it look at only one token?""")
 
 
 def _show_last(scores: Vector, weights: Vector, mixed: Vector) -> None:
@@ -93,7 +96,8 @@ def _products(a: Vector, b: Vector) -> str:
     return " + ".join(f"{x:g} x {y:g}" for x, y in zip(a, b, strict=True))
 
 
-def _list(numbers: Vector) -> str:
+def vector(numbers: Vector) -> str:
+    """The numbers in brackets, with one decimal."""
     return f"({', '.join(f'{number:.1f}' for number in numbers)})"
 
 

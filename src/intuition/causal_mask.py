@@ -6,7 +6,7 @@ Run it: python -m src.intuition causal-mask
 import math
 from collections.abc import Sequence
 
-from src.intuition.attention_by_hand import KEYS, QUERIES, TOKENS, VALUES, Matrix, attention_scores, mix
+from src.intuition.attention_by_hand import KEYS, QUERIES, TOKENS, VALUES, Matrix, attention_scores, mix, vector
 from src.intuition.softmax import softmax
 from src.intuition.terminal import heading, heat_map, lines, say, suggest
 
@@ -31,19 +31,24 @@ def causal_mask() -> None:
     say("""In the demonstration `attention`, "cat" looked at "sat", which comes after it. During generation nothing
         comes after it yet. And in training the next token is the answer that the model has to predict: if it
         could look, there would be nothing to learn. So the scores of all later tokens are set to minus
-        infinity.""")
+        infinity. A row belongs to the token that looks, a column to the token it looks at:""")
     scores = attention_scores(QUERIES, KEYS)
     hidden = hide_future(scores)
     rows = zip(TOKENS, scores, hidden, strict=True)
+    columns = " ".join(f"{token:>7}" for token in TOKENS)
     lines([
         f"{'scores':>12}{'masked':>33}",
+        f"     {columns}        {columns}",
         *(f"{token}  {_row(before)}   ->   {_row(after)}" for token, before, after in rows),
     ])  # fmt: skip
     say("""exp(-inf) is 0, so softmax gives those positions no weight, and the others share all of it. The upper
         right corner is empty, and the first token looks only at itself:""")
-    heat_map([softmax(row) for row in hidden], TOKENS, TOKENS)
-    say(f"""The proof: replace the last token's key with {OTHER_KEY} and its value with {OTHER_VALUE}, and see by
-        how much the output of each token changes.""")
+    weights = [softmax(row) for row in hidden]
+    heat_map(weights, TOKENS, TOKENS)
+    say("The output of a token adds up the values of the tokens that it sees, each multiplied by its weight:")
+    lines(map(_sum_of_values, weights, TOKENS))
+    say(f"""The proof: replace the last token's key with {OTHER_KEY} and its value with {OTHER_VALUE}. An output is
+        two numbers. The table shows the larger of their two changes.""")
     changes = {causal: _output_changes(causal=causal) for causal in (False, True)}
     lines([
         f"{'':<8}{'without mask':>14}{'with mask':>14}",
@@ -61,6 +66,12 @@ def _output_changes(*, causal: bool) -> list[float]:
     before = attend(KEYS, VALUES, causal=causal)
     after = attend((*KEYS[:-1], OTHER_KEY), (*VALUES[:-1], OTHER_VALUE), causal=causal)
     return [max(abs(x - y) for x, y in zip(a, b, strict=True)) for a, b in zip(before, after, strict=True)]
+
+
+def _sum_of_values(weights: Sequence[float], token: str) -> str:
+    seen = [(weight, value) for weight, value in zip(weights, VALUES, strict=True) if weight > 0]
+    terms = " + ".join(f"{weight:.2f} x {vector(value)}" for weight, value in seen)
+    return f"{token}: {terms} = {vector(mix([weights], VALUES)[0])}"
 
 
 def _row(numbers: Sequence[float]) -> str:

@@ -6,8 +6,9 @@ Run it: python -m src.intuition characters words byte-pairs
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 
-from src.intuition.terminal import heading, labelled, lines, pieces, say, suggest
+from src.intuition.terminal import filled, heading, labelled, lines, pieces, say, suggest
 from src.tokenizer import load_gpt2_encoding
 
 TEXT = "low lower lowest slow slower slowest"  # all three learn from this
@@ -86,10 +87,10 @@ def words() -> None:
         "ids": " ".join(map(str, new_ids)),
         "and back": " ".join(spellings[id_] for id_ in new_ids),
     })  # fmt: skip
-    say(f"""{UNKNOWN} is all that is left of them. Real texts have a hundred thousand different words, and
+    say(f"""{UNKNOWN} is all that is left of a new word. Real texts have a hundred thousand different words, and
         tomorrow's names are not among them. The ids also hide what words have in common: nothing tells a model
-        that id {vocabulary[tokens[1]]}, "{tokens[1]}", has anything to do with id {vocabulary[tokens[0]]},
-        "{tokens[0]}". The spaces are gone too: nobody can tell how many there were.""")
+        that "lower" has anything to do with "low". The spaces are gone too: nobody can tell how many there
+        were.""")
     suggest("""add "fast" to TEXT in src/intuition/custom_tokenizers.py. Which ids change, and why would that
         ruin a model that is already trained?""")
 
@@ -148,8 +149,9 @@ def byte_pairs() -> None:
     merges = learn_merges([TEXT], MAX_MERGES)
     say("""GPT-2 uses byte-pair encoding, a middle way between characters and words. Start with characters. Count
         which two tokens occur next to each other most often, merge them into one token, and count again. If two
-        pairs are equally frequent, the pair with the older tokens wins. A bar marks the border between two
-        tokens:""")
+        pairs are equally frequent, the one whose first token has the smaller id wins, then the one whose second
+        token has. The characters have ids in alphabetical order, and each merged token gets the next one. A bar
+        marks the border between two tokens:""")
     _show_learning(merges)
     vocabulary = {*TEXT, *map("".join, merges)}
     tokens = apply_merges(TEXT, merges)
@@ -158,21 +160,21 @@ def byte_pairs() -> None:
         {len(tokens)} tokens long instead of {len(TEXT)}. Merging knows no grammar, it only counts. That is why
         a token can end in the middle of a word.""")
     say(f"""The list of merges is the tokenizer. To encode a new text, apply the same merges in the same order.
-        Neither word of "{NEW_TEXT}" was in the text, but parts of both were:""")
+        Parts of "{NEW_TEXT}" were in the text, and they become longer tokens:""")
     lines([pieces(NEW_TEXT), pieces(apply_merges(NEW_TEXT, merges))])
     gpt2 = load_gpt2_encoding()
     say(f"""GPT-2 starts from the 256 possible bytes instead of characters, and has {gpt2.n_vocab - 256 - 1:,}
         merges on top. Every text is made of bytes (an e with an acute accent is
         {len(ACCENTED.encode("utf-8"))} of them), so nothing is ever unknown. It encodes "{NEW_TEXT}" as:""")
     lines([pieces(gpt2.decode([id_]) for id_ in gpt2.encode_ordinary(NEW_TEXT))])
-    suggest("""set MAX_MERGES in src/intuition/custom_tokenizers.py to 2, or double the text with TEXT = 2 *
-        "...". What becomes one token when a text repeats itself?""")
+    suggest("""set MAX_MERGES in src/intuition/custom_tokenizers.py to 2. Then set it to 40, and double the text
+        with TEXT = 2 * "...". Which token does a text become that repeats itself?""")
 
 
 def _show_learning(merges: Sequence[Pair]) -> None:
     """Print the text after each merge, and the pairs that were counted before it."""
     tokens = list(TEXT)
-    lines([pieces(tokens)])
+    lines(filled(tokens))
     for i, pair in enumerate(merges, 1):
         counts = count_pairs([tokens])
         others = [other for other, _ in counts.most_common(4) if other != pair]
@@ -180,8 +182,8 @@ def _show_learning(merges: Sequence[Pair]) -> None:
         tokens = merge(tokens, pair)
         lines([
             f"counted    {best}, ...",
-            f"merge {i:<4} {pieces(pair)} becomes {pieces([''.join(pair)])}: {len(tokens)} tokens",
-            pieces(tokens),
+            *wrap(f"merge {i:<4} {pieces(pair)} becomes {pieces([''.join(pair)])}: {len(tokens)} tokens", 76),
+            *filled(tokens),
         ])  # fmt: skip
 
 

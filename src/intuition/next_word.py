@@ -51,14 +51,15 @@ def next_word() -> None:
         _show_surprises(model, sentence.split())
     say("""The last number is exp(loss), the perplexity: the model is as unsure as if it had to guess among
         that many equally likely words. A pair that was never seen has probability 0, and one such pair makes the
-        loss infinite, although the sentence is fine. Counting can't conclude that dogs run because cats do. GPT-2
-        can: it learns what words have in common, and it looks back further than one word.""")
+        loss of its sentence infinite, even if the sentence is fine. Counting can't conclude from cats that run
+        that dogs can run, too. GPT-2 can: it learns what words have in common, and it looks back further than one
+        word.""")
     vocabulary = load_gpt2_encoding().n_vocab
     say(f"""One number to remember: before training, GPT-2 finds all of its {vocabulary:,} tokens about equally
         likely, so its loss starts near ln({vocabulary:,}) = {math.log(vocabulary):.2f}. Look for it in the loss
         that a run reports before training.""")
-    suggest("""add "the dog ran ." to TEXT in src/intuition/next_word.py, and see what it does to all three
-        sentences.""")
+    suggest("""add " the dog ran ." to the end of TEXT in src/intuition/next_word.py. The third loss is finite
+        now, and the other two are higher. Why?""")
 
 
 def _show_surprises(model: Model, words: Sequence[str]) -> None:

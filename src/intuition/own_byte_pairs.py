@@ -3,10 +3,8 @@
 Run it: python -m src.intuition byte-pairs --checkpoint scratch --text "My lord, the telephone rang."
 """
 
-from collections.abc import Iterable
-
 from src.checkpoint import load_base
-from src.intuition.terminal import WIDTH, heading, lines, pieces, say, suggest
+from src.intuition.terminal import filled, heading, lines, say, suggest
 from src.tokenizer import Encoding, load_gpt2_encoding
 from src.tokenizer.byte_pairs import BytePairEncoding
 from src.tokenizer.processing.cleaner import TextCleaner
@@ -34,20 +32,20 @@ def own_byte_pairs(checkpoint: str, sentence: str = SENTENCE) -> None:
     say(f"""{base.path} has a vocabulary of {own.n_vocab:,} tokens: the 256 bytes, {len(merges):,} merges, and end of
         text. Each merge made one token of the two that stood next to each other most often in its text. In order, the
         first {SHOWN} are:""")
-    lines(_filled(map(_spelling, merges[:SHOWN])))
+    lines(filled(map(_spelling, merges[:SHOWN])))
     say(f"GPT-2 learned from eight million web pages. Its first {SHOWN} merges:")
-    lines(_filled(_spelling(gpt2.decode_single_token_bytes(id_)) for id_ in range(256, 256 + SHOWN)))
+    lines(filled(_spelling(gpt2.decode_single_token_bytes(id_)) for id_ in range(256, 256 + SHOWN)))
     known = {gpt2.decode_single_token_bytes(id_) for id_ in range(gpt2.eot_token)}
     unknown = [token for token in merges if token not in known and len(token) >= MIN_BYTES]
     say(f"""Of your merges, GPT-2 does not have {len([token for token in merges if token not in known]):,}. The first of
         at least {MIN_BYTES} bytes show what is special about your text:""")
-    lines(_filled(map(_spelling, unknown[:SHOWN])))
+    lines(filled(map(_spelling, unknown[:SHOWN])))
     say(f"""How is a sentence cut? By GPT-2's tokenizer, which chooses from {gpt2.n_vocab:,} tokens; by the word
         tokenizer, which drops the spaces, and has no token for a new word; and by your own, which chooses from
         {own.n_vocab:,}:""")
     words = TextSplitter().split(TextCleaner().clean(sentence))
     for name, tokens in {"GPT-2's": _cut(sentence, gpt2), "words": words, "your own": _cut(sentence, own)}.items():
-        lines([f"{name}: {len(tokens)} tokens", *_filled(map(_visible, tokens))])
+        lines([f"{name}: {len(tokens)} tokens", *filled(map(_visible, tokens))])
     suggest("""--text with a sentence from your text, then with one from a newspaper. Which needs more tokens? Or set
         SHOWN in src/intuition/own_byte_pairs.py to 200.""")
 
@@ -63,13 +61,3 @@ def _spelling(token: bytes) -> str:
 
 def _visible(text: str) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-
-
-def _filled(tokens: Iterable[str]) -> list[str]:
-    """The tokens with a bar at each border, in lines of up to 76 characters."""
-    rows: list[list[str]] = [[]]
-    for token in tokens:
-        if rows[-1] and len(pieces([*rows[-1], token])) > WIDTH - 2:
-            rows.append([])
-        rows[-1].append(token)
-    return [pieces(row) for row in rows]

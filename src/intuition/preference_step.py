@@ -66,8 +66,13 @@ def preference_step() -> None:
         log-probability has moved from the start, times beta = {BETA}, is its reward. The margin is the reward of
         the chosen answer minus that of the rejected one. sigmoid(margin) = 1 / (1 + exp(-margin)) turns it into
         the probability that the model also prefers the chosen answer, and the loss is -ln of that. At the start
-        nothing has moved: margin 0, probability 1/2, loss ln 2 = {preference_loss(0.0):.4f}. Now one step of
-        gradient descent, which moves each weight against its gradient:""")
+        nothing has moved: margin 0, probability 1/2, loss ln 2 = {preference_loss(0.0):.4f}.
+
+        Now one step of gradient descent. The gradient of a word's weight is -beta x (1 - sigmoid(margin)) x (how
+        often the word is in the chosen answer - how often it is in the rejected one). Here that is -{BETA} x 1/2 x
+        (chosen - rejected). The step is the learning rate, {LEARNING_RATE:g}, times the gradient, with the sign
+        reversed, so each weight moves by {LEARNING_RATE:g} x {BETA} x 1/2 = {LEARNING_RATE * BETA / 2:g} x (chosen -
+        rejected):""")
     _show_step(*DISTINCT_WORDS)
     say("""As hoped: the chosen answer went up, the rejected one down. But the loss sees only their difference.
         Here the answers share a word, and the rejected one says it twice:""")
@@ -76,8 +81,8 @@ def preference_step() -> None:
         rejected answer, the step lowered the weight of the word they share, and an answer that nobody asked about
         gained what both lost. Real answers share most of their words. So don't worry if the log-probability of
         the chosen answers falls during a run; worry if the sampled answers get worse.""")
-    suggest("""add ' Paris' to the first answer of SHARED_WORD in src/intuition/preference_step.py, so that both answers
-        are the same. What is left to learn?""")
+    suggest("""set BETA in src/intuition/preference_step.py to 0.2. Each weight moves twice as far, and the margin is
+        four times as large. Which is the second place where beta multiplies?""")
 
 
 def _show_step(answers: Sequence[str], weights: Weights) -> None:
@@ -86,7 +91,12 @@ def _show_step(answers: Sequence[str], weights: Weights) -> None:
     old, new = log_probabilities(answers, weights), log_probabilities(answers, after)
     rewards = implicit_rewards(new, old)
     margin = rewards[0] - rewards[1]
-    lines(f"weight of {word:<7}{weights[word]:6.2f} -> {after[word]:6.2f}" for word in weights)
+    chosen, rejected = (Counter(answer.split()) for answer in answers[:2])
+    lines(
+        f"weight of {word:<6}{weights[word]:6.2f} + {LEARNING_RATE * BETA / 2:g} x ({chosen[word]} - {rejected[word]}) "
+        f"= {after[word]:.2f}"
+        for word in weights
+    )
     roles = ("chosen", "rejected", *("other" for _ in answers[2:]))
     table = [f"{'':<26}{'ln p before':>12}{'after':>8}{'reward':>9}   p before -> after"]
     for role, answer, a, b, reward in zip(roles, answers, old, new, rewards, strict=True):

@@ -59,8 +59,8 @@ def sampling() -> None:
     say("""All together, in the order that chat.py applies them: temperature, then top-k, then top-p. Temperature
         0.7, k = 5, p = 0.8:""")
     _show(temperature=0.7, top_k=5, top_p=0.8)
-    suggest("""set all SCORES in src/intuition/sampling_bars.py to 1.0. How many tokens does top-p keep now, and
-        how many does top-k?""")
+    suggest("""set the score of "blue" in SCORES in src/intuition/sampling_bars.py to 5.0. How many tokens does top-p
+        keep now, and how many does top-k?""")
 
 
 def _kept(probs: Sequence[float]) -> int:

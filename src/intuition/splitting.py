@@ -17,8 +17,8 @@ RULE = {
 }
 EXAMPLES = {
     "Hello world, hello": "a word takes its space along",
-    "I don't think we'll": "contractions are split",
-    "I DON'T THINK WE'LL": "but not in capitals",
+    "I don't think we'll": "a contraction is cut before 't or 'll",
+    "I DON'T THINK WE'LL": "in capitals, on both sides of the '",
     "In 2024, 3.14": "digits and punctuation are separate",
     "if x:\n    return": "indentation in code",
 }

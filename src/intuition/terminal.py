@@ -46,6 +46,16 @@ def pieces(tokens: Iterable[str]) -> str:
     return f"|{'|'.join(tokens)}|"
 
 
+def filled(tokens: Iterable[str]) -> list[str]:
+    """The tokens with a bar at each border, in lines of up to 76 characters."""
+    rows: list[list[str]] = [[]]
+    for token in tokens:
+        if rows[-1] and len(pieces([*rows[-1], token])) > WIDTH - 2:
+            rows.append([])
+        rows[-1].append(token)
+    return [pieces(row) for row in rows]
+
+
 def bars(shares: Mapping[str, float]) -> None:
     """Print a bar for each share, from 0 to 1; a share of exactly 0 is a dash."""
     left = max(map(len, shares))

@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from src.intuition import custom_tokenizers, next_word, sampling_bars
 from src.intuition.__main__ import DEMONSTRATIONS, main
 from src.intuition.terminal import bars, grey
 
@@ -40,6 +42,31 @@ def test_output_fits_the_terminal_and_ends_with_a_suggestion(
     assert [path.as_posix() for path in Path().rglob("*.png")] == ["logs/intuition/attention.png"] * (
         name == "attention"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "constant", "value", "claims"),
+    [
+        ("byte-pairs", "custom_tokenizers.MAX_MERGES", 2, ["2 merges are done", "|low|e|r|s| |s|low|s|"]),
+        ("byte-pairs", "custom_tokenizers.TEXT", 2 * custom_tokenizers.TEXT, ["becomes | slow slowe|"]),
+        ("attention", "attention_by_hand.QUERIES", ((0.0, 0.0), (0.0, 2.0), (0.5, 0.0)), ["sat -> cat   0.5 x 2"]),
+        ("sampling", "sampling_bars.SCORES", {**sampling_bars.SCORES, "blue": 5.0}, ["2 tokens are left."]),
+        ("next-word", "next_word.TEXT", next_word.TEXT + " the dog ran .", ["loss 0.31,", "loss 0.54,", "loss 0.54,"]),
+        ("preference-step", "preference_step.BETA", 0.2, ["margin 0 -> 0.2000", "-1.00 + 0.5 x (1 - 2) = -1.50"]),
+    ],
+)
+def test_a_suggested_change_leaves_the_text_true(
+    name: str, constant: str, value: Any, claims: list[str], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    before = shown(capsys, name)
+    monkeypatch.setattr(f"src.intuition.{constant}", value)
+    text = shown(capsys, name)
+    assert text != before and "nan" not in text and max(map(len, text.splitlines())) <= 80
+    for claim in claims:
+        assert claim in text
+        text = text.partition(claim)[2]
 
 
 def test_all_runs_every_demonstration_in_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
