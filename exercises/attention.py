@@ -1,5 +1,7 @@
 """Your answers to exercises 1 to 14: replace each `raise`. The tasks are in attention_exercises.md.
 
+Write in exercises/answers/attention.py, a copy of this file: `python -m exercises.start` creates it.
+
 Later answers may call earlier ones. Check an answer with `python -m exercises.check 1`.
 
 B batch, T tokens, S tokens attended to, C channels of the model, H heads, D channels of a head.

@@ -1,5 +1,7 @@
 """Your answers to exercises 27 to 30: replace each `raise`. The tasks are in byte_pairs_exercises.md.
 
+Write in exercises/answers/byte_pairs.py, a copy of this file: `python -m exercises.start` creates it.
+
 Later answers may call earlier ones. Check an answer with `python -m exercises.check 27`.
 """
 

@@ -1,6 +1,7 @@
 """Check your answers: `python -m exercises.check 3` checks exercise 3.
 
-Without a number or name it lists all exercises and says which are done.
+Without a number or name it lists all exercises and says which are done. The answers are in exercises/answers, where
+`python -m exercises.start` puts the stubs.
 """
 
 import contextlib
@@ -14,7 +15,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -24,16 +24,20 @@ if __name__ == "__main__":
 
     run_module("exercises.check")
 
+from exercises import start
 from exercises.checks.attention import CHECKS as ATTENTION
 from exercises.checks.byte_pairs import CHECKS as BYTE_PAIRS
 from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
 from exercises.checks.judging import CallFailedError
 from exercises.checks.time_limit import TIME_LIMIT_S, TimeIsUpError, time_limit
+from exercises.start import short_path
 from src.cli import Parser
 from src.common.messages import one_line
 from src.program import BAD_USAGE, INTERRUPTED
 
 DONE, TO_DO, NOT_YET, TOO_LONG = "done", "to do", "not yet", f"not yet: timed out after {TIME_LIMIT_S} s"
+SOLUTIONS = Path(__file__).parent / "solutions"
+STUB_ERROR = re.compile(r"exercise (\d+)")
 SHAPE = re.compile(r"\((\.\.\.|[A-Z]\b|\))")  # the start of a shape in a docstring: (..., S), (B, T, C) or ()
 
 
@@ -73,56 +77,72 @@ def all_exercises() -> dict[int, Exercise]:
     }
 
 
+def answer_file(exercise: Exercise, solution: bool) -> Path:
+    """The file of the learner's answer, or of the worked one."""
+    return (SOLUTIONS if solution else start.ANSWERS) / f"{exercise.module}.py"
+
+
 def load_answers(exercise: Exercise, solution: bool, seconds: float | None) -> ModuleType:
     """Import the learner's answers, or the worked ones. Raises BrokenFileError."""
-    name = f"exercises.{'solutions.' if solution else ''}{exercise.module}"
-    spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        raise BrokenFileError(f"{name.replace('.', '/')}.py is missing")
+    file = answer_file(exercise, solution)
+    if not file.exists():
+        raise BrokenFileError(f"{short_path(file)} does not exist; create it: python -m exercises.start")
     try:
-        with time_limit(seconds, short_path(spec.origin)):
-            return import_module(name)
+        with time_limit(seconds, short_path(file)):
+            return import_module(f"exercises.{file.parent.name}.{exercise.module}")
     except SyntaxError as error:
-        place = f"{short_path(error.filename or spec.origin)}:{error.lineno}"
+        place = f"{short_path(Path(error.filename or file))}:{error.lineno}"
         raise BrokenFileError(f"{place}: {type(error).__name__}: {error.msg}") from error
     except Exception as error:
-        raise BrokenFileError(describe(error, spec.origin)) from error
+        raise BrokenFileError(describe(error, file)) from error
 
 
 def run_check(exercise: Exercise, answers: ModuleType, seconds: float | None) -> Verdict:
     """Check one answer. An error raised in the learner's file is reported with the line it came from."""
-    path = str(answers.__file__)
+    file = Path(str(answers.__file__))
     function = getattr(answers, exercise.function, None)
     if function is None:
-        return Verdict(NOT_YET, f"{short_path(path)} has no function {exercise.function}")
+        stub = short_path(start.STUBS / file.name)
+        return Verdict(NOT_YET, f"{short_path(file)} has no function {exercise.function}; copy its stub from {stub}")
     try:
         with time_limit(seconds, f"exercise {exercise.number} ({exercise.function}): {NOT_YET}"):
             exercise.check(function)
     except TimeIsUpError as error:
-        return Verdict(TOO_LONG, describe(error, path))
+        return Verdict(TOO_LONG, describe(error, file))
     except Exception as error:
-        if is_stub(error, exercise.number):
-            place = f"{short_path(path)}:{function.__code__.co_firstlineno}"
+        if (number := number_of_stub(error)) == exercise.number:
+            place = f"{short_path(file)}:{function.__code__.co_firstlineno}"
             return Verdict(TO_DO, f"still a stub; write your answer at {place}")
-        return Verdict(NOT_YET, describe(error, path) + expected_shapes(error, function))
+        if number is not None:
+            return Verdict(NOT_YET, f"it calls exercise {number}, {place_of_stub(error)}")
+        return Verdict(NOT_YET, describe(error, file) + expected_shapes(error, function))
     return Verdict(DONE)
 
 
-def is_stub(error: BaseException, number: int) -> bool:
-    """Whether the error or its cause is the one that the exercise's stub raises."""
-    origin = error.__cause__ or error
-    return isinstance(origin, NotImplementedError) and str(origin) == f"exercise {number}"
+def number_of_stub(error: BaseException) -> int | None:
+    """The exercise whose stub raised the error or its cause; None if it is another error."""
+    cause = error.__cause__ or error
+    stub = STUB_ERROR.fullmatch(str(cause)) if isinstance(cause, NotImplementedError) else None
+    return int(stub[1]) if stub else None
 
 
-def describe(error: BaseException, path: str) -> str:
+def place_of_stub(error: BaseException) -> str:
+    """Where the stub is that raised the error or its cause."""
+    last = traceback.extract_tb((error.__cause__ or error).__traceback__)[-1]
+    file = Path(last.filename)
+    advice = f"; import it from exercises.answers.{file.stem}" if file.parent == start.STUBS else ""
+    return f"still a stub at {short_path(file)}:{last.lineno}{advice}"
+
+
+def describe(error: BaseException, file: Path) -> str:
     """The error, with the last line of its traceback in this file. A message of the check itself stays as it is."""
     if isinstance(error, CallFailedError) and error.__cause__:
-        return f"{error}: {describe(error.__cause__, path)}"
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        return f"{error}: {describe(error.__cause__, file)}"
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     if lines:
         last = lines[-1]
         kind = "" if isinstance(error, TimeIsUpError) else f"{type(error).__name__}: "
-        return f"{short_path(path)}:{last.lineno}: {kind}{one_line(error)}\n    {last.line}"
+        return f"{short_path(file)}:{last.lineno}: {kind}{one_line(error)}\n    {last.line}"
     from_check = isinstance(error, AssertionError | TimeIsUpError)
     return one_line(error) if from_check else f"{type(error).__name__}: {one_line(error)}"
 
@@ -134,12 +154,6 @@ def expected_shapes(error: BaseException, function: Callable) -> str:
     sentences = re.split(r"(?<=\.)\s+", inspect.getdoc(function) or "")
     about_shapes = " ".join(" ".join(sentence.split()) for sentence in sentences if SHAPE.search(sentence))
     return about_shapes and f"\n    expected: {about_shapes}"
-
-
-def short_path(path: str) -> str:
-    """The path relative to the current folder, if the file is inside it."""
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 def report_one(exercise: Exercise, solution: bool, seconds: float | None) -> int:
@@ -171,8 +185,14 @@ def report_all(exercises: dict[int, Exercise], solution: bool, seconds: float | 
                 states[exercise.number] = run_check(exercise, answers, seconds).state
             print(f"  {exercise.number:>2}  {exercise.function:<28} {states[exercise.number]}")
     left = [number for number in exercises if states.get(number) != DONE]
-    ending = f"; next: python -m exercises.check {left[0]}" if left else ""
+    ending = f"; next: {next_command(exercises[left[0]], solution)}" if left else ""
     print(f"{len(exercises) - len(left)} of {len(exercises)} done{ending}")
+
+
+def next_command(exercise: Exercise, solution: bool) -> str:
+    """The command for the first exercise that is not done."""
+    started = answer_file(exercise, solution).exists()
+    return f"python -m exercises.check {exercise.number}" if started else "python -m exercises.start"
 
 
 def find(exercises: dict[int, Exercise], wanted: str) -> Exercise:

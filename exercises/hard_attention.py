@@ -1,5 +1,7 @@
 """Your answers to exercises 15 to 26: replace each `raise`. The tasks are in hard_attention_exercises.md.
 
+Write in exercises/answers/hard_attention.py, a copy of this file: `python -m exercises.start` creates it.
+
 B batch, T tokens, C channels, D head size, N tokens of the whole batch, V vocabulary; `...` any leading dimensions.
 Answers have the dtype of their inputs: create new tensors with `x.new_zeros(shape)` and the like.
 """

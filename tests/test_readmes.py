@@ -29,6 +29,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import main
+from exercises import start
 from src.data.hub_dataset import parse_dataset_id
 from src.data.shakespeare import SHAKESPEARE_PATH
 from src.model.gpt import GPT_CONFIGS
@@ -224,6 +225,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the prepared folder, to run in. Files are linked: every script replaces a file and never edits it."""
     shutil.copytree(prepared, tmp_path / "clone", copy_function=os.link, ignore=shutil.ignore_patterns("logs"))
+    monkeypatch.setattr(start, "ANSWERS", tmp_path / "clone" / "exercises" / "answers")
     monkeypatch.chdir(tmp_path / "clone")
     return tmp_path / "clone"
 

@@ -44,6 +44,7 @@ def test_tracked_files_are_small() -> None:
         ("checkpoints/instruction_tuned/best_model.pt", True),
         ("logs/a.jsonl", True),
         ("logs/sessions/a.json", True),
+        ("exercises/answers/attention.py", True),
         ("Data/instruction_data.json", False),
         ("Data/preference_data.json", False),
         ("src/data/x.py", False),
@@ -52,7 +53,7 @@ def test_tracked_files_are_small() -> None:
         ("src/logs/x.py", False),
     ],
 )
-def test_git_ignores_data_checkpoints_and_logs_but_no_code(path: str, ignored: bool, ignore_case: str) -> None:
+def test_git_ignores_data_checkpoints_logs_and_answers_but_no_code(path: str, ignored: bool, ignore_case: str) -> None:
     answer = git("-c", f"core.ignorecase={ignore_case}", "check-ignore", "--no-index", "-q", path, exit_codes=(0, 1))
     assert (answer.returncode == 0) == ignored
 
