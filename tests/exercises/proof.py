@@ -12,7 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+
+from exercises.check import is_stub
+from exercises.checks.judging import CallFailedError
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADING = re.compile(r"^## (\d+)\. (.+)$", re.MULTILINE)
@@ -87,3 +91,35 @@ def layout_problems(text: str, stubs: dict[int, Callable[..., Any]]) -> list[str
         if not 1 <= len(HINT.findall(section)) == section.count("<details>") <= 3:
             problems.append(f"exercise {number}: one to three hints, each in <details> with a <summary>")
     return problems
+
+
+def prove_solution_and_stub(number: int, checks: dict[int, Any], stubs: Any, solutions: Any) -> None:
+    """Assert that a solution passes its check, and that its stub has the same signature and is known as a stub."""
+    name, check = checks[number]
+    stub, solution = getattr(stubs, name), getattr(solutions, name)
+    check(solution)
+    with pytest.raises((CallFailedError, NotImplementedError)) as raised:
+        check(stub)
+    assert is_stub(raised.value, number)
+    assert inspect.signature(stub) == inspect.signature(solution)
+    assert stub.__doc__
+
+
+def prove_texts(module: str, checks: dict[int, Any], stubs: Any, names: dict[str, Any]) -> None:
+    """Assert that the tasks and the worked answers of a module are complete, and their examples and numbers right."""
+    files = (ROOT / f"exercises/{module}_exercises.md", ROOT / f"exercises/solutions/{module}.md")
+    tasks, answers = (file.read_text(encoding="utf-8") for file in files)
+    assert layout_problems(tasks, {number: getattr(stubs, name) for number, (name, _) in checks.items()}) == []
+    for text in (tasks, answers):
+        assert example_problems(text, names) == []
+        assert number_problems(text, names) == []
+    titles = [{number: part.split("\n")[0] for number, part in sections(text).items()} for text in (tasks, answers)]
+    assert titles[0] == titles[1]
+
+
+def prove_mistake(check: Callable[..., None], wrong: Callable[..., Any], named: str) -> None:
+    """Assert that the check refuses a wrong answer with one line that names the mistake."""
+    with pytest.raises(AssertionError) as raised:
+        check(wrong)
+    sentence = str(raised.value)
+    assert named in sentence and "\n" not in sentence and len(sentence) < 500
