@@ -27,6 +27,7 @@ if __name__ == "__main__":
 from exercises import start
 from exercises.checks.attention import CHECKS as ATTENTION
 from exercises.checks.byte_pairs import CHECKS as BYTE_PAIRS
+from exercises.checks.gpt import CHECKS as GPT
 from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
 from exercises.checks.judging import CallFailedError
 from exercises.checks.time_limit import TIME_LIMIT_S, TimeIsUpError, time_limit
@@ -69,7 +70,7 @@ class UnknownExerciseError(Exception):
 
 def all_exercises() -> dict[int, Exercise]:
     """Every exercise by its number."""
-    modules = {"attention": ATTENTION, "hard_attention": HARD_ATTENTION, "byte_pairs": BYTE_PAIRS}
+    modules = {"attention": ATTENTION, "hard_attention": HARD_ATTENTION, "byte_pairs": BYTE_PAIRS, "gpt": GPT}
     return {
         number: Exercise(number, function, check, module)
         for module, checks in modules.items()

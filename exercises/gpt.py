@@ -1,5 +1,7 @@
 """Your answers to exercises 31 to 38: replace each `raise`. The tasks are in gpt_exercises.md.
 
+Write in exercises/answers/gpt.py, a copy of this file: `python -m exercises.start` creates it.
+
 Later answers may call earlier ones. Check an answer with `python -m exercises.check 31`.
 
 B batch, T tokens, C channels of the model, V vocabulary; `...` any leading dimensions.

@@ -30,7 +30,9 @@ def check_linear(function: Answer) -> None:
         if size == shape[-1]:
             mistakes["the weight is (O, I): transpose it before you multiply x by it"] = x @ weight + bias
         weights = {"c_proj.weight": weight, "c_proj.bias": bias, "other.weight": weight + 1, "other.bias": bias + 1}
-        judge_with_weights(function, {"x": x, "weights": weights, "name": "c_proj"}, F.linear(x, weight, bias), mistakes)
+        judge_with_weights(
+            function, {"x": x, "weights": weights, "name": "c_proj"}, F.linear(x, weight, bias), mistakes
+        )
 
 
 def check_embed(function: Answer) -> None:
@@ -70,7 +72,8 @@ def check_layer_norm(function: Answer) -> None:
             "epsilon belongs inside the square root, added to the variance": (
                 centred / (variance.sqrt() + 1e-5) * weight + bias
             ),
-            "epsilon is missing: channels that are all equal have variance 0": centred / variance.sqrt() * weight + bias,
+            "epsilon is missing: channels that are all equal have variance 0": centred / variance.sqrt() * weight
+            + bias,
             "divide by the standard deviation, the square root of the variance": (
                 centred / (variance + 1e-5) * weight + bias
             ),
@@ -104,7 +107,9 @@ def check_gelu(function: Answer) -> None:
             "the factor 0.5 is missing": x * (1 + torch.tanh(inner)),
             "add 1 to the tanh": 0.5 * x * torch.tanh(inner),
             "multiply by x at the end": 0.5 * (1 + torch.tanh(inner)),
-            "the factor is the square root of 2 / pi": (0.5 * x * (1 + torch.tanh(2 / math.pi * (x + 0.044715 * x**3)))),
+            "the factor is the square root of 2 / pi": (
+                0.5 * x * (1 + torch.tanh(2 / math.pi * (x + 0.044715 * x**3)))
+            ),
             "the square root of 2 / pi multiplies the whole sum, x + 0.044715 x^3": (
                 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * x + 0.044715 * x**3))
             ),
@@ -133,9 +138,7 @@ def check_mlp(function: Answer) -> None:
                 "the activation is the tanh form of GELU": module.c_proj(F.gelu(hidden)),
             }
             expected = module(x)
-        judge_with_weights(
-            function, {"x": x, "weights": weights_of(model), "name": f"h.{layer}.mlp"}, expected, wrong
-        )
+        judge_with_weights(function, {"x": x, "weights": weights_of(model), "name": f"h.{layer}.mlp"}, expected, wrong)
 
 
 def check_block(function: Answer) -> None:
@@ -220,7 +223,9 @@ def check_initial_weights(function: Answer) -> None:
     repeatable = all(torch.equal(weight, again[name]) for name, weight in weights.items())
     require(repeatable, "two generators with the same seed gave different weights")
     differ = not torch.equal(weights["wte.weight"], others["wte.weight"])
-    require(differ, "generators with the seeds 1 and 2 gave the same weights: draw from the generator that you are given")
+    require(
+        differ, "generators with the seeds 1 and 2 gave the same weights: draw from the generator that you are given"
+    )
 
 
 def _weights(function: Answer, config: dict, seed: int) -> Weights:
