@@ -30,6 +30,7 @@ from exercises.checks.byte_pairs import CHECKS as BYTE_PAIRS
 from exercises.checks.gpt import CHECKS as GPT
 from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
 from exercises.checks.judging import CallFailedError
+from exercises.checks.losses import CHECKS as LOSSES
 from exercises.checks.time_limit import TIME_LIMIT_S, TimeIsUpError, time_limit
 from exercises.start import short_path
 from src.cli import Parser
@@ -70,7 +71,13 @@ class UnknownExerciseError(Exception):
 
 def all_exercises() -> dict[int, Exercise]:
     """Every exercise by its number."""
-    modules = {"attention": ATTENTION, "hard_attention": HARD_ATTENTION, "byte_pairs": BYTE_PAIRS, "gpt": GPT}
+    modules = {
+        "attention": ATTENTION,
+        "hard_attention": HARD_ATTENTION,
+        "byte_pairs": BYTE_PAIRS,
+        "gpt": GPT,
+        "losses": LOSSES,
+    }
     return {
         number: Exercise(number, function, check, module)
         for module, checks in modules.items()
