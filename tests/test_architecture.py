@@ -24,7 +24,9 @@ LIBRARY = {
     "src.data": {"src.tokenizer", "src.distributed"},
     "src.stages": {"src.model.foreign", "src.model.hub"},
     "src.checkpoint": {"src.stages", "src.model", "src.tokenizer"},
+    "src.curves": set(),
     "src.training": {
+        "src.curves",
         "src.distributed",
         "src.model",
         "src.data",
@@ -77,6 +79,7 @@ SCRIPTS = {
     "chat": WHOLE_LIBRARY,
     "sk_chat": WHOLE_LIBRARY,
     "src.checkpoint.__main__": WHOLE_LIBRARY,
+    "src.curves.__main__": WHOLE_LIBRARY,
     "src.plan": WHOLE_LIBRARY,
     "src.evaluate": WHOLE_LIBRARY,
     "src.export_hf": WHOLE_LIBRARY,
@@ -101,7 +104,7 @@ FUNCTION_LINES, MODULE_LINES, SCRIPT_LINES = 40, 300, 150
 
 # A call at import may make a constant, a type, a field or a decorator, and no more.
 CALLED_AT_IMPORT = {
-    "Path", "Processes", "TypeVar", "_size", "dataclass", "dict.fromkeys", "field", "field_validator",
+    "Panel", "Path", "Processes", "TypeVar", "_size", "dataclass", "dict.fromkeys", "field", "field_validator",
     "first_process_first", "flag", "kernel_function",
     "logging.getLogger", "option", "ord", "partial", "range", "re.compile", "torch.inference_mode", "torch.no_grad",
     "with_default",

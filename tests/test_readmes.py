@@ -224,7 +224,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the prepared folder, to run in. Files are linked: every script replaces a file and never edits it."""
-    shutil.copytree(prepared, tmp_path / "clone", copy_function=os.link, ignore=shutil.ignore_patterns("logs"))
+    shutil.copytree(prepared, tmp_path / "clone", copy_function=os.link)
     monkeypatch.setattr(start, "ANSWERS", tmp_path / "clone" / "exercises" / "answers")
     monkeypatch.chdir(tmp_path / "clone")
     return tmp_path / "clone"

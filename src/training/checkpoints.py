@@ -35,6 +35,7 @@ _MAY_CHANGE = (
     "device",
     "out",
     "log_dir",
+    "tensorboard",
     "resume",
     "compile",
     "strategy",

@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from src.cli import flag, flag_name
 from src.data.shakespeare import SHAKESPEARE_PATH
 from src.data.text import DOCUMENTS_HELP, TEXT_HELP, Documents
+from src.training.tensorboard import MISSING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,8 @@ class TrainingFlags:
         0, "how many recent saves to keep as step-STEP-RUN.pt; to go back to one, copy it over latest_model.pt"
     )
     memory_check: bool = flag(True, "refuse a run that clearly does not fit in memory, by the estimate of src.plan")
-    log_dir: Path = flag(Path("logs"), "folder for the JSON lines log and the plot of the curves")
+    log_dir: Path = flag(Path("logs"), "folder for the JSON lines log and the picture of the curves")
+    tensorboard: bool = flag(False, "write the curves to --log-dir for TensorBoard, too (pip install tensorboard)")
 
     def __post_init__(self) -> None:
         if problems := self.problems():
@@ -93,6 +96,8 @@ class TrainingFlags:
             parse_save_every(self.save_every)
         except ValueError as error:
             problems.append(str(error))
+        if self.tensorboard and find_spec("tensorboard") is None:
+            problems.append(MISSING)
         if os.path.exists(self.out) and not os.path.isdir(self.out):  # False for a name that is too long
             problems.append(f"--out must be a folder, {self.out} is a file")
         for name in ("dropout", "val_fraction"):

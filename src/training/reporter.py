@@ -17,7 +17,10 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from src.common.messages import one_line
+from src.curves.logs import join_resumed, read_log, with_earlier_logs
+from src.curves.picture import draw
 from src.distributed.environment import is_first
+from src.training.tensorboard import TensorBoardLog
 
 # Metrics with a column, and their format. Steps show _STEP_COLUMNS, evaluations show all, the log has every metric.
 _COLUMNS = {
@@ -35,12 +38,15 @@ _LINES_PER_RUN = 20  # lines of training steps; evaluations print their own
 class Reporter:
     """Reports one run. On a terminal, a progress bar stays below the lines. A pipe gets only the lines."""
 
-    def __init__(self, stage: str, log_dir: Path, *, first_step: int, steps: int) -> None:
+    def __init__(self, stage: str, log_dir: Path, *, first_step: int, steps: int, tensorboard: bool = False) -> None:
         self.stage, self.steps = stage, steps
         self.path = log_dir / f"{stage}-{datetime.now():%Y%m%d-%H%M%S}.jsonl"
         self._log: TextIO | None = None
+        self._board: TensorBoardLog | None = None
         if is_first():
             self._open_log()
+            if tensorboard:
+                self._open_board()
         self._start = time.perf_counter()
         self._line_every = max(1, steps // _LINES_PER_RUN)
         self._bar = tqdm(
@@ -60,8 +66,19 @@ class Reporter:
         except OSError as error:
             self._end_log(error)
 
+    def _open_board(self) -> None:
+        try:
+            self._board = TensorBoardLog(self.path.with_suffix(""))
+        except OSError as error:
+            self._end_board(error)
+
     def event(self, event: str, **values: Any) -> None:
-        """Write one JSON line to the log. NaN and infinity become null."""
+        """Write one JSON line to the log. NaN and infinity become null. TensorBoard gets the numbers, if asked for."""
+        try:
+            if self._board:
+                self._board.event(event, values)
+        except OSError as error:
+            self._end_board(error)
         if self._log is None:
             return
         line = {"event": event, "stage": self.stage, **values, "elapsed_s": round(time.perf_counter() - self._start, 3)}
@@ -106,6 +123,15 @@ class Reporter:
     def close(self) -> None:
         self._bar.close()
         self._close_log()
+        try:
+            if self._board:
+                self._board.close()
+        except OSError as error:
+            self._end_board(error)
+
+    def _end_board(self, error: OSError) -> None:
+        self._board = None
+        self.say(f"note: TensorBoard's files cannot be written ({error.strerror}); training continues without them")
 
     def _end_log(self, error: OSError) -> None:
         self._close_log()
@@ -119,41 +145,21 @@ class Reporter:
 
 
 def draw_curves(log: Path) -> Path | None:
-    """Plot the losses of a log to a PNG file next to it; returns its path.
+    """Draw the curves of a run to a PNG file next to its log, with those of its earlier logs; returns the file's path.
 
-    Returns None if there is nothing to plot. If plotting fails, prints a note and returns None.
+    Returns None if there is nothing to draw. If drawing fails, prints a note and returns None.
     """
+    if not log.is_file():
+        return None
     try:
-        return _draw_curves(log) if log.is_file() else None
+        [run] = join_resumed(with_earlier_logs(read_log(log)))
+        if run.is_empty:
+            return None
+        draw([run], picture := log.with_suffix(".png"))
+        return picture
     except Exception as error:  # a failed plot must not end a run: matplotlib may be missing, broken or misconfigured
         print(f"note: the curves were not drawn: {one_line(error)}")
         return None
-
-
-def _draw_curves(log: Path) -> Path | None:
-    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-
-    def points(event: str, name: str) -> list[tuple[int, float]]:
-        return [(e["step"], e[name]) for e in events if e["event"] == event and e.get(name) is not None]
-
-    steps, val, train = points("step", "loss"), points("eval", "val_loss"), points("eval", "train_loss")
-    if not (steps or val or train):
-        return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only needed here
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot(xlabel="step", ylabel="loss", title=log.stem)
-    if steps:
-        axes.plot(*zip(*steps, strict=True), linewidth=0.8, alpha=0.6, label="training, each step")
-    for name, losses in (("val", val), ("train", train)):
-        if losses:
-            axes.plot(*zip(*losses, strict=True), marker="o", markersize=4, label=f"evaluation, {name}")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    picture = log.with_suffix(".png")
-    FigureCanvasAgg(figure).print_png(picture)
-    return picture
 
 
 def _columns(metrics: Mapping[str, float], names: tuple[str, ...]) -> str:

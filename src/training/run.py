@@ -45,7 +45,8 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
     if progress.is_complete(run.schedule):
         print(resume_note)
         return _report_result(run, progress, ending(progress, run.schedule))
-    reporter = Reporter(stage.name, flags.log_dir, first_step=progress.step, steps=run.schedule.steps)
+    length = {"first_step": progress.step, "steps": run.schedule.steps}
+    reporter = Reporter(stage.name, flags.log_dir, tensorboard=flags.tensorboard, **length)
     _print_summary(run, progress, reporter)
     if resume_note:
         reporter.say(resume_note)
@@ -167,7 +168,8 @@ def _print_summary(run: TrainingRun, progress: Progress, reporter: Reporter) -> 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     lines = [textwrap.fill(f"  {name:<15}{text}", width, subsequent_indent=" " * 17) for name, text in rows.items()]
     reporter.say("\n".join([stage.title, *lines]))
-    reporter.event("start", step=progress.step, steps=schedule.steps, settings=plain_settings(flags), summary=rows)
+    start = {"step": progress.step, "steps": schedule.steps, "title": stage.title, "run": run.run_id}
+    reporter.event("start", **start, settings=plain_settings(flags), summary=rows)
 
 
 def _report_result(run: TrainingRun, progress: Progress, ended: Ending, curves: Path | None = None) -> int:

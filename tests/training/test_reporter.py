@@ -1,4 +1,4 @@
-"""Reports of a run: the log, the lines in the terminal, and the plot of the curves."""
+"""Reports of a run: the log, the lines in the terminal, the picture of the curves, and TensorBoard."""
 
 import io
 import json
@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from matplotlib.axes import Axes
 
 from src.training import reporter as reporter_module
 from src.training.reporter import Reporter, draw_curves
+from tests.training.small_run import flags
 
 STEP = {"lr": 1e-3, "grad_norm": 0.5, "tokens": 512, "tokens_per_s": 900.0, "step_s": 0.5, "epoch": 0}
 DPO = {"margin": 0.5, "accuracy": 0.75, "chosen_logp": -30.0, "rejected_logp": -35.5, "kl": 0.01}
@@ -200,57 +200,6 @@ def test_runs_started_in_the_same_second_have_two_logs(tmp_path: Path, monkeypat
     assert lines_of(tmp_path / "logs" / names[0])[0]["number"] == 0
 
 
-def write_log(path: Path, *events: dict[str, Any]) -> Path:
-    path.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
-    return path
-
-
-def drawn(log: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[float, float]]]:
-    """{label: points} of the curves in the plot of a log."""
-    curves = {}
-    plot = Axes.plot
-
-    def spy(self, x, y, **style):
-        curves[style["label"]] = list(zip(x, y, strict=True))
-        return plot(self, x, y, **style)
-
-    monkeypatch.setattr(Axes, "plot", spy)
-    picture = draw_curves(log)
-    assert picture == log.with_suffix(".png")
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    return curves
-
-
-def test_the_plot_shows_steps_and_both_kinds_of_evaluation(tmp_path: Path, monkeypatch) -> None:
-    log = write_log(
-        tmp_path / "sft-1.jsonl",
-        {"event": "start", "step": 0},
-        {"event": "eval", "step": 0, "val_loss": 4.0, "train_loss": 5.0},
-        {"event": "step", "step": 1, "loss": 3.5},
-        {"event": "step", "step": 2, "loss": None},
-        {"event": "step", "step": 3, "loss": 3.0},
-        {"event": "eval", "step": 3, "val_loss": 3.25},
-        {"event": "end", "step": 3},
-    )
-    assert drawn(log, monkeypatch) == {
-        "training, each step": [(1, 3.5), (3, 3.0)],
-        "evaluation, val": [(0, 4.0), (3, 3.25)],
-        "evaluation, train": [(0, 5.0)],
-    }
-
-
-def test_a_log_with_evaluations_only_is_plotted(tmp_path: Path, monkeypatch) -> None:
-    log = write_log(tmp_path / "sft-1.jsonl", {"event": "eval", "step": 0, "train_loss": 4.0})
-    assert drawn(log, monkeypatch) == {"evaluation, train": [(0, 4.0)]}
-
-
-@pytest.mark.parametrize("events", [[], [{"event": "start", "step": 0}, {"event": "end", "step": 0}]])
-def test_a_log_without_losses_has_no_plot(tmp_path: Path, events: list[dict]) -> None:
-    log = write_log(tmp_path / "sft-1.jsonl", *events)
-    assert draw_curves(log) is None
-    assert list(tmp_path.iterdir()) == [log]
-
-
 # --- a run does not depend on its report
 
 
@@ -284,18 +233,60 @@ def test_a_removed_log_folder_ends_the_log_with_one_note(reporter: Reporter, cap
 
 
 @pytest.mark.parametrize("error", [ImportError("no matplotlib"), ValueError("Key backend: 'x' is not a valid value")])
-def test_a_plot_that_cannot_be_drawn_is_a_note(tmp_path: Path, monkeypatch, capsys, error: Exception) -> None:
+def test_a_picture_that_cannot_be_drawn_is_a_note(reporter: Reporter, monkeypatch, capsys, error: Exception) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("matplotlib.figure.Figure.__init__", fail)
-    log = write_log(tmp_path / "sft-1.jsonl", {"event": "step", "step": 1, "loss": 3.5})
-    assert draw_curves(log) is None
+    reporter.event("start", step=0)
+    reporter.event("step", step=1, loss=3.5)
+    assert draw_curves(reporter.path) is None
     assert capsys.readouterr().out == f"note: the curves were not drawn: {error}\n"
 
 
-def test_a_plot_of_a_damaged_log_is_a_note(tmp_path: Path, capsys) -> None:
+def test_a_picture_of_a_damaged_log_is_a_note(tmp_path: Path, capsys) -> None:
     log = tmp_path / "sft-1.jsonl"
     log.write_text('{"event": "step", "st', encoding="utf-8")
     assert draw_curves(log) is None
     assert "note: the curves were not drawn: " in capsys.readouterr().out
+
+
+def test_a_log_without_losses_has_no_picture(reporter: Reporter) -> None:
+    reporter.event("start", step=0)
+    assert draw_curves(reporter.path) is None
+    assert list(reporter.path.parent.iterdir()) == [reporter.path]
+
+
+# --- TensorBoard
+
+
+def test_tensorboard_has_the_numbers_of_the_log(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reporter = Reporter("dpo", tmp_path, first_step=0, steps=2, tensorboard=True)
+    reporter.event("start", step=0, settings={"max_lr": 1.0})
+    reporter.step(1, 2.5, DPO, **STEP)
+    reporter.step(2, math.nan, DPO, **STEP)
+    reporter.evaluation(2, "val", {"loss": 2.0, **DPO}, best=True, epoch=0)
+    reporter.close()
+    found = EventAccumulator(str(reporter.path.with_suffix("")))
+    found.Reload()
+    train = {"loss", "lr", "grad_norm", "tokens", "tokens_per_s", "step_s", *DPO}
+    expected = {f"train/{name}" for name in train} | {f"evaluation/{name}" for name in ("val_loss", *DPO)}
+    assert set(found.Tags()["scalars"]) == expected
+    assert [(each.step, each.value) for each in found.Scalars("train/loss")] == [(1, 2.5)]
+    assert [(each.step, each.value) for each in found.Scalars("evaluation/val_loss")] == [(2, 2.0)]
+
+
+def test_tensorboard_folder_that_cannot_be_written_is_a_note(tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").touch()
+    reporter = Reporter("sft", tmp_path / "file", first_step=0, steps=1, tensorboard=True)
+    reporter.step(1, 2.0, {}, **STEP)
+    reporter.close()
+    assert "note: TensorBoard's files cannot be written (" in capsys.readouterr().out
+
+
+def test_tensorboard_without_its_package_is_refused_before_training(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("src.training.flags.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="^--tensorboard needs the package tensorboard: pip install tensorboard$"):
+        flags(tmp_path, tensorboard=True)
