@@ -27,6 +27,7 @@ if __name__ == "__main__":
 from exercises import start
 from exercises.checks.attention import CHECKS as ATTENTION
 from exercises.checks.byte_pairs import CHECKS as BYTE_PAIRS
+from exercises.checks.generation import CHECKS as GENERATION
 from exercises.checks.gpt import CHECKS as GPT
 from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
 from exercises.checks.judging import CallFailedError
@@ -77,6 +78,7 @@ def all_exercises() -> dict[int, Exercise]:
         "byte_pairs": BYTE_PAIRS,
         "gpt": GPT,
         "losses": LOSSES,
+        "generation": GENERATION,
     }
     return {
         number: Exercise(number, function, check, module)
