@@ -36,9 +36,9 @@ class Message:
     supervised: bool = True
 
 
-# By template: the text after a system message, and whether messages are cleaned: white space around them is dropped, a
-# system message without text is left out, and a special token that a message spells is broken up. With OLD_TEMPLATE,
-# other libraries split the two line breaks after a system message into other tokens.
+# For each template: the text after a system message, and whether messages are cleaned. Cleaning drops white space around
+# a message and system messages without text, and breaks up special tokens that a message spells. OLD_TEMPLATE ends a
+# system message with two line breaks, which other libraries tokenise differently.
 _RULES = {OLD_TEMPLATE: ("\n\n", False), TEMPLATE: ("\n", True)}
 
 
