@@ -37,8 +37,8 @@ class Message:
 
 
 # For each template: the text after a system message, and whether messages are cleaned. Cleaning drops white space around
-# a message and system messages without text, and breaks up special tokens that a message spells. OLD_TEMPLATE ends a
-# system message with two line breaks, which other libraries tokenise differently.
+# a message and system messages without text, and breaks up special tokens that a message spells. OLD_TEMPLATE has two
+# line breaks after a system message, which other libraries tokenise differently.
 _RULES = {OLD_TEMPLATE: ("\n\n", False), TEMPLATE: ("\n", True)}
 
 
