@@ -74,7 +74,7 @@ def choose_runtime(device: str = "auto", precision: str = "auto", *, lengths_var
         raise ValueError(f"--precision fp16 needs a CUDA device, this is {chosen.type}; pass --precision auto")
     if precision == "bf16" and chosen.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ValueError("--precision bf16: this GPU has no bf16 arithmetic; pass --precision auto")
-    return Runtime(chosen, precision, "as asked", processes)
+    return Runtime(chosen, precision, "as requested", processes)
 
 
 def seed_step(seed: int, step: int, rank: int = 0) -> None:

@@ -40,7 +40,7 @@ def find_model(name: str, order: Sequence[str] = MODELS, *, beside_scripts: bool
         found = [each for each in names if (folder / STAGE_OUTPUTS[each][0]).is_file()]
         if found:
             path = folder / STAGE_OUTPUTS[found[0]][0]
-            return path, f"{names[0]}, as asked" if name.lower() != "auto" else _why(found[0], order)
+            return path, f"{names[0]}, as requested" if name.lower() != "auto" else _why(found[0], order)
     raise FileNotFoundError(_not_found(names[-1], beside_scripts) + (", or pass a path" if name == "auto" else ""))
 
 
@@ -73,7 +73,7 @@ def _at_path(name: str, order: Sequence[str]) -> tuple[Path, str]:
         known = f"{', '.join(order)}, a checkpoint, a Hugging Face directory or a weights file"
         where = f" in {Path.cwd()}" if name and not Path(name).is_absolute() else ""
         raise FileNotFoundError(f"{name or repr(name)}: no such file{where}; pass {known}")
-    return resolve(Path(name)), "as asked"
+    return resolve(Path(name)), "as requested"
 
 
 def _why(found: str, order: Sequence[str]) -> str:

@@ -54,7 +54,7 @@ def lines(capsys: pytest.CaptureFixture, *argv: str) -> dict[str, str]:
 def test_memory_and_a_measured_time(capsys: pytest.CaptureFixture) -> None:
     found = lines(capsys, *SMALL, "--grad-accum", "2", "--optimizer", "muon", "--vocab-size", "1000")
     assert found["model"] == "micro: 2 layers, 128 wide, 526,848 parameters, 0.00315 GFLOP per token"
-    assert found["device"] == "cpu, fp32 (as asked)"
+    assert found["device"] == "cpu, fp32 (as requested)"
     assert re.match(r"about 0\.\d\d GB: .*process 0\.\d\d$", found["memory"])
     assert found["here"].endswith(": it fits")
     assert re.match(r"2 x 2 sequences of 16 tokens, muon: about \S+ s, \S+ tokens per second$", found["step"])

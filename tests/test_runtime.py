@@ -100,7 +100,7 @@ def test_an_unsupported_precision_is_refused(machine, here: dict, asked: str, me
 def test_an_explicit_precision_needs_no_trial(machine, here: dict, asked: str) -> None:
     machine(**here, gain=AssertionError("tried out"))
     chosen = choose_runtime("auto", asked)
-    assert (chosen.precision, chosen.reason) == (asked, "as asked")
+    assert (chosen.precision, chosen.reason) == (asked, "as requested")
 
 
 @pytest.mark.parametrize("here", [{}, {"mps": True}])

@@ -43,7 +43,7 @@ class LoadedChatModel:
         config = self.checkpoint.model.config
         parameters = f"{config.parameter_count()[0] / 1e6:.1f}M parameters"
         reason = self.checkpoint.reason
-        why = "" if reason.endswith("as asked") else f" ({reason})"
+        why = "" if reason.endswith("as requested") else f" ({reason})"
         name = _shown(self.checkpoint.path)
         lines = [f"Model: {name}{why}, {parameters}, {config.context_length}-token context, {self.device}"]
         examples = self.examples

@@ -36,9 +36,9 @@ class Message:
     supervised: bool = True
 
 
-# For each template: the text after a system message, and whether messages are cleaned. Cleaning drops white space around
-# a message and system messages without text, and breaks up special tokens that a message spells. OLD_TEMPLATE has two
-# line breaks after a system message, which other libraries tokenise differently.
+# For each template: the text after a system message, and whether messages are cleaned. Cleaning drops white space at
+# both ends of a message and system messages without text, and breaks up special tokens that a message spells.
+# OLD_TEMPLATE has two line breaks after a system message, which other libraries tokenise differently.
 _RULES = {OLD_TEMPLATE: ("\n\n", False), TEMPLATE: ("\n", True)}
 
 

@@ -95,7 +95,7 @@ def make_plan(flags: Flags) -> Plan:
 def _room(flags: Flags, device: torch.device, local: int) -> tuple[float, str]:
     """(bytes for each process, what limits them)."""
     if flags.memory:
-        return flags.memory * GB, "as asked"
+        return flags.memory * GB, "as requested"
     available, limited_by = device_memory(device)
     if available is None:
         limited_by = f"unknown, so {ASSUMED_MEMORY / GB:.0f} GB are assumed"

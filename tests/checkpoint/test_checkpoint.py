@@ -643,9 +643,9 @@ def test_auto_takes_the_first_model_that_exists(make_models: Callable[..., None]
 
 def test_a_model_is_found_by_name_or_path(make_models: Callable[..., None], best: Path) -> None:
     make_models("dpo", "scratch")
-    assert find_model("scratch", ORDER) == (STAGE_OUTPUTS["scratch"][0], "scratch, as asked")
-    assert find_model(str(best), ORDER) == (best, "as asked")
-    assert find_model(str(best.parent), ORDER) == (best, "as asked")
+    assert find_model("scratch", ORDER) == (STAGE_OUTPUTS["scratch"][0], "scratch, as requested")
+    assert find_model(str(best), ORDER) == (best, "as requested")
+    assert find_model(str(best.parent), ORDER) == (best, "as requested")
 
 
 @pytest.mark.parametrize(("name", "command"), [(name, command) for name, (_, command) in STAGE_OUTPUTS.items()])
@@ -657,7 +657,7 @@ def test_a_missing_model_is_named_with_the_command_to_make_it(make_models, name:
 
 def test_names_may_be_in_any_case(make_models: Callable[..., None]) -> None:
     make_models("dpo")
-    assert find_model("DPO", ORDER) == (STAGE_OUTPUTS["dpo"][0], "dpo, as asked")
+    assert find_model("DPO", ORDER) == (STAGE_OUTPUTS["dpo"][0], "dpo, as requested")
     assert find_model("Auto", ORDER)[0] == STAGE_OUTPUTS["dpo"][0]
 
 

@@ -47,7 +47,7 @@ def chain(tmp_path: Path) -> list[Path]:
 def test_a_model_is_described_with_its_whole_chain(chain: list[Path], capsys: pytest.CaptureFixture) -> None:
     assert main([str(chain[0])]) == 0
     rows = {line[:12].strip(): line[12:] for line in capsys.readouterr().out.splitlines()}
-    assert rows["model"].startswith(f"{chain[0]}, as asked: ")
+    assert rows["model"].startswith(f"{chain[0]}, as requested: ")
     assert rows["size"] == "1 layers, 4 wide, 1 heads, context 8: 201,312 parameters, 252 without the embeddings"
     assert rows["stage"] == "dpo, step 7 (epoch 1), loss before 0.6900, best 0.2500, train 0.3000"
     assert rows["data"] == f"pairs.json, 20 pairs, content SHA-256 {'d' * 64}"

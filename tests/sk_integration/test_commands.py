@@ -22,7 +22,7 @@ def chat(tmp_path):
     """(assistant, a function that runs a line as a command)"""
     assistant, generator, _ = scripted_assistant(tmp_path, "word " * 18, context_length=64)
     metadata = {"template": TEMPLATE}
-    model = LoadedModel(generator.model, metadata, generator.encoding, Path("models/best_model.pt"), "as asked")
+    model = LoadedModel(generator.model, metadata, generator.encoding, Path("models/best_model.pt"), "as requested")
     chat = Chat(
         assistant,
         LoadedChatModel(generator, model, "CPU"),
