@@ -18,7 +18,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from src.checkpoint import CHECKPOINTS, LoadedModel, load_base, load_model
+from src.checkpoint import CHECKPOINTS, LoadedModel, load_base
 from src.cli import flag, parse
 from src.data.batching import ExampleDataset, Pair, StepLoader, content_hash, epoch_loader, in_batches, pack_pairs
 from src.data.examples import preference_examples, split_examples, warn_unknown_words
@@ -34,7 +34,7 @@ from src.training.out_folder import claimed
 from src.training.parallel import choose_strategy, share_frozen
 from src.training.preview import preview
 from src.training.recipes import apply_recipe, size_name
-from src.training.reference import REFERENCE, Reference
+from src.training.reference import REFERENCE, Reference, frozen_model
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.samples import sample_answers
 from src.training.stage import Stage
@@ -137,10 +137,9 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
 def make_reference(
     flags: Flags, base: LoadedModel, pairs: Sequence[Pair], metadata: Mapping[str, Any], runtime: Runtime
 ) -> Reference:
-    """The frozen reference: the base, loaded from its file a second time, because training changes the first copy."""
-    frozen, _ = load_model(base.path)
-    frozen.set_dropout(0.0)
-    module = share_frozen(frozen.requires_grad_(False), runtime)
+    """The frozen reference. Training an adapter leaves the base as it is, so it is the reference, too."""
+    frozen = frozen_model(base, shared=flags.lora is not None)
+    module = share_frozen(frozen, runtime)
     identity = {
         "pairs": content_hash(pairs),
         "base": metadata["parent"]["weights_sha256"],

@@ -24,11 +24,11 @@ from src.model.load_gpt2 import find_weights
 from src.runtime import choose_runtime
 from src.tokenizer import describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
-from src.training.flags import TextTrainingFlags
+from src.training.flags import LoRAFlags, TextTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
 from src.training.parallel import choose_strategy, require_size_fits
-from src.training.recipes import size_name
+from src.training.recipes import apply_lora_rates, size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.samples import sample
 from src.training.stage import Stage
@@ -45,7 +45,7 @@ PROMPT, SAMPLE_TOKENS = "Once upon a time", 60  # of the sample before, during a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(TextTrainingFlags):
+class Flags(TextTrainingFlags, LoRAFlags):
     model: str = flag(
         MODEL, "gpt2-124M, gpt2-355M, gpt2-774M, gpt2-1558M, or the name of a GPT-2 on the hub", path=True
     )
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if {"model", "weights"} <= given:
         raise ValueError("--model names a download and --weights a file to use instead; pass only one of them")
     with claimed(flags.out, "finetune"):
-        return finetune(flags)
+        return finetune(apply_lora_rates(flags, given))
 
 
 def finetune(flags: Flags) -> int:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.model.foreign import foreign_folder
+from src.model.foreign import ADAPTER_CONFIG, foreign_folder
 from src.model.hub import CONFIG_FILE
 
 CHECKPOINTS = Path("checkpoints")
@@ -96,9 +96,9 @@ def _not_found(name: str, beside_scripts: bool) -> str:
 
 
 def resolve(path: Path) -> Path:
-    """The best_model.pt in a folder of ours; any other path, such as a Hugging Face folder, is returned unchanged."""
+    """The best_model.pt in a folder of ours; any other path, such as a folder of Hugging Face or PEFT, as it is."""
     best = path / BEST
-    if path.is_dir() and not best.is_file() and not (path / CONFIG_FILE).is_file():
+    if path.is_dir() and not any((path / name).is_file() for name in (BEST, CONFIG_FILE, ADAPTER_CONFIG)):
         if foreign := foreign_folder(path):
             raise FileNotFoundError(f"{path} is {foreign}")
         raise FileNotFoundError(

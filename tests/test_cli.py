@@ -625,6 +625,12 @@ def test_every_script_has_the_flags_of_its_stage() -> None:
     assert own["main"] == {
         "model", "tokenizer", "vocab_size", "dropout", "compile", "documents", "val_data", "skip_bad",
     }  # fmt: skip
-    assert own["finetune_gpt2"] == {"model", "weights", "dropout", "compile", "documents", "val_data", "skip_bad"}
-    assert own["instruction_tune"] == {"base", "turns", "show_mask", "show_data", "skip_bad", "system_share", "dropout"}
-    assert own["dpo_train"] == {"base", "beta", "loss", "label_smoothing", "show_data", "skip_bad"}
+    assert own["finetune_gpt2"] == {
+        "model", "weights", "dropout", "compile", "documents", "val_data", "skip_bad", "lora", "lora_alpha",
+    }  # fmt: skip
+    assert own["instruction_tune"] == {
+        "base", "turns", "show_mask", "show_data", "skip_bad", "system_share", "dropout", "lora", "lora_alpha",
+    }  # fmt: skip
+    assert own["dpo_train"] == {
+        "base", "beta", "loss", "label_smoothing", "show_data", "skip_bad", "lora", "lora_alpha",
+    }  # fmt: skip

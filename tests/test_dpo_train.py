@@ -65,6 +65,16 @@ def test_a_second_run_reuses_the_cached_reference(capsys) -> None:
     assert same(weights, again)
 
 
+def test_with_lora_policy_and_reference_share_their_weights(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(capsys, "--max-steps", "1")  # caches the log-probabilities of a reference from the file
+    monkeypatch.setattr("src.training.reference.load_model", None)
+    output, _ = train(capsys, "--lora", "4", "--no-resume", "--max-lr", "0.3")
+    assert "checked against the model" in output  # the reference is the same
+    assert "step      1/4 | loss   0.6931" in output
+    kls = [float(line.rpartition("kl")[2]) for line in output.splitlines() if line.startswith("eval")]
+    assert kls[0] == 0 and kls[-1] > 1e-3  # and it did not train along
+
+
 def change_base() -> list[str]:
     make_base(seed=1)
     return []

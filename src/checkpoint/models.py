@@ -1,7 +1,7 @@
 """Load the model in a checkpoint, a Hugging Face folder or a weights file, with its metadata and its tokenizer."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,12 @@ from src.model.config import GPTConfig
 from src.model.gguf_weights import gguf_fields, holds_gguf
 from src.model.gpt import GPTModel
 from src.model.hub import CONFIG_FILE
-from src.model.load_gpt2 import load_gpt2
+from src.model.load_gpt2 import HUB_IDS, find_weights, load_gpt2
 from src.model.loading import model_to_fill
+from src.model.lora import holds_adapter_only, merged_weights
+from src.model.peft_adapter import ADAPTER_CONFIG, BASE_SHA256, holds_adapter, read_adapter
 from src.model.weight_files import holds_safetensors
-from src.stages import LATEST, MODELS, find_model, producing_command, resolve
+from src.stages import BEST, LATEST, MODELS, STAGE_OUTPUTS, find_model, producing_command, resolve
 from src.tokenizer import Encoding, describe, load_encoding, load_gpt2_encoding, read_folder_encoding
 from src.tokenizer.hugging_face import gguf_encoding
 
@@ -35,11 +37,15 @@ _MAX_PADDING = 127  # ids beyond the tokenizer's: models are padded to a multipl
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GPTModel, dict[str, Any]]:
     """Load a model in eval mode from one of our checkpoints, a Hugging Face directory or a weights file.
 
+    An adapter folder of PEFT is merged into its base, the model that the folder's adapter_config.json names.
+
     Returns (model, metadata). The metadata is the rest of the checkpoint, without optimizer state. Its "template" is
     the name of the prompt template that the model was tuned with, or None.
     Raises FileNotFoundError or ValueError; the message is one line that names the file and the problem.
     """
     path = resolve(Path(path))
+    if holds_adapter(path):
+        return _load_with_adapter(path, device)
     if (
         path.is_dir()
         or path.suffix in WEIGHT_SUFFIXES
@@ -51,9 +57,11 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
     except NotACheckpoint:
         return _load_weights(path, device)
     weights, config = content.pop("model", None), content.get("config")
+    if holds_adapter_only(weights):
+        raise ValueError(f"{path}: holds only the adapter of a run with --lora; pass the {BEST} next to it")
     try:
         model = _model_of(config, weights)
-        check_weights(model, weights)
+        check_weights(model.state_dict(), weights)
     except ValueError as error:
         raise ValueError(f"{path}: {one_line(error)}; make it again with {producing_command(path)}") from error
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
@@ -66,6 +74,51 @@ def _load_weights(path: Path, device: torch.device | str) -> tuple[GPTModel, dic
     tokenizer = None if encoding is load_gpt2_encoding() else describe(encoding)
     metadata = {"stage": "pretrained", "template": _saved_template(path), "tokenizer": tokenizer}
     return model.to(device), {**metadata, "config": asdict(model.config)}
+
+
+def _load_with_adapter(folder: Path, device: torch.device | str) -> tuple[GPTModel, dict[str, Any]]:
+    files = read_adapter(folder)
+    path = _base_of_adapter(folder, files.base)
+    model, metadata = load_model(path)
+    base = LoadedModel(model, metadata, load_encoding(metadata.get("tokenizer")), path, "the adapter's base")
+    inherited = {"tokenizer": metadata.get("tokenizer"), "config": metadata["config"], **base.inherited_metadata}
+    template = {"template": files.metadata[PROMPT_TEMPLATE]} if PROMPT_TEMPLATE in files.metadata else {}
+    history: dict[str, Any] = {"stage": "adapter", "parent": base.parent}
+    with naming_file(folder):
+        if files.metadata.get(BASE_SHA256) not in (None, history["parent"]["weights_sha256"]):
+            raise ValueError(f"{path} has other weights now than when the adapter was trained")
+        files.require_base(model)
+        merged = merged_weights(model.state_dict(), files.adapter)
+        check_weights(model.state_dict(), merged)
+    model.load_state_dict(merged, assign=True)
+    return model.to(device), {"template": None, **inherited, **template, **history}
+
+
+def _base_of_adapter(folder: Path, name: str) -> Path:
+    """The base that an adapter names: a path, or a model on the hub, which is downloaded unless it is here already.
+
+    Raises FileNotFoundError if it is not found, ValueError if it is an adapter itself.
+    """
+    converted, _ = STAGE_OUTPUTS["pretrained"]
+    try:
+        if Path(name).exists():
+            path = resolve(Path(name))
+        elif converted.is_file() and HUB_IDS.get(_source_of(converted)) == name:
+            path = converted
+        else:
+            path = find_weights(name)
+    except (OSError, ValueError) as error:
+        reason = one_line(error).partition(";")[0]
+        advice = f"write the path of this model as base_model_name_or_path in {folder / ADAPTER_CONFIG}"
+        raise FileNotFoundError(f"{folder} is an adapter for {name!r:.100}: {reason}; {advice}") from error
+    if holds_adapter(path):
+        raise ValueError(f"{folder} is an adapter for {path}, which is an adapter, too; merge that with src.export_hf")
+    return path
+
+
+def _source_of(checkpoint: Path) -> str:
+    """The name of the model that converted weights come from."""
+    return str(read_checkpoint(checkpoint, mapped=True, without=("model", "optimizer")).get("source"))
 
 
 def _encoding_of_weights(path: Path, vocab_size: int) -> Encoding:
@@ -102,7 +155,7 @@ def load_checkpoint(
     content = read_checkpoint(Path(path))
     weights, state = content.pop("model", None), content.pop("optimizer", None)
     try:
-        check_weights(model, weights)
+        check_weights(model.state_dict(), weights)
     except ValueError as error:
         advice = "src.checkpoint.load_model returns a model of the right size"
         raise ValueError(f"{path}: {error}; {advice}") from error
@@ -125,11 +178,10 @@ def _model_of(config: object, weights: object) -> GPTModel:
     return model_to_fill(GPTConfig.of(config), len(weights))
 
 
-def check_weights(model: GPTModel, weights: object) -> None:
-    """Raise ValueError unless the weights have the model's names and shapes, and all values are finite floats."""
+def check_weights(expected: Mapping[str, torch.Tensor], weights: object) -> None:
+    """Raise ValueError unless the weights have the expected names and shapes, and all values are finite floats."""
     if not isinstance(weights, dict):
         raise ValueError("contains no model")
-    expected = model.state_dict()
     if different := expected.keys() ^ weights.keys():
         name = min(different, key=str)
         raise ValueError(f"{'missing' if name in expected else 'unknown'} tensor {name}")

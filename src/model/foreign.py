@@ -3,11 +3,11 @@
 A file is recognised by its first bytes, because people rename files and browsers save error pages as weights.
 """
 
-import json
 import re
 import zipfile
 from pathlib import Path
 
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT's name for the config of an adapter
 _SAVE = ".save_pretrained('FOLDER'), then pass FOLDER"
 _LOAD = "AutoModelForCausalLM.from_pretrained"
 _ARCHIVE = "unpack it, and pass the folder or the weights file in it"
@@ -57,8 +57,8 @@ def foreign_file(path: Path) -> str | None:
 
 def foreign_folder(folder: Path) -> str | None:
     """What a folder without weights is and how to get at them, or None if unknown."""
-    if (folder / "adapter_config.json").is_file():
-        return _adapter(folder)
+    if (folder / ADAPTER_CONFIG).is_file():
+        return "a LoRA adapter, which changes another model; src.checkpoint.load_model merges it into that model"
     snapshots = sorted(path for path in folder.glob("snapshots/*") if path.is_dir())
     if snapshots:
         main = folder / "refs" / "main"
@@ -80,17 +80,6 @@ def foreign_folder(folder: Path) -> str | None:
 def is_part(file: Path) -> bool:
     """Whether a file is one of the parts of a model, such as model-00001-of-00002.safetensors."""
     return re.search(r"-\d+-of-\d+\.", file.name) is not None
-
-
-def _adapter(folder: Path) -> str:
-    try:
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8-sig"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        base = "its base model"
-    return (
-        f"a LoRA adapter for {base!s:.80}; merge it: "
-        f"peft.AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload(){_SAVE}"
-    )
 
 
 def _foreign_zip(path: Path) -> str | None:

@@ -20,6 +20,8 @@ from src.data.batching import Batch
 from src.distributed.environment import is_first
 from src.distributed.sharding import gathered
 from src.model.config import GPTConfig
+from src.model.gpt import GPTModel
+from src.model.lora import ADAPTER, adapter_of, merged_weights, trained_weights
 from src.training.flags import TrainingFlags
 from src.training.parts_saver import PartsSaver, remove_unused_parts
 from src.training.stage import Progress, Stage, TrainingRun
@@ -92,13 +94,16 @@ class RunCheckpoints:
             if is_first():
                 must_keep = self.best_loss is None or progress.best_loss > self.best_loss
                 previous = set_aside(best) if best.is_file() and must_keep else None
-                save_checkpoint(best, {**self._description(progress), "model": weights})
+                save_checkpoint(best, {**self._description(progress), **_whole_model(self.run.model, weights)})
         self.best_loss = progress.best_loss
         if previous:
             print(f"{best}: the best model of {whose} is now {previous.name}")
 
     def save_latest(self, progress: Progress) -> None:
-        """Save everything that an exact resume needs, and a copy if --keep asks for it."""
+        """Save everything that an exact resume needs, and a copy if --keep asks for it.
+
+        With --lora, the weights are those of the adapter only: the command that resumes loads the base again.
+        """
         resume = {
             "progress": asdict(progress),
             "scaler": self.run.scaler.state_dict(),
@@ -106,7 +111,7 @@ class RunCheckpoints:
             "device": self.run.runtime.device.type,
             "finished": progress.is_complete(self.run.schedule),
         }
-        tensors = {"model": self.run.model.state_dict(), "optimizer": self.run.optimizer.state_dict()}
+        tensors = {"model": trained_weights(self.run.model), "optimizer": self.run.optimizer.state_dict()}
         content = {**self._description(progress), **tensors, "resume": resume}
         self.owns_latest = True
         saved = partial(self._after_save, progress.step)
@@ -168,6 +173,12 @@ class RunCheckpoints:
             "summary": dict(stage.summary_rows),
             **stage.metadata,
         }
+
+
+def _whole_model(model: GPTModel, weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The entries of best_model.pt with weights: a plain model and, if one was trained, the adapter merged into it."""
+    adapter = adapter_of(model)
+    return {"model": merged_weights(weights, adapter), **({ADAPTER: vars(adapter)} if adapter else {})}
 
 
 def loss_of_best(best: Path, run_id: str, best_step: int) -> float | None:

@@ -146,7 +146,36 @@ def parse_save_every(text: str) -> tuple[int | None, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordTrainingFlags(TrainingFlags):
+class LoRAFlags(TrainingFlags):
+    """The flags of the stages that start from a model, and so can train an adapter instead of all weights."""
+
+    lora: int | None = flag(
+        None, "train a LoRA adapter of this rank instead of all weights, in less memory; 8 is a common rank"
+    )
+    lora_alpha: float | None = flag(
+        None, "the adapter's output is multiplied by alpha / rank (default: twice the rank, so by 2 at any rank)"
+    )
+
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        if self.lora is not None and self.lora < 1:
+            problems.append(f"--lora must be a rank of at least 1, got {self.lora}")
+        if self.lora_alpha is not None and self.lora is None:
+            problems.append("--lora-alpha needs --lora RANK")
+        if self.lora_alpha is not None and not 0 < self.lora_alpha < math.inf:
+            problems.append(f"--lora-alpha must be above 0, got {self.lora_alpha}")
+        if self.lora is not None and self.optimizer == "muon":
+            problems.append("--lora trains with AdamW; leave --optimizer muon out")
+        return problems
+
+
+def lora_rank(flags: TrainingFlags) -> int | None:
+    """The rank of --lora; None if all weights are trained."""
+    return flags.lora if isinstance(flags, LoRAFlags) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordTrainingFlags(LoRAFlags):
     """The flags of the stages that train on records, from a base model."""
 
     data: Path

@@ -14,7 +14,7 @@ from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel, initial_weights, on_
 from src.model.load_gpt2 import HUB_IDS
 from src.runtime import PRECISIONS, Runtime, seed_step
 from src.training.fit import device_memory, require_fit
-from src.training.flags import RecordTrainingFlags, TrainingFlags
+from src.training.flags import RecordTrainingFlags, TrainingFlags, lora_rank
 from src.training.losses import LossFunction
 from src.training.memory_estimate import Workload, peak
 from src.training.stage import Stage
@@ -40,6 +40,7 @@ def choose_strategy(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *
 
     dpo: a frozen reference model is in memory, too. Raises ValueError for a run that clearly does not fit in memory.
     """
+    _check_lora(flags, config, runtime)
     work = workload(flags, config, runtime, dpo=dpo)
     if runtime.processes.count > 1:
         strategy: Strategy
@@ -56,6 +57,15 @@ def choose_strategy(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *
             work = replace(work, context_length=1)
         require_fit(work, runtime.device)
     return runtime
+
+
+def _check_lora(flags: TrainingFlags, config: GPTConfig, runtime: Runtime) -> None:
+    """Raise ValueError if --lora does not suit the model or the number of processes."""
+    rank = lora_rank(flags)
+    if rank and runtime.processes.count > 1:
+        raise ValueError("--lora trains in one process; start the script without torchrun, or leave --lora out")
+    if rank and rank > config.d_model:
+        raise ValueError(f"--lora {rank}: the rank must not be above the model's width, {config.d_model}")
 
 
 def workload(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, dpo: bool = False) -> Workload:

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from src.model.config import GPT_CONFIGS
-from src.training.flags import TrainingFlags
+from src.training.flags import TrainingFlags, lora_rank
 
 FlagsT = TypeVar("FlagsT", bound=TrainingFlags)
 
+LORA_LR_SCALE = 10.0  # B starts at zero and A is small, so an adapter learns little at the rates of full training
 SMALL_DATASET = 200  # examples; a small model memorises this many
 # The constants of the scripts as shipped, by stage. A constant with another value was edited by the user.
 SCRIPT_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -67,7 +68,7 @@ def size_name(config: Mapping[str, Any]) -> str | None:
 
 
 def apply_recipe(flags: FlagsT, stage: str, size: str | None, given: set[str], examples: int = 0) -> FlagsT:
-    """The flags, with the recipe's value for every option that the user did not set.
+    """The flags, with the recipe's value for every option that the user did not set, and LoRA's higher learning rates.
 
     given: the flags on the command line. An edited script constant counts as set by the user, too.
     examples: how many there are. More than SMALL_DATASET are too many to memorise, so the number of steps and the
@@ -87,4 +88,15 @@ def apply_recipe(flags: FlagsT, stage: str, size: str | None, given: set[str], e
     lrs = {"max_lr": flags.max_lr, "min_lr": flags.min_lr, **changes}
     if lrs["min_lr"] > lrs["max_lr"]:  # the user's rate conflicts with the recipe's other rate: keep the script's
         del changes["min_lr" if "min_lr" in changes else "max_lr"]
-    return replace(flags, **changes)
+    return apply_lora_rates(replace(flags, **changes), given)
+
+
+def apply_lora_rates(flags: FlagsT, given: set[str]) -> FlagsT:
+    """The flags with LoRA's higher learning rates in place of those that the user did not set."""
+    if not lora_rank(flags) or "max_lr" in given:
+        return flags
+    return replace(
+        flags,
+        max_lr=flags.max_lr * LORA_LR_SCALE,
+        min_lr=flags.min_lr if "min_lr" in given else flags.min_lr * LORA_LR_SCALE,
+    )

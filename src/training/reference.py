@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from src.checkpoint import read_checkpoint, save_checkpoint
+from src.checkpoint import LoadedModel, load_model, read_checkpoint, save_checkpoint
 from src.data.batching import PairBatch
 from src.distributed.environment import is_first
 from src.distributed.processes import Processes
 from src.distributed.sharding import run_sharded
 from src.model.gpt import GPTModel
+from src.model.lora import sharing_weights
 from src.training.losses import answer_logprobs
 
 T = TypeVar("T")
@@ -119,6 +120,16 @@ class Reference:
         """SHA-256 of everything that determines the log-probabilities."""
         determined_by = {**self.identity, "precision": str(self._dtype), "version": VERSION}
         return hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def frozen_model(base: LoadedModel, *, shared: bool) -> GPTModel:
+    """The base without dropout and gradients, loaded from its file a second time because training changes the first.
+
+    shared: training does not change the base's weights, so both models have the same tensors.
+    """
+    frozen = sharing_weights(base.model) if shared else load_model(base.path)[0]
+    frozen.set_dropout(0.0)
+    return frozen.requires_grad_(False)
 
 
 def _say(text: str) -> None:

@@ -16,10 +16,11 @@ from src.common.disk import require_free_space
 from src.common.messages import shown_command
 from src.distributed.environment import is_first, launcher, machines, restarts
 from src.model.gpt import GPTModel
+from src.model.lora import DEFAULT_SCALE, TARGETS, adapter_of, add_lora, trained_weights
 from src.program import DONE, INTERRUPTED
 from src.runtime import Runtime, keep_freed_memory
 from src.training.checkpoints import RunCheckpoints, loss_of_best, plain_settings, refuse_folder_of_base, run_identity
-from src.training.flags import TrainingFlags
+from src.training.flags import LoRAFlags, TrainingFlags
 from src.training.loop import Ending, divergence_advice, ending, train
 from src.training.optim import make_optimizer
 from src.training.parallel import divide_batches, require_first_step_fits, share_model
@@ -39,6 +40,8 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
     """
     keep_freed_memory()
     model.activation_checkpointing = flags.activation_checkpointing
+    if isinstance(flags, LoRAFlags) and flags.lora:
+        add_lora(model, flags.lora, flags.lora_alpha or DEFAULT_SCALE * flags.lora, flags.seed)
     divide_batches(stage, runtime.processes)
     run, progress, resume_note = start_or_resume(stage, model, flags, runtime)
     checkpoints = _run_checkpoints(run, progress)
@@ -119,13 +122,14 @@ def _require_room(model: GPTModel, flags: TrainingFlags) -> None:
     """Raise OSError if the disk lacks the room for all checkpoints of the run: better now than after an hour.
 
     best_model.pt is as large as the weights. latest_model.pt, the temporary file that replaces it, and each save of
-    --keep are three times as large, because of the optimizer state.
+    --keep are three times as large as the trained weights, because of the optimizer state.
     """
     n_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+    trained = sum(tensor.nbytes for tensor in trained_weights(model).values())
     lower_keep = ", or lower --keep" if flags.keep else ""
     saved = "a run saves its weights and its optimizer state"
     advice = f"{saved}; free some space, or pass --out on another disk{lower_keep}"
-    require_free_space(flags.out, (1 + 3 * (2 + flags.keep)) * n_bytes, advice)
+    require_free_space(flags.out, n_bytes + 3 * (2 + flags.keep) * trained, advice)
 
 
 def _run_checkpoints(run: TrainingRun, progress: Progress) -> RunCheckpoints:
@@ -150,6 +154,7 @@ def _print_summary(run: TrainingRun, progress: Progress, reporter: Reporter) -> 
     rows = {
         "model": f"{c.n_layers} layers, {c.d_model} wide, {c.n_heads} heads, context {c.context_length}: "
         f"{total:,} parameters, {body:,} without the embeddings",
+        **adapter_row(run.model),
         **stage.summary_rows,
         "batch": f"{flags.batch_size} x {flags.grad_accum} accumulated, {schedule.steps_per_epoch} steps per epoch",
         "steps": f"{schedule.steps} ({epochs:.1f} epochs), evaluated every {schedule.eval_every}"
@@ -170,6 +175,18 @@ def _print_summary(run: TrainingRun, progress: Progress, reporter: Reporter) -> 
     reporter.say("\n".join([stage.title, *lines]))
     start = {"step": progress.step, "steps": schedule.steps, "title": stage.title, "run": run.run_id}
     reporter.event("start", **start, settings=plain_settings(flags), summary=rows)
+
+
+def adapter_row(model: GPTModel) -> dict[str, str]:
+    """What --lora trains; no row if all weights are trained."""
+    adapter = adapter_of(model)
+    if adapter is None:
+        return {}
+    trained, total = sum(tensor.numel() for tensor in adapter.tensors.values()), model.config.parameter_count()[0]
+    return {
+        "adapter": f"LoRA rank {adapter.rank}: {trained:,} of {total:,} parameters are trained; "
+        f"alpha {adapter.alpha:g}, in {', '.join(TARGETS)} of every layer"
+    }
 
 
 def _report_result(run: TrainingRun, progress: Progress, ended: Ending, curves: Path | None = None) -> int:

@@ -15,6 +15,7 @@ from src.common.checks import is_count, is_number, is_whole_number
 from src.common.messages import one_line
 from src.distributed.sharding import fill, local_part, part_of
 from src.model.gpt import GPTModel
+from src.model.lora import trained_weights
 from src.training.optim import MuonAndAdamW, Optimizer
 from src.training.parts_saver import read_own_part
 from src.training.stage import Progress
@@ -58,7 +59,7 @@ class SavedRun:
             state = {"model": self.model, "optimizer": self.optimizer}
             if self.parts:
                 put_tensors(state, read_own_part(self.parts, model, optimizer))
-            check_weights(model, state["model"])
+            check_weights(trained_weights(model), state["model"])
             _restore_optimizer(optimizer, state["optimizer"], self.progress.step, skips_steps=scaler.is_enabled())
             _restore_scaler(scaler, self.scaler)
         except ValueError as error:

@@ -133,11 +133,6 @@ def write_all(folder: Path, files: dict[str, str]) -> Path:
 
 
 FOREIGN_FOLDERS: dict[str, tuple[dict[str, str], str]] = {
-    "adapter": (
-        {"adapter_config.json": '{"base_model_name_or_path": "org/base"}', "adapter_model.safetensors": ""},
-        "is a LoRA adapter for org/base; merge it: peft.AutoPeftModelForCausalLM.from_pretrained(",
-    ),
-    "adapter with a damaged config": ({"adapter_config.json": "["}, "is a LoRA adapter for its base model; merge it"),
     "hub cache": (
         {"refs/main": "abc", "snapshots/abc/config.json": "{}", "snapshots/zzz/config.json": "{}"},
         f"is a model in the hub's cache; pass the folder {{folder}}{'/'}snapshots/abc",
