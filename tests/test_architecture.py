@@ -64,6 +64,7 @@ LIBRARY = {
         "src.model",
         "src.tokenizer",
         "src.data",
+        "src.evaluation",
         "src.training.losses",
         "src.cli",
         "src.entry",

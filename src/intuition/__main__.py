@@ -1,4 +1,4 @@
-"""Demonstrations that teach one idea each, in the terminal: no model, no network, about a second.
+"""Demonstrations that teach one idea each, in the terminal: no model, no network, about two seconds.
 
 Without a name this lists them; with one or more names it runs those, and `all` runs them all.
 """
@@ -18,7 +18,12 @@ from pathlib import Path
 from src.cli import Parser
 from src.intuition.attention_by_hand import PICTURE, attention
 from src.intuition.causal_mask import causal_mask
+from src.intuition.compression import compression
 from src.intuition.custom_tokenizers import byte_pairs, characters, words
+from src.intuition.embeddings import embeddings
+from src.intuition.fine_tuning import fine_tuning
+from src.intuition.gradient_descent import gradient_descent
+from src.intuition.mlp import mlp
 from src.intuition.next_word import next_word
 from src.intuition.preference_step import preference_step
 from src.intuition.response_mask import response_mask
@@ -35,9 +40,14 @@ DEMONSTRATIONS: dict[str, tuple[str, Callable[..., None]]] = {
     "splitting": ("where GPT-2 splits a text before it merges, and why", splitting),
     "next-word": ("a language model in ten lines; loss and perplexity", next_word),
     "softmax": ("from scores to probabilities", show_softmax),
+    "gradient-descent": ("how a model learns: the loss falls step by step", gradient_descent),
+    "compression": ("prediction is compression: the bits of a text", compression),
+    "embeddings": ("a vector for each token, and what similar ones have in common", embeddings),
     "attention": ("three tokens attend to each other, every number shown", attention),
     "causal-mask": ("why no token may look ahead, and what that buys", causal_mask),
+    "mlp": ("what a layer computes at one position", mlp),
     "sampling": ("temperature, top-k and top-p as bars", sampling),
+    "fine-tuning": ("from a model that continues a text to one that answers", fine_tuning),
     "response-mask": ("what instruction tuning (SFT) learns from", response_mask),
     "preference-step": ("what one step of DPO does to two answers", preference_step),
 }
@@ -54,9 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", metavar="PATH", type=Path, help=f"where attention saves its picture, a .png (default: {PICTURE})"
     )
     parser.add_argument(
-        "--checkpoint", metavar="MODEL", help="byte-pairs: show what the text of this model taught; a path, or scratch"
+        "--checkpoint",
+        metavar="MODEL",
+        help="byte-pairs and compression: show your own model, a path or a name such as scratch",
     )
-    parser.add_argument("--text", metavar="SENTENCE", help="the sentence that byte-pairs --checkpoint cuts")
+    parser.add_argument("--text", metavar="SENTENCE", help="the sentence that is shown with --checkpoint")
     flags = parser.parse_args(argv)
     names = list(DEMONSTRATIONS) if "all" in flags.names else flags.names
     if problem := _problem(flags.names, names, flags):
@@ -81,10 +93,10 @@ def _problem(given: Sequence[str], names: Sequence[str], flags: Namespace) -> st
         return "--out needs attention among the names: no other demonstration draws a picture"
     if flags.out is not None and flags.out.suffix.lower() != ".png":
         return f"--out must be a file name ending in .png, got {str(flags.out)!r}"
-    if flags.checkpoint is not None and "byte-pairs" not in names:
-        return "--checkpoint needs byte-pairs among the names: no other demonstration reads a model"
+    if flags.checkpoint is not None and not {"byte-pairs", "compression"} & set(names):
+        return "--checkpoint needs byte-pairs or compression among the names: no other demonstration reads a model"
     if flags.text is not None and not (flags.checkpoint and flags.text.strip()):
-        return "--text needs a sentence and --checkpoint, whose tokenizer cuts it"
+        return "--text needs a sentence and --checkpoint: the model that the sentence is for"
     return ""
 
 
@@ -100,6 +112,10 @@ def _show(names: Sequence[str], flags: Namespace) -> None:
             from src.intuition.own_byte_pairs import SENTENCE, own_byte_pairs  # imports PyTorch
 
             own_byte_pairs(flags.checkpoint, flags.text or SENTENCE)
+        elif name == "compression" and flags.checkpoint is not None:
+            from src.intuition.own_compression import PASSAGE, own_compression  # imports PyTorch
+
+            own_compression(flags.checkpoint, flags.text or PASSAGE)
         else:
             demonstrate()
 
@@ -107,5 +123,5 @@ def _show(names: Sequence[str], flags: Namespace) -> None:
 def _list_all() -> None:
     print("Demonstrations, in reading order:\n")
     for name, (line, _) in DEMONSTRATIONS.items():
-        print(f"  {name:<17}{line}")
+        print(f"  {name:<18}{line}")
     print("\nRun one:  python -m src.intuition byte-pairs\nRun all:  python -m src.intuition all")

@@ -181,7 +181,7 @@ def _show_learning(merges: Sequence[Pair]) -> None:
         best = ", ".join(f"{pieces(other)} {counts[other]}" for other in [pair, *others[:2]])
         tokens = merge(tokens, pair)
         lines([
-            f"counted    {best}, ...",
+            *wrap(f"counted    {best}, ...", 76),
             *wrap(f"merge {i:<4} {pieces(pair)} becomes {pieces([''.join(pair)])}: {len(tokens)} tokens", 76),
             *filled(tokens),
         ])  # fmt: skip

@@ -32,14 +32,14 @@ def own_byte_pairs(checkpoint: str, sentence: str = SENTENCE) -> None:
     say(f"""{base.path} has a vocabulary of {own.n_vocab:,} tokens: the 256 bytes, {len(merges):,} merges, and end of
         text. Each merge made one token of the two that stood next to each other most often in its text. In order, the
         first {SHOWN} are:""")
-    lines(filled(map(_spelling, merges[:SHOWN])))
+    lines(filled(map(spelling, merges[:SHOWN])))
     say(f"GPT-2 learned from eight million web pages. Its first {SHOWN} merges:")
-    lines(filled(_spelling(gpt2.decode_single_token_bytes(id_)) for id_ in range(256, 256 + SHOWN)))
+    lines(filled(spelling(gpt2.decode_single_token_bytes(id_)) for id_ in range(256, 256 + SHOWN)))
     known = {gpt2.decode_single_token_bytes(id_) for id_ in range(gpt2.eot_token)}
     unknown = [token for token in merges if token not in known and len(token) >= MIN_BYTES]
     say(f"""Of your merges, GPT-2 does not have {len([token for token in merges if token not in known]):,}. The first of
         at least {MIN_BYTES} bytes show what is special about your text:""")
-    lines(filled(map(_spelling, unknown[:SHOWN])))
+    lines(filled(map(spelling, unknown[:SHOWN])))
     say(f"""How is a sentence cut? By GPT-2's tokenizer, which chooses from {gpt2.n_vocab:,} tokens; by the word
         tokenizer, which drops the spaces, and has no token for a new word; and by your own, which chooses from
         {own.n_vocab:,}:""")
@@ -51,10 +51,10 @@ def own_byte_pairs(checkpoint: str, sentence: str = SENTENCE) -> None:
 
 
 def _cut(text: str, encoding: Encoding) -> list[str]:
-    return [_spelling(encoding.decode_single_token_bytes(id_)) for id_ in encoding.encode_ordinary(text)]
+    return [spelling(encoding.decode_single_token_bytes(id_)) for id_ in encoding.encode_ordinary(text)]
 
 
-def _spelling(token: bytes) -> str:
+def spelling(token: bytes) -> str:
     """The token as text. Bytes that are only a part of a character are shown as numbers, such as \\xc3."""
     return _visible(token.decode("utf-8", "backslashreplace"))
 

@@ -30,8 +30,8 @@ def response_mask() -> None:
     ids, learned = mark_response(INSTRUCTION, RESPONSE, encoding)
     tokens = [encoding.decode([id_]) for id_ in ids]
     how = "The prompt is grey, the response green" if has_colours() else "[[ and ]] enclose the response"
-    say(f"""A model trained on books continues a text; it does not answer questions. Instruction tuning (SFT)
-        shows it questions with answers, always in the same format. {how}:""")
+    say(f"""A model trained on books continues a text. In the demonstration `fine-tuning`, examples made a model answer.
+        Instruction tuning (SFT) does that with real tokens, and always in the same format. {how}:""")
     lines(_marked(tokens, learned).split("\n"))
     say("""The model sees all of it, but the loss is computed only on the response; the prompt is masked.
         Otherwise the model would also learn to write questions, headings and all. Token by token:""")

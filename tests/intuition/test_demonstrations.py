@@ -5,11 +5,23 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from src.intuition import custom_tokenizers, next_word, sampling_bars
+from src.intuition import (
+    attention_by_hand,
+    compression,
+    custom_tokenizers,
+    embeddings,
+    fine_tuning,
+    gradient_descent,
+    mlp,
+    next_word,
+    preference_step,
+    sampling_bars,
+)
 from src.intuition.__main__ import DEMONSTRATIONS, main
 from src.intuition.terminal import bars, grey
 
@@ -45,25 +57,54 @@ def test_output_fits_the_terminal_and_ends_with_a_suggestion(
 
 
 @pytest.mark.parametrize(
-    ("name", "constant", "value", "claims"),
+    ("name", "module", "changes", "claims"),
     [
-        ("byte-pairs", "custom_tokenizers.MAX_MERGES", 2, ["2 merges are done", "|low|e|r|s| |s|low|s|"]),
-        ("byte-pairs", "custom_tokenizers.TEXT", 2 * custom_tokenizers.TEXT, ["becomes | slow slowe|"]),
-        ("attention", "attention_by_hand.QUERIES", ((0.0, 0.0), (0.0, 2.0), (0.5, 0.0)), ["sat -> cat   0.5 x 2"]),
-        ("sampling", "sampling_bars.SCORES", {**sampling_bars.SCORES, "blue": 5.0}, ["2 tokens are left."]),
-        ("next-word", "next_word.TEXT", next_word.TEXT + " the dog ran .", ["loss 0.31,", "loss 0.54,", "loss 0.54,"]),
-        ("preference-step", "preference_step.BETA", 0.2, ["margin 0 -> 0.2000", "-1.00 + 0.5 x (1 - 2) = -1.50"]),
+        ("byte-pairs", custom_tokenizers, {"MAX_MERGES": 2}, ["2 merges are done", "|low|e|r|s| |s|low|s|"]),
+        (
+            "byte-pairs",
+            custom_tokenizers,
+            {"MAX_MERGES": 40, "TEXT": 2 * custom_tokenizers.TEXT},
+            ["No pair occurs twice", "the text is 2 tokens long"],
+        ),
+        (
+            "next-word",
+            next_word,
+            {"TEXT": next_word.TEXT + " the dog ran ."},
+            ["loss 0.31,", "loss 0.54,", "loss 0.54,"],
+        ),
+        (
+            "gradient-descent",
+            gradient_descent,
+            {"LEARNING_RATE": 3.0, "RATES": (*gradient_descent.RATES, 6.0)},
+            ["The loss fell", "   3 ", "0.5623", "\n  6 "],
+        ),
+        ("compression", compression, {"TEXT": 10 * "the cat sat . "}, ["and back", "gzip", "counting"]),
+        (
+            "embeddings",
+            embeddings,
+            {
+                "TEXT": embeddings.TEXT + " the horse sat . the horse ran .",
+                "SHOWN": ("the", "horse", *embeddings.SHOWN[2:]),
+            },
+            ["similar (0.67)"],
+        ),
+        ("attention", attention_by_hand, {"QUERIES": ((0.0, 0.0), (0.0, 2.0), (0.5, 0.0))}, ["sat -> cat   0.5 x 2"]),
+        ("mlp", mlp, {"TEXTS": {**mlp.TEXTS, "not not good": (2, 1)}}, ["not not good (2, 1)", "-3.00"]),
+        ("sampling", sampling_bars, {"SCORES": {**sampling_bars.SCORES, "blue": 5.0}}, ["2 tokens are left."]),
+        ("fine-tuning", fine_tuning, {"EPOCHS": 20}, ["20 times over", "90.9%"]),
+        ("preference-step", preference_step, {"BETA": 0.2}, ["margin 0 -> 0.2000", "-1.00 + 0.5 x (1 - 2) = -1.50"]),
     ],
 )
 def test_a_suggested_change_leaves_the_text_true(
-    name: str, constant: str, value: Any, claims: list[str], capsys: pytest.CaptureFixture[str],
+    name: str, module: ModuleType, changes: dict[str, Any], claims: list[str], capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     before = shown(capsys, name)
-    monkeypatch.setattr(f"src.intuition.{constant}", value)
+    for constant, value in changes.items():
+        monkeypatch.setattr(module, constant, value)
     text = shown(capsys, name)
-    assert text != before and "nan" not in text and max(map(len, text.splitlines())) <= 80
+    assert text != before and not re.search(r"\bnan\b", text) and max(map(len, text.splitlines())) <= 80
     for claim in claims:
         assert claim in text
         text = text.partition(claim)[2]
@@ -83,7 +124,7 @@ def test_all_runs_every_demonstration_in_order(capsys: pytest.CaptureFixture[str
         (["xyz"], "there is no demonstration 'xyz'; choose from all, characters, "),
         (["words", "--out", "w.png"], "--out needs attention among the names"),
         (["attention", "--out", "w.txt"], "--out must be a file name ending in .png, got 'w.txt'"),
-        (["words", "--checkpoint", "scratch"], "--checkpoint needs byte-pairs among the names"),
+        (["words", "--checkpoint", "scratch"], "--checkpoint needs byte-pairs or compression among the names"),
         (["byte-pairs", "--text", "Go"], "--text needs a sentence and --checkpoint"),
         (["byte-pairs", "--checkpoint", "scratch", "--text", " "], "--text needs a sentence and --checkpoint"),
         (["--loud"], "unrecognized arguments: --loud"),
