@@ -1,4 +1,9 @@
-"""The entry point to the word tokenizer: from text files to a tokenizer."""
+"""The entry point to the word tokenizer: from text files to a tokenizer.
+
+It is for printed text in languages that put spaces between words. It does not keep the spaces of a text, so a URL or
+code does not come back as it was. Of Chinese, Japanese or Thai, whose words have no spaces between them, whole phrases
+become one token each. For such texts use byte pairs: `src.tokenizer.learn_byte_pairs`.
+"""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path

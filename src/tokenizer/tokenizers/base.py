@@ -17,7 +17,8 @@ class Tokenizer(ABC):
     """A tokenizer of whole words. It is an `Encoding`, so a model can be trained with it.
 
     encode = clean, split, look up. decode = look up, join. decode(encode(text)) is the normal form of the text, see
-    `processing.splitter`. Subclasses decide what happens to a word that the vocabulary lacks.
+    `processing.splitter`: made for print in languages with spaces, not for URLs, code, Chinese or Thai.
+    Subclasses decide what happens to a word that the vocabulary lacks.
     """
 
     kind: ClassVar[str]
@@ -61,6 +62,15 @@ class Tokenizer(ABC):
     def encode_ordinary(self, text: str) -> list[int]:
         """The ids of a text as a list. End-of-text is never among them; code inserts its id."""
         return self._ids(self.tokens(text))
+
+    def encode_documents(self, texts: Iterable[str]) -> EncodedText:
+        """The ids of several documents in one sequence, an end-of-text id before each, as in the training data.
+
+        `decode` shows that id as <ENDOFTEXT>. Raises SettingError if `texts` is one string.
+        """
+        if isinstance(texts, str):
+            raise SettingError("cannot encode one str as documents; pass a list of texts")
+        return EncodedText(id_ for text in texts for id_ in (self.eot_token, *self.encode_ordinary(text)))
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of ids. A prefix of the ids gives a prefix of the text, so text can be streamed.

@@ -41,10 +41,12 @@ class VocabularyBuilder:
         self._splitter: Splitter = TextSplitter()
         self._counts: Counter[str] = Counter()
         self._always = {token for text in always for token in self._tokens(text)} - {*RESERVED}
-        if max_size is not None and max_size < len(RESERVED) + len(self._always):
+        smallest = len(RESERVED) + max(1, len(self._always))
+        if max_size is not None and max_size < smallest:
+            others = f"the {len(self._always)} tokens of `always`" if self._always else "one token of the text"
             raise SettingError(
-                f"max_size is {max_size}, but the {len(RESERVED)} reserved tokens and {len(self._always)} of `always` "
-                "must fit; increase it"
+                f"max_size {max_size} is too small: the {len(RESERVED)} reserved tokens and {others} must fit; pass at "
+                f"least {smallest}"
             )
 
     def add(self, text: str) -> None:

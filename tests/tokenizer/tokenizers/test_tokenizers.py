@@ -67,6 +67,15 @@ def test_no_text_encodes_to_a_reserved_id() -> None:
         SIMPLE.encode("<UNK>")
 
 
+@BOTH
+def test_documents_are_joined_with_the_end_of_text_id(tokenizer: Tokenizer) -> None:
+    joined = tokenizer.encode_documents(text for text in ["to be,", "", "or\nnot"])
+    assert joined == [1, *tokenizer.encode("to be,"), 1, 1, *tokenizer.encode("or\nnot")]
+    assert tokenizer.decode(joined) == "<ENDOFTEXT> to be, <ENDOFTEXT> <ENDOFTEXT> or\nnot"
+    with pytest.raises(SettingError, match="pass a list of texts"):
+        tokenizer.encode_documents("to be")
+
+
 @given(text=TRICKY_TEXTS)
 @settings(max_examples=120, deadline=None)
 def test_a_text_and_its_normal_form_have_the_same_ids(text: str) -> None:

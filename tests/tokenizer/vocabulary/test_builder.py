@@ -84,7 +84,11 @@ def refused(kind: type[Exception], call: Callable[[], object]) -> str:
         ({"always": "a b"}, "always is the str 'a b'; pass a list of texts"),
         (
             {"max_size": 4, "always": ["a b c"]},
-            "max_size is 4, but the 2 reserved tokens and 3 of `always` must fit; increase it",
+            "max_size 4 is too small: the 2 reserved tokens and the 3 tokens of `always` must fit; pass at least 5",
+        ),
+        (
+            {"max_size": 2},
+            "max_size 2 is too small: the 2 reserved tokens and one token of the text must fit; pass at least 3",
         ),
     ],
 )
