@@ -622,15 +622,16 @@ def main(flags, model):
 def test_every_script_has_the_flags_of_its_stage() -> None:
     shared = {field.name for field in dataclasses.fields(TrainingFlags)}
     own = {script.__name__: {f.name for f in dataclasses.fields(script.Flags)} - shared for script in TRAINING}
+    adapter = {"lora", "lora_alpha", "lora_targets"}
     assert own["main"] == {
         "model", "tokenizer", "vocab_size", "dropout", "compile", "documents", "val_data", "skip_bad",
     }  # fmt: skip
     assert own["finetune_gpt2"] == {
-        "model", "weights", "dropout", "compile", "documents", "val_data", "skip_bad", "lora", "lora_alpha",
+        "model", "weights", "dropout", "compile", "documents", "val_data", "skip_bad", *adapter,
     }  # fmt: skip
     assert own["instruction_tune"] == {
-        "base", "turns", "show_mask", "show_data", "skip_bad", "system_share", "dropout", "lora", "lora_alpha",
+        "base", "turns", "show_mask", "show_data", "skip_bad", "system_share", "dropout", *adapter,
     }  # fmt: skip
     assert own["dpo_train"] == {
-        "base", "beta", "loss", "label_smoothing", "show_data", "skip_bad", "lora", "lora_alpha",
+        "base", "beta", "loss", "label_smoothing", "show_data", "skip_bad", *adapter,
     }  # fmt: skip

@@ -61,6 +61,17 @@ def test_memory_and_a_measured_time(capsys: pytest.CaptureFixture) -> None:
     assert re.match(r"10,536,960 tokens, 20 per parameter, compute-optimal .*: 3.3e\+13 FLOP, about ", found["run"])
 
 
+def test_an_adapter_needs_less_memory_and_fewer_flops(capsys: pytest.CaptureFixture) -> None:
+    main([*SMALL, "--stage", "sft", "--json"])
+    whole = json.loads(capsys.readouterr().out)
+    main([*SMALL, "--stage", "sft", "--lora", "4", "--json"])
+    adapted = json.loads(capsys.readouterr().out)
+    assert (whole["trained_parameters"], adapted["trained_parameters"]) == (whole["parameters"], 2 * 4 * 4 * 128)
+    assert adapted["peak_of_a_process"] < whole["peak_of_a_process"] - whole["memory_of_a_process"]["optimizer"]
+    assert whole["flops_per_token"] * 2 / 3 < adapted["flops_per_token"] < whole["flops_per_token"]
+    assert adapted["step_seconds"] > 0
+
+
 def test_tokens_and_time_of_a_run(step, capsys: pytest.CaptureFixture) -> None:
     step(2.0)
     found = lines(capsys, *SMALL, "--tokens", "57600")
@@ -135,6 +146,9 @@ def test_other_hardware_is_planned_from_its_memory_and_speed(step, capsys: pytes
         (["--context-length", "9" * 400], "--context-length must be .*, got '9{5,}\\.\\.\\.9{5,}';"),
         (["--processes", "0"], "--processes must be a whole number from 1 to 100,000, got 0"),
         (["--processes", "3", "--batch-size", "4"], "--batch-size 4 does not divide evenly among 3 .* --batch-size 6"),
+        (["--lora", "0"], "--lora must be a rank from 1 to 768, the model's width, got 0"),
+        (["--lora", "8", "--processes", "2"], "--lora trains in one process with AdamW"),
+        (["--lora-targets", "all-linear"], "--lora-targets needs --lora RANK"),
         (["--memory", "-1", "--speed", "0"], "--memory must be above 0 .* got -1.0; --speed must be above 0"),
     ],
 )

@@ -8,15 +8,21 @@ the unchanged model. B A has the shape of W, so it can be added to W afterwards,
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.model.config import GPTConfig
 from src.model.gpt import GPTModel, on_meta_device
 
-TARGETS = ("attn.c_attn",)  # the layers of each block that get an adapter: queries, keys and values, as in PEFT
+Targets = Literal["attention", "all-linear"]
+# The layers of each block that get an adapter. attention: queries, keys and values, PEFT's default for GPT-2.
+TARGETS: dict[Targets, tuple[str, ...]] = {
+    "attention": ("attn.c_attn",),
+    "all-linear": ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
+}
 DEFAULT_SCALE = 2.0  # alpha / rank: the same at every rank, so the best learning rate stays nearly the same, too
 A, B = "lora_A", "lora_B"
 ADAPTER = "adapter"  # the entry of a checkpoint that holds the adapter that was merged into its weights
@@ -50,20 +56,32 @@ class Adapter:
     tensors: Mapping[str, Tensor]
     scale: float
 
+    @property
+    def targets(self) -> list[str]:
+        """The names of its layers within a block, such as "attn.c_attn"."""
+        return list(dict.fromkeys(name.split(".", 2)[2] for name in self.layers()))
+
     def layers(self) -> dict[str, tuple[Tensor, Tensor]]:
         """(A, B) of each layer by the layer's name."""
         names = [name.removesuffix(f".{A}") for name in self.tensors if name.endswith(A)]
         return {name: (self.tensors[f"{name}.{A}"], self.tensors[f"{name}.{B}"]) for name in names}
 
 
-def add_lora(model: GPTModel, rank: int, alpha: float, seed: int) -> None:
-    """Freeze a model's weights and add an adapter to the TARGETS of each block."""
+def add_lora(model: GPTModel, rank: int, alpha: float, seed: int, targets: Targets = "attention") -> None:
+    """Freeze a model's weights and add an adapter to the target layers of each block."""
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for block in model.h:
-        for name in TARGETS:
+        for name in TARGETS[targets]:
             linear = cast(nn.Linear, block.get_submodule(name))
             block.set_submodule(name, LoRALinear(linear, rank, alpha, generator))
+
+
+def adapter_size(config: GPTConfig, rank: int, targets: Targets) -> int:
+    """The number of trained parameters."""
+    c, ff = config.d_model, config.d_ff or 4 * config.d_model
+    inputs_and_outputs = {"attn.c_attn": 4 * c, "attn.c_proj": 2 * c, "mlp.c_fc": c + ff, "mlp.c_proj": ff + c}
+    return config.n_layers * rank * sum(inputs_and_outputs[name] for name in TARGETS[targets])
 
 
 def adapter_of(model: GPTModel) -> Adapter | None:

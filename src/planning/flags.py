@@ -29,6 +29,8 @@ class Flags:
     context_length: int = flag(256, "tokens in a sequence")
     vocab_size: int | None = flag(None, "tokens of the vocabulary (default: as main.py, 4096 for micro and tiny)")
     optimizer: Literal["adamw", "muon"] = flag("adamw", "optimizer of the matrices in the blocks")
+    lora: int | None = flag(None, "train a LoRA adapter of this rank instead of all weights")
+    lora_targets: Literal["attention", "all-linear"] = flag("attention", "layers with an adapter")
     activation_checkpointing: bool = flag(False, "recompute each layer's activations in backward")
     processes: int = flag(1, "processes that torchrun starts, on as many machines like this one as they need")
     strategy: Literal["auto", "ddp", "fsdp"] = flag("auto", "how the processes share the model; auto: ddp if it fits")
@@ -50,6 +52,13 @@ class Flags:
                 problems.append(f"{flag_name(name)} must be above 0 and below a million, got {value}")
         if self.model not in GPT_CONFIGS:
             problems.append(f"--model must be one of {', '.join(GPT_CONFIGS)}, got {self.model!r:.100}")
+        elif self.lora is not None and not 1 <= self.lora <= GPT_CONFIGS[self.model]["d_model"]:
+            width = GPT_CONFIGS[self.model]["d_model"]
+            problems.append(f"--lora must be a rank from 1 to {width}, the model's width, got {str(self.lora)[:20]}")
+        if self.lora is None and self.lora_targets != "attention":
+            problems.append("--lora-targets needs --lora RANK")
+        if self.lora is not None and (self.processes > 1 or self.optimizer == "muon"):
+            problems.append("--lora trains in one process with AdamW; leave --processes and --optimizer out")
         if not problems and self.batch_size % self.processes:
             problems.append(
                 f"--batch-size {self.batch_size} does not divide evenly among {self.processes} processes; "

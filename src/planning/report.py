@@ -26,6 +26,7 @@ class Plan:
     stage: str
     parameters: int
     parameters_without_embeddings: int
+    trained_parameters: int
     flops_per_token: float
     device: str
     precision: str
@@ -61,7 +62,7 @@ def make_plan(flags: Flags) -> Plan:
     work = _workload(flags, runtime, room)
     changes = [] if peak(work) <= room else advice(work, room, 1 if flags.memory else local, _place(flags, runtime))
     tokens_per_step = flags.batch_size * flags.grad_accum * flags.context_length
-    flops = flops_per_token(size, flags.context_length)
+    flops = flops_per_token(size, flags.context_length, frozen=flags.lora is not None)
     if flags.speed:
         step_s: float | None = flops * tokens_per_step / (flags.speed * 1e12 * flags.processes)
     else:
@@ -72,6 +73,7 @@ def make_plan(flags: Flags) -> Plan:
         stage=flags.stage,
         parameters=parameters,
         parameters_without_embeddings=body,
+        trained_parameters=work.trained,
         flops_per_token=flops,
         device=str(runtime.device),
         precision=runtime.precision,
@@ -119,6 +121,9 @@ def _workload(flags: Flags, runtime: Runtime, room: float) -> Workload:
         activation_checkpointing=flags.activation_checkpointing,
         dpo=flags.stage == "dpo",
         on_gpu=runtime.device.type == "cuda" or flags.memory is not None,
+        lora=flags.lora,
+        lora_targets=flags.lora_targets,
+        takes_lora=flags.stage != "pretrain",
     )
     if flags.processes == 1:
         return work
@@ -136,8 +141,9 @@ def as_json(plan: Plan) -> dict[str, object]:
 def as_lines(plan: Plan, flags: Flags) -> Iterator[str]:
     """The lines that the command prints."""
     size, each = flags.size(), " each" if plan.processes > 1 else ""
+    adapter = f"LoRA rank {flags.lora} trains {plan.trained_parameters:,}, " if flags.lora else ""
     yield (
-        f"model    {plan.model}: {size.n_layers} layers, {size.d_model} wide, {plan.parameters:,} parameters, "
+        f"model    {plan.model}: {size.n_layers} layers, {size.d_model} wide, {plan.parameters:,} parameters, {adapter}"
         f"{plan.flops_per_token / 1e9:,.3g} GFLOP per token"
     )
     yield f"device   {plan.device}, {plan.precision} ({plan.precision_reason})"

@@ -14,6 +14,7 @@ import torch
 
 from src.data.batching import Batch, pack_pairs
 from src.distributed.processes import join
+from src.model.lora import add_lora
 from src.planning.flags import Flags
 from src.planning.scale import flops_per_token
 from src.runtime import Runtime, keep_freed_memory
@@ -93,6 +94,8 @@ def _trial_step(flags: Flags, runtime: Runtime, layers: int) -> Callable[[], flo
     batch, loss = _batch(flags, flags.batch_size // flags.processes)
     if runtime.model_device:
         model.to(runtime.model_device)
+    if flags.lora:
+        add_lora(model, flags.lora, alpha=1.0, seed=0, targets=flags.lora_targets)
     shared = share_model(model, loss, runtime, seed=0)
     optimizer = make_optimizer(flags.optimizer, model, max_lr=1e-6, weight_decay=0.1)
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")

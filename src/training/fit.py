@@ -12,7 +12,7 @@ from src.training.memory_estimate import Workload, memory_by_purpose, peak
 
 MARGIN = 1.25  # a run is refused if its estimate is above this times the memory; estimates are within 1.15 of real runs
 MAX_PROCESSES, MAX_SPLITS = 4096, 1024  # limits of the search for advice; a micro-batch is split into MAX_SPLITS
-
+ADVISED_RANK = 8  # of an adapter
 GB = 1e9
 
 
@@ -55,7 +55,7 @@ def advice(work: Workload, room: float, sharing: int = 1, place: str = "machines
 
     room: bytes for each process. sharing: how many processes share a place, a machine or a GPU.
     """
-    changes = [*_smaller_steps(work, room), *_more_places(work, room, sharing, place)]
+    changes = [*_smaller_steps(work, room), *_adapter(work, room), *_more_places(work, room, sharing, place)]
     if smaller := _smaller_model(work, room):
         changes.append(f"use a smaller model, up to {smaller}")
     return changes or ["use a smaller model"]
@@ -80,6 +80,13 @@ def _smaller_steps(work: Workload, room: float) -> Iterator[str]:
             return
 
 
+def _adapter(work: Workload, room: float) -> Iterator[str]:
+    """An adapter instead of all weights."""
+    adapted = replace(work, lora=ADVISED_RANK)
+    if work.takes_lora and not work.lora and work.processes == 1 and peak(adapted) <= room:
+        yield f"pass --lora {ADVISED_RANK}, which trains an adapter"
+
+
 def _largest_batch(work: Workload, room: float) -> int | None:
     """The largest micro-batch that fits and divides the current one evenly; None if none does."""
     sequences = work.batch_size // work.processes
@@ -94,7 +101,7 @@ def _largest_batch(work: Workload, room: float) -> int | None:
 def _more_places(work: Workload, room: float, sharing: int, place: str) -> Iterator[str]:
     """FSDP on 2, 4, 8, ... machines or GPUs like this one: the smallest number that suffices."""
     recomputed = replace(work, activation_checkpointing=True)
-    for tried, also in ((work, ""), (recomputed, " and --activation-checkpointing")):
+    for tried, also in ((work, ""), (recomputed, " and --activation-checkpointing")) if not work.lora else ():
         count = 2 * sharing
         while count <= MAX_PROCESSES:
             sharded = replace(tried, strategy="fsdp", processes=count, batch_size=max(count, work.batch_size))

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 from src.cli import flag, flag_name
 from src.data.shakespeare import SHAKESPEARE_PATH
 from src.data.text import DOCUMENTS_HELP, TEXT_HELP, Documents
+from src.model.lora import Targets
 from src.training.tensorboard import MISSING
 
 
@@ -155,13 +156,17 @@ class LoRAFlags(TrainingFlags):
     lora_alpha: float | None = flag(
         None, "the adapter's output is multiplied by alpha / rank (default: twice the rank, so by 2 at any rank)"
     )
+    lora_targets: Targets = flag(
+        "attention", "layers with an adapter. attention: queries, keys and values; all-linear: also those after them"
+    )
 
     def problems(self) -> list[str]:
         problems = super().problems()
         if self.lora is not None and self.lora < 1:
             problems.append(f"--lora must be a rank of at least 1, got {self.lora}")
-        if self.lora_alpha is not None and self.lora is None:
-            problems.append("--lora-alpha needs --lora RANK")
+        if self.lora is None:
+            used = {"--lora-alpha": self.lora_alpha is not None, "--lora-targets": self.lora_targets != "attention"}
+            problems += [f"{name} needs --lora RANK" for name, is_set in used.items() if is_set]
         if self.lora_alpha is not None and not 0 < self.lora_alpha < math.inf:
             problems.append(f"--lora-alpha must be above 0, got {self.lora_alpha}")
         if self.lora is not None and self.optimizer == "muon":

@@ -9,6 +9,7 @@ from typing import Literal
 from src.distributed.strategy import Strategy
 from src.model.attention import BLOCK_QUERIES
 from src.model.config import GPTConfig
+from src.model.lora import TARGETS, Targets, adapter_size
 from src.training.tied_head import CHUNK_ROWS
 
 PROCESS_BASELINE = 0.45e9  # bytes of Python, PyTorch and the libraries that a run imports
@@ -23,7 +24,8 @@ class Workload:
 
     batch_size: sequences per micro-batch over all processes, of `context_length` tokens each. half: the forward pass is
     in bf16 or fp16. dpo: with a frozen reference model. A sequence then stands for half a context of prompt and two
-    halves of answers, and the logits of all answers are in memory.
+    halves of answers, and the logits of all answers are in memory. lora: the rank of an adapter, if only it is trained.
+    takes_lora: whether the stage has --lora.
     """
 
     config: GPTConfig
@@ -37,6 +39,16 @@ class Workload:
     activation_checkpointing: bool = False
     dpo: bool = False
     on_gpu: bool = False
+    lora: int | None = None
+    lora_targets: Targets = "attention"
+    takes_lora: bool = False
+
+    @property
+    def trained(self) -> int:
+        """The number of parameters that have gradients and optimizer state."""
+        if self.lora:
+            return adapter_size(self.config, self.lora, self.lora_targets)
+        return self.config.parameter_count()[0]
 
     @property
     def tokens(self) -> int:
@@ -57,8 +69,8 @@ class Workload:
 def memory_by_purpose(work: Workload) -> dict[str, float]:
     """Peak memory of one process in bytes, by purpose. Their sum is the peak of the process."""
     state = {"weights": _weights(work), "optimizer": _optimizer(work)}
-    # The peak comes when backward has finished the head and no block yet, or when all gradients exist.
-    held = max((_after_the_head(work), _after_the_blocks(work)), key=lambda parts: sum(parts.values()))
+    # The peak comes when backward has finished the head and no block yet, when all gradients exist, or in a save.
+    held = max((_after_the_head(work), _after_the_blocks(work), _merged(work)), key=lambda parts: sum(parts.values()))
     data = 2 * 8 * work.tokens * work.grad_accum  # inputs and targets, int64
     step = {**state, **held, "data": data, "save": _copies_to_save(work)}
     return {**step, "fragmentation": FRAGMENTATION * sum(step.values()), "process": PROCESS_BASELINE}
@@ -70,14 +82,16 @@ def peak(work: Workload) -> float:
 
 
 def _weights(work: Workload) -> float:
-    models = 2 if work.dpo else 1
-    return models * FP32 * work.config.parameter_count()[0] / work.shards
+    parameters = work.config.parameter_count()[0]
+    if work.lora:  # in DPO, policy and reference share the frozen weights
+        return FP32 * (parameters + work.trained)
+    return (2 if work.dpo else 1) * FP32 * parameters / work.shards
 
 
 def _optimizer(work: Workload) -> float:
     """AdamW has two moments of each parameter, Muon one of each matrix in the blocks."""
-    parameters, body = work.config.parameter_count()
-    return FP32 * (2 * parameters - (body if work.optimizer == "muon" else 0)) / work.shards
+    _, body = work.config.parameter_count()
+    return FP32 * (2 * work.trained - (body if work.optimizer == "muon" else 0)) / work.shards
 
 
 def _copies_to_save(work: Workload) -> float:
@@ -90,10 +104,10 @@ def _copies_to_save(work: Workload) -> float:
 def _after_the_head(work: Workload) -> dict[str, float]:
     """At the start of backward: all activations are saved, and only the output head's gradient exists."""
     c, ff, tokens = work.config.d_model, work.config.d_ff or 4 * work.config.d_model, work.tokens
-    parameters, body = work.config.parameter_count()
+    _, body = work.config.parameter_count()
     head = work.config.vocab_size * c
     # Saved for backward per layer: x before each LayerNorm; both LayerNorm outputs, q, k, v, y, and the MLP's h.
-    layer: float = tokens * (2 * FP32 * c + (6 * c + ff) * (2 if work.half else FP32))
+    layer: float = tokens * (2 * FP32 * c + (6 * c + ff - _not_saved(work)) * (2 if work.half else FP32))
     if work.half and not work.on_gpu:
         layer += tokens * _saved_by_attention_in_blocks(work)
     layers = work.config.n_layers
@@ -102,13 +116,33 @@ def _after_the_head(work: Workload) -> dict[str, float]:
     rows = work.supervised if work.dpo else min(CHUNK_ROWS, tokens)
     logits = rows * work.config.vocab_size * (3 * FP32 if work.dpo else 6 if work.half else FP32)
     copies = 2 * (body + head) if work.half and work.strategy != "fsdp" else 0  # by autocast
-    kept = FP32 * parameters if work.grad_accum > 1 or work.strategy == "ddp" else 0  # of earlier micro-batches
+    kept = FP32 * work.trained if work.grad_accum > 1 or work.strategy == "ddp" else 0  # of earlier micro-batches
     return {
-        "gradients": kept + FP32 * head,
+        "gradients": kept + (0 if work.lora else FP32 * head),
         "activations": saved + copies + max(0, of_one_layer - logits),
         "logits": logits,
         "exchange": _gathered(work),
     }
+
+
+def _not_saved(work: Workload) -> int:
+    """Channels that a layer does not save for each token, because a frozen matrix does not need its input."""
+    if not work.lora:
+        return 0
+    targets = TARGETS[work.lora_targets]
+    in_blocks = work.half and not work.on_gpu  # other kinds of attention save y themselves
+    inputs = ("mlp.c_fc" not in targets) + (in_blocks and "attn.c_proj" not in targets)
+    return inputs * work.config.d_model - work.lora * len(targets)
+
+
+def _merged(work: Workload) -> dict[str, float]:
+    """While the best model is saved: the weights with the adapter merged into them are copies."""
+    if not work.lora:
+        return {}
+    c, ff = work.config.d_model, work.config.d_ff or 4 * work.config.d_model
+    sizes = {"attn.c_attn": 3 * c * c, "attn.c_proj": c * c, "mlp.c_fc": c * ff, "mlp.c_proj": c * ff}
+    merged = work.config.n_layers * sum(sizes[name] for name in TARGETS[work.lora_targets])
+    return {"gradients": FP32 * work.trained, "merged": FP32 * merged}
 
 
 def _saved_by_attention_in_blocks(work: Workload) -> float:
@@ -129,7 +163,7 @@ def _after_the_blocks(work: Workload) -> dict[str, float]:
     if work.strategy == "fsdp":  # whole gradients, until they are exchanged
         divided = FP32 * parameters if work.grad_accum > 1 else embeddings
     return {
-        "gradients": FP32 * parameters / work.shards + divided,
+        "gradients": FP32 * work.trained / work.shards + divided,
         "activations": 0.0,
         "logits": 0.0,
         "exchange": _gathered(work) + scratch,

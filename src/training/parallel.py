@@ -14,7 +14,7 @@ from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel, initial_weights, on_
 from src.model.load_gpt2 import HUB_IDS
 from src.runtime import PRECISIONS, Runtime, seed_step
 from src.training.fit import device_memory, require_fit
-from src.training.flags import RecordTrainingFlags, TrainingFlags, lora_rank
+from src.training.flags import LoRAFlags, RecordTrainingFlags, TrainingFlags, lora_rank
 from src.training.losses import LossFunction
 from src.training.memory_estimate import Workload, peak
 from src.training.stage import Stage
@@ -70,6 +70,9 @@ def _check_lora(flags: TrainingFlags, config: GPTConfig, runtime: Runtime) -> No
 
 def workload(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, dpo: bool = False) -> Workload:
     """The input of the memory estimate for a training step with these flags."""
+    adapter: dict[str, Any] = {}
+    if isinstance(flags, LoRAFlags):
+        adapter = {"lora": flags.lora, "lora_targets": flags.lora_targets, "takes_lora": True}
     return Workload(
         config=config,
         batch_size=flags.batch_size,
@@ -82,6 +85,7 @@ def workload(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, dpo: 
         activation_checkpointing=flags.activation_checkpointing,
         dpo=dpo,
         on_gpu=runtime.device.type == "cuda",
+        **adapter,
     )
 
 

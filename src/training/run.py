@@ -16,7 +16,7 @@ from src.common.disk import require_free_space
 from src.common.messages import shown_command
 from src.distributed.environment import is_first, launcher, machines, restarts
 from src.model.gpt import GPTModel
-from src.model.lora import DEFAULT_SCALE, TARGETS, adapter_of, add_lora, trained_weights
+from src.model.lora import DEFAULT_SCALE, adapter_of, add_lora, trained_weights
 from src.program import DONE, INTERRUPTED
 from src.runtime import Runtime, keep_freed_memory
 from src.training.checkpoints import RunCheckpoints, loss_of_best, plain_settings, refuse_folder_of_base, run_identity
@@ -24,6 +24,7 @@ from src.training.flags import LoRAFlags, TrainingFlags
 from src.training.loop import Ending, divergence_advice, ending, train
 from src.training.optim import make_optimizer
 from src.training.parallel import divide_batches, require_first_step_fits, share_model
+from src.training.recipes import LORA_LR_SCALE
 from src.training.reporter import Reporter, draw_curves
 from src.training.resume import find_saved_run
 from src.training.saved_run import SavedRun
@@ -41,7 +42,8 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
     keep_freed_memory()
     model.activation_checkpointing = flags.activation_checkpointing
     if isinstance(flags, LoRAFlags) and flags.lora:
-        add_lora(model, flags.lora, flags.lora_alpha or DEFAULT_SCALE * flags.lora, flags.seed)
+        alpha = flags.lora_alpha or DEFAULT_SCALE * flags.lora
+        add_lora(model, flags.lora, alpha, flags.seed, flags.lora_targets)
     divide_batches(stage, runtime.processes)
     run, progress, resume_note = start_or_resume(stage, model, flags, runtime)
     checkpoints = _run_checkpoints(run, progress)
@@ -185,7 +187,8 @@ def adapter_row(model: GPTModel) -> dict[str, str]:
     trained, total = sum(tensor.numel() for tensor in adapter.tensors.values()), model.config.parameter_count()[0]
     return {
         "adapter": f"LoRA rank {adapter.rank}: {trained:,} of {total:,} parameters are trained; "
-        f"alpha {adapter.alpha:g}, in {', '.join(TARGETS)} of every layer"
+        f"alpha {adapter.alpha:g}, in {', '.join(adapter.targets)} of every layer; "
+        f"default learning rates are {LORA_LR_SCALE:g} times those of training all weights"
     }
 
 

@@ -117,3 +117,13 @@ def test_swap_space_is_read_from_meminfo(tmp_path) -> None:
     assert machine.swap_space(tmp_path) == 0
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nSwapTotal:       2048 kB\nSwapFree: 1 kB\n")
     assert machine.swap_space(tmp_path) == 2048 * 1024
+
+
+def test_an_adapter_is_advised_where_it_can_be_trained() -> None:
+    work = Workload(config=GPTConfig.of(GPT_CONFIGS["gpt2-774M"]), batch_size=1, context_length=256)
+    assert peak(replace(work, lora=8)) < 6 * GB < peak(work)
+    advised = "pass --lora 8, which trains an adapter"
+    assert advised in advice(replace(work, takes_lora=True), 6 * GB)
+    assert advised not in advice(work, 6 * GB)  # main.py trains from scratch
+    smaller = advice(replace(work, takes_lora=True, lora=8), 3 * GB)
+    assert smaller and not any("--lora" in change or "torchrun" in change for change in smaller)

@@ -15,7 +15,16 @@ from src.data.batching import Batch
 from src.distributed.processes import Processes
 from src.export.folder import config_json, hugging_face_state_dict
 from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel, on_meta_device
-from src.model.lora import Adapter, adapter_of, add_lora, merged_weights, trained_weights
+from src.model.lora import (
+    TARGETS,
+    Adapter,
+    Targets,
+    adapter_of,
+    adapter_size,
+    add_lora,
+    merged_weights,
+    trained_weights,
+)
 from src.training.flags import LoRAFlags
 from src.training.loop import accumulate, update
 from src.training.losses import language_model_loss
@@ -42,11 +51,11 @@ def base() -> GPTModel:
     return GPTModel({**CONFIG, "dropout": 0.0})
 
 
-def in_peft(model: GPTModel, adapter: Adapter) -> torch.nn.Module:
+def in_peft(model: GPTModel, adapter: Adapter, targets: Targets) -> torch.nn.Module:
     """transformers' model with the same weights, and PEFT's adapter with the same values."""
     theirs = GPT2LMHeadModel(GPT2Config(**config_json(model.config, None)))
     theirs.load_state_dict(hugging_face_state_dict(model.state_dict()), strict=False)
-    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=["c_attn"], fan_in_fan_out=True)
+    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=TARGETS[targets])
     theirs = get_peft_model(theirs, config)
     found = set_peft_model_state_dict(theirs, peft_names(adapter.tensors))
     assert not found.unexpected_keys
@@ -57,13 +66,15 @@ def peft_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"base_model.model.transformer.{name}.weight": tensor for name, tensor in tensors.items()}
 
 
-def test_training_equals_pefts() -> None:
+@pytest.mark.parametrize("targets", TARGETS)
+def test_training_equals_pefts(targets: Targets) -> None:
     ours = base()
     plain = GPTModel(ours.config)
     plain.load_state_dict(ours.state_dict())
-    add_lora(ours, rank=3, alpha=5.0, seed=1)
+    add_lora(ours, rank=3, alpha=5.0, seed=1, targets=targets)
     adapter = adapter_of(ours)
-    theirs = in_peft(plain, adapter)
+    assert sum(tensor.numel() for tensor in adapter.tensors.values()) == adapter_size(ours.config, 3, targets)
+    theirs = in_peft(plain, adapter, targets)
     optimizer = make_adamw(ours, max_lr=1e-2, weight_decay=0.1)
     trained = [parameter for parameter in theirs.parameters() if parameter.requires_grad]
     reference = torch.optim.AdamW(trained, lr=1e-2, betas=(0.9, 0.95), weight_decay=0.1)
@@ -128,6 +139,7 @@ def test_the_summary_counts_what_is_trained() -> None:
     assert adapter_row(model) == {}
     add_lora(model, rank=8, alpha=16.0, seed=0)
     assert "LoRA rank 8: 294,912 of 124,439,808 parameters are trained; alpha 16," in adapter_row(model)["adapter"]
+    assert adapter_size(model.config, 8, "attention") == 294_912
     assert trained_weights(model).keys() == {f"h.{i}.attn.c_attn.lora_{m}" for i in range(12) for m in "AB"}
 
 
@@ -136,6 +148,7 @@ def test_the_summary_counts_what_is_trained() -> None:
     [
         ({"lora": 0}, "--lora must be a rank of at least 1, got 0"),
         ({"lora": None, "lora_alpha": 4.0}, "--lora-alpha needs --lora RANK"),
+        ({"lora": None, "lora_targets": "all-linear"}, "--lora-targets needs --lora RANK"),
         ({"lora_alpha": -1.0}, "--lora-alpha must be above 0, got -1.0"),
         ({"optimizer": "muon"}, "--lora trains with AdamW; leave --optimizer muon out"),
     ],

@@ -8,16 +8,20 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.gpt import GPTModel
+from src.model.lora import TARGETS, Targets, add_lora
 from src.training.memory_estimate import FRAGMENTATION, PROCESS_BASELINE, Workload, memory_by_purpose, peak
 from src.training.optim import MuonAndAdamW, make_adamw
 
 SIZE = GPTConfig(vocab_size=90, context_length=128, d_model=64, n_heads=4, n_layers=3)
+RANK = 4
 WORK = Workload(config=SIZE, batch_size=16, context_length=128)
 
 
-def saved_by_autograd(size: GPTConfig, windows: int, *, half: bool) -> int:
+def saved_by_autograd(size: GPTConfig, windows: int, *, half: bool, targets: Targets | None = None) -> int:
     """Bytes that the forward pass saves for backward, weights excluded."""
     model = GPTModel(size)
+    if targets:
+        add_lora(model, rank=RANK, alpha=1.0, seed=0, targets=targets)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     saved: dict[int, torch.Tensor] = {}
 
@@ -31,6 +35,21 @@ def saved_by_autograd(size: GPTConfig, windows: int, *, half: bool) -> int:
         hidden = model.hidden_states(ids)  # keep a reference: a freed address could be reused
     assert hidden.shape == (windows, size.context_length, size.d_model)
     return sum(t.untyped_storage().nbytes() for address, t in saved.items() if address not in weights)
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("half", [False, True])
+def test_an_adapter_saves_fewer_activations(half: bool, targets: Targets) -> None:
+    work = replace(WORK, half=half, lora=RANK, lora_targets=targets)
+    deeper = replace(SIZE, n_layers=SIZE.n_layers + 2)
+    saved, planned = (
+        of(deeper) - of(SIZE)
+        for of in (
+            lambda s: saved_by_autograd(s, 16, half=half, targets=targets),
+            lambda s: memory_by_purpose(replace(work, config=s))["activations"],
+        )
+    )
+    assert planned == pytest.approx(saved, rel=0.03)
 
 
 @pytest.mark.parametrize("half", [False, True])
