@@ -33,12 +33,14 @@ from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
 from exercises.checks.judging import CallFailedError
 from exercises.checks.losses import CHECKS as LOSSES
 from exercises.checks.time_limit import TIME_LIMIT_S, TimeIsUpError, time_limit
+from exercises.checks.training import CHECKS as TRAINING
 from exercises.start import short_path
 from src.cli import Parser
 from src.common.messages import one_line
 from src.program import BAD_USAGE, INTERRUPTED
 
-DONE, TO_DO, NOT_YET, TOO_LONG = "done", "to do", "not yet", f"not yet: timed out after {TIME_LIMIT_S} s"
+DONE, TO_DO, NOT_YET, TOO_LONG = "done", "to do", "not yet", "not yet: timed out"
+LONGER_LIMIT_S = {"pretrain": 120}  # it trains a model
 SOLUTIONS = Path(__file__).parent / "solutions"
 STUB_ERROR = re.compile(r"exercise (\d+)")
 SHAPE = re.compile(r"\((\.\.\.|[A-Z]\b|\))")  # the start of a shape in a docstring: (..., S), (B, T, C) or ()
@@ -79,6 +81,7 @@ def all_exercises() -> dict[int, Exercise]:
         "gpt": GPT,
         "losses": LOSSES,
         "generation": GENERATION,
+        "training": TRAINING,
     }
     return {
         number: Exercise(number, function, check, module)
@@ -115,7 +118,7 @@ def run_check(exercise: Exercise, answers: ModuleType, seconds: float | None) ->
         stub = short_path(start.STUBS / file.name)
         return Verdict(NOT_YET, f"{short_path(file)} has no function {exercise.function}; copy its stub from {stub}")
     try:
-        with time_limit(seconds, f"exercise {exercise.number} ({exercise.function}): {NOT_YET}"):
+        with time_limit(limit_of(exercise, seconds), f"exercise {exercise.number} ({exercise.function}): {NOT_YET}"):
             exercise.check(function)
     except TimeIsUpError as error:
         return Verdict(TOO_LONG, describe(error, file))
@@ -127,6 +130,11 @@ def run_check(exercise: Exercise, answers: ModuleType, seconds: float | None) ->
             return Verdict(NOT_YET, f"it calls exercise {number}, {place_of_stub(error)}")
         return Verdict(NOT_YET, describe(error, file) + expected_shapes(error, function))
     return Verdict(DONE)
+
+
+def limit_of(exercise: Exercise, seconds: float | None) -> float | None:
+    """The time limit of a check: `seconds`, or more if the exercise trains a model. None disables it."""
+    return None if seconds is None else max(seconds, LONGER_LIMIT_S.get(exercise.function, 0))
 
 
 def number_of_stub(error: BaseException) -> int | None:

@@ -1,0 +1,90 @@
+"""A training run to compare answers with: the project's model and learning rate, and torch's own AdamW and clipping."""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from exercises.checks.state_dicts import Weights
+from src.model.gpt import on_meta_device
+from src.training.optim import lr_at
+
+BETAS, EPSILON = (0.9, 0.95), 1e-8
+PARTS = ("weights", "means", "squares")
+
+
+def new_run(weights: Weights, seed: int) -> dict[str, Any]:
+    """A run that has not started yet."""
+    empty = [{name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2)]
+    generator = torch.Generator().manual_seed(seed)
+    return {"weights": weights, "means": empty[0], "squares": empty[1], "step": 0, "generator": generator}
+
+
+def copy_of(run: dict[str, Any]) -> dict[str, Any]:
+    """A copy that shares nothing with the run."""
+    generator = torch.Generator()
+    generator.set_state(run["generator"].get_state())
+    copies = {part: {name: value.detach().clone() for name, value in run[part].items()} for part in PARTS}
+    return {**copies, "step": run["step"], "generator": generator}
+
+
+def reference_step(
+    run: dict[str, Any],
+    ids: Tensor,
+    config: dict[str, Any],
+    settings: dict[str, Any],
+    *,
+    clip: bool = True,
+    decay_all: bool = False,
+    lr_step: int = 0,
+    adamw_step: int = 1,
+) -> float:
+    """What `train_step` must do. The keywords are mistakes: no clipping, weight decay on all parameters, and the
+    learning rate or the bias correction of another step.
+    """
+    inputs, targets = _batch(run["generator"], ids, config["context_length"], settings["batch_size"])
+    model = on_meta_device(config)
+    model.load_state_dict({name: weight.clone() for name, weight in run["weights"].items()}, assign=True)
+    loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+    loss.backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters()}
+    if clip:
+        scale = min(1.0, settings["max_norm"] / nn.utils.get_total_norm(gradients.values()).item())
+        gradients = {name: gradient * scale for name, gradient in gradients.items()}
+    schedule = {name: settings[name] for name in ("max_lr", "min_lr", "warmup_steps", "steps")}
+    lr = lr_at(run["step"] + lr_step, **schedule)
+    for name, gradient in gradients.items():
+        decay = settings["weight_decay"] if decay_all or gradient.dim() == 2 else 0.0
+        parts = [run[part][name] for part in PARTS]
+        _adamw(*parts, gradient, run["step"] + adamw_step, lr, decay)
+    run["step"] += 1
+    return loss.item()
+
+
+def _batch(generator: torch.Generator, ids: Tensor, length: int, batch_size: int) -> tuple[Tensor, Tensor]:
+    starts = torch.randint(len(ids) - length, (batch_size,), generator=generator)
+    windows = torch.stack([ids[start : start + length + 1] for start in starts.tolist()])
+    return windows[:, :-1], windows[:, 1:]
+
+
+def _adamw(
+    weight: Tensor, mean: Tensor, square: Tensor, gradient: Tensor, step: int, lr: float, weight_decay: float
+) -> None:
+    """One step of torch's AdamW, which changes weight, mean and square."""
+    adamw(
+        [weight], [gradient], [mean], [square], [], [torch.tensor(float(step - 1))],
+        foreach=False, amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=lr, weight_decay=weight_decay, eps=EPSILON,
+        maximize=False,
+    )  # fmt: skip
+
+
+def reference_adamw(
+    weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, lr: float, weight_decay: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The new weight, mean and square after one step of torch's AdamW; the arguments stay as they are."""
+    new = deepcopy((weight, mean, square))
+    _adamw(*new, gradient, step, lr, weight_decay)
+    return new
