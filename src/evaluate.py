@@ -1,8 +1,10 @@
 """python -m src.evaluate: loss, perplexity and bits per byte of a text under a model.
 
-A window slides over the text by --stride tokens. Each token is predicted once, from the tokens before it in its window.
-A smaller stride gives each token more context, and takes longer. Compare perplexities only if text, tokenizer, context
-and stride are the same. Bits per byte can be compared across lossless tokenizers: GPT-2's and learned byte pairs.
+A window slides over the text by --stride tokens. Each token but the first is predicted once, from the tokens before it
+in its window. With a stride as long as the window, the first token of each window is not predicted. A smaller stride
+gives each token more context, and takes longer. Compare perplexities only if text, tokenizer, context and stride are
+the same. Bits per byte can be compared across lossless tokenizers: GPT-2's and learned byte pairs.
+--memorised and --task measure something else, instead.
 """
 
 if __name__ == "__main__":  # at the top: see run_module
@@ -11,93 +13,50 @@ if __name__ == "__main__":  # at the top: see run_module
     run_module("src.evaluate")
 
 import json
-import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
-from src.checkpoint import MODEL_HELP, LoadedModel, load_base
-from src.cli import flag, parse
+from src.checkpoint import LoadedModel, load_base
+from src.cli import parse
 from src.common.messages import naming_file
-from src.data.shakespeare import SHAKESPEARE_PATH
 from src.data.split import split_tokens
-from src.data.text import DOCUMENTS_HELP, TEXT_HELP, Documents, TokenArray, as_paths, load_tokens
+from src.data.text import TokenArray, load_tokens
 from src.evaluation.comparison import Sample, print_comparison, sample_prompts, samples_of
-from src.evaluation.perplexity import Result, check_lengths, print_result, result_of, text_loss
+from src.evaluation.flags import Flags
+from src.evaluation.memorisation import measure, print_copies
+from src.evaluation.perplexity import Result, check_lengths, finite, print_result, result_of, text_loss
+from src.evaluation.tasks import Score, print_published, print_score, read_questions, score
 from src.model.generate import TextGenerator
 from src.model.quantize import quantize_int8
 from src.runtime import choose_runtime, keep_freed_memory
 from src.tokenizer import Encoding
 
 
-@dataclass(frozen=True, kw_only=True)
-class Flags:
-    model: str = flag("auto", MODEL_HELP, path=True)
-    compare: str | tuple[str, ...] | None = flag(None, "two or more models, as for --model: a table, and samples")
-    data: Path | tuple[Path, ...] = flag(SHAKESPEARE_PATH, TEXT_HELP)
-    documents: Documents = flag(None, DOCUMENTS_HELP)
-    val_fraction: float = flag(0.1, "share of the text to evaluate, counted from its end; 1 is all of it")
-    context_length: int | None = flag(None, "tokens in a window (default: the model's context)")
-    stride: int | None = flag(None, "tokens that the window moves by (default: half the window)")
-    quantize: Literal["none", "int8"] = flag("none", "int8: quantize the weights to 8 bits, on the CPU")
-    device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "where to compute")
-    seed: int = flag(1, "seed of the samples of --compare")
-    json: bool = flag(False, "print one JSON object and nothing else on stdout")
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not 0 < self.val_fraction <= 1:
-            problems.append(f"--val-fraction must be above 0 and at most 1, got {self.val_fraction:g}")
-        if self.context_length is not None and self.context_length < 2:
-            problems.append(f"--context-length must be at least 2, got {self.context_length}")
-        if self.stride is not None and self.stride < 1:
-            problems.append(f"--stride must be at least 1, got {self.stride}")
-        if self.quantize == "int8" and self.device not in ("auto", "cpu"):
-            problems.append(f"--quantize int8 is for the CPU; leave --device {self.device} out")
-        if isinstance(self.compare, str):
-            problems.append("--compare needs two models or more; for one, pass --model")
-        if self.compare is not None and self.model != "auto":
-            problems.append("pass --model or --compare, not both")
-        if problems:
-            raise ValueError("; ".join(problems))
-
-
-def load_eval_tokens(flags: Flags, encoding: Encoding) -> TokenArray:
-    """The token ids of the end of the text: the part that main.py keeps for validation."""
-    ids = load_tokens(flags.data, encoding, flags.documents)
-    return split_tokens(ids, encoding, flags.val_fraction)[1] if flags.val_fraction < 1 else ids
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the losses of the models that the flags name, as lines or as JSON; returns the exit code."""
-    flags, _ = parse(Flags, argv, __doc__)
+    flags, given = parse(Flags, argv, __doc__)
     keep_freed_memory()
     with redirect_stdout(sys.stderr) if flags.json else nullcontext():  # the data and the downloads print notes
-        results, samples = evaluate_all(flags)
+        if flags.task:
+            report = evaluate_task(flags)
+        else:
+            report = memorised(flags, given) if flags.memorised else perplexities(flags)
     if flags.json:
-        print(json.dumps(_as_json(results, samples, flags), indent=1, allow_nan=False))
-    elif flags.compare:
-        print_comparison(results, samples)
+        print(json.dumps(report, indent=1, allow_nan=False))
     return 0
 
 
-def evaluate_all(flags: Flags) -> tuple[list[Result], list[Sample]]:
-    """The result of each model, and samples of all of them if --compare is given.
+def perplexities(flags: Flags) -> dict[str, Any]:
+    """The loss of each model on the text, and samples of all of them if --compare is given; as a JSON object.
 
     The models of a comparison share the windows: the shortest of their contexts, unless --context-length is given.
     """
-    names = flags.compare if isinstance(flags.compare, tuple) else (flags.model,)
-    int8 = flags.quantize == "int8"
-    device = choose_runtime("cpu" if int8 else flags.device, "fp32").device
-    bases = [load_base(os.path.expanduser(name)) for name in names]
-    generators = [_generator(base, int8, device) for base in bases]
+    bases, generators = load_models(flags)
     context_length = flags.context_length or min(each.model.config.context_length for each in generators)
     stride = flags.stride or max(1, context_length // 2)
     for generator in generators:
@@ -106,30 +65,84 @@ def evaluate_all(flags: Flags) -> tuple[list[Result], list[Sample]]:
     for base, generator in zip(bases, generators, strict=True):
         ids, start = load_eval_tokens(flags, base.encoding), time.perf_counter()
         part = "all of it" if flags.val_fraction == 1 else f"the last {100 * flags.val_fraction:g}%"
-        print(f"text     {' '.join(map(str, as_paths(flags.data)))}, {part}: {len(ids):,} tokens")
-        print(f"model    {base.path}, {base.reason}, on {device}" + ", int8" * int8)
+        print(f"text     {' '.join(flags.paths)}, {part}: {len(ids):,} tokens")
+        _print_model(base, generator, flags)
         print(f"windows  {context_length} tokens, stride {stride}", flush=True)
         loss = text_loss(generator.model, ids, context_length, stride)
         results.append(
             result_of(str(base.path), base.encoding, ids, loss, (context_length, stride), time.perf_counter() - start)
         )
         print_result(results[-1])
-    if len(names) == 1:
-        return results, []
-    return results, samples_of(generators, sample_prompts(ids, bases[-1].encoding), flags.seed)
+    samples = []
+    if flags.compare:
+        samples = samples_of(generators, sample_prompts(ids, bases[-1].encoding), flags.seed)
+        print_comparison(results, samples)
+    return _as_json(results, samples, flags)
 
 
-def _generator(base: LoadedModel, int8: bool, device: torch.device) -> TextGenerator:
-    with naming_file(base.path):  # TextGenerator checks that the model has an embedding for every id of the tokenizer
-        return TextGenerator(quantize_int8(base.model) if int8 else base.model, base.encoding, device)
+def load_eval_tokens(flags: Flags, encoding: Encoding) -> TokenArray:
+    """The token ids of the end of the text: the part that main.py keeps for validation."""
+    ids = load_tokens(flags.data, encoding, flags.documents)
+    return split_tokens(ids, encoding, flags.val_fraction)[1] if flags.val_fraction < 1 else ids
+
+
+def memorised(flags: Flags, given: Collection[str]) -> dict[str, Any]:
+    """What samples of the model copy from its training text, by default the one that the checkpoint names."""
+    [base], [generator] = load_models(flags)
+    recorded = base.metadata.get("settings") or {}
+    if base.metadata.get("stage") in ("pretrain", "finetune") and "data" in recorded and "data" not in given:
+        data = recorded["data"]
+        flags = replace(flags, data=tuple(map(Path, data)) if isinstance(data, list) else Path(data))
+    train_ids, val_ids = split_tokens(
+        load_tokens(flags.data, base.encoding, flags.documents), base.encoding, flags.val_fraction
+    )
+    print(f"text     {' '.join(flags.paths)}: {len(train_ids):,} tokens to train on, {len(val_ids):,} to validate")
+    _print_model(base, generator, flags)
+    samples, real = measure(generator, train_ids, val_ids, flags.seed)
+    print_copies(samples, real)
+    return {"model": str(base.path), "data": flags.paths, "samples": asdict(samples), "validation": asdict(real)}
+
+
+def evaluate_task(flags: Flags) -> dict[str, Any]:
+    """The score of each model on the records of --data."""
+    assert flags.task and isinstance(flags.data, Path)
+    questions = read_questions(flags.data, flags.task)
+    bases, generators = load_models(flags)
+    scores = []
+    for base, generator in zip(bases, generators, strict=True):
+        _print_model(base, generator, flags)
+        start = time.perf_counter()
+        figures = score(generator.model, base.encoding, questions, flags.task)
+        scores.append(Score(task=flags.task, model=str(base.path), **figures, seconds=time.perf_counter() - start))
+        print_score(scores[-1])
+    print_published(flags.task)
+    return {
+        "data": str(flags.data),
+        "scores": [{**asdict(each), "perplexity": finite(each.perplexity)} for each in scores],
+    }
+
+
+def load_models(flags: Flags) -> tuple[list[LoadedModel], list[TextGenerator]]:
+    """The models that are asked for, quantized if asked for, on the device."""
+    int8 = flags.quantize == "int8"
+    device = choose_runtime("cpu" if int8 else flags.device, "fp32").device
+    bases, generators = [load_base(os.path.expanduser(name)) for name in flags.models], []
+    for base in bases:
+        with naming_file(base.path):  # TextGenerator checks that the model has an embedding for every id
+            model = quantize_int8(base.model) if int8 else base.model
+            generators.append(TextGenerator(model, base.encoding, device))
+    return bases, generators
+
+
+def _print_model(base: LoadedModel, generator: TextGenerator, flags: Flags) -> None:
+    device = generator.model.wpe.weight.device
+    print(f"model    {base.path}, {base.reason}, on {device}" + ", int8" * (flags.quantize == "int8"), flush=True)
 
 
 def _as_json(results: Sequence[Result], samples: Sequence[Sample], flags: Flags) -> dict[str, Any]:
-    """All figures as one JSON object; a perplexity that overflows is null."""
-    models = [
-        {**asdict(each), "perplexity": each.perplexity if math.isfinite(each.perplexity) else None} for each in results
-    ]
-    text = {"data": [str(path) for path in as_paths(flags.data)], "val_fraction": flags.val_fraction}
-    if len(models) == 1:
-        return {**text, "quantize": flags.quantize, **models[0]}
-    return {**text, "quantize": flags.quantize, "models": models, "samples": [asdict(each) for each in samples]}
+    """All figures as one JSON object."""
+    models = [{**asdict(each), "perplexity": finite(each.perplexity)} for each in results]
+    text = {"data": flags.paths, "val_fraction": flags.val_fraction, "quantize": flags.quantize}
+    if not flags.compare:
+        return {**text, **models[0]}
+    return {**text, "models": models, "samples": [asdict(each) for each in samples]}

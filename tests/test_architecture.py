@@ -45,7 +45,7 @@ LIBRARY = {
         "src.cli",
     },
     "src.export": {"src.checkpoint", "src.data.prompts", "src.model", "src.tokenizer"},
-    "src.evaluation": {"src.data", "src.model", "src.tokenizer"},
+    "src.evaluation": {"src.cli", "src.data", "src.model", "src.stages", "src.tokenizer"},
     "src.memory": set(),
     "src.chat": {
         "src.memory",

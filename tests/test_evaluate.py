@@ -224,9 +224,18 @@ def test_compare_prints_a_table_and_the_samples_in_columns(folder: Path, capsys:
     [
         (["--compare", "sft"], "--compare needs two models or more; for one, pass --model"),
         (["--compare", "sft", "dpo", "--model", "sft"], "pass --model or --compare, not both"),
+        (["--compare", *["sft"] * 27], "--compare takes up to 26 models, got 27"),
+        (
+            ["--memorised", "--compare", "sft", "dpo"],
+            "--memorised is about one model's text; leave --task and --compare out",
+        ),
+        (["--memorised", "--val-fraction", "1"], "--memorised needs a training text; --val-fraction 1 leaves none"),
+        (["--task", "lambada"], "--task lambada needs --data FILE, one file of its records"),
     ],
 )
-def test_bad_comparisons_are_refused(flags: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+def test_flags_that_do_not_fit_together_are_refused(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
     with pytest.raises(SystemExit):
         main(flags)
     assert message in capsys.readouterr().err

@@ -204,6 +204,10 @@ def test_word_tokenizer_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFi
     save_checkpoint(tmp_path / "best_model.pt", {**content, "tokenizer": describe(encoding)})
     assert main(["--model", str(tmp_path / "best_model.pt"), "--out", str(tmp_path / "hf")]) == 0
     assert "none: Hugging Face has no word tokenizer of this kind" in capsys.readouterr().out
+    with pytest.raises(
+        ValueError, match="a GGUF file holds byte pairs, and this model has a word tokenizer; leave --gguf"
+    ):
+        main(["--model", str(tmp_path / "best_model.pt"), "--out", str(tmp_path / "gguf"), "--gguf", "f16"])
     assert sorted(file.name for file in (tmp_path / "hf").iterdir()) == [
         "README.md",
         "config.json",

@@ -14,6 +14,7 @@ from src.model.generate import TextGenerator
 from src.tokenizer import Encoding
 
 PROMPTS, PROMPT_TOKENS, SAMPLE_TOKENS = 3, 12, 40
+NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of the models in the table
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,8 @@ def samples_of(generators: Sequence[TextGenerator], prompts: Sequence[str], seed
 
 def print_comparison(results: Sequence[Result], samples: Sequence[Sample]) -> None:
     """A table with a row for each model, the differences from the first one, and the samples in columns."""
-    names = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     print(f"\n{'':4}{'loss':>8} {'perplexity':>11} {'bits per byte':>14} {'against A':>10}  model")
-    for name, each in zip(names, results, strict=False):
+    for name, each in zip(NAMES, results, strict=False):
         bits = "" if each.bits_per_byte is None else f"{each.bits_per_byte:.4f}"
         against = _difference(each, results[0])
         print(f"{name:4}{each.loss:8.4f} {each.perplexity:11,.2f} {bits:>14} {against:>10}  {each.model}")
@@ -51,7 +51,7 @@ def print_comparison(results: Sequence[Result], samples: Sequence[Sample]) -> No
         print(f"\nprompt: {' '.join(sample.prompt.split())}")
         columns = [
             textwrap.wrap(f"{name}: {' '.join(text.split())}", width)
-            for name, text in zip(names, sample.outputs, strict=False)
+            for name, text in zip(NAMES, sample.outputs, strict=False)
         ]
         for line in zip_longest(*columns, fillvalue=""):
             print("  ".join(part.ljust(width) for part in line).rstrip())

@@ -75,17 +75,29 @@ def check_lengths(model: GPTModel, context_length: int, stride: int) -> None:
 
 def _loss_sum(model: GPTModel, ids: TokenArray, spans: Sequence[tuple[int, int, int]]) -> float:
     """Summed cross-entropy of the targets in a batch of windows. The last window of the text may be shorter."""
+    sequences = [(ids[start:end], first_target - start) for start, first_target, end in spans]
+    chunks = target_logits(model, sequences)
+    return sum(float(F.cross_entropy(logits, targets, reduction="sum")) for logits, targets in chunks)
+
+
+def target_logits(
+    model: GPTModel, sequences: Sequence[tuple[TokenArray, int]]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yields (logits in float32 (N, V), targets (N,)) of a batch, for up to HEAD_ROWS targets at a time.
+
+    sequences: token ids, and the index of the first target, at least 1. All ids from there on are targets.
+    """
     device = model.wpe.weight.device
-    longest = max(end - start for start, _, end in spans)
-    tokens = torch.zeros(len(spans), longest, dtype=torch.long)  # (B, T), padded on the right
-    is_target = torch.zeros(len(spans), longest - 1, dtype=torch.bool)  # whether the next token is a target
-    for row, (start, first_target, end) in enumerate(spans):
-        tokens[row, : end - start] = torch.from_numpy(ids[start:end].astype("int64"))
-        is_target[row, first_target - start - 1 : end - start - 1] = True
+    longest = max(len(ids) for ids, _ in sequences)
+    tokens = torch.zeros(len(sequences), longest, dtype=torch.long)  # (B, T), padded on the right
+    is_target = torch.zeros(len(sequences), longest - 1, dtype=torch.bool)  # whether the next token is a target
+    for row, (ids, first_target) in enumerate(sequences):
+        tokens[row, : len(ids)] = torch.from_numpy(ids.astype("int64"))
+        is_target[row, first_target - 1 : len(ids) - 1] = True
     hidden = model.hidden_states(tokens[:, :-1].to(device))[is_target.to(device)]  # (targets, C)
     targets = tokens[:, 1:][is_target].to(device)
-    chunks = zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True)
-    return sum(float(F.cross_entropy(model.head(h).float(), t, reduction="sum")) for h, t in chunks)
+    for h, t in zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True):
+        yield model.head(h).float(), t
 
 
 def bits_per_byte(
@@ -115,6 +127,11 @@ def result_of(
         bits_per_byte=bits_per_byte(loss, ids, encoding, spans),
         seconds=seconds,
     )
+
+
+def finite(perplexity: float | None) -> float | None:
+    """None, which is null in JSON, for a perplexity that overflows."""
+    return perplexity if perplexity is not None and math.isfinite(perplexity) else None
 
 
 def print_result(result: Result) -> None:

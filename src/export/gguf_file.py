@@ -23,7 +23,9 @@ def check_gguf(base: LoadedModel) -> None:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(_INSTALL) from error
     if base.encoding.name == "word":
-        raise ValueError(f"{base.path}: a GGUF file holds a byte-pair tokenizer, and this model has a word tokenizer")
+        raise ValueError(
+            f"{base.path}: a GGUF file holds byte pairs, and this model has a word tokenizer; leave --gguf out"
+        )
     if base.model.config.activation != "gelu_tanh":
         raise ValueError(
             f"{base.path}: llama.cpp computes a GPT-2 with gelu_tanh, and this model has {base.model.config.activation}"

@@ -1,0 +1,177 @@
+"""LAMBADA and HellaSwag: the log-probabilities of endings, scored as in lm-evaluation-harness."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean as mean
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from src.data.fields import Fields
+from src.data.record_files import read_records
+from src.data.records import parse_records
+from src.evaluation.flags import TaskName
+from src.evaluation.perplexity import BATCH_TOKENS, target_logits
+from src.model.gpt import GPTModel
+from src.tokenizer.protocols.interfaces import Encoding
+
+# Percent and perplexity by model size. The paper: Radford et al. 2019, table 3; its accuracy is with a filter that
+# excludes stop words as answers. The harness: lambada_openai and hellaswag, without examples in the prompt.
+PUBLISHED = {
+    "lambada": (
+        "GPT-2 paper, stop words filtered: 124M 45.99 %, 35.13 | 355M 55.48 %, 15.60 | 774M 60.12 %, 10.87 "
+        "| 1558M 63.24 %, 8.63",
+        "lm-evaluation-harness: 124M 32.56 %, 40.06",
+    ),
+    "hellaswag": ("lm-evaluation-harness: 124M 28.92 %, 31.14 % normalised | 1558M 40.04 %, 50.89 % normalised",),
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A context, and the endings to score: the right one alone in LAMBADA, four to choose from in HellaSwag."""
+
+    where: str
+    context: str
+    endings: tuple[str, ...]
+    right: int = 0
+
+
+@dataclass(frozen=True)
+class Score:
+    """The result of a task. accuracy and normalised_accuracy are shares from 0 to 1.
+
+    LAMBADA: the share of last words that greedy decoding gives, and the perplexity of the last word as a whole.
+    HellaSwag: the share of questions whose right ending has the highest log-probability, and the highest
+    log-probability per character (acc and acc_norm of lm-evaluation-harness).
+    truncated: contexts that were cut at their start, because they are longer than the model's context.
+    """
+
+    task: str
+    model: str
+    questions: int
+    accuracy: float
+    perplexity: float | None
+    normalised_accuracy: float | None
+    truncated: int
+    seconds: float
+
+
+def read_questions(path: Path, task: TaskName) -> list[Question]:
+    """The records of a file. Raises ValueError naming the bad ones, FileNotFoundError if there is no file."""
+    read = {"lambada": _lambada, "hellaswag": _hellaswag}[task]
+    return parse_records(lambda where, record: read(Fields(where, record)), read_records(path))
+
+
+def _lambada(fields: Fields) -> Question:
+    """The last word of "text", and all before it. Words are separated by single spaces."""
+    context, space, word = fields.text("text").rpartition(" ")
+    if not space:
+        raise fields.error("'text' has one word; expected a passage and its last word")
+    return Question(fields.where, context, (f" {word}",))
+
+
+def _hellaswag(fields: Fields) -> Question:
+    """A record as HellaSwag is published: activity_label, ctx_a, ctx_b, endings and label."""
+    endings, label = fields.value("endings"), fields.value("label")
+    if not isinstance(endings, list) or len(endings) < 2 or not all(isinstance(each, str) and each for each in endings):
+        raise fields.error("'endings' must be a list of two texts or more")
+    if str(label) not in map(str, range(len(endings))):
+        raise fields.error(
+            f"'label' must be the number of the right ending, 0 to {len(endings) - 1}, got {label!r:.50}"
+        )
+    context = f"{fields.text('ctx_a')} {fields.text('ctx_b', may_be_empty=True).capitalize()}"
+    context = _without_marks(f"{fields.text('activity_label')}: {context}")
+    return Question(fields.where, context, tuple(f" {_without_marks(each)}" for each in endings), int(label))
+
+
+def _without_marks(text: str) -> str:
+    """The text without WikiHow's marks in brackets, as lm-evaluation-harness removes them."""
+    return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+
+
+def score(model: GPTModel, encoding: Encoding, questions: Sequence[Question], task: TaskName) -> dict[str, Any]:
+    """The figures of a `Score`, by name. Raises ValueError naming a record with an ending longer than the context."""
+    encoded = [_encode(each, ending, encoding, model) for each in questions for ending in each.endings]
+    results = iter(ending_logprobs(model, encoded))
+    scored = [[next(results) for _ in each.endings] for each in questions]
+    length = model.config.context_length
+    figures = {"questions": len(questions), "truncated": sum(len(ids) > length + 1 for ids, _ in encoded)}
+    if task == "lambada":
+        accuracy = mean(is_greedy for [(_, is_greedy)] in scored)
+        perplexity = float(torch.tensor(-mean(logprob for [(logprob, _)] in scored), dtype=torch.float64).exp())
+        return {**figures, "accuracy": accuracy, "perplexity": perplexity, "normalised_accuracy": None}
+    pairs = list(zip(questions, scored, strict=True))
+    by_sum = mean(_best([logprob for logprob, _ in each]) == question.right for question, each in pairs)
+    by_length = mean(
+        _best([logprob / (len(ending) - 1) for (logprob, _), ending in zip(each, question.endings, strict=True)])
+        == question.right
+        for question, each in pairs
+    )  # the space before an ending is not counted
+    return {**figures, "accuracy": by_sum, "perplexity": None, "normalised_accuracy": by_length}
+
+
+def _best(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=values.__getitem__)
+
+
+def _encode(question: Question, ending: str, encoding: Encoding, model: GPTModel) -> tuple[list[int], int]:
+    """The ids of a context with an ending, and how many are the ending's: the space between them is, too."""
+    context = question.context.rstrip()
+    before = encoding.encode_ordinary(context) or [encoding.eot_token]
+    ids = (
+        encoding.encode_ordinary(question.context + ending) if context else [*before, *encoding.encode_ordinary(ending)]
+    )
+    if not 0 < (count := len(ids) - len(before)) <= model.config.context_length:
+        raise ValueError(
+            f"{question.where}: an ending has {count} tokens, and the model's context is {model.config.context_length}"
+        )
+    return ids, count
+
+
+@torch.no_grad()
+def ending_logprobs(model: GPTModel, sequences: Sequence[tuple[Sequence[int], int]]) -> list[tuple[float, bool]]:
+    """The summed log-probability of each ending, and whether greedy decoding gives it.
+
+    sequences: token ids, and how many at the end are the ending. A context that is too long is cut at its start.
+    """
+    context_length = model.config.context_length
+    waiting = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]))
+    results = [(0.0, False)] * len(sequences)
+    with model.evaluating(), tqdm(total=len(sequences), unit="ending", leave=False, disable=None) as bar:
+        while waiting:
+            longest = min(len(sequences[waiting[-1]][0]), context_length + 1)
+            batch = [waiting.pop() for _ in range(min(len(waiting), max(1, BATCH_TOKENS // longest)))]
+            counts = [sequences[i][1] for i in batch]
+            rows = [np.asarray(sequences[i][0][-context_length - 1 :]) for i in batch]
+            targets = [len(row) - count for row, count in zip(rows, counts, strict=True)]
+            chunks = target_logits(model, list(zip(rows, targets, strict=True)))
+            scored = [
+                (-F.cross_entropy(logits, t, reduction="none"), logits.argmax(dim=1) == t) for logits, t in chunks
+            ]
+            logprobs, greedy = (torch.cat(parts).split(counts) for parts in zip(*scored, strict=True))
+            for i, logprob, match in zip(batch, logprobs, greedy, strict=True):
+                results[i] = float(logprob.double().sum()), bool(match.all())
+            bar.update(len(batch))
+    return results
+
+
+def print_score(score: Score) -> None:
+    parts = [f"{score.questions:,} questions", f"accuracy {100 * score.accuracy:.2f} %"]
+    if score.perplexity is not None:
+        parts.append(f"perplexity of the last word {score.perplexity:,.2f}")
+    if score.normalised_accuracy is not None:
+        parts.append(f"normalised by length {100 * score.normalised_accuracy:.2f} %")
+    print(f"{score.task:<10}" + " | ".join([*parts, f"{score.seconds:.1f} s"]))
+    if score.truncated:
+        print(f"note: {score.truncated:,} contexts were cut at their start to fit the model")
+
+
+def print_published(task: TaskName) -> None:
+    for line in PUBLISHED[task]:
+        print(f"GPT-2     {line}")
