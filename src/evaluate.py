@@ -82,7 +82,7 @@ def perplexities(flags: Flags) -> dict[str, Any]:
 
 def load_eval_tokens(flags: Flags, encoding: Encoding) -> TokenArray:
     """The token ids of the end of the text: the part that main.py keeps for validation."""
-    ids = load_tokens(flags.data, encoding, flags.documents)
+    ids = load_tokens(flags.data, encoding, flags.documents, skip_bad=flags.skip_bad)
     return split_tokens(ids, encoding, flags.val_fraction)[1] if flags.val_fraction < 1 else ids
 
 
@@ -93,9 +93,8 @@ def memorised(flags: Flags, given: Collection[str]) -> dict[str, Any]:
     if base.metadata.get("stage") in ("pretrain", "finetune") and "data" in recorded and "data" not in given:
         data = recorded["data"]
         flags = replace(flags, data=tuple(map(Path, data)) if isinstance(data, list) else Path(data))
-    train_ids, val_ids = split_tokens(
-        load_tokens(flags.data, base.encoding, flags.documents), base.encoding, flags.val_fraction
-    )
+    ids = load_tokens(flags.data, base.encoding, flags.documents, skip_bad=flags.skip_bad)
+    train_ids, val_ids = split_tokens(ids, base.encoding, flags.val_fraction)
     print(f"text     {' '.join(flags.paths)}: {len(train_ids):,} tokens to train on, {len(val_ids):,} to validate")
     _print_model(base, generator, flags)
     samples, real = measure(generator, train_ids, val_ids, flags.seed)
@@ -106,7 +105,7 @@ def memorised(flags: Flags, given: Collection[str]) -> dict[str, Any]:
 def evaluate_task(flags: Flags) -> dict[str, Any]:
     """The score of each model on the records of --data."""
     assert flags.task and isinstance(flags.data, Path)
-    questions = read_questions(flags.data, flags.task)
+    questions = read_questions(flags.data, flags.task, skip_bad=flags.skip_bad)
     bases, generators = load_models(flags)
     scores = []
     for base, generator in zip(bases, generators, strict=True):

@@ -49,7 +49,7 @@ PIPELINE = [
 ]
 TESTS = [[*INSTALL, "requirements-dev.txt"], ["python", "-m", "pytest"]]
 
-OTHER_TOOLS = {"cd", "echo", "export", "git", "head", "pip", "printf", "source", "tail", "tee"}
+OTHER_TOOLS = {"cd", "echo", "export", "git", "head", "lm_eval", "pip", "printf", "source", "tail", "tee"}
 
 # A model small enough to train in milliseconds, in place of the sizes that the READMEs name.
 TINY = {"d_model": 16, "n_heads": 2, "n_layers": 1}
@@ -156,7 +156,7 @@ def provide_files(name: str, arguments: list[str]) -> None:
         if path.exists():
             continue
         if flag == "--data":
-            records = PREFERENCES if name == "dpo_train" else INSTRUCTIONS
+            records = {"dpo_train": PREFERENCES, "src.evaluate": [{"text": "one two three"}]}.get(name, INSTRUCTIONS)
             lines = "\n".join(map(json.dumps, records))
             content = {".json": json.dumps(records), ".jsonl": lines}.get(path.suffix, VERSE * 100)
             path.parent.mkdir(parents=True, exist_ok=True)

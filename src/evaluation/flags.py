@@ -23,6 +23,7 @@ class Flags:
     task: TaskName | None = flag(None, "score the records of --data: lambada (the last word) or hellaswag (the ending)")
     data: Path | tuple[Path, ...] = flag(SHAKESPEARE_PATH, f"{TEXT_HELP}; with --task, a file of records")
     documents: Documents = flag(None, DOCUMENTS_HELP)
+    skip_bad: bool = flag(False, "leave bad records out, if at most a tenth of them are bad")
     val_fraction: float = flag(0.1, "share of the text to evaluate, counted from its end; 1 is all of it")
     context_length: int | None = flag(None, "tokens in a window (default: the model's context)")
     stride: int | None = flag(None, "tokens that the window moves by (default: half the window)")

@@ -96,7 +96,7 @@ def copies(index: WordIndex, texts: Sequence[str]) -> Copies:
         grams += max(0, len(words) - GRAM + 1)
         copied += sum(length >= GRAM for length, _ in matches)
         for i, (length, position) in enumerate(matches):
-            if length > (matches[i - 1][0] - 1 if i else 0):  # not the end of the passage before
+            if length > max(0, matches[i - 1][0] - 1 if i else 0):  # not the end of the passage before
                 passages.append((length, position, " ".join(words[i : i + length])))
     longest = sorted(passages, key=lambda each: -each[0])[:_SHOWN]
     shown = [Passage(text, length, index.line(position)) for length, position, text in longest]

@@ -94,7 +94,7 @@ def test_training_text_is_the_recorded_one(tmp_path: Path, monkeypatch, stage, r
     save_checkpoint(tmp_path / "best_model.pt", {**content, **recorded_run})
     read = []
     monkeypatch.setattr(
-        "src.evaluate.load_tokens", lambda data, *_: read.append(data) or np.arange(900, dtype="uint16")
+        "src.evaluate.load_tokens", lambda data, *_, **__: read.append(data) or np.arange(900, dtype="uint16")
     )
     assert main(["--memorised", "--model", str(tmp_path), "--device", "cpu", *more]) == 0
     assert read == [expected]

@@ -122,7 +122,7 @@ def test_result_is_printed_next_to_published_figures(
     assert main(["--model", str(gpt2[0]), "--task", "lambada", "--data", str(data)]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[1].startswith("lambada   1 questions | accuracy 0.00 % | perplexity of the last word ")
-    assert out[-1] == "GPT-2     lm-evaluation-harness: 124M 32.56 %, 40.06"
+    assert out[-2] == "GPT-2     lm-evaluation-harness: 124M accuracy 32.56 %, perplexity 40.06"
 
 
 HELLASWAG = hellaswag_record(0)
@@ -136,6 +136,7 @@ HELLASWAG = hellaswag_record(0)
         ("hellaswag", {**HELLASWAG, "label": ""}, "'label' must be the number of the right ending, 0 to 3, got ''"),
         ("hellaswag", {**HELLASWAG, "label": 4}, "'label' must be the number of the right ending, 0 to 3, got 4"),
         ("hellaswag", {**HELLASWAG, "endings": "a"}, "'endings' must be a list of two texts or more"),
+        ("hellaswag", {**HELLASWAG, "endings": ["a", " [step] "]}, "'endings' has one without text"),
         ("hellaswag", {**HELLASWAG, "ctx_a": None}, "'ctx_a' is null"),
     ],
 )
