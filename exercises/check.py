@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,7 @@ if __name__ == "__main__":
 from exercises import start
 from exercises.checks.attention import CHECKS as ATTENTION
 from exercises.checks.byte_pairs import CHECKS as BYTE_PAIRS
+from exercises.checks.forbidden import ForbiddenCallError
 from exercises.checks.generation import CHECKS as GENERATION
 from exercises.checks.gpt import CHECKS as GPT
 from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
@@ -69,7 +71,7 @@ class BrokenFileError(Exception):
 
 
 class UnknownExerciseError(Exception):
-    """No exercise has this number or name; the message lists all of them."""
+    """No exercise has this number or name; the message suggests one or lists all."""
 
 
 def all_exercises() -> dict[int, Exercise]:
@@ -106,7 +108,7 @@ def load_answers(exercise: Exercise, solution: bool, seconds: float | None) -> M
     except SyntaxError as error:
         place = f"{short_path(Path(error.filename or file))}:{error.lineno}"
         raise BrokenFileError(f"{place}: {type(error).__name__}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenFileError(describe(error, file)) from error
 
 
@@ -122,7 +124,7 @@ def run_check(exercise: Exercise, answers: ModuleType, seconds: float | None) ->
             exercise.check(function)
     except TimeIsUpError as error:
         return Verdict(TOO_LONG, describe(error, file))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if (number := number_of_stub(error)) == exercise.number:
             place = f"{short_path(file)}:{function.__code__.co_firstlineno}"
             return Verdict(TO_DO, f"still a stub; write your answer at {place}")
@@ -153,16 +155,21 @@ def place_of_stub(error: BaseException) -> str:
 
 
 def describe(error: BaseException, file: Path) -> str:
-    """The error, with the last line of its traceback in this file. A message of the check itself stays as it is."""
+    """The error, with the last line of its traceback in this file."""
     if isinstance(error, CallFailedError) and error.__cause__:
         return f"{error}: {describe(error.__cause__, file)}"
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     if lines:
-        last = lines[-1]
-        kind = "" if isinstance(error, TimeIsUpError) else f"{type(error).__name__}: "
-        return f"{short_path(file)}:{last.lineno}: {kind}{one_line(error)}\n    {last.line}"
-    from_check = isinstance(error, AssertionError | TimeIsUpError)
-    return one_line(error) if from_check else f"{type(error).__name__}: {one_line(error)}"
+        return f"{short_path(file)}:{lines[-1].lineno}: {message_of(error)}\n    {lines[-1].line}"
+    return one_line(error) if isinstance(error, AssertionError) else message_of(error)  # the check's own sentence
+
+
+def message_of(error: BaseException) -> str:
+    """The error's type and message, or a whole sentence."""
+    if isinstance(error, SystemExit):
+        return "SystemExit ends the program; return a result instead"
+    is_sentence = isinstance(error, ForbiddenCallError | TimeIsUpError)
+    return one_line(error) if is_sentence else f"{type(error).__name__}: {one_line(error)}"
 
 
 def expected_shapes(error: BaseException, function: Callable) -> str:
@@ -215,9 +222,12 @@ def next_command(exercise: Exercise, solution: bool) -> str:
 
 def find(exercises: dict[int, Exercise], wanted: str) -> Exercise:
     """The exercise with this number or function name. Raises UnknownExerciseError."""
-    for exercise in exercises.values():
-        if wanted in (str(exercise.number), exercise.function):
-            return exercise
+    by_name = {exercise.function: exercise for exercise in exercises.values()}
+    found = by_name.get(wanted) or exercises.get(int(wanted) if wanted.isdecimal() else 0)
+    if found:
+        return found
+    if similar := get_close_matches(wanted, by_name, n=1):
+        raise UnknownExerciseError(f"there is no exercise {wanted}; did you mean {similar[0]}?")
     names = ", ".join(f"{number}\0{exercise.function}" for number, exercise in exercises.items())
     listed = textwrap.fill(names, 100).replace("\0", " ")  # keeps a number and its name on one line
     raise UnknownExerciseError(f"there is no exercise {wanted}; choose from\n{listed}")

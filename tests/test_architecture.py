@@ -106,7 +106,7 @@ FUNCTION_LINES, MODULE_LINES, SCRIPT_LINES = 40, 300, 150
 # A call at import may make a constant, a type, a field or a decorator, and no more.
 CALLED_AT_IMPORT = {
     "Panel", "Path", "Processes", "TypeVar", "_size", "dataclass", "dict.fromkeys", "field", "field_validator",
-    "first_process_first", "flag", "kernel_function",
+    "first_process_first", "flag", "forbids", "kernel_function",
     "logging.getLogger", "option", "ord", "partial", "range", "re.compile", "torch.inference_mode", "torch.no_grad",
     "with_default",
 }  # fmt: skip

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from exercises.checks.forbidden import FUSED_ATTENTION, forbids
 from exercises.checks.heads import (
     check_cached_attention,
     check_merge_heads,
@@ -17,11 +18,12 @@ from exercises.checks.heads import (
     check_order_gap,
     check_split_heads,
 )
-from exercises.checks.judging import as_tensor, call, call_without, compare, given, judge, random, require
+from exercises.checks.judging import as_tensor, call, compare, given, judge, random, require, scale_mistakes
 
 Answer = Callable[..., Tensor]
 
 
+@forbids((r"dot|inner|matmul|^mv$|einsum|linear", "write it with * and a sum"))
 def check_dot_product(function: Answer) -> None:
     """Exercise 1: compare with torch.dot."""
     pairs = [
@@ -45,7 +47,10 @@ def check_score_matrix(function: Answer) -> None:
     for n_queries, n_keys, size in [(2, 3, 4), (3, 3, 3), (1, 5, 2), (4, 1, 1)]:
         queries, keys = random(n_queries, size, seed=n_queries), random(n_keys, size, seed=10 + n_keys)
         expected = torch.einsum("td,sd->ts", queries, keys)
-        mistakes = {"this is the transpose: row t belongs to query t, column s to key s": expected.T}
+        mistakes = {
+            "this is the transpose: row t belongs to query t, column s to key s": expected.T,
+            "the scores are scaled: that is exercise 3": expected / size**0.5,
+        }
         if n_keys == size:
             mistakes["transpose the keys: here their columns were used as keys"] = queries @ keys
         if n_keys == n_queries:
@@ -62,7 +67,7 @@ def check_scaled_scores(function: Answer) -> None:
         plain = torch.einsum("...td,...sd->...ts", queries, keys)
         mistakes = {
             "the scores are not scaled": plain,
-            "divided by D; divide by its square root to keep the variance at 1": plain / size,
+            "divided by D, or twice by its square root: divide once by the square root": plain / size,
             "divided by the square root of the number of keys; use D, the length of a query": plain / n_keys**0.5,
             "divided by the square root of the number of queries; use D, the length of one": plain / shape[-2] ** 0.5,
             "multiplied by the square root of D instead of divided": plain * size**0.5,
@@ -70,6 +75,7 @@ def check_scaled_scores(function: Answer) -> None:
         judge(function, {"queries": queries, "keys": keys}, plain / math.sqrt(size), mistakes)
 
 
+@forbids((r"softm|logsumexp|logcumsumexp", "write it with torch.exp and a sum"))
 def check_softmax(function: Answer) -> None:
     """Exercise 4: compare with torch.softmax, also for large scores and -inf; torch's own may not be called."""
     cases = [
@@ -92,9 +98,9 @@ def check_softmax(function: Answer) -> None:
                 by_the_largest_of_all / by_the_largest_of_all.sum(-1, keepdim=True)
             ),
             "not divided by the sum": (scores - scores.amax(-1, keepdim=True)).exp(),
+            "these are only the exponentials: divide them by their sum": scores.exp(),
         }
-        answer = call_without(("softmax", "softmin"), "write it with torch.exp and a sum", function, {"scores": scores})
-        compare(given({"scores": scores}), answer, torch.softmax(scores, dim=-1), mistakes)
+        judge(function, {"scores": scores}, torch.softmax(scores, dim=-1), mistakes)
 
 
 def check_weighted_sum(function: Answer) -> None:
@@ -107,12 +113,15 @@ def check_weighted_sum(function: Answer) -> None:
         mistakes = {
             "all values are weighted equally: use the weight of each one": unweighted_sum,
             "this is the plain mean of the values: use the weight of each one": unweighted_sum / n_values,
+            "the weights already sum to 1: don't apply softmax again": weights.softmax(-1) @ values,
+            "the weights already sum to 1: don't divide by the number of values": expected / n_values,
         }
         if n_rows == n_values:
             mistakes["the weights are transposed: row t holds the weights of token t"] = weights.mT @ values
         judge(function, {"weights": weights, "values": values}, expected, mistakes)
 
 
+@forbids(FUSED_ATTENTION)
 def check_self_attention(function: Answer) -> None:
     """Exercise 6: compare with scaled_dot_product_attention without a mask."""
     for n_tokens, channels, size in [(3, 2, 2), (5, 6, 4), (1, 3, 2), (4, 4, 4)]:
@@ -122,12 +131,16 @@ def check_self_attention(function: Answer) -> None:
         expected = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
         scores = q @ k.T / math.sqrt(size)
         mistakes = {
-            "the scores are not divided by the square root of D": (q @ k.T).softmax(-1) @ v,
+            **scale_mistakes(lambda factor, q=q, k=k, v=v: (q @ k.T * factor).softmax(-1) @ v, size),
+            "the scores are divided by the square root of the number of tokens; use D, the length of a query": (
+                (q @ k.T / math.sqrt(n_tokens)).softmax(-1) @ v
+            ),
             "the scores are divided by the square root of C; use D, the length of a query": (
                 (q @ k.T / math.sqrt(channels)).softmax(-1) @ v
             ),
             "softmax ran over the queries: it must run over the keys, the last dimension": scores.softmax(0) @ v,
             "the weights were applied to x: apply them to the values, x @ w_value": scores.softmax(-1) @ x,
+            "the weights were applied to the keys: apply them to the values, x @ w_value": scores.softmax(-1) @ k,
             "without softmax the weights do not sum to 1": scores @ v,
             "queries and keys are swapped": scores.mT.softmax(-1) @ v,
             "a causal mask was applied: this exercise has none": (
@@ -148,6 +161,10 @@ def check_causal_mask(function: Answer) -> None:
             "this is the transpose: row t belongs to the token that looks, and it sees columns up to t": expected.T,
             "a token may look at itself as well, so the diagonal is True": expected & ~torch.eye(n_tokens).bool(),
             "this is the opposite: True means that the token may look": ~expected,
+            "a token sees the one after it: the last True of each row is on the diagonal": (
+                torch.ones(n_tokens, n_tokens).tril(1).bool()
+            ),
+            "every token sees every other one": torch.ones_like(expected),
             "0 and -inf are added to scores; return True and False here": (
                 torch.zeros(n_tokens, n_tokens).masked_fill(~expected, -math.inf)
             ),
@@ -166,7 +183,7 @@ def check_causal_weights(function: Answer) -> None:
         for row in range(n_tokens):
             expected[..., row, : row + 1] = torch.softmax(scores[..., row, : row + 1], dim=-1)
         allowed = torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
-        cut_after = scores.softmax(-1) * allowed
+        cut_after, masked = scores.softmax(-1) * allowed, scores.masked_fill(~allowed, -math.inf)
         mistakes = {
             "masked after softmax: the rows no longer sum to 1; mask the scores before softmax": cut_after,
             "masked after softmax, then divided by a sum that can underflow: mask the scores before softmax": (
@@ -177,10 +194,20 @@ def check_causal_weights(function: Answer) -> None:
                 scores.masked_fill(~allowed.T, -math.inf).softmax(-1)
             ),
             "the mask is missing: later tokens have weight": scores.softmax(-1),
+            "a token looks at itself, too: its own score must not be masked": (
+                scores.masked_fill(~allowed.tril(-1), -math.inf).softmax(-1)
+            ),
+            "masked_fill fills the positions where its mask is True: give it those that are not allowed": (
+                scores.masked_fill(allowed, -math.inf).softmax(-1)
+            ),
+            "softmax ran over the queries: it must run over the keys, the last dimension": masked.softmax(-2),
+            "these are the masked scores: softmax is missing": masked,
+            "the scores are scaled already: don't divide them again": (masked / math.sqrt(n_tokens)).softmax(-1),
         }
         judge(function, {"scores": scores}, expected, mistakes)
 
 
+@forbids(FUSED_ATTENTION)
 def check_newest_token_attention(function: Answer) -> None:
     """Exercise 9: compare with the last row of causal scaled_dot_product_attention."""
     for n_tokens, size in [(5, 4), (1, 3), (3, 9), (4, 4)]:
@@ -191,10 +218,14 @@ def check_newest_token_attention(function: Answer) -> None:
         mistakes = {
             "the query saw only the first token, as if it were at position 0: the newest token sees all": values[0],
             "the query saw only the newest token itself: it sees all of them": values[-1],
-            "the scores are not divided by the square root of D": products.softmax(0) @ values,
+            **scale_mistakes(lambda factor, p=products, v=values: (p * factor).softmax(0) @ v, size),
             "the scores are divided by the square root of the number of tokens; use D": (
                 (products / math.sqrt(n_tokens)).softmax(0) @ values
             ),
+            "the weights were applied to the keys: apply them to the values": (
+                (products / math.sqrt(size)).softmax(0) @ keys
+            ),
+            "without softmax the weights do not sum to 1": products / math.sqrt(size) @ values,
             "all values are weighted equally: the weights come from the query and the keys": values.mean(0),
         }
         judge(function, {"query": q[-1], "keys": keys, "values": values}, expected, mistakes)

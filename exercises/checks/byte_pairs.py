@@ -5,7 +5,7 @@ The expected merges and tokens are those of the libraries behind `python main.py
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import regex
@@ -32,6 +32,7 @@ def check_count_pairs(function: Callable[..., Any]) -> None:
         ("aaaa a", {"aa": 3}),
         ("x y", {}),
         ("low slow", {"lo": 2, "ow": 2, "sl": 1}),
+        ("ab ab", {"ab": 2}),
     ]
     for text, spelled in cases:
         words = [single_bytes(word) for word in text.split()]
@@ -41,6 +42,16 @@ def check_count_pairs(function: Callable[..., Any]) -> None:
             "a pair is counted once in each word, however often it occurs there": Counter(
                 pair for word in words for pair in set(pairwise(word))
             ),
+            "a word that occurs twice counts twice": Counter(
+                pair for word in {*map(tuple, words)} for pair in pairwise(word)
+            ),
+            "a key is a tuple of two tokens, not the joined token": Counter(
+                left + right for word in words for left, right in pairwise(word)
+            ),
+            "(a, b) and (b, a) are different pairs": Counter(
+                tuple(sorted(pair)) for word in words for pair in pairwise(word)
+            ),
+            "these are counts of single tokens": Counter(joined),
             "pairs that overlap, as in aaa, count as well": Counter(
                 pair for word in words for pair in _apart(word)
             ),
@@ -65,9 +76,11 @@ def check_merge_pair(function: Callable[..., Any]) -> None:
         mistakes = {
             "only the first occurrence is joined": first,
             "the occurrences are joined from right to left": backwards,
+            "the pair's second token is used again: go on after it": _without_skipping(word, pair),
         }
         _expect(function, {"word": word, "pair": pair}, [token.encode() for token in result.split()], mistakes)
     _expect(function, {"word": [b"th", b"e", b"th", b"e"], "pair": (b"th", b"e")}, [b"the", b"the"], {})
+    _expect(function, {"word": [b" ", b"a", b" ", b"b"], "pair": (b" ", b"a")}, [b" a", b" ", b"b"], {})
 
 
 def check_learn_merges(function: Callable[..., Any]) -> None:
@@ -75,7 +88,14 @@ def check_learn_merges(function: Callable[..., Any]) -> None:
     ids = learn_byte_pairs([], SMALLEST_VOCAB).ranks
     for text in ("low lower lowest slow slower slowest", "ab cd ab cd", TEXT, "once"):
         words = [single_bytes(word) for word in regex.findall(SPLIT, text)]
+        expected = learn_byte_pairs([text], SMALLEST_VOCAB + N_MERGES).merges()
+        counts = Counter(pair for word in words for pair in pairwise(word))
         mistakes = {
+            "these are the new tokens: return the pairs": [left + right for left, right in expected],
+            "join the pair in all words, and count again before the next one": sorted(
+                (pair for pair in counts if counts[pair] > 1),
+                key=lambda pair, counts=counts: (-counts[pair], *_by_ids(pair, ids)),
+            )[:N_MERGES],
             "a pair that occurs only once is no pattern: stop before it": _learn(words, ids, fewest=1),
             "of equally frequent pairs, take the one with the lower ids, not the one that comes first": _learn(
                 words, ids, ties=lambda pair, ids: ()
@@ -87,8 +107,12 @@ def check_learn_merges(function: Callable[..., Any]) -> None:
                 words, ids, ties=lambda pair, ids: pair
             ),
         }
-        expected = learn_byte_pairs([text], SMALLEST_VOCAB + N_MERGES).merges()
         _expect(function, {"words": words, "ids": ids, "n_merges": N_MERGES}, expected, mistakes)
+    words = [single_bytes("low"), single_bytes("low")]
+    for n_merges, merges in ((1, [(b"l", b"o")]), (0, [])):
+        one_more = _learn(words, ids)[: n_merges + 1]
+        mistakes = {"this is one pair too many: stop after n_merges": one_more}
+        _expect(function, {"words": words, "ids": ids, "n_merges": n_merges}, merges, mistakes)
 
 
 def check_apply_merges(function: Callable[..., Any]) -> None:
@@ -128,9 +152,21 @@ def _expect(
     require(answer is not None, f"{where}, got None: the function needs a return")
     kind = dict if isinstance(expected, dict) else list
     require(isinstance(answer, kind), f"{where}, got {kind_of(answer)}, expected a {kind.__name__}")
-    hints = [f": {mistake}" for mistake, wrong in mistakes.items() if answer == wrong]
-    if answer != expected:
-        raise AssertionError(f"{where}, got {shown(answer)}, expected {shown(expected)}{(hints or [''])[0]}")
+    if answer == expected:
+        return
+    hint = next((mistake for mistake, wrong in mistakes.items() if answer == wrong), None) or _first_difference(
+        answer, expected
+    )
+    raise AssertionError(f"{where}, got {shown(answer)}, expected {shown(expected)}{hint and f': {hint}'}")
+
+
+def _first_difference(answer: Any, expected: Any) -> str:
+    """Where two lists differ first; empty for dicts."""
+    if isinstance(answer, dict):
+        return ""
+    pairs = enumerate(zip_longest(answer, expected, fillvalue="the end"))
+    i, (got, wanted) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+    return f"the first difference is at index {i}, {got} instead of {wanted}"
 
 
 def _apart(word: list[bytes]) -> list[Pair]:
@@ -151,6 +187,11 @@ def _merge(word: list[bytes], pair: Pair, most: int = 1_000) -> list[bytes]:
         else:
             result.append(token)
     return list(filter(None, result))
+
+
+def _without_skipping(word: list[bytes], pair: Pair) -> list[bytes]:
+    """The word with each occurrence joined, and its second token still there."""
+    return [b"".join(pair) if tuple(word[i : i + 2]) == pair else token for i, token in enumerate(word)]
 
 
 def _by_ids(pair: Pair, ids: dict[bytes, int]) -> tuple:

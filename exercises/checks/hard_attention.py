@@ -5,12 +5,14 @@ Expected values never come from the solutions, but from torch's own functions, a
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from exercises.checks.forbidden import AUTOGRAD, forbids
 from exercises.checks.hard_costs import (
     check_cache_bytes,
     check_crossover_length,
@@ -19,12 +21,13 @@ from exercises.checks.hard_costs import (
     check_tokens_per_second,
 )
 from exercises.checks.hard_tools import parts, require_small_tensors
-from exercises.checks.judging import call, call_without, compare, given, judge, random, require
+from exercises.checks.judging import call, compare, judge, random, require, scale_mistakes
 from src.model.gpt import GPTModel
 
 Answer = Callable[..., Any]
 
 
+@forbids((r"logsumexp|logcumsumexp", "write it with exp, sum and log"))
 def check_log_sum_exp(function: Answer) -> None:
     """Exercise 15: compare with torch.logsumexp, also for rows that overflow, underflow or are -inf."""
     inf = math.inf
@@ -39,7 +42,7 @@ def check_log_sum_exp(function: Answer) -> None:
     ]
     for scores in cases:
         scores = scores.double()
-        top = scores.amax(dim=-1)
+        top, expected = scores.amax(dim=-1), torch.logsumexp(scores, -1)
         mistakes = {
             "-inf - -inf is NaN: if the maximum is -inf, subtract something finite instead": (
                 (scores - top[..., None]).exp().sum(-1).log() + top
@@ -50,13 +53,15 @@ def check_log_sum_exp(function: Answer) -> None:
                 (scores - scores.max()).exp().sum(-1).log() + scores.max()
             ),
             "this is the maximum, only the largest term of the sum": top,
+            "the logarithm is missing": scores.exp().sum(-1),
+            "take the logarithm of the sum, then add the maximum": (scores - top[..., None]).exp().sum(-1),
+            "this is the logarithm of the mean: don't divide the sum": expected - math.log(scores.shape[-1]),
+            "the sum runs over all scores: every row needs its own": torch.logsumexp(scores.flatten(), 0),
         }
-        answer = call_without(
-            ("logsumexp", "logcumsumexp"), "write it with exp, sum and log", function, {"scores": scores}
-        )
-        compare(given({"scores": scores}), answer, torch.logsumexp(scores, dim=-1), mistakes)
+        judge(function, {"scores": scores}, expected, mistakes)
 
 
+@forbids(AUTOGRAD)
 def check_softmax_backward(function: Answer) -> None:
     """Exercise 16: compare with autograd, and limit the size of intermediate tensors."""
     for shape, spread in [((3,), 1.0), ((4, 6), 1.0), ((2, 3, 5), 1.0), ((3, 4), 1e4)]:
@@ -76,6 +81,8 @@ def check_softmax_backward(function: Answer) -> None:
                 p * (gradient - gradient.mean(-1, keepdim=True))
             ),
             "multiply the gradient minus its average by the probabilities": gradient - average,
+            "the average is that of the gradient, not of the probabilities": p * (gradient - 1),
+            "weight the sum of the gradient with the probabilities": p * (gradient - gradient.sum(-1, keepdim=True)),
         }
         judge(function, {"probabilities": p, "gradient": gradient}, expected, mistakes)
     p, gradient = random(2, 400, seed=1).softmax(dim=-1), random(2, 400, seed=2)
@@ -83,29 +90,38 @@ def check_softmax_backward(function: Answer) -> None:
     require_small_tensors("for 2 rows of 400 scores", lambda: function(p, gradient), 2 * 400, advice)
 
 
+@forbids(AUTOGRAD)
 def check_attention_backward(function: Answer) -> None:
     """Exercise 17: compare with autograd through scaled_dot_product_attention."""
     names = ("queries", "keys", "values")
     for shape in [(5, 4), (1, 3), (2, 3, 6, 4)]:
         q, k, v = (random(*shape, seed=seed).requires_grad_() for seed in range(3))
         gradient = random(*shape, seed=3)
-        expected, unmasked = (
-            torch.autograd.grad(F.scaled_dot_product_attention(q, k, v, is_causal=causal), (q, k, v), gradient)
-            for causal in (True, False)
-        )
+        backward = partial(_gradients, q, k, v, gradient)
+        expected, unmasked = backward(), backward(causal=False)
+        scaled = scale_mistakes(backward, shape[-1])
         wrong = _attention_mistakes(q, k, v, gradient)
         inputs = {name: x.detach() for name, x in zip((*names, "gradient"), (q, k, v, gradient), strict=True)}
         where = f"for inputs of shape {shape}"
-        with torch.no_grad():
-            answer = parts(where, call(function, inputs), 3)
+        answer = parts(where, call(function, inputs), 3)
         for i, name in enumerate(names):
             mistakes = {
                 "later tokens are visible: the mask is missing": unmasked[i],
                 "divide by the square root of D in the backward pass too": expected[i] * math.sqrt(shape[-1]),
+                "divided twice by the square root of D in the backward pass": expected[i] / math.sqrt(shape[-1]),
+                **{mistake: results[i] for mistake, results in scaled.items()},
                 **{f"this is the gradient of the {names[j]}": expected[j] for j in range(3) if i != j},
                 **wrong[name],
             }
             compare(f"{where}, as gradient of the {name}", answer[i], expected[i], mistakes)
+
+
+def _gradients(
+    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, factor: float | None = None, causal: bool = True
+) -> tuple[Tensor, ...]:
+    """The gradients of queries, keys and values from that of the output. factor: of the scores; None is 1 / sqrt(D)."""
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=factor)
+    return torch.autograd.grad(y, (q, k, v), gradient)
 
 
 def _attention_mistakes(q: Tensor, k: Tensor, v: Tensor, gradient: Tensor) -> dict[str, dict[str, Tensor]]:
@@ -126,6 +142,7 @@ def _attention_mistakes(q: Tensor, k: Tensor, v: Tensor, gradient: Tensor) -> di
     }
 
 
+@forbids(("attention", "compute it block by block"))
 def check_blockwise_attention(function: Answer) -> None:
     """Exercise 18: compare several block sizes with scaled_dot_product_attention; limit intermediate tensors."""
     rescaling = (
@@ -142,15 +159,13 @@ def check_blockwise_attention(function: Answer) -> None:
     ]:
         q, k, v = random(2, 36, 8, seed=1) * spread, random(2, 36, 8, seed=2), random(2, 36, 8, seed=3)
         arguments = {"queries": q, "keys": k, "values": v, "block": block}
-        hint = "compute it block by block"
-        answer = call_without(("scaled_dot_product_attention",), hint, function, arguments)
+        answer = call(function, arguments)
         where = f"for 36 tokens in blocks of {block}"
-        expected, unscaled = (
-            F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale) for scale in (None, 1.0)
-        )
+        attend = partial(F.scaled_dot_product_attention, q, k, v, is_causal=True)
+        expected, scaled = attend(), scale_mistakes(lambda factor, attend=attend: attend(scale=factor), 8)
         mistakes = {
             "later tokens are visible: the mask is missing": F.scaled_dot_product_attention(q, k, v),
-            "the scores are not divided by the square root of D": unscaled,
+            **scaled,
         }
         if advice and isinstance(answer, Tensor):
             mistakes[advice] = answer
@@ -160,6 +175,7 @@ def check_blockwise_attention(function: Answer) -> None:
     require_small_tensors("for 64 tokens in blocks of 8", lambda: function(q, k, v, 8), 64 * 8, advice)
 
 
+@forbids(AUTOGRAD, (r"cross_entropy|nll_loss", "write it with log_sum_exp"))
 def check_chunked_cross_entropy(function: Answer) -> None:
     """Exercise 19: compare with F.cross_entropy and autograd, and limit intermediate tensors."""
     for rows, spread in [(10, 1.0), (5, 1.0), (1, 1.0), (4, 1.0), (64, 1.0), (5, 1e3)]:
@@ -175,16 +191,21 @@ def check_chunked_cross_entropy(function: Answer) -> None:
         naive = (logits.exp().sum(-1).log() - logits[range(10), targets]).sum()
         last_only = "this is the last chunk's part only: sum the gradient of weight over all chunks"
         wrong: tuple[dict[str, Tensor], ...] = (
-            {overflow: naive},
+            {
+                overflow: naive,
+                "this is the sum of log_sum_exp alone: subtract the logits of the targets": logits.logsumexp(-1).sum(),
+                "these are the losses of the tokens: add them up": F.cross_entropy(logits, targets, reduction="none"),
+            },
             {no_target: p @ weight, overflow: logits.exp() / logits.exp().sum(-1, keepdim=True) @ weight},
             {no_target: p.T @ hidden, last_only: (p - F.one_hot(targets, 7))[last].T @ hidden[last]},
         )
         where = f"for 10 tokens, {rows} rows at a time" + (", large logits" if spread > 1 else "")
-        with torch.no_grad():
-            arguments = {"hidden": hidden, "weight": weight, "targets": targets, "rows": rows}
-            answer = parts(where, call(function, arguments), 3)
-        for i, name in enumerate(("loss", "gradient of hidden", "gradient of weight")):
-            mistakes = {"this is the mean over the tokens, not the sum": expected[i] / 10, **wrong[i]}
+        arguments = {"hidden": hidden, "weight": weight, "targets": targets, "rows": rows}
+        answer = parts(where, call(function, arguments), 3)
+        names = ("loss", "gradient of hidden", "gradient of weight")
+        for i, name in enumerate(names):
+            others = {f"this is the {names[j]}": expected[j] for j in range(3) if i != j}
+            mistakes = {"this is the mean over the tokens, not the sum": expected[i] / 10, **wrong[i], **others}
             compare(f"{where}, as {name}", answer[i], expected[i], mistakes)
     hidden, weight, targets = random(256, 4, seed=1), random(64, 4, seed=2), torch.arange(256) % 64
     advice = "keep logits, and anything of their shape, for only `rows` tokens at a time"
@@ -192,6 +213,7 @@ def check_chunked_cross_entropy(function: Answer) -> None:
     require_small_tensors(where, lambda: function(hidden, weight, targets, 8), 256 * 4, advice)
 
 
+@forbids(AUTOGRAD)
 def check_tied_gradient(function: Answer) -> None:
     """Exercise 20: compare with autograd through the project's GPTModel."""
     config = {"vocab_size": 11, "context_length": 8, "d_model": 6, "n_heads": 2, "n_layers": 1}
@@ -238,11 +260,20 @@ def check_packed_inputs(function: Answer) -> None:
             "tokens see later tokens of their own document": torch.block_diag(*squares).bool(),
             "this is the transpose: rows are the tokens that look, columns the tokens they look at": expected.T,
             "True means that a token may look": ~expected,
+            "a token may look at itself, too": expected & ~torch.eye(T).bool(),
         }
         compare(f"{where}, as mask", mask, expected, mistakes)
-        no_restart = {"every document starts at position 0": torch.arange(T)}
         expected = torch.cat([torch.arange(length) for length in lengths])
-        compare(f"{where}, as positions", positions, expected, no_restart)
+        mistakes = {
+            "every document starts at position 0": torch.arange(T),
+            "the first position is 0": expected + 1,
+            "this is the index of each token's document": torch.arange(len(lengths)).repeat_interleave(
+                torch.tensor(lengths)
+            ),
+        }
+        compare(f"{where}, as positions", positions, expected, mistakes)
+        kind = positions.dtype
+        require(kind == torch.int64, f"{where}, as positions, got the right values as {kind}, expected torch.int64")
 
 
 CHECKS: dict[int, tuple[str, Callable[[Answer], None]]] = {

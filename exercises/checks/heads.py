@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from exercises.checks.judging import call, compare, given, judge, kind_of, random, require
+from exercises.checks.forbidden import FUSED_ATTENTION, forbids
+from exercises.checks.judging import call, compare, given, judge, kind_of, random, require, scale_mistakes
 from src.model.attention import MultiHeadAttention
 from src.model.config import GPTConfig
 
@@ -45,6 +46,7 @@ def check_merge_heads(function: Callable[..., Tensor]) -> None:
         judge(function, {"y": y}, expected, mistakes)
 
 
+@forbids(FUSED_ATTENTION)
 def check_multi_head_attention(function: Callable[..., Tensor]) -> None:
     """Exercise 12: compare with the project's own MultiHeadAttention."""
     for batch, n_tokens, d_model, n_heads in [(2, 5, 12, 3), (1, 1, 4, 2), (1, 4, 8, 1), (2, 3, 16, 8)]:
@@ -68,7 +70,8 @@ def multi_head_mistakes(x: Tensor, module: MultiHeadAttention, n_heads: int) -> 
     """The outputs (B, T, C) that common mistakes in multi-head attention lead to."""
     B, T, C = x.shape
     parts = module.c_attn(x).split(C, dim=2)
-    q, k, v = (part.view(B, T, n_heads, C // n_heads).transpose(1, 2) for part in parts)
+    q, k, v = (heads(part, n_heads) for part in parts)
+    unbiased = (heads(part, n_heads) for part in (x @ module.c_attn.weight.T).split(C, dim=2))
     one_head = [part[:, None] for part in parts]
     mixed = [part.reshape(B, n_heads, T, C // n_heads) for part in parts]
 
@@ -78,10 +81,11 @@ def multi_head_mistakes(x: Tensor, module: MultiHeadAttention, n_heads: int) -> 
 
     wrong = {
         "later tokens are visible: the mask is missing": merged(q, k, v, causal=False),
+        "the bias of c_attn is missing: call c_attn itself": merged(*unbiased),
         "the scores are divided by the square root of C; each head's queries have only D channels": (
             merged(q, k, v, scale=1 / math.sqrt(C))
         ),
-        "the scores are not divided by the square root of D": merged(q, k, v, scale=1.0),
+        **scale_mistakes(lambda factor: merged(q, k, v, scale=factor), C // n_heads),
         "c_attn gives queries, keys and values in this order; two of them are swapped": merged(k, q, v),
         "keys and values are swapped": merged(q, v, k),
         "all channels form one head: split queries, keys and values first": merged(*one_head),
@@ -90,8 +94,20 @@ def multi_head_mistakes(x: Tensor, module: MultiHeadAttention, n_heads: int) -> 
             F.scaled_dot_product_attention(q, k, v, is_causal=True).reshape(B, T, C)
         ),
     }
-    unprojected = {"c_proj is missing at the end": merged(q, k, v)}
-    return {name: module.c_proj(y) for name, y in wrong.items()} | unprojected
+    late = (q @ k.mT / math.sqrt(C // n_heads)).softmax(-1).tril() @ v
+    wrong["masked after softmax: mask the scores before softmax"] = late.transpose(1, 2).reshape(B, T, C)
+    y, weight, bias = merged(q, k, v), module.c_proj.weight, module.c_proj.bias
+    return {name: module.c_proj(y) for name, y in wrong.items()} | {
+        "c_proj is missing at the end": y,
+        "the bias of c_proj is missing: call c_proj itself": y @ weight.T,
+        "the weight of c_proj is transposed: call c_proj itself": y @ weight + bias,
+        "x is added at the end: that is the task of the block around attention": x + module.c_proj(y),
+    }
+
+
+def heads(x: Tensor, n_heads: int) -> Tensor:
+    """(B, T, C) to (B, H, T, D)."""
+    return torch.stack(x.chunk(n_heads, dim=2), dim=1)
 
 
 def check_order_gap(function: Callable[..., float]) -> None:
@@ -121,6 +137,8 @@ def check_order_gap(function: Callable[..., float]) -> None:
             ),
             "this is the largest difference with its sign: take absolute values first": gaps.max(),
             "this is the mean of the differences: return the largest": gaps.abs().mean(),
+            "this is the largest squared difference: don't square": (gaps**2).max(),
+            "this is the length of all differences together: return the largest": gaps.norm(),
             "these are all the differences: return the largest": gaps.abs(),
             "this is the sum of the differences: return the largest": gaps.abs().sum(),
         }
@@ -131,6 +149,7 @@ def check_order_gap(function: Callable[..., float]) -> None:
         require(is_number, f"{where}, got {kind_of(answer)}, expected a float: use .item()")
 
 
+@forbids(FUSED_ATTENTION)
 def check_cached_attention(function: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> None:
     """Exercise 14: feed one sequence in steps of several lengths; compare with the whole sequence at once."""
     q, k, v = random(3, 2, 3, 6, 4, seed=1)  # (B, H, T, D) each
@@ -154,16 +173,27 @@ def check_cached_step(
     triple = isinstance(answer, tuple | list) and len(answer) == 3
     wanted = "a tuple of three: the attention output, all keys and all values"
     require(triple, f"{where}, got {kind_of(answer)}, expected {wanted}")
-    new_first = "the cached ones come first, then the new ones"
-    compare(f"{where}, as keys", answer[1], keys, {new_first: torch.cat([k, keys[:, :, :start]], 2)})
-    compare(f"{where}, as values", answer[2], values, {new_first: torch.cat([v, values[:, :, :start]], 2)})
+    compare_cache(f"{where}, as keys", answer[1], keys, start, values)
+    compare_cache(f"{where}, as values", answer[2], values, start, keys)
+    attend = F.scaled_dot_product_attention
     mistakes = {
         "the mask's triangle starts at the first cached token; new token t sees S + t + 1 tokens": (
-            F.scaled_dot_product_attention(q, keys, values, is_causal=True)
+            attend(q, keys, values, is_causal=True)
         ),
-        "new tokens see later new ones: among these the mask is still needed": (
-            F.scaled_dot_product_attention(q, keys, values)
-        ),
-        "the new tokens ignore the cache": F.scaled_dot_product_attention(q, k, v, is_causal=True),
+        "new tokens see later new ones: among these the mask is still needed": attend(q, keys, values),
+        "the new tokens ignore the cache": attend(q, k, v, is_causal=True),
+        **scale_mistakes(lambda factor: attend(q, keys, values, is_causal=True, scale=factor), q.shape[-1]),
     }
     compare(where, answer[0], tensors[3][:, :, start:end], mistakes)
+
+
+def compare_cache(where: str, answer: Tensor, expected: Tensor, start: int, other: Tensor) -> None:
+    """Compare the keys or values of all tokens, of which those from `start` are new. other: the values or keys."""
+    cached, new = expected[:, :, :start], expected[:, :, start:]
+    mistakes = {
+        "the cached ones come first, then the new ones": torch.cat([new, cached], 2),
+        "these are only the new ones: append them to the cached ones": new,
+        "these are only the cached ones: append the new ones to them": cached,
+        "return the attention output, then the keys, then the values": other,
+    }
+    compare(where, answer, expected, mistakes)

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from itertools import permutations
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+
+from exercises.checks.forbidden import ForbiddenCallError, watched
+
+T = TypeVar("T")
 
 TOLERANCE = 1e-6  # relative and absolute: float32 answers pass, a missing factor does not
 SHOWN_CHARACTERS = 120  # of a list, a dict or bytes
@@ -50,7 +54,9 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     copies = {name: _copy(value) for name, value in arguments.items()}
     try:
         answer = function(*copies.values())
-    except Exception as error:
+    except ForbiddenCallError:
+        raise
+    except (Exception, SystemExit) as error:
         raise CallFailedError(given(arguments)) from error
     for name, value in arguments.items():
         if isinstance(value, Tensor):
@@ -66,28 +72,10 @@ def _copy(value: Any) -> Any:
 
 
 def call_without(
-    forbidden: Sequence[str], hint: str, function: Callable[..., Any], arguments: Mapping[str, Any]
+    forbidden: Sequence[str], advice: str, function: Callable[..., Any], arguments: Mapping[str, Any]
 ) -> Any:
-    """Like `call`, but raises AssertionError with the hint if the answer calls a forbidden torch function."""
-    with _CalledNames() as names:
-        answer = call(function, arguments)
-    for name in forbidden:
-        require(not any(name in called for called in names.seen), f"the function calls torch's own {name}: {hint}")
-    return answer
-
-
-class _CalledNames(TorchFunctionMode):
-    """Records the names of the torch functions and methods called inside the block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[str] = set()
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.seen.add(getattr(func, "__name__", ""))
-        return func(*args, **(kwargs or {}))
+    """Like `call`, but raises ForbiddenCallError if the answer calls a torch function with such a name."""
+    return call(watched(function, [("|".join(forbidden), advice)]), arguments)
 
 
 def compare(where: str, answer: Any, expected: Tensor, mistakes: Mapping[str, Tensor] | None = None) -> None:
@@ -95,15 +83,47 @@ def compare(where: str, answer: Any, expected: Tensor, mistakes: Mapping[str, Te
     answer = as_tensor(where, answer)
     if is_close(answer, expected):
         return
-    hints = [f": {mistake}" for mistake, wrong in (mistakes or {}).items() if is_close(answer, wrong)]
-    hint = hints[0] if hints else ""
+    hint = next((name for name, wrong in (mistakes or {}).items() if is_close(answer, wrong)), None)
+    hint = hint or difference(answer, expected)
+    ending = f": {hint}" if hint else ""
     if answer.shape != expected.shape:
         got, wanted = (shown(tensor).replace("of shape", "a tensor of shape") for tensor in (answer, expected))
-        raise AssertionError(f"{where}, got {got}, expected {wanted}{hint}")
+        raise AssertionError(f"{where}, got {got}, expected {wanted}{ending}")
     place = worst_place(answer, expected)
     got, wanted = (shown(tensor[place]) for tensor in (answer, expected))
     at = f" at {list(place)}" if place else ""
-    raise AssertionError(f"{where}, got {got}{at}, expected {wanted}{hint}")
+    raise AssertionError(f"{where}, got {got}{at}, expected {wanted}{ending}")
+
+
+def difference(answer: Tensor, expected: Tensor) -> str | None:
+    """How the answer differs from the expected tensor, if it does so in a simple way that fits any task."""
+    orders = permutations(range(answer.dim()))
+    if any(is_close(answer.permute(order), expected) for order in orders):
+        return "the dimensions are in the wrong order: transpose the result"
+    if is_close(answer.flatten(), expected.flatten()):
+        return "the numbers are right, but not the shape"
+    if answer.shape != expected.shape or expected.numel() == 0:
+        return None
+    if answer.isnan().any() and not expected.isnan().any():
+        return "NaN comes from inf - inf, inf / inf, 0 / 0 or 0 * inf"
+    if is_close(answer, -expected.double()):
+        return "the sign is wrong"
+    place = worst_place(expected, torch.zeros_like(expected))
+    factor = (answer[place].double() / expected[place]).item()
+    times = expected.numel() > 1 and factor and is_close(answer, factor * expected.double())
+    return f"every number is {factor:.4g} times the expected one" if times else None
+
+
+def scale_mistakes(attend: Callable[[float], T], size: int) -> dict[str, T]:
+    """What attention, a function of the factor of the scores, returns if the scores are scaled in a wrong way.
+
+    size: the channels of a query, D.
+    """
+    return {
+        "the scores are not divided by the square root of D": attend(1.0),
+        "the scores are divided by D, or twice by its square root: divide once by the square root": attend(1 / size),
+        "the scores are multiplied by the square root of D: divide by it": attend(size**0.5),
+    }
 
 
 def as_tensor(where: str, answer: Any) -> Tensor:

@@ -75,7 +75,10 @@ def mixed_heads_of(x: Tensor, layer: Any, n_heads: int) -> list[Tensor]:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = True, scale: float | None = None) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+    """What F.scaled_dot_product_attention computes, which answers may not call."""
+    scores = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
+    allowed = torch.ones(scores.shape[-2:], dtype=torch.bool)
+    return masked(scores, allowed.tril() if causal else allowed).softmax(-1) @ v
 
 
 def gap(attention: Callable[[Tensor], Tensor], x: Tensor, order: Tensor) -> Tensor:
@@ -97,12 +100,17 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (1, lambda a, b: a.sum() * b.sum(), "same position"),
     (1, lambda a, b: None, "needs a return"),
     (1, lambda a, b: "5", "got a str, expected a tensor"),
-    (1, lambda a, b: (a @ b).item(), "got a float, expected a tensor"),
+    (1, lambda a, b: (a * b).sum().item(), "got a float, expected a tensor"),
+    (1, lambda a, b: -(a * b).sum(), "the sign is wrong"),
+    (1, lambda a, b: (a * b).sum(0, keepdim=True), "right, but not the shape"),
+    (1, lambda a, b: torch.einsum("i,i->", a, b), "torch's own einsum: write it with * and a sum"),
     (2, lambda q, k: k @ q.T, "transpose"),
+    (2, lambda q, k: q @ k.T / q.shape[1] ** 0.5, "exercise 3"),
+    (3, lambda q, k: k @ q.mT / q.shape[-1] ** 0.5, "transpose the result"),
     (2, lambda q, k: q @ k if k.shape[0] == k.shape[1] else q @ k.T, "columns were used as keys"),
     (2, lambda q, k: (q * k).sum(1) if q.shape == k.shape else q @ k.T, "every query with every key"),
     (3, lambda q, k: q @ k.mT, "not scaled"),
-    (3, lambda q, k: q @ k.mT / q.shape[-1], "divided by D;"),
+    (3, lambda q, k: q @ k.mT / q.shape[-1], "divided by D, or twice"),
     (3, lambda q, k: q @ k.mT / math.sqrt(k.shape[-2]), "number of keys"),
     (3, lambda q, k: q @ k.mT / math.sqrt(q.shape[-2]), "number of queries"),
     (3, lambda q, k: q @ k.mT * math.sqrt(q.shape[-1]), "multiplied"),
@@ -117,11 +125,21 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (4, lambda s: s.log_softmax(-1).exp(), "calls torch's own"),
     (4, lambda s: F.softmin(-s, -1), "calls torch's own softmin"),
     (4, lambda s: nn.Softmin(-1)(-s), "calls torch's own softmin"),
+    (4, lambda s: (s - s.logsumexp(-1, keepdim=True)).exp(), "torch's own logsumexp"),
+    (4, lambda s: s.exp(), "divide them by their sum"),
+    (4, lambda s: (e := (s - s.amin(-1, keepdim=True)).exp()) / e.sum(-1, keepdim=True), "NaN comes from inf - inf"),
     (4, lambda s: (e := (s - s.max()).exp()) / e.sum(), "each row has to"),
     (4, lambda s: (s - s.amax(-1, keepdim=True)).exp(), "not divided"),
     (5, lambda w, v: w.mT @ v if w.shape[-1] == w.shape[-2] else w @ v, "weights are transposed"),
     (5, lambda w, v: v.mean(-2, keepdim=True).expand_as(w @ v), "plain mean"),
     (5, lambda w, v: v.sum(-2, keepdim=True).expand_as(w @ v), "weighted equally"),
+    (5, lambda w, v: w.softmax(-1) @ v, "don't apply softmax again"),
+    (5, lambda w, v: (w @ v).mT, "transpose the result"),
+    (5, lambda w, v: 3 * (w @ v), "every number is 3 times the expected one"),
+    (6, lambda x, q, k, v: F.scaled_dot_product_attention(x @ q, x @ k, x @ v), "from your own functions"),
+    (6, lambda x, q, k, v: (x @ q @ (x @ k).T / q.shape[1]).softmax(-1) @ x @ v, "or twice by its square root"),
+    (6, lambda x, q, k, v: (x @ q @ (x @ k).T * q.shape[1] ** 0.5).softmax(-1) @ x @ v, "divide by it"),
+    (6, lambda x, q, k, v: (x @ q @ (x @ k).T / q.shape[1] ** 0.5).softmax(-1) @ x @ k, "applied to the keys"),
     (6, lambda x, q, k, v: (x @ q @ (x @ k).T).softmax(-1) @ x @ v, "not divided"),
     (6, lambda x, q, k, v: (x @ q @ (x @ k).T / x.shape[1] ** 0.5).softmax(-1) @ x @ v, "root of C"),
     (6, lambda x, q, k, v: (x @ q @ (x @ k).T / q.shape[1] ** 0.5).softmax(0) @ x @ v, "over the queries"),
@@ -133,7 +151,13 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (7, lambda n: torch.ones(n, n).tril(-1).bool(), "itself as well"),
     (7, lambda n: torch.ones(n, n).triu(1).bool(), "the opposite"),
     (7, lambda n: torch.full((n, n), -math.inf).triu(1), "added to scores"),
+    (7, lambda n: torch.ones(n, n).tril(1).bool(), "sees the one after it"),
+    (7, lambda n: torch.ones(n, n).bool(), "every token sees"),
     (7, lambda n: torch.ones(n, n).tril(), "expected torch.bool"),
+    (8, lambda s: masked(s, torch.ones_like(s).tril(-1).bool()).softmax(-1), "its own score must not be masked"),
+    (8, lambda s: masked(s, ~solutions.causal_mask(s.shape[-1])).softmax(-1), "those that are not allowed"),
+    (8, lambda s: masked(s, solutions.causal_mask(s.shape[-1])), "softmax is missing"),
+    (8, lambda s: masked(s, solutions.causal_mask(s.shape[-1])).softmax(-2), "over the queries"),
     (8, lambda s: s.softmax(-1).tril(), "masked after softmax: the rows"),
     (8, lambda s: (w := s.softmax(-1).tril()) / w.sum(-1, keepdim=True), "can underflow"),
     (8, lambda s: s.tril().softmax(-1), "gets exp(0)"),
@@ -145,6 +169,10 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (9, lambda q, k, v: (k @ q).softmax(0) @ v, "not divided"),
     (9, lambda q, k, v: (k @ q / len(k) ** 0.5).softmax(0) @ v, "number of tokens"),
     (9, lambda q, k, v: v.mean(0), "weighted equally"),
+    (9, lambda q, k, v: (k @ q / len(q)).softmax(0) @ v, "twice by its square root"),
+    (9, lambda q, k, v: (k @ q / len(q) ** 0.5).softmax(0) @ k, "applied to the keys"),
+    (9, lambda q, k, v: F.scaled_dot_product_attention(q[None], k, v)[0], "scaled_dot_product_attention"),
+    (10, lambda x, h: x.view(*x.shape[:2], h, -1).permute(2, 0, 1, 3), "in the wrong order"),
     (10, lambda x, h: x.view(x.shape[0], h, x.shape[1], -1), "mixed up"),
     (10, lambda x, h: x.view(*x.shape[:2], h, -1), "have to be swapped"),
     (10, lambda x, h: x.view(*x.shape[:2], -1, h).permute(0, 3, 1, 2), "every H-th"),
@@ -161,6 +189,11 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*mixed_heads_of(x, a, h)))), "are split"),
     (12, lambda x, a, p, h: p(attend(*heads_of(x, a, h)).reshape(x.shape)), "are merged"),
     (12, lambda x, a, p, h: solutions.merge_heads(attend(*heads_of(x, a, h))), "c_proj is missing"),
+    (12, lambda x, a, p, h: solutions.merge_heads(attend(*heads_of(x, a, h))) @ p.weight.T, "bias of c_proj"),
+    (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*heads_of(x, lambda x: x @ a.weight.T, h)))), "of c_attn"),
+    (12, lambda x, a, p, h: p(solutions.merge_heads(attend(*heads_of(x, a, h), scale=h / x.shape[2]))), "or twice"),
+    (12, lambda x, a, p, h: x + p(solutions.merge_heads(attend(*heads_of(x, a, h)))), "x is added"),
+    (12, lambda x, a, p, h: nn.MultiheadAttention(x.shape[2], h).double()(x, x, x)[0], "own multi_head_attention"),
     (13, lambda f, x, order: (f(x[order]) - f(x)).abs().max().item(), "reorder the attention"),
     (13, lambda f, x, order: (f(x[order])[order] - f(x)).abs().max().item(), "wrong way"),
     (13, lambda f, x, order: gap(f, x, order).max().item(), "absolute values first"),
@@ -173,7 +206,10 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (14, lambda q, k, v, K, V: (attend(q, k, v), extended(K, k), extended(V, v)), "ignore the cache"),
     (14, lambda q, k, v, K, V: (attend(q, k, v), extended(k, K), extended(v, V)), "cached ones come first"),
     (14, lambda q, k, v, K, V: (attend(q, k, v), extended(K, k), extended(v, V)), "as values"),
-    (14, lambda q, k, v, K, V: (attend(q, k, v), K, extended(V, v)), "as keys"),
+    (14, lambda q, k, v, K, V: (attend(q, k, v), K, extended(V, v)), "only the cached ones"),
+    (14, lambda q, k, v, K, V: (attend(q, k, v), k, v), "only the new ones"),
+    (14, lambda q, k, v, K, V: (attend(q, k, v), extended(V, v), extended(K, k)), "then the keys, then the values"),
+    (14, lambda q, k, v, K, V: (attend(q, k, v, scale=1 / q.shape[-1]), extended(K, k), extended(V, v)), "twice"),
     (14, lambda q, k, v, K, V: attend(q, k, v), "got a tensor, expected a tuple of three: "),
 ]  # fmt: skip
 
@@ -222,7 +258,7 @@ def test_exercises_are_numbered_without_gaps() -> None:
 def test_list_shows_states_and_the_next_exercise(
     answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    noisy = "def dot_product(a, b):\n    print('hm')\n    __import__('warnings').warn('oh')\n    return a @ b\n"
+    noisy = "def dot_product(a, b):\n    print('hm')\n    __import__('warnings').warn('oh')\n    return (a * b).sum()\n"
     answers_are(noisy + "def softmax(x):\n    return x\n")
     assert check.main([]) == 0
     assert recwarn.list == []
@@ -239,8 +275,8 @@ def test_list_shows_states_and_the_next_exercise(
     ("code", "message"),
     [
         (
-            "def dot_product(a, b):\n    c = a\n    return c @ b[1:]\n",
-            "attention.py:3: RuntimeError: inconsistent tensor",
+            "def dot_product(a, b):\n    c = a\n    return c * b[1:]\n",
+            "attention.py:3: RuntimeError: The size of tensor",
         ),
         ("def dot_product(a):\n    return a\n", "and b [3.0, 1.0, 5.0]: TypeError: dot_product() takes 1 positional"),
         (
@@ -256,6 +292,15 @@ def test_list_shows_states_and_the_next_exercise(
             "not yet: it calls exercise 2, still a stub at answers",
         ),
         ("def dot_product(a, b):\n    return a * b\n", "not yet: for a [1.0, 2.0, 0.0] and b [3.0, 1.0, 5.0], got"),
+        (
+            "def dot_product(a, b):\n    return a @ b\n",
+            "attention.py:2: the function calls torch's own matmul: write it with * and a sum\n    return a @ b\n",
+        ),
+        (
+            "def dot_product(a, b):\n    exit()\n",
+            "attention.py:2: SystemExit ends the program; return a result instead\n    exit()\n",
+        ),
+        ("import sys\nsys.exit(0)\n", "attention.py:2: SystemExit ends the program"),
         ("def dot(a, b):\n    return a\n", "attention.py has no function dot_product; copy its stub from"),
         ("def dot_product(a, b:\n", "attention.py:1: SyntaxError: "),
         ("import torhc\n", "attention.py:1: ModuleNotFoundError: No module named 'torhc'\n    import torhc\n"),
@@ -282,7 +327,7 @@ def test_list_reports_a_broken_file_once(
     assert check.main([]) == 0
     shown = capsys.readouterr().out
     assert shown.count("SyntaxError") == 1
-    assert shown.splitlines()[-1].startswith("0 of 30 done")
+    assert shown.splitlines()[-1].startswith("0 of ")
 
 
 def test_a_missing_file_is_reported(answers_are: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +350,7 @@ def test_an_answer_may_import_from_another_answer_file(answers_are: Callable[[st
     assert check.main(["24"]) == 0
 
 
-@pytest.mark.parametrize("unknown", ["999", "sofmax"])
+@pytest.mark.parametrize("unknown", ["0", "999", "xyz"])
 def test_an_unknown_exercise_is_bad_usage_and_lists_all(unknown: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         check.main([unknown])
@@ -315,6 +360,13 @@ def test_an_unknown_exercise_is_bad_usage_and_lists_all(unknown: str, capsys: py
     listed = [f"{number} {exercise.function}" for number, exercise in check.all_exercises().items()]
     assert ", ".join(line.rstrip(",") for line in lines) == ", ".join(listed)
     assert max(map(len, lines)) <= 100
+
+
+def test_a_misspelt_name_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        check.main(["sofmax"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "there is no exercise sofmax; did you mean softmax?\n"
 
 
 def test_an_exercise_is_found_by_its_function_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -383,7 +435,7 @@ def test_list_continues_after_an_endless_loop(
     assert check.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[7].split(maxsplit=2) == ["7", "causal_mask", check.TOO_LONG]
-    assert lines[-1].startswith("1 of 30 done")
+    assert lines[-1].startswith("1 of ")
 
 
 def test_an_uninterruptible_call_ends_the_process_with_one_line() -> None:

@@ -88,6 +88,11 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (27, lambda words: Counter(pair for word in words for pair in set(pairwise(word))), "counted once in each word"),
     (27, lambda words: [*solutions.count_pairs(words)], "got a list, expected a dict"),
     (27, lambda words: None, "needs a return"),
+    (27, lambda words: solutions.count_pairs({*map(tuple, words)}), "occurs twice counts twice"),
+    (27, lambda words: Counter(a + b for word in words for a, b in pairwise(word)), "not the joined token"),
+    (28, lambda word, pair: [b"".join(pair) if tuple(word[i : i + 2]) == pair else word[i] for i in range(len(word))],
+     "second token is used again"),
+    (28, lambda word, pair: solutions.merge_pair(word, pair)[:-1], "index 3, the end instead of b'a'"),
     (28, first_only, "only the first occurrence"),
     (28, from_the_right, "from right to left"),
     (28, lambda word, pair: word.clear() or [], "changed its argument word"),
@@ -96,11 +101,15 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (29, lambda w, ids, n: learned(w, ids, n, lambda pair, ids: ()), "not the one that comes first"),
     (29, lambda w, ids, n: learned(w, ids, n, lambda pair, ids: (-ids[pair[0]], -ids[pair[1]])), "not the higher"),
     (29, lambda w, ids, n: learned(w, ids, n, lambda pair, ids: pair), "compare ids, not bytes"),
+    (29, lambda w, ids, n: [*map(b"".join, solutions.learn_merges(w, ids, n))], "return the pairs"),
+    (29, lambda w, ids, n: solutions.learn_merges(w, ids, n + 1), "stop after n_merges"),
+    (29, lambda w, ids, n: [p for p, count in solutions.count_pairs(w).items() if count > 1][:n], "first difference"),
     (29, changing, "changed its argument ids"),
     (30, longest, "the longest token at each place"),
     (30, lambda word, merges: [bytes([byte]) for byte in word], "no merge was applied"),
     (30, lambda word, merges: solutions.apply_merges(word, merges[::-1]), "from the last one"),
-]
+    (30, lambda word, merges: [*word], "index 0, 32 instead of b' sh'"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("number", "answer", "named"), MISTAKES)

@@ -99,6 +99,12 @@ def attention_gradients(change: Callable[[tuple[Tensor, ...], int], tuple[Tensor
     return lambda q, k, v, gradient: change(solutions.attention_backward(q, k, v, gradient), q.shape[-1])
 
 
+def scaled_twice(q: Tensor, k: Tensor, v: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+    root = q.shape[-1] ** 0.5
+    queries, keys, values = solutions.attention_backward(q / root, k, v, gradient)
+    return queries / root, keys, values
+
+
 def other_triple(change: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
     return lambda *arguments: change(*solutions.chunked_cross_entropy(*arguments), len(arguments[0]))
 
@@ -112,6 +118,18 @@ def overwritten(ids: Tensor, embedded: Tensor, hidden: Tensor, logits: Tensor) -
 def changed(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
     """The worked answer, changed by a function of the answer and its arguments."""
     return lambda *arguments, **more: change(NAMES[name](*arguments, **more), *arguments, **more)
+
+
+def blocks(config: dict) -> int:
+    """Channels times blocks: the number of parameters of a bias in every block."""
+    return config["n_layers"] * config["d_model"]
+
+
+def by_autograd(probabilities: Tensor, gradient: Tensor) -> Tensor:
+    with torch.enable_grad():
+        scores = probabilities.log().requires_grad_()
+        scores.softmax(-1).backward(gradient)
+    return scores.grad
 
 
 def matrix_of_softmax(p: Tensor, g: Tensor) -> Tensor:
@@ -140,6 +158,14 @@ WRONG: list[tuple[int, str, Callable[..., Any]]] = [
     (15, "got [[", changed("log_sum_exp", lambda result, s: result[..., None])),
     (15, "torch's own logsumexp", lambda s: s.logsumexp(-1)),
     (15, "torch's own logcumsumexp", lambda s: s.logcumsumexp(-1)[..., -1]),
+    (15, "logarithm of the mean", changed("log_sum_exp", lambda result, s: result - math.log(s.shape[-1]))),
+    (15, "every row needs its own", lambda s: (s - s.max()).exp().sum().log() + s.max()),
+    (16, "of the gradient, not of the probabilities", lambda p, g: p * (g - 1)),
+    (16, "the sign is wrong", changed("softmax_backward", lambda result, p, g: -result)),
+    (16, "own requires_grad_: compute the gradient by hand", by_autograd),
+    (16, "by hand", lambda p, g: torch.func.vjp(lambda s: s.softmax(-1), p.log())[1](g)[0]),
+    (16, "by hand", lambda p, g: torch.autograd.functional.vjp(lambda s: s.softmax(-1), p.log(), g)[1]),
+    (16, "by hand", lambda p, g: torch._softmax_backward_data(g, p, -1, p.dtype)),
     (16, "share a denominator", lambda p, g: p * g),
     (16, "the diagonal of the Jacobian", lambda p, g: p * (1 - p) * g),
     (16, "its own average", lambda p, g: p * (g - (p * g).sum())),
@@ -147,6 +173,8 @@ WRONG: list[tuple[int, str, Callable[..., Any]]] = [
     (16, "minus its average by the probabilities", lambda p, g: g - (p * g).sum(-1, keepdim=True)),
     (16, "of shape (2, 400, 400)", matrix_of_softmax),
     (17, "D in the backward pass", attention_gradients(lambda x, D: (x[0] * D**0.5, x[1] * D**0.5, x[2]))),
+    (17, "divided twice", attention_gradients(lambda x, D: (x[0] / D**0.5, x[1] / D**0.5, x[2]))),
+    (17, "or twice by its square root", scaled_twice),
     (17, "this is the gradient of the keys", attention_gradients(lambda x, D: (x[1], x[0], x[2]))),
     (17, "got 2 parts, expected a tuple of 3", attention_gradients(lambda x, D: x[:2])),
     (18, "both be multiplied by", partial(online, total=False, weighted=True)),
@@ -157,6 +185,11 @@ WRONG: list[tuple[int, str, Callable[..., Any]]] = [
     (18, "mask is missing", lambda q, k, v, b: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v),
     (18, "torch's own scaled_dot", lambda q, k, v, b: F.scaled_dot_product_attention(q, k, v, is_causal=True)),
     (18, "of shape (64, 64)", lambda q, k, v, b: online(q, k, v, 999, total=True, weighted=True)),
+    (18, "twice by its", lambda q, k, v, b: solutions.blockwise_attention(q / q.shape[-1] ** 0.5, k, v, b)),
+    (19, "own cross_entropy: write it with log_sum_exp", lambda h, w, t, rows: F.cross_entropy(h @ w.T, t)),
+    (19, "add them up", lambda h, w, t, rows: ((F.one_hot(t, 7) * -(h @ w.T).log_softmax(-1)).sum(-1), h, w)),
+    (19, "this is the gradient of weight", other_triple(lambda loss, h, w, n: (loss, w, h))),
+    (19, "subtract the logits of the targets", lambda h, w, t, rows: ((h @ w.T).logsumexp(-1).sum(), h, w)),
     (19, "not the sum", other_triple(lambda loss, h, w, n: (loss / n, h / n, w / n))),
     (19, "of shape (256, 64)", logits_of),
     (19, "expected a tuple of 3", other_triple(lambda loss, h, w, n: (loss, h))),
@@ -170,6 +203,12 @@ WRONG: list[tuple[int, str, Callable[..., Any]]] = [
     (21, "True means that a token may look", changed("packed_inputs", lambda x, n: (~x[0], x[1]))),
     (21, "see later tokens of their own", changed("packed_inputs", lambda x, n: (x[0] | x[0].T, x[1]))),
     (21, "of torch.bool", changed("packed_inputs", lambda x, n: (x[0].float(), x[1]))),
+    (21, "the first position is 0", changed("packed_inputs", lambda x, n: (x[0], x[1] + 1))),
+    (21, "expected torch.int64", changed("packed_inputs", lambda x, n: (x[0], x[1].double()))),
+    (22, "the biases of the linear layers are", changed("parameter_count", lambda n, c, _: n - 9 * blocks(c))),
+    (22, "biases of the layer norms", changed("parameter_count", lambda n, c, _: n - 2 * blocks(c) - c["d_model"])),
+    (22, "and all layer norms are", changed("parameter_count", lambda n, c, _: n - 13 * blocks(c) - 2 * c["d_model"])),
+    (22, "multiply by n_layers", lambda c, tied: solutions.parameter_count({**c, "n_layers": 1}, tied)),
     (22, "counted once", lambda c, tied: solutions.parameter_count(c, False)),
     (22, "parameters of its own", lambda c, tied: solutions.parameter_count(c, True)),
     (22, "wpe, are missing", changed("parameter_count", lambda n, c, tied: n - c["context_length"] * c["d_model"])),
@@ -181,8 +220,13 @@ WRONG: list[tuple[int, str, Callable[..., Any]]] = [
     (23, "are missing", changed("forward_flops", lambda n, c, b, t: n - 4 * b * t * t * c["d_model"] * c["n_layers"])),
     (23, "two products", changed("forward_flops", lambda n, c, b, t: n - 2 * b * t * t * c["d_model"] * c["n_layers"])),
     (23, "the batch is missing", lambda c, b, t: solutions.forward_flops(c, 1, t)),
+    (23, "biases are in no", changed("forward_flops", lambda n, c, b, t: n + 2 * b * t * 9 * blocks(c))),
+    (23, "biases and layer norms are in no",
+     changed("forward_flops", lambda n, c, b, t: n + 2 * b * t * (13 * blocks(c) + 2 * c["d_model"]))),
+    (23, "two FLOPs per parameter", lambda c, b, t: 2 * b * t * solutions.parameter_count(c, True)),
+    (23, "masked scores cost", changed("forward_flops", lambda n, c, b, t: n - 2 * b * t * (t - 1) * blocks(c))),
     (24, "the MLP belongs", lambda d, s: 2 * d * s / (1 - s)),
-    (24, "the four projections", lambda d, s: 4 * d * s / (1 - s)),
+    (24, "four projections", lambda d, s: 4 * d * s / (1 - s)),
     (24, "two products", lambda d, s: 12 * d * s / (1 - s)),
     (24, "a share of the whole block", lambda d, s: 6 * d * s),
     (24, "the rest of the block has that share", lambda d, s: 6 * d * (1 - s) / s),
@@ -192,6 +236,9 @@ WRONG: list[tuple[int, str, Callable[..., Any]]] = [
     (25, "only kv_heads", lambda c, b, t, size, kv_heads=None: solutions.cache_bytes(c, b, t, size)),
     (25, "every sequence", lambda c, b, *rest: solutions.cache_bytes(c, 1, *rest)),
     (25, "not bytes", lambda c, b, t, size, *rest: solutions.cache_bytes(c, b, t, 1, *rest)),
+    (25, "bits, not bytes", changed("cache_bytes", lambda n, *_: n * 8)),
+    (26, "the time of a step", speeds(lambda reading, uncached, computing, n: n / min(reading, computing))),
+    (26, "two FLOPs", speeds(lambda reading, uncached, computing, n: min(reading, 2 * computing))),
     (26, "the slower one", speeds(lambda reading, uncached, computing, n: max(reading, computing))),
     (26, "not the sum", speeds(lambda reading, uncached, computing, n: 1 / (1 / reading + 1 / computing))),
     (26, "gains a token per step", speeds(lambda reading, uncached, computing, n: min(reading, computing) / n)),

@@ -1,0 +1,60 @@
+"""Which torch functions an answer may not call: the one that it is to write, or autograd if it is to work by hand."""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+
+Rule = tuple[str, str]  # a regular expression for the names of torch functions, and what to do instead
+Check = Callable[[Callable[..., Any]], None]
+
+# torch.func and torch.autograd.functional call these, too.
+AUTOGRAD: Rule = (r"^grad$|backward|requires_grad_|make_dual", "compute the gradient by hand, without autograd")
+FUSED_ATTENTION: Rule = ("attention", "put it together from your own functions")
+
+
+class ForbiddenCallError(AssertionError):
+    """The answer called a torch function that it is to do without."""
+
+
+def forbids(*rules: Rule) -> Callable[[Check], Check]:
+    """Decorate a check: it raises ForbiddenCallError when the answer calls a torch function that a rule names."""
+
+    def decorate(check: Check) -> Check:
+        @wraps(check)
+        def checked(function: Callable[..., Any]) -> None:
+            check(watched(function, rules))
+
+        return checked
+
+    return decorate
+
+
+def watched(function: Callable[..., Any], rules: Sequence[Rule]) -> Callable[..., Any]:
+    """The function, which raises ForbiddenCallError when it calls a torch function that a rule names."""
+
+    @wraps(function)
+    def under_watch(*args: Any, **kwargs: Any) -> Any:
+        with _Watch(rules):
+            return function(*args, **kwargs)
+
+    return under_watch
+
+
+class _Watch(TorchFunctionMode):
+    """Raises ForbiddenCallError at the call, so that the error has the line of the answer."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        super().__init__()
+        self.rules = rules
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        for forbidden, advice in self.rules:
+            if re.search(forbidden, name):
+                raise ForbiddenCallError(f"the function calls torch's own {name}: {advice}")
+        return func(*args, **(kwargs or {}))
