@@ -324,10 +324,11 @@ def test_the_folder_has_what_converters_read(tmp_path: Path) -> None:
 
 
 def test_the_model_card_has_lineage_data_and_losses(tmp_path: Path) -> None:
-    model, metadata = load_model(checkpoint(tmp_path))
+    path = checkpoint(tmp_path)
+    model, metadata = load_model(path)
     parent = {"path": "scratch.pt", "weights_sha256": "ab" * 32, "stage": "pretrain", "step": 9, "best_loss": 4.5}
     training = {"step": 7, "epoch": 1, "best_loss": 0.25, "settings": {"data": "my.json"}, "parent": parent}
-    base = LoadedModel(model, {**metadata, **training}, load_gpt2_encoding(), tmp_path / "best.pt", "as requested")
+    base = LoadedModel(model, {**metadata, **training}, load_gpt2_encoding(), path, "as requested")
     card = model_card(base)
     assert "| stage | sft, step 7 (epoch 1), best 0.2500 |" in card and "| data | my.json" in card
     assert "| comes from | scratch.pt (pretrain, step 9 (epoch ), best 4.5000), SHA-256 abababababab... |" in card
