@@ -83,6 +83,7 @@ SCRIPTS = {
     "src.curves.__main__": WHOLE_LIBRARY,
     "src.plan": WHOLE_LIBRARY,
     "src.evaluate": WHOLE_LIBRARY,
+    "src.look": WHOLE_LIBRARY,
     "src.export_hf": WHOLE_LIBRARY,
     "benchmarks": WHOLE_LIBRARY | {"main", "src.evaluate"},
     "exercises": WHOLE_LIBRARY,

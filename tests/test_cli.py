@@ -26,6 +26,7 @@ import main
 import sk_chat
 from src import evaluate as evaluate_module
 from src import export_hf as export_module
+from src import look as look_module
 from src import plan as plan_module
 from src.chat.flags import ChatFlags
 from src.chat.session import ChatSession
@@ -395,7 +396,9 @@ def test_an_error_is_one_line_and_an_exit_code(error: BaseException, line: str, 
     assert capsys.readouterr() == ("", line)
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, plan_module, evaluate_module, export_module], ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "script", [*SCRIPTS, plan_module, evaluate_module, export_module, look_module], ids=lambda s: s.__name__
+)
 def test_out_of_memory_advice_names_flags_that_the_script_has(script: ModuleType) -> None:
     flags = [field.name for field in dataclasses.fields(script.Flags)]
     advice = out_of_memory_advice(flags)
@@ -411,7 +414,7 @@ def test_out_of_memory_advice_of_a_script_without_a_model() -> None:
 @pytest.mark.parametrize(
     ("script", "outlives_output"),
     [
-        *((script, True) for script in (*TRAINING, export_module)),
+        *((script, True) for script in (*TRAINING, export_module, look_module)),
         *((script, False) for script in (*CHATS, plan_module, evaluate_module)),
     ],
     ids=lambda value: getattr(value, "__name__", None),

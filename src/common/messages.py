@@ -23,6 +23,12 @@ def visible(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
+def spelling(token: bytes) -> str:
+    """A token as printable text. Parts of a character, and characters that do not print, become escapes: \\xc3, \\n."""
+    text = token.decode("utf-8", "backslashreplace")
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def one_line(error: BaseException) -> str:
     """The error's message on one line, or its type if it has no message. PyTorch's C++ stack traces are dropped.
 

@@ -4,6 +4,7 @@ Run it: python -m src.intuition byte-pairs --checkpoint scratch --text "My lord,
 """
 
 from src.checkpoint import load_base
+from src.common.messages import spelling
 from src.intuition.terminal import filled, heading, lines, say, suggest
 from src.tokenizer import Encoding, load_gpt2_encoding
 from src.tokenizer.byte_pairs import BytePairEncoding
@@ -43,21 +44,12 @@ def own_byte_pairs(checkpoint: str, sentence: str = SENTENCE) -> None:
     say(f"""How is a sentence cut? By GPT-2's tokenizer, which chooses from {gpt2.n_vocab:,} tokens; by the word
         tokenizer, which drops the spaces, and has no token for a new word; and by your own, which chooses from
         {own.n_vocab:,}:""")
-    words = TextSplitter().split(TextCleaner().clean(sentence))
+    words = [spelling(word.encode()) for word in TextSplitter().split(TextCleaner().clean(sentence))]
     for name, tokens in {"GPT-2's": _cut(sentence, gpt2), "words": words, "your own": _cut(sentence, own)}.items():
-        lines([f"{name}: {len(tokens)} tokens", *filled(map(_visible, tokens))])
+        lines([f"{name}: {len(tokens)} tokens", *filled(tokens)])
     suggest("""--text with a sentence from your text, then with one from a newspaper. Which needs more tokens? Or set
         SHOWN in src/intuition/own_byte_pairs.py to 200.""")
 
 
 def _cut(text: str, encoding: Encoding) -> list[str]:
     return [spelling(encoding.decode_single_token_bytes(id_)) for id_ in encoding.encode_ordinary(text)]
-
-
-def spelling(token: bytes) -> str:
-    """The token as text. Bytes that are only a part of a character are shown as numbers, such as \\xc3."""
-    return _visible(token.decode("utf-8", "backslashreplace"))
-
-
-def _visible(text: str) -> str:
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

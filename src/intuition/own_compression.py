@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from src.checkpoint import load_base
-from src.common.messages import without_surrogates
+from src.common.messages import spelling, without_surrogates
 from src.evaluation.perplexity import windows
 from src.intuition.compression import gzip_bytes, show_sizes
-from src.intuition.own_byte_pairs import spelling
 from src.intuition.terminal import heading, lines, say, suggest
 from src.model.gpt import GPTModel
 from src.tokenizer.protocols.interfaces import WordEncoding
