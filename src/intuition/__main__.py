@@ -118,10 +118,18 @@ def _show(names: Sequence[str], flags: Namespace) -> None:
             own_compression(flags.checkpoint, flags.text or PASSAGE)
         else:
             demonstrate()
+    if len(names) == 1:
+        print(f"Next: {_command_after(names[0])}")
+
+
+def _command_after(name: str) -> str:
+    order = list(DEMONSTRATIONS)
+    following = order[order.index(name) + 1 :]
+    return f"python -m src.intuition {following[0]}" if following else "python -m exercises.start"
 
 
 def _list_all() -> None:
     print("Demonstrations, in reading order:\n")
     for name, (line, _) in DEMONSTRATIONS.items():
         print(f"  {name:<18}{line}")
-    print("\nRun one:  python -m src.intuition byte-pairs\nRun all:  python -m src.intuition all")
+    print("\nRun one:  python -m src.intuition characters\nRun all:  python -m src.intuition all")

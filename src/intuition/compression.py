@@ -102,7 +102,7 @@ def compression() -> None:
     show_sizes(TEXT.encode(), "counting", len(code))
     say("""The loss of a language model is the same number in another unit: bits = loss x tokens / ln 2. So a lower
         loss is a better compression, and `python -m src.evaluate` prints bits per byte: the size of the compressed
-        text. Your own model against gzip:""")
+        text. After `python main.py`, your own model against gzip:""")
     lines(["python -m src.intuition compression --checkpoint scratch"])
     suggest("""set TEXT in src/intuition/compression.py to 10 * "the cat sat . ". How many bits does the last sentence
         take? And which is smaller now, gzip or counting?""")

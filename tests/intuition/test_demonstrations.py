@@ -1,6 +1,7 @@
 """The command line: the list, the output of each demonstration, and the errors."""
 
 import io
+import math
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from src.intuition import (
     next_word,
     preference_step,
     sampling_bars,
+    softmax,
 )
 from src.intuition.__main__ import DEMONSTRATIONS, main
 from src.intuition.terminal import bars, grey
@@ -72,6 +74,7 @@ def test_output_fits_the_terminal_and_ends_with_a_suggestion(
             {"TEXT": next_word.TEXT + " the dog ran ."},
             ["loss 0.31,", "loss 0.54,", "loss 0.54,"],
         ),
+        ("softmax", softmax, {"SCORES": {**softmax.SCORES, "green": -math.inf}}, ["exp(-inf) =  0.00", "0.000"]),
         (
             "gradient-descent",
             gradient_descent,
@@ -108,6 +111,12 @@ def test_a_suggested_change_leaves_the_text_true(
     for claim in claims:
         assert claim in text
         text = text.partition(claim)[2]
+
+
+def test_each_demonstration_names_the_next(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, "words").endswith("\nNext: python -m src.intuition byte-pairs\n")
+    assert shown(capsys, list(DEMONSTRATIONS)[-1]).endswith("\nNext: python -m exercises.start\n")
+    assert "Next:" not in shown(capsys, "characters", "words")
 
 
 def test_all_runs_every_demonstration_in_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
