@@ -7,6 +7,8 @@ Later answers may call earlier ones. Check an answer with `python -m exercises.c
 B batch, T tokens, N positions, V vocabulary, P pairs of answers.
 """
 
+import math  # noqa: F401
+
 import torch  # noqa: F401
 from torch import Tensor
 

@@ -30,6 +30,7 @@ def check_temperature_softmax(function: Answer) -> None:
             expected = (logits == logits.max()).double()
             mistakes = {
                 "temperature 0 needs a case of its own, or it divides by zero": (logits / 0).softmax(-1),
+                "this is the id of the largest logit; return probabilities, (V,)": logits.argmax(),
                 "temperature 0 is the limit of low temperatures, not plain softmax": logits.softmax(-1),
             }
         else:
@@ -135,6 +136,8 @@ def check_generate(function: Answer) -> None:
         expected = _loop(prompt, settings, seed)
         require(answer is not None, f"{where}, got None: the function needs a return")
         require(isinstance(answer, list), f"{where}, got {kind_of(answer)}, expected a list of ids")
+        numbers = all(isinstance(token, int) for token in answer)
+        require(numbers, f"{where}, the list must hold plain numbers: use .item()")
         hints = [f": {hint}" for hint, wrong in _generate_mistakes(prompt, settings, seed).items() if answer == wrong]
         hints += [": draw each id with torch.multinomial(probabilities, 1, generator=generator)"]
         require(answer == expected, f"{where}, got {answer}, expected {expected}{hints[0]}")

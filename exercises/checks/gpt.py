@@ -48,6 +48,7 @@ def check_embed(function: Answer) -> None:
             ),
             "positions count from 0": wte[ids] + wpe[1 : T + 1],
             "all tokens got the same position; token t needs row t of wpe": wte[ids] + wpe[T - 1],
+            "all tokens got position 0; token t needs row t of wpe, for t up to ids.shape[1]": wte[ids] + wpe[0],
             "add the two embeddings; here they are multiplied": wte[ids] * wpe[:T],
             "the token embeddings are missing": wpe[:T].expand(len(ids), T, 4),
         }

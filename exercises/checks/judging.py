@@ -167,7 +167,7 @@ def shown(value: Any, *, in_full: bool = True) -> str:
         text = repr(dict(value) if isinstance(value, dict) else value)
         return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
     if not isinstance(value, Tensor):
-        return str(value) if isinstance(value, int | float) else getattr(value, "__name__", type(value).__name__)
+        return str(value) if isinstance(value, int | float | str) else getattr(value, "__name__", type(value).__name__)
     if not (in_full and 0 < value.numel() <= SHOWN_VALUES):
         return f"of shape {tuple(value.shape)}"
     if value.dim() == 0 and value.is_floating_point():

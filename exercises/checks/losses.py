@@ -23,37 +23,46 @@ def check_cross_entropy(function: Answer) -> None:
         (random(4, 4, seed=2), torch.tensor([1, 0, 2, 0])),
         (torch.tensor([[1000.0, 0.0]], dtype=torch.float64), torch.tensor([0])),
         (torch.tensor([[-500.0, 500.0]], dtype=torch.float64), torch.tensor([0])),
+        (torch.tensor([[1000.0, 999.0], [-1000.0, -999.0]], dtype=torch.float64), torch.tensor([1, 1])),
     ]
     for logits, targets in cases:
-        N, V = logits.shape
-        rows = torch.arange(N)
         losses = F.cross_entropy(logits, targets, reduction="none")
-        mistakes = {
-            "exp overflows for large logits: subtract the largest logit of each row first": (
-                logits.exp().sum(1).log() - logits[rows, targets]
-            ).mean(),
-            "the softmax of a small logit underflows to 0, and log(0) is -inf: take the logarithm by hand": (
-                -logits.softmax(1).log()[rows, targets].mean()
-            ),
-            "this is the sum of the losses; return their mean": losses.sum(),
-            "these are the losses of all positions; return their mean": losses,
-            "the sign is wrong: a log-probability is never positive, a loss never negative": -losses.mean(),
-            "this is the mean probability of the targets; take -log of each": logits.softmax(1)[rows, targets].mean(),
-            "take the mean of the logarithms, not the logarithm of the mean": (-losses).exp().mean().log().neg(),
-            "this is the mean logit of the targets; subtract it from the log of the sum of all exponentials": (
-                logits[rows, targets].mean()
-            ),
-            "these are bits; use the natural logarithm": losses.mean() / torch.tensor(2.0).double().log(),
-            "the mean runs over all V log-probabilities; take the one of the target": -logits.log_softmax(1).mean(),
-        }
-        if N == V:
-            mistakes[
-                "softmax runs over the vocabulary, the last dimension, not over the positions"
-            ] = -logits.log_softmax(0)[rows, targets].mean()
         arguments = {"logits": logits, "targets": targets}
         torch_own = ("cross_entropy", "log_softmax", "nll_loss", "logsumexp")
         answer = call_without(torch_own, "write it with exp, sum and log", function, arguments)
-        compare(given(arguments), answer, losses.mean(), mistakes)
+        compare(given(arguments), answer, losses.mean(), _cross_entropy_mistakes(logits, targets, losses))
+
+
+def _cross_entropy_mistakes(logits: Tensor, targets: Tensor, losses: Tensor) -> dict[str, Tensor]:
+    """The answers that common mistakes lead to; losses (N,) are the right ones of the positions."""
+    N, V = logits.shape
+    rows = torch.arange(N)
+    mistakes = {
+        "exp overflows for large logits: subtract the largest logit of each row first": (
+            logits.exp().sum(1).log() - logits[rows, targets]
+        ).mean(),
+        "next to a larger row, a small one underflows to 0: subtract each row's own largest logit": (
+            (logits - logits.max()).exp().sum(1).log() + logits.max() - logits[rows, targets]
+        ).mean(),
+        "the softmax of a small logit underflows to 0, and log(0) is -inf: take the logarithm by hand": (
+            -logits.softmax(1).log()[rows, targets].mean()
+        ),
+        "this is the sum of the losses; return their mean": losses.sum(),
+        "these are the losses of all positions; return their mean": losses,
+        "the sign is wrong: a log-probability is never positive, a loss never negative": -losses.mean(),
+        "this is the mean probability of the targets; take -log of each": logits.softmax(1)[rows, targets].mean(),
+        "take the mean of the logarithms, not the logarithm of the mean": (-losses).exp().mean().log().neg(),
+        "this is the mean logit of the targets; subtract it from the log of the sum of all exponentials": (
+            logits[rows, targets].mean()
+        ),
+        "these are bits; use the natural logarithm": losses.mean() / torch.tensor(2.0).double().log(),
+        "the mean runs over all V log-probabilities; take the one of the target": -logits.log_softmax(1).mean(),
+    }
+    if N == V:
+        mistakes["softmax runs over the vocabulary, the last dimension, not over the positions"] = -logits.log_softmax(
+            0
+        )[rows, targets].mean()
+    return mistakes
 
 
 def check_perplexity(function: Answer) -> None:

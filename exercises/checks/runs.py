@@ -212,6 +212,8 @@ def _check_resume(function: Answer, config: dict[str, Any], settings: dict[str, 
     require(len(losses) == 6, f"for until 6, got {len(losses)} losses, expected one for each of the 6 steps")
     require((folder / "whole.pt").exists(), "no file was saved at the path")
     _, first = _pretrain(function, torch.tensor(TEXT), config, settings, folder / "parts.pt", 3)
+    advice = "until is the number of finished steps; settings['steps'] is only for the learning rate"
+    require(len(first) == 3, f"for until 3, got {len(first)} losses, expected 3: {advice}")
     require(
         first == losses[:3], "two runs with the same seed have different losses: draw everything from the generator"
     )
@@ -237,12 +239,23 @@ def _check_first_losses(function: Answer, config: dict[str, Any], settings: dict
     untrained, losses = _pretrain(function, torch.tensor(TEXT), config, settings, path, 0)
     start = untrained["step"] == 0 and losses == []
     require(start, "for until 0, expected the untrained run and an empty list of losses")
+    _require_one_generator(untrained, settings["seed"])
+    apart = untrained["means"] is not untrained["squares"]
+    require(apart, "the means and the squares are the same dict: make a dict of zeros for each")
     reference = copy_of(untrained)
     expected = [reference_step(reference, torch.tensor(TEXT), config, settings) for _ in range(6)]
     _, losses = _pretrain(function, torch.tensor(TEXT), config, settings, path, 6)
     close = torch.allclose(torch.tensor(losses), torch.tensor(expected), atol=1e-3)
     shown = [[round(loss, 3) for loss in values] for values in (losses, expected)]
     require(close, f"from the same weights and seed, got the losses {shown[0]}; the project's model has {shown[1]}")
+
+
+def _require_one_generator(untrained: Run, seed: int) -> None:
+    """Raise AssertionError unless the generator has the seed and has drawn the weights."""
+    generator = untrained["generator"]
+    drew = not torch.equal(generator.get_state(), torch.Generator().manual_seed(seed).get_state())
+    advice = "draw the weights from it, and do not seed it again"
+    require(generator.initial_seed() == seed and drew, f"the run's generator must have the seed {seed}: {advice}")
 
 
 def _check_goal(function: Answer, path: Path) -> None:

@@ -27,7 +27,8 @@ def check_adamw_step(function: Answer) -> None:
             arguments |= {"step": step, "lr": lr, "weight_decay": weight_decay}
             expected = reference_adamw(**arguments)
             mistakes = _adamw_mistakes(**arguments)
-            where = f"for step {step}, lr {lr}, weight_decay {weight_decay} and gradient {gradient.tolist()}"
+            names = ("step", "lr", "weight_decay", "weight", "gradient")
+            where = given({name: arguments[name] for name in names})
             answer = parts(where, call(function, arguments), 3)
             for name, got, wanted in zip(
                 ("mean", "square", "weight"), (*answer[1:], answer[0]), (1, 2, 0), strict=True

@@ -112,6 +112,7 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (32, lambda i, w: w["wte.weight"][i] + w["wpe.weight"][i.clamp(max=8)], "looked up by token"),
     (32, lambda i, w: w["wte.weight"][i] + w["wpe.weight"][1 : i.shape[1] + 1], "count from 0"),
     (32, lambda i, w: w["wte.weight"][i] + w["wpe.weight"][i.shape[1] - 1], "the same position"),
+    (32, lambda i, w: w["wte.weight"][i] + w["wpe.weight"][: len(i)], "all tokens got position 0"),
     (32, lambda i, w: w["wte.weight"][i] * w["wpe.weight"][: i.shape[1]], "multiplied"),
     (33, partial(norm, correction=1), "not by C - 1"),
     (33, lambda x, w, n: outside(x, w, n, 1e-5), "inside the square root"),

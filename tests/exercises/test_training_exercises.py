@@ -197,6 +197,19 @@ def forgetful(forget: Callable[[Run], Any], at: int = 3) -> Callable[..., Any]:
     return answer
 
 
+def starting(change: Callable[[Run, int], Any]) -> Callable[..., Any]:
+    """pretrain whose first run is changed before it is trained."""
+
+    def answer(ids: Tensor, config: Any, settings: Any, path: Path, until: int) -> Any:
+        if path.exists():
+            return pretrain(ids, config, settings, path, until)
+        run, _ = pretrain(ids, config, settings, path, 0)
+        change(run, settings["seed"])
+        return run, [solutions.train_step(run, ids, config, settings) for _ in range(until)], save_run(run, path)
+
+    return lambda *arguments: answer(*arguments)[:2]
+
+
 def start_again(ids: Tensor, config: Any, settings: Any, path: Path, until: int) -> Any:
     path.unlink(missing_ok=True)
     return pretrain(ids, config, settings, path, until)
@@ -286,6 +299,10 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (56, forgetful(lambda run: run["generator"].manual_seed(1)), "the weights or the generator"),
     (56, forgetful(lambda run: zero(run["means"])), "the means, the squares or the step"),
     (56, lambda *a: pretrain(*a)[0], "expected a tuple of 2"),
+    (56, starting(lambda run, seed: run["generator"].manual_seed(seed)), "do not seed it again"),
+    (56, starting(lambda run, seed: run["generator"].manual_seed(0)), "must have the seed 1"),
+    (56, starting(lambda run, seed: run.update(means=run["squares"])), "are the same dict"),
+    (56, lambda ids, c, s, path, n: pretrain(ids, c, s, path, s["steps"]), "only for the learning rate"),
     (56, lambda ids, c, s, path, n: pretrain(ids, c, {**s, "max_lr": 0.0, "min_lr": 0.0}, path, n), "the project's mo"),
 ]  # fmt: skip
 
