@@ -12,11 +12,14 @@ from src.intuition.terminal import heading, heat_map, lines, say, suggest
 
 # The last token gets this key and value instead, to see which other tokens notice.
 OTHER_KEY, OTHER_VALUE = (2.0, 2.0), (9.0, 9.0)
+WINDOW = 1024  # up to this many tokens are visible: the token itself and those right before it
 
 
 def hide_future(scores: Matrix) -> list[list[float]]:
-    """The scores, with -inf wherever a token would look at a later one."""
-    return [[score if j <= i else -math.inf for j, score in enumerate(row)] for i, row in enumerate(scores)]
+    """The scores, with -inf wherever a token would look at a later one, or further back than WINDOW."""
+    return [
+        [score if i - WINDOW < j <= i else -math.inf for j, score in enumerate(row)] for i, row in enumerate(scores)
+    ]
 
 
 def attend(keys: Matrix, values: Matrix, *, causal: bool) -> list[list[float]]:
@@ -57,8 +60,8 @@ def causal_mask() -> None:
     say("""With the mask, the earlier tokens do not notice. So one forward pass trains all positions at once,
         each as if the text ended there. And during generation the keys and values of earlier tokens can be cached
         (the KV cache in src/model/attention.py).""")
-    suggest("""change j <= i to i - 1 <= j <= i in src/intuition/causal_mask.py: then each token sees only itself
-        and the one before it. How could the third token still hear of the first, in a second layer?""")
+    suggest("""set WINDOW in src/intuition/causal_mask.py to 2: then each token sees only itself and the one before it.
+        How could the third token still hear of the first, in a second layer?""")
 
 
 def _output_changes(*, causal: bool) -> list[float]:
