@@ -45,7 +45,7 @@ _USUAL_LOSS = {
 }
 _PANELS = (
     Panel("margin", "Margin of the rewards", "margin (beta x nats)", "Starts at 0 and grows."),
-    Panel("accuracy", "Accuracy", "share of the pairs", "0 before the first step, without a margin. 0.5 is chance."),
+    Panel("accuracy", "Accuracy", "share of the pairs", "0 before the first step, 0.5 by chance, 1 at best."),
     Panel("kl", "Distance from the reference", "KL (nats per token)", "Starts at 0. If it jumps, raise --beta."),
     Panel("chosen_logp", "Chosen answers", "log-probability (nats)", "Rises, or falls more slowly than the rejected."),
     Panel("rejected_logp", "Rejected answers", "log-probability (nats)", "Falls."),
