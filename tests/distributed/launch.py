@@ -1,16 +1,60 @@
-"""Start torchrun for the tests."""
+"""Start several processes for the tests: by the command torchrun, or by its Python interface, which takes less time."""
 
+import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from tests.repository import ROOT
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+IMPORTED_ONCE = [
+    *("main", "finetune_gpt2", "instruction_tune", "dpo_train", "matplotlib.pyplot", "safetensors.torch"),
+    *("torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo"),
+]
+
+
+def run_in_processes(
+    function: Callable[..., Any], *arguments: Any, processes: int = 2, max_restarts: int = 0
+) -> dict[int, Any]:
+    """Run a function in several processes, in the current folder; returns its result by rank.
+
+    torchrun's code starts them, forked from one process that has imported PyTorch and the scripts.
+    Raises ChildFailedError if one of them fails.
+    """
+    multiprocessing.set_forkserver_preload(IMPORTED_ONCE)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id="test",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=max_restarts,
+        monitor_interval=0.1,
+        start_method=START_METHOD,
+    )
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        try:
+            results: dict[int, Any] = elastic_launch(config, function)(*arguments)
+            return results
+        finally:  # torchrun has replaced some
+            for number, handler in handlers.items():
+                if signal.getsignal(number) is not handler:
+                    signal.signal(number, handler)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -25,7 +69,7 @@ def exchange_with(fault: str, rank: int, processes: int, folder: Path, *options:
     result = subprocess.run(
         [*TORCHRUN, f"--nproc-per-node={processes}", "--standalone", *options, *script],
         cwd=folder,
-        env=environment(GPT2_TIMEOUT_S="10", TORCH_ELASTIC_SHUTDOWN_TIMEOUT="5"),
+        env=environment(GPT2_TIMEOUT_S="8", TORCH_ELASTIC_SHUTDOWN_TIMEOUT="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

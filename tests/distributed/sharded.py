@@ -1,15 +1,11 @@
-"""What two processes find out about a model that FSDP divides: run by torchrun, prints a JSON object.
+"""What two processes find out about a model that FSDP shards: values that test_sharding.py compares."""
 
-Each check returns values that tests/distributed/test_sharding.py compares.
-"""
-
-import json
-import os
+import atexit
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from src.data.batching import Batch
 from src.distributed.environment import rank
@@ -28,7 +24,7 @@ CONFIG = GPTConfig(vocab_size=257, context_length=16, d_model=20, n_heads=2, n_l
 CPU = torch.device("cpu")
 
 
-def divided(precision: str) -> tuple[GPTModel, SharedModel]:
+def sharded_model(precision: str) -> tuple[GPTModel, SharedModel]:
     model = on_meta_device(CONFIG)
     runtime = Runtime(CPU, precision, "test", strategy="fsdp")
     return model, share_model(model, language_model_loss, runtime, seed=7)
@@ -44,7 +40,7 @@ def initial_weights() -> dict[str, bool]:
     """Whether the weights of a model that started without memory are those of one process, and each part is a half."""
     seed_step(7, 0)
     expected = GPTModel(CONFIG).state_dict()
-    model, _ = divided("fp32")
+    model, _ = sharded_model("fp32")
     with TemporaryDirectory() as folder, gathered(model, Path(folder)) as found:
         equal = all(torch.equal(found[name], expected[name]) for name in expected if rank() == 0)
     parts = [local_part(parameter).numel() / parameter.numel() for parameter in model.parameters()]
@@ -55,13 +51,13 @@ def initial_weights() -> dict[str, bool]:
 
 
 def samples() -> dict[str, bool]:
-    """Whether the divided model generates the text of the whole one, and is divided again afterwards."""
+    """Whether the sharded model generates the text of the whole one, and is sharded again afterwards."""
     seed_step(7, 0)
     expected = TextGenerator(GPTModel(CONFIG), ByteEncoding()).sample("abc", 8, seed=1)
-    model, _ = divided("fp32")
+    model, _ = sharded_model("fp32")
     generator = TextGenerator(model, ByteEncoding(), None)
     found = sample(model, lambda: generator.sample("abc", 8, seed=1))
-    return {"equal": found == expected, "divided": all(map(is_sharded, (model, *model.h, model.wte)))}
+    return {"equal": found == expected, "sharded": all(map(is_sharded, (model, *model.h, model.wte)))}
 
 
 def gradients() -> dict[str, float]:
@@ -72,7 +68,7 @@ def gradients() -> dict[str, float]:
         seed_step(7, 0)
         replica = GPTModel(CONFIG)
         replicated = share_model(replica, language_model_loss, runtime, seed=7)
-        model, sharded = divided(precision)
+        model, sharded = sharded_model(precision)
         for shared in (replicated, sharded):
             with runtime.autocast():
                 loss, _ = shared.loss(shared.model, batch())
@@ -89,7 +85,7 @@ def recomputed() -> bool:
     """Whether activation checkpointing changes no bit of the loss and the gradients under FSDP."""
     results = []
     for checkpointing in (False, True):
-        model, sharded = divided("fp32")
+        model, sharded = sharded_model("fp32")
         model.activation_checkpointing = checkpointing
         loss, _ = sharded.loss(model, batch())
         loss.backward()
@@ -97,17 +93,10 @@ def recomputed() -> bool:
     return all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-CHECKS = [initial_weights, samples, gradients, recomputed]
-
-
-def main() -> None:
+def run_checks() -> dict[str, Any]:
+    """The result of each check."""
     torch.set_num_threads(1)
     join(CPU)
-    results = {check.__name__: check() for check in CHECKS}
-    if os.environ["RANK"] == "0":
-        print(json.dumps(results))
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
+    results: dict[str, Any] = {check.__name__: check() for check in (initial_weights, samples, gradients, recomputed)}
+    atexit._run_exitfuncs()  # a process that multiprocessing starts ends without it
+    return results

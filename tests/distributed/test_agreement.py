@@ -1,15 +1,13 @@
 """Training on several processes gives the same model as on one: every stage, both strategies, resumed and restarted."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 import dpo_train
 import finetune_gpt2
@@ -18,8 +16,8 @@ import main
 from src.checkpoint import read_checkpoint
 from src.program import INTERRUPTED
 from src.training import loop
-from tests.distributed.worker import signalling
-from tests.repository import ROOT
+from tests.distributed.launch import run_in_processes
+from tests.distributed.worker import run_scripts, signalling
 
 pytestmark = pytest.mark.slow
 
@@ -72,27 +70,20 @@ def one_process(folder: Path) -> Path:
     return folder
 
 
-def torchrun(folder: Path, processes: int, todo: Sequence[Mapping[str, Any]], *options: str) -> int:
-    """Run the commands in several processes; returns the exit code of torchrun."""
-    (folder / "commands.json").write_text(json.dumps(todo))
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        f"--nproc-per-node={processes}",
-        "--standalone",
-        *options,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    worker = [str(ROOT / "tests/distributed/worker.py"), "commands.json"]
-    result = subprocess.run([*launcher, *worker], cwd=folder, env=environment, capture_output=True, timeout=300)
-    print(result.stdout.decode()[-3000:], result.stderr.decode()[-3000:])  # pytest shows it if the test fails
-    return result.returncode
+@pytest.fixture(autouse=True)
+def in_its_folder(one_process: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(one_process)
 
 
-def difference(found: Path, expected: Path) -> float:
-    """The largest difference between the weights of two checkpoints, and between their losses."""
-    a, b = (read_checkpoint(path / "latest_model.pt") for path in (found, expected))
+def run_until_stopped(processes: int, command: Mapping[str, Any], *more: str) -> None:
+    """Run a command that a signal stops."""
+    with pytest.raises(ChildFailedError):
+        run_in_processes(run_scripts, [{**command, "arguments": [*command["arguments"], *more]}], processes=processes)
+
+
+def difference(found: str) -> float:
+    """The largest difference between the weights of a folder and those of one process, and between their losses."""
+    a, b = (read_checkpoint(Path(folder, "latest_model.pt")) for folder in (found, f"one/{Path(found).name}"))
     weights = max(float((a["model"][name] - b["model"][name]).abs().max()) for name in b["model"])
     return max(weights, *(abs(a[loss] - b[loss]) for loss in ("train_loss", "val_loss")))
 
@@ -101,77 +92,58 @@ ALL = [(strategy, name) for strategy in ("ddp", "fsdp") for name in SCRIPTS]
 
 
 @pytest.mark.parametrize(("processes", "runs"), [(2, ALL), (4, [("ddp", "instruction_tune"), ("fsdp", "main")])])
-def test_several_processes_train_the_model_of_one(
-    one_process: Path, processes: int, runs: Sequence[tuple[str, str]]
-) -> None:
+def test_several_processes_train_the_model_of_one(processes: int, runs: Sequence[tuple[str, str]]) -> None:
     todo = [
         command
         for strategy, name in runs
         for command in commands(f"{strategy}{processes}", "--strategy", strategy)
         if command["script"] == name
     ]
-    assert torchrun(one_process, processes, todo) == 0
+    run_in_processes(run_scripts, todo, processes=processes)
     for strategy, name in runs:
-        found = difference(one_process / f"{strategy}{processes}" / name, one_process / "one" / name)
-        assert found < TOLERANCE, (strategy, name)
+        assert difference(f"{strategy}{processes}/{name}") < TOLERANCE, (strategy, name)
 
 
-def test_a_run_moves_from_one_process_to_two_and_back(one_process: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_moves_from_one_process_to_two_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
     [command, *_] = commands("moved")
-    arguments, latest = command["arguments"], one_process / "moved/main/latest_model.pt"
-    monkeypatch.chdir(one_process)
+    latest = Path("moved/main/latest_model.pt")
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_train_step", signalling(6, signal.SIGTERM))
-        assert main.main(arguments) == INTERRUPTED
+        assert main.main(command["arguments"]) == INTERRUPTED
     assert read_checkpoint(latest)["step"] == 6
-    stopped = {
-        **command,
-        "arguments": [*arguments, "--strategy", "fsdp"],
-        "rank": 1,
-        "step": 13,
-        "signal": signal.SIGTERM,
-    }
-    assert torchrun(one_process, 2, [stopped]) != 0
+    run_until_stopped(2, {**command, "rank": 1, "step": 13, "signal": signal.SIGTERM}, "--strategy", "fsdp")
     assert read_checkpoint(latest)["step"] == 13
     assert len(list(latest.parent.glob("parts-*"))) == 1  # under FSDP, each process wrote its part
-    assert main.main(arguments) == 0
+    assert main.main(command["arguments"]) == 0
     assert list(latest.parent.glob("parts-*")) == []
-    assert difference(one_process / "moved/main", one_process / "one/main") < TOLERANCE
+    assert difference("moved/main") < TOLERANCE
 
 
-def test_a_run_moves_from_two_divided_processes_to_four_and_to_one(
-    one_process: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_moves_from_two_sharded_processes_to_four_and_to_one() -> None:
     [command, *_] = commands("widened", "--keep", "2", "--save-every", "3")
-    out, stop = one_process / "widened/main", {"rank": 1, "signal": signal.SIGTERM}
-    stopped = {**command, **stop, "step": 7, "arguments": [*command["arguments"], "--strategy", "fsdp"]}
-    assert torchrun(one_process, 2, [stopped]) != 0
+    out, stop = Path("widened/main"), {"rank": 1, "signal": signal.SIGTERM}
+    run_until_stopped(2, {**command, **stop, "step": 7}, "--strategy", "fsdp")
     saves = [file.name[:11] for file in sorted(out.glob("step-*.pt"))]
     assert saves == ["step-000006", "step-000007"]
     assert len(list(out.glob("parts-*"))) == 2  # a kept save shares the files of latest_model.pt
-    stopped = {**command, **stop, "step": 14, "arguments": [*command["arguments"], "--strategy", "ddp"]}
-    assert torchrun(one_process, 4, [stopped]) != 0
+    run_until_stopped(4, {**command, **stop, "step": 14}, "--strategy", "ddp")
     assert read_checkpoint(out / "latest_model.pt")["step"] == 14
-    monkeypatch.chdir(one_process)
     assert main.main(command["arguments"]) == 0
-    assert difference(out, one_process / "one/main") < TOLERANCE
+    assert difference("widened/main") < TOLERANCE
 
 
-def test_a_kill_during_a_divided_save_leaves_the_earlier_one(
-    one_process: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_during_a_sharded_save_leaves_the_earlier_one() -> None:
     [command, *_] = commands("killed_save", "--strategy", "fsdp", "--save-every", "5")
-    out = one_process / "killed_save/main"
-    assert torchrun(one_process, 2, [{**command, "rank": 1, "killed_save": 2}]) != 0
+    out = Path("killed_save/main")
+    run_until_stopped(2, {**command, "rank": 1, "killed_save": 2})
     assert read_checkpoint(out / "latest_model.pt")["step"] == 5
     assert len(list(out.glob("parts-*"))) == 2  # one is incomplete
-    assert torchrun(one_process, 2, [command]) == 0
+    run_in_processes(run_scripts, [command])
     assert len(list(out.glob("parts-*"))) == 1
-    assert difference(out, one_process / "one/main") < TOLERANCE
+    assert difference("killed_save/main") < TOLERANCE
 
 
-def test_a_killed_process_is_restarted_and_changes_nothing(one_process: Path) -> None:
+def test_a_killed_process_is_restarted_and_changes_nothing() -> None:
     [command, *_] = commands("killed", "--no-resume")
-    killed = {**command, "rank": 1, "step": 14, "signal": signal.SIGKILL}
-    assert torchrun(one_process, 2, [killed], "--max-restarts=1") == 0
-    assert difference(one_process / "killed/main", one_process / "one/main") < TOLERANCE
+    run_in_processes(run_scripts, [{**command, "rank": 1, "step": 14, "signal": signal.SIGKILL}], max_restarts=1)
+    assert difference("killed/main") < TOLERANCE

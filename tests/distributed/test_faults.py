@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 import torch
@@ -34,31 +36,46 @@ def errors(output: str) -> list[str]:
     ]
 
 
+CASES = [("SIGKILL", 1, []), ("SIGSTOP", 0, []), ("error", 1, []), ("stuck", 1, ["--log-dir=ranks", "--redirects=2:3"])]
+Outcomes: TypeAlias = dict[str, tuple[int, list[str], str]]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
+    """(exit code, errors, output) of torchrun by fault. Two run at the same time, because they mostly wait."""
+    folder = tmp_path_factory.mktemp("faults")
+
+    def outcome(case: tuple[str, int, list[str]]) -> tuple[int, list[str], str]:
+        fault, rank, options = case
+        code, output = exchange_with(fault, rank, 3, folder, *options)
+        return code, errors(output), output
+
+    with ThreadPoolExecutor(2) as pool, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield dict(zip([fault for fault, _, _ in CASES], pool.map(outcome, CASES), strict=True))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fault", "rank", "line"),
+    ("fault", "line"),
     [
-        ("SIGKILL", 1, rf"error: connection lost to rank 1 on {HOST}: .*; {AGAIN}"),
-        ("SIGSTOP", 0, rf"error: no heartbeat from rank 0 on {HOST} for 5 s; {AGAIN}"),
-        ("error", 1, r"error: rank 1: record 7: no text"),
+        ("SIGKILL", rf"error: connection lost to rank 1 on {HOST}: .*; {AGAIN}"),
+        ("SIGSTOP", rf"error: no heartbeat from rank 0 on {HOST} for 5 s; {AGAIN}"),
+        ("error", r"error: rank 1: record 7: no text"),
+        ("stuck", rf"error: no progress of rank 1 on {HOST}: .*[Tt]imed out.*; {AGAIN}"),
     ],
 )
-def test_one_line_names_the_rank(fault: str, rank: int, line: str, tmp_path: Path) -> None:
-    code, output = exchange_with(fault, rank, 3, tmp_path)
+def test_one_line_names_the_rank(outcomes: Outcomes, fault: str, line: str) -> None:
+    code, [found], _ = outcomes[fault]
     assert code == FAILED
-    [found] = errors(output)
     assert re.fullmatch(line, found)
 
 
 @pytest.mark.slow
-def test_a_stuck_process_is_named_and_the_output_of_another_rank_is_readable(tmp_path: Path) -> None:
-    code, output = exchange_with("stuck", 1, 3, tmp_path, "--log-dir=ranks", "--redirects=2:3")
-    assert code == FAILED
-    [found] = errors(output)
-    assert re.fullmatch(rf"error: no progress of rank 1 on {HOST}: .*[Tt]imed out.*; {AGAIN}", found)
-    [log] = tmp_path.glob("ranks/*/attempt_0/2/stdout.log")
+def test_the_output_of_another_rank_is_readable(outcomes: Outcomes) -> None:
+    [log] = Path().glob("ranks/*/attempt_0/2/stdout.log")
     assert log.read_text().splitlines() == [f"exchange {number}" for number in range(20)]
-    assert output.count("exchange 19") == 1  # of the first process
+    assert outcomes["stuck"][2].count("exchange 19") == 1  # of the first process
 
 
 @pytest.mark.slow

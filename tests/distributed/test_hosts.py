@@ -19,7 +19,7 @@ from tests.repository import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 
-STEPS, TOLERANCE = 300, 3e-4
+STEPS, TOLERANCE = 160, 3e-4
 ARGUMENTS = [
     *TRAIN[1:],
     "--optimizer",
@@ -31,7 +31,7 @@ ARGUMENTS = [
     "--eval-every",
     str(STEPS),
     "--save-every",
-    "50",
+    "20",
 ]
 
 
@@ -95,7 +95,7 @@ def test_a_run_on_two_hosts_survives_a_cut_network(tmp_path: Path, monkeypatch: 
             }
             processes.append(stack.enter_context(started(command, tmp_path, **variables)))
         first, second = processes
-        read_until(first, rf"^step +1\d\d/{STEPS}")
+        read_until(first, rf"^step +[3-9]\d/{STEPS}")
         b.link("down")
         assert re.search(
             "^error: no heartbeat from rank 1 on b for 5 s; torchrun starts", read_until(first, "^error"), re.M
@@ -105,7 +105,7 @@ def test_a_run_on_two_hosts_survives_a_cut_network(tmp_path: Path, monkeypatch: 
         output = read_until(first, "$^")
         assert (first.wait(), second.wait()) == (0, 0)
     [resumed] = re.findall(r"^resuming .*step (\d+)", output, re.MULTILINE)
-    assert int(resumed) >= 100
+    assert int(resumed) >= 20
     monkeypatch.chdir(tmp_path)
     assert main.main([*ARGUMENTS, "--out", "undisturbed"]) == 0
     found, expected = (read_checkpoint(tmp_path / out / "latest_model.pt") for out in ("out", "undisturbed"))

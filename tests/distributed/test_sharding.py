@@ -1,14 +1,11 @@
-"""A model that FSDP divides among two processes: its start, its parts, its precision."""
+"""A model that FSDP shards among two processes: its start, its shards, its precision."""
 
-import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from tests.repository import ROOT
+from tests.distributed.launch import run_in_processes
+from tests.distributed.sharded import run_checks
 
 pytestmark = pytest.mark.slow
 
@@ -16,12 +13,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """The results of all checks in sharded.py, from the first of two processes."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    worker = str(ROOT / "tests/distributed/sharded.py")
-    result = subprocess.run([*launcher, worker], env=environment, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr[-3000:]
-    results: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    results: dict[str, Any] = run_in_processes(run_checks)[0]
     return results
 
 
@@ -29,8 +21,8 @@ def test_initial_weights_under_fsdp_are_those_of_one_process(found: dict[str, An
     assert found["initial_weights"] == {"equal": True, "halves": True}
 
 
-def test_a_divided_model_generates_the_text_of_the_whole_one(found: dict[str, Any]) -> None:
-    assert found["samples"] == {"equal": True, "divided": True}
+def test_a_sharded_model_generates_the_text_of_the_whole_one(found: dict[str, Any]) -> None:
+    assert found["samples"] == {"equal": True, "sharded": True}
 
 
 def test_gradients_under_fsdp_equal_those_of_ddp(found: dict[str, Any]) -> None:

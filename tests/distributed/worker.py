@@ -1,18 +1,12 @@
-"""Run scripts in the processes that torchrun started: python worker.py COMMANDS.json. Test modules start it.
+"""What each of several processes runs for the tests: the scripts, in some with a signal at a chosen step."""
 
-COMMANDS.json is a list of {"script", "arguments"}, and optionally {"signal", "rank", "step"}: the signal that this rank
-sends itself after this step, unless torchrun has restarted it. {"killed_save": N, "rank"}: this rank is killed during
-its N-th save in the background, with some of the files written.
-"""
-
-import json
+import atexit
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -50,17 +44,21 @@ def kill_in_save(number: int) -> None:
     safetensors.torch.save = write_and_kill
 
 
-def main() -> int:
+def run_scripts(commands: Sequence[Mapping[str, Any]]) -> None:
+    """Run {"script", "arguments"} one after another; ends with the exit code of the last one.
+
+    {"signal", "rank", "step"}: this rank sends itself the signal after this step, unless torchrun has restarted it.
+    {"killed_save": N, "rank"}: this rank is killed during its N-th save in the background, with some of the files
+    written.
+    """
     torch.set_num_threads(1)
     code = 0
-    for command in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+    for command in commands:
         if command.get("rank") == rank() and "signal" in command and not restarts():
             loop._train_step = signalling(command["step"], command["signal"])
         if command.get("rank") == rank() and "killed_save" in command:
             kill_in_save(command["killed_save"])
         code = import_module(command["script"]).main(command["arguments"])
-    return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    atexit._run_exitfuncs()  # a process that multiprocessing starts ends without it
+    if code:
+        sys.exit(code)
