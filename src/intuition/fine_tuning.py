@@ -54,9 +54,10 @@ def fine_tuning() -> None:
     learn(model, " ".join(PRETRAINING))
     lines(PRETRAINING)
     _show(model, PROMPTS[0])
-    say(f"""It continues the text in its most likely way, with another question. For an answer, go on training it,
-        with texts in which answers follow questions. That is fine-tuning: the model keeps what it knows, the loss is
-        the same, only the text is another. Here it reads {len(EXAMPLES)} examples, {EPOCHS} times over (epochs):""")
+    say(f"""It continues the text in its most likely way, with another question. To make it answer, continue its
+        training with texts in which answers follow questions. That is fine-tuning: the model keeps what it knows, the
+        loss is the same, and only the text is different. Here it reads {len(EXAMPLES)} examples, {EPOCHS} times over
+        (epochs):""")
     lines(EXAMPLES)
     for example in EXAMPLES * EPOCHS:
         learn(model, example)
@@ -64,8 +65,8 @@ def fine_tuning() -> None:
     say("And a question that is not among the examples:")
     _show(model, PROMPTS[1])
     say("""A model that counts learns answers by heart and no more. The small model of `python main.py` is not much
-        better: it learns 30 answers by heart. A larger one, which has read more, also learns from the examples that
-        questions are to be answered, and finds answers in what it read before.""")
+        better: it learns 30 answers by heart. A larger model has read more. It also learns from the examples that an
+        answer follows a question, and it finds the answer in what it has read.""")
     suggest("""set EPOCHS in src/intuition/fine_tuning.py to 20. How sure of "Paris" is the model now, and why is it
         never certain?""")
 

@@ -51,7 +51,7 @@ def gradient_descent() -> None:
     shares = [count / counts.total() for count in counts.values()]
     path = descend(shares, LEARNING_RATE, STEPS)
     say(f"""The model of `next-word` counted. A network has parameters instead: numbers that training changes in small
-        steps, so that the loss falls. Here is the smallest one. It has a score for each word that may follow
+        steps, so that the loss falls. The smallest network has a score for each word that may follow
         "{WORD}", and softmax turns the scores into probabilities. In the text, "{WORD}" was followed by
         {_listed(counts)}. At first all scores are 0.""")
     _show_first_step(list(counts), shares)

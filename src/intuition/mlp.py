@@ -18,7 +18,7 @@ Vector = Sequence[float]
 
 
 def gelu(x: float) -> float:
-    """About x if x is positive, about 0 if it is negative, with a smooth bend (GPT-2's form, with tanh)."""
+    """About x if x is positive, about 0 if it is negative, with a smooth transition (GPT-2's form, with tanh)."""
     return 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
@@ -33,30 +33,30 @@ def mlp_output(x: Vector) -> float:
 
 
 def mlp() -> None:
-    """Show an MLP combine two facts at one position, and why it needs the bend between its linear layers."""
+    """Show an MLP combine two facts at one position, and why it needs an activation function."""
     heading("mlp", "what happens at one position")
     say("""Attention carries information from position to position. After it, in each layer, comes the MLP. It works
         on each position by itself: it takes the vector that attention has filled, and adds to it what follows from
         it. Here the vector says whether "not" and "good" came before. We want the MLP to write praise: +1 after
         "good", -1 after "not good", 0 otherwise.""")
     say("""One linear layer can't. It adds up what each number contributes: if "good" alone gives +1 and "not" alone
-        0, both together give +1 + 0 = +1. So the MLP has two linear layers with a bend between them. The first
-        computes hidden units. Each looks for one pattern:""")
+        0, both together give +1 + 0 = +1. So the MLP has two linear layers with an activation function between them.
+        The first layer computes hidden units. Each looks for one pattern:""")
     what = ('"good" without "not"', '"not" and "good"')
     rows = zip(WEIGHTS, BIASES, WRITES, what, strict=True)
     lines(
         f"unit {i}: {w[0]:>2g} x not + {w[1]:g} x good - {-bias:g}   looks for {pattern}, writes {writes:g}"
         for i, (w, bias, writes, pattern) in enumerate(rows, 1)
     )
-    say(f"""The bend, GELU, keeps positive numbers and makes negative ones nearly 0: gelu(2) = {_rounded(gelu(2))},
-        gelu(-2) = {_rounded(gelu(-2))}, gelu(-6) = {_rounded(gelu(-6))}. So a unit is on if its pattern is there, and
-        off otherwise. The second layer multiplies what each unit writes by the result, and adds up:""")
+    say(f"""The activation function, GELU, keeps positive numbers and makes negative ones nearly 0: gelu(2) =
+        {_rounded(gelu(2))}, gelu(-2) = {_rounded(gelu(-2))}, gelu(-6) = {_rounded(gelu(-6))}. So a unit is active
+        only if its pattern is there. The second layer multiplies what each unit writes by the result, and adds up:""")
     lines([
         f"{'before':<13}{'(not, good)':<13}{'unit 1':>7}{'unit 2':>7}{'after GELU':>15}{'output':>9}{'no GELU':>10}",
         *(_row(text, x) for text, x in TEXTS.items()),
     ])  # fmt: skip
-    say("""The last column leaves GELU out. Two linear layers in a row are one linear layer, and "good" makes no
-        difference in it. With GELU, the units are if-then rules, and their sum is nearly what we wanted.""")
+    say("""The last column leaves GELU out. Two linear layers in a row are one linear layer, and in this one "good"
+        makes no difference. With GELU, the units are if-then rules, and their sum is nearly what we wanted.""")
     gpt2 = GPT_CONFIGS["gpt2-124M"]
     d_model, d_hidden = gpt2["d_model"], 4 * gpt2["d_model"]
     in_mlp, in_attention = 2 * d_model * d_hidden, 4 * d_model**2
