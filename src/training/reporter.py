@@ -130,6 +130,9 @@ class Reporter:
             self._end_board(error)
 
     def _end_board(self, error: OSError) -> None:
+        if self._board:
+            with suppress(OSError):  # it may hold numbers that could not be written
+                self._board.close()
         self._board = None
         self.say(f"note: TensorBoard's files cannot be written ({error.strerror}); training continues without them")
 

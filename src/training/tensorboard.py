@@ -1,6 +1,7 @@
 """--tensorboard: the metrics of a run for TensorBoard, next to its log."""
 
 import math
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ class TensorBoardLog:
         from torch.utils.tensorboard import SummaryWriter  # takes seconds to import, and only needed here
 
         self._writer = SummaryWriter(str(folder))
+        self._excepthook, threading.excepthook = threading.excepthook, _without_traceback
 
     def event(self, event: str, values: Mapping[str, Any]) -> None:
         """Add the finite numbers of a training step or an evaluation, under train/ or evaluation/. Raises OSError."""
@@ -27,4 +29,13 @@ class TensorBoardLog:
 
     def close(self) -> None:
         """Write what is pending. Raises OSError."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._excepthook
+
+
+def _without_traceback(error: threading.ExceptHookArgs) -> None:
+    """Print no traceback for TensorBoard's thread: its error is raised again by the next call of the writer."""
+    if not type(error.thread).__module__.startswith("tensorboard."):
+        threading.__excepthook__(error)

@@ -6,6 +6,8 @@ import math
 import re
 import shutil
 import sys
+import threading
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -284,6 +286,25 @@ def test_tensorboard_folder_that_cannot_be_written_is_a_note(tmp_path: Path, cap
     reporter.step(1, 2.0, {}, **STEP)
     reporter.close()
     assert "note: TensorBoard's files cannot be written (" in capsys.readouterr().out
+
+
+def test_a_full_disk_ends_tensorboard_with_one_note(tmp_path: Path, monkeypatch, capsys) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    hook = threading.excepthook
+    reporter = Reporter("sft", tmp_path, first_step=0, steps=1, tensorboard=True)
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", fail)
+    for step in range(1, 100):
+        reporter.event("step", step=step, loss=2.0)
+        time.sleep(0.001)  # TensorBoard's thread fails in its own time
+    reporter.close()
+    out, err = capsys.readouterr()
+    assert (
+        out
+        == "note: TensorBoard's files cannot be written (No space left on device); training continues without them\n"
+    )
+    assert err == "" and threading.excepthook is hook
 
 
 def test_tensorboard_without_its_package_is_refused_before_training(tmp_path: Path, monkeypatch) -> None:
