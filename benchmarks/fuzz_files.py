@@ -1,5 +1,6 @@
 """Small valid files of models, runs and memories. Used by benchmarks.fuzz."""
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -13,7 +14,10 @@ from safetensors.torch import save_file
 from benchmarks.fuzz_inputs import odd_value
 from src.checkpoint import save_checkpoint
 from src.memory.long_term import LongTermMemory
+from src.model.foreign import ADAPTER_CONFIG
 from src.model.gpt import GPTModel
+from src.model.lora import Adapter
+from src.model.peft_adapter import WEIGHT_FILES, write_adapter
 from src.tokenizer import build_word_encoding, describe
 from src.tokenizer.tokenizers.with_unknown import TokenizerWithUnknown
 from src.training.optim import make_adamw
@@ -73,6 +77,16 @@ def hugging_face_files(file: Path, model: GPTModel) -> tuple[dict[str, Any], byt
     size = {"n_positions": c.context_length, "n_embd": c.d_model, "n_head": c.n_heads, "n_layer": c.n_layers}
     config = {"model_type": "gpt2", "activation_function": "gelu_new", "vocab_size": c.vocab_size, **size}
     return config, file.read_bytes()
+
+
+def adapter_files(folder: Path, model: GPTModel, base: Path) -> tuple[dict[str, Any], bytes]:
+    """An adapter_config.json, and the bytes of an adapter_model.safetensors, for the model in the file `base`."""
+    c = model.config.d_model
+    tensors = {"h.0.attn.c_attn.lora_A": torch.ones(2, c), "h.0.attn.c_attn.lora_B": torch.ones(3 * c, 2)}
+    folder.mkdir()
+    write_adapter(folder, Adapter(rank=2, alpha=4.0, tensors=tensors, scale=2.0), str(base), {"prompt_template": "x"})
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    return config, (folder / WEIGHT_FILES[0]).read_bytes()
 
 
 def saved_memory(file: Path, sentences: Iterable[str]) -> bytes:

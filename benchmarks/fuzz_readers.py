@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.fuzz_files import (
+    adapter_files,
     alter_row,
     hugging_face_files,
     run_content,
@@ -47,7 +48,9 @@ from src.memory.long_term import LongTermMemory
 from src.memory.sessions import SessionStore
 from src.memory.typed_history import TypedHistory
 from src.model.decoding.text_stream import TextStream, stop_strings
+from src.model.foreign import ADAPTER_CONFIG
 from src.model.load_gpt2 import load_gpt2
+from src.model.peft_adapter import WEIGHT_FILES
 from src.tokenizer import build_word_encoding, describe, load_encoding, load_gpt2_encoding
 from src.training.optim import make_adamw
 from src.training.saved_run import read_saved_run
@@ -65,6 +68,7 @@ READERS = {
     "checkpoint": 2,
     "resume": 2,
     "hugging_face": 2,
+    "adapter": 4,
     "session": 15,
     "memory": 1,
     "facts": 40,
@@ -86,6 +90,7 @@ class Readers:
         self.run = run_content(self.model, self.words_encoding)
         self.checkpoint_bytes = saved(folder / "good.pt", self.run)
         self.config, self.weights_bytes = hugging_face_files(folder / "good.safetensors", self.model)
+        self.adapter_config, self.adapter_bytes = adapter_files(folder / "adapter", self.model, folder / "good.pt")
         self.memory_bytes = saved_memory(folder / "good.sqlite3", SENTENCES[:2])
 
     # --- records and texts
@@ -134,6 +139,14 @@ class Readers:
         (home / "config.json").write_bytes(config)
         (home / "model.safetensors").write_bytes(weights)
         load_gpt2(home)
+
+    def adapter(self, rng: Random) -> None:
+        home = self.folder / "adapter"
+        config = json.dumps(altered(rng, self.adapter_config, rng.randint(0, 2))).encode()
+        (home / ADAPTER_CONFIG).write_bytes(damaged(rng, config) if rng.random() < 0.3 else config)
+        weights = damaged(rng, self.adapter_bytes) if rng.random() < 0.3 else self.adapter_bytes
+        (home / WEIGHT_FILES[0]).write_bytes(weights)
+        load_base(str(home))
 
     # --- conversations and memory
 

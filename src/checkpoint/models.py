@@ -103,12 +103,12 @@ def _base_of_adapter(folder: Path, name: str) -> Path:
     try:
         if Path(name).exists():
             path = resolve(Path(name))
-        elif converted.is_file() and HUB_IDS.get(_source_of(converted)) == name:
+        elif converted.is_file() and HUB_IDS.get(_source_of(converted)) == HUB_IDS.get(name, name):
             path = converted
         else:
             path = find_weights(name)
     except (OSError, ValueError) as error:
-        reason = one_line(error).partition(";")[0]
+        reason = f"{one_line(error).partition(';')[0]:.200}"
         advice = f"write the path of this model as base_model_name_or_path in {folder / ADAPTER_CONFIG}"
         raise FileNotFoundError(f"{folder} is an adapter for {name!r:.100}: {reason}; {advice}") from error
     if holds_adapter(path):

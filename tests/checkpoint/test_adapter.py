@@ -176,6 +176,22 @@ def test_an_unusable_adapter_is_refused_in_one_line(tmp_path: Path, adapter_file
     assert str(tmp_path) in str(refusal.value)
 
 
+def test_converted_weights_of_the_base_are_found(
+    tmp_path: Path, adapter_files: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT names the base as its user did: "gpt2" is one of the hub's names for OpenAI's smallest model."""
+    monkeypatch.chdir(tmp_path)
+    for name, content in adapter_files.items():
+        (tmp_path / name).write_bytes(content)
+    model = GPTModel(SIZE)
+    content = {"stage": "pretrained", "source": "gpt2-124M", "config": asdict(model.config)}
+    save_checkpoint(Path("checkpoints/gpt2_pretrained.pt"), {**content, "model": model.state_dict()})
+    edit(tmp_path, base_model_name_or_path="gpt2")
+    merged, metadata = load_model(tmp_path)
+    assert metadata["parent"]["path"] == str(Path("checkpoints/gpt2_pretrained.pt"))
+    assert torch.equal(merged.wte.weight, model.wte.weight)
+
+
 def test_an_adapter_of_an_adapter_is_refused(tmp_path: Path, adapter_files: dict) -> None:
     for name, content in adapter_files.items():
         (tmp_path / name).write_bytes(content)
