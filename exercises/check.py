@@ -107,7 +107,8 @@ def load_answers(exercise: Exercise, solution: bool, seconds: float | None) -> M
             return import_module(f"exercises.{file.parent.name}.{exercise.module}")
     except SyntaxError as error:
         place = f"{short_path(Path(error.filename or file))}:{error.lineno}"
-        raise BrokenFileError(f"{place}: {type(error).__name__}: {error.msg}") from error
+        line = f"\n    {error.text.strip()}" if error.text else ""
+        raise BrokenFileError(f"{place}: {type(error).__name__}: {error.msg}{line}") from error
     except (Exception, SystemExit) as error:
         raise BrokenFileError(describe(error, file)) from error
 

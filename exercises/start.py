@@ -1,6 +1,6 @@
 """Copy the stubs of the exercises to exercises/answers, where you write: `python -m exercises.start`.
 
-An answer that is already there is never changed, so you can run it again, for example after an update.
+You can run it again, for example after an update: it never changes a file that is already there.
 """
 
 import re
@@ -53,5 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Copy the stubs and say what happened to each file. Returns the exit code."""
     Parser(__doc__).parse_args(argv)
     print(*copy_stubs(), sep="\n")
-    print(f"Write your answers in {short_path(ANSWERS)}; git ignores this folder.\nnext: python -m exercises.check")
+    print(f"Write your answers in {short_path(ANSWERS)}; git ignores this folder.")
+    print("The first task is in exercises/attention_exercises.md. Check your answer to it: python -m exercises.check 1")
     return 0

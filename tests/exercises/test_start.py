@@ -15,7 +15,7 @@ def test_every_stub_is_copied_and_is_to_do(answers: Path, capsys: pytest.Capture
     assert capsys.readouterr().out.splitlines() == [
         *(f"created {Path('answers', module)}.py" for module in MODULES),
         "Write your answers in answers; git ignores this folder.",
-        "next: python -m exercises.check",
+        "The first task is in exercises/attention_exercises.md. Check your answer to it: python -m exercises.check 1",
     ]
     assert check.main([]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
