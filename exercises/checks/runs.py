@@ -84,8 +84,9 @@ def _require_valid_run(where: str, run: Run, before: Run, global_state: Tensor) 
         require(list(run[part]) == list(before[part]), f"{where}, run['{part}'] has other names than before")
         changed = any(not torch.equal(run[part][name], before[part][name]) for name in before[part])
         require(changed, f"{where}, run['{part}'] is as before: put the new values into the run")
+    advice = "compute the loss from detached copies, and give adamw_step the run's own weight"
     attached = any(value.requires_grad for part in PARTS for value in run[part].values())
-    require(not attached, f"{where}, the run's tensors require gradients: use detach() on a copy of each weight first")
+    require(not attached, f"{where}, the run's tensors require gradients: {advice}")
 
 
 def _after(before: Run, settings: dict[str, Any], **mistake: Any) -> Run:
