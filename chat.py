@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with screen.warnings_as_notes():
             with exits_at_once():
-                announce_loading(flags)
+                announce_loading(flags, interactive=screen.interactive)
                 model = load_chat_model(flags, interactive=screen.interactive)
                 session = open_session(model, flags, screen)
             if not answer_once:

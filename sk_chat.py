@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with screen.warnings_as_notes():
             with exits_at_once():
-                announce_loading(flags)
+                announce_loading(flags, interactive=screen.interactive)
                 import_semantic_kernel()
                 model = load_chat_model(flags, interactive=screen.interactive)
                 assistant = open_assistant(flags, model, screen, save=not answer_once or "session" in given)
@@ -89,7 +89,7 @@ def open_assistant(flags: Flags, model: LoadedChatModel, screen: Screen, *, save
 
     problem = why_not_writable(flags.memory_dir)
     if problem and save:
-        screen.notify(f"Nothing will be saved: {problem}")
+        screen.notify(f"Nothing will be saved in {flags.memory_dir}: {problem}")
     with naming_file(model.checkpoint.path):
         service = GPT2ChatCompletion(model.generator, template=model.template, notify=screen.notify)
     store, can_write = SessionStore(flags.memory_dir, screen.notify), not problem
@@ -107,7 +107,7 @@ def open_assistant(flags: Flags, model: LoadedChatModel, screen: Screen, *, save
 
 def chat(assistant: "Assistant", model: LoadedChatModel, flags: Flags, screen: Screen) -> int:
     """Answer lines until they end or a command leaves the chat. Returns the exit code."""
-    from src.sk_integration.commands import assistant_commands, last_turns, resumed_line
+    from src.sk_integration.commands import assistant_commands, first_lines, last_turns
 
     chat = Chat(assistant, model, flags, screen, assistant.store.folder / "typed_lines")
     if assistant.session.is_saved and (screen.interactive or has_person()):
@@ -115,7 +115,7 @@ def chat(assistant: "Assistant", model: LoadedChatModel, flags: Flags, screen: S
 
         chat.history = TypedHistory(chat.typed_lines, screen.notify)
     chat.commands += assistant_commands(chat, assistant)
-    screen.introduce(*model.introduction(), resumed_line(assistant.conversation))
+    screen.introduce(*model.introduction(), *first_lines(assistant.session))
     lines = read_lines(screen, chat.commands, chat.history)
     if screen.interactive and assistant.turns:
         screen.show_reply("\n" + last_turns(assistant))

@@ -70,7 +70,7 @@ def test_piped_lines_are_answered_and_the_session_resumes(converse, tmp_path):
         ("/sessions", "* default     0 turns  not saved"),
         ("/save", "Session default is saved after every answer. /save NAME makes a copy."),
         ("France?\n/save old", "Assistant: .*\nA copy is saved as session old. You are still in session default.\n"),
-        ("/load work\nFrance?\n/load default", "Session work: empty.\nAssistant: .*\nSession default: empty."),
+        ("France?\n/load work\n/load default", "Assistant: .*\nThis is the new session work. /load default opens"),
         ("/forget 7", "There are no saved facts."),
         (
             "My cat is called Miso.\n/forget 1",
@@ -85,11 +85,11 @@ def test_piped_lines_are_answered_and_the_session_resumes(converse, tmp_path):
         ("France?\n/retry\n/memory", f"Assistant: {ANSWER}\nAssistant: {ANSWER}\nSession default: 1 turn."),
         (
             "/new work\nFrance?\n/save",
-            "This is the new session work. /load default opens .*\nAssistant: .*\nSession work",
+            "This is the new session work.\nAssistant: .*\nSession work",
         ),
         ("/rename work\n/memory", "Session default is now called work.\nSession work: empty."),
         ("/remember the rent is 940 euros", "Remembered: the rent is 940 euros\n"),
-        ("/settings remember ask", "remember is ask"),
+        ("/settings remember ask\n/settings remember", "remember is ask\nremember is ask"),
         ("//quit", f"Assistant: {ANSWER}"),
     ],
 )
@@ -118,6 +118,7 @@ def test_commands_reply(converse, lines, reply):
         ("/undo", "There is nothing to take back yet"),
         ("/retry", "There is no message to answer again yet; ask something first"),
         ("/delete default", "Session default is open; /new starts another one, and then it can be deleted"),
+        ("/remember Off", "/settings remember off changes what is remembered by itself"),
         ("/settings x", "/settings shows the settings; /settings remember ask, auto or off changes one"),
     ],
 )
@@ -169,7 +170,7 @@ def test_memory_shows_conversation_tokens_and_facts(converse):
     out = converse(f"{lines}/memory\n/forget all\n/forget all yes\n/memory\n", "--max-tokens", "20")[1]
     assert "Session default: 4 turns." in out
     assert re.search(r"^Context: \d+ of 44 prompt tokens used; \d+ left for your next message", out, re.MULTILINE)
-    assert re.search(r"^The oldest [23] turns no longer fit the context\.$", out, re.MULTILINE)
+    assert re.search(r"^The model has forgotten the oldest [23] turns\.$", out, re.MULTILINE)
     assert "Summary, the start of each message: My cat is called Miso.; How are you today, and what is new?" in out
     assert re.search(r"^Long-term memory: 1 fact\n  1  My cat is called Miso\.  \(default, \d{4}-", out, re.MULTILINE)
     assert "This deletes 1 fact permanently. To confirm, type /forget all yes" in out
@@ -192,6 +193,14 @@ def test_a_folder_that_cannot_be_written_is_one_note(converse, tmp_path):
     code, out, err = converse("My cat is called Miso.\n/remember x\n", "--memory-dir", str(tmp_path / "file" / "x"))
     assert (code, out.splitlines()[0]) == (1, f"Assistant: {ANSWER}")  # 1: a command failed
     assert err.count("Nothing will be saved") == 1 and "Remembered" not in err and "not saved:" not in err
+    assert "note: New session default\n" in err
+
+
+def test_an_interrupted_answer_is_named_at_the_next_start(converse, tmp_path):
+    converse("France?\n")
+    saved = tmp_path / "logs/sessions/default.json"
+    saved.write_text(saved.read_text("utf-8").replace('"stop"', '"interrupted"'), "utf-8")
+    assert "note: The last answer was interrupted; /retry answers again\n" in converse("")[2]
 
 
 def test_a_model_trained_with_facts_gets_them_in_its_prompt(checkpoints, tmp_path, converse, monkeypatch):

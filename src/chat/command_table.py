@@ -64,7 +64,7 @@ def run_command(line: str, commands: Sequence[Command]) -> Reply:
 def find_command(typed: str, commands: Sequence[Command]) -> Command:
     """The command of this name, or the only one whose name begins like it. Raises ValueError.
 
-    Capitals, - and _ make no difference.
+    Capitals, - and _ make no difference. A command that deletes something is never guessed.
     """
     names = {_plain(name): command for command in commands for name in (command.name, *command.aliases)}
     if exact := names.get(_plain(typed)):
@@ -72,12 +72,15 @@ def find_command(typed: str, commands: Sequence[Command]) -> Command:
     longer = {
         command.name: command
         for name, command in names.items()
-        if name.startswith(_plain(typed)) and len(_plain(typed)) > 1 and not command.deletes
+        if name.startswith(_plain(typed)) and len(_plain(typed)) > 1
     }
-    if len(longer) == 1:
-        return longer.popitem()[1]
+    safe = [command for command in longer.values() if not command.deletes]
+    if len(safe) == 1:
+        return safe[0]
+    if safe:
+        raise ValueError(f"{typed} could be {_either([command.name for command in safe])}")
     if longer:
-        raise ValueError(f"{typed} could be {_either(list(longer))}")
+        raise ValueError(f"{' or '.join(longer)} deletes something, so type the whole name instead of {typed}")
     harmless = {name: command.name for name, command in names.items() if not command.deletes}
     near = get_close_matches(_plain(typed), harmless, 1, _SIMILAR)
     hint = f"Did you mean {harmless[near[0]]}? To" if near else "/help lists commands; to"

@@ -11,7 +11,7 @@ from src.chat.command_table import Command, LabelledAnswers, Reply, help_text
 from src.chat.flags import ChatFlags, ChatSettings
 from src.chat.messages import Exchange, Usage
 from src.chat.screen import ASSISTANT, Screen, Styled
-from src.chat.start import LoadedChatModel, announce_loading, load_chat_model
+from src.chat.start import LoadedChatModel, announce_loading, load_chat_model, short_path
 from src.chat.terminal import QUOTES, YOU, has_person
 from src.common.terminal import is_terminal
 from src.stages import existing_models
@@ -33,6 +33,9 @@ class ChatBackend(Protocol):
 
     @property
     def turns(self) -> Sequence[tuple[str, str]]: ...  # (message, answer), also those that left the context
+
+    @property
+    def dropped_messages(self) -> int: ...  # how many messages left the context, oldest first
 
     @property
     def last_exchange(self) -> Exchange: ...
@@ -150,7 +153,10 @@ def settings(chat: Chat, _: str) -> str:
 
 def show_help(chat: Chat, _: str) -> str:
     """The list of commands, and how to type here."""
-    notes = ["A setting without a value shows the current one. The start of a command's name is enough if it is clear."]
+    notes = [
+        "A setting without a value shows the current one. The start of a command's name is enough if it is clear. "
+        "Commands that delete something need the whole name."
+    ]
     if chat.model.template is None:
         notes.append("This is a raw model: it continues your text instead of answering it.")
     if has_person():
@@ -184,14 +190,14 @@ def forget_typed(chat: Chat, is_deleted: Callable[[str], bool]) -> str:
         return ""
     history = chat.history or TypedHistory(chat.typed_lines, chat.screen.notify)
     deleted = history.delete(is_deleted)
-    return f"Deleted {deleted} typed line{'s' * (deleted != 1)} from the history of the arrow keys." if deleted else ""
+    return f"Deleted {count(deleted, 'typed line')} from the history of the arrow keys." if deleted else ""
 
 
 def typed_lines_left(chat: Chat, subject: str) -> list[str]:
     """Where the typed lines are, and how to delete them, if there are any. subject: begins the sentence."""
     if not chat.typed_lines.is_file() or not chat.typed_lines.stat().st_size:
         return []
-    return [f"{subject} still in the history of the arrow keys; /forget typed deletes that."]
+    return [f"{subject} still in the history of the arrow keys; /forget typed empties it."]
 
 
 def start_new(chat: Chat, name: str) -> str:
@@ -216,8 +222,8 @@ def why(chat: Chat, _: str) -> Styled:
 
 def history(chat: Chat, argument: str) -> str:
     turns = chat.backend.turns
-    if argument and not argument.isdecimal():
-        raise ValueError(f"/history takes a number of turns, got {argument[:40]!r}")
+    if argument and not (argument.isdecimal() and int(argument)):
+        raise ValueError(f"/history takes a number of turns, at least 1, got {argument[:40]!r}")
     return shown_turns(turns[-int(argument) :] if argument else turns) or "The conversation is empty."
 
 
@@ -228,22 +234,33 @@ def shown_turns(turns: Sequence[tuple[str, str]]) -> str:
 def memory(chat: Chat, _: str) -> str:
     """The length of the conversation and its token budget."""
     n = len(chat.backend.turns)
-    turns = "The conversation is empty." if not n else f"The conversation has {n} turn{'s' * (n > 1)}."
+    turns = f"The conversation has {count(n, 'turn')}." if n else "The conversation is empty."
     return "\n".join([turns, *context_lines(chat)])
 
 
 def context_lines(chat: Chat) -> list[str]:
-    """How much of the context is used, and what is reserved for the answer."""
+    """How much of the context is used, what is reserved for the answer, and how many turns are forgotten."""
     usage, context = chat.backend.usage, chat.model.checkpoint.model.config.context_length
-    left = f"{usage.left} left for your next message" if usage.left else "your next message will drop the oldest turns"
+    if usage.left:
+        used = f"{usage.used} of {usage.budget} prompt tokens used; {usage.left} left for your next message."
+    else:
+        used = f"full: {usage.used} tokens, and a prompt has {usage.budget}. Your next message drops the oldest turns."
     reserved = context - usage.budget
     why = f"max-tokens {chat.backend.settings.max_tokens}"
     if chat.backend.settings.max_tokens > reserved:
         why += ", but at most half of the context"
-    return [
-        f"Context: {usage.used} of {usage.budget} prompt tokens used; {left}.",
+    lines = [
+        f"Context: {used}",
         f"The model reads {context} tokens; {reserved} of them are reserved for the answer ({why}).",
     ]
+    if dropped := chat.backend.dropped_messages // 2:
+        lines.append(f"The model has forgotten the oldest {'turn' if dropped == 1 else f'{dropped} turns'}.")
+    return lines
+
+
+def count(number: int, noun: str) -> str:
+    """The number with the noun, such as "1 turn" or "2 turns"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def system(chat: Chat, text: str) -> str:
@@ -256,10 +273,10 @@ def system(chat: Chat, text: str) -> str:
 def model(chat: Chat, name: str) -> str:
     """List the models, or load one and continue the conversation with it."""
     if not name:
-        listed = [f"  {known:<12}{path}" for known, path in existing_models().items()]
+        listed = [f"  {known:<12}{short_path(path)}" for known, path in existing_models().items()]
         return "\n".join([chat.model.introduction()[0], "/model NAME switches to one of these, or to a path:", *listed])
     flags = replace(chat.flags, model=name)
-    announce_loading(flags)
+    announce_loading(flags, interactive=chat.screen.interactive)
     loaded = load_chat_model(flags, interactive=chat.screen.interactive)
     chat.backend.use_model(loaded)
     chat.model = loaded

@@ -4,10 +4,11 @@ prompt_toolkit is imported only on a terminal.
 """
 
 import logging
+import os
 import shutil
 import sys
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import TextIO
@@ -51,8 +52,12 @@ class Screen:
 
     @property
     def columns(self) -> int:
-        """The width of the window."""
-        return shutil.get_terminal_size().columns
+        """The width of the window, also if stdout is a pipe, as in `python chat.py | tee log`."""
+        size = os.terminal_size((0, 0))
+        for stream in filter(None, (sys.stdin, sys.stderr)):
+            with suppress(OSError):  # it is no terminal
+                size = os.get_terminal_size(stream.fileno())
+        return shutil.get_terminal_size(size).columns or 80
 
     def notify(self, note: str) -> None:
         """Show a note: a message that is neither an answer nor the reply to a command."""
@@ -91,9 +96,8 @@ class Screen:
         text: Iterator[str] = map(printable, pieces)
         if label:  # the label already ends in white space
             text = _lstrip(text)
-        if self.interactive:
-            start_column = len(label.rpartition("\n")[2])
-            text = wrapped(text, self.columns, start_column)
+        if sys.stdout.isatty():
+            text = wrapped(text, lambda: self.columns, start_column=len(label.rpartition("\n")[2]))
         self._held_notes = []
         try:
             with closing(pieces), self.type_ahead:
@@ -105,8 +109,12 @@ class Screen:
             notes, self._held_notes = self._held_notes, None
             for note in notes:
                 self.notify(note)
-            if self.interactive:
-                print(flush=True)
+            self.end_turn()
+
+    def end_turn(self) -> None:
+        """An empty line before the next prompt."""
+        if self.interactive:
+            print(flush=True)
 
     @contextmanager
     def warnings_as_notes(self) -> Iterator[None]:
@@ -121,30 +129,32 @@ class Screen:
             logger.removeHandler(handler)
 
     def _print(self, text: str, style: str, file: TextIO) -> None:
+        lines = printable(text)
+        if file.isatty():
+            lines = "".join(wrapped([lines], lambda: self.columns))
         if not self.interactive:
-            print(printable(text), end="", file=file, flush=True)
+            print(lines, end="", file=file, flush=True)
             return
         from prompt_toolkit import print_formatted_text
         from prompt_toolkit.formatted_text import FormattedText
 
-        style = style if has_colours() else ""
-        lines = "".join(wrapped([printable(text)], self.columns, 0))
-        print_formatted_text(FormattedText([(style, lines)]), end="", flush=True)
+        print_formatted_text(FormattedText([(style if has_colours() else "", lines)]), end="", flush=True)
 
 
-def wrapped(pieces: Iterable[str], width: int, column: int) -> Iterator[str]:
+def wrapped(pieces: Iterable[str], columns: Callable[[], int], start_column: int = 0) -> Iterator[str]:
     """The text of the pieces, with a line break before each word that would cross the terminal's right edge.
 
-    width: columns of the terminal. column: the column in which the text starts. A word is held back until it is
-    complete; every wide character, such as a Chinese one, counts as a word.
+    columns: returns the width of the window, which can change. start_column: where the text starts. A word is held
+    back until it is complete; every wide character, such as a Chinese one, counts as a word.
     """
     from prompt_toolkit.utils import get_cwidth
 
-    word = ""
+    word, column, width = "", start_column, columns()
     for character in chain(chain.from_iterable(pieces), [""]):  # "" ends the last word
         if character and not character.isspace() and get_cwidth(character) < 2 and len(word) < width:
             word += character
             continue
+        width = columns()
         if column and column + get_cwidth(word) > width:
             yield "\n"
             column = 0

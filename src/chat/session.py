@@ -23,6 +23,7 @@ from src.chat.start import LoadedChatModel
 from src.common.messages import OnceNote, without_surrogates
 from src.common.turns import TurnChanges, redo_reply, undo_reply
 from src.data.prompts import with_input
+from src.model.decoding.text_stream import TextStream
 from src.model.generate import PrefixCache, TextGenerator
 
 NEXT_TURN = "\n### Instruction:"  # if the model generates this heading, it is impersonating the user
@@ -44,7 +45,7 @@ class ChatSession:
 
     After an answer, `finish_reason` is "stop" (the model ended it), "length" (max_tokens) or "interrupted";
     `prompt_tokens` and `answer_tokens` are its token counts (`answer_tokens` is 0 if the stream was closed or failed).
-    `dropped_messages` counts the messages that left the context since the session was created; 0 for a raw model.
+    `dropped_messages` counts the messages at the start of the conversation that left the context; 0 for a raw model.
 
     Raises ValueError for an unknown template, and if the context is too small for a chat.
     """
@@ -64,7 +65,6 @@ class ChatSession:
         self.finish_reason: Literal["stop", "length", "interrupted"] | None = None
         self.prompt_tokens = self.answer_tokens = self.dropped_messages = 0
         self._messages: list[EncodedMessage] = []
-        self._dropped: list[EncodedMessage] = []
         self._system: list[EncodedMessage] = []
         self._unanswered = ""  # a message whose answer was stopped or failed before its first word
         self._use(generator, template, system or "", prefix_cache)
@@ -101,19 +101,19 @@ class ChatSession:
     @property
     def turns(self) -> list[tuple[str, str]]:
         """Every message with its answer, also those that the context no longer holds."""
-        texts = [message.text for message in (*self._dropped, *self._messages)]
+        texts = [message.text for message in self._messages]
         return list(zip(texts[::2], texts[1::2], strict=True))
 
     @property
     def messages(self) -> tuple[EncodedMessage, ...]:
         """The messages in the context, user and assistant alternating, without the system message."""
-        return tuple(self._messages)
+        return tuple(self._messages[self.dropped_messages :])
 
     @property
     def usage(self) -> Usage:
         context = self.generator.model.config.context_length
         answer = min(self.settings.max_tokens, context // 2)  # room for the answer; a longer one shifts the window
-        return Usage(token_count(self._system) + token_count(self._messages), context - answer)
+        return Usage(token_count(self._system) + token_count(self.messages), context - answer)
 
     def reset(self) -> str:
         """Clear the conversation, except for the system message. Returns what to tell the user."""
@@ -121,8 +121,7 @@ class ChatSession:
         if not self._messages:
             return "The conversation is empty."
         self._changes.add(self._messages, ())
-        self._messages.clear()
-        self._dropped.clear()
+        self._keep_first(0)
         self.finish_reason = None
         return "The conversation is cleared. /undo brings it back."
 
@@ -138,11 +137,13 @@ class ChatSession:
             self._unanswered = ""
             return "Took back the message without an answer."
         removed, restored = self._changes.undo()
+        self._keep_first(len(self._messages))
         return undo_reply(*(turn[0].text if turn else "" for turn in (removed, restored)))
 
     def redo(self) -> str:
         """Bring back what `undo` took back. Returns what to tell the user; raises ValueError."""
         _, restored = self._changes.redo()
+        self._keep_first(len(self._messages))
         return redo_reply(restored[0].text if restored else "")
 
     def retry(self) -> Generator[str, None, None]:
@@ -200,23 +201,15 @@ class ChatSession:
         replaced: Sequence[EncodedMessage] = (),
     ) -> Generator[str, None, None]:
         """As `reply`. replaced: the last turn of the conversation, which the new turn replaces."""
-        del self._messages[len(self._messages) - len(replaced) :]
+        self._keep_first(len(self._messages) - len(replaced))
         prompt, message = self._build_prompt(self._encode_user(text))
         self._unanswered = "" if replaced else text
-        self.prompt_tokens, self.answer_tokens = len(prompt), 0
-        settings = self.settings
-        stream = self.generator.stream(
-            prompt,
-            settings.max_tokens,
-            stop=[*stop, *([] if self.is_raw else [self._next_turn])],
-            seed=settings.seed,
-            prefix_cache=self._prefix_cache,
-            **settings.sampling_options(),
-        )
+        self.prompt_tokens, self.answer_tokens, self.finish_reason = len(prompt), 0, "interrupted"
+        max_tokens = self.settings.max_tokens
+        stream = self._stream(prompt, stop)
+        pieces = takewhile(lambda _: not should_stop(), stream)
         answer: list[str] = []
-        self.finish_reason = "interrupted"
         try:
-            pieces = takewhile(lambda _: not should_stop(), stream)
             for piece in pieces if self.is_raw else stripped(pieces):
                 answer.append(piece)
                 yield piece
@@ -224,21 +217,40 @@ class ChatSession:
             self.answer_tokens = len(stream.ids)
         finally:
             self.last_exchange = Exchange(tuple(prompt), tuple(stream.ids))
-            if answer or self.finish_reason != "interrupted":
-                turn = [message, self._encoder.encode("assistant", "".join(answer))]
-                self._messages += turn
-                self._unanswered = ""
-                self._changes.add(replaced, turn)
-            else:
-                self._messages += replaced
+            self._end_turn(message, "".join(answer), replaced)
         if self.finish_reason == "length" and self._note_cut_off and not self.is_raw:
-            self.notify(cut_off_note(settings.max_tokens))
+            self.notify(cut_off_note(max_tokens))
+
+    def _stream(self, prompt: list[int], stop: Sequence[str]) -> TextStream:
+        return self.generator.stream(
+            prompt,
+            self.settings.max_tokens,
+            stop=[*stop, *([] if self.is_raw else [self._next_turn])],
+            seed=self.settings.seed,
+            prefix_cache=self._prefix_cache,
+            **self.settings.sampling_options(),
+        )
+
+    def _end_turn(self, message: EncodedMessage, answer: str, replaced: Sequence[EncodedMessage]) -> None:
+        """Add the turn or, if its answer did not begin, the turn that it would have replaced."""
+        if not answer and self.finish_reason == "interrupted":
+            self._messages += replaced
+            return
+        turn = [message, self._encoder.encode("assistant", answer)]
+        self._messages += turn
+        self._unanswered = ""
+        self._changes.add(replaced, turn)
+
+    def _keep_first(self, count: int) -> None:
+        """Delete all messages but the first `count`."""
+        del self._messages[count:]
+        self.dropped_messages = min(self.dropped_messages, count)
 
     def _build_prompt(self, message: EncodedMessage) -> tuple[list[int], EncodedMessage]:
         """The prompt ids, and the (possibly truncated) message they contain. Drops old turns that do not fit."""
         budget = self.usage.budget
         if self.is_raw:
-            ids = join_ids([*self._messages, message])
+            ids = join_ids([*self.messages, message])
             if len(ids) > budget:
                 self.notify(OnceNote(f"the text no longer fits {self._context_text}: the model sees only its end"))
             return ids[-budget:], message
@@ -248,17 +260,15 @@ class ChatSession:
             start = repr(message.text[:20])
             self.notify(f"the message does not fit {self._context_text}: only its end is used, from {start}")
         self._drop_oldest_turns(room - len(message.ids))
-        return join_ids([*self._system, *self._messages, message]), message
+        return join_ids([*self._system, *self.messages, message]), message
 
     def _drop_oldest_turns(self, room: int) -> None:
         """Drop turns, oldest first, until the others fit into `room` tokens."""
-        dropped = 0
+        dropped = self.dropped_messages
         while token_count(self._messages[dropped:]) > room:
             dropped += 2
-        if dropped:
-            self._dropped += self._messages[:dropped]
-            del self._messages[:dropped]
-            self.dropped_messages += dropped
+        if dropped > self.dropped_messages:
+            self.dropped_messages = dropped
             self.notify(OnceNote(DROPPED_NOTE.format(self.generator.model.config.context_length)))
 
     @property

@@ -42,10 +42,8 @@ class LoadedChatModel:
         """What the user should know before the first message: which model this is, and what it can answer."""
         config = self.checkpoint.model.config
         parameters = f"{config.parameter_count()[0] / 1e6:.1f}M parameters"
-        reason = self.checkpoint.reason
-        why = "" if reason.endswith("as requested") else f" ({reason})"
-        name = _shown(self.checkpoint.path)
-        lines = [f"Model: {name}{why}, {parameters}, {config.context_length}-token context, {self.device}"]
+        name = f"{short_path(self.checkpoint.path)}{self._reason}"
+        lines = [f"Model: {name}, {parameters}, {config.context_length}-token context, {self.device}"]
         examples = self.examples
         questions = [text for text in examples.questions if len(text) <= _MAX_QUESTION and "\n" not in text]
         if self.template and examples.count and questions:
@@ -58,7 +56,7 @@ class LoadedChatModel:
         checkpoint, config = self.checkpoint, self.checkpoint.model.config
         total, without_embeddings = config.parameter_count()
         rows = {
-            "model": f"{checkpoint.path}, {checkpoint.reason}",
+            "model": f"{checkpoint.path}{self._reason}",
             "stage": checkpoint.metadata.get("stage", "unknown"),
             "parameters": f"{total:,}, {without_embeddings:,} without the embeddings",
             "context": f"{config.context_length} tokens",
@@ -68,13 +66,22 @@ class LoadedChatModel:
         }
         return "\n".join(f"{name:<12}{value}" for name, value in rows.items())
 
+    @property
+    def _reason(self) -> str:
+        """Why this model was chosen, in parentheses; "" if the user chose it."""
+        reason = self.checkpoint.reason
+        return "" if reason.endswith("as requested") else f" ({reason})"
 
-def announce_loading(flags: ModelFlags) -> None:
-    """Find the model and, on a terminal, say that it is being loaded. Raises FileNotFoundError as find_model does."""
+
+def announce_loading(flags: ModelFlags, *, interactive: bool) -> None:
+    """Find the model and, on a terminal, say that it is being loaded. Raises FileNotFoundError as find_model does.
+
+    interactive: the chat writes everything to stdout.
+    """
     path, _ = find_model(flags.model, beside_scripts=True)
-    stream = next((stream for stream in (sys.stderr, sys.stdout) if stream and stream.isatty()), None)
-    if stream:
-        print(f"Loading {_shown(path)} ...", file=stream, flush=True)
+    stream = sys.stdout if interactive else sys.stderr
+    if stream and stream.isatty():
+        print(f"Loading {short_path(path)} ...", file=stream, flush=True)
 
 
 def load_chat_model(flags: ModelFlags, *, interactive: bool) -> LoadedChatModel:
@@ -101,5 +108,6 @@ def load_chat_model(flags: ModelFlags, *, interactive: bool) -> LoadedChatModel:
     return LoadedChatModel(generator, checkpoint, device.type.upper() + (", int8" if is_int8 else ""))
 
 
-def _shown(path: Path) -> Path:
+def short_path(path: Path) -> Path:
+    """A checkpoint's folder, instead of its best model in it."""
     return path.parent if path.name == BEST else path

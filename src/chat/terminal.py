@@ -175,6 +175,7 @@ def chat_loop(backend: "ChatBackend", screen: Screen, commands: Sequence[Command
             if not (screen.interactive or has_person()):
                 raise
             screen.notify("Stopped" if isinstance(result, str | Styled) else "Stopped. /retry answers again")
+            screen.end_turn()
         except CommandFailed as error:
             screen.show_error(str(error))
         except (ValueError, RuntimeError, MemoryError) as error:

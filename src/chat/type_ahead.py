@@ -50,6 +50,8 @@ class TypeAhead:
             key = getattr(press.key, "value", press.key)
             if key in _NEWLINES:
                 self.text += "\n"
+            elif key == "c-i":
+                self.text += "\t"
             elif key in ("c-h", "backspace"):
                 self.text = self.text[:-1]
             elif key == "<bracketed-paste>":

@@ -38,14 +38,15 @@ _NOT_TOLD = re.compile(
     r"|questions?|said|say|suppose|thanks?|think|thought|understand|wish|wonder(?:ing)?|would|'d)\b",
     re.IGNORECASE,
 )
-_I = r"i(?:\s+(?:also|always|mostly|never|often|only|really|still|usually|currently|just))?\s+"
-_WE = r"(?:we|my \w+ and i)(?:\s+(?:also|always|never|often|still|both|all))?\s+"
+_I = r"i(?:\s+(?:also|always|mostly|never|now|no longer|often|only|really|still|usually|currently|just))?\s+"
+_WE = r"(?:we|my \w+ and i)(?:\s+(?:also|always|never|now|no longer|often|still|both|all))?\s+"
 _COUNT = r"(?:an?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\d+|no|some|several|many|my|our|the)"
 _NO_POINTER = r"(?!(?:it|that|this|these|those|them|him|her|so|not|one|ones|both|none|all)\b)"
 _LASTING = (  # what people do for long, or did once and tell
     "adopted|bake|bought|broke|build|built|collect|cook|cycle|drank|drink|drive|eat|enjoy|fly|grew|grow|hate|hike"
     "|keep|left|like|live|lived|lost|love|married|met|moved|named|own|paint|play|prefer|quit|rent|ride|run|sell|sing"
-    "|sleep|smoke|speak|spend|stopped|studied|study|swim|take|taught|teach|train|use|volunteer|walk|wear|work|worked"
+    "|sleep|smoke|speak|spend|stopped|studied|study|swim|take|taught|teach|train|use|volunteer|wake|walk|wear|work"
+    "|worked"
 )
 _STATES = (
     r"(?:allergic|colou?r-?blind|deaf|diabetic|divorced|engaged|\w+ intolerant|left-handed|married|pregnant|retired"
@@ -61,12 +62,12 @@ _NOT_POSSESSED = (
 _TOLD = (  # how a sentence begins that tells something
     rf"(?:my|our)\s+(?!(?:{_NOT_POSSESSED})\b)[\w'-]+\s+\S+\s*\S+",
     rf"(?:i'm|i am|{_I}am|{_WE}are|we're)\s+(?:not\s+)?{_NO_STATE}(?:{_STATES})",
-    rf"(?:i was|we were|{_I}was)\s+(?:born|raised|married)\b",
+    rf"(?:i was|we were|{_I}was)\s+(?:born|diagnosed|raised|married)\b",
     r"(?:i have|i've)\s+been\s+(?:an?|in|living|married|single|vegan|vegetarian|working|learning|playing)\b",
     rf"(?:(?:{_I}|{_WE})(?:have|own|got)|i've got|we've got)\s+{_COUNT}\s+(?!(?:questions?|ideas?|problems?|request"
     r"|feeling|look|clue|doubts?|minute|moment|another|other|more)\b)\w+",
     rf"(?:{_I}|{_WE})(?:{_LASTING})\s+{_NO_POINTER}[\w'-]+",
-    rf"{_I}go\s+\w+ing\b|(?:{_I}|{_WE})go\s+to\s+(?:the|a|my|our)\s+\w+\s+(?:every|on|in|at)\b",
+    rf"(?:{_I}|{_WE})get up\b|{_I}go\s+\w+ing\b|(?:{_I}|{_WE})go\s+to\s+(?:the|a|my|our)\s+\w+\s+(?:every|on|in|at)\b",
     r"i\s+(?:can't|cannot|don't|do not|never)\s+(?:stand|drink|drive|eat|hear|like|smoke|swim|wear|own|speak|ride)\b",
     rf"{_WE}(?:got married|are moving|live|moved)\b.*\w",
 )

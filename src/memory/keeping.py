@@ -56,5 +56,5 @@ class FactKeeper:
             self.notify(f"The fact was not saved: {error}")
             return
         if fact:
-            instead = f" (instead of: {' '.join(each.text for each in old)})" if old else ""
-            self.notify(f"Remembered: {fact.text}{instead}")
+            forgotten = f" Forgotten: {' '.join(each.text for each in old)}" if old else ""
+            self.notify(f"Remembered: {fact.text}{forgotten}")

@@ -115,10 +115,17 @@ class OpenSession:
         before, name = self.conversation.name, name or self.store.dated_name("chat")
         self._refuse_taken(name)
         self.switch_to(name)
-        return f"This is the new session {name}. /load {before} opens the one before."
+        back = f" /load {before} opens the one before." if self.store.exists(before) else ""
+        return f"This is the new session {name}.{back}"
 
     def switch_to(self, name: str) -> None:
-        """Open another session, empty if the name is new, and save it from now on. Raises as the store does."""
+        """Open another session, empty if the name is new, and save it from now on. Raises as the store does.
+
+        A conversation that the disk has refused stays open until it can be saved.
+        """
+        if self._save_failed:
+            self.store.save(self.conversation)
+            self._save_failed = False
         conversation = self.store.load(name)
         self.is_saved = self._can_write
         self._open(conversation)

@@ -21,8 +21,15 @@ def make_private_folder(folder: Path) -> None:
         raise OSError(f"{folder}: cannot be created ({error.strerror}); {CHECK_FOLDER}") from error
 
 
+def reason(error: OSError) -> str:
+    """The system's reason for an error, such as "Permission denied", also if the error has another message by now."""
+    while not error.strerror and isinstance(error.__cause__, OSError):
+        error = error.__cause__
+    return error.strerror or str(error)
+
+
 def why_not_writable(folder: Path) -> str:
-    """Why files cannot be saved in a folder, which is created if it is missing; "" if they can."""
+    """The reason why no file can be saved in a folder, which is created if it is missing; "" if files can."""
     try:
         make_private_folder(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -30,7 +37,7 @@ def why_not_writable(folder: Path) -> str:
             file.flush()
         return ""
     except OSError as error:
-        return f"{folder} cannot be written to ({error.strerror or 'it cannot be created'})"
+        return reason(error)
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -10,7 +10,9 @@ PERSONAL = {"i", "me", "my", "mine", "myself", "we", "us", "our", "ours", "ourse
 _OWN = ("my", "our")
 # "How do I boil an egg?" asks for advice, not about the user.
 _ADVICE = re.compile(r"\b(?:should (?:i|we)|how (?:can|could|do|should) (?:i|we))\b")
-_NOT_ABOUT_ME = re.compile(r"\b(?:give|remind|show|teach|tell)\s+(?:me|us)\b", re.IGNORECASE)
+_NOT_ABOUT_ME = re.compile(
+    r"\b(?:give|remind|show|teach|tell)\s+(?:me|us)\b|\bi\s+(?:guess|suppose|think|wonder)\b", re.IGNORECASE
+)
 _PEOPLE = {
     "aunt", "baby", "boss", "boyfriend", "brother", "child", "children", "colleague", "cousin", "dad", "daughter",
     "doctor", "family", "father", "flatmate", "friend", "girlfriend", "granddaughter", "grandfather", "grandmother",
@@ -18,7 +20,7 @@ _PEOPLE = {
     "partner", "roommate", "sister", "son", "stepfather", "stepmother", "teacher", "team", "uncle", "wife",
 }  # fmt: skip
 _NAME_IS = re.compile(r"'s name is\b|\b(?:is|are) (?:called|named)\b")
-_UNSTRESSED = {"now", "also", "really", "actually", "still", "currently", "m", "re", "the"}
+_UNSTRESSED = {"now", "no", "longer", "also", "really", "actually", "still", "currently", "m", "re", "the"}
 _VERBS = {  # of which a subject has one at a time: "I live in Rome." is corrected, "I have a dog." is added to
     "called", "is", "are", "was", "were", "lives", "live", "works", "work", "costs", "cost", "drives", "drive",
     "starts", "start", "leaves", "leave", "expires",

@@ -3,11 +3,11 @@
 import re
 
 _NAMES = re.compile(
-    r"\b(?:pass[ -]?(?:words?|codes?|phrases?|wd)|pwd|pins?|cv[vc]2?|tokens?|iban|ssn|log-?ins?|credentials"
+    r"\b(?:pass[ -]?(?:words?|codes?|phrases?|wd)|pwd?|my pass is|pins?|cv[vc]2?|tokens?|iban|ssn|log-?ins?|credentials"
     r"|(?:api|secret|private|access|licence|license|recovery|encryption|ssh) keys?|secrets?"
-    r"|social security|insurance number|passport number|(?:credit|debit|bank) ?card|card number|account number"
+    r"|social security|(?:insurance|passport|card|account) number|(?:credit|debit|bank) ?card|bank account is"
     r"|(?:door|entry|alarm|safe|lock|gate|recovery|security|backup|unlock|access|verification) codes?"
-    r"|combination (?:of|to|for)|(?:seed|recovery|backup|wallet) phrase|safe opens)\b",
+    r"|combination (?:is|of|to|for)|(?:seed|recovery|backup|wallet) phrase|safe opens)\b",
     re.IGNORECASE,
 )
 _CARD = re.compile(r"(?<!\d)(?:\d[ -]?){12,18}\d(?!\d)")

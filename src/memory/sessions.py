@@ -237,7 +237,7 @@ def _read(path: Path) -> Conversation | None:
             raise ValueError(f"'format' is {version!r}")
     except (ValueError, TypeError, RecursionError) as error:
         raise _Damaged(f"{path}: damaged, not a complete session ({one_line(error)[:200]})") from error
-    raise ValueError(f"{path}: written by a newer version of this program; use that one, or another --session")
+    raise ValueError(f"{path}: written by a newer version of this program; use that one, or another session")
 
 
 def _as_json(conversation: Conversation, revision: int) -> str:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from src.chat.command_table import Command, LabelledAnswers, Reply
 from src.chat.commands import (
@@ -11,13 +11,15 @@ from src.chat.commands import (
     Chat,
     common_commands,
     context_lines,
+    count,
     forget_typed,
     shown_turns,
     typed_lines_left,
 )
 from src.chat.commands import forget as forget_common
 from src.chat.commands import settings as common_settings
-from src.memory.open_session import summarise
+from src.memory.facts import RememberMode
+from src.memory.open_session import OpenSession, summarise
 from src.memory.traces import contains_any, damaged_files, sessions_with
 from src.sk_integration.memory_manager import Conversation, LongTermMemory
 from src.sk_integration.orchestrator import REFINE_INSTRUCTION, Assistant
@@ -25,6 +27,7 @@ from src.sk_integration.orchestrator import REFINE_INSTRUCTION, Assistant
 MULTI_USAGE = (
     "/multi needs at least two steps with a semicolon between them: /multi name a fruit; write a line about it"
 )
+INTERRUPTED = "The last answer was interrupted; /retry answers again"
 _MAX_LISTED_FACTS = 50
 
 
@@ -75,6 +78,9 @@ def multi(assistant: Assistant, task: str) -> LabelledAnswers:
 
 
 def remember(assistant: Assistant, text: str) -> str:
+    """Keep a text as a fact. A mode is no fact, but what a person types who takes this for the setting."""
+    if text.lower() in get_args(RememberMode):
+        raise ValueError(f"/settings remember {text.lower()} changes what is remembered by itself")
     return assistant.facts.keep_text(text, assistant.conversation.name)
 
 
@@ -91,6 +97,8 @@ def save(assistant: Assistant, name: str) -> str:
 def load(assistant: Assistant, name: str) -> str:
     if not name:
         return f"This is session {assistant.conversation.name}. /load NAME opens another, /sessions lists them."
+    if not assistant.store.exists(name):
+        return assistant.start_new(name)
     assistant.session.switch_to(name)
     return "\n\n".join([session_line(assistant.conversation), *filter(None, [last_turns(assistant)])])
 
@@ -115,18 +123,22 @@ def session_line(conversation: Conversation) -> str:
     turns = conversation.turn_count
     if not turns:
         return f"Session {conversation.name}: empty."
-    line = f"Session {conversation.name}: {_count(turns, 'turn')}."
-    if conversation.messages[-1].finish_reason == "interrupted":
-        line += " The last answer was interrupted; /retry answers again."
-    return line
+    line = f"Session {conversation.name}: {count(turns, 'turn')}."
+    return f"{line} {INTERRUPTED}." if _is_interrupted(conversation) else line
 
 
-def resumed_line(conversation: Conversation) -> str:
+def _is_interrupted(conversation: Conversation) -> bool:
+    return conversation.messages[-1].finish_reason == "interrupted"
+
+
+def first_lines(session: OpenSession) -> list[str]:
     """What the first screen says about the session."""
-    turns = conversation.turn_count
-    if not turns:
-        return f"New session {conversation.name}; it is saved after every answer"
-    return f"Resuming session {conversation.name} ({_count(turns, 'turn')}); /new starts another one"
+    conversation = session.conversation
+    if not conversation.messages:
+        return [f"New session {conversation.name}" + ("; it is saved after every answer" if session.is_saved else "")]
+    turns = count(conversation.turn_count, "turn")
+    lines = [f"Resuming session {conversation.name} ({turns}); /new starts another one"]
+    return [*lines, INTERRUPTED] if _is_interrupted(conversation) else lines
 
 
 def last_turns(assistant: Assistant) -> str:
@@ -138,11 +150,11 @@ def sessions(assistant: Assistant, _: str) -> str:
     """The saved sessions, the last one first, with a mark at the open one."""
     current = assistant.conversation.name
     rows = [
-        (info.name, f"{_count(info.turn_count, 'turn'):>10}  saved {_date(info.saved)}")
+        (info.name, f"{count(info.turn_count, 'turn'):>10}  saved {_date(info.saved)}")
         for info in assistant.store.list_sessions()
     ]
     if current not in dict(rows):
-        rows.insert(0, (current, f"{_count(assistant.conversation.turn_count, 'turn'):>10}  not saved"))
+        rows.insert(0, (current, f"{count(assistant.conversation.turn_count, 'turn'):>10}  not saved"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{'*' if name == current else ' '} {name:<{width}}  {row}" for name, row in rows)
 
@@ -154,8 +166,6 @@ def memory(assistant: Assistant, _: str, *, chat: Chat) -> str:
     if conversation.messages:
         lines.append(f"Summary, the start of each message: {summarise(conversation.messages)}")
     lines += context_lines(chat)
-    if assistant.dropped_messages:
-        lines.append(f"The oldest {_count(assistant.dropped_messages // 2, 'turn')} no longer fit the context.")
     if assistant.facts_in_prompt:
         use = "A fact that fits a question is put into its prompt."
     else:
@@ -169,6 +179,8 @@ def settings(assistant: Assistant, argument: str, *, chat: Chat) -> str:
         case ["remember", "ask" | "auto" | "off" as mode]:
             assistant.facts.mode = mode
             return f"remember is {mode}"
+        case ["remember"]:
+            return f"remember is {assistant.facts.mode}"
         case []:
             own = {"remember": assistant.facts.mode, "memory-dir": assistant.store.folder}
             return "\n".join([common_settings(chat, ""), *(f"{name:<20}{value}" for name, value in own.items())])
@@ -190,9 +202,9 @@ def forget(assistant: Assistant, argument: str, *, chat: Chat) -> str:
         case ["all", "yes"]:
             for fact in facts:
                 assistant.memory.forget(fact.id)
-            done = f"Deleted {_count(len(facts), 'fact')}. Long-term memory is empty."
+            done = f"Deleted {count(len(facts), 'fact')}. Long-term memory is empty."
         case ["all"]:
-            return f"This deletes {_count(len(facts), 'fact')} permanently. To confirm, type /forget all yes"
+            return f"This deletes {count(len(facts), 'fact')} permanently. To confirm, type /forget all yes"
         case [number] if number.isdecimal():
             facts = [assistant.memory.forget(int(number))]
             done = f"Forgot: {facts[0].text}"
@@ -221,15 +233,11 @@ def _list_facts(memory: LongTermMemory) -> str:
         return "Long-term memory is empty. /remember My cat is called Miso. saves a fact."
     shown = facts[-_MAX_LISTED_FACTS:]
     width = len(str(shown[-1].id))
-    title = f"Long-term memory: {_count(len(facts), 'fact')}"
+    title = f"Long-term memory: {count(len(facts), 'fact')}"
     if len(shown) < len(facts):
         title += f", the last {len(shown)} of them"
     lines = [f"  {fact.id:>{width}}  {fact.text}  ({fact.session}, {_date(fact.created)})" for fact in shown]
     return "\n".join([title, *lines])
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _date(seconds: float | None) -> str:

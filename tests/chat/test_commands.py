@@ -57,7 +57,8 @@ def test_a_command_changes_and_shows_its_setting(chat, run, line, reply, field, 
         ("/tokens 0", "max-tokens must be a whole number of at least 1, got 0"),
         ("/penalty 0", "repetition-penalty must be a number above 0, got 0.0"),
         ("/seed -1", "seed must be a whole number from 0 to 2**63 - 1, or off for a new one each time, got -1"),
-        ("/history x", "/history takes a number of turns, got 'x'"),
+        ("/history x", "/history takes a number of turns, at least 1, got 'x'"),
+        ("/history 0", "/history takes a number of turns, at least 1, got '0'"),
         ("/verbose 3", "/verbose takes on or off, got '3'"),
         ("/quit now", "/quit takes nothing after it, got 'now'"),
         ("/why not", "/why takes nothing after it, got 'not'"),
@@ -105,10 +106,16 @@ def test_history_shows_all_turns_or_the_last_ones(chat, run):
     assert run("/history 1") == f"You: Second?\nAssistant: {ANSWER}"
 
 
-def test_history_has_the_turns_that_left_the_context(chat, run):
+def test_turns_that_left_the_context_are_shown_counted_and_taken_back(chat, run):
     ask(chat, *[f"Question number {n}, and it is a long one?" for n in range(1, 5)])
-    assert len(chat.backend.messages) < 8
+    assert len(chat.backend.messages) == 2
     assert run("/history").count("You: Question number") == 4
+    assert run("/memory").endswith("\nThe model has forgotten the oldest 3 turns.")
+    for n in (4, 3, 2):
+        assert run("/undo").startswith(f"Took back: 'Question number {n}")
+    assert run("/memory").endswith("\nThe model has forgotten the oldest turn.")
+    assert chat.backend.messages == () and run("/redo").startswith("Brought back: 'Question number 2")
+    assert len(chat.backend.messages) == 2
 
 
 def test_memory_explains_what_is_reserved(chat, run):
@@ -182,7 +189,7 @@ def test_typed_lines_are_named_and_deleted(chat):
     assert run_command("/forget typed", chat.commands) == "There are no typed lines."
     "".join(chat.backend.reply("Hello"))
     history.store_string("Hello")
-    assert run_command("/reset", chat.commands).endswith("/forget typed deletes that.")
+    assert run_command("/reset", chat.commands).endswith("/forget typed empties it.")
     assert run_command("/forget typed", chat.commands) == "Deleted 1 typed line from the history of the arrow keys."
     assert chat.typed_lines.read_bytes() == b""
     assert "typed" not in run_command("/reset", chat.commands)
@@ -195,4 +202,4 @@ def test_the_models_beside_the_scripts_are_listed(chat, monkeypatch, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setattr("src.stages._scripts_folder", lambda: tmp_path)
-    assert run_command("/model", chat.commands).endswith(f"  sft         {beside}")
+    assert run_command("/model", chat.commands).endswith(f"  sft         {beside.parent}")

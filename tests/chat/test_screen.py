@@ -34,13 +34,13 @@ def test_wrapping_does_not_split_words():
     text = "Once upon a time there was a king, " * 4 + "and\n\nthe end" + "\u4e16\u754c" * 20
     pieces = [text[i : i + 3] for i in range(0, len(text), 3)]
     for width in range(14, 60):
-        shown = "".join(wrapped(pieces, width, 11))
+        shown = "".join(wrapped(pieces, lambda: width, 11))  # noqa: B023
         first, *others = shown.split("\n")
         assert get_cwidth(first) <= width - 11
         assert all(get_cwidth(line) <= width for line in others)
         assert shown.split()[:34] == text.split()[:34]
         assert "".join(shown.split()) == "".join(text.split())
-    assert "".join(wrapped(pieces, 1000, 11)) == text
+    assert "".join(wrapped(pieces, lambda: 1000, 11)) == text
 
 
 def test_wrapped_answers_stream_word_by_word():
@@ -48,12 +48,37 @@ def test_wrapped_answers_stream_word_by_word():
         yield from ["One", " two", " thr"]
         raise AssertionError("read ahead before showing a complete word")
 
-    shown = wrapped(pieces(), 80, 0)
+    shown = wrapped(pieces(), lambda: 80)
     assert [next(shown) for _ in range(4)] == ["One", " ", "two", " "]
 
 
 def test_a_word_longer_than_the_line_is_not_held_back():
     for text in ("x" * 25, "\u4e16" * 25):
-        shown = list(wrapped([text], 10, 0))
+        shown = list(wrapped([text], lambda: 10))
         assert "".join(shown).replace("\n", "") == text
         assert max(map(get_cwidth, shown)) <= 10
+
+
+def test_a_window_that_changes_its_width_during_the_text_is_followed():
+    widths = [20]
+    shown = wrapped(["one two three four five six seven eight"], lambda: widths[0])
+    start = "".join(next(shown) for _ in range(8))
+    widths[0] = 10
+    assert (start, "".join(shown)) == ("one two three four ", "\nfive six \nseven \neight")
+
+
+def test_words_stay_whole_on_every_terminal(monkeypatch):
+    """Also on one that can only print (TERM=dumb), and with --prompt."""
+
+    class Tty(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "12")
+    monkeypatch.setattr(sys, "stdout", Tty())
+    monkeypatch.setattr(sys, "stderr", Tty())
+    screen = Screen(interactive=False)
+    screen.notify("two words too many")
+    screen.show_answer((piece for piece in ["Paris is", " the capital."]), label="")
+    assert sys.stderr.getvalue() == "note: Two \nwords too \nmany\n"
+    assert sys.stdout.getvalue() == "Paris is the\ncapital.\n"

@@ -126,7 +126,7 @@ def test_ctrl_c_stops_an_answer_but_not_the_chat(chat, monkeypatch, capsys):
         talk(chat, "Tell", "France?", screen=Screen(interactive=True))
     texts = [message.text for message in chat.backend.messages]
     assert texts == ["Tell", "Once upon a time", "France?", ANSWER]
-    assert capsys.readouterr().out == f"Once upon a \n\n{ANSWER}\n\n"
+    assert capsys.readouterr().out == f"Once upon a time\n\n\n{ANSWER}\n\n"  # the note goes to the terminal directly
 
 
 def test_ctrl_c_of_a_person_at_a_dumb_terminal_stops_the_answer_only(chat, monkeypatch):

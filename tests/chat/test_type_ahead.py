@@ -29,7 +29,8 @@ def keyboard(monkeypatch):
         (b"Who?\rWhy?\r", "Who?\nWhy?"),
         (b"Whoo\x7f?", "Who?"),
         (b"\x1b[200~one\r\ntwo\x1b[201~", "one\ntwo"),
-        (b"a\x1b[A\x1b[Db\t", "ab"),  # arrows and Tab do nothing here
+        (b"a\x1b[A\x1b[Db", "ab"),  # arrows do nothing here
+        (b"if x:\r\treturn", "if x:\n\treturn"),  # pasted at a terminal that does not mark it
         ("Äpfel \u732b".encode(), "Äpfel \u732b"),
         (b"", ""),
     ],

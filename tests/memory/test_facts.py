@@ -27,6 +27,7 @@ def test_only_facts_that_people_tell_are_kept() -> None:
         ("Actually, my cat is called Momo.", "My cat is called Momo.", False, True),
         ("No, sorry, I live in Oslo.", "I live in Oslo.", False, True),
         ("I work in Oslo now.", "I work in Oslo now.", False, True),
+        ("I no longer live in Ghent.", "I no longer live in Ghent.", False, True),
         ("Hi! By the way, I have two sisters. And you?", "I have two sisters.", False, False),
     ],
 )
@@ -41,6 +42,11 @@ def test_a_secret_is_marked_even_if_it_should_be_remembered() -> None:
     assert statement is not None and statement.is_secret and statement.requested
     mixed = find_statement("My cat is called Miso. My password is hunter2.")
     assert mixed is not None and mixed.text == "My cat is called Miso." and not mixed.is_secret
+
+
+@pytest.mark.parametrize("text", ["My locker combination is 12-34-56.", "My bank account is 12345678.", "The pw is x1"])
+def test_secrets_are_recognised_by_their_names(text: str) -> None:
+    assert looks_secret(text)
 
 
 @pytest.mark.parametrize(

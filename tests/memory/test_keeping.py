@@ -27,7 +27,7 @@ def test_auto_keeps_what_is_told_and_corrections_replace_it(tmp_path: Path) -> N
     assert kept(facts) == ["My cat is called Miso."] and notes == ["Remembered: My cat is called Miso."]
     facts.read("Actually, my cat is called Momo.", "a")
     assert kept(facts) == ["My cat is called Momo."]
-    assert notes[1:] == ["Remembered: My cat is called Momo. (instead of: My cat is called Miso.)"]
+    assert notes[1:] == ["Remembered: My cat is called Momo. Forgotten: My cat is called Miso."]
 
 
 def test_ask_suggests_and_keeps_only_what_is_requested(tmp_path: Path) -> None:

@@ -341,4 +341,4 @@ def test_facts_of_a_folder_that_cannot_be_written_are_read(memory: LongTermMemor
 def test_why_a_folder_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert why_not_writable(tmp_path / "new") == "" and (tmp_path / "new").is_dir()
-    assert why_not_writable(tmp_path / "file" / "new").endswith("/new cannot be written to (it cannot be created)")
+    assert why_not_writable(tmp_path / "file" / "new") == "Not a directory"

@@ -154,4 +154,24 @@ def test_a_full_disk_is_not_writable(tmp_path, monkeypatch):
     assert why_not_writable(tmp_path) == ""
     with open("/dev/full", "wb", buffering=0) as full:
         monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: full)
-        assert why_not_writable(tmp_path) == f"{tmp_path} cannot be written to (No space left on device)"
+        assert why_not_writable(tmp_path) == "No space left on device"
+
+
+def test_a_conversation_that_the_disk_refused_stays_open_until_it_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    session = OpenSession(SessionStore(tmp_path, notes.append), "talk", save=True, can_write=True, notify=notes.append)
+
+    def refuse(path: Path, content: bytes) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as full:
+        full.setattr("src.memory.sessions.write_private", refuse)
+        turn(session, "France?", "Paris.")
+        for leave in (session.start_new, lambda: session.switch_to("other")):
+            with pytest.raises(OSError, match="disk full"):
+                leave()
+    assert notes == ["The conversation was not saved: disk full"] and session.conversation.name == "talk"
+    session.switch_to("other")
+    assert on_disk(tmp_path) == ["France?", "Paris."]

@@ -55,6 +55,7 @@ def test_both_spellings_are_searched_as_one(british: str, other: str) -> None:
         ("Who is my boss?", True),
         ("How do I boil an egg?", False),
         ("Tell me of Rome.", False),
+        ("I wonder why the sky is blue.", False),
     ],
 )
 def test_questions_about_the_user_are_recognised(question: str, personal: bool) -> None:
@@ -67,6 +68,7 @@ def test_questions_about_the_user_are_recognised(question: str, personal: bool) 
         ("My cat is called Miso.", "My cat is called Momo.", True),
         ("My cat's name is Miso.", "My cat is called Momo.", True),
         ("I live in Rome.", "I live in Oslo now.", True),
+        ("I live in Rome.", "I no longer live in Rome.", True),
         ("I have a dog.", "I have two cats.", False),
         ("My dog is called Rex.", "My cat is called Momo.", False),
     ],

@@ -27,5 +27,7 @@ def test_an_unusable_file_is_noted_and_the_chat_continues(tmp_path: Path) -> Non
     path.mkdir()
     history = TypedHistory(path, notes.append)
     assert list(history.load_history_strings()) == []
-    history.store_string("a")
-    assert len(notes) == 2 and "could not be opened, so the arrow keys know this chat only" in notes[0]
+    for line in ("a", "b"):
+        history.append_string(line)
+    assert len(notes) == 1 and notes[0].startswith(f"Typed lines are not saved for the arrow keys: {path}: ")
+    assert history.delete(lambda line: line == "a") == 1 and history.get_strings() == ["b"]

@@ -49,11 +49,11 @@ def test_an_empty_memory_has_nothing_to_forget(chat, line):
         ("Tell me of your day", "34 of 44 prompt tokens used; 10 left for your next message."),
         (
             "Tell me of your day, from the morning on and at some length.",
-            "44 of 44 prompt tokens used; your next message will drop the oldest turns.",
+            "full: 44 tokens, and a prompt has 44. Your next message drops the oldest turns.",
         ),
         (
             "Tell me of your day, from the morning on and at some length. Leave nothing out.",
-            "48 of 44 prompt tokens used; your next message will drop the oldest turns.",
+            "full: 48 tokens, and a prompt has 44. Your next message drops the oldest turns.",
         ),
     ],
 )
