@@ -159,8 +159,8 @@ def byte_pairs() -> None:
     say(f"""{end}, so learning ends. The vocabulary has {len(vocabulary)} tokens now, and the text is
         {len(tokens)} tokens long instead of {len(TEXT)}. Merging knows no grammar, it only counts. That is why
         a token can end in the middle of a word.""")
-    say(f"""The list of merges is the tokenizer. To encode a new text, apply the same merges in the same order.
-        Parts of "{NEW_TEXT}" were in the text, and they become longer tokens:""")
+    say(f"""The list of merges is the tokenizer. To encode a new text, apply the same merges in the same
+        order, wherever they fit. "{NEW_TEXT}", before and after:""")
     lines([pieces(NEW_TEXT), pieces(apply_merges(NEW_TEXT, merges))])
     gpt2 = load_gpt2_encoding()
     say(f"""GPT-2 starts from the 256 possible bytes instead of characters, and has {gpt2.n_vocab - 256 - 1:,}
