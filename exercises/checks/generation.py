@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -172,6 +173,7 @@ def _loop(
     position: int = -1,
     stop: bool = True,
     greedy: bool = False,
+    top_p_first: bool = False,
 ) -> list[int]:
     """Ids generated with the project's sampler, or with a mistake."""
     ids, generator = list(prompt), torch.Generator().manual_seed(seed)
@@ -179,7 +181,12 @@ def _loop(
     chosen = SamplingSettings(temperature=temperature, top_k=settings["top_k"], top_p=settings["top_p"])
     for _ in range(12):
         logits = bigram_model(torch.tensor([window(ids, settings["context_length"])]))[0, position]
-        kept, probabilities = candidates(logits, (), chosen)
+        if top_p_first:
+            kept, _ = candidates(logits, (), replace(chosen, temperature=1.0))
+            logits = torch.full_like(logits, -math.inf).index_copy(0, kept, logits[kept])
+            kept, probabilities = candidates(logits, (), replace(chosen, top_p=1.0))
+        else:
+            kept, probabilities = candidates(logits, (), chosen)
         weights = torch.zeros(V).index_copy(0, kept, probabilities)
         ids.append(int(torch.multinomial(weights, 1, generator=generator)))
         if stop and ids[-1] == settings["end_of_text"]:
@@ -207,6 +214,9 @@ def _generate_mistakes(prompt: list[int], settings: dict[str, Any], seed: int) -
             prompt, settings, seed, window=lambda ids, context: ids[:context]
         ),
         "these are the most likely tokens: draw from the probabilities": _loop(prompt, settings, seed, greedy=True),
+        "top_p comes last: the temperature changes the probabilities that it sums": _loop(
+            prompt, settings, seed, top_p_first=True
+        ),
         "top_k has no effect": _loop(prompt, {**settings, "top_k": V}, seed),
         "top_p has no effect": _loop(prompt, {**settings, "top_p": 1.0}, seed),
         "the temperature has no effect": _loop(prompt, {**settings, "temperature": 1.0}, seed),

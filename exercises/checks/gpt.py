@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -216,10 +215,7 @@ def check_initial_weights(function: Answer) -> None:
     _require_names_and_shapes(weights, config)
     for name, weight in weights.items():
         _require_spread(name, weight.double(), config["n_layers"])
-    drawn = {name: weight for name, weight in weights.items() if weight.dim() == 2}
-    for (name, first), (other, second) in pairwise(drawn.items()):
-        same = first.shape == second.shape and torch.equal(first, second)
-        require(not same, f"{name} and {other} have the same random numbers: draw new ones for each")
+    _require_different_numbers(weights)
     again, others = _weights(function, config, seed=1), _weights(function, config, seed=2)
     repeatable = all(torch.equal(weight, again[name]) for name, weight in weights.items())
     require(repeatable, "two generators with the same seed gave different weights")
@@ -247,6 +243,15 @@ def _require_names_and_shapes(weights: Weights, config: dict) -> None:
         got = tuple(weights[name].shape)
         turned = ": the weight of a linear layer is (O, I)" if got == shape[::-1] and len(shape) == 2 else ""
         require(got == shape, f"{name} has shape {got}, expected {shape} (d_model is 64){turned}")
+
+
+def _require_different_numbers(weights: Weights) -> None:
+    """Raise AssertionError if two matrices begin with the same random numbers, by their signs."""
+    seen: dict[tuple[bool, ...], str] = {}
+    for name, weight in weights.items():
+        if weight.dim() == 2:
+            other = seen.setdefault(tuple((weight.flatten()[:64] > 0).tolist()), name)
+            require(other == name, f"{other} and {name} have the same random numbers: draw new ones for each")
 
 
 def _require_spread(name: str, weight: Tensor, n_layers: int) -> None:

@@ -70,6 +70,17 @@ def loop(
     return answer
 
 
+def top_p_first(model: Any, prompt: list[int], n_tokens: int, settings: Any, generator: torch.Generator) -> Any:
+    """The generation loop with the temperature after top-p."""
+
+    def nucleus_only(ids: Tensor) -> Tensor:
+        logits = model(ids)
+        logits[0, -1] = logits[0, -1].where(keep_top_p(logits[0, -1].softmax(0), settings["top_p"]) > 0, -math.inf)
+        return logits
+
+    return solutions.generate(nucleus_only, prompt, n_tokens, {**settings, "top_p": 1.0}, generator)
+
+
 MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (46, but_at_0(lambda x, t: x.softmax(-1) / t), "before softmax"),
     (46, but_at_0(lambda x, t: (p := x.softmax(-1) / t) / p.sum()), "has no effect"),
@@ -107,6 +118,7 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (49, loop(choose=lambda p, generator: int(torch.multinomial(p, 1))), "global random state"),
     (49, loop(choose=lambda p, generator: int((p.cumsum(0) > torch.rand(1, generator=generator)).int().argmax())),
      "draw each id with torch.multinomial"),
+    (49, top_p_first, "top_p comes last"),
     (49, loop(off={"temperature": 1.0}), "the temperature has no effect"),
     (49, loop(off={"top_k": 8}), "top_k has no effect"),
     (49, loop(off={"top_p": 1.0}), "top_p has no effect"),

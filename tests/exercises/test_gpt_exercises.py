@@ -97,6 +97,15 @@ def scaled(part: str, factor: float) -> Callable[..., Any]:
     return initial(lambda name, weight: weight * factor if name.endswith(part) else weight)
 
 
+def seeded_for_each(config: Any, generator: torch.Generator) -> Weights:
+    """Initial weights that all come from the same random numbers."""
+    weights = solutions.initial_weights(config, generator)
+    for weight in weights.values():
+        if weight.dim() == 2:
+            weight.copy_(weight.std() * torch.randn(weight.shape, generator=generator.manual_seed(1)))
+    return weights
+
+
 def change_weights(x: Tensor, w: Weights, name: str) -> Tensor:
     result = linear(x, w, name)
     w[f"{name}.bias"] += 1
@@ -164,6 +173,7 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (38, initial(lambda name, weight: weight, generator_too=False), "the seeds 1 and 2"),
     (38, lambda c, g: {**solutions.initial_weights(c, g), "wpe.weight": 0.02 * torch.randn(64, 64)}, "global"),
     (38, lambda c, g: {**solutions.initial_weights(c, g), "lm_head.weight": torch.ones(1)}, "the head is wte.weight"),
+    (38, seeded_for_each, "have the same random numbers"),
     (38, lambda c, g: None, "needs a return"),
 ]  # fmt: skip
 
