@@ -24,7 +24,12 @@ FUNCTION = re.compile(r"^def (\w+)\(", re.MULTILINE)
 
 def copy_stubs() -> list[str]:
     """Copy each stub file that has no copy yet. Returns a line about each file. Raises OSError if it can't write."""
-    return [_copy(text.name.replace("_exercises.md", ".py")) for text in sorted(STUBS.glob("*_exercises.md"))]
+    names = [text.name.replace("_exercises.md", ".py") for text in sorted(STUBS.glob("*_exercises.md"))]
+    try:
+        return [_copy(name) for name in names]
+    except OSError as error:
+        advice = "it must be a folder that you may write to"
+        raise OSError(f"can't write to {short_path(ANSWERS)}: {error.strerror}; {advice}") from error
 
 
 def _copy(name: str) -> str:
