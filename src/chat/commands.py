@@ -244,7 +244,8 @@ def context_lines(chat: Chat) -> list[str]:
     if usage.left:
         used = f"{usage.used} of {usage.budget} prompt tokens used; {usage.left} left for your next message."
     else:
-        used = f"full: {usage.used} tokens, and a prompt has {usage.budget}. Your next message drops the oldest turns."
+        used = f"full. The conversation has {usage.used} tokens, and a prompt at most {usage.budget}. "
+        used += "Your next message drops the oldest turns."
     reserved = context - usage.budget
     why = f"max-tokens {chat.backend.settings.max_tokens}"
     if chat.backend.settings.max_tokens > reserved:

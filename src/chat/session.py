@@ -31,6 +31,7 @@ RAW_MODEL_NOTE = (
     "this is a raw language model: it continues your text instead of answering it; "
     "python instruction_tune.py makes a model that answers"
 )
+RAW_AFTER_SYSTEM = "a raw model takes no system message; /system off removes it"
 DROPPED_NOTE = "the conversation no longer fits the context of {} tokens: the model has forgotten the oldest turns"
 
 
@@ -71,6 +72,8 @@ class ChatSession:
 
     def use_model(self, model: LoadedChatModel) -> None:
         """Continue the conversation with another model. Raises ValueError as the constructor; then nothing changes."""
+        if self.system and model.template is None:
+            raise ValueError(RAW_AFTER_SYSTEM)
         self._use(model.generator, model.template, self.system, None)
 
     def _use(self, generator: TextGenerator, template: str | None, system: str, cache: PrefixCache | None) -> None:

@@ -32,6 +32,11 @@ class OpenSession:
         self.conversation, self.dropped_messages, self._last_save = conversation, 0, 0.0
         self._changes = TurnChanges(conversation.messages)
 
+    def close(self) -> None:
+        """Try once more to save what the disk has refused."""
+        if self._save_failed:
+            self._save()
+
     @property
     def last_turn(self) -> tuple[StoredMessage, StoredMessage] | None:
         """The last message of the user and its answer; None if there is none."""

@@ -10,6 +10,7 @@ from semantic_kernel.functions import KernelArguments
 
 from src.chat.flags import ChatSettings
 from src.chat.messages import Exchange, Usage, cut_off_note
+from src.chat.session import RAW_AFTER_SYSTEM
 from src.chat.start import LoadedChatModel
 from src.common.messages import without_surrogates
 from src.data.prompts import opening_text
@@ -62,6 +63,7 @@ class Assistant:
 
     def close(self) -> None:
         self._loop.close()
+        self.session.close()
         self.memory.close()
 
     @property
@@ -106,7 +108,7 @@ class Assistant:
         """Continue the conversation with another model. Raises ValueError; then nothing changes."""
         service = GPT2ChatCompletion(model.generator, template=model.template, notify=self.notify)
         if self.system and service.is_raw:
-            raise ValueError("a raw model takes no system message; /system off removes it")
+            raise ValueError(RAW_AFTER_SYSTEM)
         self.service, self.kernel = service, Kernel(services=service)
         register_plugins(self.kernel, self.memory)
         self.facts_in_prompt = model.checkpoint.trained_with("facts") and not service.is_raw

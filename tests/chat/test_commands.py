@@ -178,6 +178,14 @@ def test_model_switches_and_keeps_the_conversation(chat, run, tmp_path, monkeypa
         run("/system Be brief.")
 
 
+def test_a_raw_model_is_refused_while_there_is_a_system_message(chat, run, tmp_path):
+    save_model(tmp_path / "raw.pt", answering_model("Rome."), None)
+    run("/system Be brief.")
+    with pytest.raises(CommandFailed, match="a raw model takes no system message; /system off removes it"):
+        run(f"/model {tmp_path / 'raw.pt'}")
+    assert not chat.backend.is_raw
+
+
 def test_verbose_is_switched(chat, run):
     assert run("/verbose") == "verbose is off"
     assert run("/verbose on") == "verbose is on"

@@ -173,5 +173,6 @@ def test_a_conversation_that_the_disk_refused_stays_open_until_it_is_saved(
             with pytest.raises(OSError, match="disk full"):
                 leave()
     assert notes == ["The conversation was not saved: disk full"] and session.conversation.name == "talk"
-    session.switch_to("other")
+    session.close()
     assert on_disk(tmp_path) == ["France?", "Paris."]
+    session.switch_to("other")
