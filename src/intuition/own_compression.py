@@ -5,12 +5,13 @@ Run it: python -m src.intuition compression --checkpoint scratch --text "Who goe
 
 import math
 from collections.abc import Sequence
+from textwrap import wrap
 
 import torch
 import torch.nn.functional as F
 
 from src.checkpoint import load_base
-from src.common.messages import spelling, without_surrogates
+from src.common.messages import spelling, visible, without_surrogates
 from src.evaluation.perplexity import windows
 from src.intuition.compression import gzip_bytes, show_sizes
 from src.intuition.terminal import heading, lines, say, suggest
@@ -18,11 +19,15 @@ from src.model.gpt import GPTModel
 from src.tokenizer.protocols.interfaces import WordEncoding
 
 PASSAGE = """\
-The king sat long in silence by the window, and no man durst speak to him. At last he turned and said: My lords, the
-night is cold and the road is long; let us go in, and eat, and talk no more of war. So they went in together, and
-the doors were shut, and the fire was made high; but the old man who kept the gate stayed where he was, and watched
-the snow come down upon the hills, and thought of his sons, and of the ships that had gone out in spring, and had
-not come home."""
+The king sat long in silence by the window, and no man durst
+speak to him. At last he turned and said: My lords, the
+night is cold and the road is long; let us go in, and eat,
+and talk no more of war. So they went in together, and the
+doors were shut, and the fire was made high; but the old man
+who kept the gate stayed where he was, and watched the snow
+come down upon the hills, and thought of his sons, and of
+the ships that had gone out in spring, and had not come
+home."""
 SHOWN = 16
 
 
@@ -51,13 +56,13 @@ def own_compression(checkpoint: str, text: str = PASSAGE) -> None:
             f"{base.path} has the word tokenizer, which drops spaces, so its tokens do not give the text back; pass a "
             "model with byte pairs: python main.py"
         )
-    text = without_surrogates(" ".join(text.split()))
+    text = without_surrogates(text.strip())
     ids, data = base.encoding.encode_ordinary(text), text.encode()
     bits = token_bits(base.model, ids, base.encoding.eot_token)
     heading("compression", "your own model against gzip")
     say(f"""{base.path} predicts each token of this text from those before it. A token with probability p costs
         -log2(p) bits, so a good guess is cheap:""")
-    say(text)
+    lines(part for line in visible(text).splitlines() for part in wrap(line, 76) or [""])
     tokens = [spelling(base.encoding.decode_single_token_bytes(id_)) for id_ in ids]
     lines([
         f"{'token':<16}{'p':>9}{'bits':>8}",
