@@ -106,7 +106,7 @@ def load_answers(exercise: Exercise, solution: bool, seconds: float | None) -> M
         with time_limit(seconds, short_path(file)):
             return import_module(f"exercises.{file.parent.name}.{exercise.module}")
     except SyntaxError as error:
-        place = f"{short_path(Path(error.filename or file))}:{error.lineno}"
+        place = short_path(Path(error.filename or file)) + (f":{error.lineno}" if error.lineno else "")
         line = f"\n    {error.text.strip()}" if error.text else ""
         raise BrokenFileError(f"{place}: {type(error).__name__}: {error.msg}{line}") from error
     except (Exception, SystemExit) as error:
