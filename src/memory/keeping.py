@@ -23,17 +23,25 @@ class FactKeeper:
     def read(self, message: str, session: str) -> bool:
         """Keep or suggest what a message tells. A secret is never kept. Returns whether the message tells something."""
         statement = find_statement(message)
-        if statement is None or not self.can_keep or self.mode == "off":
-            return statement is not None
-        if statement.is_secret:
+        if statement is None:
+            return False
+        if refusal := self._refusal(statement):
             if statement.requested:
-                self.notify("Not remembered, because it looks like a secret. /remember TEXT keeps it, unencrypted.")
+                self.notify(f"Not remembered: {refusal}")
         elif statement.requested or self.mode == "auto":
             self._keep(statement, session)
         else:
             self.suggestion = statement.text
             self.notify(f"/remember keeps this in memory: {statement.text}")
         return True
+
+    def _refusal(self, statement: Statement) -> str:
+        """Why a statement may not be kept; "" if it may."""
+        if not self.can_keep:
+            return "nothing is saved in this chat"
+        if self.mode == "off":
+            return "the setting remember is off; /remember TEXT keeps it"
+        return "it looks like a secret; /remember TEXT keeps it, unencrypted" if statement.is_secret else ""
 
     def keep_text(self, text: str, session: str) -> str:
         """Keep a text, or without one, what was suggested. Returns what to tell the user.

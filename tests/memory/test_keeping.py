@@ -43,8 +43,10 @@ def test_ask_suggests_and_keeps_only_what_is_requested(tmp_path: Path) -> None:
 
 def test_off_keeps_only_what_the_command_says(tmp_path: Path) -> None:
     facts, notes = keeper(tmp_path, "off")
-    facts.read("Remember that my cat is called Miso.", "a")
+    facts.read("My cat is called Miso.", "a")
     assert kept(facts) == [] and notes == []
+    facts.read("Remember that my cat is called Miso.", "a")
+    assert kept(facts) == [] and notes == ["Not remembered: the setting remember is off; /remember TEXT keeps it"]
     assert facts.keep_text(" my  cat ", "a") == "Remembered: my cat"
     assert facts.keep_text("My cat.", "a") == "That is already remembered."
 
@@ -52,7 +54,8 @@ def test_off_keeps_only_what_the_command_says(tmp_path: Path) -> None:
 def test_a_requested_secret_is_refused_with_a_reason(tmp_path: Path) -> None:
     facts, notes = keeper(tmp_path, "auto")
     facts.read("Remember that my PIN is 4711.", "a")
-    assert kept(facts) == [] and notes[0].startswith("Not remembered, because it looks like a secret.")
+    assert notes == ["Not remembered: it looks like a secret; /remember TEXT keeps it, unencrypted"]
+    assert kept(facts) == []
 
 
 def test_nothing_is_kept_in_a_chat_that_is_not_saved(tmp_path: Path) -> None:
@@ -61,6 +64,8 @@ def test_nothing_is_kept_in_a_chat_that_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing is saved in this chat"):
         facts.keep_text("My cat", "a")
     assert kept(facts) == [] and notes == []
+    facts.read("Remember that I ski.", "a")
+    assert kept(facts) == [] and notes == ["Not remembered: nothing is saved in this chat"]
 
 
 def test_a_disk_error_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
