@@ -5,6 +5,7 @@ Every expected value comes from somewhere else than the solutions: torch's own f
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -131,12 +132,12 @@ def check_self_attention(function: Answer) -> None:
         expected = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
         scores = q @ k.T / math.sqrt(size)
         mistakes = {
-            **scale_mistakes(lambda factor, q=q, k=k, v=v: (q @ k.T * factor).softmax(-1) @ v, size),
+            **scale_mistakes(partial(_attend, q, k, v), size),
             "the scores are divided by the square root of the number of tokens; use D, the length of a query": (
-                (q @ k.T / math.sqrt(n_tokens)).softmax(-1) @ v
+                _attend(q, k, v, 1 / math.sqrt(n_tokens))
             ),
             "the scores are divided by the square root of C; use D, the length of a query": (
-                (q @ k.T / math.sqrt(channels)).softmax(-1) @ v
+                _attend(q, k, v, 1 / math.sqrt(channels))
             ),
             "softmax ran over the queries: it must run over the keys, the last dimension": scores.softmax(0) @ v,
             "the weights were applied to x: apply them to the values, x @ w_value": scores.softmax(-1) @ x,
@@ -149,6 +150,11 @@ def check_self_attention(function: Answer) -> None:
         }
         arguments = {"x": x, "w_query": w_query, "w_key": w_key, "w_value": w_value}
         judge(function, arguments, expected, mistakes)
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, factor: float) -> Tensor:
+    """Attention without a mask, its scores multiplied by a factor."""
+    return (queries @ keys.mT * factor).softmax(-1) @ values
 
 
 def check_causal_mask(function: Answer) -> None:
@@ -214,18 +220,17 @@ def check_newest_token_attention(function: Answer) -> None:
         q, keys, values = random(3, n_tokens, size, seed=n_tokens)
         # Causal attention of all tokens; the last row is that of the newest one.
         expected = F.scaled_dot_product_attention(q[None], keys[None], values[None], is_causal=True)[0, -1]
-        products = keys @ q[-1]
         mistakes = {
             "the query saw only the first token, as if it were at position 0: the newest token sees all": values[0],
             "the query saw only the newest token itself: it sees all of them": values[-1],
-            **scale_mistakes(lambda factor, p=products, v=values: (p * factor).softmax(0) @ v, size),
+            **scale_mistakes(partial(_attend, q[-1], keys, values), size),
             "the scores are divided by the square root of the number of tokens; use D": (
-                (products / math.sqrt(n_tokens)).softmax(0) @ values
+                _attend(q[-1], keys, values, 1 / math.sqrt(n_tokens))
             ),
             "the weights were applied to the keys: apply them to the values": (
-                (products / math.sqrt(size)).softmax(0) @ keys
+                _attend(q[-1], keys, keys, 1 / math.sqrt(size))
             ),
-            "without softmax the weights do not sum to 1": products / math.sqrt(size) @ values,
+            "without softmax the weights do not sum to 1": q[-1] @ keys.T / math.sqrt(size) @ values,
             "all values are weighted equally: the weights come from the query and the keys": values.mean(0),
         }
         judge(function, {"query": q[-1], "keys": keys, "values": values}, expected, mistakes)

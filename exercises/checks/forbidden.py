@@ -1,7 +1,7 @@
 """Which torch functions an answer may not call: the one that it is to write, or autograd if it is to work by hand."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -25,28 +25,22 @@ def forbids(*rules: Rule) -> Callable[[Check], Check]:
     def decorate(check: Check) -> Check:
         @wraps(check)
         def checked(function: Callable[..., Any]) -> None:
-            check(watched(function, rules))
+            @wraps(function)
+            def watched(*args: Any, **kwargs: Any) -> Any:
+                with _Watch(rules):
+                    return function(*args, **kwargs)
+
+            check(watched)
 
         return checked
 
     return decorate
 
 
-def watched(function: Callable[..., Any], rules: Sequence[Rule]) -> Callable[..., Any]:
-    """The function, which raises ForbiddenCallError when it calls a torch function that a rule names."""
-
-    @wraps(function)
-    def under_watch(*args: Any, **kwargs: Any) -> Any:
-        with _Watch(rules):
-            return function(*args, **kwargs)
-
-    return under_watch
-
-
 class _Watch(TorchFunctionMode):
     """Raises ForbiddenCallError at the call, so that the error has the line of the answer."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
         super().__init__()
         self.rules = rules
 

@@ -1,6 +1,6 @@
 """Shared by the checks: call an answer, and say in one sentence what is wrong with it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from itertools import permutations
 from typing import Any, TypeVar
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from exercises.checks.forbidden import ForbiddenCallError, watched
+from exercises.checks.forbidden import ForbiddenCallError
 
 T = TypeVar("T")
 
@@ -69,13 +69,6 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
 
 def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else deepcopy(value) if isinstance(value, list | dict) else value
-
-
-def call_without(
-    forbidden: Sequence[str], advice: str, function: Callable[..., Any], arguments: Mapping[str, Any]
-) -> Any:
-    """Like `call`, but raises ForbiddenCallError if the answer calls a torch function with such a name."""
-    return call(watched(function, [("|".join(forbidden), advice)]), arguments)
 
 
 def compare(where: str, answer: Any, expected: Tensor, mistakes: Mapping[str, Tensor] | None = None) -> None:
