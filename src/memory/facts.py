@@ -63,11 +63,13 @@ _TOLD = (  # how a sentence begins that tells something
     rf"(?:my|our)\s+(?!(?:{_NOT_POSSESSED})\b)[\w'-]+\s+\S+\s*\S+",
     rf"(?:i'm|i am|{_I}am|{_WE}are|we're)\s+(?:not\s+)?{_NO_STATE}(?:{_STATES})",
     rf"(?:i was|we were|{_I}was)\s+(?:born|diagnosed|raised|married)\b",
-    r"(?:i have|i've)\s+been\s+(?:an?|in|living|married|single|vegan|vegetarian|working|learning|playing)\b",
+    r"(?:i|we)(?:\s+have|'ve)\s+been\s+(?:an?|in|living|married|single|together|vegan|vegetarian|working|learning"
+    r"|playing)\b",
     rf"(?:(?:{_I}|{_WE})(?:have|own|got)|i've got|we've got)\s+{_COUNT}\s+(?!(?:questions?|ideas?|problems?|request"
     r"|feeling|look|clue|doubts?|minute|moment|another|other|more)\b)\w+",
     rf"(?:{_I}|{_WE})(?:{_LASTING})\s+{_NO_POINTER}[\w'-]+",
-    rf"(?:{_I}|{_WE})get up\b|{_I}go\s+\w+ing\b|(?:{_I}|{_WE})go\s+to\s+(?:the|a|my|our)\s+\w+\s+(?:every|on|in|at)\b",
+    rf"(?:{_I}|{_WE})(?:get up|used to \w+)\b",
+    rf"{_I}go\s+\w+ing\b|(?:{_I}|{_WE})go\s+to\s+(?:the|a|my|our)\s+\w+\s+(?:every|on|in|at)\b",
     r"i\s+(?:can't|cannot|don't|do not|never)\s+(?:stand|drink|drive|eat|hear|like|smoke|swim|wear|own|speak|ride)\b",
     rf"{_WE}(?:got married|are moving|live|moved)\b.*\w",
 )

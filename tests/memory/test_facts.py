@@ -27,6 +27,7 @@ def test_only_facts_that_people_tell_are_kept() -> None:
         ("Actually, my cat is called Momo.", "My cat is called Momo.", False, True),
         ("No, sorry, I live in Oslo.", "I live in Oslo.", False, True),
         ("I work in Oslo now.", "I work in Oslo now.", False, True),
+        ("I used to live in Nairobi.", "I used to live in Nairobi.", False, False),
         ("I no longer live in Ghent.", "I no longer live in Ghent.", False, True),
         ("Hi! By the way, I have two sisters. And you?", "I have two sisters.", False, False),
     ],
