@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader
 
 from src.checkpoint import CHECKPOINTS, LoadedModel, load_base
 from src.cli import flag, parse
-from src.data.batching import ExampleDataset, Pair, StepLoader, content_hash, epoch_loader, in_batches, pack_pairs
+from src.data.batching import Pair, StepLoader, epoch_loader, in_batches, pack_pairs
+from src.data.datasets import ExampleDataset, content_hash
 from src.data.examples import preference_examples, split_examples, warn_unknown_words
 from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import TEMPLATE

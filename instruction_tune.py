@@ -18,9 +18,9 @@ from src.checkpoint import CHECKPOINTS, TRAINED_WITH, LoadedModel, load_base
 from src.checkpoint.examples import record_examples
 from src.cli import flag, parse
 from src.data.batching import StepLoader, epoch_loader, in_batches, pack_examples
+from src.data.datasets import JoinedChats
 from src.data.examples import instruction_examples, questions_and_answers, split_examples, warn_unknown_words
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
-from src.data.joined_chats import JoinedChats
 from src.data.openings import FEW_CONVERSATIONS, SHARE, choose_openings, trained_with
 from src.data.prompts import TEMPLATE
 from src.data.show_data import describe_conversations, show_masks

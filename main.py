@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from src.checkpoint import CHECKPOINTS, load_checkpoint
 from src.cli import flag, parse
 from src.data.batching import StepLoader, epoch_loader, stack_windows
+from src.data.datasets import TextWindows
 from src.data.text import TokenArray, prepare_data
-from src.data.windows import TextWindows
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel
 from src.runtime import Runtime, choose_runtime
@@ -31,7 +31,7 @@ from src.training.parallel import choose_strategy, initial_model
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.stage import Stage
-from src.training.vocabulary import VocabularyFlags, run_encoding
+from src.training.tokenizer import VocabularyFlags, run_encoding
 
 __all__ = ["create_dataloader", "load_checkpoint", "prepare_data", "train"]
 

@@ -15,10 +15,10 @@ from benchmarks.harness import check_rounds
 from src.cli import flag, parse
 from src.data.gutenberg import strip_boilerplate
 from src.data.instructions import INSTRUCTIONS, load_conversations
+from src.data.learned_tokenizer import choose_encoding
 from src.data.prompts import render_conversation
 from src.data.shakespeare import SHAKESPEARE_PATH
 from src.data.split import training_part
-from src.data.text import choose_encoding
 from src.data.text_files import read_text
 from src.program import run_script
 from src.tokenizer import Encoding, load_gpt2_encoding

@@ -22,8 +22,8 @@ import main as pretrain
 from benchmarks.plain_gpt2 import PlainGPT2, as_our_model, plain_adamw
 from src.cli import flag, parse
 from src.data.batching import Batch, StepLoader
+from src.data.learned_tokenizer import choose_encoding
 from src.data.shakespeare import SHAKESPEARE_PATH
-from src.data.text import choose_encoding
 from src.evaluate import text_loss
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.program import run_script

@@ -27,7 +27,8 @@ import torch
 
 from benchmarks.harness import check_rounds, peak_mb, require
 from src.cli import flag, parse
-from src.data.batching import Example, in_batches, pack_examples, pack_pairs
+from src.data.batching import in_batches, pack_examples, pack_pairs
+from src.data.datasets import Example
 from src.data.examples import instruction_examples, preference_examples
 from src.data.instructions import INSTRUCTIONS, load_conversations
 from src.data.preferences import PREFERENCES, load_preferences

@@ -3,16 +3,15 @@
 The training loop moves batches to its device. B rows, T tokens per row, P pairs.
 """
 
-import hashlib
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
+from src.data.datasets import EpochDataset, Example
 from src.distributed.processes import Processes
 
 BatchT = TypeVar("BatchT", bound="Batch")
@@ -75,7 +74,6 @@ class PairBatch(Batch):
         return len(self.keys)
 
 
-Example: TypeAlias = tuple[list[int], list[bool]]  # token ids, and for each whether it is supervised
 Pair: TypeAlias = tuple[int, tuple[Example, Example]]  # key, then the chosen and the rejected example
 
 
@@ -146,51 +144,6 @@ def truncate(example: Example, context_length: int) -> Example:
 def in_batches(examples: Sequence[Any], collate: Callable, batch_size: int) -> list[Any]:
     """All examples as batches, in order; the last batch may be smaller."""
     return [collate(examples[start : start + batch_size]) for start in range(0, len(examples), batch_size)]
-
-
-class EpochDataset(Dataset[Any]):
-    """A PyTorch dataset that also defines the order of its keys in each epoch, as a function of (seed, epoch)."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Number of keys in every epoch."""
-
-    @abstractmethod
-    def order(self, epoch: int) -> Sequence[Any]:
-        """The keys of an epoch."""
-
-    @abstractmethod
-    def content_hash(self) -> str:
-        """SHA-256 of the examples: a resumed run must find the same."""
-
-
-class ExampleDataset(EpochDataset):
-    """A list of examples (plain values) in a new random order each epoch."""
-
-    def __init__(self, examples: Sequence[Any], seed: int) -> None:
-        self.examples, self.seed = examples, seed
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.examples[key]
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def order(self, epoch: int) -> Sequence[Any]:
-        return shuffled(len(self), self.seed, epoch)
-
-    def content_hash(self) -> str:
-        return content_hash(self.examples)
-
-
-def content_hash(examples: Sequence[Any]) -> str:
-    """SHA-256 of examples (plain values), in their order."""
-    return hashlib.sha256(repr(examples).encode("utf-8")).hexdigest()
-
-
-def shuffled(count: int, seed: int, epoch: int) -> list[int]:
-    """The numbers below `count`, in an order that depends only on (seed, epoch)."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)).tolist()
 
 
 def epoch_loader(dataset: EpochDataset, collate: Callable, batch_size: int) -> DataLoader:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from src.data.batching import Example, shuffled, truncate
+from src.data.batching import truncate
+from src.data.datasets import Example, shuffled
 from src.data.input_file import find_shipped
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.openings import opening_words

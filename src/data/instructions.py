@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src.data.chats import CHATS, EXAMPLE_CHAT, in_turns, is_chat, read_chat
+from src.data.chats import CHATS, EXAMPLE_CHAT, in_turns, is_chat, read_chat, split_transcript
 from src.data.fields import Fields, LeftOut, truth
 from src.data.grouping import LABELS, best_path, join_trees
 from src.data.input_file import find_shipped
@@ -29,7 +29,6 @@ from src.data.questions import (
 )
 from src.data.record_files import load_records
 from src.data.records import BadRecord, kind
-from src.data.transcripts import split_transcript
 
 INSTRUCTIONS = Path("Data/instruction_data.json")
 FORMATS = (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.data.chats import CHATS, in_turns, is_chat, read_chat, read_message
+from src.data.chats import CHATS, in_turns, is_chat, read_chat, read_message, split_transcript
 from src.data.fields import Fields, LeftOut, as_number
 from src.data.grouping import join_labelled_answers
 from src.data.input_file import find_shipped
@@ -18,7 +18,6 @@ from src.data.prompts import Message
 from src.data.questions import ANSWERS, INPUTS, QUESTIONS, SYSTEMS, question_key, read_system
 from src.data.record_files import load_records
 from src.data.records import BadRecord
-from src.data.transcripts import split_transcript
 
 PREFERENCES = Path("Data/preference_data.json")
 FORMATS = (

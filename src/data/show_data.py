@@ -5,7 +5,7 @@ from itertools import groupby
 
 from src.common.messages import visible
 from src.common.terminal import has_colours
-from src.data.batching import Example
+from src.data.datasets import Example
 from src.data.examples import instruction_examples, preference_examples
 from src.data.instructions import Conversation
 from src.data.openings import choose_openings

@@ -35,15 +35,24 @@ def split_tokens(ids: TokenArray, encoding: Encoding, val_fraction: float) -> tu
             f"a validation fraction of {val_fraction:g} leaves {n_train} of {len(ids)} tokens for training "
             f"and {len(ids) - n_train} for validation; both need some: change --val-fraction, or use a longer text"
         )
-    starts: dict[int, int] = {}  # of documents: byte -> token
-    for first, which in ((max(0, n_train - _SEARCHED_TOKENS), -1), (n_train, 0)):
-        searched = np.asarray(ids[first : n_train if which else n_train + _SEARCHED_TOKENS])
-        if len(found := np.flatnonzero(searched == encoding.eot_token)):
-            start = first + int(found[which]) + 1  # of the last document before the border, or the first one after it
-            distance = _count_bytes(ids[min(start, n_train) : max(start, n_train)], lengths)
-            starts[position - distance if which else position + distance] = start
+    # The byte that each document near the border starts at -> its first token.
+    starts = {}
+    for start in _document_starts(ids, n_train, encoding.eot_token):
+        before, after = ids[start:n_train], ids[n_train:start]  # one of them is empty
+        starts[position - _count_bytes(before, lengths) + _count_bytes(after, lengths)] = start
     n_train = starts.get(_border(starts, n_bytes - n_val, n_val), n_train)
     return ids[:n_train], ids[n_train:]
+
+
+def _document_starts(ids: TokenArray, border: int, eot_token: int) -> Iterator[int]:
+    """Yield the first token of the last document before a border, and of the first one after it, if they are near."""
+    first = max(0, border - _SEARCHED_TOKENS)
+    ends_before = np.flatnonzero(np.asarray(ids[first:border]) == eot_token)
+    if len(ends_before):
+        yield first + int(ends_before[-1]) + 1
+    ends_after = np.flatnonzero(np.asarray(ids[border : border + _SEARCHED_TOKENS]) == eot_token)
+    if len(ends_after):
+        yield border + int(ends_after[0]) + 1
 
 
 def training_part(documents: Sequence[str], val_fraction: float) -> Iterator[str]:

@@ -1,14 +1,12 @@
-"""A text as token ids: inspected, tokenised once and cached, then split into a training and a validation part."""
+"""The token ids of a text: it is inspected, tokenised once and cached, then split into training and validation."""
 
 import re
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from src.common.disk import format_bytes
-from src.data.documents import BEFORE_SPACE, LINE_END, DocumentReader, Documents, Notify, Piece, cut_document, cut_rule
-from src.data.examples import tuning_texts
+from src.data.documents import BEFORE_SPACE, DocumentReader, Documents, Notify, Piece, cut_document, cut_rule
 from src.data.inspection import notes_on_words
 from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.data.split import split_tokens, training_part
@@ -16,20 +14,10 @@ from src.data.text_files import TextPaths, as_paths, find_files, is_stored
 from src.data.token_cache import cache_folder, cache_key, claim, remove_other_caches, remove_unused
 from src.data.token_shards import Index, TokenArray, read_index
 from src.data.tokenise import IN_MEMORY_BYTES, tokenise_in_memory, tokenise_to_shards
-from src.data.vocabulary import learned_encoding
-from src.distributed.processes import Processes, first_process_first
-from src.tokenizer import (
-    Encoding,
-    describe,
-    encoding_fingerprint,
-    load_encoding,
-    load_gpt2_encoding,
-    word_encoding_of,
-)
+from src.distributed.processes import first_process_first
+from src.tokenizer import Encoding, encoding_fingerprint, load_gpt2_encoding
 from src.tokenizer.gpt2 import END_OF_TEXT
 from src.tokenizer.protocols.interfaces import WordEncoding
-
-Tokenizer: TypeAlias = Literal["gpt2", "bpe", "word"]
 
 # The help of the flags --data and --documents.
 TEXT_HELP = (
@@ -40,45 +28,6 @@ DOCUMENTS_HELP = "endoftext: <|endoftext|> in the text becomes the end-of-text t
 
 _CACHE_VERSION = "3"
 _SMALL_BYTES = 1 << 24
-
-
-def choose_encoding(
-    tokenizer: Tokenizer,
-    paths: TextPaths,
-    documents: Documents = None,
-    *,
-    vocab_size: int = 4096,
-    val_fraction: float = 0.0,
-    skip_bad: bool = False,
-    saved: Encoding | None = None,
-    processes: Processes | None = None,
-    notify: Notify = print,
-) -> Encoding:
-    """GPT-2's tokenizer, or one with the words or the byte pairs of a text and of the examples for SFT and DPO.
-
-    Byte pairs are learned without the last `val_fraction` of the text. vocab_size: how many tokens they make.
-    saved: an encoding to use instead, if it was learned from the same text. All processes get the first one's.
-    If the text file is Shakespeare's works and does not exist, it is downloaded first.
-    Raises ValueError for a pipe, which cannot be read a second time for its tokens.
-    """
-    if tokenizer == "gpt2":
-        return load_gpt2_encoding()
-    processes = processes or Processes()
-    if processes.rank:
-        return load_encoding(processes.from_first(None))
-    if pipes := [file for file in _find_files(paths) if file.exists() and not is_stored(file)]:
-        raise ValueError(
-            f"--tokenizer {tokenizer} reads the text twice, and {pipes[0]} is a pipe; save it as a file first"
-        )
-    encoding: Encoding
-    if tokenizer == "word":
-        texts = training_texts(paths, documents, cut=LINE_END, skip_bad=skip_bad)
-        encoding = word_encoding_of(texts, always=tuning_texts())
-    else:
-        texts = training_texts(paths, documents, val_fraction=val_fraction, skip_bad=skip_bad)
-        encoding = learned_encoding(texts, vocab_size, saved, notify)
-    processes.from_first(describe(encoding))
-    return encoding
 
 
 def training_texts(
@@ -97,7 +46,7 @@ def training_texts(
     is known only after reading all of it, so twice this share is left out.
     Raises the errors of `load_tokens`.
     """
-    reader = DocumentReader(_find_files(paths), cut, documents, skip_bad=skip_bad, notify=lambda _: None)
+    reader = DocumentReader(find_text_files(paths), cut, documents, skip_bad=skip_bad, notify=lambda _: None)
     separator = END_OF_TEXT if documents else None
     n_bytes = sum(reader.sizes)
     if n_bytes > _SMALL_BYTES:
@@ -141,7 +90,7 @@ def load_tokens(
     The shape is (tokens,); the type is uint16 if every id fits, and uint32 otherwise.
     Raises FileNotFoundError, ImportError or ValueError if the text cannot be used, and OSError if the disk is full.
     """
-    files = _find_files(paths)
+    files = find_text_files(paths)
     name = " ".join(map(str, as_paths(paths)))
     reader = DocumentReader(files, cut_rule(encoding), documents, skip_bad=skip_bad, notify=notify)
     separator = END_OF_TEXT if documents else None
@@ -191,7 +140,7 @@ def _complete_index(
     return index, ""
 
 
-def _find_files(paths: TextPaths) -> list[Path]:
+def find_text_files(paths: TextPaths) -> list[Path]:
     """The files that --data names. If the default is among them, Shakespeare's works are downloaded if missing."""
     return find_files([ensure_shakespeare(path) if path == SHAKESPEARE_PATH else path for path in as_paths(paths)])
 

@@ -1,21 +1,11 @@
-"""Batches: their contents, how a step follows from (seed, step), and how chats are joined and truncated."""
+"""Batches: their contents, how a step follows from (seed, step), and how chats are truncated."""
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from src.data.batching import (
-    IGNORE,
-    ExampleDataset,
-    StepLoader,
-    epoch_loader,
-    pack_examples,
-    pack_pairs,
-    shuffled,
-    stack_windows,
-    truncate,
-)
-from src.data.joined_chats import JoinedChats
+from src.data.batching import IGNORE, StepLoader, epoch_loader, pack_examples, pack_pairs, stack_windows, truncate
+from src.data.datasets import ExampleDataset
 
 
 def example(prompt: list[int], response: list[int]) -> tuple[list[int], list[bool]]:
@@ -114,13 +104,6 @@ def test_step_batches_depend_only_on_seed_and_step() -> None:
     assert numbers(loader(2, 2, seed=1).step_batches(7)) != numbers(loader(2, 2).step_batches(7))
 
 
-def test_the_order_stays_the_same_in_later_versions() -> None:
-    # A run that an earlier version began is resumed with the same batches.
-    assert shuffled(8, seed=1337, epoch=0) == [2, 6, 4, 1, 7, 3, 0, 5]
-    assert shuffled(8, seed=1337, epoch=3) == [0, 4, 7, 2, 5, 3, 6, 1]
-    assert shuffled(4, seed=2**63 - 1, epoch=1) == [2, 1, 3, 0]
-
-
 def test_accumulation_is_one_batch_by_default() -> None:
     assert StepLoader(epoch_loader(ExampleDataset(data(), 0), pack_examples, 4)).steps_per_epoch == 3
 
@@ -163,55 +146,3 @@ def test_first_batches_are_the_start_of_the_first_epoch(grad_accum: int) -> None
 def test_content_hash_distinguishes_examples() -> None:
     assert loader(2, 1).dataset.content_hash() == loader(4, 2).dataset.content_hash()
     assert loader(2, 1).dataset.content_hash() != loader(2, 1, count=9).dataset.content_hash()
-
-
-def joined(turns: int, context_length: int = 100) -> JoinedChats:
-    return JoinedChats([example([i, i], [50 + i]) for i in range(7)], 0, turns=turns, context_length=context_length)
-
-
-def test_joined_chats_have_every_example_once_per_epoch() -> None:
-    chats = joined(3)
-    assert len(chats) == 3
-    for epoch in range(2):
-        keys = chats.order(epoch)
-        assert [(opening, len(chat)) for opening, chat in keys] == [(None, 3), (None, 3), (None, 1)]
-        assert sorted(i for _, chat in keys for i in chat) == list(range(7))
-    ids, mask = chats[None, [4, 0, 6]]
-    assert ids == [4, 4, 54, 0, 0, 50, 6, 6, 56]
-    assert mask == [False, False, True] * 3
-
-
-def test_a_chat_longer_than_the_context_drops_oldest_examples() -> None:
-    assert joined(3, context_length=7)[None, [4, 0, 6]][0] == [0, 0, 50, 6, 6, 56]
-    assert joined(3, context_length=8)[None, [4, 0, 6]][0] == [4, 4, 54, 0, 0, 50, 6, 6, 56]
-
-
-def test_chats_of_one_example_are_the_examples() -> None:
-    chats, alone = joined(1), ExampleDataset([example([i, i], [50 + i]) for i in range(7)], 0)
-    assert [chats[key] for key in chats.order(4)] == [alone[key] for key in alone.order(4)]
-
-
-def with_openings(context_length: int, share: float = 0.5) -> JoinedChats:
-    examples = [example([i, i], [50 + i]) for i in range(7)]
-    openings = [[90], [91, 91]]
-    chats = JoinedChats(examples, 0, turns=3, context_length=context_length)
-    chats.add_openings(openings, share)
-    return chats
-
-
-def test_an_opening_is_unsupervised_and_leaves_less_room_for_old_examples() -> None:
-    ids, mask = with_openings(100)[1, [4, 0]]
-    assert ids == [91, 91, 4, 4, 54, 0, 0, 50] and mask == [False, False, *[False, False, True] * 2]
-    assert with_openings(7)[1, [4, 0]][0] == [91, 91, 4, 4, 54, 0, 0, 50]
-    assert with_openings(6)[1, [4, 0]][0] == [91, 91, 0, 0, 50]
-    assert with_openings(3)[1, [4, 0]][0] == [0, 0, 50]  # the opening does not fit
-
-
-def test_the_share_of_openings_is_drawn_by_seed_and_epoch() -> None:
-    chats = with_openings(100)
-    assert chats.order(3) == with_openings(100).order(3)
-    drawn = [opening for epoch in range(500) for opening, _ in chats.order(epoch)]
-    assert {*drawn} == {None, 0, 1} and 0.45 < sum(opening is not None for opening in drawn) / len(drawn) < 0.55
-    assert all(opening is None for opening, _ in with_openings(100, share=0.0).order(0))
-    assert [chat for _, chat in chats.order(0)] == [chat for _, chat in joined(3).order(0)]
-    assert chats.content_hash() != joined(3).content_hash() == with_openings(100, share=0.0).content_hash()

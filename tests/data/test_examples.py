@@ -5,7 +5,7 @@ import re
 import pytest
 import tiktoken
 
-from src.data.batching import Example
+from src.data.datasets import Example
 from src.data.examples import instruction_examples, preference_examples, split_examples
 from src.data.instructions import Conversation
 from src.data.preferences import Preference

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.data import documents as documents_module
-from src.data import split, vocabulary
+from src.data import learned_tokenizer, split
 from src.data import text as text_module
+from src.data.learned_tokenizer import choose_encoding
 from src.data.prompts import headings
 from src.data.split import split_tokens, token_bytes, training_part
-from src.data.text import choose_encoding, load_tokens, prepare_data
+from src.data.text import load_tokens, prepare_data
 from src.tokenizer import describe, load_encoding, load_gpt2_encoding
 
 
@@ -239,7 +240,8 @@ def test_a_cache_that_another_run_removes_does_not_fail(play: Path, monkeypatch:
 
 
 def test_a_pipe_has_no_cache(play: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_module, "is_stored", lambda path: False)
+    for module in (text_module, learned_tokenizer):
+        monkeypatch.setattr(module, "is_stored", lambda path: False)
     tokens, lines = load(play, ByteEncoding())
     assert tokens.tolist() == list(play.read_bytes())
     assert lines == [f"tokens: {len(tokens):,} in {play}, not cached"]
@@ -302,13 +304,13 @@ def test_the_headings_of_prompts_are_few_tokens(play: Path, monkeypatch: pytest.
         return sum(len(encoding.encode_ordinary(heading)) for heading in headings())
 
     repeated = tokens_of_headings()
-    monkeypatch.setattr(vocabulary, "_CHARS_PER_TEMPLATE", 1 << 30)
+    monkeypatch.setattr(learned_tokenizer, "_CHARS_PER_TEMPLATE", 1 << 30)
     assert repeated < 0.8 * tokens_of_headings()
 
 
 def test_a_long_text_is_sampled_and_a_small_vocabulary_noted(play: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents_module, "PIECE_CHARS", 50)
-    monkeypatch.setattr(vocabulary, "_LEARNED_CHARS", len(play.read_text(encoding="utf-8")) // 3)
+    monkeypatch.setattr(learned_tokenizer, "_LEARNED_CHARS", len(play.read_text(encoding="utf-8")) // 3)
     lines = learned(play, vocab_size=50_000)[1]
     assert "tokens, learned from one part in 4 of the text in " in lines[0]
     assert lines[1] == "note: not 50,000 tokens as in --vocab-size: no other pair of tokens occurs twice in the text"

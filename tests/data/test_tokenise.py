@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from src.data import documents as documents_module
 from src.data import gutenberg, token_cache, token_shards
 from src.data import tokenise as tokenise_module
+from src.data.datasets import TextWindows
 from src.data.documents import cut_document, cut_rule
 from src.data.split import split_tokens
 from src.data.text import load_tokens, prepare_data, training_texts
 from src.data.token_cache import cache_key
 from src.data.token_shards import ShardedTokens
-from src.data.windows import TextWindows
 from src.tokenizer import load_gpt2_encoding, word_encoding_of
 from src.tokenizer.byte_pairs import BytePairEncoding
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from src.data.batching import ExampleDataset, StepLoader, epoch_loader, pack_examples
+from src.data.batching import StepLoader, epoch_loader, pack_examples
+from src.data.datasets import ExampleDataset
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training.compiled import compiled_language_model_loss

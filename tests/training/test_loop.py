@@ -12,7 +12,8 @@ from torch._dynamo.exc import BackendCompilerFailed
 
 from src.checkpoint import as_argument, read_checkpoint, save_checkpoint
 from src.common.messages import shown_command
-from src.data.batching import ExampleDataset, StepLoader, epoch_loader, pack_examples, stack_windows
+from src.data.batching import StepLoader, epoch_loader, pack_examples, stack_windows
+from src.data.datasets import ExampleDataset
 from src.model.gpt import GPTModel
 from src.training import loop
 from src.training.losses import language_model_loss

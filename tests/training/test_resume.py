@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from src.checkpoint import file_sha256, read_checkpoint, save_checkpoint, weights_sha256
-from src.data.batching import Batch, ExampleDataset, StepLoader, epoch_loader, pack_examples
+from src.data.batching import Batch, StepLoader, epoch_loader, pack_examples
+from src.data.datasets import ExampleDataset
 from src.model.gpt import GPTModel
 from src.training.divergence import has_diverged
 from src.training.losses import language_model_loss

@@ -1,10 +1,12 @@
-"""A text is cut into reproducible windows, also if it is in several shards."""
+"""A text is cut into reproducible windows, and chats are joined in a reproducible order."""
 
 import numpy as np
 import pytest
 import torch
 
-from src.data.windows import TextWindows
+from src.data.datasets import ExampleDataset, JoinedChats, TextWindows, shuffled
+
+EXAMPLES = [([i, i, 50 + i], [False, False, True]) for i in range(7)]
 
 
 def test_window_targets_are_the_inputs_one_token_later() -> None:
@@ -80,3 +82,60 @@ def test_a_text_that_is_too_short_is_refused() -> None:
         TextWindows(np.arange(8), 8, seed=0)
     with pytest.raises(ValueError, match="--context-length is 0"):
         TextWindows(np.arange(8), 0, seed=0)
+
+
+def test_the_order_stays_the_same_in_later_versions() -> None:
+    # A run that an earlier version began is resumed with the same batches.
+    assert shuffled(8, seed=1337, epoch=0) == [2, 6, 4, 1, 7, 3, 0, 5]
+    assert shuffled(8, seed=1337, epoch=3) == [0, 4, 7, 2, 5, 3, 6, 1]
+    assert shuffled(4, seed=2**63 - 1, epoch=1) == [2, 1, 3, 0]
+
+
+def joined(turns: int, context_length: int = 100) -> JoinedChats:
+    return JoinedChats(EXAMPLES, 0, turns=turns, context_length=context_length)
+
+
+def test_joined_chats_have_every_example_once_per_epoch() -> None:
+    chats = joined(3)
+    assert len(chats) == 3
+    for epoch in range(2):
+        keys = chats.order(epoch)
+        assert [(opening, len(chat)) for opening, chat in keys] == [(None, 3), (None, 3), (None, 1)]
+        assert sorted(i for _, chat in keys for i in chat) == list(range(7))
+    ids, mask = chats[None, [4, 0, 6]]
+    assert ids == [4, 4, 54, 0, 0, 50, 6, 6, 56]
+    assert mask == [False, False, True] * 3
+
+
+def test_a_chat_longer_than_the_context_drops_oldest_examples() -> None:
+    assert joined(3, context_length=7)[None, [4, 0, 6]][0] == [0, 0, 50, 6, 6, 56]
+    assert joined(3, context_length=8)[None, [4, 0, 6]][0] == [4, 4, 54, 0, 0, 50, 6, 6, 56]
+
+
+def test_chats_of_one_example_are_the_examples() -> None:
+    chats, alone = joined(1), ExampleDataset(EXAMPLES, 0)
+    assert [chats[key] for key in chats.order(4)] == [alone[key] for key in alone.order(4)]
+
+
+def with_openings(context_length: int, share: float = 0.5) -> JoinedChats:
+    chats = joined(3, context_length)
+    chats.add_openings([[90], [91, 91]], share)
+    return chats
+
+
+def test_an_opening_is_unsupervised_and_leaves_less_room_for_old_examples() -> None:
+    ids, mask = with_openings(100)[1, [4, 0]]
+    assert ids == [91, 91, 4, 4, 54, 0, 0, 50] and mask == [False, False, *[False, False, True] * 2]
+    assert with_openings(7)[1, [4, 0]][0] == [91, 91, 4, 4, 54, 0, 0, 50]
+    assert with_openings(6)[1, [4, 0]][0] == [91, 91, 0, 0, 50]
+    assert with_openings(3)[1, [4, 0]][0] == [0, 0, 50]  # the opening does not fit
+
+
+def test_the_share_of_openings_is_drawn_by_seed_and_epoch() -> None:
+    chats = with_openings(100)
+    assert chats.order(3) == with_openings(100).order(3)
+    drawn = [opening for epoch in range(500) for opening, _ in chats.order(epoch)]
+    assert {*drawn} == {None, 0, 1} and 0.45 < sum(opening is not None for opening in drawn) / len(drawn) < 0.55
+    assert all(opening is None for opening, _ in with_openings(100, share=0.0).order(0))
+    assert [chat for _, chat in chats.order(0)] == [chat for _, chat in joined(3).order(0)]
+    assert chats.content_hash() != joined(3).content_hash() == with_openings(100, share=0.0).content_hash()

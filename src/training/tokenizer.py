@@ -5,7 +5,7 @@ from pathlib import Path
 
 from src.checkpoint import LATEST, read_checkpoint
 from src.cli import flag
-from src.data.text import Tokenizer, choose_encoding
+from src.data.learned_tokenizer import Tokenizer, choose_encoding
 from src.distributed.processes import Processes
 from src.tokenizer import Encoding, load_encoding
 from src.tokenizer.learning import SMALLEST_VOCAB

@@ -1,0 +1,85 @@
+"""The tokenizer of a model trained from scratch: GPT-2's, or one learned from the training text."""
+
+import time
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+from src.data.documents import LINE_END, Documents, Notify
+from src.data.examples import tuning_texts
+from src.data.prompts import headings
+from src.data.text import find_text_files, training_texts
+from src.data.text_files import TextPaths, is_stored
+from src.distributed.processes import Processes
+from src.tokenizer import Encoding, describe, load_encoding, load_gpt2_encoding, word_encoding_of
+from src.tokenizer.byte_pairs import BytePairEncoding
+from src.tokenizer.learning import learn_byte_pairs, spread_sample
+
+Tokenizer: TypeAlias = Literal["gpt2", "bpe", "word"]
+
+_LEARNED_CHARS = 1 << 25  # a longer text is sampled
+_CHARS_PER_TEMPLATE = 10_000
+
+
+def choose_encoding(
+    tokenizer: Tokenizer,
+    paths: TextPaths,
+    documents: Documents = None,
+    *,
+    vocab_size: int = 4096,
+    val_fraction: float = 0.0,
+    skip_bad: bool = False,
+    saved: Encoding | None = None,
+    processes: Processes | None = None,
+    notify: Notify = print,
+) -> Encoding:
+    """GPT-2's tokenizer, or one with the words or the byte pairs of a text and of the examples for SFT and DPO.
+
+    Byte pairs are learned without the last `val_fraction` of the text. vocab_size: how many tokens they make.
+    saved: an encoding to use instead, if it was learned from the same text. All processes get the first one's.
+    If the text file is Shakespeare's works and does not exist, it is downloaded first.
+    Raises ValueError for a pipe, which cannot be read a second time for its tokens.
+    """
+    if tokenizer == "gpt2":
+        return load_gpt2_encoding()
+    processes = processes or Processes()
+    if processes.rank:
+        return load_encoding(processes.from_first(None))
+    _refuse_pipes(tokenizer, paths)
+    encoding: Encoding
+    if tokenizer == "word":
+        texts = training_texts(paths, documents, cut=LINE_END, skip_bad=skip_bad)
+        encoding = word_encoding_of(texts, always=tuning_texts())
+    else:
+        texts = training_texts(paths, documents, val_fraction=val_fraction, skip_bad=skip_bad)
+        encoding = _learn_byte_pairs(texts, vocab_size, saved, notify)
+    processes.from_first(describe(encoding))
+    return encoding
+
+
+def _refuse_pipes(tokenizer: Tokenizer, paths: TextPaths) -> None:
+    if pipes := [file for file in find_text_files(paths) if file.exists() and not is_stored(file)]:
+        raise ValueError(
+            f"--tokenizer {tokenizer} reads the text twice, and {pipes[0]} is a pipe; save it as a file first"
+        )
+
+
+def _learn_byte_pairs(chunks: Iterable[str], vocab_size: int, saved: Encoding | None, notify: Notify) -> Encoding:
+    """Byte pairs learned from the chunks of a text, the prompt template, and the examples for SFT and DPO.
+
+    A long text is sampled. saved: an encoding that is returned if it was learned from the same text.
+    `notify` gets one line on the vocabulary, and one if it is smaller than `vocab_size`.
+    """
+    start = time.perf_counter()
+    sample, stride = spread_sample(chunks, _LEARNED_CHARS)
+    same_kind = saved if isinstance(saved, BytePairEncoding) else None
+    # Every prompt has the template's headings. Repeat them, so that they become few tokens even after a long text.
+    repeated = headings() * (sum(map(len, sample)) // _CHARS_PER_TEMPLATE)
+    encoding = learn_byte_pairs(sample, vocab_size, always=[*tuning_texts(), *repeated], saved=same_kind)
+    if encoding is saved:
+        notify(f"vocabulary: {encoding.n_vocab:,} tokens, those of the run in --out")
+        return encoding
+    part = f"one part in {stride} of the text" if stride > 1 else "the text"
+    notify(f"vocabulary: {encoding.n_vocab:,} tokens, learned from {part} in {time.perf_counter() - start:.1f} s")
+    if encoding.n_vocab < vocab_size:
+        notify(f"note: not {vocab_size:,} tokens as in --vocab-size: no other pair of tokens occurs twice in the text")
+    return encoding
