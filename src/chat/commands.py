@@ -87,7 +87,7 @@ def common_commands(chat: Chat) -> list[Command]:
         command("/help", "", "show this list", show_help, aliases=("/?",)),
         command("/quit", "", "leave the chat, as Ctrl-D does", lambda *_: None, aliases=("/exit", "/bye")),
         command("/retry", "", "answer the last message again", retry),
-        command("/undo", "", "take back the last turn, /retry or /reset", lambda chat, _: chat.backend.undo()),
+        command("/undo", "", "take back the last turn, new answer or /reset", lambda chat, _: chat.backend.undo()),
         command("/redo", "", "bring back what /undo took back", lambda chat, _: chat.backend.redo()),
         command("/why", "", "show why the last answer came out as it did: the chance of each token", why),
         command("/history", "[N]", "show the conversation, or its last N turns", history),
