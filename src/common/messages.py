@@ -4,9 +4,12 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
+
+Notify: TypeAlias = Callable[[str], None]  # takes one line for the user, such as `print`
 
 # Control characters can drive the terminal, bidi controls can disguise text, and UTF-8 cannot encode surrogates.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -1,11 +1,12 @@
 """Read a chat: a list of messages in any of the usual spellings, or a text in which a whole chat is written out."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from src.common.messages import Notify
 from src.data.fields import Fields, LeftOut, decoded_list
 from src.data.prompts import Message, Role
 from src.data.questions import (
@@ -147,7 +148,7 @@ def _messages_of(turns: list[tuple[str, str]]) -> list[Message]:
     return messages
 
 
-def in_turns(messages: Sequence[Message], note: Callable[[str], None]) -> list[Message]:
+def in_turns(messages: Sequence[Message], note: Notify) -> list[Message]:
     """Return the chat with at most one system message, at the start, and then user and assistant in turn.
 
     A chat out of turn is changed as src/sk_integration/history.py does it, and `note` reports that. A greeting of the

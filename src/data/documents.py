@@ -2,13 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from src.common.messages import naming_file
+from src.common.messages import Notify, naming_file
 from src.data.gutenberg import SECTION_CHARS, sections, strip_boilerplate
 from src.data.inspection import licence_note, notes_on, notes_on_record
 from src.data.text_files import text_blocks
@@ -18,7 +18,6 @@ from src.tokenizer.gpt2 import END_OF_TEXT
 from src.tokenizer.protocols.interfaces import BatchEncoding, WordEncoding
 
 Documents: TypeAlias = Literal["endoftext"] | None
-Notify: TypeAlias = Callable[[str], None]
 
 PIECE_CHARS = 1 << 16
 INSPECTED_CHARS = 1 << 26  # of all files together

@@ -1,7 +1,6 @@
 """Download text files."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from src.common.atomic_file import atomic_write
 from src.common.disk import format_bytes, require_free_space
+from src.common.messages import Notify
 from src.common.proxy import proxy_problem
 
 _CHUNK_BYTES = 1 << 16
@@ -26,7 +26,7 @@ def download_file(
     path: Path,
     *,
     min_bytes: int,
-    notify: Callable[[str], None] = print,
+    notify: Notify = print,
     timeout: tuple[float, float] = _TIMEOUT_S,
     retries: int = 2,
 ) -> None:
@@ -48,9 +48,7 @@ def download_file(
             time.sleep(pause_s)
 
 
-def _download_once(
-    url: str, path: Path, min_bytes: int, notify: Callable[[str], None], timeout: tuple[float, float]
-) -> None:
+def _download_once(url: str, path: Path, min_bytes: int, notify: Notify, timeout: tuple[float, float]) -> None:
     with _open_url(url, timeout) as response:
         stated_bytes = _stated_size(response)
         size = format_bytes(stated_bytes) if stated_bytes is not None else "unknown size"

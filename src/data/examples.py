@@ -1,9 +1,10 @@
 """Turn conversations and preferences into token ids with a supervision mask, and hold some out for validation."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from src.common.messages import Notify
 from src.data.batching import truncate
 from src.data.datasets import Example, shuffled
 from src.data.input_file import find_shipped
@@ -83,7 +84,7 @@ def tuning_texts(instructions: Path = INSTRUCTIONS, preferences: Path = PREFEREN
     ]
 
 
-def warn_unknown_words(texts: Iterable[str], encoding: Encoding, notify: Callable[[str], None] = print) -> None:
+def warn_unknown_words(texts: Iterable[str], encoding: Encoding, notify: Notify = print) -> None:
     """Report the words that a word tokenizer does not know. They all get the same id."""
     if not isinstance(encoding, WordEncoding):
         return

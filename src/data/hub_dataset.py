@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from src.common.atomic_file import atomic_write
 from src.common.disk import format_bytes
 from src.common.hub import HubRepository, RemoteFile, download_files, one_line_errors
+from src.common.messages import Notify
 from src.data.hub_splits import FORMATS, default_config, file_format, splits_by_config
 
 _ID = re.compile(
@@ -56,7 +56,7 @@ def parse_dataset_id(source: str | Path) -> DatasetId | None:
     return DatasetId(match["name"], match["revision"] or "main", match["split"])
 
 
-def download_dataset(dataset: DatasetId, notify: Callable[[str], None]) -> dict[str, Path]:
+def download_dataset(dataset: DatasetId, notify: Notify) -> dict[str, Path]:
     """Return the files of a split by their names, downloaded unless cached. A cached split needs no network.
 
     `notify` gets a line with the commit, the size and the licence before the download.

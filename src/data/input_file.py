@@ -91,7 +91,27 @@ def refuse_other_formats(path: Path, start: bytes) -> None:
         raise ValueError(f"{path} has bytes of zero in it, so it is not UTF-8 text; save it as UTF-8")
 
 
-def refuse_web_page(path: Path, start: bytes) -> None:
+@contextmanager
+def record_text(
+    stream: io.BufferedReader, path: Path, name: str, newline: str
+) -> Generator[io.TextIOWrapper, None, None]:
+    """The text of an opened file of records. newline: see `open`.
+
+    Bytes that are not UTF-8 become lone surrogates, so only the record that has them is bad.
+    Raises ValueError if the file has another format, or if a text in UTF-16 or UTF-32 is damaged.
+    """
+    start = stream.peek(START_BYTES)[:START_BYTES]
+    refuse_other_formats(path, start)
+    _refuse_web_page(path, start)
+    encoding = text_encoding(start)
+    errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
+    try:
+        yield io.TextIOWrapper(stream, encoding, errors, newline=newline)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not valid {error.encoding.upper()}; save the file as UTF-8") from None
+
+
+def _refuse_web_page(path: Path, start: bytes) -> None:
     """Raise ValueError if a file begins as a web page does."""
     if start.removeprefix(codecs.BOM_UTF8).lstrip()[:20].lower().startswith(_WEB_PAGE):
         raise ValueError(f"{path} is a web page or XML, not the data; download the file itself (its raw version)")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from src.common.messages import Notify
 from src.data.chats import CHATS, EXAMPLE_CHAT, in_turns, is_chat, read_chat, split_transcript
 from src.data.fields import Fields, LeftOut, truth
 from src.data.grouping import LABELS, best_path, join_trees
@@ -57,9 +58,7 @@ class Conversation:
     messages: tuple[Message, ...]
 
 
-def load_conversations(
-    path: str | Path, *, skip_bad: bool = False, notify: Callable[[str], None] = print
-) -> list[Conversation]:
+def load_conversations(path: str | Path, *, skip_bad: bool = False, notify: Notify = print) -> list[Conversation]:
     """Load the conversations of a data file, in any of the shapes in src/data/README.md, also mixed in one file.
 
     White space around texts is stripped. `notify` gets a line for each kind of thing that was left out or changed.

@@ -1,8 +1,9 @@
 """Find the records in one JSON object: a record alone, a list among other keys, or the columns of a table."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+from src.common.messages import Notify
 from src.data.records import Record, key_names, kind
 
 # A key of these belongs to a record. An object without any of them may have its records inside.
@@ -16,7 +17,7 @@ _TRAIN_SPLITS = ("train", "training")
 _SPLITS = {*_TRAIN_SPLITS, "dev", "eval", "test", "val", "valid", "validation"}
 
 
-def records_in(name: str, value: Any, notify: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
+def records_in(name: str, value: Any, notify: Notify) -> Iterator[tuple[str, Any]]:
     """Yield the records in the one value of a JSON file, each with its place. Of several splits, train is read.
 
     Raises ValueError if the value is not an object, or has several lists of records.

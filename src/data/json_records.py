@@ -5,12 +5,13 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from typing import Any, TextIO
 
+from src.common.messages import Notify
 from src.data.json_containers import records_in
 from src.data.records import BadRecord, Located, Record, broken_character, kind
 
@@ -31,9 +32,7 @@ class _CutOff(BadRecord):
     """A record that the end of the file cuts off."""
 
 
-def read_json(
-    name: str, file: TextIO, *, one_per_line: bool, notify: Callable[[str], None]
-) -> Iterator[Located | BadRecord]:
+def read_json(name: str, file: TextIO, *, one_per_line: bool, notify: Notify) -> Iterator[Located | BadRecord]:
     """Yield the records of a text: one object per line, objects that span lines, a list, or an object around a list.
 
     one_per_line: the file's name promises one object per line. Otherwise its first line decides.
@@ -90,7 +89,7 @@ def read_json_line(name: str, line: str, number: int) -> Located | BadRecord:
         return error
 
 
-def _read_values(name: str, text: str, notify: Callable[[str], None]) -> Iterator[Located | BadRecord]:
+def _read_values(name: str, text: str, notify: Notify) -> Iterator[Located | BadRecord]:
     """Yield the records of a text of one list, of one object, or of several objects, which may span lines."""
     at = _skip_blank(text, 0)
     if text.startswith("[", at):

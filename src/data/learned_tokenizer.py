@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-from src.data.documents import LINE_END, Documents, Notify
+from src.common.messages import Notify
+from src.data.documents import LINE_END, Documents
 from src.data.examples import tuning_texts
 from src.data.prompts import headings
 from src.data.text import find_text_files, training_texts

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.common.messages import Notify
 from src.data.chats import CHATS, in_turns, is_chat, read_chat, read_message, split_transcript
 from src.data.fields import Fields, LeftOut, as_number
 from src.data.grouping import join_labelled_answers
@@ -42,9 +43,7 @@ class Preference:
     rejected: str
 
 
-def load_preferences(
-    path: str | Path, *, skip_bad: bool = False, notify: Callable[[str], None] = print
-) -> list[Preference]:
+def load_preferences(path: str | Path, *, skip_bad: bool = False, notify: Notify = print) -> list[Preference]:
     """Load the preferences of a data file, in any of the shapes in src/data/README.md, also mixed in one file.
 
     White space around texts is stripped. `notify` gets a line for each kind of thing that was left out or changed.

@@ -7,24 +7,25 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from io import BytesIO, FileIO, TextIOWrapper
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import TypeVar
 
+from src.common.messages import Notify
 from src.data.fields import Fields, LeftOut
 from src.data.hub_dataset import download_dataset, parse_dataset_id
-from src.data.input_file import PARQUET, START_BYTES, open_data, refuse_other_formats, refuse_web_page, text_encoding
+from src.data.input_file import PARQUET, START_BYTES, open_data, record_text
 from src.data.json_records import read_json
 from src.data.records import BadRecord, Located, RecordFile, parse_records
 from src.data.tables import read_csv, read_parquet
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 _JSON_LINES, _CSV, _TABS = {".jsonl", ".ndjson"}, {".csv"}, {".tsv", ".tab"}
 _HEADER = re.compile(r'\W{0,3}"?[A-Za-z_][\w .-]{0,40}"?(?:[,;\t|]"?[\w .-]{0,40}"?)+\s*')
 
 
-def read_records(source: str | Path, *, notify: Callable[[str], None] = print) -> RecordFile:
+def read_records(source: str | Path, *, notify: Notify = print) -> RecordFile:
     """Return the records of a file, or of a data set on the Hugging Face hub, such as tatsu-lab/alpaca@main:train.
 
     Their places are "Data/x.json record 3", "x.jsonl line 7" or "x.parquet row 2". A record is bad if it is not an
@@ -58,12 +59,12 @@ def read_records(source: str | Path, *, notify: Callable[[str], None] = print) -
 
 def load_records(
     path: Path,
-    read: Callable[[Fields], Result],
+    read: Callable[[Fields], T],
     join: Callable[[Sequence[Located]], tuple[list[Located], Counter[str]]],
     *,
     skip_bad: bool,
-    notify: Callable[[str], None],
-) -> list[tuple[str, Result]]:
+    notify: Notify,
+) -> list[tuple[str, T]]:
     """Return `(where, read(fields))` of every record that can be used.
 
     join: joins records that belong together, and counts those without a counterpart by reason.
@@ -75,7 +76,7 @@ def load_records(
     records, left_out = join(file.records)
     notes: Counter[str] = Counter()
 
-    def parse(where: str, record: dict) -> tuple[str, Result] | None:
+    def parse(where: str, record: dict) -> tuple[str, T] | None:
         fields = Fields(where, record)
         try:
             result = read(fields)
@@ -97,29 +98,21 @@ def load_records(
     return loaded
 
 
-def _read_file(name: str, path: Path, notify: Callable[[str], None]) -> Iterator[Located | BadRecord]:
+def _read_file(name: str, path: Path, notify: Notify) -> Iterator[Located | BadRecord]:
     with open_data(path) as stream:
         start = stream.peek(START_BYTES)[:START_BYTES]
         if start.startswith(PARQUET):
             is_plain_file = isinstance(stream.raw, FileIO)
             yield from read_parquet(name, path if is_plain_file else BytesIO(stream.read()))
             return
-        refuse_other_formats(path, start)
-        refuse_web_page(path, start)
         suffix = _suffix(path)
         is_table = suffix in _CSV | _TABS or _is_header(start)
-        encoding = text_encoding(start)
-        # Bytes that are not UTF-8 become lone surrogates, so only the record that has them is bad.
-        errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
         # JSON allows all line breaks but \n inside a line; csv wants to see them as they are.
-        text = TextIOWrapper(stream, encoding, errors, newline="" if is_table else "\n")
-        try:
+        with record_text(stream, path, name, newline="" if is_table else "\n") as text:
             if is_table:
                 yield from read_csv(name, text, tabs=suffix in _TABS)
             else:
                 yield from read_json(name, text, one_per_line=suffix in _JSON_LINES, notify=notify)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{name} is not valid {error.encoding.upper()}; save the file as UTF-8") from None
 
 
 def _suffix(path: Path) -> str:

@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from src.common.messages import Notify
+
 Record = dict[str, Any]
 Located = tuple[str, Record]
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 BAD_SHOWN = 3
 
@@ -33,12 +35,12 @@ class RecordFile:
 
 
 def parse_records(
-    parse: Callable[[str, Record], Result],
+    parse: Callable[[str, Record], T],
     file: RecordFile,
     *,
     skip_bad: bool = False,
-    notify: Callable[[str], None] = print,
-) -> list[Result]:
+    notify: Notify = print,
+) -> list[T]:
     """Return `parse(where, record)` of every record. `parse` raises BadRecord for a record that it cannot use.
 
     skip_bad: leave bad records out and report their number in one line to `notify`, unless more than a tenth are bad.
@@ -46,7 +48,7 @@ def parse_records(
     Raises:
         ValueError: there are bad records; one line with the first places and reasons, and a count for each reason.
     """
-    results: list[Result] = []
+    results: list[T] = []
     bad = list(file.bad)
     for where, record in file.records:
         try:
@@ -57,9 +59,7 @@ def parse_records(
     return results
 
 
-def report_bad(
-    name: str, bad: Sequence[BadRecord], total: int, *, skip_bad: bool, notify: Callable[[str], None]
-) -> None:
+def report_bad(name: str, bad: Sequence[BadRecord], total: int, *, skip_bad: bool, notify: Notify) -> None:
     """Report the bad records of a file in one line, if there are any. total: the number of all its records.
 
     Raises ValueError unless `skip_bad`, and if more than a tenth are bad.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from src.common.atomic_file import atomic_write
 from src.common.disk import format_bytes
+from src.common.messages import Notify
 from src.data.download import download_file
 from src.data.gutenberg import has_end_marker, strip_boilerplate
 from src.data.input_file import find_shipped
@@ -30,7 +31,7 @@ _PIP_TIMEOUT_S = 300
 def ensure_shakespeare(
     path: Path = SHAKESPEARE_PATH,
     *,
-    notify: Callable[[str], None] = print,
+    notify: Notify = print,
     url: str = GUTENBERG_URL,
     min_bytes: int = GUTENBERG_MIN_BYTES,
     timeout: tuple[float, float] = (4.0, 15.0),
@@ -69,9 +70,7 @@ def ensure_shakespeare(
     )
 
 
-def _from_gutenberg(
-    url: str, notify: Callable[[str], None], min_bytes: int, timeout: tuple[float, float], retries: int
-) -> str:
+def _from_gutenberg(url: str, notify: Notify, min_bytes: int, timeout: tuple[float, float], retries: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "ebook.txt"
         download_file(url, raw, min_bytes=min_bytes, notify=notify, timeout=timeout, retries=retries)

@@ -2,7 +2,8 @@
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -68,21 +69,30 @@ def _record(where: str, columns: list[str], row: list[str], delimiter: str) -> L
     return BadRecord(where, problem) if problem else (where, dict(zip(columns, row, strict=True)))
 
 
-def read_parquet(name: str, file: Path | BinaryIO) -> Iterator[Located | BadRecord]:
-    """Yield the rows of a Parquet file. Raises ImportError if pyarrow is missing, ValueError for a damaged file."""
+@contextmanager
+def open_parquet(name: str, file: Path | BinaryIO, **options: Any) -> Generator[Any, None, None]:
+    """Open a Parquet file as pyarrow's ParquetFile, with its options.
+
+    Raises ImportError if pyarrow is missing, ValueError if the file is damaged, also while it is read.
+    """
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise ImportError(f"{name} is a Parquet file, which needs pyarrow; run: pip install pyarrow") from None
-    number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{name} row {number}", {key: _as_json(value) for key, value in row.items()}
+        with pyarrow.parquet.ParquetFile(file, **options) as table:
+            yield table
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{name} is a damaged or incomplete Parquet file ({one_line(error)[:100]})") from None
+
+
+def read_parquet(name: str, file: Path | BinaryIO) -> Iterator[Located | BadRecord]:
+    """Yield the rows of a Parquet file. Raises the errors of `open_parquet`."""
+    with open_parquet(name, file) as table:
+        rows = (row for batch in table.iter_batches() for row in batch.to_pylist())
+        for number, row in enumerate(rows, start=1):
+            yield f"{name} row {number}", {key: _as_json(value) for key, value in row.items()}
 
 
 def _as_json(value: Any) -> Any:

@@ -6,7 +6,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from src.common.disk import format_bytes
-from src.data.documents import BEFORE_SPACE, DocumentReader, Documents, Notify, Piece, cut_document, cut_rule
+from src.common.messages import Notify
+from src.data.documents import BEFORE_SPACE, DocumentReader, Documents, Piece, cut_document, cut_rule
 from src.data.inspection import notes_on_words
 from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.data.split import split_tokens, training_part

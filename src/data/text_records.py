@@ -1,15 +1,15 @@
 """Read a text from records: the `text` of each line of a JSONL file, or of each row of a Parquet file."""
 
-import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from src.common.messages import one_line
-from src.data.input_file import PARQUET, START_BYTES, open_data, refuse_other_formats, refuse_web_page, text_encoding
+from src.common.messages import Notify
+from src.data.input_file import PARQUET, START_BYTES, open_data, record_text
 from src.data.inspection import RECORD_SCRIPTS
 from src.data.json_records import read_json_line
 from src.data.records import BadRecord, Record, broken_character, key_names, kind, report_bad
+from src.data.tables import open_parquet
 from src.data.text_files import PARQUET_SUFFIX
 
 _LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
@@ -17,7 +17,7 @@ _KEY = "text"
 _MOST_BAD = 1_000  # that are collected before a file is refused
 _ROWS = 256  # of a table, in memory together
 
-Text = tuple[str, str]  # where it is, "x.jsonl line 7", and the text
+LocatedText = tuple[str, str]  # where it is, "x.jsonl line 7", and the text
 
 
 def is_record_file(path: Path) -> bool:
@@ -26,8 +26,8 @@ def is_record_file(path: Path) -> bool:
 
 
 def record_texts(
-    path: Path, *, skip_bad: bool, notify: Callable[[str], None], on_read: Callable[[int], object]
-) -> Iterator[Text]:
+    path: Path, *, skip_bad: bool, notify: Notify, on_read: Callable[[int], object]
+) -> Iterator[LocatedText]:
     """Yield the place and the text of each record. Records with an empty text are left out and counted.
 
     skip_bad, notify: see `parse_records`. on_read: see `open_data`.
@@ -56,66 +56,45 @@ def record_texts(
         notify(f"note: {path}: left out {empty:,} of {total:,} records: {_KEY!r} is empty")
 
 
-def _read_lines(path: Path, on_read: Callable[[int], object]) -> Iterator[Text | BadRecord]:
+def _read_lines(path: Path, on_read: Callable[[int], object]) -> Iterator[LocatedText | BadRecord]:
     with open_data(path, on_read) as stream:
-        start = stream.peek(START_BYTES)[:START_BYTES]
-        if start.startswith(PARQUET):
+        if stream.peek(START_BYTES).startswith(PARQUET):
             raise ValueError(f"{path} is a Parquet table; rename it to {path.stem}{PARQUET_SUFFIX}")
-        refuse_other_formats(path, start)
-        refuse_web_page(path, start)
-        encoding = text_encoding(start)
-        # Bytes that are not UTF-8 become lone surrogates, so only the record that has them is bad.
-        errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
-        lines = io.TextIOWrapper(stream, encoding, errors, newline="\n")
-        try:
+        with record_text(stream, path, str(path), newline="\n") as lines:
             for number, line in enumerate(lines, start=1):
                 if stripped := line.strip():
                     yield _text_of_line(path, stripped, number)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not valid {error.encoding.upper()}; save the file as UTF-8") from None
 
 
-def _text_of_line(path: Path, line: str, number: int) -> Text | BadRecord:
+def _text_of_line(path: Path, line: str, number: int) -> LocatedText | BadRecord:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         record = None
-    text = record.get(_KEY) if isinstance(record, dict) else None
-    if isinstance(text, str):
-        return _checked(f"{path} line {number}", text)
+    if isinstance(record, dict) and isinstance(record.get(_KEY), str):
+        return _text_of(f"{path} line {number}", record)
     located = read_json_line(str(path), line, number)  # slower, and knows what is wrong
-    return located if isinstance(located, BadRecord) else BadRecord(located[0], _without_text(located[1]))
+    return located if isinstance(located, BadRecord) else _text_of(*located)
 
 
-def _read_table(path: Path, on_read: Callable[[int], object]) -> Iterator[Text | BadRecord]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ImportError(f"{path} is a Parquet file, which needs pyarrow; run: pip install pyarrow") from None
-    number, size = 0, path.stat().st_size
-    try:
-        # Buffered, so that a group of a million rows is not read at once.
-        with pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as table:
-            names = table.schema_arrow.names
-            if _KEY not in names:
-                raise ValueError(f"{path}: {_without_text(dict.fromkeys(names))}")
-            rows = max(1, table.metadata.num_rows)
-            for batch in table.iter_batches(_ROWS, columns=[_KEY]):
-                on_read(size * len(batch) // rows)
-                for text in batch.column(0).to_pylist():
-                    number += 1
-                    where = f"{path} row {number}"
-                    yield (
-                        _checked(where, text)
-                        if isinstance(text, str)
-                        else BadRecord(where, _without_text({_KEY: text}))
-                    )
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is a damaged or incomplete Parquet file ({one_line(error)[:100]})") from None
+def _read_table(path: Path, on_read: Callable[[int], object]) -> Iterator[LocatedText | BadRecord]:
+    # Buffered, so that a group of a million rows is not read at once.
+    with open_parquet(str(path), path, buffer_size=1 << 20, pre_buffer=False) as table:
+        columns = table.schema_arrow.names
+        if _KEY not in columns:
+            raise ValueError(f"{path}: {_without_text(dict.fromkeys(columns))}")
+        number, size, n_rows = 0, path.stat().st_size, max(1, table.metadata.num_rows)
+        for batch in table.iter_batches(_ROWS, columns=[_KEY]):
+            on_read(size * len(batch) // n_rows)
+            for text in batch.column(0).to_pylist():
+                number += 1
+                yield _text_of(f"{path} row {number}", {_KEY: text})
 
 
-def _checked(where: str, text: str) -> Text | BadRecord:
+def _text_of(where: str, record: Record) -> LocatedText | BadRecord:
+    text = record.get(_KEY)
+    if not isinstance(text, str):
+        return BadRecord(where, _without_text(record))
     problem = None if text.isascii() else broken_character(text)
     return BadRecord(where, problem) if problem else (where, text)
 

@@ -5,7 +5,7 @@ import json
 import re
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate, chain
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from src.common.atomic_file import atomic_write
-from src.common.messages import one_line
+from src.common.messages import Notify, one_line
 
 SHARD_TOKENS = 1 << 25
 INDEX = "index.json"
@@ -88,7 +88,7 @@ class Index:
         return np.memmap(self.path(0), self.dtype, mode="r")
 
 
-def read_index(folder: Path, key: str, n_vocab: int, notify: Callable[[str], None]) -> Index:
+def read_index(folder: Path, key: str, n_vocab: int, notify: Notify) -> Index:
     """The index of a folder, with the shards before the first one that is missing or damaged.
 
     A text of one shard is compared with all of its checksums. Of several shards, the first and the last block are; the
