@@ -91,7 +91,10 @@ class Screen:
             self._print(f"error: {message}\n", "", sys.stderr)
 
     def show_answer(self, pieces: Generator[str, None, None], label: str = ASSISTANT) -> None:
-        """Show an answer while it is generated. Always ends the line and closes `pieces`, even on error."""
+        """Show an answer while it is generated, then the notes about it; `end_turn` comes after them.
+
+        Always ends the line and closes `pieces`, even on error.
+        """
         self._print(label, "bold", sys.stdout)
         text: Iterator[str] = map(printable, pieces)
         if label:  # the label already ends in white space
@@ -109,7 +112,6 @@ class Screen:
             notes, self._held_notes = self._held_notes, None
             for note in notes:
                 self.notify(note)
-            self.end_turn()
 
     def end_turn(self) -> None:
         """An empty line before the next prompt."""

@@ -194,6 +194,7 @@ def _show(result: str | Styled | LabelledAnswers, backend: "ChatBackend", screen
         if screen.verbose and (n_tokens := len(backend.last_exchange.answer)):
             seconds = time.perf_counter() - start
             screen.notify(f"{n_tokens} tokens in {seconds:.2f} s: {n_tokens / seconds:.1f} tokens per second")
+        screen.end_turn()
 
 
 def _exit(*_: object) -> NoReturn:

@@ -120,13 +120,24 @@ def test_lines_are_edited_on_stderr_if_stdout_is_a_pipe(chat, monkeypatch):
     assert outputs == [sys.stderr]
 
 
+def test_the_notes_about_an_answer_come_before_the_empty_line(chat, monkeypatch, capsys):
+    monkeypatch.setattr(Screen, "_print", lambda self, text, style, file: print(text, end=""))
+    stream = stream_that_fails_once(["Once "], KeyboardInterrupt())
+    talk(chat, "France?", screen=Screen(interactive=True, verbose=True))
+    monkeypatch.setattr(TextGenerator, "stream", stream)
+    talk(chat, "Tell", screen=Screen(interactive=True))
+    answered, stopped = capsys.readouterr().out.split("\n\n", 1)
+    assert answered.startswith(f"Assistant: {ANSWER}\n(7 tokens in ") and answered.endswith(" tokens per second)")
+    assert stopped == "Assistant: Once\n(Stopped. /retry answers again)\n\n"
+
+
 def test_ctrl_c_stops_an_answer_but_not_the_chat(chat, monkeypatch, capsys):
     monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once upon ", "a time "], KeyboardInterrupt()))
     with terminal_with_keys():
         talk(chat, "Tell", "France?", screen=Screen(interactive=True))
     texts = [message.text for message in chat.backend.messages]
     assert texts == ["Tell", "Once upon a time", "France?", ANSWER]
-    assert capsys.readouterr().out == f"Once upon a time\n\n\n{ANSWER}\n\n"  # the note goes to the terminal directly
+    assert capsys.readouterr().out == f"Once upon a time\n\n{ANSWER}\n\n"
 
 
 def test_ctrl_c_of_a_person_at_a_dumb_terminal_stops_the_answer_only(chat, monkeypatch):
