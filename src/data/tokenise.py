@@ -2,11 +2,13 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
+import tiktoken
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -17,6 +19,7 @@ from src.data.documents import PIECE_CHARS, DocumentReader, Notify, Piece
 from src.data.split import token_bytes
 from src.data.token_shards import Group, Index, read_index, token_dtype, write_shard
 from src.tokenizer import Encoding
+from src.tokenizer.gpt2 import END_OF_TEXT
 from src.tokenizer.protocols.interfaces import BatchEncoding
 
 IN_MEMORY_BYTES = 1 << 30  # the largest text whose tokens may stay in memory
@@ -110,21 +113,46 @@ def _encoded(batches: Iterable[Batch], encoding: Encoding, separator: str | None
 
 def _encode(batch: Batch, encoding: Encoding, separator: str | None, lengths: NDArray[np.int64]) -> Group:
     """The ids of a batch, with an end-of-text id before each document and for each separator."""
-    ids: list[int] = []
-    documents = 0
+    texts = [""]  # first the rest of a document that an earlier batch began
     for piece in batch.pieces:
-        for number, text in enumerate(piece.text.split(separator) if separator else [piece.text]):
-            if number > 0 or piece.begins:
-                ids.append(encoding.eot_token)
-                documents += 1
-            ids += encoding.encode_ordinary(text)
-    as_int64 = np.array(ids, dtype=np.int64)
-    if as_int64.size and not 0 <= as_int64.min() <= as_int64.max() < encoding.n_vocab:
+        first, *others = piece.text.split(separator) if separator else [piece.text]
+        if piece.begins:
+            texts.append(first)
+        else:
+            texts[-1] += first
+        texts += others
+    ids = _joined_ids(texts, encoding)
+    if ids.size and not 0 <= ids.min() <= ids.max() < encoding.n_vocab:
         raise ValueError(
-            f"the tokenizer gave ids from {as_int64.min()} to {as_int64.max()}, its vocabulary has {encoding.n_vocab}"
+            f"the tokenizer gave ids from {ids.min()} to {ids.max()}, its vocabulary has {encoding.n_vocab}"
         )
-    n_bytes = int(lengths[as_int64].sum())
-    return Group(as_int64.astype(token_dtype(encoding.n_vocab)), n_bytes, documents, batch.end)
+    n_bytes = int(lengths[ids].sum())
+    return Group(ids.astype(token_dtype(encoding.n_vocab)), n_bytes, len(texts) - 1, batch.end)
+
+
+def _joined_ids(texts: Sequence[str], encoding: Encoding) -> NDArray[np.integer]:
+    """The ids of texts, with an end-of-text id between two of them.
+
+    tiktoken encodes all texts in one call. Each call waits for Python's lock, so calls for many short texts would keep
+    the threads waiting for each other.
+    """
+    joined = END_OF_TEXT.join(texts)
+    if _spells_end_of_text(encoding) and joined.count(END_OF_TEXT) == len(texts) - 1:
+        return encoding.encode_to_numpy(joined, allowed_special={END_OF_TEXT}, disallowed_special=())
+    ids = [*encoding.encode_ordinary(texts[0])]
+    for text in texts[1:]:
+        ids += [encoding.eot_token, *encoding.encode_ordinary(text)]
+    return np.array(ids, dtype=np.int64)
+
+
+def _spells_end_of_text(encoding: Encoding) -> TypeGuard[tiktoken.Encoding]:
+    """Whether tiktoken finds END_OF_TEXT in a text before it splits the rest, and gives it the end-of-text id."""
+    return (
+        isinstance(encoding, tiktoken.Encoding)
+        and not getattr(encoding, "added", ())  # these would have to be found, too
+        and END_OF_TEXT in encoding.special_tokens_set
+        and encoding.encode_single_token(END_OF_TEXT) == encoding.eot_token
+    )
 
 
 def _without_first_id(groups: Iterator[Group], encoding: Encoding) -> Iterator[Group]:

@@ -18,8 +18,8 @@ from src.data import documents as documents_module
 from src.data import gutenberg, token_cache, token_shards
 from src.data import tokenise as tokenise_module
 from src.data.datasets import TextWindows
-from src.data.documents import cut_document, cut_rule
-from src.data.split import split_tokens
+from src.data.documents import Piece, cut_document, cut_rule
+from src.data.split import split_tokens, token_bytes
 from src.data.text import load_tokens, prepare_data, training_texts
 from src.data.token_cache import cache_key
 from src.data.token_shards import ShardedTokens
@@ -101,6 +101,15 @@ def joined(texts: list[str]) -> list[int]:
     for text in texts:
         ids += [ENCODING.eot_token, *ENCODING.encode_ordinary(text)]
     return ids[1:]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(max_size=9) | st.sampled_from([" ", "\n\n", "<|endoftext|>", "<|endof"]), min_size=1))
+def test_documents_that_are_encoded_together_have_the_ids_of_each(texts: list[str]) -> None:
+    batch = tokenise_module.Batch([Piece(text, True, 0, 0.0) for text in texts], (0, len(texts)))
+    group = tokenise_module._encode(batch, ENCODING, None, token_bytes(ENCODING))
+    assert group.ids.tolist() == [ENCODING.eot_token, *joined(texts)]
+    assert group.documents == len(texts)
 
 
 def test_shards_together_hold_the_ids_of_all_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
