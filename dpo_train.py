@@ -18,7 +18,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from src.checkpoint import CHECKPOINTS, LoadedModel, load_base
+from src.checkpoint import CHECKPOINTS, LoadedModel, find_model, load_base
 from src.cli import flag, parse
 from src.data.batching import Pair, StepLoader, epoch_loader, in_batches, pack_pairs
 from src.data.datasets import ExampleDataset, content_hash
@@ -32,7 +32,7 @@ from src.tokenizer import describe
 from src.training.flags import RecordTrainingFlags
 from src.training.losses import PreferenceLoss, preference_loss
 from src.training.out_folder import claimed
-from src.training.parallel import choose_strategy, share_frozen
+from src.training.parallel import choose_strategy, require_size_fits, share_frozen
 from src.training.preview import preview
 from src.training.recipes import apply_recipe, size_name
 from src.training.reference import REFERENCE, Reference, frozen_model
@@ -87,11 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return preview(flags, BASES, load_preferences, describe_preferences)
     with claimed(flags.out, "dpo"):
         preferences = load_preferences(flags.data, skip_bad=flags.skip_bad)
+        runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
+        require_size_fits(find_model(flags.base, BASES)[0], flags, runtime, dpo=True)  # before everything slow
         base = load_base(flags.base, BASES)
         warn_unknown_words((text for pair in preferences for text in (pair.chosen, pair.rejected)), base.encoding)
         flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"]), given, len(preferences))
         base.model.set_dropout(0.0)  # it would add noise to the log-ratios
-        runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
         runtime = choose_strategy(flags, base.model.config, runtime, dpo=True)
         return run_stage(make_stage(flags, base, preferences, runtime), base.model, flags, runtime)
 

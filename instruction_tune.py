@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from src.checkpoint import CHECKPOINTS, TRAINED_WITH, LoadedModel, load_base
+from src.checkpoint import CHECKPOINTS, TRAINED_WITH, LoadedModel, find_model, load_base
 from src.checkpoint.examples import record_examples
 from src.cli import flag, parse
 from src.data.batching import StepLoader, epoch_loader, in_batches, pack_examples
@@ -30,7 +30,7 @@ from src.tokenizer import describe
 from src.training.flags import RecordTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import claimed
-from src.training.parallel import choose_strategy
+from src.training.parallel import choose_strategy, require_size_fits
 from src.training.preview import preview
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
@@ -90,11 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return preview(flags, BASES, load_conversations, describe_data if flags.show_data else show_masks)
     with claimed(flags.out, "sft"):
         conversations = load_conversations(flags.data, skip_bad=flags.skip_bad)
+        runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
+        require_size_fits(find_model(flags.base, BASES)[0], flags, runtime)  # before everything slow
         base = load_base(flags.base, BASES)
         warn_unknown_words((message.text for chat in conversations for message in chat.messages), base.encoding)
         flags = apply_recipe(flags, "sft", size_name(base.metadata["config"]), given, len(conversations))
         base.model.set_dropout(flags.dropout)
-        runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
         runtime = choose_strategy(flags, base.model.config, runtime)
         generator = TextGenerator(base.model, base.encoding, runtime.model_device)  # moves the model to the device
         return run_stage(make_stage(flags, base, conversations, generator), base.model, flags, runtime)

@@ -10,6 +10,7 @@ from src.checkpoint.models import (
     load_base,
     load_checkpoint,
     load_model,
+    saved_config,
 )
 from src.stages import (
     BEST,
@@ -45,5 +46,6 @@ __all__ = [
     "producing_command",
     "read_checkpoint",
     "save_checkpoint",
+    "saved_config",
     "weights_sha256",
 ]

@@ -18,7 +18,7 @@ from src.model.config import GPTConfig
 from src.model.gguf_weights import gguf_fields, holds_gguf
 from src.model.gpt import GPTModel
 from src.model.hub import CONFIG_FILE
-from src.model.load_gpt2 import HUB_IDS, find_weights, load_gpt2
+from src.model.load_gpt2 import HUB_IDS, config_from_hugging_face, find_weights, load_gpt2
 from src.model.loading import model_to_fill
 from src.model.lora import holds_adapter_only, merged_weights
 from src.model.peft_adapter import ADAPTER_CONFIG, BASE_SHA256, holds_adapter, read_adapter
@@ -66,6 +66,22 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
         raise ValueError(f"{path}: {one_line(error)}; make it again with {producing_command(path)}") from error
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     return model.to(device).eval(), content
+
+
+def saved_config(path: str | Path) -> GPTConfig | None:
+    """The sizes of the model in one of our checkpoints, or in a folder with a config.json. Its weights are not read.
+
+    None for any other file, and for a damaged one: `load_model` says what is wrong with it.
+    """
+    path = Path(path)
+    try:
+        path = resolve(path)
+        if (path / CONFIG_FILE).is_file():
+            return config_from_hugging_face(read_json_object(path / CONFIG_FILE), str(path / CONFIG_FILE))
+        content = read_checkpoint(path, mapped=True, without=("model", "optimizer")) if path.is_file() else {}
+        return GPTConfig.of(content["config"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _load_weights(path: Path, device: torch.device | str) -> tuple[GPTModel, dict[str, Any]]:
@@ -190,7 +206,7 @@ def check_weights(expected: Mapping[str, torch.Tensor], weights: object) -> None
         if not isinstance(found, torch.Tensor) or found.shape != tensor.shape or not found.is_floating_point():
             kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
             raise ValueError(f"{name} is {kind}, expected float {tuple(tensor.shape)}")
-        own = found.to_local() if hasattr(found, "to_local") else found  # of a divided tensor, this process's part
+        own = found.to_local() if hasattr(found, "to_local") else found  # of a sharded tensor, this process's shard
         if own.numel() and not torch.stack(own.float().aminmax()).isfinite().all():
             raise ValueError(f"{name} has values that are not finite")
 

@@ -1,10 +1,12 @@
-"""How a run is divided among its processes: the batches, and the model."""
+"""How the processes of a run share its batches and its model."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from src.checkpoint import saved_config
 from src.data.batching import PairBatch
 from src.distributed.environment import local_world_size
 from src.distributed.processes import Processes
@@ -89,10 +91,15 @@ def workload(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, dpo: 
     )
 
 
-def require_size_fits(name: str, flags: TrainingFlags, runtime: Runtime) -> None:
-    """Raise ValueError if `name` is one of OpenAI's sizes, and training it clearly does not fit in memory."""
-    if name in GPT_CONFIGS and name in HUB_IDS:
-        choose_strategy(flags, GPTConfig.of(GPT_CONFIGS[name]), runtime)
+def require_size_fits(name: str | Path, flags: TrainingFlags, runtime: Runtime, *, dpo: bool = False) -> None:
+    """Raise ValueError if training a model clearly does not fit in memory, before its weights are downloaded or read.
+
+    name: one of OpenAI's sizes, or a path. Nothing is checked if its sizes are known only with the weights.
+    """
+    is_size = name in GPT_CONFIGS and name in HUB_IDS
+    config = GPTConfig.of(GPT_CONFIGS[str(name)]) if is_size else saved_config(name)
+    if config is not None:
+        choose_strategy(flags, config, runtime, dpo=dpo)
 
 
 def require_first_step_fits(stage: Stage, config: GPTConfig, flags: TrainingFlags, runtime: Runtime) -> None:

@@ -32,6 +32,7 @@ from src.checkpoint import (
     producing_command,
     read_checkpoint,
     save_checkpoint,
+    saved_config,
     weights_sha256,
 )
 from src.model.gpt import GPTModel
@@ -497,6 +498,17 @@ def test_hugging_face_folders_and_weights_files_are_loaded(tmp_path: Path, model
     assert same_weights(base.model, model)
     assert base.parent["path"] == str(tmp_path / name)
     assert base.parent["weights_sha256"] == weights_sha256(model.state_dict())
+
+
+def test_sizes_are_read_without_the_weights(tmp_path: Path, model: GPTModel) -> None:
+    save_checkpoint(tmp_path / "ours.pt", {**description(model), "model": {}})
+    assert saved_config(tmp_path / "ours.pt") == model.config
+    theirs = hugging_face_folder(tmp_path, vocab_size=260)
+    for weights in tmp_path.glob("*.safetensors"):
+        weights.unlink()
+    assert saved_config(tmp_path) == theirs.config
+    (tmp_path / "config.json").write_text("{")
+    assert saved_config(tmp_path) is saved_config(tmp_path / "missing") is None
 
 
 def hugging_face_folder(folder: Path, vocab_size: int) -> GPTModel:
