@@ -141,11 +141,10 @@ def make_reference(
 ) -> Reference:
     """The frozen reference. Training an adapter leaves the base as it is, so it is the reference, too."""
     frozen = frozen_model(base, shared=flags.lora is not None)
-    module = share_frozen(frozen, runtime)
     identity = {
         "pairs": content_hash(pairs),
         "base": metadata["parent"]["weights_sha256"],
         "tokenizer": metadata["tokenizer"]["fingerprint"],
     }
     batches: DataLoader = DataLoader(ExampleDataset(pairs, flags.seed), flags.batch_size, collate_fn=pack_pairs)
-    return Reference(frozen, batches, flags.out / REFERENCE, identity, runtime.processes, module)
+    return Reference(frozen, batches, flags.out / REFERENCE, identity, runtime.processes, share_frozen(frozen, runtime))
