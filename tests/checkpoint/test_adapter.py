@@ -16,12 +16,12 @@ from transformers import AutoModelForCausalLM
 from src.checkpoint import load_base, load_model, save_checkpoint
 from src.data.prompts import TEMPLATE
 from src.export.adapter import adapter_base, adapter_in
-from src.export.folder import write_folder
+from src.export.folder import config_json, hugging_face_state_dict
 from src.export_hf import main as export
 from src.model.gpt import GPTModel
 from src.model.lora import Adapter, merged_weights
 
-SIZE = {"vocab_size": 50257, "context_length": 16, "d_model": 32, "n_heads": 2, "n_layers": 2}
+SIZE = {"vocab_size": 61, "context_length": 16, "d_model": 32, "n_heads": 2, "n_layers": 2}
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 A_NAME = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
 
@@ -34,7 +34,9 @@ def base(tmp_path: Path) -> Path:
     path = tmp_path / "base/best_model.pt"
     save_checkpoint(path, {"stage": "pretrain", "config": asdict(model.config), "model": model.state_dict()})
     (tmp_path / "hf").mkdir()
-    write_folder(load_base(str(path)), tmp_path / "hf")
+    (tmp_path / "hf/config.json").write_text(json.dumps(config_json(model.config, None)), encoding="utf-8")
+    weights = hugging_face_state_dict(model.state_dict())
+    save_file(weights, tmp_path / "hf/model.safetensors", metadata={"format": "pt"})
     return path
 
 
@@ -58,7 +60,7 @@ def edit(folder: Path, **changes: Any) -> None:
 
 def logits(model: Any) -> Tensor:
     with torch.no_grad():
-        output = model(torch.arange(0, 1600, 100)[None])
+        output = model(torch.arange(16)[None])
     return getattr(output, "logits", output)
 
 
