@@ -65,8 +65,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser that reports bad usage in one line and suggests the nearest flag for a misspelt one."""
 
     def __init__(self, description: str | None) -> None:
-        layout = argparse.RawDescriptionHelpFormatter
-        super().__init__(_module(), description=description, allow_abbrev=False, formatter_class=layout)
+        super().__init__(_module(), description=description, allow_abbrev=False, formatter_class=_Layout)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         for text in sys.argv[1:] if args is None else args:
@@ -85,6 +84,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         command = f"-m {self.prog}" if self.prog == _module() else self.prog
         self.exit(BAD_USAGE, f"{self.prog}: {visible(' '.join(message.split()))}; see python {command} --help\n")
+
+
+class _Layout(argparse.HelpFormatter):
+    """Fills each paragraph of the description to the width of the terminal. One with indented lines stays as it is."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(
+            each if re.search("^ ", each, re.MULTILINE) else fill(each, width, indent) for each in paragraphs
+        )
 
 
 def _module() -> str | None:

@@ -31,7 +31,7 @@ from src import plan as plan_module
 from src.chat.flags import ChatFlags
 from src.chat.session import ChatSession
 from src.chat.start import load_chat_model
-from src.cli import flag, flag_name, parse
+from src.cli import Parser, flag, flag_name, parse
 from src.model.decoding.sampling import sample
 from src.program import out_of_memory_advice, run_module, run_script, termination_signals
 from src.training import checkpoints, parallel, stage, tokenizer
@@ -638,3 +638,11 @@ def test_every_script_has_the_flags_of_its_stage() -> None:
     assert own["dpo_train"] == {
         "base", "beta", "loss", "label_smoothing", "show_data", "skip_bad", *adapter,
     }  # fmt: skip
+
+
+def test_a_description_is_filled_to_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    command = "    indented lines stay as they are, however long they are"
+    shown = Parser(f"A title that is longer than the line of this terminal.\n\nTwo\nlines.\n\n{command}").format_help()
+    assert "A title that is longer than the line\nof this terminal.\n\nTwo lines.\n\n" in shown
+    assert command in shown
