@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 
 from src.checkpoint import CHECKPOINTS, TRAINED_WITH, LoadedModel, find_model, load_base
-from src.checkpoint.examples import record_examples
+from src.checkpoint.training_examples import record_examples
 from src.cli import flag, parse
 from src.data.batching import StepLoader, epoch_loader, in_batches, pack_examples
 from src.data.datasets import JoinedChats
 from src.data.examples import instruction_examples, questions_and_answers, split_examples, warn_unknown_words
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
-from src.data.openings import FEW_CONVERSATIONS, SHARE, choose_openings, trained_with
+from src.data.openings import FEW_CONVERSATIONS, SHARE, choose_openings, kinds_of_system_message
 from src.data.prompts import TEMPLATE
 from src.data.show_data import describe_conversations, show_masks
 from src.model.generate import TextGenerator
@@ -127,7 +127,7 @@ def make_stage(
             "tokenizer": describe(encoding),
             "parent": base.parent,
             **record_examples(questions_and_answers(conversations), str(flags.data)),
-            TRAINED_WITH: trained_with(conversations, openings),
+            TRAINED_WITH: kinds_of_system_message(conversations, openings),
         },
         summary_rows={
             "base": f"{base.path}, {base.reason}",

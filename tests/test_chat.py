@@ -15,7 +15,7 @@ import torch
 import chat
 from src.chat.start import load_chat_model
 from src.checkpoint import save_checkpoint
-from src.checkpoint.examples import record_examples
+from src.checkpoint.training_examples import record_examples
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from src.program import run_script

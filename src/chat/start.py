@@ -14,7 +14,7 @@ from src.stages import BEST, find_model
 
 if TYPE_CHECKING:
     from src.checkpoint import LoadedModel
-    from src.checkpoint.examples import TrainingExamples
+    from src.checkpoint.training_examples import TrainingExamples
     from src.model.generate import TextGenerator
 
 _MAX_QUESTION = 50  # characters of a question that the first screen suggests
@@ -34,7 +34,7 @@ class LoadedChatModel:
 
     @property
     def examples(self) -> "TrainingExamples":
-        from src.checkpoint.examples import examples_of
+        from src.checkpoint.training_examples import examples_of
 
         return examples_of(self.checkpoint.metadata)
 

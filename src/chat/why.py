@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 import torch
 
 from src.chat.screen import Styled
-from src.checkpoint.examples import TrainingExamples
+from src.checkpoint.training_examples import TrainingExamples
 from src.model.generate import TextGenerator
 
 LIKELY, UNLIKELY = 0.5, 0.1  # probabilities: a token below UNLIKELY is a surprise

@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.checkpoint.description import ancestor_row, model_rows, training_rows
+from src.checkpoint.description import describe_ancestor, model_rows, training_rows
 from src.checkpoint.files import read_checkpoint, save_checkpoint
 from src.checkpoint.lineage import ancestors, state_of
 from src.checkpoint.models import load_base
-from src.checkpoint.parts import PARTS, digests_of_process, new_folder, take_tensors, write
+from src.checkpoint.parts import PARTS, digests_of_process, new_folder, take_tensors, write_tensors
 from src.cli import Parser
 from src.common.messages import visible
 from src.program import DONE
@@ -55,7 +55,7 @@ def _convert(path: Path, new: Path, *, in_parts: bool) -> int:
     if in_parts:
         content, tensors = take_tensors(content)
         folder = new_folder(new, content.get("step", 0), content.get("run_id", "model"))
-        write(folder, tensors)
+        write_tensors(folder, tensors)
         content[PARTS] = {"folder": folder.name, "files": digests_of_process(folder, rank=0)}
     save_checkpoint(new, content)
     print(f"{path}: saved as {new}" + (f", with its tensors in {folder}" if in_parts else ""))
@@ -68,5 +68,5 @@ def _origin_rows(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not chain:
         yield "comes from", "no other model: its training started here, or its file does not say"
     for position, ancestor in enumerate(chain):
-        facts = ancestor_row(ancestor)
-        yield ("comes from" if position == 0 else "  before"), f"{facts}: {state_of(ancestor)}"
+        name = "comes from" if position == 0 else "  before"
+        yield name, f"{describe_ancestor(ancestor)}: {state_of(ancestor)}"

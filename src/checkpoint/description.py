@@ -43,8 +43,8 @@ def training_rows(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def ancestor_row(ancestor: Mapping[str, Any]) -> str:
-    """One of the models that a model was trained from."""
+def describe_ancestor(ancestor: Mapping[str, Any]) -> str:
+    """An earlier model of the chain in one line: its path, its training, and the start of its hash."""
     recorded = ancestor.get("weights_sha256") or ancestor.get("sha256")
     return f"{ancestor['path']} ({_training(ancestor)}), SHA-256 {str(recorded)[:12]}..."
 

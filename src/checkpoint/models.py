@@ -9,9 +9,8 @@ from typing import Any, Literal
 import torch
 
 from src.checkpoint.digest import WEIGHT_SUFFIXES, weights_sha256
-from src.checkpoint.examples import KEY as EXAMPLES
-from src.checkpoint.examples import examples_entry
 from src.checkpoint.files import NotACheckpoint, read_checkpoint
+from src.checkpoint.training_examples import EXAMPLES, examples_entry
 from src.common.json_file import read_json_object
 from src.common.messages import naming_file, one_line
 from src.model.config import GPTConfig
@@ -245,7 +244,7 @@ class LoadedModel:
     def parent(self) -> dict[str, Any]:
         """How a checkpoint of the next stage records this model: its path, the hash of its weights, and its history.
 
-        "ancestors" are the models that it was trained from, the last one first. "examples": see examples.py.
+        "ancestors" are the models that it was trained from, the last one first. "examples": see training_examples.py.
         """
         facts = {key: value for key in _HISTORY if isinstance(value := self.metadata.get(key), str | int | float)}
         before = self.metadata.get("parent")

@@ -60,11 +60,11 @@ def put_tensors(content: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[
     return content
 
 
-def start_to_write(folder: Path, tensors: Mapping[str, Tensor], group: Any) -> "Future[Any]":
-    """Write divided tensors in the background, each process its part; returns a future of the end.
+def write_in_background(folder: Path, tensors: Mapping[str, Tensor], group: Any) -> "Future[Any]":
+    """Write divided tensors in the background, each process its part; returns a future that is done at the end.
 
     A copy of this process's part is made first, so training may continue. group: the processes, connected by Gloo, and
-    used for nothing else until the end.
+    used for nothing else until then.
     """
     from torch.distributed import checkpoint as dcp  # slow to import, and only needed here
 
@@ -72,7 +72,7 @@ def start_to_write(folder: Path, tensors: Mapping[str, Tensor], group: Any) -> "
     return future
 
 
-def write(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write whole tensors, in one process."""
     from torch.distributed import checkpoint as dcp
 

@@ -1,4 +1,4 @@
-"""From examples to batches: packing, truncation, shuffling. Everything here is pure and on the CPU.
+"""From examples to batches: truncation, packing, and the micro-batches of each step. All of it is on the CPU.
 
 The training loop moves batches to its device. B rows, T tokens per row, P pairs.
 """

@@ -10,8 +10,8 @@ from src.common.messages import Notify
 from src.data.fields import Fields, LeftOut, decoded_list
 from src.data.prompts import Message, Role
 from src.data.questions import (
-    ANSWERS,
-    INPUTS,
+    ANSWER_KEYS,
+    INPUT_KEYS,
     TOOL_CALLS,
     read_answer,
     read_content,
@@ -21,7 +21,7 @@ from src.data.questions import (
 )
 from src.data.records import kind
 
-CHATS = ("messages", "conversations", "conversation")
+CHAT_KEYS = ("messages", "conversations", "conversation")
 EXAMPLE_CHAT = "[{'role': ..., 'content': ...}, ...]"
 
 _SPEAKERS: dict[Role, tuple[str, ...]] = {
@@ -94,7 +94,7 @@ def _read_entry(fields: Fields, entry: Any) -> list[Message]:
     if not isinstance(entry, dict):
         raise fields.error(f"found {kind(entry)}, expected an object with 'role' and 'content'")
     has_role = fields.first(_ROLE_KEYS) is not None
-    if not has_role and fields.first(ANSWERS):
+    if not has_role and fields.first(ANSWER_KEYS):
         messages = [*read_system(fields), read_question(fields), read_answer(fields)]
     elif not has_role and any(map(role_of, entry)):
         messages = [Message(role, fields.text(key)) for key in entry if fields.has(key) and (role := role_of(key))]
@@ -117,7 +117,7 @@ def read_message(fields: Fields) -> Message:
     is_learned = fields.is_learned()  # read for every role: ShareGPT's users have a weight of 0
     if role == "assistant":
         return Message(role, text, supervised=is_learned)
-    return Message(role, text, read_material(fields, INPUTS) if role == "user" else "")
+    return Message(role, text, read_material(fields, INPUT_KEYS) if role == "user" else "")
 
 
 def split_transcript(text: object) -> list[Message] | None:

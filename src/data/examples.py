@@ -14,7 +14,7 @@ from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import TEMPLATE, Message, headings, render_conversation, with_input
 from src.tokenizer.protocols.interfaces import Encoding, WordEncoding
 
-E = TypeVar("E")
+T = TypeVar("T")
 
 UNKNOWN_WORDS_SHOWN = 8
 
@@ -60,7 +60,8 @@ def questions_and_answers(conversations: Iterable[Conversation]) -> Iterator[tup
     for conversation in conversations:
         for question, answer in zip(conversation.messages, conversation.messages[1:], strict=False):
             if question.role == "user" and answer.role == "assistant" and answer.supervised:
-                yield with_input(question.text, question.input) if question.input else question.text, answer.text
+                asked = with_input(question.text, question.input) if question.input else question.text
+                yield asked, answer.text
 
 
 def tuning_texts(instructions: Path = INSTRUCTIONS, preferences: Path = PREFERENCES) -> list[str]:
@@ -69,13 +70,14 @@ def tuning_texts(instructions: Path = INSTRUCTIONS, preferences: Path = PREFEREN
     Raises ValueError if a file has no valid records.
     """
     messages: list[Message] = []
+    answers: list[str] = []
     if find_shipped(instructions).is_file():
         for conversation in load_conversations(instructions, skip_bad=True):
             messages += conversation.messages
-    answers = []
-    for preference in load_preferences(preferences, skip_bad=True) if find_shipped(preferences).is_file() else ():
-        messages += preference.messages
-        answers += [preference.chosen, preference.rejected]
+    if find_shipped(preferences).is_file():
+        for preference in load_preferences(preferences, skip_bad=True):
+            messages += preference.messages
+            answers += [preference.chosen, preference.rejected]
     return [
         *headings(),
         *opening_words(),
@@ -95,8 +97,8 @@ def warn_unknown_words(texts: Iterable[str], encoding: Encoding, notify: Notify 
 
 
 def split_examples(
-    examples: Sequence[E], prompts: Sequence[Hashable], val_fraction: float, seed: int
-) -> tuple[list[E], list[E]]:
+    examples: Sequence[T], prompts: Sequence[Hashable], val_fraction: float, seed: int
+) -> tuple[list[T], list[T]]:
     """Split into (train, val), both in their given order. Val is a random `val_fraction` that depends only on the seed.
 
     prompts: the prompt of each example. Examples with equal prompts go to the same side, if they fit. Val has at least

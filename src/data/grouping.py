@@ -5,13 +5,13 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from src.data.chats import CHATS, read_message
+from src.data.chats import CHAT_KEYS, read_message
 from src.data.fields import Fields, LeftOut, as_number, truth
 from src.data.prompts import Message
-from src.data.questions import ANSWERS, INPUTS, QUESTIONS, SYSTEMS
+from src.data.questions import ANSWER_KEYS, INPUT_KEYS, QUESTION_KEYS, SYSTEM_KEYS
 from src.data.records import Located, Record
 
-LABELS = ("label", "kto_tag")
+LABEL_KEYS = ("label", "kto_tag")
 
 
 def best_path(fields: Fields) -> list[Message] | None:
@@ -101,7 +101,7 @@ def join_labelled_answers(records: Sequence[Located]) -> tuple[list[Located], Co
 
 def _label(record: Record) -> bool | None:
     """Whether a record holds a good or a bad answer; None if it holds no labelled answer."""
-    values = [record.get(key) for key in LABELS]
+    values = [record.get(key) for key in LABEL_KEYS]
     labels = [bool(value) if value in (0, 1) else truth(value) for value in values]
     known = [label for label in labels if label is not None]
     return known[0] if known and _answer_key(record) else None
@@ -109,17 +109,17 @@ def _label(record: Record) -> bool | None:
 
 def _answer_key(record: Record) -> str:
     """The key of the answer, or of the chat that ends with it; "" if there is none."""
-    chats = [key for key in CHATS if isinstance(record.get(key), list) and record[key]]
-    return next((key for key in (*chats, *ANSWERS) if key in record), "")
+    chats = [key for key in CHAT_KEYS if isinstance(record.get(key), list) and record[key]]
+    return next((key for key in (*chats, *ANSWER_KEYS) if key in record), "")
 
 
 def _prompt_of(record: Record) -> str:
-    earlier = record[key][:-1] if (key := _answer_key(record)) in CHATS else None
-    parts = [record.get(name) for name in (*SYSTEMS, *QUESTIONS, *INPUTS, "history")]
+    earlier = record[key][:-1] if (key := _answer_key(record)) in CHAT_KEYS else None
+    parts = [record.get(name) for name in (*SYSTEM_KEYS, *QUESTION_KEYS, *INPUT_KEYS, "history")]
     return json.dumps([earlier, *parts], default=str)
 
 
 def _pair(good: Record, bad: Record) -> Record:
     chosen, rejected = _answer_key(good), _answer_key(bad)
-    rest = {key: value for key, value in good.items() if key not in (chosen, *LABELS)}
+    rest = {key: value for key, value in good.items() if key not in (chosen, *LABEL_KEYS)}
     return {**rest, "chosen": good[chosen], "rejected": bad[rejected]}

@@ -40,7 +40,7 @@ def has_end_marker(text: str) -> bool:
 
 
 def sections(blocks: Iterable[str]) -> Iterator[str]:
-    r"""Join the blocks of a text of any length into sections that `strip_boilerplate` can take one by one.
+    """Join the blocks of a text of any length into sections that `strip_boilerplate` can take one by one.
 
     Up to 8 million characters are one section. A longer text is cut between two lines, if possible inside a paragraph.
     No header, licence or footer is cut: next to one of their markers, the cut is before the marker.

@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from src.common.messages import Notify
-from src.data.chats import CHATS, EXAMPLE_CHAT, in_turns, is_chat, read_chat, split_transcript
+from src.data.chats import CHAT_KEYS, EXAMPLE_CHAT, in_turns, is_chat, read_chat, split_transcript
 from src.data.fields import Fields, LeftOut, truth
-from src.data.grouping import LABELS, best_path, join_trees
+from src.data.grouping import LABEL_KEYS, best_path, join_trees
 from src.data.input_file import find_shipped
 from src.data.inspection import notes_on_record
 from src.data.prompts import Message
 from src.data.questions import (
-    ANSWERS,
-    FACTS,
-    INPUTS,
-    QUESTIONS,
-    SYSTEMS,
+    ANSWER_KEYS,
+    FACTS_KEY,
+    INPUT_KEYS,
+    QUESTION_KEYS,
+    SYSTEM_KEYS,
     question_key,
     read_answer,
     read_material,
@@ -32,20 +32,20 @@ from src.data.record_files import load_records
 from src.data.records import BadRecord, kind
 
 INSTRUCTIONS = Path("Data/instruction_data.json")
-FORMATS = (
+_EXPECTED = (
     "expected 'instruction' and 'response', Alpaca's 'instruction', 'input' and 'output', or chat 'messages' "
     "(all formats: src/data/README.md)"
 )
 NOT_LEARNED = "marked as not to be learned"
-_OTHER_CHATS = ("dialogue", "dialog", "chat", "turns", "contents", "data")  # only if there is no question
-_TRANSCRIPTS = ("text", *CHATS, *_OTHER_CHATS[:3], "transcript")
+_OTHER_CHAT_KEYS = ("dialogue", "dialog", "chat", "turns", "contents", "data")  # only if there is no question
+_TRANSCRIPT_KEYS = ("text", *CHAT_KEYS, *_OTHER_CHAT_KEYS[:3], "transcript")
 _OTHER_STRUCTURES = {
     "paragraphs": "is in SQuAD's original structure; its flat form is read: --data rajpurkar/squad",
     "mapping": "is a chat that ChatGPT exported, a graph of messages; write it as a list of 'messages' first",
     "body": "is a request to an API, not an example; write its messages and the answer as chat 'messages'",
 }
 _TEMPLATE_MARK = re.compile(r"\[INST\]|<\|user\|>|<start_of_turn>|<\|start_header_id\|>|\b(?:USER|ASSISTANT):")
-_KNOWN = (*QUESTIONS, *INPUTS, *ANSWERS, *SYSTEMS, FACTS, *CHATS, "history", "instances")
+_KNOWN_KEYS = (*QUESTION_KEYS, *INPUT_KEYS, *ANSWER_KEYS, *SYSTEM_KEYS, FACTS_KEY, *CHAT_KEYS, "history", "instances")
 
 Chats = list[list[Message]]
 
@@ -84,7 +84,7 @@ def chat(fields: Fields) -> Chats | None:
     if key is None:
         return None
     messages = [*read_system(fields), *read_chat(fields, key)]
-    asked = fields.first(QUESTIONS)
+    asked = fields.first(QUESTION_KEYS)
     if asked and fields.has(asked) and fields.text(asked) not in [message.text for message in messages]:
         raise fields.error(f"has both {fields.key(asked)!r} and {fields.key(key)!r}; keep one of them")
     return [messages]
@@ -105,7 +105,7 @@ def task_with_instances(fields: Fields) -> Chats | None:
 
 def question_and_answer(fields: Fields) -> Chats | None:
     """{"instruction", "input", "output"} under any of their names, with optional "system" and "history"."""
-    key = fields.first(ANSWERS)
+    key = fields.first(ANSWER_KEYS)
     if key is None or question_key(fields) is None:
         return None
     answer = read_chat(fields, key) if is_chat(fields.peek(key)) else [read_answer(fields)]
@@ -114,7 +114,7 @@ def question_and_answer(fields: Fields) -> Chats | None:
 
 def transcript(fields: Fields) -> Chats | None:
     """{"text": "### Human: ...### Assistant: ..."}, or another text in which a whole chat is written out."""
-    for key in _TRANSCRIPTS:
+    for key in _TRANSCRIPT_KEYS:
         if messages := split_transcript(fields.peek(key)):
             fields.value(key)
             return [[*read_system(fields), *messages]]
@@ -150,7 +150,8 @@ SHAPES: Sequence[Callable[[Fields], Chats | None]] = (
 def chat_key(fields: Fields) -> str | None:
     """Return the key of a record's list of messages, or None."""
     has_question = question_key(fields) is not None
-    names = [name for name in (CHATS if has_question else CHATS + _OTHER_CHATS) if _is_list(fields.peek(name))]
+    allowed = CHAT_KEYS if has_question else CHAT_KEYS + _OTHER_CHAT_KEYS
+    names = [name for name in allowed if _is_list(fields.peek(name))]
     return fields.first([name for name in names if fields.has(name) or not has_question])
 
 
@@ -163,11 +164,11 @@ def read_prompt(fields: Fields) -> list[Message]:
 
     The question may also be a list of messages, or a transcript. Raises BadRecord if there is no question.
     """
-    key = question_key(fields) or QUESTIONS[0]
+    key = question_key(fields) or QUESTION_KEYS[0]
     value = fields.value(key)
     turns = read_chat(fields, key) if isinstance(value, list) else split_transcript(value)
     if turns and turns[-1].role == "user":
-        material = read_material(fields, [name for name in INPUTS if name != key])
+        material = read_material(fields, [name for name in INPUT_KEYS if name != key])
         turns[-1] = replace(turns[-1], input=material or turns[-1].input)
     history = read_chat(fields, "history") if fields.has("history") else []
     return [*read_system(fields), *history, *(turns or [read_question(fields)])]
@@ -178,7 +179,7 @@ def read_conversations(fields: Fields) -> list[tuple[Message, ...]]:
 
     Raises BadRecord if no shape fits or a text is missing, LeftOut if there is nothing to learn.
     """
-    labels = [truth(fields.value(name)) for name in LABELS if truth(fields.peek(name)) is not None]  # KTO's
+    labels = [truth(fields.value(name)) for name in LABEL_KEYS if truth(fields.peek(name)) is not None]  # KTO's
     if False in labels or not fields.is_learned():
         raise LeftOut(NOT_LEARNED)
     fields.refuse_media()
@@ -219,7 +220,7 @@ def unknown_shape(fields: Fields) -> BadRecord:
         return fields.error(
             "holds plain 'text' without a question and its answer; save the texts as a .txt file for python main.py"
         )
-    if key := fields.first([name for name in CHATS if fields.has(name)]):
+    if key := fields.first([name for name in CHAT_KEYS if fields.has(name)]):
         return fields.error(f"{key!r} is {kind(fields.peek(key))}, expected a list of messages {EXAMPLE_CHAT}")
     wanted = ("response", "output") if question_key(fields) else ("instruction", "messages")
-    return fields.missing(wanted, FORMATS, _KNOWN)
+    return fields.missing(wanted, _EXPECTED, _KNOWN_KEYS)

@@ -6,7 +6,7 @@ from typing import Any
 from src.common.messages import Notify
 from src.data.records import Record, key_names, kind
 
-# A key of these belongs to a record. An object without any of them may have its records inside.
+# An object with one of these keys is a record. An object without them may have its records inside.
 _RECORD_KEYS = {
     "answer", "chat", "chosen", "completion", "contents", "conversation", "conversations", "dialog", "dialogue",
     "instances", "instruction", "message_id", "messages", "output", "prompt", "query", "question", "rejected",

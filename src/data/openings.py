@@ -124,7 +124,7 @@ def make_openings(questions: Sequence[str], seed: int) -> list[str]:
     return openings
 
 
-def trained_with(conversations: Iterable[Conversation], openings: Openings) -> dict[str, bool]:
+def kinds_of_system_message(conversations: Iterable[Conversation], openings: Openings) -> dict[str, bool]:
     """The kinds of system message in the training data, for the checkpoint: with facts ("facts"), others ("system")."""
     systems = [message.text for one in conversations for message in one.messages if message.role == "system"]
     systems += openings.texts

@@ -9,25 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.common.messages import Notify
-from src.data.chats import CHATS, in_turns, is_chat, read_chat, read_message, split_transcript
+from src.data.chats import CHAT_KEYS, in_turns, is_chat, read_chat, read_message, split_transcript
 from src.data.fields import Fields, LeftOut, as_number
 from src.data.grouping import join_labelled_answers
 from src.data.input_file import find_shipped
 from src.data.inspection import notes_on_record
 from src.data.instructions import NOT_LEARNED, chat_key, read_prompt
 from src.data.prompts import Message
-from src.data.questions import ANSWERS, INPUTS, QUESTIONS, SYSTEMS, question_key, read_system
+from src.data.questions import ANSWER_KEYS, INPUT_KEYS, QUESTION_KEYS, SYSTEM_KEYS, question_key, read_system
 from src.data.record_files import load_records
 from src.data.records import BadRecord
 
 PREFERENCES = Path("Data/preference_data.json")
-FORMATS = (
+_EXPECTED = (
     "expected 'instruction' or 'prompt', 'chosen' and 'rejected', or the last two alone as lists of messages "
     "(all formats: src/data/README.md)"
 )
-CHOSEN = ("chosen", "chosen_response", "preferred", "preferred_output")
-REJECTED = ("rejected", "rejected_response", "dispreferred", "non_preferred_output")
-_KNOWN = (*QUESTIONS, *INPUTS, *SYSTEMS, *CHOSEN, *REJECTED, *CHATS)
+CHOSEN_KEYS = ("chosen", "chosen_response", "preferred", "preferred_output")
+REJECTED_KEYS = ("rejected", "rejected_response", "dispreferred", "non_preferred_output")
+_KNOWN_KEYS = (*QUESTION_KEYS, *INPUT_KEYS, *SYSTEM_KEYS, *CHOSEN_KEYS, *REJECTED_KEYS, *CHAT_KEYS)
 
 Prompt = list[Message]  # [] if the answers are whole chats
 Answers = tuple[Prompt, list[Message], list[Message]]  # the prompt; the chosen and the rejected answer, or whole chats
@@ -59,7 +59,7 @@ def load_preferences(path: str | Path, *, skip_bad: bool = False, notify: Notify
 
 def chosen_and_rejected(fields: Fields) -> Answers | None:
     """{"prompt", "chosen", "rejected"} under any of their names: texts, transcripts, messages or lists of messages."""
-    chosen, rejected = fields.first(CHOSEN), fields.first(REJECTED)
+    chosen, rejected = fields.first(CHOSEN_KEYS), fields.first(REJECTED_KEYS)
     if chosen is None or rejected is None:
         return None
     return _read_prompt(fields), _read_answer(fields, chosen), _read_answer(fields, rejected)
@@ -67,7 +67,7 @@ def chosen_and_rejected(fields: Fields) -> Answers | None:
 
 def list_of_answers(fields: Fields) -> Answers | None:
     """LLaMA-Factory: {"instruction", "input", "output": [chosen, rejected]}."""
-    key = fields.first(ANSWERS) or ANSWERS[0]
+    key = fields.first(ANSWER_KEYS) or ANSWER_KEYS[0]
     answers = fields.peek(key)
     if not isinstance(answers, list) or is_chat(answers) or question_key(fields) is None:
         return None
@@ -137,7 +137,8 @@ SHAPES: Sequence[Callable[[Fields], Answers | None]] = (
 
 def _read_prompt(fields: Fields) -> list[Message]:
     """The messages before the answers: a question, or a list of messages. [] if the record has neither."""
-    if isinstance(fields.peek("input"), dict) and fields.first(QUESTIONS) is None:  # OpenAI: {"input": {"messages"}}
+    if isinstance(fields.peek("input"), dict) and fields.first(QUESTION_KEYS) is None:
+        # OpenAI: {"input": {"messages": [...]}}
         inner = fields.inside(f"{fields.where}, 'input'", fields.value("input"), "input")
         prompt = _read_prompt(inner)
         inner.note_unread()
@@ -145,7 +146,7 @@ def _read_prompt(fields: Fields) -> list[Message]:
     if question_key(fields) is not None:
         return read_prompt(fields)
     key = chat_key(fields)
-    answers = [fields.peek(name) for name in CHOSEN + REJECTED]
+    answers = [fields.peek(name) for name in CHOSEN_KEYS + REJECTED_KEYS]
     messages = read_chat(fields, key) if key and fields.peek(key) not in answers else []  # UltraFeedback repeats one
     return [*read_system(fields), *messages]
 
@@ -199,7 +200,7 @@ def _split_answer(
         before = [message for message in prompt if message.role == "system"] + before
     turns = in_turns(before or prompt, fields.note)
     if not turns:
-        raise fields.missing(("instruction", "prompt"), FORMATS, _KNOWN)
+        raise fields.missing(("instruction", "prompt"), _EXPECTED, _KNOWN_KEYS)
     if turns[-1].role != "user":
         raise fields.error(f"the prompt ends with the role {turns[-1].role!r}, expected 'user'")
     return turns, answer.text
@@ -207,9 +208,10 @@ def _split_answer(
 
 def unknown_shape(fields: Fields) -> BadRecord:
     """The error for a record that no shape fits."""
-    if not fields.first(CHOSEN + REJECTED) and (chat_key(fields) or (question_key(fields) and fields.first(ANSWERS))):
+    has_choice = fields.first(CHOSEN_KEYS + REJECTED_KEYS) is not None
+    if not has_choice and (chat_key(fields) or (question_key(fields) and fields.first(ANSWER_KEYS))):
         return fields.error(
             "has one answer, expected a 'chosen' and a 'rejected' one; "
             "train on single answers with python instruction_tune.py --data FILE"
         )
-    return fields.missing(("rejected",) if fields.first(CHOSEN) else ("chosen",), FORMATS, _KNOWN)
+    return fields.missing(("rejected",) if fields.first(CHOSEN_KEYS) else ("chosen",), _EXPECTED, _KNOWN_KEYS)

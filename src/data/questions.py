@@ -6,11 +6,11 @@ from typing import Any
 from src.data.fields import Fields, LeftOut
 from src.data.prompts import Message, opening_text
 
-QUESTIONS = ("instruction", "prompt", "question", "query")
-INPUTS = ("input", "inputs", "context")  # the first two hold the question, if nothing else does
-ANSWERS = ("response", "output", "completion", "answer", "target", "targets")
-SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction")
-FACTS = "facts"
+QUESTION_KEYS = ("instruction", "prompt", "question", "query")
+INPUT_KEYS = ("input", "inputs", "context")  # the first two hold the question, if nothing else does
+ANSWER_KEYS = ("response", "output", "completion", "answer", "target", "targets")
+SYSTEM_KEYS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction")
+FACTS_KEY = "facts"
 
 TOOL_CALLS = "tool calls"
 
@@ -24,18 +24,18 @@ _TOOL_PARTS = ("tool_use", "tool_result", "tool_call")
 
 def question_key(fields: Fields) -> str | None:
     """Return the key of a record's question, or None. If the question is empty, its material takes its place."""
-    key, other = fields.first(QUESTIONS), fields.first(INPUTS[:2])
+    key, other = fields.first(QUESTION_KEYS), fields.first(INPUT_KEYS[:2])
     return other if key is None or (other and fields.has(other) and not fields.has(key)) else key
 
 
 def read_question(fields: Fields) -> Message:
     """Return the user message of a question and its material. Raises BadRecord if they are missing or not text."""
-    key = question_key(fields) or QUESTIONS[0]
-    material = read_material(fields, [name for name in INPUTS if name != key])
+    key = question_key(fields) or QUESTION_KEYS[0]
+    material = read_material(fields, [name for name in INPUT_KEYS if name != key])
     return Message("user", read_content(fields, key), material)
 
 
-def read_material(fields: Fields, names: Sequence[str] = INPUTS) -> str:
+def read_material(fields: Fields, names: Sequence[str] = INPUT_KEYS) -> str:
     """Return the texts under these keys, often "". A placeholder such as <noinput> is empty."""
     texts = [fields.text(name) for name in names if fields.has(name)]
     if placeholders := [text for text in texts if text.lower() in _PLACEHOLDERS]:
@@ -45,7 +45,7 @@ def read_material(fields: Fields, names: Sequence[str] = INPUTS) -> str:
 
 def read_answer(fields: Fields) -> Message:
     """Return the assistant's message under a key for answers. Raises BadRecord if it is missing, empty or not text."""
-    key = fields.first(ANSWERS) or ANSWERS[0]
+    key = fields.first(ANSWER_KEYS) or ANSWER_KEYS[0]
     text = read_content(fields, key)
     if text.lower() in _NO_OUTPUT:
         raise fields.error(f"{fields.key(key)!r} is {text!r}, which is no answer; fill it in or remove the record")
@@ -59,11 +59,11 @@ def read_system(fields: Fields) -> list[Message]:
 
     Facts about the user, a text or a list of texts, are appended to it, as in a chat that recalls them.
     """
-    key = fields.first(SYSTEMS)
+    key = fields.first(SYSTEM_KEYS)
     system = read_content(fields, key) if key and fields.has(key) else ""
-    facts = fields.value(FACTS) if fields.has(FACTS) else []
+    facts = fields.value(FACTS_KEY) if fields.has(FACTS_KEY) else []
     facts = facts if isinstance(facts, list) else [facts]
-    text = opening_text(system, [fields.checked_text(fact, FACTS) for fact in facts])
+    text = opening_text(system, [fields.checked_text(fact, FACTS_KEY) for fact in facts])
     return [Message("system", text)] if text else []
 
 

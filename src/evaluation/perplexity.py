@@ -114,7 +114,7 @@ def bits_per_byte(
 def result_of(
     model: str, encoding: Encoding, ids: TokenArray, loss: float, lengths: tuple[int, int], seconds: float
 ) -> Result:
-    """The figures that follow from a loss measured with these (context length, stride)."""
+    """The loss of a text with its other figures. lengths: (context length, stride) that it was measured with."""
     spans = list(windows(len(ids), *lengths))
     return Result(
         model=model,

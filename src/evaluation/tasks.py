@@ -114,14 +114,14 @@ def score(model: GPTModel, encoding: Encoding, questions: Sequence[Question], ta
         accuracy = mean(is_greedy for [(_, is_greedy)] in scored)
         perplexity = float(torch.tensor(-mean(logprob for [(logprob, _)] in scored), dtype=torch.float64).exp())
         return {**figures, "accuracy": accuracy, "perplexity": perplexity, "normalised_accuracy": None}
-    pairs = list(zip(questions, scored, strict=True))
-    by_sum = mean(_best([logprob for logprob, _ in each]) == question.right for question, each in pairs)
-    by_length = mean(
-        _best([logprob / (len(ending) - 1) for (logprob, _), ending in zip(each, question.endings, strict=True)])
-        == question.right
-        for question, each in pairs
-    )  # the space before an ending is not counted
-    return {**figures, "accuracy": by_sum, "perplexity": None, "normalised_accuracy": by_length}
+    by_sum, by_length = [], []
+    for question, each in zip(questions, scored, strict=True):
+        logprobs = [logprob for logprob, _ in each]
+        lengths = [len(ending) - 1 for ending in question.endings]  # without the space before it
+        per_character = [logprob / length for logprob, length in zip(logprobs, lengths, strict=True)]
+        by_sum.append(_best(logprobs) == question.right)
+        by_length.append(_best(per_character) == question.right)
+    return {**figures, "accuracy": mean(by_sum), "perplexity": None, "normalised_accuracy": mean(by_length)}
 
 
 def _best(values: Sequence[float]) -> int:

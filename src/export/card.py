@@ -1,7 +1,7 @@
 """The model card of an export: what the model is, what it was trained from and on, and its measured losses."""
 
 from src.checkpoint import LoadedModel
-from src.checkpoint.description import ancestor_row, model_rows, training_rows
+from src.checkpoint.description import describe_ancestor, model_rows, training_rows
 from src.checkpoint.lineage import ancestors
 from src.data.prompts import OLD_TEMPLATE
 
@@ -15,7 +15,7 @@ def model_card(base: LoadedModel) -> str:
     """The content of README.md in the exported folder."""
     template = base.metadata.get("template")
     rows = [row for row in (*model_rows(base), *training_rows(base.metadata)) if row[0] != "model"]
-    rows += [("comes from", ancestor_row(ancestor)) for ancestor in ancestors(base.metadata)]
+    rows += [("comes from", describe_ancestor(ancestor)) for ancestor in ancestors(base.metadata)]
     table = "\n".join(f"| {name} | {_cell(text)} |" for name, text in rows)
     use = (
         "It answers questions: use its chat template."

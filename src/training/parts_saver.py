@@ -11,7 +11,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from src.checkpoint.files import read_without_parts, save_checkpoint
-from src.checkpoint.parts import DIVIDED, PARTS, Parts, digests_of_process, new_folder, start_to_write, take_tensors
+from src.checkpoint.parts import (
+    DIVIDED,
+    PARTS,
+    Parts,
+    digests_of_process,
+    new_folder,
+    take_tensors,
+    write_in_background,
+)
 from src.common.disk import require_free_space
 from src.distributed.environment import rank, world_size
 from src.distributed.processes import Processes
@@ -40,7 +48,7 @@ class PartsSaver:
         if first:
             n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
             require_free_space(folder, n_bytes, "nothing was overwritten")
-        written = start_to_write(folder, tensors, self._group)
+        written = write_in_background(folder, tensors, self._group)
         self._saving = self._executor.submit(self._complete, written, folder, rest, saved)
 
     def wait(self) -> None:

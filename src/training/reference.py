@@ -22,6 +22,7 @@ from src.distributed.sharding import run_sharded
 from src.model.gpt import GPTModel
 from src.model.lora import sharing_weights
 from src.training.losses import answer_logprobs
+from src.training.reporter import Reporter
 
 T = TypeVar("T")
 
@@ -62,7 +63,9 @@ class Reference:
         key = self._cache_key()
         cached, reason = self._checked(*self.processes.from_first(self._read_cache(key)))
         if cached is not None:
-            _say(f"reference log-probabilities: {cached.shape[1]} pairs from {self.path}, checked against the model")
+            Reporter.say(
+                f"reference log-probabilities: {cached.shape[1]} pairs from {self.path}, checked against the model"
+            )
             return cached
         start = time.perf_counter()
         bar = tqdm(self.batches, "reference", unit="batch", leave=False, disable=not sys.stderr.isatty())
@@ -71,7 +74,7 @@ class Reference:
         if is_first():
             save_checkpoint(self.path, {"key": key, "logprobs": computed.cpu(), "sha256": _sha256(computed)})
         done = f"{computed.shape[1]} pairs computed in {seconds:.1f} s, cached in {self.path}"
-        _say(f"reference log-probabilities: {done} ({reason})")
+        Reporter.say(f"reference log-probabilities: {done} ({reason})")
         return computed
 
     def _read_cache(self, key: str) -> tuple[Tensor | None, str]:
@@ -130,11 +133,6 @@ def frozen_model(base: LoadedModel, *, shared: bool) -> GPTModel:
     frozen = sharing_weights(base.model) if shared else load_model(base.path)[0]
     frozen.set_dropout(0.0)
     return frozen.requires_grad_(False)
-
-
-def _say(text: str) -> None:
-    tqdm.write(text)
-    sys.stdout.flush()
 
 
 def _sha256(values: Tensor) -> str:

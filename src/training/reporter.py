@@ -115,7 +115,8 @@ class Reporter:
         if lines:
             self.say("\n".join("    " + line for line in lines[:_SAMPLE_LINES]))
 
-    def say(self, text: str) -> None:
+    @staticmethod
+    def say(text: str) -> None:
         """Print a line above the progress bar."""
         tqdm.write(text)
         sys.stdout.flush()

@@ -8,7 +8,7 @@ from src.chat.screen import Screen
 from src.chat.session import ChatSession, ChatSettings
 from src.chat.start import LoadedChatModel
 from src.checkpoint import LoadedModel
-from src.checkpoint.examples import record_examples
+from src.checkpoint.training_examples import record_examples
 from src.data.prompts import TEMPLATE
 from src.model.generate import TextGenerator
 from tests.fakes import ANSWER, ENCODING, answering_model

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.chat.why import explain, origin, token_choices
-from src.checkpoint.examples import TrainingExamples
+from src.checkpoint.training_examples import TrainingExamples
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from tests.fakes import ENCODING

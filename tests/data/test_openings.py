@@ -2,7 +2,7 @@
 
 from src.data.examples import tuning_texts
 from src.data.instructions import Conversation
-from src.data.openings import N_OPENINGS, choose_openings, make_openings, trained_with
+from src.data.openings import N_OPENINGS, choose_openings, kinds_of_system_message, make_openings
 from src.data.prompts import FACTS_HEADING, Message, opening_text, prompt_ids
 from src.memory.words import words_of
 from src.tokenizer import load_gpt2_encoding
@@ -46,8 +46,14 @@ def test_the_checkpoint_records_what_kinds_of_system_message_were_seen() -> None
     nothing = choose_openings([conversation()], 0, 0.0)
     facts = conversation(Message("system", opening_text("", ["My cat is called Miso."])))
     both = conversation(Message("system", opening_text("Be brief.", ["My cat is called Miso."])))
-    assert trained_with([conversation()], nothing) == {"facts": False, "system": False}
-    assert trained_with([facts], nothing) == {"facts": True, "system": False}
-    assert trained_with([conversation(Message("system", "Be brief."))], nothing) == {"facts": False, "system": True}
-    assert trained_with([both], nothing) == {"facts": True, "system": True}
-    assert trained_with([conversation()], choose_openings([conversation()], 0, None)) == {"facts": True, "system": True}
+    assert kinds_of_system_message([conversation()], nothing) == {"facts": False, "system": False}
+    assert kinds_of_system_message([facts], nothing) == {"facts": True, "system": False}
+    assert kinds_of_system_message([conversation(Message("system", "Be brief."))], nothing) == {
+        "facts": False,
+        "system": True,
+    }
+    assert kinds_of_system_message([both], nothing) == {"facts": True, "system": True}
+    assert kinds_of_system_message([conversation()], choose_openings([conversation()], 0, None)) == {
+        "facts": True,
+        "system": True,
+    }

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-KEY = "examples"
+EXAMPLES = "examples"  # the entry of the metadata
 MAX_CHARACTERS = 100_000  # of all examples together; of larger data sets only the number is recorded
 
 
@@ -32,14 +32,14 @@ def record_examples(pairs: Iterable[tuple[str, str]], source: str) -> dict[str, 
     """The entry of a checkpoint's metadata that records these examples; empty if they are too long."""
     listed = [list(pair) for pair in pairs]
     is_short = sum(len(text) for pair in listed for text in pair) <= MAX_CHARACTERS
-    return {KEY: {"source": source, "pairs": listed}} if is_short else {}
+    return {EXAMPLES: {"source": source, "pairs": listed}} if is_short else {}
 
 
 def examples_entry(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The entry of the model or, if it has none, of the model that it was trained from."""
-    own, parent = metadata.get(KEY), metadata.get("parent")
+    own, parent = metadata.get(EXAMPLES), metadata.get("parent")
     if not isinstance(own, dict) and isinstance(parent, dict):
-        own = parent.get(KEY)
+        own = parent.get(EXAMPLES)
     return own if isinstance(own, dict) else {}
 
 

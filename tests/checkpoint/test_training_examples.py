@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from src.checkpoint import LoadedModel
-from src.checkpoint.examples import MAX_CHARACTERS, TrainingExamples, examples_of, record_examples
+from src.checkpoint.training_examples import MAX_CHARACTERS, TrainingExamples, examples_of, record_examples
 from src.data.examples import questions_and_answers
 from src.data.instructions import Conversation
 from src.data.prompts import Message
