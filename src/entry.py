@@ -25,7 +25,8 @@ def run_module(name: str, *, outlives_output: bool = False) -> None:
 def exit_at_once(*_: object) -> None:
     """Print one line and end the process, whatever it is doing. A signal handler.
 
-    A KeyboardInterrupt inside a library could be turned into any other error.
+    A KeyboardInterrupt inside a library could be turned into any other error. Of several processes, the first prints.
     """
-    os.write(2, f"\n{MESSAGE}\n".encode())
+    if os.environ.get("RANK", "0") == "0":
+        os.write(2, f"\n{MESSAGE}\n".encode())
     os._exit(EXIT_CODE)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from src.checkpoint.digest import entry_digests
-from src.checkpoint.parts import DIVIDED, PARTS, Parts, put_tensors
+from src.checkpoint.parts import PARTS, SHARDED, Parts, put_tensors
 from src.common.atomic_file import atomic_write, remove_stale_temporaries
 from src.common.disk import require_free_space
 from src.common.messages import one_line
@@ -57,7 +57,7 @@ def read_checkpoint(path: Path, *, mapped: bool = False, without: Collection[str
     Raises FileNotFoundError, PermissionError, or ValueError if the file is damaged or not a checkpoint of ours.
     """
     content, parts = read_without_parts(path, mapped=mapped, without=without)
-    if parts is None or {*DIVIDED} <= {*without}:
+    if parts is None or {*SHARDED} <= {*without}:
         return content
     try:
         parts.verify()

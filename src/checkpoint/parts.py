@@ -20,12 +20,12 @@ from src.checkpoint.digest import file_sha256
 from src.common.messages import one_line
 
 PARTS = "parts"  # the entry of a checkpoint that names its folder and files
-DIVIDED = ("model", "optimizer")  # the entries whose tensors are in the folder
+SHARDED = ("model", "optimizer")  # the entries whose tensors are in the folder
 _FOLDER = re.compile(r"parts-[\w-]+")
 
 
 def take_tensors(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The content without the tensors of DIVIDED, and these by path, such as "optimizer/state/0/exp_avg".
+    """The content without the tensors of SHARDED, and these by path, such as "optimizer/state/0/exp_avg".
 
     Tensors without dimensions, such as an optimizer's step, stay in the content. They are copied, because training
     changes them in place while a save is being written.
@@ -43,7 +43,7 @@ def take_tensors(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
         rest = {key: without_tensors(part, f"{path}/{key}") for key, part in value.items()}
         return {key: part for key, part in rest.items() if f"{path}/{key}" not in tensors}
 
-    rest = {key: without_tensors(value, key) if key in DIVIDED else value for key, value in content.items()}
+    rest = {key: without_tensors(value, key) if key in SHARDED else value for key, value in content.items()}
     return rest, tensors
 
 
@@ -61,7 +61,7 @@ def put_tensors(content: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[
 
 
 def write_in_background(folder: Path, tensors: Mapping[str, Tensor], group: Any) -> "Future[Any]":
-    """Write divided tensors in the background, each process its part; returns a future that is done at the end.
+    """Write sharded tensors in the background, each process its part; returns a future that is done at the end.
 
     A copy of this process's part is made first, so training may continue. group: the processes, connected by Gloo, and
     used for nothing else until then.
@@ -145,7 +145,7 @@ class Parts:
         return {name: (tensor.size, tensor.properties.dtype) for name, tensor in found.items()}
 
     def read_into(self, tensors: Mapping[str, Tensor]) -> None:
-        """Replace the values of tensors, given by path. Of a divided tensor, only this process's part is read."""
+        """Replace the values of tensors, given by path. Of a sharded tensor, only this process's part is read."""
         from torch.distributed import checkpoint as dcp
 
         reader = dcp.HuggingFaceStorageReader(str(self.folder))

@@ -10,7 +10,7 @@ from src.data.examples import tuning_texts
 from src.data.prompts import headings
 from src.data.text import find_text_files, training_texts
 from src.data.text_files import TextPaths, is_stored
-from src.distributed.processes import Processes
+from src.distributed.processes import Processes, first_process_first
 from src.tokenizer import Encoding, describe, load_encoding, load_gpt2_encoding, word_encoding_of
 from src.tokenizer.byte_pairs import BytePairEncoding
 from src.tokenizer.learning import learn_byte_pairs, spread_sample
@@ -44,15 +44,18 @@ def choose_encoding(
         return load_gpt2_encoding()
     processes = processes or Processes()
     if processes.rank:
+        with first_process_first():  # a large text takes longer than a process waits for another one elsewhere
+            pass
         return load_encoding(processes.from_first(None))
     _refuse_pipes(tokenizer, paths)
     encoding: Encoding
-    if tokenizer == "word":
-        texts = training_texts(paths, documents, cut=LINE_END, skip_bad=skip_bad)
-        encoding = word_encoding_of(texts, always=tuning_texts())
-    else:
-        texts = training_texts(paths, documents, val_fraction=val_fraction, skip_bad=skip_bad)
-        encoding = _learn_byte_pairs(texts, vocab_size, saved, notify)
+    with first_process_first():
+        if tokenizer == "word":
+            texts = training_texts(paths, documents, cut=LINE_END, skip_bad=skip_bad)
+            encoding = word_encoding_of(texts, always=tuning_texts())
+        else:
+            texts = training_texts(paths, documents, val_fraction=val_fraction, skip_bad=skip_bad)
+            encoding = _learn_byte_pairs(texts, vocab_size, saved, notify)
     processes.from_first(describe(encoding))
     return encoding
 

@@ -34,10 +34,10 @@ class Applied(nn.Module):
 
 
 def shard(model: nn.Module, device: torch.device, half: torch.dtype | None = None) -> Any:
-    """Divide a GPT's parameters among all processes; returns the module to run it with, an `Applied`.
+    """Shard a GPT's parameters among all processes; returns the module to run it with, an `Applied`.
 
     The model may be on the meta device: then it takes no memory until `materialise`. Otherwise its values are kept, and
-    each layer goes to the device only when it is divided.
+    each layer goes to the device only when it is sharded.
     half: the dtype in which the layers' matrices are gathered and used. The parts and the sums of gradients stay fp32.
     """
     from torch.distributed.device_mesh import init_device_mesh  # slow to import, and only needed here
@@ -69,7 +69,7 @@ def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
 
 
 def part_of(whole: Tensor, like: Any) -> Tensor:
-    """This process's part of a whole tensor, if another one of the same shape is divided. Nothing is exchanged."""
+    """This process's part of a whole tensor, if another one of the same shape is sharded. Nothing is exchanged."""
     if not hasattr(like, "full_tensor") or whole.shape != like.shape:
         return whole
     from torch.distributed.tensor import distribute_tensor  # slow to import, and only needed here
@@ -78,7 +78,7 @@ def part_of(whole: Tensor, like: Any) -> Tensor:
 
 
 def whole_of(part: Tensor) -> Tensor:
-    """The whole tensor, gathered from all processes if it is divided. Then every process must call it."""
+    """The whole tensor, gathered from all processes if it is sharded. Then every process must call it."""
     return part.full_tensor() if hasattr(part, "full_tensor") else part
 
 
@@ -98,7 +98,7 @@ def is_sharded(model: nn.Module) -> bool:
 def gathered(model: nn.Module, folder: Path) -> Iterator[dict[str, Tensor]]:
     """The whole weights of a model by name. Every process must enter; the result is for the first one.
 
-    If they are divided, one tensor at a time is gathered, and the first process copies it to a memory-mapped file in
+    If they are sharded, one tensor at a time is gathered, and the first process copies it to a memory-mapped file in
     `folder`, deleted at the end. So no process holds them all in memory of its own.
     """
     weights = model.state_dict()

@@ -62,7 +62,7 @@ class Workload:
 
     @property
     def shards(self) -> int:
-        """The number of shards that weights, gradients and optimizer state are divided into."""
+        """The number of shards that weights, gradients and optimizer state are split into."""
         return self.processes if self.strategy == "fsdp" else 1
 
 
@@ -159,11 +159,11 @@ def _after_the_blocks(work: Workload) -> dict[str, float]:
     parameters, body = work.config.parameter_count()
     embeddings = FP32 * (parameters - body)  # the largest group of weights
     scratch = embeddings if work.strategy == "ddp" else 0.0  # of the exchange
-    divided = 0.0
+    unsharded = 0.0
     if work.strategy == "fsdp":  # whole gradients, until they are exchanged
-        divided = FP32 * parameters if work.grad_accum > 1 else embeddings
+        unsharded = FP32 * parameters if work.grad_accum > 1 else embeddings
     return {
-        "gradients": FP32 * work.trained / work.shards + divided,
+        "gradients": FP32 * work.trained / work.shards + unsharded,
         "activations": 0.0,
         "logits": 0.0,
         "exchange": _gathered(work) + scratch,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from src.checkpoint.files import read_without_parts, save_checkpoint
 from src.checkpoint.parts import (
-    DIVIDED,
     PARTS,
+    SHARDED,
     Parts,
     digests_of_process,
     new_folder,
@@ -27,7 +27,7 @@ from src.training.optim import MuonAndAdamW, Optimizer, optimizer_parts
 
 
 class PartsSaver:
-    """Saves a checkpoint whose tensors are divided among the processes, one save at a time.
+    """Saves a checkpoint whose tensors are sharded among the processes, one save at a time.
 
     Training continues while the files are written; a copy of this process's part is made first. The checkpoint file is
     written last, by the first process, so it always names complete parts.
@@ -83,7 +83,7 @@ def remove_unused_parts(out: Path) -> None:
     folders = {path for path in out.glob("parts-*") if path.is_dir()}
     try:
         for path in out.glob("*.pt") if folders else ():
-            _, parts = read_without_parts(path, mapped=True, without=(*DIVIDED, "logprobs"))
+            _, parts = read_without_parts(path, mapped=True, without=(*SHARDED, "logprobs"))
             folders -= {parts.folder} if parts else set()
     except (ValueError, OSError):
         return

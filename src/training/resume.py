@@ -26,7 +26,7 @@ def find_saved_run(
     path = flags.out / LATEST
     if flags.resume is False or (flags.resume is None and not path.is_file()):
         return None, ""
-    saved = read_saved_run(path, divided=runtime.strategy == "fsdp")
+    saved = read_saved_run(path, sharded=runtime.strategy == "fsdp")
     if flags.precision == "auto" and saved.device == runtime.device.type:
         identity = {**identity, "precision": saved.identity["precision"]}
     changes = _changes(saved, identity, flags, stage)

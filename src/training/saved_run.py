@@ -67,13 +67,13 @@ class SavedRun:
         fill(model, state["model"].items())
 
 
-def read_saved_run(path: Path, *, divided: bool = False) -> SavedRun:
-    """The run in a latest_model.pt. divided: under FSDP, `restore` reads only this process's part of the tensors.
+def read_saved_run(path: Path, *, sharded: bool = False) -> SavedRun:
+    """The run in a latest_model.pt. sharded: under FSDP, `restore` reads only this process's part of the tensors.
 
     Raises FileNotFoundError, or ValueError with one line if anything that a resume needs is missing or impossible.
     """
     try:
-        if not divided:
+        if not sharded:
             return _parse(path, read_checkpoint(path))
         content, parts = read_without_parts(path, mapped=True)
         return replace(_parse(path, content), parts=parts)

@@ -1,12 +1,20 @@
 """What the first process does before the others may take longer than the time after which a process is given up."""
 
+import atexit
+import os
 import time
+from collections.abc import Iterable
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 
-from src.distributed.processes import Processes, first_process_first
+from src.data import learned_tokenizer
+from src.distributed.processes import Processes, first_process_first, join
+from src.tokenizer import encoding_fingerprint
 from tests.distributed.launch import run_in_processes
 
 
@@ -26,3 +34,26 @@ def when_each_works() -> tuple[float, float]:
 def test_the_others_wait_for_the_first_process_however_long_it_works() -> None:
     for works, first_ended in run_in_processes(when_each_works).values():
         assert works >= first_ended
+
+
+def vocabulary_of_a_slow_text(file: Path) -> str:
+    """The fingerprint of a tokenizer that the first process learns, for longer than a process waits for another."""
+    os.environ["GPT2_TIMEOUT_S"] = "2"
+    training_texts = learned_tokenizer.training_texts
+
+    def slow_texts(*arguments: Any, **options: Any) -> Iterable[str]:
+        time.sleep(3)
+        return training_texts(*arguments, **options)
+
+    learned_tokenizer.training_texts = slow_texts
+    processes = join(torch.device("cpu"))
+    fingerprint = encoding_fingerprint(learned_tokenizer.choose_encoding("word", file, processes=processes))
+    atexit._run_exitfuncs()  # a process that multiprocessing starts ends without it
+    return fingerprint
+
+
+@pytest.mark.slow
+def test_the_others_wait_for_the_tokenizer_that_the_first_process_learns(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("some words, and more words")
+    first, second = run_in_processes(vocabulary_of_a_slow_text, tmp_path / "text.txt").values()
+    assert first == second

@@ -3,13 +3,17 @@
 import re
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from src.checkpoint import read_checkpoint
 from src.distributed.environment import launcher
-from tests.distributed.launch import TRAIN, read_until, started, write_text
+from src.entry import MESSAGE
+from src.program import INTERRUPTED
+from tests.distributed.launch import TRAIN, environment, read_until, started, write_text
 from tests.repository import ROOT
 
 STEP = r"step +\d+/2000"  # of the first step, and of every 100th
@@ -41,6 +45,13 @@ def saved_step(output: str, folder: Path) -> int:
     [step] = re.findall(r"^interrupted after step (\d+) of 2000; saved out", output, re.MULTILINE)
     assert read_checkpoint(folder / "out/latest_model.pt")["step"] == int(step)
     return int(step)
+
+
+@pytest.mark.parametrize(("rank", "printed"), [("0", f"\n{MESSAGE}\n"), ("1", "")])
+def test_only_the_first_process_prints_that_it_was_interrupted(rank: str, printed: str) -> None:
+    code = "from src.entry import exit_at_once; exit_at_once()"
+    ended = subprocess.run([sys.executable, "-c", code], env=environment(RANK=rank), stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (INTERRUPTED, printed)
 
 
 def test_the_command_for_several_machines_names_one_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
