@@ -1,29 +1,21 @@
-"""Tokens are cached safely, split once into train and val, and cut into reproducible windows."""
+"""The tokens of a text are cached safely, and its documents and validation text are read as asked."""
 
 import os
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from src.data import documents as documents_module
-from src.data import learned_tokenizer, split
 from src.data import text as text_module
 from src.data.learned_tokenizer import choose_encoding
-from src.data.prompts import headings
-from src.data.split import split_tokens, token_bytes, training_part
 from src.data.text import load_tokens, prepare_data
-from src.tokenizer import describe, load_encoding, load_gpt2_encoding
+from src.tokenizer import load_gpt2_encoding
 
 
 class ByteEncoding:
-    """One token per UTF-8 byte, with `first_id` added. Counts its calls."""
+    """One token per UTF-8 byte, with `first_id` added. Counts the texts that are not empty."""
 
     name = "bytes"
     eot_token = 0
@@ -34,7 +26,7 @@ class ByteEncoding:
         self.calls = 0
 
     def encode_ordinary(self, text: str) -> list[int]:
-        self.calls += 1
+        self.calls += bool(text)
         return [byte + self.first_id for byte in text.encode("utf-8")]
 
     def decode(self, ids: object) -> str:
@@ -240,80 +232,11 @@ def test_a_cache_that_another_run_removes_does_not_fail(play: Path, monkeypatch:
 
 
 def test_a_pipe_has_no_cache(play: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (text_module, learned_tokenizer):
-        monkeypatch.setattr(module, "is_stored", lambda path: False)
+    monkeypatch.setattr(text_module, "is_stored", lambda path: False)
     tokens, lines = load(play, ByteEncoding())
     assert tokens.tolist() == list(play.read_bytes())
     assert lines == [f"tokens: {len(tokens):,} in {play}, not cached"]
     assert caches(play.parent) == []
-    for tokenizer in ("word", "bpe"):
-        message = f"--tokenizer {tokenizer} reads the text twice, and .* is a pipe; save it as a file"
-        with pytest.raises(ValueError, match=message):
-            choose_encoding(tokenizer, play)
-
-
-# --- learned byte pairs
-
-
-def learned(path: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:
-    """(the tokenizer that is learned from a text, the lines that were reported)"""
-    lines: list[str] = []
-    encoding = choose_encoding("bpe", path, notify=lines.append, **{"vocab_size": 300, **options})
-    return describe(encoding), lines
-
-
-def test_byte_pairs_are_not_learned_from_the_validation_text(tmp_path: Path) -> None:
-    train, val = "To be, or not to be: thät is the question.\n" * 90, "Whether 'tis nobler in the mind to suffer\n" * 10
-    size = len(val.encode()) / len((train + val).encode())
-    path = tmp_path / "play.txt"
-    path.write_text(train + val, encoding="utf-8")
-    expected, lines = learned(path, val_fraction=size)
-    assert lines == [f"vocabulary: 300 tokens, learned from the text in {lines[0].split()[-2]} s"]
-    path.write_text(train + "x" * len(val.encode()), encoding="utf-8")
-    assert learned(path, val_fraction=size)[0] == expected != learned(path)[0]
-    path.write_text("y" + train[1:] + val, encoding="utf-8")
-    assert learned(path, val_fraction=size)[0] != expected
-
-
-def test_byte_pairs_are_not_learned_from_validation_documents(tmp_path: Path) -> None:
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    for i in range(9):
-        (folder / f"{i}.txt").write_text(f"Document {i} is about the number {i}.\n" * 20, encoding="utf-8")
-    _, val = split_tokens(load(folder, load_gpt2_encoding())[0], load_gpt2_encoding(), 0.15)
-    assert load_gpt2_encoding().decode(val).startswith("Document 7")  # the border is in this document
-    expected = learned(folder, val_fraction=0.15)[0]
-    for i in (7, 8):
-        (folder / f"{i}.txt").write_text("?" * (folder / f"{i}.txt").stat().st_size, encoding="utf-8")
-    assert learned(folder, val_fraction=0.15)[0] == expected != learned(folder)[0]
-
-
-def test_documents_are_learned_without_their_separator(play: Path) -> None:
-    play.write_text("xq" + "<|endoftext|>" * 99 + "xq", encoding="utf-8")
-    tokens = learned(play, vocab_size=10_000, documents="endoftext")[0]["state"]["tokens"].split("\n")
-    assert "xq" in tokens and "|>" not in tokens
-    tokens = learned(play, vocab_size=10_000)[0]["state"]["tokens"].split("\n")
-    assert "|>" in tokens
-
-
-def test_the_headings_of_prompts_are_few_tokens(play: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    play.write_text("To be, or not to be: that is the question.\n" * 2000, encoding="utf-8")
-
-    def tokens_of_headings() -> int:
-        encoding = load_encoding(learned(play, vocab_size=400)[0])
-        return sum(len(encoding.encode_ordinary(heading)) for heading in headings())
-
-    repeated = tokens_of_headings()
-    monkeypatch.setattr(learned_tokenizer, "_CHARS_PER_TEMPLATE", 1 << 30)
-    assert repeated < 0.8 * tokens_of_headings()
-
-
-def test_a_long_text_is_sampled_and_a_small_vocabulary_noted(play: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents_module, "PIECE_CHARS", 50)
-    monkeypatch.setattr(learned_tokenizer, "_LEARNED_CHARS", len(play.read_text(encoding="utf-8")) // 3)
-    lines = learned(play, vocab_size=50_000)[1]
-    assert "tokens, learned from one part in 4 of the text in " in lines[0]
-    assert lines[1] == "note: not 50,000 tokens as in --vocab-size: no other pair of tokens occurs twice in the text"
 
 
 # --- folders, documents, validation texts, notes
@@ -382,77 +305,3 @@ def test_another_text_can_be_the_validation_set(play: Path, tmp_path: Path) -> N
     train, val = prepare_data(play, ByteEncoding(), val_data=other)
     assert bytes(train.tolist()) == play.read_bytes()
     assert bytes(val.tolist()) == b"held out"
-
-
-# --- splitting
-
-
-def hostile_text(seed: int) -> str:
-    pieces = ["\n", "\n\n", " ", "  ", "\t", "\xa0", *"a1Ä中٣½_'!😀", "word", "'s"]
-    return "".join(random.Random(seed).choices(pieces, k=400))
-
-
-def test_validation_tokens_are_the_end_of_the_text() -> None:
-    train, val = split_tokens(np.arange(1000) % 256, ByteEncoding(), 0.1)
-    assert train.tolist() == [i % 256 for i in range(900)]
-    assert val.tolist() == [i % 256 for i in range(900, 1000)]
-
-
-@pytest.mark.parametrize(
-    ("tokens", "fraction"), [(1000, 0.0), (1000, 1.0), (1000, -0.1), (1000, 1.5), (3, 0.1), (3, 0.9), (0, 0.5)]
-)
-def test_a_split_with_an_empty_part_is_refused(tokens: int, fraction: float) -> None:
-    with pytest.raises(ValueError, match="--val-fraction"):
-        split_tokens(np.zeros(tokens, dtype=np.uint16), ByteEncoding(), fraction)
-
-
-@pytest.mark.parametrize("block", [1, 7, 1 << 20])
-def test_every_tokenizer_has_the_same_validation_text(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(split, "_BLOCK", block)
-    encoding = load_gpt2_encoding()
-    for seed in range(20):
-        text, fraction = hostile_text(seed), (seed + 1) / 22
-        ids = np.array(encoding.encode_ordinary(text))
-        train, val = split_tokens(ids, encoding, fraction)
-        assert [*train, *val] == ids.tolist()
-        start, border = len(encoding.decode_bytes(train)), len(next(training_part([text], fraction)).encode())
-        crossing = len(encoding.decode_single_token_bytes(train[-1]))  # the token that the border may be inside
-        assert start - crossing <= border <= start
-        assert text.startswith(next(training_part([text], fraction)))
-
-
-@settings(deadline=None)
-@given(documents=st.lists(st.text("ab \n猫", max_size=30), min_size=1, max_size=12), fraction=st.floats(0.01, 0.6))
-def test_only_the_training_part_of_the_documents_is_learned(documents: list[str], fraction: float) -> None:
-    encoding = load_gpt2_encoding()
-    ids = [id_ for text in documents for id_ in (*encoding.encode_ordinary(text), encoding.eot_token)][:-1]
-    try:
-        train, _ = split_tokens(np.array(ids, dtype=np.uint16), encoding, fraction)
-    except ValueError:
-        return
-    expected = b"".join(encoding.decode_single_token_bytes(id_) for id_ in train if id_ != encoding.eot_token)
-    learned = "".join(training_part(documents, fraction)).encode()
-    crossing = token_bytes(encoding)[train].max(initial=1) + 3  # bytes: a token and a character can cross the border
-    assert expected.startswith(learned) and len(expected) - len(learned) < crossing
-
-
-@pytest.mark.parametrize(
-    ("starts", "expected"),
-    [
-        ([], 900),
-        ([850], 850),
-        ([870, 880, 901], 880),
-        ([910, 930], 910),
-        ([500, 960], 899),
-        ([800, 950], 800),
-        ([798, 950], 950),
-        ([1000], 899),
-    ],
-    ids=["one document", "before", "its own", "the next", "too far", "twice", "half", "an empty last document"],
-)
-def test_validation_begins_with_a_document_if_one_begins_near(starts: list[int], expected: int) -> None:
-    ids = np.arange(1000) % 255 + 1
-    ids[[start - 1 for start in starts]] = 0
-    train, val = split_tokens(ids, ByteEncoding(), 0.1)
-    assert np.concatenate([train, val]).tolist() == ids.tolist()
-    assert len(train) == expected
