@@ -68,7 +68,7 @@ def file_info(repository: HubRepository, name: str) -> RemoteFile | None:
 
 @contextmanager
 def one_line_errors(repository: HubRepository) -> Iterator[None]:
-    """Turn any failure of the client into an OSError of one line that ends with the advice.
+    """Turn any failure of the client into a one-line OSError that ends with the advice.
 
     Every exception is caught: the client lets its HTTP library's exceptions through, and which library it uses
     depends on the client's version.

@@ -56,7 +56,7 @@ def preference_examples(
 
 
 def questions_and_answers(conversations: Iterable[Conversation]) -> Iterator[tuple[str, str]]:
-    """Each answer that is learned, after the message that it answers, with the material of that message."""
+    """Yield the question and the answer of each supervised answer. The question includes its material."""
     for conversation in conversations:
         for question, answer in zip(conversation.messages, conversation.messages[1:], strict=False):
             if question.role == "user" and answer.role == "assistant" and answer.supervised:

@@ -42,7 +42,7 @@ def _order(reply: Record) -> tuple[float, float, bool]:
 
 
 def join_trees(records: Sequence[Located]) -> tuple[list[Located], Counter[str]]:
-    """Put messages with a "parent_id" below their parents. The tree has the place of its root.
+    """Put messages with a "parent_id" below their parents. A tree's place in the file is that of its root.
 
     Returns the records, and the number of messages by the reason why they are in no tree: their parent is missing, or
     their id is taken. Other records stay as they are.
@@ -77,7 +77,7 @@ def _is_message(record: Record) -> bool:
 
 
 def join_labelled_answers(records: Sequence[Located]) -> tuple[list[Located], Counter[str]]:
-    """Pair the answers labelled true and false of each prompt, in their order. A pair has the place of its good answer.
+    """Pair each prompt's answers labelled true and false, in their order. A pair has the place of its good answer.
 
     Returns the records, and the number of answers without a counterpart. Other records stay as they are.
     """

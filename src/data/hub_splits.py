@@ -19,7 +19,7 @@ _SHARD = re.compile(r"(?:.*/)?([\w.]+)-\d{5}-of-\d{5}(?:-\w+)?\.[\w.]+")
 
 
 def splits_by_config(names: Iterable[str], configs: Sequence[Mapping[str, Any]]) -> dict[str, Splits]:
-    """Return the splits of each configuration in the card; without any, those that the file names tell, as "default".
+    """Return the splits of each configuration in the card. If it has none, "default" holds those found in the names.
 
     names: all files of the data set. configs: the card's list of {"config_name", "data_files", "data_dir"}.
     """
@@ -70,7 +70,7 @@ def _matches(name: str, folder: str, pattern: str) -> bool:
 
 
 def _splits_by_name(data: Sequence[str]) -> Splits:
-    """The splits that the names of files and folders tell. If none tells one, all files are the split "train"."""
+    """The splits that the names of files and folders name. If none names one, all files are the split "train"."""
     by_format = {suffix: [name for name in data if file_format(name) == suffix] for suffix in FORMATS}
     candidates = [_named_splits(files) for files in by_format.values() if files]
     everything = next((files for files in by_format.values() if files), [])

@@ -110,7 +110,7 @@ def choose_openings(conversations: Sequence[Conversation], seed: int, share: flo
 def make_openings(questions: Sequence[str], seed: int) -> list[str]:
     """N_OPENINGS texts, the same for the same questions and seed. Topics of facts are taken from the questions.
 
-    Half of them are one to three facts, the others a system message, a fifth of these with a fact.
+    Half of them are one to three facts. The others are a system message, and a fifth of these also has a fact.
     """
     rng = random.Random(seed)
     openings = []

@@ -28,7 +28,7 @@ def describe_conversations(
 ) -> str:
     """The numbers of conversations and their tokens, the made-up openings, and a few samples."""
     examples, n_truncated = instruction_examples(conversations, encoding, context_length)
-    turns = [n_turns(conversation.messages) for conversation in conversations]
+    turns = [_n_turns(conversation.messages) for conversation in conversations]
     rows = {
         "records": f"{len({conversation.where for conversation in conversations}):,}",
         "conversations": f"{len(conversations):,}",
@@ -43,7 +43,7 @@ def describe_conversations(
 def describe_preferences(preferences: Sequence[Preference], encoding: Encoding, context_length: int) -> str:
     """The numbers of preferences and their tokens, and a few samples: each prompt with both answers."""
     pairs, n_truncated = preference_examples(preferences, encoding, context_length)
-    turns = [n_turns(preference.messages) for preference in preferences]
+    turns = [_n_turns(preference.messages) for preference in preferences]
     rows = {
         "pairs": f"{len(pairs):,}",
         "turns": f"{sum(turns):,}, at most {max(turns):,} per pair",
@@ -60,7 +60,7 @@ def show_masks(conversations: Sequence[Conversation], encoding: Encoding, contex
     return "\n".join(show_mask(example, encoding, colour=has_colours()) + "\n" for example in examples)
 
 
-def n_turns(messages: Sequence[Message]) -> int:
+def _n_turns(messages: Sequence[Message]) -> int:
     """The number of user messages."""
     return sum(message.role == "user" for message in messages)
 
