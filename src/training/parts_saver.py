@@ -21,6 +21,7 @@ from src.checkpoint.parts import (
     write_in_background,
 )
 from src.common.disk import require_free_space
+from src.common.messages import one_line
 from src.distributed.environment import rank, world_size
 from src.distributed.processes import Processes
 from src.training.optim import MuonAndAdamW, Optimizer, optimizer_parts
@@ -64,10 +65,24 @@ class PartsSaver:
         self._executor.shutdown()
         dist.destroy_process_group(self._group)
 
+    def _require_written(self, written: "Future[Any]") -> None:
+        """Wait for the files of all processes. Raises OSError with the reason of the first process that failed.
+
+        PyTorch's own error holds a traceback of each process, and is not even an Exception.
+        """
+        from torch.distributed.checkpoint.api import CheckpointException  # slow to import, and only needed here
+
+        try:
+            written.result()
+        except CheckpointException as error:
+            failed, (reason, _) = min(error.failures.items())
+            problem = f"rank {failed} could not write its part ({one_line(reason)})"
+            raise OSError(f"{self._path}: {problem}; its old content is unchanged") from error
+
     def _complete(
         self, written: "Future[Any]", folder: Path, rest: Mapping[str, Any], saved: Callable[[], None]
     ) -> None:
-        written.result()
+        self._require_written(written)
         own, first = digests_of_process(folder, self._processes.rank), self._processes.rank == 0
         gathered: list[Any] | None = [None] * self._processes.count if first else None
         dist.gather_object(own, gathered, group=self._group)

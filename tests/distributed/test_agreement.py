@@ -143,6 +143,17 @@ def test_a_kill_during_a_sharded_save_leaves_the_earlier_one() -> None:
     assert difference("killed_save/main") < TOLERANCE
 
 
+def test_a_disk_that_fills_up_during_a_sharded_save_leaves_the_earlier_one() -> None:
+    [command, *_] = commands("full_disk", "--strategy", "fsdp", "--save-every", "5")
+    latest = Path("full_disk/main/latest_model.pt")
+    run_until_stopped(2, {**command, "rank": 1, "full_disk": 2})
+    problem = "rank 1 could not write its part (No space left on device); its old content is unchanged"
+    assert {file.read_text(encoding="utf-8") for file in Path().glob("error-*")} == {f"{latest}: {problem}"}
+    assert read_checkpoint(latest)["step"] == 5
+    run_in_processes(run_scripts, [command])
+    assert difference("full_disk/main") < TOLERANCE
+
+
 def test_a_killed_process_is_restarted_and_changes_nothing() -> None:
     [command, *_] = commands("killed", "--no-resume")
     run_in_processes(run_scripts, [{**command, "rank": 1, "step": 14, "signal": signal.SIGKILL}], max_restarts=1)

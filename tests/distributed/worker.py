@@ -1,12 +1,14 @@
 """What each of several processes runs for the tests: the scripts, in some with a signal at a chosen step."""
 
 import atexit
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -32,33 +34,46 @@ def signalling(step: int, number: int) -> Callable[[TrainingRun, Progress, Repor
     return step_and_signal
 
 
-def kill_in_save(number: int) -> None:
-    """Kill this process when it has written the first file of a save."""
+def fail_in_save(number: int, fault: Callable[[], None]) -> None:
+    """Have a fault when this process has written the first file of a save."""
     calls, write = count(1), safetensors.torch.save
 
-    def write_and_kill(*args: Any, **kwargs: Any) -> bytes:
+    def write_and_fail(*args: Any, **kwargs: Any) -> bytes:
         if next(calls) == (number - 1) * FILES + 2:
-            os.kill(os.getpid(), signal.SIGKILL)
+            fault()
         return write(*args, **kwargs)
 
-    safetensors.torch.save = write_and_kill
+    safetensors.torch.save = write_and_fail
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fill_disk() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def run_scripts(commands: Sequence[Mapping[str, Any]]) -> None:
     """Run {"script", "arguments"} one after another; ends with the exit code of the last one.
 
     {"signal", "rank", "step"}: this rank sends itself the signal after this step, unless torchrun has restarted it.
-    {"killed_save": N, "rank"}: this rank is killed during its N-th save in the background, with some of the files
-    written.
+    {"killed_save" or "full_disk": N, "rank"}: this rank is killed during its N-th save in the background, or finds the
+    disk full, with some of the files written. The error that a script raises is in the file error-RANK, too.
     """
     torch.set_num_threads(1)
     code = 0
     for command in commands:
         if command.get("rank") == rank() and "signal" in command and not restarts():
             loop._train_step = signalling(command["step"], command["signal"])
-        if command.get("rank") == rank() and "killed_save" in command:
-            kill_in_save(command["killed_save"])
-        code = import_module(command["script"]).main(command["arguments"])
+        for name, fault in {"killed_save": kill, "full_disk": fill_disk}.items():
+            if command.get("rank") == rank() and name in command:
+                fail_in_save(command[name], fault)
+        try:
+            code = import_module(command["script"]).main(command["arguments"])
+        except OSError as error:
+            Path(f"error-{rank()}").write_text(str(error), encoding="utf-8")
+            raise
     atexit._run_exitfuncs()  # a process that multiprocessing starts ends without it
     if code:
         sys.exit(code)
