@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def holds_gguf(path: Path) -> bool:
 
 def gguf_fields(path: Path) -> dict[str, Any]:
     """The settings and the tokenizer in a GGUF file, by name. Raises ValueError if it is no GPT-2."""
-    fields = {name: field.contents() for name, field in _open(path).fields.items()}
+    fields, _ = _contents(path)
     if (found := fields.get("general.architecture")) != "gpt2":
         raise ValueError(f"{path} holds a model of the architecture {found!r:.40}; only 'gpt2' is supported")
     return fields
@@ -61,16 +61,25 @@ def gguf_config(path: Path) -> dict[str, Any]:
 
 def gguf_tensors(path: Path) -> list[tuple[str, Callable[[], Tensor]]]:
     """The name of every tensor, as GPT-2 has it, and a function that reads it."""
-    return [(_name(tensor.name), partial(_read, path, tensor)) for tensor in _open(path).tensors]
+    return [(_name(tensor.name), partial(_read, path, tensor)) for tensor in _contents(path)[1]]
 
 
-def _open(path: Path) -> Any:
+def _contents(path: Path) -> tuple[dict[str, Any], list[Any]]:
+    """The fields by name, and the tensors."""
+    file = path.stat()
+    return _parse(path, file.st_size, file.st_mtime_ns)
+
+
+@cache  # a vocabulary of 50,257 tokens takes seconds, and a model is loaded in several steps
+def _parse(path: Path, size: int, changed: int) -> tuple[dict[str, Any], list[Any]]:
+    """size, changed: of the file, so that another file of the same name is parsed again."""
     try:
         from gguf import GGUFReader
     except ModuleNotFoundError as error:
         raise ValueError(f"{path} is a GGUF file, which needs the package gguf: pip install gguf") from error
     try:
-        return GGUFReader(path)
+        reader = GGUFReader(path)
+        return {name: field.contents() for name, field in reader.fields.items()}, reader.tensors
     except (ValueError, IndexError, KeyError, OSError, OverflowError, TypeError, UnicodeError) as error:
         raise ValueError(f"{path} is not a complete GGUF file ({one_line(error)}); download it again") from error
 
