@@ -39,6 +39,7 @@ from src.tokenizer import Encoding
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Print what the flags ask for, as lines or as JSON; returns the exit code."""
     flags, given = parse(Flags, argv, __doc__)
     keep_freed_memory()
     with redirect_stdout(sys.stderr) if flags.json else nullcontext():  # the data and the downloads print notes

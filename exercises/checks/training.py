@@ -154,6 +154,25 @@ def _lr_mistakes(step: int, max_lr: float, min_lr: float, warmup_steps: int, ste
     }
 
 
+def _clipping_mistakes(gradient: Tensor, gradients: list[Tensor], max_norm: float) -> dict[str, Tensor]:
+    """What mistakes make of one of the gradients."""
+    own, norms = gradient.norm().item(), [each.norm().item() for each in gradients]
+    norm = math.hypot(*norms)
+    return {
+        "every gradient was clipped on its own; all are multiplied by the same number": (
+            gradient * (min(1.0, max_norm / own) if own else 1.0)
+        ),
+        "each number was clipped; multiply all of them by the same number": gradient.clamp(-max_norm, max_norm),
+        "the norm is below the limit, so the gradients stay as they are": gradient * (max_norm / (norm or 1)),
+        "the gradients are not clipped": gradient,
+        "divide by the norm and multiply by max_norm": gradient / norm if norm else gradient,
+        "the squares of all numbers are added, then comes one square root; here the norms were added": (
+            gradient * min(1.0, max_norm / (sum(norms) or 1))
+        ),
+        "the norm is 0: do not divide by it": gradient * math.nan,
+    }
+
+
 def check_clip_gradients(function: Answer) -> None:
     """Exercise 52: compare with one scale for all gradients, above and below the limit."""
     pair = [torch.tensor([3.0, 0.0], dtype=torch.float64), torch.tensor([[4.0]], dtype=torch.float64)]
@@ -172,21 +191,12 @@ def check_clip_gradients(function: Answer) -> None:
         require(len(clipped) == len(gradients), f"{where}, expected a list of {len(gradients)} gradients first")
         scale = min(1.0, max_norm / norm) if norm else 1.0
         for i, gradient in enumerate(gradients):
-            own = gradient.norm().item()
-            mistakes = {
-                "every gradient was clipped on its own; all are multiplied by the same number": (
-                    gradient * (min(1.0, max_norm / own) if own else 1.0)
-                ),
-                "each number was clipped; multiply all of them by the same number": gradient.clamp(-max_norm, max_norm),
-                "the norm is below the limit, so the gradients stay as they are": gradient * (max_norm / (norm or 1)),
-                "the gradients are not clipped": gradient,
-                "divide by the norm and multiply by max_norm": gradient / norm if norm else gradient,
-                "the squares of all numbers are added, then comes one square root; here the norms were added": (
-                    gradient * min(1.0, max_norm / (sum(g.norm().item() for g in gradients) or 1))
-                ),
-                "the norm is 0: do not divide by it": gradient * math.nan,
-            }
-            compare(f"{where}, as gradient {i}", clipped[i], gradient * scale, mistakes)
+            compare(
+                f"{where}, as gradient {i}",
+                clipped[i],
+                gradient * scale,
+                _clipping_mistakes(gradient, gradients, max_norm),
+            )
         got = answer[1].item() if isinstance(answer[1], Tensor) and answer[1].numel() == 1 else answer[1]
         wrong = {
             "this is the norm after clipping; return the one before": norm * scale,

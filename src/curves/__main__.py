@@ -21,6 +21,7 @@ from src.program import DONE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Draw the runs in the logs, one picture for each stage; returns the exit code."""
     parser = Parser(__doc__)
     parser.add_argument("logs", metavar="LOG", nargs="+", help="a log, a folder of logs, or a pattern")
     parser.add_argument(

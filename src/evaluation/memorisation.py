@@ -122,6 +122,7 @@ def measure(generator: TextGenerator, train_ids: TokenArray, val_ids: TokenArray
 
 
 def print_copies(samples: Copies, real: Copies) -> None:
+    """Print a row for the samples and one for the real text, and the longest copies in the samples."""
     print(f"{'':16}{'words':>8} {f'{GRAM}-word sequences':>18} {'in training text':>17} {'longest copy':>13}")
     for name, each in (("samples", samples), ("validation text", real)):
         longest = f"{each.longest[0].words} words" if each.longest else "none"

@@ -53,8 +53,7 @@ class Plan:
 
 def make_plan(flags: Flags) -> Plan:
     """Compute the memory of a run and, if it suffices, measure the time of a step."""
-    recipe = RECIPES["pretrain"].get(flags.model, {})
-    flags = replace(flags, vocab_size=flags.vocab_size or recipe.get("vocab_size"))
+    flags = replace(flags, vocab_size=flags.vocab_size or RECIPES["pretrain"].get(flags.model, {}).get("vocab_size"))
     runtime = choose_runtime(flags.device, flags.precision, lengths_vary=flags.stage in ("sft", "dpo"))
     size = flags.size()
     local = min(flags.processes, torch.cuda.device_count() if runtime.device.type == "cuda" else usable_cpus())
