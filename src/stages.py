@@ -77,8 +77,8 @@ def _at_path(name: str, order: Sequence[str]) -> tuple[Path, str]:
 
 
 def _why(found: str, order: Sequence[str]) -> str:
-    missing = ", ".join(order[: order.index(found)])
-    return "best available" + (f", no {missing} yet" if missing else "")
+    missing = " or ".join(order[: order.index(found)])
+    return "best available" + (f", no {missing} model yet" if missing else "")
 
 
 def _scripts_folder() -> Path:

@@ -78,7 +78,7 @@ def test_an_int8_chat_releases_the_fp32_weights(folder, monkeypatch):
 def test_auto_takes_the_best_existing_model_and_says_why(converse, folder):
     tuned = folder / "checkpoints/instruction_tuned/best_model.pt"
     _, _, err = converse()
-    assert err.startswith("note: Model: checkpoints/instruction_tuned (best available, no dpo yet), ")
+    assert err.startswith("note: Model: checkpoints/instruction_tuned (best available, no dpo model yet), ")
     assert "64-token context, " in err
     aligned = folder / "checkpoints/dpo_aligned/best_model.pt"
     aligned.parent.mkdir()

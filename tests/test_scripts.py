@@ -66,7 +66,7 @@ def test_all_stages_from_text_to_chat(folder: Path, capsys: pytest.CaptureFixtur
     assert "context 32: " in output and "396,800 without the embeddings" in output
     assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
     output = capsys.readouterr().out
-    assert "checkpoints/scratch/best_model.pt, best available, no finetuned, pretrained yet" in output
+    assert "checkpoints/scratch/best_model.pt, best available, no finetuned or pretrained model yet" in output
     assert "none: training loss decides the best model" in output
     assert "What is the capital of France?" in output
     assert "next: python dpo_train.py" in output

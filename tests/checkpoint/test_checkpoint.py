@@ -646,9 +646,9 @@ def make_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
 def test_auto_takes_the_first_model_that_exists(make_models: Callable[..., None]) -> None:
     make_models("scratch", "pretrained")
-    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["scratch"][0], "best available, no dpo, sft yet")
+    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["scratch"][0], "best available, no dpo or sft model yet")
     make_models("sft")
-    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["sft"][0], "best available, no dpo yet")
+    assert find_model("auto", ORDER) == (STAGE_OUTPUTS["sft"][0], "best available, no dpo model yet")
     make_models("dpo")
     assert find_model("auto", ORDER) == (STAGE_OUTPUTS["dpo"][0], "best available")
 
@@ -682,7 +682,7 @@ def test_models_next_to_the_scripts_are_a_second_choice(make_models, tmp_path: P
     there = other / STAGE_OUTPUTS["sft"][0]
     there.parent.mkdir(parents=True)
     there.touch()
-    assert find_model("auto", ORDER, beside_scripts=True) == (there, "best available, no dpo yet")
+    assert find_model("auto", ORDER, beside_scripts=True) == (there, "best available, no dpo model yet")
     with pytest.raises(FileNotFoundError):
         find_model("auto", ORDER)
     make_models("scratch")
