@@ -82,7 +82,6 @@ class Flags(RecordTrainingFlags):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Align a model with preferences, or show the data that would; returns the exit code."""
     flags, given = parse(Flags, argv, __doc__)
     if flags.show_data:
         return preview(flags, BASES, load_preferences, describe_preferences)
