@@ -73,7 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def finetune(flags: Flags) -> int:
-    """Tokenise the text, load GPT-2 and train it; returns the exit code."""
     runtime = choose_runtime(flags.device, flags.precision)
     require_size_fits(flags.source, flags, runtime)  # before everything slow
     split = (flags.val_fraction, flags.documents, flags.val_data, flags.skip_bad)
