@@ -142,7 +142,7 @@ def with_best_batch_size(kind: Kind, flags: Flags) -> tuple[Contestant, Runtime,
         tried.append((who, runtime, max(1, int(flags.seconds / step_s))))
     if len(tried) == 1:
         return tried[0]
-    return min(tried, key=lambda each: run(*each, RATES[1], BETAS[-1]))
+    return min(tried, key=lambda each: run(each[0], each[1], each[2], RATES[1], BETAS[-1]))
 
 
 def best_of_rival(kind: Kind, flags: Flags) -> float:
