@@ -30,7 +30,7 @@ _MORE_ROOM = "free some space, or move the text to another disk: its tokens are 
 
 
 @dataclass(frozen=True)
-class Batch:
+class PieceBatch:
     """Pieces that are encoded together. end: (file index, pieces of that file done)."""
 
     pieces: list[Piece]
@@ -75,7 +75,7 @@ def tokenise_to_shards(
     return index
 
 
-def _batches(pieces: Iterable[Piece], end: tuple[int, int]) -> Iterator[Batch]:
+def _batches(pieces: Iterable[Piece], end: tuple[int, int]) -> Iterator[PieceBatch]:
     """Join pieces to batches of about PIECE_CHARS: many short documents are encoded together."""
     batch: list[Piece] = []
     chars, (file, done) = 0, end
@@ -84,13 +84,13 @@ def _batches(pieces: Iterable[Piece], end: tuple[int, int]) -> Iterator[Batch]:
         batch.append(piece)
         chars += len(piece.text)
         if chars >= PIECE_CHARS:
-            yield Batch(batch, (file, done))
+            yield PieceBatch(batch, (file, done))
             batch, chars = [], 0
     if batch:
-        yield Batch(batch, (file, done))
+        yield PieceBatch(batch, (file, done))
 
 
-def _encoded(batches: Iterable[Batch], encoding: Encoding, separator: str | None) -> Iterator[tuple[float, Group]]:
+def _encoded(batches: Iterable[PieceBatch], encoding: Encoding, separator: str | None) -> Iterator[tuple[float, Group]]:
     """Yield the position in the text, and the ids, of each batch, in order.
 
     tiktoken's encodings work on all CPUs, because they do not need Python's lock.
@@ -111,7 +111,7 @@ def _encoded(batches: Iterable[Batch], encoding: Encoding, separator: str | None
         pool.shutdown(cancel_futures=True)
 
 
-def _encode(batch: Batch, encoding: Encoding, separator: str | None, lengths: NDArray[np.int64]) -> Group:
+def _encode(batch: PieceBatch, encoding: Encoding, separator: str | None, lengths: NDArray[np.int64]) -> Group:
     """The ids of a batch, with an end-of-text id before each document and for each separator."""
     texts = [""]  # first the rest of a document that an earlier batch began
     for piece in batch.pieces:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from src.cli import flag, flag_name
 from src.model.config import GPT_CONFIGS, GPTConfig
+from src.training.step_flags import StepFlags
 
 LIMITS = {
     "batch_size": 10**6,
@@ -17,7 +18,7 @@ LIMITS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class Flags(StepFlags):
     """Raises ValueError naming every bad value at once."""
 
     model: str = flag("gpt2-124M", f"one of {', '.join(GPT_CONFIGS)}")
@@ -66,6 +67,10 @@ class Flags:
             )
         if problems:
             raise ValueError("; ".join(problems))
+
+    @property
+    def takes_lora(self) -> bool:
+        return self.stage != "pretrain"
 
     def size(self, n_layers: int | None = None) -> GPTConfig:
         """The config of --model, or the same with fewer layers."""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from src.common.machine import usable_cpus
+from src.distributed.processes import Processes
 from src.distributed.strategy import Strategy
 from src.planning.flags import Flags
 from src.planning.scale import TOKENS_PER_PARAMETER, flops_per_token, optimal_tokens, traffic
@@ -13,6 +14,7 @@ from src.planning.timing import step_seconds
 from src.runtime import Runtime, choose_runtime
 from src.training.fit import GB, advice, device_memory
 from src.training.memory_estimate import Workload, memory_by_purpose, peak
+from src.training.parallel import pick_strategy, workload
 from src.training.recipes import RECIPES
 
 ASSUMED_MEMORY = 8 * GB  # if the system does not report its memory
@@ -109,27 +111,11 @@ def _place(flags: Flags, runtime: Runtime) -> str:
 
 
 def _workload(flags: Flags, runtime: Runtime, room: float) -> Workload:
-    work = Workload(
-        config=flags.size(),
-        batch_size=flags.batch_size,
-        context_length=flags.context_length,
-        grad_accum=flags.grad_accum,
-        optimizer=flags.optimizer,
-        half=runtime.precision != "fp32",
-        processes=flags.processes,
-        activation_checkpointing=flags.activation_checkpointing,
-        dpo=flags.stage == "dpo",
-        on_gpu=runtime.device.type == "cuda" or flags.memory is not None,
-        lora=flags.lora,
-        lora_targets=flags.lora_targets,
-        takes_lora=flags.stage != "pretrain",
-    )
-    if flags.processes == 1:
-        return work
-    if flags.strategy != "auto":
-        return replace(work, strategy=flags.strategy)
-    replicated = replace(work, strategy="ddp")
-    return replicated if peak(replicated) <= room else replace(work, strategy="fsdp")
+    """The step of the training run that these flags plan, in as many processes as --processes says."""
+    planned = replace(runtime, processes=Processes(count=flags.processes))
+    work = workload(flags, flags.size(), planned, dpo=flags.stage == "dpo")
+    work = replace(work, on_gpu=work.on_gpu or flags.memory is not None)
+    return replace(work, strategy=pick_strategy(work, flags, room))
 
 
 def as_json(plan: Plan) -> dict[str, object]:

@@ -16,6 +16,7 @@ from src.checkpoint import BEST, LATEST, read_checkpoint, save_checkpoint, weigh
 from src.common.atomic_file import atomic_write
 from src.common.checks import is_number
 from src.common.disk import require_free_space
+from src.common.messages import one_line
 from src.data.batching import Batch
 from src.distributed.environment import is_first
 from src.distributed.sharding import gathered
@@ -238,5 +239,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     require_free_space(target, source.stat().st_size, "nothing was overwritten")
-    with open(source, "rb") as content, atomic_write(target) as file:
-        shutil.copyfileobj(content, file)
+    try:
+        with open(source, "rb") as content, atomic_write(target) as file:
+            shutil.copyfileobj(content, file)
+    except OSError as error:
+        raise OSError(f"{target}: could not be written ({one_line(error)}); nothing was overwritten") from error

@@ -14,11 +14,12 @@ from src.cli import flag, flag_name
 from src.data.shakespeare import SHAKESPEARE_PATH
 from src.data.text import DOCUMENTS_HELP, TEXT_HELP, Documents
 from src.model.lora import Targets
+from src.training.step_flags import StepFlags
 from src.training.tensorboard import MISSING
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingFlags:
+class TrainingFlags(StepFlags):
     """The flags that every training script has. Each script sets the defaults of its stage.
 
     Raises ValueError naming every bad value at once.
@@ -160,6 +161,10 @@ class LoRAFlags(TrainingFlags):
         "attention", "layers with an adapter. attention: queries, keys and values; all-linear: also those after them"
     )
 
+    @property
+    def takes_lora(self) -> bool:
+        return True
+
     def problems(self) -> list[str]:
         problems = super().problems()
         if self.lora is not None and self.lora < 1:
@@ -172,11 +177,6 @@ class LoRAFlags(TrainingFlags):
         if self.lora is not None and self.optimizer == "muon":
             problems.append("--lora trains with AdamW; leave --optimizer muon out")
         return problems
-
-
-def lora_rank(flags: TrainingFlags) -> int | None:
-    """The rank of --lora; None if all weights are trained."""
-    return flags.lora if isinstance(flags, LoRAFlags) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,11 @@ from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel, initial_weights, on_
 from src.model.load_gpt2 import HUB_IDS
 from src.runtime import PRECISIONS, Runtime, seed_step
 from src.training.fit import device_memory, require_fit
-from src.training.flags import LoRAFlags, RecordTrainingFlags, TrainingFlags, lora_rank
+from src.training.flags import RecordTrainingFlags, TrainingFlags
 from src.training.losses import LossFunction
 from src.training.memory_estimate import Workload, peak
 from src.training.stage import Stage
+from src.training.step_flags import StepFlags
 
 
 def divide_batches(stage: Stage, processes: Processes) -> None:
@@ -44,37 +45,26 @@ def choose_strategy(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *
     """
     _check_lora(flags, config, runtime)
     work = workload(flags, config, runtime, dpo=dpo)
-    if runtime.processes.count > 1:
-        strategy: Strategy
-        if flags.strategy != "auto":
-            strategy = flags.strategy
-        else:
-            available, _ = device_memory(runtime.device)
-            sharing = 1 if runtime.device.type == "cuda" else local_world_size()
-            fits = available is None or peak(replace(work, strategy="ddp")) * sharing <= available
-            strategy = runtime.processes.from_first("ddp" if fits else "fsdp")
-        runtime, work = replace(runtime, strategy=strategy), replace(work, strategy=strategy)
+    available, _ = device_memory(runtime.device)
+    sharing = 1 if runtime.device.type == "cuda" else local_world_size()
+    strategy = pick_strategy(work, flags, None if available is None else available / sharing)
+    strategy = runtime.processes.from_first(strategy)  # the memory of machines may differ
     if flags.memory_check:
-        if isinstance(flags, RecordTrainingFlags):  # records can be short
-            work = replace(work, context_length=1)
-        require_fit(work, runtime.device)
-    return runtime
+        length = 1 if isinstance(flags, RecordTrainingFlags) else work.context_length  # records can be short
+        require_fit(replace(work, strategy=strategy, context_length=length), runtime.device)
+    return replace(runtime, strategy=strategy)
 
 
 def _check_lora(flags: TrainingFlags, config: GPTConfig, runtime: Runtime) -> None:
     """Raise ValueError if --lora does not suit the model or the number of processes."""
-    rank = lora_rank(flags)
-    if rank and runtime.processes.count > 1:
+    if flags.lora and runtime.processes.count > 1:
         raise ValueError("--lora trains in one process; start the script without torchrun, or leave --lora out")
-    if rank and rank > config.d_model:
-        raise ValueError(f"--lora {rank}: the rank must not be above the model's width, {config.d_model}")
+    if flags.lora and flags.lora > config.d_model:
+        raise ValueError(f"--lora {flags.lora}: the rank must not be above the model's width, {config.d_model}")
 
 
-def workload(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, dpo: bool = False) -> Workload:
-    """The input of the memory estimate for a training step with these flags."""
-    adapter: dict[str, Any] = {}
-    if isinstance(flags, LoRAFlags):
-        adapter = {"lora": flags.lora, "lora_targets": flags.lora_targets, "takes_lora": True}
+def workload(flags: StepFlags, config: GPTConfig, runtime: Runtime, *, dpo: bool = False) -> Workload:
+    """The input of the memory estimate for a training step with these flags, of a training script or of `src.plan`."""
     return Workload(
         config=config,
         batch_size=flags.batch_size,
@@ -87,8 +77,19 @@ def workload(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *, dpo: 
         activation_checkpointing=flags.activation_checkpointing,
         dpo=dpo,
         on_gpu=runtime.device.type == "cuda",
-        **adapter,
+        lora=flags.lora,
+        lora_targets=flags.lora_targets,
+        takes_lora=flags.takes_lora,
     )
+
+
+def pick_strategy(work: Workload, flags: StepFlags, room: float | None) -> Strategy:
+    """The strategy that --strategy names. "auto" is DDP if it fits in `room` bytes (None: unknown), else FSDP."""
+    if work.processes == 1:
+        return "none"
+    if flags.strategy != "auto":
+        return flags.strategy
+    return "ddp" if room is None or peak(replace(work, strategy="ddp")) <= room else "fsdp"
 
 
 def require_size_fits(name: str | Path, flags: TrainingFlags, runtime: Runtime, *, dpo: bool = False) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from src.model.config import GPT_CONFIGS
-from src.training.flags import TrainingFlags, lora_rank
+from src.training.flags import TrainingFlags
 
 FlagsT = TypeVar("FlagsT", bound=TrainingFlags)
 
@@ -93,7 +93,7 @@ def apply_recipe(flags: FlagsT, stage: str, size: str | None, given: set[str], e
 
 def apply_lora_rates(flags: FlagsT, given: set[str]) -> FlagsT:
     """The flags with LoRA's higher learning rates in place of those that the user did not set."""
-    if not lora_rank(flags) or "max_lr" in given:
+    if not flags.lora or "max_lr" in given:
         return flags
     return replace(
         flags,

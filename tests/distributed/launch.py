@@ -1,5 +1,6 @@
 """Start several processes for the tests: by the command torchrun, or by its Python interface, which takes less time."""
 
+import atexit
 import multiprocessing
 import os
 import re
@@ -8,12 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from src.program import FAILED, run_script
 from tests.repository import ROOT
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -55,6 +59,39 @@ def run_in_processes(
             for number, handler in handlers.items():
                 if signal.getsignal(number) is not handler:
                     signal.signal(number, handler)
+
+
+def run_on_two_hosts(function: Callable[..., int], *arguments: Any) -> list[str]:
+    """Run the `main` of a script in two processes, as torchrun would on two machines; returns what each prints.
+
+    Neither is ended by torchrun if the other one fails. Both must end within a minute.
+    """
+    multiprocessing.set_forkserver_preload(IMPORTED_ONCE)
+    context = multiprocessing.get_context(START_METHOD)
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    logs = [Path(f"rank-{rank}.txt") for rank in range(2)]
+    processes = [context.Process(target=_host, args=(log, store.port, function, *arguments)) for log in logs]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [FAILED] * 2
+    finally:
+        for process in processes:
+            process.kill()
+    return [log.read_text(encoding="utf-8") for log in logs]
+
+
+def _host(log: Path, port: int, function: Callable[..., int], *arguments: Any) -> None:
+    rank = log.stem.removeprefix("rank-")
+    os.environ |= {"RANK": rank, "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    sys.stderr = sys.__stderr__ = log.open("w", encoding="utf-8")
+    try:
+        run_script(partial(function, *arguments))
+    finally:
+        atexit._run_exitfuncs()  # a process that multiprocessing starts ends without it
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -2,9 +2,12 @@
 
 import atexit
 import os
+import platform
+import re
 import time
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,9 @@ import torch.distributed as dist
 
 from src.data import learned_tokenizer
 from src.distributed.processes import Processes, first_process_first, join
+from src.program import DONE
 from src.tokenizer import encoding_fingerprint
-from tests.distributed.launch import run_in_processes
+from tests.distributed.launch import run_in_processes, run_on_two_hosts
 
 
 def when_each_works() -> tuple[float, float]:
@@ -57,3 +61,29 @@ def test_the_others_wait_for_the_tokenizer_that_the_first_process_learns(tmp_pat
     (tmp_path / "text.txt").write_text("some words, and more words")
     first, second = run_in_processes(vocabulary_of_a_slow_text, tmp_path / "text.txt").values()
     assert first == second
+
+
+def learn(file: Path, fault: str | None) -> int:
+    """Learn a tokenizer in the first of several processes, which may have a fault in the middle of it."""
+    processes = join(torch.device("cpu"))
+    if fault:
+        learned_tokenizer.training_texts = partial(fail, fault)
+    learned_tokenizer.choose_encoding("word", file, processes=processes)
+    return DONE
+
+
+def fail(fault: str, *_: Any, **__: Any) -> Iterable[str]:
+    raise ValueError(fault)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [None, "record 7: no text"])
+def test_a_failure_of_the_first_process_ends_those_that_wait_for_its_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = run_on_two_hosts(learn, Path("text.txt"), fault)
+    problem = fault or "text.txt not found"
+    again = "to continue, run the same command again"
+    assert re.fullmatch(f"error: {problem}.*\n", first)
+    assert re.fullmatch(f"error: rank 0 on {platform.node()} failed: {problem}.*; {again}\n", second)

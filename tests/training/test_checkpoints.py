@@ -105,6 +105,27 @@ def test_a_full_disk_leaves_the_best_model_in_place(tmp_path: Path, monkeypatch:
     assert best.read_bytes() != before
 
 
+def test_a_disk_that_fills_up_while_the_best_model_is_set_aside(tmp_path: Path, monkeypatch) -> None:
+    run(flags(tmp_path, max_steps=1))
+    out = tmp_path / "out"
+    before = (out / "best_model.pt").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", full)
+        patch.setattr(shutil, "copyfileobj", full)
+        with pytest.raises(OSError) as error:
+            run(flags(tmp_path, seed=2, max_steps=1))
+    line = f"{out / 'best_model.previous.pt'}: could not be written (No space left on device); nothing was overwritten"
+    assert str(error.value) == line
+    assert (out / "best_model.pt").read_bytes() == before
+    assert sorted(path.name for path in out.iterdir()) == ["best_model.pt", "latest_model.pt"]
+    run(flags(tmp_path, seed=2, max_steps=1))  # resumes
+    assert (out / "best_model.previous.pt").read_bytes() == before
+
+
 def test_a_disk_without_room_for_a_run_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil._ntuple_diskusage(10**6, 10**6, 50_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
