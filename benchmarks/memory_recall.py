@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     groups = json.loads(Path(__file__).with_name(FACTS).read_text(encoding="utf-8"))
     development, held_out = groups["development"], groups["held_out"]
     print_extraction(development, held_out)
-    facts = [extract_facts(pair["fact"]) for group in (development, held_out) for pair in group["facts"]]
+    facts = [" ".join(extract_facts(pair["fact"])) for group in (development, held_out) for pair in group["facts"]]
     with tempfile.TemporaryDirectory() as folder:
         memory = LongTermMemory(Path(folder) / "memory.sqlite3", print)
         methods = search_methods(facts, memory, flags.model)
@@ -111,7 +111,7 @@ def print_single_fact_memory(folder: Path, *groups: dict[str, Any]) -> None:
         right = false = 0
         for n, pair in enumerate(group["facts"]):
             memory = LongTermMemory(folder / f"single_{n}.sqlite3", print)
-            memory.store(extract_facts(pair["fact"]), "benchmark")
+            memory.store(" ".join(extract_facts(pair["fact"])), "benchmark")
             right += bool(memory.recall(pair["question"]))
             false += sum(bool(memory.recall(question)) for question in group["unrelated"])
             memory.close()

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from src.memory.corrections import is_denial, subject_of
 from src.memory.secrets import looks_secret
 from src.memory.words import words_of
 
@@ -21,7 +22,15 @@ _APOSTROPHE = re.compile("[\N{RIGHT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APO
 # Words in front of a statement. The first pattern marks a correction of an earlier statement, the second does not.
 _CORRECTION = re.compile(r"(?:oh\b,?\s*)?(?:actually|correction|no|sorry|wait|not any ?more)\b[\s,:;-]+", re.IGNORECASE)
 _LEAD_IN = re.compile(r"(?:and|also|but|by the way|btw|fyi|hi|hello|hey|oh|so|well|you know)\b[\s,:;-]+", re.IGNORECASE)
-_NOW = re.compile(r"\b(?:now|no longer|these days)\b", re.IGNORECASE)
+# Polite words after a statement.
+_CLOSING = re.compile(
+    r",?\s*\b(?:(?:nice|good|great|glad|pleased|happy) to meet you|by the way|btw|you know|thanks|thank you)(?=[.!]*$)",
+    re.IGNORECASE,
+)
+# Between two statements in one sentence: "My name is Kim and I'm vegan."
+_SEVERAL = re.compile(r",?\s+(?:and|but)\s+(?=(?:i|my|our|we)\b)", re.IGNORECASE)
+_I_OR_WE = re.compile(r"(?:i|we)\b", re.IGNORECASE)
+_NOW = re.compile(r"\b(?:again|now|no longer|these days)\b", re.IGNORECASE)
 
 _PLEASE = r"(?:please\s+|can you\s+|could you\s+)?"
 _REMEMBER_THAT = re.compile(
@@ -35,7 +44,9 @@ _ONLY_POINTS = {"it", "me", "that", "them", "this", "these", "those", "what", "i
 # A sentence with one of these is about the conversation, or a request, or is not meant literally.
 _NOT_TOLD = re.compile(
     r"\b(?:you|your|yours|answers?|bet|doubt|guess|hope|if|imagine|joking|kidding|know|let's|mean|meant|pretend"
-    r"|questions?|said|say|suppose|thanks?|think|thought|understand|wish|wonder(?:ing)?|would|'d)\b",
+    r"|questions?|said|say|suppose|thanks?|think|thought|understand|wish|wonder(?:ing)?|would|'d)\b"
+    r"|,\s*(?:wrote|writes|sang|says)\s+\w|(?:today|right now|at the moment)\b"
+    r"|\b(?:it|that|this|these|those)[.!]*$",
     re.IGNORECASE,
 )
 _I = r"i(?:\s+(?:also|always|mostly|never|now|no longer|often|only|really|still|usually|currently|just))?\s+"
@@ -43,92 +54,121 @@ _WE = r"(?:we|my \w+ and i)(?:\s+(?:also|always|never|now|no longer|often|still|
 _COUNT = r"(?:an?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\d+|no|some|several|many|my|our|the)"
 _NO_POINTER = r"(?!(?:it|that|this|these|those|them|him|her|so|not|one|ones|both|none|all)\b)"
 _LASTING = (  # what people do for long, or did once and tell
-    "adopted|bake|bought|broke|build|built|collect|cook|cycle|drank|drink|drive|eat|enjoy|fly|grew|grow|hate|hike"
-    "|keep|left|like|live|lived|lost|love|married|met|moved|named|own|paint|play|prefer|quit|rent|ride|run|sell|sing"
-    "|sleep|smoke|speak|spend|stopped|studied|study|swim|take|taught|teach|train|use|volunteer|wake|walk|wear|work"
+    "adopted|attend|bake|became|bought|broke|build|built|coach|collect|commute|cook|cycle|drank|drink|drive|eat|enjoy"
+    "|fly|graduated|grew|grow|hate|hike|keep|knit|left|like|live|lived|lost|love|married|met|moved|named|own|paint"
+    "|play|practi[cs]e|prefer|quit|raise|rent|retired|ride|run|sail|sell|sing|skate|ski|sleep|smoke|speak|spend"
+    "|stopped|studied|study|suffer|support|surf|swim|take|taught|teach|train|use|volunteer|wake|walk|wear|weigh|work"
     "|worked"
 )
 _STATES = (
     r"(?:allergic|colou?r-?blind|deaf|diabetic|divorced|engaged|\w+ intolerant|left-handed|married|pregnant|retired"
     r"|right-handed|single|vegan|vegetarian|widowed|\w+ (?:years old|metres tall|cm tall))\b"
     r"|(?:an?|afraid|born|called|from|named|scared|the|living|learning|moving|saving|studying|teaching|training|working"
-    r"|writing)\s+\w"
+    r"|writing)\s+(?!(?:an?|the|this)\s+(?:email|letter|message|poem|report|speech|story|text)\b)\w"
 )
 _NO_STATE = r"(?!(?:an?|the) (?:bit|little|king|queen)\b)(?!the (?:same|one|best)\b)"
+_MATERIAL = (  # what a person works on here and asks about
+    "app|array|class|code|column|dataset|dictionary|draft|equation|error|essay|file|function|input|list|loop|matrix"
+    "|method|output|paragraph|poem|program|query|regex|row|script|sentence|string|table|task|test|text|variable|vector"
+)
 _NOT_POSSESSED = (
     "answer|apolog(?:y|ies)|bad|computer crash|fault|god|goodness|guess|idea|mistake|opinion|pleasure|point|problem"
-    "|question|suggestion|turn|word"
+    f"|question|suggestion|turn|word|(?:{_MATERIAL})s?"
 )
 _TOLD = (  # how a sentence begins that tells something
     rf"(?:my|our)\s+(?!(?:{_NOT_POSSESSED})\b)[\w'-]+\s+\S+\s*\S+",
     rf"(?:i'm|i am|{_I}am|{_WE}are|we're)\s+(?:not\s+)?{_NO_STATE}(?:{_STATES})",
-    rf"(?:i was|we were|{_I}was)\s+(?:born|diagnosed|raised|married)\b",
+    rf"(?:i was|we were|{_I}was)\s+{_NO_STATE}(?:born|diagnosed|raised|married|vegan|vegetarian|an?\s+\w)",
     r"(?:i|we)(?:\s+have|'ve)\s+been\s+(?:an?|in|living|married|single|together|vegan|vegetarian|working|learning"
     r"|playing)\b",
     rf"(?:(?:{_I}|{_WE})(?:have|own|got)|i've got|we've got)\s+{_COUNT}\s+(?!(?:questions?|ideas?|problems?|request"
-    r"|feeling|look|clue|doubts?|minute|moment|another|other|more)\b)\w+",
-    rf"(?:{_I}|{_WE})(?:{_LASTING})\s+{_NO_POINTER}[\w'-]+",
+    rf"|feeling|look|clue|doubts?|minute|moment|another|other|more|(?:{_MATERIAL})s?)\b)\w+",
+    rf"(?:{_I}|{_WE})(?:{_LASTING})\s+{_NO_POINTER}(?!(?:an?|my|the)\s+(?:{_MATERIAL})s?\b)[\w'-]+",
     rf"(?:{_I}|{_WE})(?:get up|used to \w+)\b",
+    rf"(?:{_I}|{_WE})got (?:divorced|engaged|married)\b",
+    r"(?:i|we)(?:\s+have|'ve)\s+(?:lived|played|studied|taught|worked)\b.*\w",
+    r"(?:i|we) can (?:cook|drive|knit|play|ride|sail|sing|ski|speak|swim)\b",
+    rf"{_I}do\s+\w+\s+(?:every|on|once|twice)\b",
+    rf"{_I}turned (?:\d+|\w+(?:teen|ty)(?:-\w+)?)\b",
     rf"{_I}go\s+\w+ing\b|(?:{_I}|{_WE})go\s+to\s+(?:the|a|my|our)\s+\w+\s+(?:every|on|in|at)\b",
     r"i\s+(?:can't|cannot|don't|do not|never)\s+(?:stand|drink|drive|eat|hear|like|smoke|swim|wear|own|speak|ride)\b",
     rf"{_WE}(?:got married|are moving|live|moved)\b.*\w",
 )
+# "I'm Kim." or "I'm Kim Novak and": a name is told from a state such as "tired" by its capitals.
+_INTRODUCTION = re.compile(r"(?i:i'm|i am)(?: [A-Z][\w-]+){1,3}(?=[.!,]|$| (?:and|but)\b)")
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What a message tells about its writer, or asks to remember.
+    """One thing that a message tells about its writer, or asks to remember.
 
-    requested: the message asks to remember it. corrects: it replaces what was told before. is_secret: never keep it.
+    requested: the message asks to remember it. corrects: it says that it corrects an earlier statement.
+    is_secret: never keep it. stands_alone: if not, keep it only if it replaces a fact: "I don't have a cat any more."
     """
 
     text: str
     requested: bool = False
     corrects: bool = False
     is_secret: bool = False
+    stands_alone: bool = True
 
 
-def find_statement(message: str) -> Statement | None:
-    """What a message tells about its writer, as one statement; None if it tells nothing.
+def find_statements(message: str) -> list[Statement]:
+    """What a message tells about its writer, one statement for each thing told.
 
     "Hi! Remember that the rent is 940 euros. Is that much?" gives "The rent is 940 euros."
     """
     if len(message) > MAX_CHARACTERS:
-        return None
+        return []
     sentences = (" ".join(_CONTROL.sub(" ", sentence).split()) for sentence in _SENTENCE_END.split(message))
-    found = [statement for sentence in sentences if (statement := _statement(sentence))]
-    safe = [statement for statement in found if not statement.is_secret]
-    if not found or not safe:
-        return found[0] if found else None
-    return Statement(
-        " ".join(statement.text for statement in safe),
-        any(statement.requested for statement in safe),
-        any(statement.corrects for statement in safe),
-    )
+    return [statement for sentence in sentences for statement in _statements(sentence)]
 
 
-def extract_facts(message: str) -> str:
-    """The text that automatic keeping saves from a message; "" for nothing."""
-    statement = find_statement(message)
-    return statement.text if statement and not statement.is_secret else ""
+def as_statement(text: str) -> Statement:
+    """A text that the user gave to be kept as it is."""
+    return Statement(text, requested=True, corrects=bool(_NOW.search(text)))
 
 
-def _statement(sentence: str) -> Statement | None:
+def extract_facts(message: str) -> list[str]:
+    """The texts that automatic keeping saves from a message to an empty memory."""
+    return [each.text for each in find_statements(message) if each.stands_alone and not each.is_secret]
+
+
+def _statements(sentence: str) -> list[Statement]:
     if sentence.endswith("?") or not 2 <= len(words_of(sentence)) <= _MAX_WORDS:
-        return None
+        return []
     plain, corrects = _APOSTROPHE.sub("'", sentence), False
     while lead := _CORRECTION.match(plain) or _LEAD_IN.match(plain):
         corrects = corrects or bool(_CORRECTION.match(plain))
         plain = plain[lead.end() :]
+    plain = _CLOSING.sub("", plain)
     requested, text = _requested(plain)
-    if not requested and (
-        _NOT_TOLD.search(text) or not any(re.match(pattern, text, re.IGNORECASE) for pattern in _TOLD)
-    ):
-        return None
     if not text:
-        return None
-    text = text[:1].upper() + text[1:]
-    return Statement(text, requested, corrects or bool(_NOW.search(text)), looks_secret(text))
+        return []
+    parts = _SEVERAL.split(text)
+    if len(parts) > 1 and all(_is_told(part) and (_I_OR_WE.match(part) or subject_of(part)) for part in parts):
+        texts = [*(f"{part}." for part in parts[:-1]), parts[-1]]
+    elif requested or _is_told(text) or (is_denial(text) and not _NOT_TOLD.search(text)):
+        texts = [text]
+    else:
+        return []
+    return [
+        Statement(
+            each[:1].upper() + each[1:],
+            requested,
+            corrects or bool(_NOW.search(each)),
+            looks_secret(each),
+            stands_alone=requested or _is_told(each),
+        )
+        for each in texts
+    ]
+
+
+def _is_told(text: str) -> bool:
+    """Whether a text begins as people begin who tell something about themselves."""
+    if _NOT_TOLD.search(text):
+        return False
+    return bool(_INTRODUCTION.match(text)) or any(re.match(pattern, text, re.IGNORECASE) for pattern in _TOLD)
 
 
 def _requested(sentence: str) -> tuple[bool, str]:
@@ -139,4 +179,5 @@ def _requested(sentence: str) -> tuple[bool, str]:
         return False, sentence
     text = sentence[request.end() :]
     words = words_of(text)
-    return True, text if len(words) > 1 and not _ONLY_POINTS.issuperset(words) else ""
+    points = len(words) < 2 or _ONLY_POINTS.issuperset(words) or (words[0] == "the" and len(words) == 2)
+    return True, "" if points else text

@@ -1,9 +1,11 @@
 """Keeps what a person tells about themselves: at once, after a question, or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 
-from src.memory.facts import RememberMode, Statement, find_statement
-from src.memory.long_term import LongTermMemory
+from src.common.messages import Notify
+from src.memory.facts import RememberMode, Statement, as_statement, find_statements
+from src.memory.long_term import Fact, LongTermMemory
+from src.memory.words import normalised
 
 
 class FactKeeper:
@@ -11,37 +13,29 @@ class FactKeeper:
 
     mode: "auto" keeps what a message clearly tells about its writer, "ask" suggests to keep it, "off" keeps nothing. In
     "auto" and "ask", "Remember that ..." is kept. can_keep: False if nothing is saved at all.
-    notify: gets one line for the user about everything that is kept or suggested.
+    notify: gets one line for the user about everything that is kept, replaced or suggested.
     """
 
-    def __init__(
-        self, memory: LongTermMemory, mode: RememberMode, notify: Callable[[str], None], *, can_keep: bool
-    ) -> None:
+    def __init__(self, memory: LongTermMemory, mode: RememberMode, notify: Notify, *, can_keep: bool) -> None:
         self.memory, self.mode, self.notify, self.can_keep = memory, mode, notify, can_keep
-        self.suggestion = ""  # what was last suggested in the mode "ask"
+        self.suggested: list[Statement] = []  # what was last suggested in the mode "ask"
 
     def read(self, message: str, session: str) -> bool:
         """Keep or suggest what a message tells. A secret is never kept. Returns whether the message tells something."""
-        statement = find_statement(message)
-        if statement is None:
-            return False
-        if refusal := self._refusal(statement):
-            if statement.requested:
+        try:
+            told = [each for each in find_statements(message) if each.stands_alone or self.memory.replaced_by(each)]
+            safe = [statement for statement in told if not statement.is_secret]
+            requested = [statement for statement in told if statement.requested]
+            if requested and (refusal := self._refusal(requested)):
                 self.notify(f"Not remembered: {refusal}")
-        elif statement.requested or self.mode == "auto":
-            self._keep(statement, session)
-        else:
-            self.suggestion = statement.text
-            self.notify(f"/remember keeps this in memory: {statement.text}")
-        return True
-
-    def _refusal(self, statement: Statement) -> str:
-        """Why a statement may not be kept; "" if it may."""
-        if not self.can_keep:
-            return "nothing is saved in this chat"
-        if self.mode == "off":
-            return "the setting remember is off; /remember TEXT keeps it"
-        return "it looks like a secret; /remember TEXT keeps it, unencrypted" if statement.is_secret else ""
+            if self.can_keep and self.mode != "off":
+                now = safe if self.mode == "auto" else [statement for statement in safe if statement.requested]
+                self._report(self._keep(now, session))
+                self._suggest([statement for statement in safe if statement not in now])
+        except OSError as error:
+            self.notify(f"The fact was not saved: {error}")
+            return True
+        return bool(told)
 
     def keep_text(self, text: str, session: str) -> str:
         """Keep a text, or without one, what was suggested. Returns what to tell the user.
@@ -50,19 +44,50 @@ class FactKeeper:
         """
         if not self.can_keep:
             raise ValueError("nothing is saved in this chat, so nothing can be remembered")
-        if not text and not self.suggestion:
+        statements = [as_statement(" ".join(text.split()))] if text else self.suggested
+        if not statements:
             raise ValueError("/remember TEXT keeps a text in memory: /remember My cat is called Miso.")
-        fact = self.memory.store(" ".join((text or self.suggestion).split()), session)
-        self.suggestion = ""
-        return f"Remembered: {fact.text}" if fact else "That is already remembered."
+        self.suggested = []
+        return self._keep(statements, session) or "That is already remembered."
 
-    def _keep(self, statement: Statement, session: str) -> None:
-        try:
-            old = self.memory.corrected_by(statement.text) if statement.corrects else []
-            fact = self.memory.store(statement.text, session, [each.id for each in old])
-        except OSError as error:
-            self.notify(f"The fact was not saved: {error}")
+    def still_kept(self, message: str) -> list[Fact]:
+        """The facts in memory that a message told."""
+        told = {normalised(each.text) for each in find_statements(message)}
+        return [fact for fact in self.memory.all() if normalised(fact.text) in told]
+
+    def _refusal(self, requested: Sequence[Statement]) -> str:
+        """Why statements may not be kept that the user wants to be remembered; "" if they may."""
+        if not self.can_keep:
+            return "nothing is saved in this chat"
+        if self.mode == "off":
+            return "the setting remember is off; /remember TEXT keeps it"
+        if any(statement.is_secret for statement in requested):
+            return "it looks like a secret; /remember TEXT keeps it, unencrypted"
+        return ""
+
+    def _suggest(self, statements: Sequence[Statement]) -> None:
+        if not statements:
             return
-        if fact:
-            forgotten = f" Forgotten: {' '.join(each.text for each in old)}" if old else ""
-            self.notify(f"Remembered: {fact.text}{forgotten}")
+        self.suggested = list(statements)
+        old = [fact for statement in statements for fact in self.memory.replaced_by(statement)]
+        instead = f" It replaces: {_joined(old)}" if old else ""
+        self.notify(f"/remember keeps this in memory: {_joined(statements)}{instead}")
+
+    def _keep(self, statements: Iterable[Statement], session: str) -> str:
+        """Store statements. Returns what to tell the user; "" if all are stored already."""
+        kept: list[Fact] = []
+        deleted: list[Fact] = []
+        for statement in statements:
+            fact, old = self.memory.keep(statement, session)
+            kept += [fact] if fact else []
+            deleted += old
+        lines = [f"Remembered: {_joined(kept)}"] if kept else []
+        return " ".join(lines + ([f"Forgotten: {_joined(deleted)}"] if deleted else []))
+
+    def _report(self, line: str) -> None:
+        if line:
+            self.notify(line)
+
+
+def _joined(texts: Iterable[Fact | Statement]) -> str:
+    return " ".join(each.text for each in texts)

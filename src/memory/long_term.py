@@ -7,17 +7,18 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from src.common.checks import is_number
-from src.common.messages import without_surrogates
-from src.memory.facts import find_statement
+from src.common.messages import Notify, without_surrogates
+from src.memory.corrections import replaces
+from src.memory.facts import Statement, find_statements
 from src.memory.private_files import CHECK_FOLDER, LOCK_TIMEOUT_S, explain, locked, quarantine
-from src.memory.relevance import PERSONAL, is_personal, may_answer, subject_of
-from src.memory.words import STOP_WORDS, american, words_of
+from src.memory.relevance import PERSONAL, is_personal, may_answer
+from src.memory.words import STOP_WORDS, american, as_asked, normalised, told_as, words_of
 
 VERSION = 2  # 1: the index held the text as it was typed, not in American spelling
 _YEAR_10000 = 253_402_300_800  # Unix time; Python's dates end there
@@ -93,7 +94,7 @@ class LongTermMemory:
     can_write: if not, the facts of the file are read, and none can be stored or deleted.
     """
 
-    def __init__(self, path: Path, notify: Callable[[str], None], *, can_write: bool = True) -> None:
+    def __init__(self, path: Path, notify: Notify, *, can_write: bool = True) -> None:
         self.path = Path(path)
         self._mutex = threading.Lock()
         if not can_write:
@@ -107,27 +108,32 @@ class LongTermMemory:
                 notify(f"{self.path}: damaged ({error}); renamed to {moved_to.name}, starting with an empty memory")
                 self._db = _connect(self.path)
 
-    def remember(self, message: str, session: str) -> Fact | None:
-        """Store what a message states about the user, as one fact. A secret is never stored.
+    def remember(self, message: str, session: str) -> list[Fact]:
+        """Store what a message states about the user. Returns the new facts. A secret is never stored."""
+        statements = find_statements(without_surrogates(message))
+        kept = [self.keep(statement, session)[0] for statement in statements if not statement.is_secret]
+        return [fact for fact in kept if fact]
 
-        Returns None if the message states nothing, or if the fact is already stored.
+    def keep(self, statement: Statement, session: str) -> tuple[Fact | None, list[Fact]]:
+        """Store a statement, and delete the facts that it makes untrue.
+
+        Returns the new fact, or None if nothing is to be stored or it is stored already, and the deleted facts.
         """
-        statement = find_statement(without_surrogates(message))
-        if statement is None or statement.is_secret:
-            return None
-        return self.store(statement.text, session)
+        old = self.replaced_by(statement)
+        if not (statement.stands_alone or old):
+            return None, []
+        return self.store(statement.text, session, [fact.id for fact in old]), old
 
     def store(self, text: str, session: str, replaced: Sequence[int] = ()) -> Fact | None:
         """Store a text as a fact, and delete the facts `replaced`. Returns None if the text is stored already."""
         text = without_surrogates(text)
-        normalised = " ".join(text.casefold().split()).rstrip(".!")
         row = (text, without_surrogates(session), time.time())
         with self._using() as db:
             db.execute("BEGIN IMMEDIATE")
             for id in replaced:
                 db.execute("DELETE FROM memory WHERE id = ?", (id,))
             insert = "INSERT OR IGNORE INTO memory(text, session, created, same, terms) VALUES (?, ?, ?, ?, ?)"
-            cursor = db.execute(insert, (*row, normalised, american(text)))
+            cursor = db.execute(insert, (*row, normalised(text), american(text)))
             _purge_deleted_words(db)
             db.execute("COMMIT")
             return Fact(cursor.lastrowid or 0, *row) if cursor.rowcount else None
@@ -136,11 +142,12 @@ class LongTermMemory:
         """Up to `top` facts relevant to the query, highest score first; often none.
 
         A score is the weight of the query words in the fact, divided by the weight of all query words. Rare words weigh
-        more: the weight is BM25's inverse document frequency. FTS5's BM25 breaks ties, then the newest fact wins. Facts
-        about another person or thing than the query's are left out: see relevance.py.
+        more: the weight is BM25's inverse document frequency. A fact may have another word for the same, as "drive" for
+        "car". FTS5's BM25 breaks ties, then the newest fact wins. Facts about another person or thing than the query's
+        are left out: see relevance.py.
         """
         query = without_surrogates(query)
-        query_words = words_of(american(query))
+        query_words = words_of(as_asked(query))
         words = [word for word in query_words if word not in STOP_WORDS][:_MAX_QUERY_WORDS]
         personal = [word for word in query_words if word in PERSONAL]
         if not words:
@@ -155,16 +162,15 @@ class LongTermMemory:
                 f"SELECT {_COLUMNS} FROM words JOIN memory ON memory.id = words.rowid"
                 " WHERE words MATCH ? ORDER BY bm25(words), memory.id DESC"
             )
-            rows = db.execute(ranked, (_any_of(words + personal),))
+            rows = db.execute(ranked, (_any_of([form for word in words for form in told_as(word)] + personal),))
             found = [RecalledFact(Fact.of(row), scores[row[0]][0]) for row in rows if row[0] in scores]
         found = [each for each in found if may_answer(query, each.fact.text, scores[each.fact.id][1])]
         found.sort(key=lambda recalled: recalled.score, reverse=True)  # stable: ties stay in FTS5's order
         return found[:top]
 
-    def corrected_by(self, text: str) -> list[Fact]:
-        """The facts that a corrected statement replaces: those that say something else about the same thing."""
-        about = subject_of(text)
-        return [fact for fact in self.all() if about and subject_of(fact.text) == about]
+    def replaced_by(self, statement: Statement) -> list[Fact]:
+        """The facts that a statement makes untrue; see corrections.py."""
+        return [fact for fact in self.all() if replaces(statement.text, fact.text, corrects=statement.corrects)]
 
     def all(self) -> list[Fact]:
         """Every fact, oldest first."""
@@ -284,7 +290,7 @@ def _scores(db: sqlite3.Connection, words: Sequence[str]) -> dict[int, tuple[flo
     found: dict[int, set[str]] = {}
     total = 0.0
     for word in words:
-        ids = [id for (id,) in db.execute("SELECT rowid FROM words WHERE words MATCH ?", (_any_of([word]),))]
+        ids = [id for (id,) in db.execute("SELECT rowid FROM words WHERE words MATCH ?", (_any_of(told_as(word)),))]
         idf = math.log(1 + (fact_count - len(ids) + 0.5) / (len(ids) + 0.5))
         total += idf
         for id in ids:

@@ -1,8 +1,9 @@
 """The session that a chat has open: its conversation, what is taken back and brought back, and its file."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from src.common.messages import Notify
 from src.common.turns import TurnChanges, redo_reply, undo_reply
 from src.memory.sessions import Conversation, SessionStore, StoredMessage
 
@@ -21,9 +22,7 @@ class OpenSession:
     Raises ValueError for an invalid session name, and OSError if the session cannot be read.
     """
 
-    def __init__(
-        self, store: SessionStore, name: str, *, save: bool, can_write: bool, notify: Callable[[str], None]
-    ) -> None:
+    def __init__(self, store: SessionStore, name: str, *, save: bool, can_write: bool, notify: Notify) -> None:
         self.store, self.notify = store, notify
         self._can_write, self.is_saved, self._save_failed = can_write, save and can_write, False
         self._open(store.load(name) if save else Conversation(name))

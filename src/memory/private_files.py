@@ -69,6 +69,11 @@ def quarantine(path: Path) -> Path:
     return new_path
 
 
+def damaged_files(folder: Path) -> list[str]:
+    """The names of the files that `quarantine` renamed. They may contain anything, also deleted facts."""
+    return sorted(file.name for file in folder.glob("*.damaged-*"))
+
+
 @contextmanager
 def locked(folder: Path) -> Generator[None, None, None]:
     """Hold the folder's lock, which excludes other programs. Creates the folder if it is missing.

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Set
 
-from src.memory.words import STOP_WORDS, american
+from src.memory.words import STOP_WORDS, american, told_as
 
 # A question with one of these words asks about the user, not about the world.
 PERSONAL = {"i", "me", "my", "mine", "myself", "we", "us", "our", "ours", "ourselves"}
@@ -17,13 +17,8 @@ _PEOPLE = {
     "aunt", "baby", "boss", "boyfriend", "brother", "child", "children", "colleague", "cousin", "dad", "daughter",
     "doctor", "family", "father", "flatmate", "friend", "girlfriend", "granddaughter", "grandfather", "grandmother",
     "grandson", "husband", "kid", "landlord", "manager", "mom", "mother", "neighbor", "nephew", "niece", "parent",
-    "partner", "roommate", "sister", "son", "stepfather", "stepmother", "teacher", "team", "uncle", "wife",
-}  # fmt: skip
-_NAME_IS = re.compile(r"'s name is\b|\b(?:is|are) (?:called|named)\b")
-_UNSTRESSED = {"now", "no", "longer", "also", "really", "actually", "still", "currently", "m", "re", "the"}
-_VERBS = {  # of which a subject has one at a time: "I live in Rome." is corrected, "I have a dog." is added to
-    "called", "is", "are", "was", "were", "lives", "live", "works", "work", "costs", "cost", "drives", "drive",
-    "starts", "start", "leaves", "leave", "expires",
+    "partner", "roommate", "sibling", "sister", "son", "spouse", "stepfather", "stepmother", "teacher", "team",
+    "uncle", "wife",
 }  # fmt: skip
 _OWNER_WORDS = 3  # "my best friend": how many words after "my" may name the owner
 
@@ -44,24 +39,13 @@ def may_answer(question: str, fact: str, shared: Set[str]) -> bool:
     if not is_personal(question):
         return told[:1] not in (["i"], ["we"])  # "Who wrote Hamlet?" is not answered by "I saw Hamlet."
     owner = next((word for word in _after_own(told[: _OWNER_WORDS + 1]) if _singular(word) in _PEOPLE), None)
-    if owner and "family" not in asked and _singular(owner) not in map(_singular, asked):
+    asked_for = {_singular(form) for word in asked for form in told_as(_singular(word))}
+    if owner and "family" not in asked and _singular(owner) not in asked_for:
         return False  # "Where do I live?" is not answered by "My brother lives in Turku."
     possessed = _after_own(asked)
     possessed = [word for word in possessed if _singular(word) in _PEOPLE] or possessed
     possessed = [word for word in possessed if word != "favorite"] or possessed  # "my favourite food" is about food
     return not possessed or "family" in possessed or not shared.isdisjoint(possessed)
-
-
-def subject_of(fact: str) -> str:
-    """What a fact is about: its words up to the verb, such as "my cat called"; "" if it has no verb of the list.
-
-    "My cat's name is Miso." and "Our cat is called Miso." are about the same.
-    """
-    words = [word for word in american(_NAME_IS.sub(" called", fact)).split() if word not in _UNSTRESSED]
-    for place, word in enumerate(words):
-        if word in _VERBS:
-            return " ".join("my" if word == "our" else word for word in words[: place + 1])
-    return ""
 
 
 def _after_own(words: list[str]) -> list[str]:

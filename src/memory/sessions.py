@@ -7,16 +7,17 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from src.common.checks import is_count
-from src.common.messages import one_line, without_surrogates
+from src.common.messages import Notify, one_line, without_surrogates
 from src.memory.merging import merge_messages
 from src.memory.private_files import CHECK_FOLDER, locked, quarantine, write_private
+from src.memory.words import contains_any
 
 FORMAT = 1
 _ROLES = ("system", "user", "assistant")
@@ -64,17 +65,23 @@ class Conversation:
         """The number of user messages."""
         return sum(message.role == "user" for message in self.messages)
 
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the messages, and the summary."""
+        return [*(message.text for message in self.messages), self.summary]
+
     def mark_saved(self, revision: int, file: bytes) -> None:
         self.revision, self.on_disk, self.file = revision, (tuple(self.messages), self.summary), file
 
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """An entry of the list of sessions. saved: when the file was last written (Unix time)."""
+    """An entry of the list of sessions. saved: when the file was last written (Unix time). first: its first message."""
 
     name: str
     turn_count: int
     saved: float
+    first: str
 
 
 class SessionStore:
@@ -85,7 +92,7 @@ class SessionStore:
     fails; what was saved before is then unchanged.
     """
 
-    def __init__(self, folder: Path, notify: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, notify: Notify) -> None:
         self.folder, self.notify = Path(folder), notify
 
     def load(self, name: str) -> Conversation:
@@ -111,7 +118,10 @@ class SessionStore:
         path = self._path(conversation.name)
         with locked(self.folder):
             # An unchanged file is not parsed: that would take longer with every turn.
-            theirs = None if _bytes(path) == conversation.file else self._read_or_quarantine(path)
+            file_now = _bytes(path)
+            theirs = None if file_now == conversation.file else self._read_or_quarantine(path)
+            if file_now is None and conversation.file is not None:
+                self.notify(f"session {conversation.name}: another program deleted or renamed it; it is saved again")
             if theirs and theirs.on_disk != conversation.on_disk:
                 _merge(conversation, theirs)
                 self.notify(f"session {conversation.name}: another program changed it too; the changes are merged")
@@ -121,13 +131,17 @@ class SessionStore:
             conversation.mark_saved(revision, file)
         return path
 
-    def list_sessions(self) -> list[SessionInfo]:
-        """All readable conversations, most recently saved first. `notify` gets a message for each unreadable one."""
+    def list_sessions(self, parts: Sequence[str] = ("",)) -> list[SessionInfo]:
+        """The readable conversations that contain one of the parts, most recently saved first.
+
+        `notify` gets a message for each unreadable one.
+        """
         found = []
         for path in self._files():
             try:
-                if conversation := _read(path):
-                    found.append(SessionInfo(path.stem, conversation.turn_count, path.stat().st_mtime))
+                if (conversation := _read(path)) and any(contains_any(text, parts) for text in conversation.texts):
+                    first = next((message.text for message in conversation.messages if message.role == "user"), "")
+                    found.append(SessionInfo(path.stem, conversation.turn_count, path.stat().st_mtime, first))
             except (ValueError, OSError) as error:
                 self.notify(str(error))
         return sorted(found, key=lambda info: info.saved, reverse=True)

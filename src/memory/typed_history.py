@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prompt_toolkit.history import FileHistory
 
-from src.common.messages import without_surrogates
+from src.common.messages import Notify, without_surrogates
 from src.memory.private_files import locked, make_private_folder, reason, write_private
 
 
@@ -15,7 +15,7 @@ class TypedHistory(FileHistory):
     If the disk fails, `notify` gets one message, and later lines are not saved.
     """
 
-    def __init__(self, path: Path, notify: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, notify: Notify) -> None:
         super().__init__(str(path))
         self._path, self._notify, self._is_saved = path, notify, True
         try:

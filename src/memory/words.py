@@ -1,6 +1,7 @@
 """Words of a text as the search compares them: one spelling for British and American English."""
 
 import re
+from collections.abc import Iterable
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -37,6 +38,17 @@ _AMERICAN = (
 )
 
 
+def normalised(text: str) -> str:
+    """The text by which two statements are the same: up to case, spacing and the full stop."""
+    return " ".join(text.casefold().split()).rstrip(".!")
+
+
+def contains_any(text: str, parts: Iterable[str]) -> bool:
+    """Whether a text contains one of the parts, up to case, spacing and the full stop."""
+    plain = normalised(text)
+    return any(normalised(part) in plain for part in parts)
+
+
 def words_of(text: str) -> list[str]:
     """The distinct words of a text in lower case, in order of first appearance; digits count as letters."""
     return list(dict.fromkeys(_WORD.findall(text.lower())))
@@ -51,3 +63,84 @@ def _american_word(word: str) -> str:
     for british, ending in _AMERICAN:
         word = re.sub(british, ending, word)
     return word
+
+
+# What people ask with one word and tell with another: a word of a question, and the words of facts that can answer it.
+# In American spelling; the index finds the other forms of each word, and phrases in quotes.
+_I_AM_A = ('"i m a"', '"i m an"', '"i am a"', '"i am an"')
+_TOLD_AS = {
+    "afraid": ("fear", "scared"),
+    "age": ("birthday", "born", "old", "turned"),
+    "allergies": ("allergic",),
+    "allergy": ("allergic",),
+    "apartment": ("flat", "home", "live"),
+    "birthday": ("born",),
+    "born": ("birthday",),
+    "brother": ("sibling",),
+    "car": ("drive", "vehicle"),
+    "child": ("son", "daughter", "kid"),
+    "children": ("son", "daughter", "kid"),
+    "city": ("live", "moved", "town"),
+    "club": ("support", "team"),
+    "country": ("live", "moved"),
+    "diet": ("vegan", "vegetarian", "eat"),
+    "dislike": ("hate", "stand"),
+    "eat": ("allergic", "vegan", "vegetarian", "intolerant"),
+    "employer": ("work", "job"),
+    "favorite": ("prefer", "support"),
+    "fear": ("afraid", "scared"),
+    "flat": ("apartment", "home", "live"),
+    "food": ("dish", "eat", "meal"),
+    "hate": ("dislike", "stand"),
+    "height": ("tall",),
+    "hobbies": ("collect", "enjoy", "hobby", "play"),
+    "hobby": ("collect", "enjoy", "play"),
+    "home": ("flat", "house", "live"),
+    "hometown": ("born", "from", "grew"),
+    "instrument": ("play",),
+    "job": ("profession", "work", *_I_AM_A),
+    "kid": ("child", "son", "daughter"),
+    "language": ("speak",),
+    "like": ("favorite", "love", "enjoy"),
+    "live": ("moved", "rent"),
+    "major": ("study", "studied"),
+    "meal": ("dish", "food"),
+    "occupation": ("job", "work", *_I_AM_A),
+    "old": ("birthday", "born", "turned"),
+    "parent": ("mother", "father"),
+    "partner": ("husband", "wife", "spouse"),
+    "pet": ("cat", "dog", "hamster", "horse", "parrot", "rabbit"),
+    "profession": ("job", "work", *_I_AM_A),
+    "salary": ("earn",),
+    "scared": ("afraid", "fear"),
+    "sibling": ("brother", "sister"),
+    "spouse": ("husband", "wife", "partner"),
+    "sport": ("cycle", "play", "run", "ski", "swim"),
+    "study": ("degree", "graduated"),
+    "team": ("support", "club"),
+    "town": ("city", "live", "moved"),
+    "university": ("study", "studied", "student"),
+    "vehicle": ("car", "drive"),
+    "wake": ('"get up"',),
+    "weight": ("weigh",),
+    "work": ("job", "profession"),
+}
+_ASKED_AS = (  # phrases of questions
+    (re.compile(r"\bget up\b"), "wake"),
+    (re.compile(r"\b(?:come|am i|m) from\b"), "hometown"),
+    (re.compile(r"\bdo for (?:a|my) living\b|\bearn my living\b"), "work"),
+    (re.compile(r"\b(?:do not|don t|not|can t|cannot) (?:i )?(?:like|stand)\b|\bdon t i (?:like|stand)\b"), "hate"),
+)
+
+
+def as_asked(question: str) -> str:
+    """A question in American spelling, its phrases in the words that facts use."""
+    text = american(question)
+    for phrase, word in _ASKED_AS:
+        text = phrase.sub(word, text)
+    return text
+
+
+def told_as(word: str) -> tuple[str, ...]:
+    """The word of a question and the words by which a fact can answer it."""
+    return (word, *_TOLD_AS.get(word, _TOLD_AS.get(word.removesuffix("s"), ())))

@@ -1,5 +1,6 @@
 """The assistant's commands and their replies."""
 
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,7 +21,8 @@ from src.chat.commands import forget as forget_common
 from src.chat.commands import settings as common_settings
 from src.memory.facts import RememberMode
 from src.memory.open_session import OpenSession, summarise
-from src.memory.traces import contains_any, damaged_files, sessions_with
+from src.memory.private_files import damaged_files
+from src.memory.words import contains_any
 from src.sk_integration.memory_manager import Conversation, LongTermMemory
 from src.sk_integration.orchestrator import REFINE_INSTRUCTION, Assistant
 
@@ -29,6 +31,7 @@ MULTI_USAGE = (
 )
 INTERRUPTED = "The last answer was interrupted; /retry answers again"
 _MAX_LISTED_FACTS = 50
+_MIN_PREVIEW = 12  # columns for the start of a message
 
 
 def assistant_commands(chat: Chat, assistant: Assistant) -> list[Command]:
@@ -40,7 +43,7 @@ def assistant_commands(chat: Chat, assistant: Assistant) -> list[Command]:
     own = [
         command("/refine", "[HOW]", "improve the last answer: /refine make it shorter", refine),
         command("/multi", "STEPS", "answer step by step: /multi name a fruit; write a line about it", multi),
-        command("/remember", "TEXT", "keep a fact in long-term memory: /remember My cat is called Miso.", remember),
+        command("/remember", "[TEXT]", "keep a fact in long-term memory: /remember My cat is called Miso.", remember),
         command("/memory", "", "show the summary, the context and the saved facts", partial(memory, chat=chat)),
         command(
             "/forget",
@@ -49,7 +52,7 @@ def assistant_commands(chat: Chat, assistant: Assistant) -> list[Command]:
             partial(forget, chat=chat),
             deletes=True,
         ),
-        command("/sessions", "", "list the sessions", sessions),
+        command("/sessions", "[TEXT]", "list the sessions, or those that contain a text", partial(sessions, chat=chat)),
         command("/save", "NAME", "copy this conversation to a new session", save),
         command("/load", "NAME", "switch to another session, new or old", load),
         command("/rename", "NAME", "rename this session", rename),
@@ -146,17 +149,28 @@ def last_turns(assistant: Assistant) -> str:
     return shown_turns(assistant.turns[-LAST_TURNS:])
 
 
-def sessions(assistant: Assistant, _: str) -> str:
-    """The saved sessions, the last one first, with a mark at the open one."""
+def sessions(assistant: Assistant, text: str, *, chat: Chat) -> str:
+    """The saved sessions, the last one first, with a mark at the open one and the start of each first message."""
     current = assistant.conversation.name
     rows = [
-        (info.name, f"{count(info.turn_count, 'turn'):>10}  saved {_date(info.saved)}")
-        for info in assistant.store.list_sessions()
+        (info.name, f"{count(info.turn_count, 'turn'):>9}  {_date(info.saved)}", info.first)
+        for info in assistant.store.list_sessions([text])
     ]
-    if current not in dict(rows):
-        rows.insert(0, (current, f"{count(assistant.conversation.turn_count, 'turn'):>10}  not saved"))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{'*' if name == current else ' '} {name:<{width}}  {row}" for name, row in rows)
+    if not text and current not in [name for name, *_ in rows]:
+        rows.insert(0, (current, f"{count(assistant.conversation.turn_count, 'turn'):>9}  not saved yet", ""))
+    if not rows:
+        return f"No session contains {text[:40]!r}. /sessions lists all."
+    width = max(len(name) for name, *_ in rows)
+    lines = [(f"{'*' if name == current else ' '} {name:<{width}}  {row}", first) for name, row, first in rows]
+    return "\n".join(line + _preview(first, chat.screen.columns - len(line) - 2) for line, first in lines)
+
+
+def _preview(text: str, columns: int) -> str:
+    """The start of a text, after two spaces; "" if there is too little room for it."""
+    line = " ".join(text.split())
+    if columns < _MIN_PREVIEW or not line:
+        return ""
+    return f"  {line if len(line) <= columns else line[: columns - 3].rstrip() + '...'}"
 
 
 def memory(assistant: Assistant, _: str, *, chat: Chat) -> str:
@@ -170,7 +184,8 @@ def memory(assistant: Assistant, _: str, *, chat: Chat) -> str:
         use = "A fact that fits a question is put into its prompt."
     else:
         use = "A fact that fits a question is shown to you only: this model was not trained with facts."
-    return "\n".join([*lines, "", _list_facts(assistant.memory), use])
+    listed = _list_facts(assistant.memory, chat.screen.columns)
+    return "\n".join([*lines, "", *listed, *([use] if len(listed) > 1 else [])])
 
 
 def settings(assistant: Assistant, argument: str, *, chat: Chat) -> str:
@@ -209,7 +224,9 @@ def forget(assistant: Assistant, argument: str, *, chat: Chat) -> str:
             facts = [assistant.memory.forget(int(number))]
             done = f"Forgot: {facts[0].text}"
         case _:
-            raise ValueError("/forget N deletes fact N, /forget all every fact, /forget typed the typed lines")
+            raise ValueError(
+                "/forget N deletes fact N of /memory, /forget all every fact, /forget typed the typed lines"
+            )
     return "\n".join([done, *_traces(chat, assistant, [fact.text for fact in facts])])
 
 
@@ -218,7 +235,7 @@ def _traces(chat: Chat, assistant: Assistant, texts: list[str]) -> Iterator[str]
     if deleted := forget_typed(chat, lambda line: contains_any(line, texts)):
         yield deleted
     yield from typed_lines_left(chat, "Other lines that you typed are")
-    if names := sessions_with(assistant.store, texts):
+    if names := [info.name for info in assistant.store.list_sessions(texts)]:
         yield (
             f"The words are still in these saved conversations: {', '.join(names)}. /delete NAME deletes one; "
             "the open one can be deleted after /new."
@@ -227,17 +244,18 @@ def _traces(chat: Chat, assistant: Assistant, texts: list[str]) -> Iterator[str]
         yield f"Damaged files may still contain them: delete {', '.join(damaged)} in {assistant.store.folder} yourself."
 
 
-def _list_facts(memory: LongTermMemory) -> str:
+def _list_facts(memory: LongTermMemory, columns: int) -> list[str]:
     facts = memory.all()
     if not facts:
-        return "Long-term memory is empty. /remember My cat is called Miso. saves a fact."
+        return ["Long-term memory is empty. /remember My cat is called Miso. saves a fact."]
     shown = facts[-_MAX_LISTED_FACTS:]
     width = len(str(shown[-1].id))
     title = f"Long-term memory: {count(len(facts), 'fact')}"
     if len(shown) < len(facts):
         title += f", the last {len(shown)} of them"
     lines = [f"  {fact.id:>{width}}  {fact.text}  ({fact.session}, {_date(fact.created)})" for fact in shown]
-    return "\n".join([title, *lines])
+    hanging = " " * (width + 4)
+    return [title, *(textwrap.fill(line, columns, subsequent_indent=hanging, break_on_hyphens=False) for line in lines)]
 
 
 def _date(seconds: float | None) -> str:

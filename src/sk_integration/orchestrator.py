@@ -1,6 +1,6 @@
 """The assistant: a Semantic Kernel with our model, a saved conversation and long-term memory."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import cast
 
@@ -12,7 +12,7 @@ from src.chat.flags import ChatSettings
 from src.chat.messages import Exchange, Usage, cut_off_note
 from src.chat.session import RAW_AFTER_SYSTEM
 from src.chat.start import LoadedChatModel
-from src.common.messages import without_surrogates
+from src.common.messages import Notify, without_surrogates
 from src.data.prompts import opening_text
 from src.sk_integration.loop_thread import LoopThread
 from src.sk_integration.memory_manager import (
@@ -51,7 +51,7 @@ class Assistant:
         session: OpenSession,
         facts: FactKeeper,
         settings: ChatSettings,
-        notify: Callable[[str], None],
+        notify: Notify,
         facts_in_prompt: bool = False,
     ) -> None:
         self.service, self.session, self.facts, self.settings, self.notify = service, session, facts, settings, notify
@@ -123,11 +123,9 @@ class Assistant:
         text = without_surrogates(text)
         # A statement needs no facts, and may correct one.
         facts = [] if self.facts.read(text, self.conversation.name) else self._recall(text)
-        history = self._history(facts)
         if input:
-            text = self.service.with_input(history, text, input, self.settings)
-        history.add_user_message(text)
-        yield from self._record(text, self._stream("chat", "reply", history=history))
+            text = self.service.with_input(self._history(facts), text, input, self.settings)
+        yield from self._record(text, self._answer(text, facts))
 
     def retry(self) -> Generator[str, None, None]:
         """Streams another answer to the last message, which replaces the old one as in `refine`.
@@ -137,9 +135,7 @@ class Assistant:
         if self.session.last_turn is None:
             raise ValueError("there is no message to answer again yet; ask something first")
         question, _ = self.session.last_turn
-        history = self._history(self._recall(question.text), without_last_turn=True)
-        history.add_user_message(question.text)
-        return self._replace_answer(self._stream("chat", "reply", history=history))
+        return self._replace_answer(self._answer(question.text))
 
     def refine(self, instruction: str = REFINE_INSTRUCTION) -> Generator[str, None, None]:
         """Streams an improved version of the last answer, which then replaces it; `undo` brings the old one back.
@@ -153,8 +149,16 @@ class Assistant:
         return self._replace_answer(self._stream("prompts", "refine", **arguments))
 
     def undo(self) -> str:
-        """Take back the last turn, /retry or /refine. Returns what to tell the user; raises ValueError."""
-        return self.session.undo()
+        """Take back the last turn, /retry or /refine. Returns what to tell the user; raises ValueError.
+
+        Facts that the turn told stay in memory, and the user is told so.
+        """
+        before, turn_count = self.session.last_turn, self.conversation.turn_count
+        lines = [self.session.undo()]
+        if before and self.conversation.turn_count < turn_count:
+            kept = self.facts.still_kept(before[0].text)
+            lines += [f"Still remembered: {fact.text} /forget {fact.id} deletes it." for fact in kept]
+        return "\n".join(lines)
 
     def redo(self) -> str:
         """Bring back what `undo` took back. Returns what to tell the user; raises ValueError."""
@@ -211,6 +215,15 @@ class Assistant:
             message = self.conversation.messages[i]
             history.add_message(ChatMessageContent(role=AuthorRole(message.role), content=message.text))
         return history
+
+    def _answer(self, text: str, facts: Sequence[str] | None = None) -> Generator[str, None, None]:
+        """Streams the answer to the message of the last turn. facts: for the prompt; None recalls them.
+
+        The history is taken when the stream starts: saving the question may merge the turns of another program.
+        """
+        history = self._history(self._recall(text) if facts is None else facts, without_last_turn=True)
+        history.add_user_message(text)
+        yield from self._stream("chat", "reply", history=history)
 
     def _recall(self, text: str) -> list[str]:
         """Show the user the facts relevant to a message, without those that the conversation contains.
@@ -269,10 +282,11 @@ class Assistant:
         )
         try:
             with closing(self._loop.stream(parts)) as stream:
-                for part in stream:  # prompt functions yield lists of one chunk
+                for n, part in enumerate(stream):  # prompt functions yield lists of one chunk
                     chunk = cast(StreamingChatMessageContent, part[0] if isinstance(part, list) else part)
-                    # `dropped` counts messages of the history; in_context has their indices in the conversation.
-                    if dropped := chunk.metadata["dropped_messages"]:
+                    # `dropped` counts messages of the history; in_context has their indices in the conversation. Only
+                    # the first chunk sets it: saving the answer may merge turns, and then the indices are others.
+                    if n == 0 and (dropped := chunk.metadata["dropped_messages"]):
                         self.session.dropped_messages = in_context[dropped - 1] + 1
                     if chunk.finish_reason:
                         self.finish_reason = chunk.finish_reason.value

@@ -54,11 +54,11 @@ class MemoryPlugin:
         return "\n".join(" ".join(recalled.fact.text.split()) for recalled in facts)
 
     @kernel_function(
-        description="Stores the facts that a user states about themselves. Returns what was stored, or nothing."
+        description="Stores the facts that a user states about themselves. Returns the new facts, one per line."
     )
     async def remember(self, text: str, session: Annotated[str, "session of the text"] = "") -> str:
-        fact = await asyncio.to_thread(self._memory.remember, text, session)
-        return f"fact {fact.id}: {fact.text}" if fact else ""
+        facts = await asyncio.to_thread(self._memory.remember, text, session)
+        return "\n".join(f"fact {fact.id}: {fact.text}" for fact in facts)
 
 
 async def escape_prompt_xml(

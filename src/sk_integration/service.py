@@ -24,7 +24,7 @@ from semantic_kernel.exceptions import KernelException, ServiceInvalidRequestErr
 from src.chat.flags import ChatSettings
 from src.chat.messages import Exchange, Usage
 from src.chat.session import ChatSession
-from src.common.messages import OnceNote
+from src.common.messages import Notify, OnceNote
 from src.model.generate import PrefixCache, TextGenerator
 from src.sk_integration.history import ChatRequest, parse_history
 from src.sk_integration.settings import GPT2ChatSettings
@@ -59,7 +59,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
     SUPPORTS_FUNCTION_CALLING: ClassVar[bool] = False
     _generator: TextGenerator
     _template: str | None
-    _notify: Callable[[str], None]
+    _notify: Notify
     _seen_notes: set[str]
     _worker: ThreadPoolExecutor
     _prefix_cache: PrefixCache
@@ -72,7 +72,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
         template: str | None,
         ai_model_id: str = "gpt2",
         service_id: str = "gpt2",
-        notify: Callable[[str], None] = logger.warning,
+        notify: Notify = logger.warning,
     ) -> None:
         super().__init__(ai_model_id=ai_model_id, service_id=service_id)
         self._generator, self._template, self._notify = generator, template, notify

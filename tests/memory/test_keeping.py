@@ -41,6 +41,29 @@ def test_ask_suggests_and_keeps_only_what_is_requested(tmp_path: Path) -> None:
     assert kept(facts) == ["My cat is called Miso.", "Remember to buy milk."]
 
 
+def test_a_denial_replaces_the_fact_and_says_so(tmp_path: Path) -> None:
+    facts, notes = keeper(tmp_path, "auto")
+    for message in ("My name is Kim and I have a cat.", "I don't have a dog any more.", "I don't have a cat any more."):
+        facts.read(message, "a")
+    assert kept(facts) == ["My name is Kim.", "I don't have a cat any more."]
+    assert notes == [
+        "Remembered: My name is Kim. I have a cat.",
+        "Remembered: I don't have a cat any more. Forgotten: I have a cat.",
+    ]
+    assert not facts.read("I don't see a dog.", "a")  # nothing is told, so facts may be recalled
+
+
+def test_ask_suggests_a_correction_with_what_it_replaces(tmp_path: Path) -> None:
+    facts, notes = keeper(tmp_path, "ask")
+    assert facts.keep_text("I live in Rome.", "a") == "Remembered: I live in Rome."
+    facts.read("Actually, I live in Milan. I like tea.", "a")
+    assert notes == ["/remember keeps this in memory: I live in Milan. I like tea. It replaces: I live in Rome."]
+    assert facts.keep_text("", "a") == "Remembered: I live in Milan. I like tea. Forgotten: I live in Rome."
+    assert (
+        facts.keep_text("I live in Turin now.", "a") == "Remembered: I live in Turin now. Forgotten: I live in Milan."
+    )
+
+
 def test_off_keeps_only_what_the_command_says(tmp_path: Path) -> None:
     facts, notes = keeper(tmp_path, "off")
     facts.read("My cat is called Miso.", "a")

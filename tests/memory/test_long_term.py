@@ -119,10 +119,10 @@ def test_recall_quality_matches_the_benchmark(path: Path) -> None:
     groups = json.loads((ROOT / "benchmarks" / "memory_facts.json").read_text(encoding="utf-8"))
     pairs = [pair for name in ("development", "held_out") for pair in groups[name]["facts"]]
     memory = LongTermMemory(path, print)
-    facts = [memory.remember(pair["fact"], "a") for pair in pairs]
-    assert len(set(facts)) == 88 and None not in facts
+    facts = [fact for pair in pairs for fact in memory.remember(pair["fact"], "a")]
+    assert len(set(facts)) == len(pairs) == 88
     found = [[each.fact for each in memory.recall(pair["question"])] for pair in pairs]
-    assert sum(fact in memories for fact, memories in zip(facts, found, strict=True)) >= 66
+    assert sum(fact in memories for fact, memories in zip(facts, found, strict=True)) >= 75
     unrelated = groups["development"]["unrelated"] + groups["held_out"]["unrelated"]
     assert len(unrelated) == 60 and sum(bool(memory.recall(question)) for question in unrelated) <= 2
     memory.close()
@@ -156,14 +156,14 @@ def test_recall_quality_matches_the_benchmark(path: Path) -> None:
     ],
 )
 def test_only_statements_about_the_user_are_facts(text: str, facts: str) -> None:
-    assert extract_facts(text) == facts
+    assert extract_facts(text) == ([facts] if facts else [])
 
 
 def test_a_fact_is_stored_once(memory: LongTermMemory) -> None:
     stored = memory.store("I play the cello.", "a")
     assert stored is not None and (stored.id, stored.session, stored.text) == (5, "a", "I play the cello.")
-    assert memory.remember("I play  the CELLO", "b") is None
-    assert memory.remember("What do I play?", "b") is None
+    assert memory.remember("I play  the CELLO", "b") == []
+    assert memory.remember("What do I play?", "b") == []
     assert memory.all()[-1] == stored and len(memory.all()) == 5
 
 

@@ -9,9 +9,8 @@ import pytest
 
 from src.memory import open_session
 from src.memory.open_session import OpenSession
-from src.memory.private_files import why_not_writable
+from src.memory.private_files import damaged_files, why_not_writable
 from src.memory.sessions import SessionStore
-from src.memory.traces import damaged_files, sessions_with
 from src.memory.typed_history import TypedHistory
 
 
@@ -133,8 +132,9 @@ def test_a_folder_that_cannot_be_written_opens_and_saves_nothing(session: OpenSe
 def test_traces_of_a_deleted_fact_are_found(session: OpenSession, tmp_path: Path) -> None:
     turn(session, "Hi. my cat is  called MISO, you know", "Nice.")
     (tmp_path / "old.damaged-1.json").write_text("", encoding="utf-8")
-    assert sessions_with(session.store, ["My cat is called Miso."]) == ["talk"]
-    assert sessions_with(session.store, ["My dog is called Miso."]) == []
+    found = session.store.list_sessions(["My cat is called Miso.", "x"])
+    assert [(info.name, info.first) for info in found] == [("talk", "Hi. my cat is  called MISO, you know")]
+    assert session.store.list_sessions(["My dog is called Miso."]) == []
     assert damaged_files(tmp_path) == ["old.damaged-1.json"]
 
 

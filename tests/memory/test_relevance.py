@@ -1,4 +1,4 @@
-"""Which facts may answer a question, one spelling for both kinds of English, and what a correction replaces."""
+"""Which facts may answer a question, and one spelling for both kinds of English."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.memory.long_term import LongTermMemory
-from src.memory.relevance import is_personal, subject_of
+from src.memory.relevance import is_personal
 from src.memory.words import american
 
 HELD_OUT = Path(__file__).resolve().parents[2] / "benchmarks" / "memory_held_out.json"
@@ -29,8 +29,8 @@ def test_single_facts_are_recalled_by_their_questions_only(memory: LongTermMemor
         return found
 
     cases = json.loads(HELD_OUT.read_text(encoding="utf-8"))
-    assert sum(map(recalls, cases["recalls"])) >= 57 and len(cases["recalls"]) == 60
-    assert sum(map(recalls, cases["recalls_not"])) <= 1  # of 50
+    assert sum(map(recalls, cases["recalls"])) >= 95 and len(cases["recalls"]) == 100
+    assert sum(map(recalls, cases["recalls_not"])) <= 1  # of 90
 
 
 @pytest.mark.parametrize(
@@ -63,19 +63,16 @@ def test_questions_about_the_user_are_recognised(question: str, personal: bool) 
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "replaced"),
+    ("fact", "question", "other"),
     [
-        ("My cat is called Miso.", "My cat is called Momo.", True),
-        ("My cat's name is Miso.", "My cat is called Momo.", True),
-        ("I live in Rome.", "I live in Oslo now.", True),
-        ("I live in Rome.", "I no longer live in Rome.", True),
-        ("I have a dog.", "I have two cats.", False),
-        ("My dog is called Rex.", "My cat is called Momo.", False),
+        ("I drive a Skoda.", "Which car do I have?", "Where is my cat?"),
+        ("I work as a locksmith.", "What do I do for a living?", "Where do I live?"),
+        ("My husband is called Jonas.", "What is my spouse's name?", "What is my brother's name?"),
+        ("I hate olives.", "What don't I like?", "What do I like?"),
     ],
 )
-def test_a_correction_replaces_what_it_is_about(memory: LongTermMemory, old: str, new: str, replaced: bool) -> None:
-    memory.store(old, "a")
-    corrected = memory.corrected_by(new)
-    assert bool(corrected) == replaced == (subject_of(old) == subject_of(new) != "")
-    memory.store(new, "b", [fact.id for fact in corrected])
-    assert [fact.text for fact in memory.all()] == ([new] if replaced else [old, new])
+def test_a_fact_may_have_another_word_than_its_question(
+    memory: LongTermMemory, fact: str, question: str, other: str
+) -> None:
+    memory.store(fact, "a")
+    assert [each.fact.text for each in memory.recall(question)] == [fact] and memory.recall(other) == []

@@ -300,6 +300,15 @@ def test_a_held_lock_times_out_and_a_released_one_is_taken(
     store.save(conversation)
 
 
+def test_a_session_that_vanished_is_saved_again_with_a_note(store: SessionStore, notes: list[str]) -> None:
+    conversation = saved(store, "a", name="old")
+    store.rename("old", "new")
+    for _ in range(2):
+        store.save(conversation)
+    assert notes == ["session old: another program deleted or renamed it; it is saved again"]
+    assert store.exists("old") and store.exists("new")
+
+
 # --- the list
 
 
@@ -308,7 +317,7 @@ def test_sessions_are_listed_last_saved_first(store: SessionStore) -> None:
     saved(store, name="second")
     os.utime(store.folder / "first.json", (50, 50))
     os.utime(store.folder / "second.json", (10, 10))
-    assert [astuple(info) for info in store.list_sessions()] == [("first", 2, 50.0), ("second", 0, 10.0)]
+    assert [astuple(info) for info in store.list_sessions()] == [("first", 2, 50.0, "a"), ("second", 0, 10.0, "")]
 
 
 def test_delete_removes_a_session_and_refuses_a_missing_one(store: SessionStore) -> None:

@@ -94,3 +94,23 @@ def test_another_model_continues_the_conversation(chat):
     with pytest.raises(ValueError, match="a raw model takes no system message; /system off removes it"):
         assistant.use_model(raw)
     assert not assistant.service.is_raw
+
+
+def test_sessions_show_their_first_message_and_are_found_by_a_text(chat, monkeypatch):
+    assistant, run = chat
+    monkeypatch.setenv("COLUMNS", "60")
+    "".join(assistant.reply("Tell me of your day, from the morning on and at some length."))
+    (line,) = run("/sessions").splitlines()
+    assert line.startswith("* talk     1 turn  20") and line.endswith("  Tell me of your day,...") and len(line) <= 60
+    assert run("/sessions MORNING  on") == line
+    assert run("/sessions evening") == "No session contains 'evening'. /sessions lists all."
+    monkeypatch.setenv("COLUMNS", "40")
+    assert run("/sessions") == line.removesuffix("  Tell me of your day,...")
+
+
+def test_a_long_fact_is_indented_below_its_number(chat, monkeypatch):
+    assistant, run = chat
+    monkeypatch.setenv("COLUMNS", "50")
+    assistant.memory.store("My grandmother kept bees behind the old mill.", "talk")
+    first, second = run("/memory").splitlines()[-3:-1]
+    assert first == "  1  My grandmother kept bees behind the old mill." and second.startswith("     (talk, 20")

@@ -8,6 +8,7 @@ import pytest
 
 from src.chat.session import DROPPED_NOTE
 from src.memory.open_session import summarise
+from src.memory.sessions import Conversation
 from src.sk_integration.orchestrator import REFINE_INSTRUCTION
 from tests.fakes import CHAT_SETTINGS, rendered, stream_settings
 from tests.fakes_sk import scripted_assistant
@@ -232,8 +233,30 @@ def test_two_assistants_in_one_session_merge_their_turns(new_assistant, tmp_path
     ask(two, "from two")
     assert on_disk(tmp_path) == ["from one", "A1", "from two", "B1"]
     assert [note for note in notes if "another program" in note]
+    assert generator.prompt_texts == [rendered("from one", "A1", "from two")]
     ask(two, "and now")
     assert generator.prompt_texts[1] == rendered("from one", "A1", "from two", "B1", "and now")
+
+
+def test_turns_that_another_program_deletes_do_not_break_an_answer(new_assistant, tmp_path):
+    assistant, _, notes = new_assistant(*["word " * 18] * 2, "ok", "fine", context_length=64)
+    ask(assistant, "the first question has a good many words in it", "the second question has them too")
+    assistant.store.rename("talk", "kept")
+    assistant.store.save(Conversation("talk"))
+    assert ask(assistant, "third", "fourth") == ["ok", "fine"]
+    assert on_disk(tmp_path) == ["third", "ok", "fourth", "fine"] and assistant.dropped_messages == 0
+    assert "session talk: another program changed it too; the changes are merged" in notes
+
+
+def test_undo_names_the_facts_that_stay_in_memory(new_assistant):
+    assistant, _, _ = new_assistant("Nice.", "Great.", "Paris.")
+    ask(assistant, "I live in Rome. I like tea.")
+    "".join(assistant.retry())
+    assert "Still remembered" not in assistant.undo()
+    assert assistant.undo().splitlines()[1:] == [
+        "Still remembered: I live in Rome. /forget 1 deletes it.",
+        "Still remembered: I like tea. /forget 2 deletes it.",
+    ]
 
 
 def test_sessions_are_copied_switched_and_reset(new_assistant, tmp_path):
