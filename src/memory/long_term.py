@@ -8,19 +8,19 @@ import sqlite3
 import threading
 import time
 from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from src.common.checks import is_number
 from src.common.messages import Notify, without_surrogates
 from src.memory.corrections import replaces
+from src.memory.fact_file import DamagedFile, as_text, connect, open_copy, purge_deleted_words
 from src.memory.facts import Statement, find_statements
-from src.memory.private_files import CHECK_FOLDER, LOCK_TIMEOUT_S, explain, locked, quarantine
+from src.memory.private_files import explain, locked, quarantine
 from src.memory.relevance import PERSONAL, is_personal, may_answer
-from src.memory.words import STOP_WORDS, american, as_asked, normalised, told_as, words_of
+from src.memory.words import STOP_WORDS, as_asked, normalised, search_terms, told_as, words_of
 
-VERSION = 2  # 1: the index held the text as it was typed, not in American spelling
 _YEAR_10000 = 253_402_300_800  # Unix time; Python's dates end there
 
 # The minimum score of a recalled fact: for a question about the user ("my", "we"), and for any other question. Chosen
@@ -30,32 +30,6 @@ MIN_SCORE_PERSONAL, MIN_SCORE_OTHER = 0.25, 0.5
 _MIN_FACT_COUNT = 100
 _MAX_QUERY_WORDS = 100
 
-# The index refers to the table instead of copying its text. AUTOINCREMENT: the id of a deleted fact is never reused.
-# same: the normalised text, by which a fact is stored only once. terms: the words to search by, in American spelling.
-_TABLE = """
-CREATE TABLE memory(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL, session TEXT NOT NULL, created REAL NOT NULL,
-    same TEXT NOT NULL UNIQUE, terms TEXT NOT NULL DEFAULT ''
-);
-"""
-_INDEX = f"""
-CREATE VIRTUAL TABLE words USING fts5(terms, content='memory', content_rowid='id', tokenize='porter unicode61');
-INSERT INTO words(words) VALUES ('rebuild');
-CREATE TRIGGER remembered AFTER INSERT ON memory BEGIN
-    INSERT INTO words(rowid, terms) VALUES (new.id, new.terms);
-END;
-CREATE TRIGGER forgotten AFTER DELETE ON memory BEGIN
-    INSERT INTO words(words, rowid, terms) VALUES ('delete', old.id, old.terms);
-END;
-PRAGMA user_version = {VERSION};
-"""
-_FROM_VERSION_1 = """
-DROP TRIGGER remembered;
-DROP TRIGGER forgotten;
-DROP TABLE words;
-ALTER TABLE memory ADD COLUMN terms TEXT NOT NULL DEFAULT '';
-UPDATE memory SET terms = american(text);
-"""
 _COLUMNS = "memory.id, memory.text, memory.session, memory.created"
 
 
@@ -73,7 +47,7 @@ class Fact:
         """The fact in a row of _COLUMNS. Another program may have written any value: SQLite does not check types."""
         id, text, session, created = row
         time = created if is_number(created) and 0 <= created < _YEAR_10000 else None
-        return cls(int(str(id)), _as_text(text), _as_text(session), time)
+        return cls(int(str(id)), as_text(text), as_text(session), time)
 
 
 @dataclass(frozen=True)
@@ -98,15 +72,15 @@ class LongTermMemory:
         self.path = Path(path)
         self._mutex = threading.Lock()
         if not can_write:
-            self._db = _copy_in_memory(self.path)
+            self._db = open_copy(self.path)
             return
         with locked(self.path.parent):
             try:
-                self._db = _connect(self.path)
-            except _Damaged as error:
+                self._db = connect(self.path)
+            except DamagedFile as error:
                 moved_to = quarantine(self.path)
                 notify(f"{self.path}: damaged ({error}); renamed to {moved_to.name}, starting with an empty memory")
-                self._db = _connect(self.path)
+                self._db = connect(self.path)
 
     def remember(self, message: str, session: str) -> list[Fact]:
         """Store what a message states about the user. Returns the new facts. A secret is never stored."""
@@ -133,8 +107,8 @@ class LongTermMemory:
             for id in replaced:
                 db.execute("DELETE FROM memory WHERE id = ?", (id,))
             insert = "INSERT OR IGNORE INTO memory(text, session, created, same, terms) VALUES (?, ?, ?, ?, ?)"
-            cursor = db.execute(insert, (*row, normalised(text), american(text)))
-            _purge_deleted_words(db)
+            cursor = db.execute(insert, (*row, normalised(text), search_terms(text)))
+            purge_deleted_words(db)
             db.execute("COMMIT")
             return Fact(cursor.lastrowid or 0, *row) if cursor.rowcount else None
 
@@ -189,7 +163,7 @@ class LongTermMemory:
                 more = f" and {len(ids) - 20} older ones" if len(ids) > 20 else ""
                 raise ValueError(f"there is no fact {id}; the numbers are: {listed}{more}")
             db.execute("DELETE FROM memory WHERE id = ?", (row[0],))
-            _purge_deleted_words(db)
+            purge_deleted_words(db)
             db.execute("COMMIT")
             return Fact.of(row)
 
@@ -208,79 +182,6 @@ class LongTermMemory:
             finally:
                 with suppress(sqlite3.Error):
                     self._db.rollback()
-
-
-class _Damaged(Exception):
-    """The file is not a database, or not a complete one."""
-
-
-def _as_text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open the database, creating it if it is missing. Raises _Damaged, ValueError or OSError."""
-    try:
-        path.touch(mode=0o600)
-        db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    except (OSError, sqlite3.Error) as error:
-        raise OSError(f"{path}: cannot be opened ({error}); {CHECK_FOLDER}") from error
-    try:
-        db.text_factory = _as_text  # by default, bytes that are not UTF-8 raise an error
-        db.execute("PRAGMA secure_delete = ON")  # overwrite deleted facts
-        _check(db, path)
-        return db
-    except sqlite3.OperationalError as error:
-        db.close()
-        if "fts5" in str(error):
-            raise OSError(
-                f"{path}: long-term memory needs SQLite's full-text index FTS5, and this Python's SQLite "
-                f"({sqlite3.sqlite_version}) was built without it; use another build of Python"
-            ) from error
-        raise OSError(f"{path}: {explain(error)}") from error
-    except sqlite3.DatabaseError as error:
-        db.close()
-        raise _Damaged(str(error)) from error
-    except BaseException:
-        db.close()
-        raise
-
-
-def _copy_in_memory(path: Path) -> sqlite3.Connection:
-    """The database of a file that cannot be written, copied into memory; an empty one if there is no file."""
-    copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    copy.text_factory = _as_text
-    try:
-        if path.is_file():
-            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as file:
-                file.backup(copy)
-        _check(copy, path)
-        copy.execute("PRAGMA query_only = ON")
-    except sqlite3.Error as error:
-        raise OSError(f"{path}: {error}; pass another --memory-dir") from error
-    return copy
-
-
-def _check(db: sqlite3.Connection, path: Path) -> None:
-    """Create the tables of an empty database. Raises for one that is damaged, newer, or another program's."""
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > VERSION:
-        raise ValueError(f"{path}: written by a newer version of this program; use that one, or another --memory-dir")
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if version == 0 and tables:
-        raise ValueError(f"{path}: this is another program's database; pass another --memory-dir")
-    db.create_function("american", 1, lambda text: american(_as_text(text)), deterministic=True)
-    if version < VERSION:
-        db.executescript(f"BEGIN IMMEDIATE; {_FROM_VERSION_1 if version else _TABLE} {_INDEX} COMMIT;")
-    (state,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if state != "ok":
-        raise _Damaged(" ".join(state.split()))
-    db.execute("INSERT INTO words(words) VALUES ('integrity-check')")
-
-
-def _purge_deleted_words(db: sqlite3.Connection) -> None:
-    """Merge the index: without this, the words of deleted facts stay in the file until the next merge."""
-    db.execute("INSERT INTO words(words) VALUES ('optimize')")
 
 
 def _scores(db: sqlite3.Connection, words: Sequence[str]) -> dict[int, tuple[float, set[str]]]:

@@ -32,7 +32,7 @@ class OpenSession:
         self._changes = TurnChanges(conversation.messages)
 
     def close(self) -> None:
-        """Try once more to save what the disk has refused."""
+        """Try again to save what the disk has refused."""
         if self._save_failed:
             self._save()
 
@@ -96,6 +96,7 @@ class OpenSession:
         """
         kept = ""
         if self.is_saved and self.conversation.messages:
+            self._save_first("so it is not cleared")
             kept = self.store.dated_name(self.conversation.name)
             self._copy_to(kept)
         if not self.conversation.messages:
@@ -127,9 +128,7 @@ class OpenSession:
 
         A conversation that the disk has refused stays open until it can be saved.
         """
-        if self._save_failed:
-            self.store.save(self.conversation)
-            self._save_failed = False
+        self._save_first("so it stays open")
         conversation = self.store.load(name)
         self.is_saved = self._can_write
         self._open(conversation)
@@ -157,6 +156,16 @@ class OpenSession:
             raise ValueError(f"session {name} is open; /new starts another one, and then it can be deleted")
         self.store.delete(name)
 
+    def _save_first(self, otherwise: str) -> None:
+        """Save what the disk has refused. Raises OSError with the consequence `otherwise` if it still refuses."""
+        if not self._save_failed:
+            return
+        try:
+            self.store.save(self.conversation)
+        except OSError as error:
+            raise OSError(f"session {self.conversation.name} is not saved, {otherwise}: {error}") from error
+        self._save_failed = False
+
     def _refuse_taken(self, name: str) -> None:
         if self.store.exists(name):
             raise ValueError(f"session {name!r} already exists; /load {name} opens it, or choose another name")
@@ -172,6 +181,8 @@ class OpenSession:
         before = list(conversation.messages)
         try:
             self.store.save(conversation)
+            if self._save_failed:
+                self.notify("The conversation is saved again")
             self._save_failed = False
         except (OSError, ValueError) as error:
             if not self._save_failed:

@@ -11,6 +11,7 @@ from src.common.atomic_file import OWNER_ONLY, atomic_write
 LOCK_TIMEOUT_S = 10.0
 _NEEDED_BYTES = 100_000  # of free space: an empty long-term memory and a short conversation
 CHECK_FOLDER = "check its free space and permissions, or pass another --memory-dir"
+CHECK_FILE = "check its permissions, or choose another session"
 
 
 def make_private_folder(folder: Path) -> None:
@@ -22,10 +23,10 @@ def make_private_folder(folder: Path) -> None:
 
 
 def reason(error: OSError) -> str:
-    """The system's reason for an error, such as "Permission denied", also if the error has another message by now."""
+    """The system's or SQLite's reason for an error, such as "Permission denied", without what our messages add."""
     while not error.strerror and isinstance(error.__cause__, OSError):
         error = error.__cause__
-    return error.strerror or str(error)
+    return error.strerror or str(error.__cause__ or error)
 
 
 def why_not_writable(folder: Path) -> str:

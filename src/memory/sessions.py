@@ -16,7 +16,7 @@ from typing import Any, Literal
 from src.common.checks import is_count
 from src.common.messages import Notify, one_line, without_surrogates
 from src.memory.merging import merge_messages
-from src.memory.private_files import CHECK_FOLDER, locked, quarantine, write_private
+from src.memory.private_files import CHECK_FILE, CHECK_FOLDER, locked, quarantine, write_private
 from src.memory.words import contains_any
 
 FORMAT = 1
@@ -64,11 +64,6 @@ class Conversation:
     def turn_count(self) -> int:
         """The number of user messages."""
         return sum(message.role == "user" for message in self.messages)
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts of the messages, and the summary."""
-        return [*(message.text for message in self.messages), self.summary]
 
     def mark_saved(self, revision: int, file: bytes) -> None:
         self.revision, self.on_disk, self.file = revision, (tuple(self.messages), self.summary), file
@@ -118,9 +113,9 @@ class SessionStore:
         path = self._path(conversation.name)
         with locked(self.folder):
             # An unchanged file is not parsed: that would take longer with every turn.
-            file_now = _bytes(path)
-            theirs = None if file_now == conversation.file else self._read_or_quarantine(path)
-            if file_now is None and conversation.file is not None:
+            on_disk = _bytes(path)
+            theirs = None if on_disk == conversation.file else self._read_or_quarantine(path)
+            if on_disk is None and conversation.file:
                 self.notify(f"session {conversation.name}: another program deleted or renamed it; it is saved again")
             if theirs and theirs.on_disk != conversation.on_disk:
                 _merge(conversation, theirs)
@@ -139,7 +134,10 @@ class SessionStore:
         found = []
         for path in self._files():
             try:
-                if (conversation := _read(path)) and any(contains_any(text, parts) for text in conversation.texts):
+                if not (conversation := _read(path)):
+                    continue
+                texts = [message.text for message in conversation.messages]
+                if any(contains_any(text, parts) for text in (conversation.summary, *texts)):
                     first = next((message.text for message in conversation.messages if message.role == "user"), "")
                     found.append(SessionInfo(path.stem, conversation.turn_count, path.stat().st_mtime, first))
             except (ValueError, OSError) as error:
@@ -232,7 +230,7 @@ def _bytes(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise OSError(f"{path}: cannot be read ({error.strerror}); {CHECK_FOLDER}") from error
+        raise OSError(f"{path}: cannot be read ({error.strerror}); {CHECK_FILE}") from error
 
 
 def _read(path: Path) -> Conversation | None:

@@ -50,14 +50,22 @@ class TypedHistory(FileHistory):
         """
         if not self._path.is_file():
             return self._delete_here(is_deleted)
-        with locked(self._path.parent):
-            lines = list(self.load_history_strings())  # newest first; other chats may have added some
-            kept = [line for line in lines if not is_deleted(line)]
-            if len(kept) < len(lines):
-                write_private(self._path, b"")
-                for line in reversed(kept):
-                    self.store_string(line)
+        try:
+            with locked(self._path.parent):
+                deleted = self._delete_from_file(is_deleted)
+        except OSError as error:
+            remedy = "check its free space and permissions, and close other chats"
+            raise OSError(f"{self._path}: nothing is deleted ({reason(error)}); {remedy}") from error
         self._delete_here(is_deleted)
+        return deleted
+
+    def _delete_from_file(self, is_deleted: Callable[[str], bool]) -> int:
+        lines = list(self.load_history_strings())  # newest first; other chats may have added some
+        kept = [line for line in lines if not is_deleted(line)]
+        if len(kept) < len(lines):
+            write_private(self._path, b"")
+            for line in reversed(kept):
+                self.store_string(line)
         return len(lines) - len(kept)
 
     def _delete_here(self, is_deleted: Callable[[str], bool]) -> int:

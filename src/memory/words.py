@@ -3,7 +3,13 @@
 import re
 from collections.abc import Iterable
 
-_WORD = re.compile(r"[^\W_]+")
+# A vowel sign of Hindi and others is a "mark", which \w leaves out. Chinese and others have no spaces between words.
+_MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0980-\u109f\u1780-\u17d3"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"[^\W_](?:[^\W_]|[{_MARKS}])*")
+_RUN = re.compile(rf"[{_UNSPACED}]+|[^{_UNSPACED}]+")
 
 # Words too common to search by. Includes the pieces of contractions such as "don't" and "we've".
 STOP_WORDS = {
@@ -55,8 +61,20 @@ def words_of(text: str) -> list[str]:
 
 
 def american(text: str) -> str:
-    """The words of a text in lower case and in American spelling, for the index and for questions."""
+    """The words of a text in lower case and in American spelling."""
     return " ".join(map(_american_word, _WORD.findall(text.lower())))
+
+
+def search_terms(text: str) -> str:
+    """What the index holds of a text: its words, or its pairs of characters in a script without spaces."""
+    runs = [run for word in american(text).split() for run in _RUN.findall(word)]
+    return " ".join(term for run in runs for term in _terms(run))
+
+
+def _terms(run: str) -> list[str]:
+    if len(run) < 3 or not re.match(f"[{_UNSPACED}]", run):
+        return [run]
+    return [run[place : place + 2] for place in range(len(run) - 1)]
 
 
 def _american_word(word: str) -> str:
@@ -135,7 +153,7 @@ _ASKED_AS = (  # phrases of questions
 
 def as_asked(question: str) -> str:
     """A question in American spelling, its phrases in the words that facts use."""
-    text = american(question)
+    text = search_terms(question)
     for phrase, word in _ASKED_AS:
         text = phrase.sub(word, text)
     return text

@@ -31,6 +31,7 @@ MULTI_USAGE = (
 )
 INTERRUPTED = "The last answer was interrupted; /retry answers again"
 _MAX_LISTED_FACTS = 50
+_MAX_SHOWN = 1000  # characters of a message when a session is opened
 _MIN_PREVIEW = 12  # columns for the start of a message
 
 
@@ -145,8 +146,12 @@ def first_lines(session: OpenSession) -> list[str]:
 
 
 def last_turns(assistant: Assistant) -> str:
-    """The end of the conversation, for a person who comes back to it."""
-    return shown_turns(assistant.turns[-LAST_TURNS:])
+    """The end of the conversation, for a person who comes back to it. /history shows long messages in full."""
+    return shown_turns([(_start(question), _start(answer)) for question, answer in assistant.turns[-LAST_TURNS:]])
+
+
+def _start(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN].rstrip()} ... ({len(text):,} characters)"
 
 
 def sessions(assistant: Assistant, text: str, *, chat: Chat) -> str:

@@ -15,12 +15,7 @@ from src.chat.start import LoadedChatModel
 from src.common.messages import Notify, without_surrogates
 from src.data.prompts import opening_text
 from src.sk_integration.loop_thread import LoopThread
-from src.sk_integration.memory_manager import (
-    Conversation,
-    FactKeeper,
-    OpenSession,
-    SessionStore,
-)
+from src.sk_integration.memory_manager import Conversation, FactKeeper, OpenSession, SessionStore
 from src.sk_integration.plugins import register_plugins
 from src.sk_integration.service import GPT2ChatCompletion, root_cause
 from src.sk_integration.settings import GPT2ChatSettings
@@ -149,10 +144,7 @@ class Assistant:
         return self._replace_answer(self._stream("prompts", "refine", **arguments))
 
     def undo(self) -> str:
-        """Take back the last turn, /retry or /refine. Returns what to tell the user; raises ValueError.
-
-        Facts that the turn told stay in memory, and the user is told so.
-        """
+        """Take back the last turn, /retry or /refine. Returns what to tell the user, also about facts that stay."""
         before, turn_count = self.session.last_turn, self.conversation.turn_count
         lines = [self.session.undo()]
         if before and self.conversation.turn_count < turn_count:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from src.memory import long_term
+from src.memory import fact_file
 from src.memory.facts import extract_facts
 from src.memory.long_term import LongTermMemory
 from src.memory.private_files import why_not_writable
@@ -113,6 +113,23 @@ def test_letters_of_every_script_are_searchable(memory: LongTermMemory) -> None:
         memory.recall(" ".join(map(chr, range(first, first + 64))))
     memory.store("Моя кошка: my cat is МИСО 猫.", "a")
     assert recalled(memory, "my МИСО?") == ["Моя кошка: my cat is МИСО 猫."]
+
+
+@pytest.mark.parametrize(
+    ("fact", "question", "other"),
+    [
+        ("我的猫叫小白。", "我的猫叫什么?", "北京有多大?"),
+        ("私の猫の名前はタマです。", "私の猫の名前は何ですか?", "東京はどこですか?"),
+        ("제 고양이 이름은 미소입니다.", "제 고양이 이름이 뭐예요?", "서울은 어디예요?"),
+        ("แมวของฉันชื่อมิโซะ", "แมวของฉันชื่ออะไร", "กรุงเทพอยู่ที่ไหน"),
+        ("मेरी बिल्ली का नाम मीसो है।", "मेरी बिल्ली का नाम क्या है?", "दिल्ली कितनी बड़ी है?"),
+        ("اسم قطتي ميسو.", "ما اسم قطتي؟", "أين تقع القاهرة؟"),
+        ("Мою кошку зовут Мисо.", "Как зовут мою кошку?", "Где находится Москва?"),
+    ],
+)
+def test_facts_in_other_scripts_are_recalled(memory: LongTermMemory, fact: str, question: str, other: str) -> None:
+    memory.store(fact, "a")
+    assert recalled(memory, question) == [fact] and recalled(memory, other) == []
 
 
 def test_recall_quality_matches_the_benchmark(path: Path) -> None:
@@ -256,7 +273,7 @@ def test_a_newer_or_foreign_file_is_refused_and_unchanged(path: Path, notes: lis
 
 
 def test_sqlite_without_fts5_is_a_one_line_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long_term, "_TABLE", "CREATE VIRTUAL TABLE words USING fts5_missing(text);")
+    monkeypatch.setitem(fact_file._BEFORE_INDEX, 0, "CREATE VIRTUAL TABLE words USING fts5_missing(text);")
     with pytest.raises(OSError, match="full-text index FTS5.*built without it; use another build of Python"):
         LongTermMemory(path, print)
 
@@ -298,22 +315,31 @@ def test_concurrent_processes_and_threads_lose_nothing(memory: LongTermMemory, p
     assert recalled(memory, "Who is my friend B29?")[0] == "My friend B29 sings."
 
 
-def test_a_file_of_version_1_is_searched_in_both_spellings(path: Path) -> None:
+OLD_VERSIONS = {
+    1: ("", "text"),
+    2: (", terms TEXT NOT NULL DEFAULT ''", "terms"),
+}
+
+
+@pytest.mark.parametrize("version", OLD_VERSIONS)
+def test_a_file_of_an_older_version_is_converted(path: Path, version: int) -> None:
+    column, indexed = OLD_VERSIONS[version]
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as db:
-        db.executescript("""
+        db.executescript(f"""
             CREATE TABLE memory(id INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL, session TEXT NOT NULL,
-                created REAL NOT NULL, same TEXT NOT NULL UNIQUE);
-            CREATE VIRTUAL TABLE words USING fts5(text, content='memory', content_rowid='id',
+                created REAL NOT NULL, same TEXT NOT NULL UNIQUE{column});
+            CREATE VIRTUAL TABLE words USING fts5({indexed}, content='memory', content_rowid='id',
                 tokenize='porter unicode61');
             CREATE TRIGGER remembered AFTER INSERT ON memory BEGIN
-                INSERT INTO words(rowid, text) VALUES (new.id, new.text);
+                INSERT INTO words(rowid, {indexed}) VALUES (new.id, new.{indexed});
             END;
             CREATE TRIGGER forgotten AFTER DELETE ON memory BEGIN
-                INSERT INTO words(words, rowid, text) VALUES ('delete', old.id, old.text);
+                INSERT INTO words(words, rowid, {indexed}) VALUES ('delete', old.id, old.{indexed});
             END;
-            INSERT INTO memory(text, session, created, same) VALUES ('My favourite colour is grey.', 'a', 1.0, 'same');
-            PRAGMA user_version = 1;
+            INSERT INTO memory(text, session, created, same) VALUES
+                ('My favourite colour is grey.', 'a', 1.0, 'grey'), ('我的猫叫小白。', 'a', 1.0, 'cat');
+            PRAGMA user_version = {version};
         """)
     reader = LongTermMemory(path, pytest.fail, can_write=False)
     assert recalled(reader, "What is my favorite color?") == ["My favourite colour is grey."]
@@ -321,6 +347,7 @@ def test_a_file_of_version_1_is_searched_in_both_spellings(path: Path) -> None:
     for _ in range(2):  # converted, then opened as it is
         memory = LongTermMemory(path, pytest.fail)
         assert recalled(memory, "What is my favorite color?") == ["My favourite colour is grey."]
+        assert recalled(memory, "我的猫叫什么?") == ["我的猫叫小白。"]
         memory.close()
 
 

@@ -170,9 +170,12 @@ def test_a_conversation_that_the_disk_refused_stays_open_until_it_is_saved(
         full.setattr("src.memory.sessions.write_private", refuse)
         turn(session, "France?", "Paris.")
         for leave in (session.start_new, lambda: session.switch_to("other")):
-            with pytest.raises(OSError, match="disk full"):
+            with pytest.raises(OSError, match="session talk is not saved, so it stays open: disk full"):
                 leave()
-    assert notes == ["The conversation was not saved: disk full"] and session.conversation.name == "talk"
+        with pytest.raises(OSError, match="session talk is not saved, so it is not cleared: disk full"):
+            session.reset()
+    assert session.conversation.name == "talk" and len(session.conversation.messages) == 2
     session.close()
+    assert notes == ["The conversation was not saved: disk full", "The conversation is saved again"]
     assert on_disk(tmp_path) == ["France?", "Paris."]
     session.switch_to("other")

@@ -114,3 +114,11 @@ def test_a_long_fact_is_indented_below_its_number(chat, monkeypatch):
     assistant.memory.store("My grandmother kept bees behind the old mill.", "talk")
     first, second = run("/memory").splitlines()[-3:-1]
     assert first == "  1  My grandmother kept bees behind the old mill." and second.startswith("     (talk, 20")
+
+
+def test_a_long_message_is_shortened_when_its_session_is_opened(chat):
+    assistant, run = chat
+    "".join(assistant.reply("start " + "long " * 500))
+    run("/new other")
+    assert "long long ... (2,506 characters)\nAssistant: word" in run("/load talk")
+    assert "long long ..." not in run("/history")
