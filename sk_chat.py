@@ -26,6 +26,7 @@ from src.cli import flag
 from src.common.messages import naming_file
 from src.common.terminal import is_interactive
 from src.memory.facts import RememberMode
+from src.memory.sessions import check_name
 from src.program import DONE, INTERRUPTED, exits_at_once
 from src.sk_integration.sk_import import import_semantic_kernel
 
@@ -49,8 +50,13 @@ class Flags(ChatFlags):
     session: str = flag("", "the conversation to resume or start (default: the last one)")
     memory_dir: Path = flag(MEMORY_DIR, "folder of the sessions and of the long-term memory")
     remember: RememberMode = flag(
-        REMEMBER, "what you say about yourself: auto keeps it, ask suggests to keep it, off keeps nothing"
+        REMEMBER, "facts that you state about yourself: auto keeps them, ask suggests keeping them, off keeps nothing"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.session:
+            check_name(self.session)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Which facts a new statement makes untrue: a correction, a denial, or a new value of what has only one.
+"""Which facts a new statement makes untrue: it corrects them, denies them, or gives a new value, such as a new age.
 
 Word lists and patterns, no grammar, English only. When in doubt, both statements are kept.
 """
@@ -16,7 +16,7 @@ _VERBS = {  # of which a subject has one at a time: "I live in Rome." is correct
     "starts", "start", "leaves", "leave", "expires",
 }  # fmt: skip
 _YEARS_OLD = re.compile(r"^(?:i|we) (?:am |m |are |re )?\w+(?: \w+)? years? old\b")
-# What has one value at a time, so that a second one needs no "now" to replace the first.
+# These have one value at a time, so a second value replaces the first even without "now".
 _ONE_VALUE = re.compile(r"years old$|\bfavorite\b|^my (?:first |full |last |middle )?(?:age|birthday|name|surname) is$")
 
 _EXPANSIONS = (  # applied in this order to lower-case text
@@ -47,7 +47,7 @@ _LITTLE = {  # words that a denial may have and the denied fact not, or the othe
 
 @dataclass(frozen=True)
 class _Claim:
-    """What a statement says of its subject, in stems, first the verb or the state. is_final: "no longer"."""
+    """What a statement says of its subject: the stems of its words, the verb or state first. is_final: "no longer"."""
 
     subject: str
     stems: tuple[str, ...]
@@ -56,7 +56,7 @@ class _Claim:
 
 
 def replaces(new: str, old: str, *, corrects: bool) -> bool:
-    """Whether a new statement makes an old one untrue. corrects: it says itself that it corrects something."""
+    """Whether a new statement makes an old one untrue. corrects: the new one announces a correction."""
     if normalised(new) == normalised(old):
         return False
     if (denial := _denial(new)) or _denial(old):
@@ -85,9 +85,9 @@ def subject_of(fact: str) -> str:
 
 
 def _contradict(new: _Claim, old: _Claim, *, has_several: bool) -> bool:
-    """Whether one claim denies the other: all of it, or, with "no longer", also if the old one says more.
+    """Whether one claim denies the other. With "no longer", the old one may have more words: "I drive a Fiat."
 
-    has_several: the old fact may say more than one thing, so that a part of it can stay true.
+    has_several: the old fact may state several things, of which some can stay true.
     """
     if new.is_negative == old.is_negative or new.subject != old.subject or not new.stems or not old.stems:
         return False

@@ -1,4 +1,4 @@
-"""Finds what a message tells about its writer, for automatic keeping: only what they clearly meant to tell.
+"""Finds the facts that a message clearly states about its writer, for automatic keeping.
 
 Word lists and patterns, no grammar, English only. benchmarks/memory_recall.py measures how well they work.
 """
@@ -19,7 +19,7 @@ _SENTENCE_END = re.compile(r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\b
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _APOSTROPHE = re.compile("[\N{RIGHT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APOSTROPHE}]")
 
-# Words in front of a statement. The first pattern marks a correction of an earlier statement, the second does not.
+# Words before a statement. Those of the first pattern announce a correction.
 _CORRECTION = re.compile(r"(?:oh\b,?\s*)?(?:actually|correction|no|sorry|wait|not any ?more)\b[\s,:;-]+", re.IGNORECASE)
 _LEAD_IN = re.compile(r"(?:and|also|but|by the way|btw|fyi|hi|hello|hey|oh|so|well|you know)\b[\s,:;-]+", re.IGNORECASE)
 # Polite words after a statement.
@@ -41,7 +41,7 @@ _REMEMBER_THAT = re.compile(
 _REMEMBER_TO = re.compile(rf"{_PLEASE}(?:remember|do not forget|don't forget)\s+to\s+\w+", re.IGNORECASE)
 _ONLY_POINTS = {"it", "me", "that", "them", "this", "these", "those", "what", "i", "you", "said", "all", "for", "the"}
 
-# A sentence with one of these is about the conversation, or a request, or is not meant literally.
+# A sentence with one of these is about the conversation or this moment, or a request, or is not meant literally.
 _NOT_TOLD = re.compile(
     r"\b(?:you|your|yours|answers?|bet|doubt|guess|hope|if|imagine|joking|kidding|know|let's|mean|meant|pretend"
     r"|questions?|said|say|suppose|thanks?|think|thought|understand|wish|wonder(?:ing)?|would|'d)\b"
@@ -75,7 +75,7 @@ _NOT_POSSESSED = (
     "answer|apolog(?:y|ies)|bad|computer crash|fault|god|goodness|guess|idea|mistake|opinion|pleasure|point|problem"
     f"|question|suggestion|turn|word|(?:{_MATERIAL})s?"
 )
-_TOLD = (  # how a sentence begins that tells something
+_TOLD = (  # how a sentence begins that states a fact about its writer
     rf"(?:my|our)\s+(?!(?:{_NOT_POSSESSED})\b)[\w'-]+\s+\S+\s*\S+",
     rf"(?:i'm|i am|{_I}am|{_WE}are|we're)\s+(?:not\s+)?{_NO_STATE}(?:{_STATES})",
     rf"(?:i was|we were|{_I}was)\s+{_NO_STATE}(?:born|diagnosed|raised|married|vegan|vegetarian|an?\s+\w)",
@@ -94,16 +94,16 @@ _TOLD = (  # how a sentence begins that tells something
     r"i\s+(?:can't|cannot|don't|do not|never)\s+(?:stand|drink|drive|eat|hear|like|smoke|swim|wear|own|speak|ride)\b",
     rf"{_WE}(?:got married|are moving|live|moved)\b.*\w",
 )
-# "I'm Kim." or "I'm Kim Novak and": a name is told from a state such as "tired" by its capitals.
+# "I'm Kim." or "I'm Kim Novak and": the capitals distinguish a name from a state such as "tired".
 _INTRODUCTION = re.compile(r"(?i:i'm|i am)(?: [A-Z][\w-]+){1,3}(?=[.!,]|$| (?:and|but)\b)")
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One thing that a message tells about its writer, or asks to remember.
+    """One fact that a message states about its writer, or asks to remember.
 
-    requested: the message asks to remember it. corrects: it says that it corrects an earlier statement.
-    is_secret: never keep it. stands_alone: if not, keep it only if it replaces a fact: "I don't have a cat any more."
+    requested: the message asks to remember it. corrects: it announces a correction. is_secret: it must not be kept.
+    stands_alone: if False, it is kept only if it replaces a fact, as "I don't have a cat any more." may.
     """
 
     text: str
@@ -114,7 +114,7 @@ class Statement:
 
 
 def find_statements(message: str) -> list[Statement]:
-    """What a message tells about its writer, one statement for each thing told.
+    """The facts that a message states about its writer, or asks to remember.
 
     "Hi! Remember that the rent is 940 euros. Is that much?" gives "The rent is 940 euros."
     """
@@ -165,7 +165,7 @@ def _statements(sentence: str) -> list[Statement]:
 
 
 def _is_told(text: str) -> bool:
-    """Whether a text begins as people begin who tell something about themselves."""
+    """Whether a text states a fact about its writer."""
     if _NOT_TOLD.search(text):
         return False
     return bool(_INTRODUCTION.match(text)) or any(re.match(pattern, text, re.IGNORECASE) for pattern in _TOLD)

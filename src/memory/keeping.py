@@ -1,4 +1,4 @@
-"""Keeps what a person tells about themselves: at once, after a question, or not at all."""
+"""Keeps facts that the user states: at once, after a suggestion, or not at all."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,9 +11,9 @@ from src.memory.words import normalised
 class FactKeeper:
     """Decides what a chat keeps in long-term memory.
 
-    mode: "auto" keeps what a message clearly tells about its writer, "ask" suggests to keep it, "off" keeps nothing. In
-    "auto" and "ask", "Remember that ..." is kept. can_keep: False if nothing is saved at all.
-    notify: gets one line for the user about everything that is kept, replaced or suggested.
+    mode: "auto" keeps the facts that a message clearly states about its writer, "ask" suggests keeping them, and "off"
+    keeps nothing. In "auto" and "ask", "Remember that ..." is kept. can_keep: False if nothing is saved in this chat.
+    notify: gets one line for the user about every fact that is kept, replaced or suggested.
     """
 
     def __init__(self, memory: LongTermMemory, mode: RememberMode, notify: Notify, *, can_keep: bool) -> None:
@@ -21,7 +21,7 @@ class FactKeeper:
         self.suggested: list[Statement] = []  # what was last suggested in the mode "ask"
 
     def read(self, message: str, session: str) -> bool:
-        """Keep or suggest what a message tells. A secret is never kept. Returns whether the message tells something."""
+        """Keep or suggest the facts that a message states, but no secrets. Returns whether it states any."""
         try:
             told = [each for each in find_statements(message) if each.stands_alone or self.memory.replaced_by(each)]
             safe = [statement for statement in told if not statement.is_secret]
@@ -51,12 +51,12 @@ class FactKeeper:
         return self._keep(statements, session) or "That is already remembered."
 
     def still_kept(self, message: str) -> list[Fact]:
-        """The facts in memory that a message told."""
+        """The facts in memory that a message states."""
         told = {normalised(each.text) for each in find_statements(message)}
         return [fact for fact in self.memory.all() if normalised(fact.text) in told]
 
     def _refusal(self, requested: Sequence[Statement]) -> str:
-        """Why statements may not be kept that the user wants to be remembered; "" if they may."""
+        """Why requested statements may not be kept; "" if they may."""
         if not self.can_keep:
             return "nothing is saved in this chat"
         if self.mode == "off":

@@ -1,11 +1,12 @@
-"""The session that a chat has open: its conversation, what is taken back and brought back, and its file."""
+"""The session that a chat has open: its conversation, its undo history and its file."""
 
 import time
 from collections.abc import Sequence
 
 from src.common.messages import Notify
 from src.common.turns import TurnChanges, redo_reply, undo_reply
-from src.memory.sessions import Conversation, SessionStore, StoredMessage
+from src.memory.conversation import Conversation, StoredMessage
+from src.memory.sessions import SessionStore
 
 SAVE_EVERY_S = 1.0  # while an answer grows: a killed program loses this much of it
 _SUMMARY_WORDS, _SUMMARY_QUESTIONS = 8, 20
@@ -32,7 +33,7 @@ class OpenSession:
         self._changes = TurnChanges(conversation.messages)
 
     def close(self) -> None:
-        """Try again to save what the disk has refused."""
+        """Try again to save the conversation if that has failed."""
         if self._save_failed:
             self._save()
 
@@ -72,13 +73,13 @@ class OpenSession:
         self._save()
 
     def undo(self) -> str:
-        """Take back the last turn, or the last replaced answer. Returns what to tell the user; raises ValueError."""
+        """Undo the last turn, or the last replaced answer. Returns what to tell the user; raises ValueError."""
         removed, restored = self._changes.undo()
         self._after_change()
         return undo_reply(*(turn[0].text if turn else "" for turn in (removed, restored)))
 
     def redo(self) -> str:
-        """Bring back what `undo` took back. Returns what to tell the user; raises ValueError."""
+        """Undo the last `undo`. Returns what to tell the user; raises ValueError."""
         _, restored = self._changes.redo()
         self._after_change()
         return redo_reply(restored[0].text if restored else "")
@@ -120,13 +121,13 @@ class OpenSession:
         before, name = self.conversation.name, name or self.store.dated_name("chat")
         self._refuse_taken(name)
         self.switch_to(name)
-        back = f" /load {before} opens the one before." if self.store.exists(before) else ""
+        back = f" /load {before} opens the previous one." if self.store.exists(before) else ""
         return f"This is the new session {name}.{back}"
 
     def switch_to(self, name: str) -> None:
         """Open another session, empty if the name is new, and save it from now on. Raises as the store does.
 
-        A conversation that the disk has refused stays open until it can be saved.
+        A conversation that could not be saved stays open until it can be.
         """
         self._save_first("so it stays open")
         conversation = self.store.load(name)
@@ -141,14 +142,11 @@ class OpenSession:
         self._copy_to(name)
         self._save()  # the next start reopens the session that was saved last
 
-    def rename(self, new: str, old: str = "") -> None:
-        """Rename a session, by default the open one. Raises as the store does."""
-        current = self.conversation.name
-        if old in ("", current):
-            self._save()  # a new session may have no file yet
-        self.store.rename(old or current, new)
-        if old in ("", current):
-            self.conversation.name = new
+    def rename(self, new: str) -> None:
+        """Rename the open session. Raises as the store does."""
+        self._save()  # a new session may have no file yet
+        self.store.rename(self.conversation.name, new)
+        self.conversation.name = new
 
     def delete(self, name: str) -> None:
         """Delete another session. Raises ValueError for the open one, and as the store does."""
@@ -157,7 +155,7 @@ class OpenSession:
         self.store.delete(name)
 
     def _save_first(self, otherwise: str) -> None:
-        """Save what the disk has refused. Raises OSError with the consequence `otherwise` if it still refuses."""
+        """Save the conversation if that has failed. If it fails again, OSError names the consequence `otherwise`."""
         if not self._save_failed:
             return
         try:

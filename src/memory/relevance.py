@@ -1,4 +1,4 @@
-"""Which facts may answer a question: rules that shared words alone cannot give."""
+"""Which facts may answer a question: rules beyond shared words, such as whom the question is about."""
 
 import re
 from collections.abc import Set

@@ -3,24 +3,19 @@
 Two programs can have the same conversation open: saving merges the changes that each made since it last read the file.
 """
 
-import json
 import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-from src.common.checks import is_count
-from src.common.messages import Notify, one_line, without_surrogates
+from src.common.messages import Notify
+from src.memory.conversation import Conversation, DamagedSession, as_json, read_bytes, read_conversation
 from src.memory.merging import merge_messages
-from src.memory.private_files import CHECK_FILE, CHECK_FOLDER, locked, quarantine, write_private
+from src.memory.private_files import CHECK_FOLDER, locked, quarantine, write_private
 from src.memory.words import contains_any
 
-FORMAT = 1
-_ROLES = ("system", "user", "assistant")
 _MAX_NAME = 64
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{_MAX_NAME}}}")
 _DATED = re.compile(r"-\d{8}-\d{6}(?:-\d{1,2})?$")
@@ -28,55 +23,22 @@ _WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE
 
 
 @dataclass(frozen=True)
-class StoredMessage:
-    """A message of a saved conversation. Lone surrogates, which UTF-8 cannot encode, become replacement characters."""
-
-    role: Literal["system", "user", "assistant"]
-    text: str
-    finish_reason: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", without_surrogates(self.text))
-
-    @cached_property
-    def line(self) -> str:
-        """The message in the file. Encoded once, because every turn saves all messages again."""
-        content = {"role": self.role, "text": self.text, "finish_reason": self.finish_reason}
-        return json.dumps(content, ensure_ascii=False)
-
-
-@dataclass
-class Conversation:
-    """The messages of a session, oldest first. `summary` describes older turns that left the context; "" if none did.
-
-    `revision` counts how many times the file was written, by any program.
-    """
-
-    name: str
-    messages: list[StoredMessage] = field(default_factory=list)
-    summary: str = ""
-    revision: int = 0
-    # Messages and summary, and the whole file, as last read or written here: another program may have changed the file.
-    on_disk: tuple[tuple[StoredMessage, ...], str] = field(default=((), ""), init=False, repr=False, compare=False)
-    file: bytes | None = field(default=None, init=False, repr=False, compare=False)
-
-    @property
-    def turn_count(self) -> int:
-        """The number of user messages."""
-        return sum(message.role == "user" for message in self.messages)
-
-    def mark_saved(self, revision: int, file: bytes) -> None:
-        self.revision, self.on_disk, self.file = revision, (tuple(self.messages), self.summary), file
-
-
-@dataclass(frozen=True)
 class SessionInfo:
-    """An entry of the list of sessions. saved: when the file was last written (Unix time). first: its first message."""
+    """A saved session. saved: when the file was last written (Unix time). first: its first message."""
 
     name: str
     turn_count: int
     saved: float
     first: str
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for a name that no session can have; see SessionStore."""
+    shown = repr(name[:70])
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"session {shown}: a name has 1 to 64 letters (a-z), digits, - and _; choose another name")
+    if _WINDOWS_DEVICE.fullmatch(name):
+        raise ValueError(f"session {shown}: Windows reserves this name for a device; choose another name")
 
 
 class SessionStore:
@@ -98,8 +60,8 @@ class SessionStore:
         """
         path = self._path(name)
         try:
-            return _read(path) or Conversation(name)
-        except _Damaged:
+            return read_conversation(path) or Conversation(name)
+        except DamagedSession:
             with locked(self.folder):
                 return self._read_or_quarantine(path) or Conversation(name)
 
@@ -113,7 +75,7 @@ class SessionStore:
         path = self._path(conversation.name)
         with locked(self.folder):
             # An unchanged file is not parsed: that would take longer with every turn.
-            on_disk = _bytes(path)
+            on_disk = read_bytes(path)
             theirs = None if on_disk == conversation.file else self._read_or_quarantine(path)
             if on_disk is None and conversation.file:
                 self.notify(f"session {conversation.name}: another program deleted or renamed it; it is saved again")
@@ -121,7 +83,7 @@ class SessionStore:
                 _merge(conversation, theirs)
                 self.notify(f"session {conversation.name}: another program changed it too; the changes are merged")
             revision = max(conversation.revision, theirs.revision if theirs else 0) + 1
-            file = _as_json(conversation, revision).encode("utf-8")
+            file = as_json(conversation, revision).encode("utf-8")
             write_private(path, file)
             conversation.mark_saved(revision, file)
         return path
@@ -134,7 +96,7 @@ class SessionStore:
         found = []
         for path in self._files():
             try:
-                if not (conversation := _read(path)):
+                if not (conversation := read_conversation(path)):
                     continue
                 texts = [message.text for message in conversation.messages]
                 if any(contains_any(text, parts) for text in (conversation.summary, *texts)):
@@ -188,11 +150,8 @@ class SessionStore:
         return path
 
     def _path(self, name: str) -> Path:
-        shown = repr(name[:70])
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"session {shown}: a name has 1 to 64 letters (a-z), digits, - and _; choose another name")
-        if _WINDOWS_DEVICE.fullmatch(name):
-            raise ValueError(f"session {shown}: Windows reserves this name for a device; choose another name")
+        check_name(name)
+        shown = repr(name)
         for file in self._files():
             if file.stem != name and file.stem.lower() == name.lower():
                 raise ValueError(
@@ -212,84 +171,11 @@ class SessionStore:
 
     def _read_or_quarantine(self, path: Path) -> Conversation | None:
         try:
-            return _read(path)
-        except _Damaged as error:
+            return read_conversation(path)
+        except DamagedSession as error:
             moved_to = quarantine(path)
             self.notify(f"{error}; renamed to {moved_to.name}, starting with an empty conversation")
             return None
-
-
-class _Damaged(ValueError):
-    """The file is not a complete session."""
-
-
-def _bytes(path: Path) -> bytes | None:
-    """The content of a file; None if there is no file. Raises OSError with a one-line message."""
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise OSError(f"{path}: cannot be read ({error.strerror}); {CHECK_FILE}") from error
-
-
-def _read(path: Path) -> Conversation | None:
-    """The conversation in a file; None if there is no file. Raises _Damaged, or ValueError for a newer format."""
-    data = _bytes(path)
-    if data is None:
-        return None
-    try:
-        content = _object(json.loads(data))  # of bytes, it also reads UTF-16
-        version = content.get("format")
-        if version == FORMAT:
-            conversation = _parse(path.stem, content)
-            conversation.mark_saved(content["revision"], data)
-            return conversation
-        if not is_count(version) or version < FORMAT:
-            raise ValueError(f"'format' is {version!r}")
-    except (ValueError, TypeError, RecursionError) as error:
-        raise _Damaged(f"{path}: damaged, not a complete session ({one_line(error)[:200]})") from error
-    raise ValueError(f"{path}: written by a newer version of this program; use that one, or another session")
-
-
-def _as_json(conversation: Conversation, revision: int) -> str:
-    """The file of a conversation, one message per line."""
-    summary = without_surrogates(conversation.summary)
-    start = json.dumps({"format": FORMAT, "revision": revision, "summary": summary}, ensure_ascii=False)
-    messages = ",\n".join(message.line for message in conversation.messages)
-    return f'{start[:-1]}, "messages": [\n{messages}\n]}}\n'
-
-
-def _object(content: Any) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise TypeError(f"expected a JSON object, found {type(content).__name__}")
-    return content
-
-
-def _parse(name: str, content: dict[str, Any]) -> Conversation:
-    """The conversation in a file's JSON. Raises TypeError or ValueError naming the first field that is wrong."""
-    types = {"revision": int, "summary": str, "messages": list}
-    for key, expected in types.items():
-        if not isinstance(content.get(key), expected) or isinstance(content[key], bool):
-            raise TypeError(f"{key!r} is missing or has the wrong type")
-    conversation = Conversation(name, summary=without_surrogates(content["summary"]))
-    for n, message in enumerate(content["messages"], start=1):
-        try:
-            conversation.messages.append(_parse_message(_object(message)))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"message {n}: {error}") from error
-    return conversation
-
-
-def _parse_message(content: dict[str, Any]) -> StoredMessage:
-    if unknown := content.keys() - {"role", "text", "finish_reason"}:
-        raise ValueError(f"unknown key {min(unknown)!r}")
-    role, text, finish_reason = content.get("role"), content.get("text"), content.get("finish_reason")
-    if role not in _ROLES:
-        raise ValueError(f"'role' is {role!r}, expected one of {', '.join(_ROLES)}")
-    if not isinstance(text, str) or not isinstance(finish_reason, str | None):
-        raise TypeError("'text' or 'finish_reason' is not text")
-    return StoredMessage(role, text, finish_reason)
 
 
 def _merge(ours: Conversation, theirs: Conversation) -> None:

@@ -83,7 +83,7 @@ def _american_word(word: str) -> str:
     return word
 
 
-# What people ask with one word and tell with another: a word of a question, and the words of facts that can answer it.
+# Words of questions, and other words by which a fact can answer them: "What is my job?", "I work as a vet."
 # In American spelling; the index finds the other forms of each word, and phrases in quotes.
 _I_AM_A = ('"i m a"', '"i m an"', '"i am a"', '"i am an"')
 _TOLD_AS = {
@@ -160,5 +160,5 @@ def as_asked(question: str) -> str:
 
 
 def told_as(word: str) -> tuple[str, ...]:
-    """The word of a question and the words by which a fact can answer it."""
+    """A word of a question, and the words by which a fact can answer it."""
     return (word, *_TOLD_AS.get(word, _TOLD_AS.get(word.removesuffix("s"), ())))

@@ -61,7 +61,7 @@ def assistant_commands(chat: Chat, assistant: Assistant) -> list[Command]:
         command(
             "/settings",
             "[remember MODE]",
-            "show the settings; MODE is ask, auto or off: what is remembered by itself",
+            "show the settings; MODE is ask, auto or off: whether facts that you state are remembered",
             partial(settings, chat=chat),
         ),
     ]
@@ -82,9 +82,9 @@ def multi(assistant: Assistant, task: str) -> LabelledAnswers:
 
 
 def remember(assistant: Assistant, text: str) -> str:
-    """Keep a text as a fact. A mode is no fact, but what a person types who takes this for the setting."""
+    """Keep a text as a fact. "ask", "auto" and "off" are refused: the user means the setting."""
     if text.lower() in get_args(RememberMode):
-        raise ValueError(f"/settings remember {text.lower()} changes what is remembered by itself")
+        raise ValueError(f"/settings remember {text.lower()} changes the setting; /remember TEXT keeps a text")
     return assistant.facts.keep_text(text, assistant.conversation.name)
 
 
@@ -146,7 +146,7 @@ def first_lines(session: OpenSession) -> list[str]:
 
 
 def last_turns(assistant: Assistant) -> str:
-    """The end of the conversation, for a person who comes back to it. /history shows long messages in full."""
+    """The last turns, for a user who opens the session. /history shows long messages in full."""
     return shown_turns([(_start(question), _start(answer)) for question, answer in assistant.turns[-LAST_TURNS:]])
 
 
@@ -155,7 +155,7 @@ def _start(text: str) -> str:
 
 
 def sessions(assistant: Assistant, text: str, *, chat: Chat) -> str:
-    """The saved sessions, the last one first, with a mark at the open one and the start of each first message."""
+    """The saved sessions, newest first: name, number of turns, date, and the start of the first message."""
     current = assistant.conversation.name
     rows = [
         (info.name, f"{count(info.turn_count, 'turn'):>9}  {_date(info.saved)}", info.first)
@@ -186,9 +186,9 @@ def memory(assistant: Assistant, _: str, *, chat: Chat) -> str:
         lines.append(f"Summary, the start of each message: {summarise(conversation.messages)}")
     lines += context_lines(chat)
     if assistant.facts_in_prompt:
-        use = "A fact that fits a question is put into its prompt."
+        use = "Facts that match a question are added to its prompt."
     else:
-        use = "A fact that fits a question is shown to you only: this model was not trained with facts."
+        use = "Facts that match a question are only shown to you: this model was not trained with facts."
     listed = _list_facts(assistant.memory, chat.screen.columns)
     return "\n".join([*lines, "", *listed, *([use] if len(listed) > 1 else [])])
 

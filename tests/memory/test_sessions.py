@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from src.common import atomic_file
-from src.memory import private_files, sessions
+from src.memory import conversation as conversation_module
+from src.memory import private_files
+from src.memory.conversation import Conversation, StoredMessage
 from src.memory.private_files import locked
-from src.memory.sessions import Conversation, SessionStore, StoredMessage
+from src.memory.sessions import SessionStore
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -229,9 +231,9 @@ def test_a_turn_costs_the_same_in_a_long_conversation(store: SessionStore, monke
     conversation = saved(store, "one", "two")
     encoded, dumps = [], json.dumps
     monkeypatch.setattr(
-        sessions.json, "dumps", lambda value, **options: encoded.append(value) or dumps(value, **options)
+        conversation_module.json, "dumps", lambda value, **options: encoded.append(value) or dumps(value, **options)
     )
-    monkeypatch.setattr(sessions, "_parse", lambda *_: pytest.fail("the unchanged file was parsed"))
+    monkeypatch.setattr(conversation_module, "_parse", lambda *_: pytest.fail("the unchanged file was parsed"))
     conversation.messages += turn("three")
     path = store.save(conversation)
     assert [value["text"] for value in encoded if "text" in value] == ["three", "Yes."]
@@ -275,6 +277,7 @@ def test_merging_a_refined_answer_keeps_turns_whole(store: SessionStore) -> None
 def test_two_processes_saving_at_once_lose_nothing(store: SessionStore) -> None:
     code = (
         "import sys; from pathlib import Path; from src.memory.sessions import *\n"
+        "from src.memory.conversation import StoredMessage\n"
         "store = SessionStore(Path(sys.argv[1]), lambda note: None)\n"
         "conversation = store.load('x')\n"
         "for n in range(20):\n"

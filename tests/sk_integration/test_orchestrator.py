@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from src.chat.session import DROPPED_NOTE
+from src.memory.conversation import Conversation
 from src.memory.open_session import summarise
-from src.memory.sessions import Conversation
 from src.sk_integration.orchestrator import REFINE_INSTRUCTION
 from tests.fakes import CHAT_SETTINGS, rendered, stream_settings
 from tests.fakes_sk import scripted_assistant
