@@ -1,9 +1,9 @@
 """python -m src.plan: the memory and time that a training run needs, on this machine or on several.
 
-Memory is the sum of everything that a process holds at the peak of a step. Time is measured: the slope between a
-one-layer and a four-layer model gives the cost per layer. Of a large step, only a part is measured. Several processes
-on this machine are measured together; the network between machines is not. Dropout, which costs more of both, is left
-out.
+Memory is computed: the sum of what a process holds at the peak of a step. Time is measured: the difference between a
+one-layer and a four-layer model gives the cost per layer. Of a large step, only some micro-batches are measured.
+Processes on this machine are measured together; the network between machines is not measured. Dropout needs more
+memory and time, and is not included.
 """
 
 if __name__ == "__main__":  # at the top: see run_module

@@ -1,7 +1,7 @@
 """Heartbeats of the processes of a run, through PyTorch's store. They show which rank is lost.
 
-Gloo and NCCL report the address that closed a connection, or that nothing arrived in time, but not the rank. This
-module does not import PyTorch, because src/program.py, which reports errors, has to start fast.
+Gloo and NCCL report a closed connection by its address, or a timeout, but never the rank. This module does not import
+PyTorch, because src/program.py, which reports errors, has to start fast.
 """
 
 import atexit
@@ -18,7 +18,7 @@ from typing import NamedTuple, NoReturn, Protocol
 from src.distributed.environment import local_ranks, restarts_left, store_holder, timeout_s, torchrun_holds_store
 
 INTERVAL_S = 0.5
-_MISSED_AFTER_ERROR = 4  # once a connection is broken, this many missed heartbeats show whose process is gone
+_MISSED_AFTER_ERROR = 4  # after a broken connection, a process that misses this many heartbeats is gone
 _SEARCH = 8  # heartbeats that a process waits for the cause of a broken connection
 _SHORTEST_LIMIT = 10  # missed heartbeats; fewer may be a busy machine
 _HEAD_START_S = 1.0  # for the process that prints the line, before the others of its machine end
@@ -46,10 +46,10 @@ class Beat(NamedTuple):
 
 
 class Heartbeat:
-    """Sends the heartbeats of one process, and counts those that it misses from each of the others.
+    """Sends the heartbeats of one process, and counts the missing heartbeats of each other process.
 
-    One thread exchanges heartbeats with the store. Another one counts, because the store's calls block if the network
-    is cut. Time is the number of counts: if all processes pause, none of them has missed a heartbeat.
+    One thread exchanges heartbeats with the store. A second one counts, because the store's calls block if the network
+    is cut. Time is measured in counts: if all processes pause, none has missed a heartbeat.
     """
 
     def __init__(self, store: Store, rank: int, count: int, *, interval_s: float = INTERVAL_S) -> None:
@@ -66,7 +66,7 @@ class Heartbeat:
         self._send()
 
     def start(self, on_loss: Callable[[str | None], None]) -> None:
-        """Start the threads, once every process of the run has made its Heartbeat.
+        """Start the threads. Every process of the run must have made its Heartbeat before.
 
         on_loss is called if heartbeats are missing for a tenth of GPT2_TIMEOUT_S, and at least 5 s. It gets the line
         to print, or None if another process of this machine prints it.
@@ -75,7 +75,7 @@ class Heartbeat:
         self._exchanger.start()
 
     def leave(self) -> None:
-        """Tell the other processes that this one ends, and was not lost.
+        """Tell the other processes that this one ends, so that it does not count as lost.
 
         Python must not end while a thread is inside the store: PyTorch would abort.
         """
@@ -89,7 +89,7 @@ class Heartbeat:
         self._tell(FAILED, message)
 
     def cause(self, error: str) -> str | None:
-        """The line to print about a broken connection: whose process broke it. Takes a few seconds to find out.
+        """The line to print about a broken connection: which process broke it. Finding out takes a few seconds.
 
         Returns None if another process of this machine prints it, and the error itself if no process is to blame.
         """
@@ -150,7 +150,7 @@ class Heartbeat:
         return self._status in (FAILED, LEFT)
 
     def _count(self) -> None:
-        """Count what is missing since the last call: heartbeats, or the store's answer to this process."""
+        """Count the heartbeats missing since the last call, or the store's missing answer to this process."""
         if self._number == self._counted_number:
             self._missed_answers += 1
             return
@@ -162,13 +162,13 @@ class Heartbeat:
         self._counted = received
 
     def _lost(self, limit: int) -> list[int]:
-        """The processes that have missed `limit` heartbeats, and those lost with them: counts differ by one."""
+        """The processes that have missed `limit` heartbeats. Processes lost together may differ by one heartbeat."""
         if max(self._missed) < limit:
             return []
         return [rank for rank, missed in enumerate(self._missed) if missed >= limit - 1]
 
     def _stuck(self) -> list[int]:
-        """Of the processes whose own connections still work, those that have begun the fewest exchanges."""
+        """Of the processes that still run, those that have begun the fewest exchanges."""
         running = self._with_status(RUNNING)
         fewest = min((self._received[rank].exchanges for rank in running), default=0)
         return [rank for rank in running if self._received[rank].exchanges == fewest]
@@ -181,7 +181,7 @@ class Heartbeat:
         return ", ".join(f"rank {rank} on {self._received[rank].host}" for rank in ranks)
 
     def _line(self, problem: str, error: str, lost: Sequence[int]) -> str | None:
-        """The line that one process of each machine prints: the first one that is not lost."""
+        """The line, for the process of each machine that prints it: the first that is not lost. Else None."""
         if self.rank != min(rank for rank in local_ranks() if rank not in lost):
             return None
         advice = "torchrun starts all processes again" if restarts_left() else f"to continue, {_again()}"
@@ -214,7 +214,8 @@ def is_broken_connection(error: BaseException) -> bool:
 def error_line(message: str, *, broken_connection: bool) -> str | None:
     """The line to print if this process fails, or None if another process prints it.
 
-    If the connection to another process is broken, that one is to blame. Else the others are told of this error.
+    If the connection to another process is broken, the line blames that process. Otherwise, the others are notified of
+    this error.
     """
     if _own is None:
         return message
@@ -225,7 +226,7 @@ def error_line(message: str, *, broken_connection: bool) -> str | None:
 
 
 def end_process(line: str | None) -> NoReturn:
-    """End this process at once: its main thread waits for a lost one, and only the end of the process stops that."""
+    """End this process at once. Its main thread waits for a lost process, and nothing else can interrupt that."""
     if line:
         print(f"\nerror: {line}" if sys.stderr.isatty() else f"error: {line}", file=sys.__stderr__, flush=True)
     else:

@@ -26,7 +26,7 @@ class Processes:
     count: int = 1
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's part of the items. The parts follow one another in the order of the ranks."""
+        """This process's share of the items. The shares follow one another in the order of the ranks."""
         start, end = (len(items) * rank // self.count for rank in (self.rank, self.rank + 1))
         return items[start:end]
 
@@ -44,7 +44,7 @@ class Processes:
         return self.total({"holding": float(condition)})["holding"] > 0
 
     def from_first(self, value: T) -> T:
-        """The first process's value, for what depends on a clock or on what it reads."""
+        """The first process's value: for a decision that depends on a clock or a file, and could differ by process."""
         if self.count == 1:
             return value
         heartbeat.count_exchange()
@@ -57,7 +57,7 @@ def join(device: torch.device) -> Processes:
     """Connect the processes that torchrun started; without torchrun there is this one.
 
     They exchange gradients through NCCL on CUDA, and through Gloo elsewhere. A process that waits for another one
-    longer than GPT2_TIMEOUT_S seconds (600 by default) fails. So do all if one of them stops sending heartbeats.
+    longer than GPT2_TIMEOUT_S seconds (600 by default) fails. All fail if one of them stops sending heartbeats.
     Raises ValueError for an Apple GPU, whose tensors Gloo does not take.
     """
     if world_size() == 1:
@@ -86,9 +86,10 @@ def _disconnect() -> None:
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Run the body in the first process, then in all others: what the first one downloads or tokenises, they find.
+    """Run the body in the first process, then in all others, which find what the first one has downloaded or tokenised.
 
-    They wait for up to a day, since a large text takes longer than GPT2_TIMEOUT_S; heartbeats show if it is lost.
+    They wait for up to a day, since a large text takes longer than GPT2_TIMEOUT_S. If the first process is lost, its
+    heartbeats end.
     """
     if not dist.is_initialized():
         yield

@@ -1,6 +1,6 @@
-"""FSDP2 (Zhao et al. 2023): every process has a part of each parameter, its gradient and its optimizer state.
+"""FSDP2 (Zhao et al. 2023): every process has a shard of each parameter, its gradient and its optimizer state.
 
-Each layer's matrices are gathered before its forward and its backward pass, and dropped afterwards. Embeddings and
+Each layer's matrices are gathered before its forward and its backward pass, and freed afterwards. Embeddings and
 LayerNorms are one group, because the token embedding is also the output head.
 """
 
@@ -21,8 +21,8 @@ T = TypeVar("T")
 class Applied(nn.Module):
     """A model as a module whose forward pass is any function of the model.
 
-    DDP and FSDP2 act around a forward pass. A loss uses the embedding matrix twice, also as the output head. Both uses
-    must be inside one forward pass, so that the gradient is complete when the processes exchange it.
+    DDP and FSDP2 act before and after a module's forward pass. A loss uses the embedding matrix twice, also as the
+    output head. Both uses must be inside one forward pass, so that the gradient is complete when it is exchanged.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -38,7 +38,7 @@ def shard(model: nn.Module, device: torch.device, half: torch.dtype | None = Non
 
     The model may be on the meta device: then it takes no memory until `materialise`. Otherwise its values are kept, and
     each layer goes to the device only when it is sharded.
-    half: the dtype in which the layers' matrices are gathered and used. The parts and the sums of gradients stay fp32.
+    half: the dtype in which the layers' matrices are gathered and used. The shards and the sums of gradients stay fp32.
     """
     from torch.distributed.device_mesh import init_device_mesh  # slow to import, and only needed here
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -55,21 +55,21 @@ def shard(model: nn.Module, device: torch.device, half: torch.dtype | None = Non
 def run_sharded(module: Any, function: Callable[[Any, Any], T], batch: Any) -> T:
     """function(model, batch), with the weights gathered while they are used. `module` comes from `shard`."""
     result: T = module(function, batch)
-    if not torch.is_grad_enabled():  # only a backward pass drops the gathered embedding; it would be out of date
+    if not torch.is_grad_enabled():  # only a backward pass frees the gathered embeddings; they would be outdated
         module.reshard()
     return result
 
 
 @torch.no_grad()
 def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Copy whole tensors, given by name one at a time, into the model: each process copies its part."""
+    """Copy whole tensors, given by name one at a time, into the model: each process copies its shard."""
     parameters = dict(model.named_parameters())
     for name, whole in tensors:
         local_part(parameters[name]).copy_(local_part(part_of(whole, parameters[name])))
 
 
 def part_of(whole: Tensor, like: Any) -> Tensor:
-    """This process's part of a whole tensor, if another one of the same shape is sharded. Nothing is exchanged."""
+    """This process's shard of a whole tensor, if `like`, of the same shape, is sharded. Nothing is exchanged."""
     if not hasattr(like, "full_tensor") or whole.shape != like.shape:
         return whole
     from torch.distributed.tensor import distribute_tensor  # slow to import, and only needed here
@@ -83,14 +83,14 @@ def whole_of(part: Tensor) -> Tensor:
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """The values that this process has of a tensor."""
+    """The values of this process's shard of a tensor."""
     from torch.distributed.tensor import DTensor
 
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether this process has only a part of each parameter."""
+    """Whether the model is sharded: this process has only a shard of each parameter."""
     return any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
 
 

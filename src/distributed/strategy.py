@@ -1,4 +1,4 @@
-"""How the processes of a run share a model: DDP keeps all of it in each of them, FSDP2 a part of it."""
+"""How the processes of a run share a model: under DDP each has all of it, under FSDP2 a shard."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,7 +22,7 @@ class SharedModel:
         self.model, self.loss_fn = model, loss_fn
 
     def loss(self, _: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss summed over this process's part of a batch, and its metrics.
+        """The loss summed over this process's share of a batch, and its metrics.
 
         It is called like any loss function, with the model, which the wrapper already holds.
         """
@@ -51,7 +51,7 @@ class ReplicatedModel(SharedModel):
 
 
 class ShardedModel(SharedModel):
-    """FSDP2: every process has a part of each parameter; see `sharding.py`.
+    """FSDP2: every process has a shard of each parameter; see `sharding.py`.
 
     A model on the meta device gets its memory here. `initial` then gives its weights, one tensor at a time, unless
     they are loaded later.

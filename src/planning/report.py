@@ -96,7 +96,7 @@ def make_plan(flags: Flags) -> Plan:
 
 
 def _room(flags: Flags, device: torch.device, local: int) -> tuple[float, str]:
-    """(bytes for each process, what limits them)."""
+    """(bytes that each process may use, what limits them)."""
     if flags.memory:
         return flags.memory * GB, "as requested"
     available, limited_by = device_memory(device)

@@ -29,8 +29,9 @@ def optimal_tokens(size: GPTConfig) -> int:
 def traffic(work: Workload) -> float:
     """Bytes that each process sends in a step.
 
-    DDP reduces the gradients once: each process sends them twice, in parts. FSDP gathers the blocks' weights in the
-    forward and the backward pass of every micro-batch and the embeddings once in each, and reduces the gradients once.
+    DDP all-reduces the gradients once per step: each process sends twice their size. FSDP gathers the blocks' weights
+    in the forward and in the backward pass of every micro-batch, and the embeddings once per micro-batch. It reduces
+    the gradients once per step.
     """
     parameters, body = work.config.parameter_count()
     if work.strategy == "none":

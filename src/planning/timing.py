@@ -1,6 +1,6 @@
-"""The time of a training step: measured on this machine for a shallow model, and extrapolated to the whole one.
+"""The time of a training step: measured on this machine for a shallow model, and extrapolated to all layers.
 
-Several processes are started as torchrun would start them, up to the number that this machine can run.
+Several processes are started as by torchrun, up to as many as this machine can run.
 """
 
 import os
@@ -30,7 +30,7 @@ MEASURED_LENGTH, MEASURED_TOKENS = 1024, 4096  # the longest window, and the mos
 def step_seconds(flags: Flags, runtime: Runtime, local: int) -> float:
     """Seconds per training step of all processes together. local: how many of them run on this machine.
 
-    At most MEASURED_TOKENS per process are measured; a larger step is extrapolated by its FLOPs.
+    A step of up to MEASURED_TOKENS per process is measured whole. A larger step is extrapolated by its FLOPs.
     """
     length = min(flags.context_length, MEASURED_LENGTH)
     sequences = flags.batch_size // flags.processes
@@ -56,7 +56,7 @@ def _measure(flags: Flags, runtime: Runtime) -> float:
 
 
 def best_times(flags: Flags, runtime: Runtime, depths: Sequence[int]) -> list[float]:
-    """The seconds of the fastest trial step of a model of each depth."""
+    """The seconds of the fastest trial step at each depth."""
     trials = [_trial_step(flags, runtime, depth) for depth in depths]
     rounds = [[trial() for trial in trials] for _ in range(1 + TRIAL_STEPS)]  # alternating; the first round is warm-up
     return [min(times[1:]) for times in zip(*rounds, strict=True)]
@@ -76,7 +76,7 @@ def _in_processes(flags: Flags, runtime: Runtime, depths: Sequence[int]) -> list
 
 
 def _process(rank: int, flags: Flags, runtime: Runtime, depths: Sequence[int], environment: Any, sender: Any) -> None:
-    """One of the processes, with the settings that torchrun gives to its own."""
+    """One of the processes, with the environment variables of torchrun."""
     ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": environment["WORLD_SIZE"]}
     os.environ.update(environment, **ranks)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

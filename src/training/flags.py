@@ -51,7 +51,7 @@ class TrainingFlags(StepFlags):
         "auto", "number format of the forward pass; auto picks the fastest safe one"
     )
     strategy: Literal["auto", "ddp", "fsdp"] = flag(
-        "auto", "under torchrun. ddp: the whole model in every process; fsdp: a part of it; auto: ddp if it fits"
+        "auto", "under torchrun. ddp: the whole model in every process; fsdp: a shard of it; auto: ddp if it fits"
     )
     activation_checkpointing: bool = flag(
         False, "recompute each layer's activations in backward instead of storing them: less memory, more time"

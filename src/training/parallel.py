@@ -24,7 +24,7 @@ from src.training.step_flags import StepFlags
 
 
 def divide_batches(stage: Stage, processes: Processes) -> None:
-    """Let each process load its part of every micro-batch.
+    """Let each process load its share of every micro-batch.
 
     Raises ValueError if the micro-batches do not divide evenly.
     """

@@ -1,4 +1,4 @@
-"""latest_model.pt under FSDP: each process writes its part of the tensors, in the background."""
+"""latest_model.pt under FSDP: each process writes its shard of the tensors, in the background."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ from src.training.optim import MuonAndAdamW, Optimizer, optimizer_parts
 class PartsSaver:
     """Saves a checkpoint whose tensors are sharded among the processes, one save at a time.
 
-    Training continues while the files are written; a copy of this process's part is made first. The checkpoint file is
+    Training continues while the files are written; a copy of this process's shard is made first. The checkpoint file is
     written last, by the first process, so it always names complete parts.
     """
 
@@ -76,7 +76,7 @@ class PartsSaver:
             written.result()
         except CheckpointException as error:
             failed, (reason, _) = min(error.failures.items())
-            problem = f"rank {failed} could not write its part ({one_line(reason)})"
+            problem = f"rank {failed} could not write its shard ({one_line(reason)})"
             raise OSError(f"{self._path}: {problem}; its old content is unchanged") from error
 
     def _complete(
@@ -107,7 +107,7 @@ def remove_unused_parts(out: Path) -> None:
 
 
 def read_own_part(parts: Parts, model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """This process's part of the weights and the optimizer state, by path. The model and the optimizer are unchanged.
+    """This process's shard of the weights and the optimizer state, by path. The model and the optimizer are unchanged.
 
     Raises ValueError for a damaged file, an unknown tensor or a wrong shape. The processes share the work of comparing
     the files with their digests.

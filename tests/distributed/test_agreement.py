@@ -113,7 +113,7 @@ def test_a_run_moves_from_one_process_to_two_and_back(monkeypatch: pytest.Monkey
     assert read_checkpoint(latest)["step"] == 6
     run_until_stopped(2, {**command, "rank": 1, "step": 13, "signal": signal.SIGTERM}, "--strategy", "fsdp")
     assert read_checkpoint(latest)["step"] == 13
-    assert len(list(latest.parent.glob("parts-*"))) == 1  # under FSDP, each process wrote its part
+    assert len(list(latest.parent.glob("parts-*"))) == 1  # under FSDP, each process wrote its shard
     assert main.main(command["arguments"]) == 0
     assert list(latest.parent.glob("parts-*")) == []
     assert difference("moved/main") < TOLERANCE
@@ -147,7 +147,7 @@ def test_a_disk_that_fills_up_during_a_sharded_save_leaves_the_earlier_one() -> 
     [command, *_] = commands("full_disk", "--strategy", "fsdp", "--save-every", "5")
     latest = Path("full_disk/main/latest_model.pt")
     run_until_stopped(2, {**command, "rank": 1, "full_disk": 2})
-    problem = "rank 1 could not write its part (No space left on device); its old content is unchanged"
+    problem = "rank 1 could not write its shard (No space left on device); its old content is unchanged"
     assert {file.read_text(encoding="utf-8") for file in Path().glob("error-*")} == {f"{latest}: {problem}"}
     assert read_checkpoint(latest)["step"] == 5
     run_in_processes(run_scripts, [command])
