@@ -73,7 +73,8 @@ def strip_boilerplate(text: str) -> CleanText:
     too. Line endings become "\n". Otherwise, a text without such additions is unchanged.
     Raises ValueError if more than header and licence would be removed, for example because a marker is in the middle.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not any(hint in text for hint in _HINTS):
         return CleanText(text, 1.0)
     marks = _marks(text)

@@ -34,8 +34,9 @@ _CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f]")
 # UTF-8 that was read as Windows-1252: two bytes of an accented, Greek or Cyrillic letter, a quotation mark, an emoji,
 # a byte order mark, or a replacement character. Letters before a quotation mark are left out: they occur in words.
 # The last alternative is Cyrillic letters that were read as Windows-1251.
-# All alternatives begin with one set of letters, which Python's re finds four times as fast.
-_MOJIBAKE = re.compile("[ÂÃÎÏÐÑâðïР](?:(?<=[ÂÃÎÏÐÑ])[\xa1-\xaa\xac-\xba\xbc-\xbf]|€|Ÿ|»¿|¿½|(?<=Р)[°±µ])")
+# All alternatives begin with one of a few letters, which most texts do not have.
+_MOJIBAKE_LETTERS = "ÂÃÎÏÐÑâðïР"
+_MOJIBAKE = re.compile(f"[{_MOJIBAKE_LETTERS}](?:(?<=[ÂÃÎÏÐÑ])[\xa1-\xaa\xac-\xba\xbc-\xbf]|€|Ÿ|»¿|¿½|(?<=Р)[°±µ])")
 _HTML = re.compile(
     r"</?(?:p|div|span|a|td|tr|li|ul|br|h[1-6]|body|head|script|table)\b[^<>]{0,300}>|&(?:amp|quot|nbsp|lt|gt|[mn]dash|"
     r"[lr][sd]quo|hellip|copy|szlig|[aeioucnyz](?:acute|grave|circ|uml|tilde|cedil)|#x?[\da-f]+);",
@@ -73,9 +74,18 @@ def notes_on_record(text: str) -> Iterator[str]:
         yield "U+FFFD, the replacement character, is in a text: letters were lost in a conversion"
     if _mojibake(text):
         yield "a text is UTF-8 that was read as Windows-1252 or 1251; convert the original again"
-    written_out = [token for token in (END_OF_TEXT, *_HEADINGS) if token in text]
-    for token in (*written_out, *dict.fromkeys(_SPECIAL_TOKENS.findall(text))):
+    for token in _written_out(text):
         yield f"{token!r} is written out in a text, and read as ordinary characters"
+
+
+def _written_out(text: str) -> Iterator[str]:
+    """The special tokens and the headings of prompt templates in a text. Few texts have their first characters."""
+    if "<" in text and END_OF_TEXT in text:
+        yield END_OF_TEXT
+    if "#" in text:
+        yield from (heading for heading in _HEADINGS if heading in text)
+    if "<" in text or "[" in text:
+        yield from dict.fromkeys(_SPECIAL_TOKENS.findall(text))
 
 
 def _sample(text: str) -> str:
@@ -123,7 +133,9 @@ def _times(n: int) -> str:
 
 def _mojibake(text: str) -> list[str]:
     """Sequences that occur in no language, but come from reading UTF-8 as Windows-1252."""
-    return [] if text.isascii() else _MOJIBAKE.findall(text)
+    if text.isascii() or not any(letter in text for letter in _MOJIBAKE_LETTERS):
+        return []
+    return _MOJIBAKE.findall(text)
 
 
 def _special_tokens(text: str, documents: bool) -> Iterator[str]:
