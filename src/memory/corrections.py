@@ -15,7 +15,7 @@ _VERBS = {  # of which a subject has one at a time: "I live in Rome." is correct
     "called", "is", "are", "was", "were", "lives", "live", "works", "work", "costs", "cost", "drives", "drive",
     "starts", "start", "leaves", "leave", "expires",
 }  # fmt: skip
-_YEARS_OLD = re.compile(r"^(?:i|we) (?:am |m |are |re )?\w+(?: \w+)? years? old\b")
+_AGE = re.compile(r"(?:i|we) (?:(?:am |are )?\w+(?: \w+)? years? old\b|turned (?:\d+|\w+(?:teen|ty))\b)")
 # These have one value at a time, so a second value replaces the first even without "now".
 _ONE_VALUE = re.compile(r"years old$|\bfavorite\b|^my (?:first |full |last |middle )?(?:age|birthday|name|surname) is$")
 
@@ -76,7 +76,7 @@ def subject_of(fact: str) -> str:
     "My cat's name is Miso." and "Our cat is called Miso." are about the same.
     """
     words = [word for word in american(_NAME_IS.sub(" called", fact)).split() if word not in _UNSTRESSED]
-    if _YEARS_OLD.match(" ".join(words)):
+    if _AGE.match(" ".join(words)):
         return "i years old"
     for place, word in enumerate(words):
         if word in _VERBS:

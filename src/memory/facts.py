@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from src.memory.corrections import is_denial, subject_of
+from src.memory.corrections import is_denial
 from src.memory.secrets import looks_secret
 from src.memory.words import words_of
 
@@ -28,8 +28,9 @@ _CLOSING = re.compile(
     re.IGNORECASE,
 )
 # Between two statements in one sentence: "My name is Kim and I'm vegan."
-_SEVERAL = re.compile(r",?\s+(?:and|but)\s+(?=(?:i|my|our|we)\b)", re.IGNORECASE)
+_SEVERAL = re.compile(r",?\s+(?:and|but|so)\s+(?=(?:i|my|our|we)\b)", re.IGNORECASE)
 _I_OR_WE = re.compile(r"(?:i|we)\b", re.IGNORECASE)
+_VERB = re.compile(r"\b(?:are|has|have|is|was|were)\b|(?:ed|[^s\W]s)\s+\w|\b(?:died|left|moved)\b", re.IGNORECASE)
 _NOW = re.compile(r"\b(?:again|now|no longer|these days)\b", re.IGNORECASE)
 
 _PLEASE = r"(?:please\s+|can you\s+|could you\s+)?"
@@ -55,8 +56,8 @@ _COUNT = r"(?:an?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve
 _NO_POINTER = r"(?!(?:it|that|this|these|those|them|him|her|so|not|one|ones|both|none|all)\b)"
 _LASTING = (  # what people do for long, or did once and tell
     "adopted|attend|bake|became|bought|broke|build|built|coach|collect|commute|cook|cycle|drank|drink|drive|eat|enjoy"
-    "|fly|graduated|grew|grow|hate|hike|keep|knit|left|like|live|lived|lost|love|married|met|moved|named|own|paint"
-    "|play|practi[cs]e|prefer|quit|raise|rent|retired|ride|run|sail|sell|sing|skate|ski|sleep|smoke|speak|spend"
+    "|fly|gave up|graduated|grew|grow|hate|hike|keep|knit|left|like|live|lived|lost|love|married|met|moved|named|own"
+    "|paint|play|practi[cs]e|prefer|quit|raise|rent|retired|ride|run|sail|sell|sing|skate|ski|sleep|smoke|speak|spend"
     "|stopped|studied|study|suffer|support|surf|swim|take|taught|teach|train|use|volunteer|wake|walk|wear|weigh|work"
     "|worked"
 )
@@ -146,7 +147,7 @@ def _statements(sentence: str) -> list[Statement]:
     if not text:
         return []
     parts = _SEVERAL.split(text)
-    if len(parts) > 1 and all(_is_told(part) and (_I_OR_WE.match(part) or subject_of(part)) for part in parts):
+    if len(parts) > 1 and all(map(_is_sentence, parts)):
         texts = [*(f"{part}." for part in parts[:-1]), parts[-1]]
     elif requested or _is_told(text) or (is_denial(text) and not _NOT_TOLD.search(text)):
         texts = [text]
@@ -162,6 +163,11 @@ def _statements(sentence: str) -> list[Statement]:
         )
         for each in texts
     ]
+
+
+def _is_sentence(part: str) -> bool:
+    """Whether a part of a sentence states a fact by itself: "my own house" does not."""
+    return is_denial(part) or (_is_told(part) and bool(_I_OR_WE.match(part) or _VERB.search(part)))
 
 
 def _is_told(text: str) -> bool:
