@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 # A vowel sign of Hindi and others is a "mark", which \w leaves out. Chinese and others have no spaces between words.
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0980-\u109f\u1780-\u17d3"
@@ -77,6 +78,7 @@ def _terms(run: str) -> list[str]:
     return [run[place : place + 2] for place in range(len(run) - 1)]
 
 
+@lru_cache(4096)  # a correction is compared with every fact
 def _american_word(word: str) -> str:
     for british, ending in _AMERICAN:
         word = re.sub(british, ending, word)
