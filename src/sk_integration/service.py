@@ -256,7 +256,7 @@ class GPT2ChatCompletion(ChatCompletionClientBase):
 
 def root_cause(error: BaseException) -> Exception:
     """The error that Semantic Kernel has wrapped, as a type that the chat loop reports."""
-    while error.__cause__ is not None:
+    while isinstance(error, KernelException) and error.__cause__ is not None:
         error = error.__cause__
     for error_type in (ValueError, MemoryError):
         if isinstance(error, error_type):

@@ -226,6 +226,14 @@ def test_a_disk_error_gives_a_note_and_the_answer(new_assistant, monkeypatch):
     assert notes == ["memory could not recall: no disk", "The conversation was not saved: disk full"]
 
 
+def test_a_failed_recall_names_the_file_and_the_remedy(new_assistant):
+    assistant, _, notes = new_assistant("Paris.")
+    assistant.memory.close()
+    ask(assistant, "France?")
+    assert notes[0].startswith(f"memory could not recall: {assistant.memory.path}: Cannot operate on a closed database")
+    assert "restart this program" in notes[0]
+
+
 def test_two_assistants_in_one_session_merge_their_turns(new_assistant, tmp_path):
     assistant, _, _ = new_assistant("A1", "A2")
     two, generator, notes = new_assistant("B1", "B2")
