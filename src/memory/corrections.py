@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from src.memory.words import american, normalised
+from src.memory.words import american, normalised, with_apostrophes
 
 _NAME_IS = re.compile(r"'s name is\b|\b(?:is|are) (?:called|named)\b")
 _UNSTRESSED = {"now", "also", "really", "actually", "still", "currently", "m", "re", "the"}
@@ -20,7 +20,6 @@ _AGE = re.compile(r"(?:i|we) (?:(?:am |are )?\w+(?: \w+)? years? old\b|turned (?
 _ONE_VALUE = re.compile(r"years old$|\bfavorite\b|^my (?:first |full |last |middle )?(?:age|birthday|name|surname) is$")
 
 _EXPANSIONS = (  # applied in this order to lower-case text
-    (re.compile("[\N{RIGHT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APOSTROPHE}]"), "'"),
     (re.compile(r"\bcan(?:not|'t)\b"), "can not"),
     (re.compile(r"n't\b"), " not"),
     (re.compile(r"'m\b"), " am"),
@@ -117,7 +116,7 @@ def _claim(text: str) -> _Claim:
 
 def _expanded(text: str) -> str:
     """The text in lower case, without contractions and punctuation."""
-    text = text.lower()
+    text = with_apostrophes(text).lower()
     for pattern, replacement in _EXPANSIONS:
         text = pattern.sub(replacement, text)
     return american(text)

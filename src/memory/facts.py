@@ -9,7 +9,7 @@ from typing import Literal
 
 from src.memory.corrections import is_denial
 from src.memory.secrets import looks_secret
-from src.memory.words import words_of
+from src.memory.words import with_apostrophes, words_of
 
 RememberMode = Literal["ask", "auto", "off"]
 MAX_CHARACTERS = 1000  # a longer message is probably pasted text
@@ -17,7 +17,6 @@ _MAX_WORDS = 50  # distinct words in a sentence
 
 _SENTENCE_END = re.compile(r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<=[.!?])\s+|\n+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-_APOSTROPHE = re.compile("[\N{RIGHT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APOSTROPHE}]")
 
 # Words before a statement. Those of the first pattern announce a correction.
 _CORRECTION = re.compile(r"(?:oh\b,?\s*)?(?:actually|correction|no|sorry|wait|not any ?more)\b[\s,:;-]+", re.IGNORECASE)
@@ -47,7 +46,7 @@ _NOT_TOLD = re.compile(
     r"\b(?:you|your|yours|answers?|bet|doubt|guess|hope|if|imagine|joking|kidding|know|let's|mean|meant|pretend"
     r"|questions?|said|say|suppose|thanks?|think|thought|understand|wish|wonder(?:ing)?|would|'d)\b"
     r"|,\s*(?:wrote|writes|sang|says)\s+\w|(?:today|right now|at the moment)\b"
-    r"|\b(?:it|that|this|these|those)[.!]*$",
+    r"|^(?:i|we) \w+(?: (?:about|for|in|of|on|to|with))? (?:it|that|this|these|those)[.!]*$",
     re.IGNORECASE,
 )
 _I = r"i(?:\s+(?:also|always|mostly|never|now|no longer|often|only|really|still|usually|currently|just))?\s+"
@@ -138,7 +137,7 @@ def extract_facts(message: str) -> list[str]:
 def _statements(sentence: str) -> list[Statement]:
     if sentence.endswith("?") or not 2 <= len(words_of(sentence)) <= _MAX_WORDS:
         return []
-    plain, corrects = _APOSTROPHE.sub("'", sentence), False
+    plain, corrects = with_apostrophes(sentence), False
     while lead := _CORRECTION.match(plain) or _LEAD_IN.match(plain):
         corrects = corrects or bool(_CORRECTION.match(plain))
         plain = plain[lead.end() :]

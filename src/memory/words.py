@@ -22,8 +22,8 @@ STOP_WORDS = {
     "much", "must", "my", "myself", "no", "nor", "not", "now", "next", "of", "off", "on", "or", "our", "ours",
     "ourselves", "out", "over", "please", "re", "s", "said", "say", "shall", "she", "should", "so", "some", "such",
     "t", "tell", "than", "that", "the", "their", "theirs", "them", "then", "there", "these", "they", "this", "those",
-    "to", "too", "under", "up", "us", "ve", "very", "was", "wasn", "we", "were", "what", "when", "where", "which",
-    "who", "whom", "whose", "why", "will", "with", "would", "you", "your", "yours",
+    "to", "too", "under", "up", "us", "ve", "very", "was", "wasn", "we", "were", "what", "whats", "when", "where",
+    "wheres", "which", "who", "whom", "whos", "whose", "why", "will", "with", "would", "you", "your", "yours",
 }  # fmt: skip
 
 # British endings, and the American ones that the search uses. Facts and questions are both changed, so a rule that hits
@@ -43,6 +43,21 @@ _AMERICAN = (
     (r"^grand(?:ma|mom|mum)$", "grandmother"),
     (r"^grand(?:pa|dad)$", "grandfather"),
 )
+
+_APOSTROPHE = re.compile("[\N{RIGHT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APOSTROPHE}]")
+_CONTRACTION = re.compile(r"\b(?:(i)(m|ve)|(we)(ve)|(are|ca|do|does|did|have|has|is|was|were|wo)n(t))\b", re.IGNORECASE)
+
+
+def with_apostrophes(text: str) -> str:
+    """The text with the apostrophes that people leave out: "im" becomes "I'm", and "dont" becomes "don't"."""
+    return _CONTRACTION.sub(_contraction, _APOSTROPHE.sub("'", text))
+
+
+def _contraction(match: re.Match[str]) -> str:
+    start, end = (group for group in match.groups() if group)
+    if end.lower() == "t":
+        return f"{start}n't"
+    return f"{'I' if start == 'i' else start}'{end}"
 
 
 def normalised(text: str) -> str:
@@ -155,7 +170,7 @@ _ASKED_AS = (  # phrases of questions
 
 def as_asked(question: str) -> str:
     """A question in American spelling, its phrases in the words that facts use."""
-    text = search_terms(question)
+    text = search_terms(with_apostrophes(question))
     for phrase, word in _ASKED_AS:
         text = phrase.sub(word, text)
     return text

@@ -16,7 +16,7 @@ REPLACED = [  # (fact, later statement)
     ("I've been vegan since 2010.", "I am no longer vegan."),
     ("I'm not vegan any more.", "I'm vegan again."),
     ("I drive a Fiat.", "I don\N{RIGHT SINGLE QUOTATION MARK}t drive a Fiat anymore."),
-    ("I drive a Fiat.", "I don't drive any longer."),
+    ("I drive a Fiat.", "i dont drive any longer"),
     ("I smoke a pipe.", "I've stopped smoking."),
     ("I work at Siemens.", "I quit working at Siemens."),
     ("I work at Siemens.", "I don't work at Siemens now."),

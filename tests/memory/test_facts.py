@@ -30,6 +30,9 @@ def test_only_facts_that_people_tell_are_kept() -> None:
         ("I used to live in Nairobi.", "I used to live in Nairobi.", False, False),
         ("I no longer live in Ghent.", "I no longer live in Ghent.", False, True),
         ("Hi! By the way, I have two sisters. And you?", "I have two sisters.", False, False),
+        ("im allergic to nuts", "I'm allergic to nuts", False, False),
+        ("I dont eat meat", "I don't eat meat", False, False),
+        ("I'm learning Go because I like it.", "I'm learning Go because I like it.", False, False),
         ("I'm Tereza Malik, nice to meet you!", "I'm Tereza Malik!", False, False),
     ],
 )
