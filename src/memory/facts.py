@@ -137,31 +137,34 @@ def extract_facts(message: str) -> list[str]:
 def _statements(sentence: str) -> list[Statement]:
     if sentence.endswith("?") or not 2 <= len(words_of(sentence)) <= _MAX_WORDS:
         return []
-    plain, corrects = with_apostrophes(sentence), False
-    while lead := _CORRECTION.match(plain) or _LEAD_IN.match(plain):
-        corrects = corrects or bool(_CORRECTION.match(plain))
-        plain = plain[lead.end() :]
-    plain = _CLOSING.sub("", plain)
-    requested, text = _requested(plain)
-    if not text:
-        return []
+    core, corrects = _core(with_apostrophes(sentence))
+    requested, text = _requested(core)
     parts = _SEVERAL.split(text)
     if len(parts) > 1 and all(map(_is_sentence, parts)):
-        texts = [*(f"{part}." for part in parts[:-1]), parts[-1]]
-    elif requested or _is_told(text) or (is_denial(text) and not _NOT_TOLD.search(text)):
-        texts = [text]
+        parts[:-1] = [f"{part}." for part in parts[:-1]]
+    elif text and (requested or _is_told(text) or (is_denial(text) and not _NOT_TOLD.search(text))):
+        parts = [text]
     else:
         return []
     return [
         Statement(
-            each[:1].upper() + each[1:],
+            part[:1].upper() + part[1:],
             requested,
-            corrects or bool(_NOW.search(each)),
-            looks_secret(each),
-            stands_alone=requested or _is_told(each),
+            corrects or bool(_NOW.search(part)),
+            looks_secret(text),  # of the whole: a part may be the secret, and another its name
+            stands_alone=requested or _is_told(part),
         )
-        for each in texts
+        for part in parts
     ]
+
+
+def _core(sentence: str) -> tuple[str, bool]:
+    """(the sentence without words such as "Actually," before it and politeness after it, whether it is a correction)"""
+    corrects = False
+    while lead := _CORRECTION.match(sentence) or _LEAD_IN.match(sentence):
+        corrects = corrects or bool(_CORRECTION.match(sentence))
+        sentence = sentence[lead.end() :]
+    return _CLOSING.sub("", sentence), corrects
 
 
 def _is_sentence(part: str) -> bool:

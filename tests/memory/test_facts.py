@@ -46,6 +46,7 @@ def test_a_secret_is_marked_even_if_it_should_be_remembered() -> None:
     assert statement.is_secret and statement.requested
     mixed = find_statements("My cat is called Miso. My password is hunter2.")
     assert [each.is_secret for each in mixed] == [False, True]
+    assert extract_facts("My login is maja and I use kolibri1994.") == []  # the second part is secret, too
 
 
 @pytest.mark.parametrize(
