@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 
 # A vowel sign of Hindi and others is a "mark", which \w leaves out. Chinese and others have no spaces between words.
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0980-\u109f\u1780-\u17d3"
@@ -29,19 +28,19 @@ STOP_WORDS = {
 # British endings, and the American ones that the search uses. Facts and questions are both changed, so a rule that hits
 # another word ("wise" -> "wize") does no harm.
 _AMERICAN = (
-    (r"(?<=[a-z]{2})our(?=s?$|ed$|ing$|ite|able|ful|hood|ly$|y$)", "or"),  # colour, neighbour, favourite
-    (r"(?<=[a-z]{2})is(?=e[ds]?$|ing$|ation|er)", "iz"),  # organise
-    (r"(?<=[a-z]{2})ys(?=e[ds]?$|ing$)", "yz"),  # analyse
-    (r"(?<=[a-z]{2})tre(?=s?$)", "ter"),  # theatre
-    (r"(?<=[a-z]{2}[aeiou])ll(?=ed$|ing$|ers?$)", "l"),  # travelled
-    (r"(?<=[a-z]{2})ogue(?=s?$)", "og"),  # catalogue
-    (r"(?<=[a-z]{2})ence(?=s?$)", "ense"),  # licence
-    (r"^programme(?=s?$)", "program"),
-    (r"^gre(?=y)", "gra"),
-    (r"^(?:mum|mam)(?=m?y?$)", "mom"),
-    (r"^tyre(?=s?$)", "tire"),
-    (r"^grand(?:ma|mom|mum)$", "grandmother"),
-    (r"^grand(?:pa|dad)$", "grandfather"),
+    (re.compile(r"(?<=[a-z]{2})our(?=s?$|ed$|ing$|ite|able|ful|hood|ly$|y$)"), "or"),  # colour, neighbour, favourite
+    (re.compile(r"(?<=[a-z]{2})is(?=e[ds]?$|ing$|ation|er)"), "iz"),  # organise
+    (re.compile(r"(?<=[a-z]{2})ys(?=e[ds]?$|ing$)"), "yz"),  # analyse
+    (re.compile(r"(?<=[a-z]{2})tre(?=s?$)"), "ter"),  # theatre
+    (re.compile(r"(?<=[a-z]{2}[aeiou])ll(?=ed$|ing$|ers?$)"), "l"),  # travelled
+    (re.compile(r"(?<=[a-z]{2})ogue(?=s?$)"), "og"),  # catalogue
+    (re.compile(r"(?<=[a-z]{2})ence(?=s?$)"), "ense"),  # licence
+    (re.compile(r"^programme(?=s?$)"), "program"),
+    (re.compile(r"^gre(?=y)"), "gra"),
+    (re.compile(r"^(?:mum|mam)(?=m?y?$)"), "mom"),
+    (re.compile(r"^tyre(?=s?$)"), "tire"),
+    (re.compile(r"^grand(?:ma|mom|mum)$"), "grandmother"),
+    (re.compile(r"^grand(?:pa|dad)$"), "grandfather"),
 )
 
 _APOSTROPHE = re.compile("[\N{RIGHT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APOSTROPHE}]")
@@ -93,10 +92,9 @@ def _terms(run: str) -> list[str]:
     return [run[place : place + 2] for place in range(len(run) - 1)]
 
 
-@lru_cache(4096)  # a correction is compared with every fact
 def _american_word(word: str) -> str:
     for british, ending in _AMERICAN:
-        word = re.sub(british, ending, word)
+        word = british.sub(ending, word)
     return word
 
 
