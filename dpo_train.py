@@ -31,7 +31,7 @@ from src.runtime import Runtime, choose_runtime
 from src.tokenizer import describe
 from src.training.flags import RecordTrainingFlags
 from src.training.losses import PreferenceLoss, preference_loss
-from src.training.out_folder import claimed
+from src.training.out_folder import locked_folder
 from src.training.parallel import choose_strategy, require_size_fits, share_frozen
 from src.training.preview import preview
 from src.training.recipes import apply_recipe, size_name
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Flags, argv, __doc__)
     if flags.show_data:
         return preview(flags, BASES, load_preferences, describe_preferences)
-    with claimed(flags.out, "dpo"):
+    with locked_folder(flags.out, "dpo"):
         preferences = load_preferences(flags.data, skip_bad=flags.skip_bad)
         runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
         require_size_fits(find_model(flags.base, BASES)[0], flags, runtime, dpo=True)  # before everything slow

@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from main import EVAL_BATCHES, create_dataloader, prepare_data
+from main import EVAL_BATCHES, step_loaders
 from src.checkpoint import CHECKPOINTS, STAGE_OUTPUTS, LoadedModel, load_base, save_checkpoint
 from src.cli import flag, parse
 from src.data.batching import StepLoader
 from src.distributed.environment import is_first
+from src.distributed.processes import Processes
 from src.model.generate import TextGenerator
 from src.model.load_gpt2 import find_weights
 from src.runtime import choose_runtime
@@ -26,7 +27,7 @@ from src.tokenizer import describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
 from src.training.flags import LoRAFlags, TextTrainingFlags
 from src.training.losses import language_model_loss
-from src.training.out_folder import claimed
+from src.training.out_folder import locked_folder
 from src.training.parallel import choose_strategy, require_size_fits
 from src.training.recipes import apply_lora_rates, size_name
 from src.training.run import NO_VALIDATION, run_stage
@@ -41,6 +42,7 @@ NUM_EPOCHS = 2
 MAX_LR = 5e-5
 MIN_LR = 5e-6
 WARMUP_STEPS = 20
+CONVERTED, _ = STAGE_OUTPUTS["pretrained"]  # OpenAI's weights as a checkpoint
 PROMPT, SAMPLE_TOKENS = "Once upon a time", 60  # of the sample before, during and after training
 
 
@@ -68,32 +70,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Flags, argv, __doc__)
     if {"model", "weights"} <= given:
         raise ValueError("--model names a download and --weights a file to use instead; pass only one of them")
-    with claimed(flags.out, "finetune"):
+    with locked_folder(flags.out, "finetune"):
         return finetune(apply_lora_rates(flags, given))
 
 
 def finetune(flags: Flags) -> int:
     runtime = choose_runtime(flags.device, flags.precision)
     require_size_fits(flags.source, flags, runtime)  # before everything slow
-    split = (flags.val_fraction, flags.documents, flags.val_data, flags.skip_bad)
-    train_ids, val_ids = prepare_data(flags.data, load_gpt2_encoding(), *split)  # before the download, to fail early
-    if runtime.processes.count > 1:  # the first process converts, then all map the checkpoint into memory
-        path = save_conversion(load_pretrained(flags), flags).path if is_first() else Path()
-        base = load_base(str(runtime.processes.from_first(path)))
-    else:
-        base = load_pretrained(flags)
+    train_steps, val_steps = step_loaders(flags, load_gpt2_encoding())  # before the download, to fail early
+    base = load_in_every_process(flags, runtime.processes)
     if base.encoding is not load_gpt2_encoding():
-        train_ids, val_ids = prepare_data(flags.data, base.encoding, *split)
+        train_steps, val_steps = step_loaders(flags, base.encoding)
     if flags.context_length > base.model.config.context_length:
         raise ValueError(f"--context-length {flags.context_length}: the model's is {base.model.config.context_length}")
-    shape = (flags.batch_size, flags.context_length)
-    train_loader = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
-    val_loader = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
     runtime = choose_strategy(flags, base.model.config, runtime)
     generator = TextGenerator(base.model, base.encoding, runtime.model_device)  # moves the model to the device
     parent = save_conversion(base, flags).parent  # last, so that a failure above leaves no file
     base.model.set_dropout(flags.dropout)
-    stage = make_stage(flags, generator, parent, train_loader, val_loader)
+    stage = make_stage(flags, generator, parent, train_steps, val_steps)
     print(f"before fine-tuning:\n{sample(base.model, stage.sample)}\n")
     exit_code = run_stage(stage, base.model, flags, runtime)
     print(f"\nafter fine-tuning:\n{sample(base.model, stage.sample)}")
@@ -123,17 +117,24 @@ def make_stage(
     )
 
 
+def load_in_every_process(flags: Flags, processes: Processes) -> LoadedModel:
+    """GPT-2 and its tokenizer. Of several processes, the first converts the weights and the others map its file."""
+    if processes.count == 1:
+        return load_pretrained(flags)
+    path = save_conversion(load_pretrained(flags), flags).path if is_first() else Path()
+    return load_base(str(processes.from_first(path)))
+
+
 def load_pretrained(flags: Flags) -> LoadedModel:
     """GPT-2 and its tokenizer. An earlier conversion of the same download is reused."""
-    path, _ = STAGE_OUTPUTS["pretrained"]
-    if flags.weights is None and path.is_file():
+    if flags.weights is None and CONVERTED.is_file():
         try:
-            base = load_base(str(path))
+            base = load_base(str(CONVERTED))
         except ValueError as error:
             print(f"weights: {error}; converting them again")
         else:
             if base.metadata.get("source") == flags.model:
-                print(f"weights: {flags.model} from {path}")
+                print(f"weights: {flags.model} from {CONVERTED}")
                 return base
     return load_base(str(find_weights(flags.weights or flags.model)))
 
@@ -142,9 +143,8 @@ def save_conversion(base: LoadedModel, flags: Flags) -> LoadedModel:
     """Save converted weights as a checkpoint that later stages start from. A checkpoint is returned unchanged."""
     if "format" in base.metadata:
         return base
-    path, _ = STAGE_OUTPUTS["pretrained"]
     metadata = {**base.metadata, "source": flags.source, "parent": base.parent, "tokenizer": describe(base.encoding)}
     if is_first():
-        save_checkpoint(path, {**metadata, "model": base.model.state_dict()})
-    print(f"weights: {flags.source}, saved as {path}")
-    return replace(base, path=path, metadata=metadata)
+        save_checkpoint(CONVERTED, {**metadata, "model": base.model.state_dict()})
+    print(f"weights: {flags.source}, saved as {CONVERTED}")
+    return replace(base, path=CONVERTED, metadata=metadata)

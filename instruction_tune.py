@@ -29,7 +29,7 @@ from src.runtime import choose_runtime
 from src.tokenizer import describe
 from src.training.flags import RecordTrainingFlags
 from src.training.losses import language_model_loss
-from src.training.out_folder import claimed
+from src.training.out_folder import locked_folder
 from src.training.parallel import choose_strategy, require_size_fits
 from src.training.preview import preview
 from src.training.recipes import apply_recipe, size_name
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.show_data or flags.show_mask:
         describe_data = partial(describe_conversations, seed=flags.seed, system_share=flags.system_share)
         return preview(flags, BASES, load_conversations, describe_data if flags.show_data else show_masks)
-    with claimed(flags.out, "sft"):
+    with locked_folder(flags.out, "sft"):
         conversations = load_conversations(flags.data, skip_bad=flags.skip_bad)
         runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
         require_size_fits(find_model(flags.base, BASES)[0], flags, runtime)  # before everything slow

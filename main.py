@@ -24,9 +24,9 @@ from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel
 from src.runtime import Runtime, choose_runtime
 from src.tokenizer import Encoding, describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
-from src.training.flags import flags_from
+from src.training.flags import TextTrainingFlags, flags_from
 from src.training.losses import language_model_loss
-from src.training.out_folder import claimed
+from src.training.out_folder import locked_folder
 from src.training.parallel import choose_strategy, initial_model
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
@@ -70,18 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(Flags, argv, __doc__)
     size = GPT_CONFIGS[flags.model] if flags.model else GPT_CONFIG
     flags = apply_recipe(flags, "pretrain", size_name(size), given)
-    with claimed(flags.out, "pretrain"):
+    with locked_folder(flags.out, "pretrain"):
         runtime = choose_runtime(flags.device, flags.precision)
         encoding = run_encoding(flags, runtime.processes)
-        vocab = GPT_CONFIG["vocab_size"] if flags.tokenizer == "gpt2" else encoding.n_vocab
-        changes = {"vocab_size": vocab, "context_length": flags.context_length, "dropout": flags.dropout}
-        config = GPTConfig.of(size | changes)
-        runtime = choose_strategy(flags, config, runtime)  # before the text is tokenised: refuses what cannot fit
-        split = (flags.val_fraction, flags.documents, flags.val_data, flags.skip_bad)
-        train_ids, val_ids = prepare_data(flags.data, encoding, *split)
-        shape = (flags.batch_size, flags.context_length)
-        train_steps = StepLoader(create_dataloader(train_ids, *shape, seed=flags.seed), flags.grad_accum)
-        val_steps = StepLoader(create_dataloader(val_ids, *shape, seed=flags.seed)) if len(val_ids) else None
+        vocab_size = GPT_CONFIG["vocab_size"] if flags.tokenizer == "gpt2" else encoding.n_vocab
+        changes = {"vocab_size": vocab_size, "context_length": flags.context_length, "dropout": flags.dropout}
+        config = GPTConfig.of({**size, **changes})
+        runtime = choose_strategy(flags, config, runtime)  # refuses a model that cannot fit, before the slow work
+        train_steps, val_steps = step_loaders(flags, encoding)
         model = initial_model(config, flags.seed, runtime)
         generator = TextGenerator(model, encoding, runtime.model_device)  # moves the model to the device
         return run_stage(make_stage(flags, generator, train_steps, val_steps), model, flags, runtime)
@@ -108,10 +104,18 @@ def make_stage(flags: Flags, generator: TextGenerator, train_steps: StepLoader, 
     )
 
 
+def step_loaders(flags: TextTrainingFlags, encoding: Encoding) -> tuple[StepLoader, StepLoader | None]:
+    """The micro-batches of the text --data for training and for validation, which is None if nothing is held out."""
+    train, val = prepare_data(flags.data, encoding, flags.val_fraction, flags.documents, flags.val_data, flags.skip_bad)
+    shape = (flags.batch_size, flags.context_length)
+    train_steps = StepLoader(create_dataloader(train, *shape, seed=flags.seed), flags.grad_accum)
+    return train_steps, StepLoader(create_dataloader(val, *shape, seed=flags.seed)) if len(val) else None
+
+
 def create_dataloader(
     ids: TokenArray, batch_size: int = BATCH_SIZE, context_length: int = CONTEXT_LENGTH, *, seed: int = 1337
 ) -> DataLoader:
-    """A PyTorch DataLoader of (inputs, targets), int64 (batch_size, context_length), reshuffled each epoch."""
+    """A DataLoader of (inputs, targets), both int64 (batch_size, context_length). Each epoch has a new order."""
     return epoch_loader(TextWindows(ids, context_length, seed), stack_windows, batch_size)
 
 
@@ -126,10 +130,10 @@ def train(
 ) -> int:
     """Train a model on loaders from `create_dataloader`; returns the exit code: 0 done, 130 interrupted after saving.
 
-    config: the Flags, or some by name; paths may be strings. Batch size and context length are train_loader's, and
-    `data` only describes it. encoding: of the ids, GPT-2's by default. Raises ValueError for an unknown name, for a
-    loader that create_dataloader did not make, if training diverges, or if latest_model.pt is an unfinished run with
-    other settings. Raises OSError if another run uses the folder `out`.
+    config: Flags, or a mapping of their names to values; paths may be strings. `train_loader` decides the batch size
+    and the context length, and `data` only describes it. encoding: the tokenizer of the ids; None means GPT-2's.
+    Raises ValueError for an unknown name, for a loader that create_dataloader did not make, if training diverges, or if
+    latest_model.pt is an unfinished run with other settings. Raises OSError if another run uses the folder `out`.
     """
     flags = config if isinstance(config, Flags) else flags_from(Flags, config or {})
     train_steps = StepLoader(train_loader, flags.grad_accum)
@@ -141,5 +145,5 @@ def train(
     runtime = choose_strategy(flags, model.config, runtime)
     generator = TextGenerator(model, encoding or load_gpt2_encoding(), runtime.model_device)
     stage = make_stage(flags, generator, train_steps, StepLoader(val_loader) if val_loader else None)
-    with claimed(flags.out, stage.name):
+    with locked_folder(flags.out, stage.name):
         return run_stage(stage, model, flags, runtime)

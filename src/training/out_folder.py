@@ -19,19 +19,19 @@ LOCK = ".lock"
 
 
 @contextmanager
-def claimed(out: Path, stage: str) -> Iterator[None]:
+def locked_folder(out: Path, stage: str) -> Iterator[None]:
     """Hold the folder of a run, which is created if it is missing, so that no other run can use it.
 
     The operating system frees the folder when this process ends, even if it is killed. The lock file stays, unless the
     run leaves nothing else in the folder. Temporary files that killed runs left there are deleted.
     Raises OSError with a one-line message if another run holds the folder, or if the folder cannot be written.
     """
-    if not is_first():  # the first process claims it for all
+    if not is_first():  # the first process locks it for all
         yield
         return
     new_folders = [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
     with _open_lock(out) as lock:
-        if not _take(lock, out):
+        if not _acquire(lock, out):
             other = _holder(lock)
             raise OSError(f"--out {out} is in use by another run{other}; wait until it ends, or pass another --out")
         _write_holder(lock, out, stage)
@@ -58,7 +58,7 @@ def _open_lock(out: Path) -> BinaryIO:
         raise _not_writable(out, error) from error
 
 
-def _take(lock: BinaryIO, out: Path) -> bool:
+def _acquire(lock: BinaryIO, out: Path) -> bool:
     """Whether this run holds the folder now."""
     try:
         return lock_descriptor(lock.fileno(), blocking=False)
