@@ -30,7 +30,7 @@ from src.model.config import GPTConfig
 from src.model.gpt import GPT_CONFIGS
 from src.program import run_script
 from src.runtime import choose_runtime, keep_freed_memory
-from src.training.loop import accumulate, update
+from src.training.loop import accumulate, optimizer_step
 from src.training.losses import language_model_loss
 from src.training.optim import make_optimizer
 from src.training.parallel import initial_model, share_model
@@ -66,7 +66,7 @@ def run_worker(flags: Flags, strategy: Strategy) -> None:
 
     def step() -> None:
         accumulate(model, shared.loss, [batch], runtime, scaler, shared.exchange)
-        update(model, optimizer, scaler, 1.0)
+        optimizer_step(model, optimizer, scaler, 1.0)
 
     def measure() -> tuple[float]:
         processes.from_first(True)

@@ -66,17 +66,16 @@ class MultiHeadAttention(nn.Module):
         self.c_proj = nn.Linear(config.d_model, config.d_model)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, context: KeyValueCache | Packing | None = None, layer_index: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, cache: KeyValueCache | None = None, layer_index: int = 0, packing: Packing | None = None
+    ) -> Tensor:
         """(B, T, C) to (B, T, C). With a cache, x continues the cached tokens; with a packing, x holds its segments."""
         B, T, C = x.shape
         heads = (B, T, self.n_heads, C // self.n_heads)
         q, k, v = (part.view(heads).transpose(1, 2) for part in self.c_attn(x).split(C, dim=2))  # (B, H, T, D)
-        if isinstance(context, KeyValueCache):
-            y = self._attend(q, *context.extend(layer_index, k, v))
-        elif context is None:
-            y = self._attend(q, k, v)
-        else:
-            y = self._attend_in_segments(q, k, v, context)
+        if cache is not None:
+            k, v = cache.extend(layer_index, k, v)  # (B, H, S, D)
+        y = self._attend(q, k, v) if packing is None else self._attend_in_segments(q, k, v, packing)
         y = y.transpose(1, 2).reshape(B, T, C)  # from (B, H, T, D)
         return self.resid_dropout(self.c_proj(y))
 

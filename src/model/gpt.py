@@ -47,27 +47,32 @@ class GPTModel(nn.Module):
         return self.head(self.hidden_states(ids, cache))
 
     def hidden_states(
-        self, ids: Tensor, context: KeyValueCache | Packing | None = None, *, embedded: Tensor | None = None
+        self,
+        ids: Tensor,
+        cache: KeyValueCache | None = None,
+        *,
+        packing: Packing | None = None,
+        embedded: Tensor | None = None,
     ) -> Tensor:
         """Hidden states after the final LayerNorm: int64 (B, T) to (B, T, C).
 
-        context: a cache, if `ids` continues its tokens; its length grows by T. Or a packing, if each row holds several
-        segments; each segment has the same states as in a sequence of its own, after its parent.
+        cache: `ids` continues the cached tokens; the cache grows by T. packing: each row holds several segments; the
+        states of a segment are those that it would have in a sequence of its own, after its parent.
         embedded: `wte(ids)`, (B, T, C), if the caller has it already.
         Raises ValueError if a sequence is longer than the model's context.
         """
-        spans = _position_spans(context, ids.shape[1])
+        spans = _position_spans(ids.shape[1], cache.length if cache is not None else 0, packing)
         if (longest := max(end for _, end in spans)) > self.config.context_length:
             raise ValueError(f"{longest} tokens do not fit the model's context of {self.config.context_length}")
         positions = torch.cat([torch.arange(*span, device=ids.device) for span in spans])  # (T,)
         x = self.drop((self.wte(ids) if embedded is None else embedded) + self.wpe(positions))  # (B, T, C)
         for layer_index, block in enumerate(self.h):
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, context, layer_index, use_reentrant=False)
+                x = checkpoint(block, x, cache, layer_index, packing, use_reentrant=False)
             else:
-                x = block(x, context, layer_index)
-        if isinstance(context, KeyValueCache):
-            context.length += ids.shape[1]
+                x = block(x, cache, layer_index, packing)
+        if cache is not None:
+            cache.length += ids.shape[1]
         return self.ln_f(x)
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -121,11 +126,11 @@ def _initialise(name: str, weight: Tensor, config: GPTConfig) -> None:
 
 
 def initial_weights(config: GPTConfig) -> Iterator[tuple[str, Tensor]]:
-    """(name, value) of every parameter of `GPTModel(config)`, one at a time: equal to it for the same random state.
+    """Yield (name, value) of every parameter of `GPTModel(config)`: the same values, if the random state is the same.
 
-    At most the embeddings or one layer are in memory. For a model that one process cannot hold.
+    Only the embeddings or one layer are in memory at a time, for a model that one process cannot hold.
     """
-    # The constructor's layers draw initial weights of their own, which are then replaced: draw as many numbers.
+    # PyTorch's layers draw weights when they are built, and GPTModel replaces these. Draw the same numbers here.
     nn.Embedding(config.vocab_size, config.d_model)
     nn.Embedding(config.context_length, config.d_model)
     for _ in range(config.n_layers):
@@ -136,13 +141,12 @@ def initial_weights(config: GPTConfig) -> Iterator[tuple[str, Tensor]]:
         yield name, weight
 
 
-def _position_spans(context: KeyValueCache | Packing | None, length: int) -> list[tuple[int, int]]:
-    """The positions (start, end) of each segment in a row of `length` tokens. Without a packing it is one segment."""
-    if context is None or isinstance(context, KeyValueCache):
-        start = context.length if context is not None else 0
-        return [(start, start + length)]
+def _position_spans(length: int, n_cached: int, packing: Packing | None) -> list[tuple[int, int]]:
+    """The (start, end) positions of each segment in a row of `length` tokens. Without a packing, the row is one."""
+    if packing is None:
+        return [(n_cached, n_cached + length)]
     spans: list[tuple[int, int]] = []
-    for segment_length, parent in context:
+    for segment_length, parent in packing:
         start = 0 if parent is None else spans[parent][1]
         spans.append((start, start + segment_length))
     return spans

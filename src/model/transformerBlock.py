@@ -59,7 +59,9 @@ class TransformerBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, context: KeyValueCache | Packing | None = None, layer_index: int = 0) -> Tensor:
-        """(B, T, C) to (B, T, C). context: see `MultiHeadAttention.forward`."""
-        x = x + self.attn(self.ln_1(x), context, layer_index)
+    def forward(
+        self, x: Tensor, cache: KeyValueCache | None = None, layer_index: int = 0, packing: Packing | None = None
+    ) -> Tensor:
+        """(B, T, C) to (B, T, C). cache, packing: see `MultiHeadAttention.forward`."""
+        x = x + self.attn(self.ln_1(x), cache, layer_index, packing)
         return x + self.mlp(self.ln_2(x))

@@ -18,7 +18,7 @@ from src.model.lora import add_lora
 from src.planning.flags import Flags
 from src.planning.scale import flops_per_token
 from src.runtime import Runtime, keep_freed_memory
-from src.training.loop import accumulate, update
+from src.training.loop import accumulate, optimizer_step
 from src.training.losses import LossFunction, language_model_loss, preference_loss
 from src.training.optim import make_optimizer
 from src.training.parallel import initial_model, share_model
@@ -103,7 +103,7 @@ def _trial_step(flags: Flags, runtime: Runtime, layers: int) -> Callable[[], flo
     def step() -> float:
         start = time.perf_counter()
         accumulate(model, shared.loss, [batch] * flags.grad_accum, runtime, scaler, shared.exchange)
-        update(model, optimizer, scaler, grad_clip=1.0)
+        optimizer_step(model, optimizer, scaler, grad_clip=1.0)
         runtime.synchronise()
         return time.perf_counter() - start
 

@@ -26,9 +26,9 @@ Ending = Literal["done", "early", "diverged", "interrupted"]
 
 
 def train(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, reporter: Reporter) -> Ending:
-    """Train from `progress` to the end of the schedule. Ctrl-C, SIGTERM or a closed terminal saves and returns.
+    """Train from `progress` to the end of the schedule. Ctrl-C, SIGTERM and a closed terminal save the run and end it.
 
-    Returns how it ended: "interrupted", or what `ending` returns.
+    Returns how the run ended: "interrupted", or the result of `ending`.
     Raises ValueError if a loss or a gradient is not finite. Checkpoints saved before that stay intact.
     """
     try:
@@ -40,7 +40,7 @@ def train(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, rep
 
 
 def ending(progress: Progress, schedule: Schedule) -> Ending:
-    """How a complete run ended: "done", "early" (out of patience) or "diverged"."""
+    """How a run ended that was not interrupted: "done", "early" (out of patience) or "diverged"."""
     if has_diverged(progress):
         return "diverged"
     return "done" if progress.step >= schedule.steps else "early"
@@ -58,39 +58,44 @@ def _train(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, re
                 if not checkpoints.owns_latest:  # so that a restart knows whose best_model.pt it finds
                     checkpoints.save_latest(progress)
                 _evaluate(run, progress, checkpoints, reporter)
+                save_now = True
             elif run.runtime.processes.any(stop_requested()):
                 checkpoints.save_interrupted(progress)
                 checkpoints.wait()
                 return "interrupted"
             else:
                 _train_step(run, progress, reporter)
-            timed = run.runtime.processes.from_first(_save_due(schedule, progress.step, time.monotonic() - saved_at))
-            if progress.loss_count == 0 or (timed and not progress.evaluation_due(schedule)):
+                save_now = _save_due(run, progress, seconds=time.monotonic() - saved_at)
+            if save_now:
                 checkpoints.save_latest(progress)
                 saved_at = time.monotonic()
     checkpoints.wait()
     return ending(progress, schedule)
 
 
-def _save_due(schedule: Schedule, step: int, seconds: float) -> bool:
-    """Whether --save-every asks for a save, `seconds` after the last one."""
-    return seconds > schedule.save_s or (schedule.save_steps is not None and step % schedule.save_steps == 0)
+def _save_due(run: TrainingRun, progress: Progress, seconds: float) -> bool:
+    """Whether --save-every asks for a save, `seconds` after the last one. If an evaluation is next, it saves anyway."""
+    schedule = run.schedule
+    due = seconds > schedule.save_s or (schedule.save_steps is not None and progress.step % schedule.save_steps == 0)
+    return run.runtime.processes.from_first(due) and not progress.evaluation_due(schedule)
 
 
 def _train_step(run: TrainingRun, progress: Progress, reporter: Reporter) -> None:
     """One optimizer step and its log line. Its time includes neither evaluating nor saving."""
-    start, schedule, step = time.perf_counter(), run.schedule, progress.step
-    processes = run.runtime.processes
+    start = time.perf_counter()
+    schedule, processes, step = run.schedule, run.runtime.processes, progress.step
     seed_step(schedule.seed, step, processes.rank)
     lr = schedule.learning_rate(step)
     set_lr(run.optimizer, lr)
     batches = run.stage.loader.step_batches(step)
     metrics = accumulate(run.model, run.shared.loss, batches, run.runtime, run.scaler, run.shared.exchange)
-    norm = update(run.model, run.optimizer, run.scaler, schedule.grad_clip)
+    norm = optimizer_step(run.model, run.optimizer, run.scaler, schedule.grad_clip)
     run.runtime.synchronise()
     step_s = time.perf_counter() - start
     loss = metrics.pop("loss")
-    progress.step, progress.loss_sum, progress.loss_count = step + 1, progress.loss_sum + loss, progress.loss_count + 1
+    progress.step += 1
+    progress.loss_sum += loss
+    progress.loss_count += 1
     tokens = int(processes.total({"tokens": sum(batch.inputs.numel() for batch in batches)})["tokens"])
     speed = {"tokens": tokens, "tokens_per_s": tokens / step_s, "step_s": step_s}
     reporter.step(step + 1, loss, metrics, epoch=step // schedule.steps_per_epoch, lr=lr, grad_norm=norm, **speed)
@@ -106,9 +111,9 @@ def accumulate(
 ) -> dict[str, float]:
     """Accumulate the gradients of the mean loss over a whole step. Returns {"loss": ..., metrics}, averaged likewise.
 
-    Each micro-batch's sum is divided by the count of the whole step (its supervised positions, or its pairs), so 8
-    micro-batches of 1 equal one batch of 8, and 8 processes equal one. `exchange` is `SharedModel.exchange`: the
-    processes average their gradients once, in the last micro-batch.
+    The loss of each micro-batch is a sum. It is divided by the count of the whole step: all supervised positions, or
+    all pairs. So 8 micro-batches of 1 equal one batch of 8, and 8 processes equal one. `exchange` is
+    `SharedModel.exchange`: the processes average their gradients once, in the last micro-batch.
     Raises FloatingPointError if the loss is not finite.
     """
     processes = runtime.processes
@@ -128,8 +133,10 @@ def accumulate(
     return step_means
 
 
-def update(model: GPTModel, optimizer: Optimizer, scaler: torch.amp.GradScaler, grad_clip: float | None) -> float:
-    """Clip the gradients and take the optimizer step; returns the gradient norm before clipping.
+def optimizer_step(
+    model: GPTModel, optimizer: Optimizer, scaler: torch.amp.GradScaler, grad_clip: float | None
+) -> float:
+    """Clip the gradients and update the weights; returns the gradient norm before clipping.
 
     In fp16 the scaler skips a step whose gradients overflowed. In other precisions, gradients that are not finite
     raise FloatingPointError before they reach the weights.

@@ -149,5 +149,5 @@ def _supervised_states(
     """Hidden states (N, C) and targets (N,) at the supervised positions; the head runs on no others."""
     supervised = batch.targets != IGNORE
     forward = hidden_states or model.hidden_states
-    hidden = forward(batch.inputs, batch.packing, embedded=embedded)
+    hidden = forward(batch.inputs, packing=batch.packing, embedded=embedded)
     return hidden[supervised], batch.targets[supervised]

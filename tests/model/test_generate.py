@@ -41,9 +41,9 @@ class ScriptedModel(GPTModel):
         self.n_predicted += 1
         return logits
 
-    def hidden_states(self, ids, context=None, *, embedded=None):
+    def hidden_states(self, ids, cache=None, **options):
         self.pass_lengths.append(ids.shape[1])
-        return super().hidden_states(ids, context, embedded=embedded)
+        return super().hidden_states(ids, cache, **options)
 
 
 def generate_scripted(text: str, **settings) -> tuple[list[str], str]:

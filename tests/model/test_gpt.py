@@ -149,7 +149,7 @@ def test_packed_segments_equal_separate_sequences(seed: int) -> None:
         segments.append((len(own), parent))
         sequences.append(([] if parent is None else sequences[parent]) + own)
     ids = [i for (length, _), sequence in zip(segments, sequences, strict=True) for i in sequence[-length:]]
-    packed = model.hidden_states(torch.tensor([ids]), segments)[0]
+    packed = model.hidden_states(torch.tensor([ids]), packing=segments)[0]
     alone = [
         model.hidden_states(torch.tensor([sequence]))[0, -length:]
         for (length, _), sequence in zip(segments, sequences, strict=True)
@@ -166,11 +166,11 @@ def test_packed_segments_equal_separate_sequences(seed: int) -> None:
 def test_packed_sequences_longer_than_the_context_are_refused() -> None:
     model = GPTModel(SMALL)
     ids = torch.zeros(1, 90, dtype=torch.int64)
-    model.hidden_states(ids, ((40, None), (8, 0), (42, None)))
+    model.hidden_states(ids, packing=((40, None), (8, 0), (42, None)))
     with pytest.raises(ValueError, match="49 tokens do not fit the model's context of 48"):
-        model.hidden_states(ids, ((40, None), (9, 0), (41, None)))
+        model.hidden_states(ids, packing=((40, None), (9, 0), (41, None)))
     with pytest.raises(ValueError, match="50 tokens"):
-        model.hidden_states(ids, ((40, None), (5, 0), (5, 1), (40, None)))
+        model.hidden_states(ids, packing=((40, None), (5, 0), (5, 1), (40, None)))
 
 
 def test_the_head_is_tied_to_the_token_embedding() -> None:

@@ -110,7 +110,7 @@ def test_gradients_are_clipped_to_the_limit_before_the_step() -> None:
     before = layer.weight.detach().clone()
     layer.weight.grad = torch.tensor([[0.6, 0.8]])
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    norm = loop.update(layer, torch.optim.SGD(layer.parameters(), lr=1.0), scaler, grad_clip=0.7)
+    norm = loop.optimizer_step(layer, torch.optim.SGD(layer.parameters(), lr=1.0), scaler, grad_clip=0.7)
     assert norm == pytest.approx(1.0)
     torch.testing.assert_close(before - layer.weight.detach(), torch.tensor([[0.42, 0.56]]))
 

@@ -26,7 +26,7 @@ from src.model.lora import (
     trained_weights,
 )
 from src.training.flags import LoRAFlags
-from src.training.loop import accumulate, update
+from src.training.loop import accumulate, optimizer_step
 from src.training.losses import language_model_loss
 from src.training.optim import make_adamw
 from src.training.parallel import choose_strategy
@@ -83,7 +83,7 @@ def test_training_equals_pefts(targets: Targets) -> None:
         ids = torch.randint(61, (4, 16))
         batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
         loss = accumulate(ours, language_model_loss, [batch], CPU, scaler)["loss"]
-        update(ours, optimizer, scaler, grad_clip=None)
+        optimizer_step(ours, optimizer, scaler, grad_clip=None)
         their_loss = theirs(input_ids=ids, labels=ids).loss
         reference.zero_grad()
         their_loss.backward()
