@@ -1,7 +1,7 @@
 """Hyperparameters by model size, in one place.
 
 The constants of the scripts are for GPT-2's sizes. Models trained from scratch on a laptop need other values; the
-recipes here were found by the runs that benchmarks/README.md describes.
+recipes here were found by the runs in benchmarks/recipes.md.
 """
 
 from collections.abc import Mapping
