@@ -13,13 +13,13 @@ MESSAGE = "interrupted; everything saved so far is intact"
 def run_module(name: str, *, outlives_output: bool = False) -> None:
     """Import a script and run its `main`, as `src.program.run_script` does. Never returns.
 
-    A script calls this at its top. So Ctrl-C or a missing package is one line while its imports run, too.
+    A script calls this before its other imports. So while they run, Ctrl-C or a missing package is one line, too.
     """
     if _signal.getsignal(_signal.SIGINT) != _signal.SIG_IGN:
         _signal.signal(_signal.SIGINT, exit_at_once)
-    from src.program import run_module as run
+    from src.program import import_and_run
 
-    run(name, outlives_output=outlives_output)
+    import_and_run(name, outlives_output=outlives_output)
 
 
 def exit_at_once(*_: object) -> None:

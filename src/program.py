@@ -24,7 +24,7 @@ DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, EXIT_CODE
 _FIRST_FAILS_S = 2.0
 
 
-def run_module(name: str, *, outlives_output: bool = False) -> NoReturn:
+def import_and_run(name: str, *, outlives_output: bool = False) -> NoReturn:
     """Import a script and run its `main`, as run_script does. Scripts call it through src/entry.py."""
 
     def advice() -> str:

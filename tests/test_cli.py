@@ -33,7 +33,7 @@ from src.chat.session import ChatSession
 from src.chat.start import load_chat_model
 from src.cli import Parser, flag, flag_name, parse
 from src.model.decoding.sampling import sample
-from src.program import out_of_memory_advice, run_module, run_script, termination_signals
+from src.program import import_and_run, out_of_memory_advice, run_script, termination_signals
 from src.training import checkpoints, parallel, stage, tokenizer
 from src.training import run as training_run
 from src.training.flags import TrainingFlags
@@ -559,7 +559,7 @@ def test_an_import_in_a_script_leaves_the_signal_handlers(tmp_path: Path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit):
-        run_module("a_script")
+        import_and_run("a_script")
     assert capsys.readouterr().err == "error: out of memory; close other programs\n"
     assert signal.getsignal(signal.SIGINT) is before
 

@@ -19,7 +19,7 @@ from src.data.questions import (
     read_question,
     read_system,
 )
-from src.data.records import kind
+from src.data.records import type_name
 
 CHAT_KEYS = ("messages", "conversations", "conversation")
 EXAMPLE_CHAT = "[{'role': ..., 'content': ...}, ...]"
@@ -81,7 +81,7 @@ def message_list(fields: Fields, name: str) -> list[Any]:
     """Return the non-empty list under `name`, or the list that its text spells; raises BadRecord if there is none."""
     value, key = decoded_list(fields.value(name)), fields.key(name)
     if not isinstance(value, list):
-        raise fields.error(f"{key!r} is {kind(value)}, expected a list of messages {EXAMPLE_CHAT}")
+        raise fields.error(f"{key!r} is {type_name(value)}, expected a list of messages {EXAMPLE_CHAT}")
     if not value:
         raise fields.error(f"{key!r} is empty; add messages or remove the record")
     return value
@@ -92,7 +92,7 @@ def _read_entry(fields: Fields, entry: Any) -> list[Message]:
         texts = [fields.checked_text(text, "a text of the pair") for text in entry]
         return [Message("user", texts[0]), *(Message("assistant", text) for text in texts[1:])]
     if not isinstance(entry, dict):
-        raise fields.error(f"found {kind(entry)}, expected an object with 'role' and 'content'")
+        raise fields.error(f"found {type_name(entry)}, expected an object with 'role' and 'content'")
     has_role = fields.first(_ROLE_KEYS) is not None
     if not has_role and fields.first(ANSWER_KEYS):
         messages = [*read_system(fields), read_question(fields), read_answer(fields)]

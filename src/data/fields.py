@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from src.data.records import BadRecord, Record, key_names, kind
+from src.data.records import BadRecord, Record, key_names, type_name
 
 # Keys that hold neither what the model must read nor what it must learn.
 _BOOKKEEPING = {
@@ -90,10 +90,10 @@ class Fields:
     def checked_text(self, value: object, key: str, *, may_be_empty: bool = False) -> str:
         """Return a value as stripped text, also a number; raises BadRecord if it is something else, or empty."""
         if isinstance(value, bool | int | float):
-            self.note(f"{key!r} is {kind(value)}, read as text")
+            self.note(f"{key!r} is {type_name(value)}, read as text")
             value = json.dumps(value)
         if not isinstance(value, str):
-            raise self.error(f"{key!r} is {kind(value)}, expected text in quotes")
+            raise self.error(f"{key!r} is {type_name(value)}, expected text in quotes")
         if not value.strip() and not may_be_empty:
             raise self.error(f"{key!r} is empty; fill it in or remove the record")
         return value.strip()
@@ -205,14 +205,14 @@ def _decoded_chat(value: Any) -> Any:
     return entries if is_chat and all({"role", "from"} & entry.keys() for entry in entries) else value
 
 
-def truth(value: object) -> bool | None:
-    """The truth value that a value is, or spells in a table, or None."""
+def as_bool(value: object) -> bool | None:
+    """The boolean that a value is or spells (a table has only texts), or None."""
     return {"true": True, "false": False}.get(str(value).lower()) if isinstance(value, bool | str) else None
 
 
 def as_number(value: object) -> float | None:
     """The number that a value is or spells (a table has only texts), or None."""
     try:
-        return float(value if truth(value) is None else bool(truth(value)))  # type: ignore[arg-type]
+        return float(value if as_bool(value) is None else bool(as_bool(value)))  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return None

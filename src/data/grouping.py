@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from src.data.chats import CHAT_KEYS, read_message
-from src.data.fields import Fields, LeftOut, as_number, truth
+from src.data.fields import Fields, LeftOut, as_bool, as_number
 from src.data.prompts import Message
 from src.data.questions import ANSWER_KEYS, INPUT_KEYS, QUESTION_KEYS, SYSTEM_KEYS
 from src.data.records import Located, Record
@@ -102,7 +102,7 @@ def join_labelled_answers(records: Sequence[Located]) -> tuple[list[Located], Co
 def _label(record: Record) -> bool | None:
     """Whether a record holds a good or a bad answer; None if it holds no labelled answer."""
     values = [record.get(key) for key in LABEL_KEYS]
-    labels = [bool(value) if value in (0, 1) else truth(value) for value in values]
+    labels = [bool(value) if value in (0, 1) else as_bool(value) for value in values]
     known = [label for label in labels if label is not None]
     return known[0] if known and _answer_key(record) else None
 

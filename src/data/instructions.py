@@ -11,7 +11,7 @@ from pathlib import Path
 
 from src.common.messages import Notify
 from src.data.chats import CHAT_KEYS, EXAMPLE_CHAT, in_turns, is_chat, read_chat, split_transcript
-from src.data.fields import Fields, LeftOut, truth
+from src.data.fields import Fields, LeftOut, as_bool
 from src.data.grouping import LABEL_KEYS, best_path, join_trees
 from src.data.input_file import find_shipped
 from src.data.inspection import notes_on_record
@@ -29,7 +29,7 @@ from src.data.questions import (
     read_system,
 )
 from src.data.record_files import load_records
-from src.data.records import BadRecord, kind
+from src.data.records import BadRecord, type_name
 
 INSTRUCTIONS = Path("Data/instruction_data.json")
 _EXPECTED = (
@@ -179,7 +179,7 @@ def read_conversations(fields: Fields) -> list[tuple[Message, ...]]:
 
     Raises BadRecord if no shape fits or a text is missing, LeftOut if there is nothing to learn.
     """
-    labels = [truth(fields.value(name)) for name in LABEL_KEYS if truth(fields.peek(name)) is not None]  # KTO's
+    labels = [as_bool(fields.value(name)) for name in LABEL_KEYS if as_bool(fields.peek(name)) is not None]  # KTO's
     if False in labels or not fields.is_learned():
         raise LeftOut(NOT_LEARNED)
     fields.refuse_media()
@@ -221,6 +221,6 @@ def unknown_shape(fields: Fields) -> BadRecord:
             "holds plain 'text' without a question and its answer; save the texts as a .txt file for python main.py"
         )
     if key := fields.first([name for name in CHAT_KEYS if fields.has(name)]):
-        return fields.error(f"{key!r} is {kind(fields.peek(key))}, expected a list of messages {EXAMPLE_CHAT}")
+        return fields.error(f"{key!r} is {type_name(fields.peek(key))}, expected a list of messages {EXAMPLE_CHAT}")
     wanted = ("response", "output") if question_key(fields) else ("instruction", "messages")
     return fields.missing(wanted, _EXPECTED, _KNOWN_KEYS)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from src.common.messages import Notify
-from src.data.records import Record, key_names, kind
+from src.data.records import Record, key_names, type_name
 
 # An object with one of these keys is a record. An object without them may have its records inside.
 _RECORD_KEYS = {
@@ -23,7 +23,7 @@ def records_in(name: str, value: Any, notify: Notify) -> Iterator[tuple[str, Any
     Raises ValueError if the value is not an object, or has several lists of records.
     """
     if not isinstance(value, dict):
-        raise ValueError(f"{name}: found {kind(value)}, expected a list of records, or one JSON object per line")
+        raise ValueError(f"{name}: found {type_name(value)}, expected a list of records, or one JSON object per line")
     if split := _train_split(value):
         others = ", ".join(repr(key) for key in value if key != split and key.casefold() in _SPLITS)
         notify(f"note: {name}: reading {split!r}; not reading {others}")

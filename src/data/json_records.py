@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from src.common.messages import Notify
 from src.data.json_containers import records_in
-from src.data.records import BadRecord, Located, Record, broken_character, kind
+from src.data.records import BadRecord, Located, Record, broken_character, type_name
 
 _TOO_DEEP = "nested too deeply for a record of texts and lists of messages"
 _NOT_JSON = "expected JSON objects {...}, or a table with the names of its columns; plain text is for python main.py"
@@ -230,7 +230,9 @@ def _checked(where: str, value: Any) -> Located | BadRecord:
         return BadRecord(where, problem)
     if not isinstance(value, dict):
         chat = "; write a chat as {'messages': [...]}" if isinstance(value, list) else ""
-        return BadRecord(where, f"found {kind(value)}, expected an object with texts, {{'key': 'text', ...}}{chat}")
+        return BadRecord(
+            where, f"found {type_name(value)}, expected an object with texts, {{'key': 'text', ...}}{chat}"
+        )
     return where, value
 
 

@@ -73,7 +73,7 @@ def report_bad(name: str, bad: Sequence[BadRecord], total: int, *, skip_bad: boo
     )
 
 
-def kind(value: object) -> str:
+def type_name(value: object) -> str:
     """The type of a parsed JSON value in words: "a list", "null", "a number"."""
     names = {str: "text", list: "a list", dict: "an object", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")

@@ -12,7 +12,7 @@ from src.data.inspection import notes_on_words
 from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.data.split import split_tokens, training_part
 from src.data.text_files import TextPaths, as_paths, find_files, is_stored
-from src.data.token_cache import cache_folder, cache_key, claim, remove_other_caches, remove_unused
+from src.data.token_cache import cache_folder, cache_key, lock_folder, remove_other_caches, remove_unused
 from src.data.token_shards import Index, TokenArray, read_index
 from src.data.tokenise import IN_MEMORY_BYTES, tokenise_in_memory, tokenise_to_shards
 from src.distributed.processes import first_process_first
@@ -125,7 +125,7 @@ def _complete_index(
             notify(note)
         return index, ""
     try:
-        lock = claim(folder, notify)
+        lock = lock_folder(folder, notify)
     except OSError as error:
         problem = f"{folder} cannot be written ({error.strerror})"
         if sum(reader.sizes) > IN_MEMORY_BYTES:

@@ -8,7 +8,7 @@ from src.common.messages import Notify
 from src.data.input_file import PARQUET, START_BYTES, open_data, record_text
 from src.data.inspection import RECORD_SCRIPTS
 from src.data.json_records import read_json_line
-from src.data.records import BadRecord, Record, broken_character, key_names, kind, report_bad
+from src.data.records import BadRecord, Record, broken_character, key_names, report_bad, type_name
 from src.data.tables import open_parquet
 from src.data.text_files import PARQUET_SUFFIX
 
@@ -102,7 +102,7 @@ def _text_of(where: str, record: Record) -> LocatedText | BadRecord:
 def _without_text(record: Record) -> str:
     """What is wrong with a record that has no usable text."""
     if _KEY in record:
-        return f"{_KEY!r} is {kind(record[_KEY])}; it must be the text of a document"
+        return f"{_KEY!r} is {type_name(record[_KEY])}; it must be the text of a document"
     scripts = [script for key, script in RECORD_SCRIPTS.items() if key in record]
     advice = f"run: python {scripts[0]}" if scripts else "it must be the text of a document"
     return f"{_KEY!r} is missing, {key_names(record)}; {advice}"

@@ -62,8 +62,8 @@ def _sample(path: Path, size: int, n_bytes: int) -> bytes:
     return digest.digest()
 
 
-def claim(folder: Path, notify: Callable[[str], None]) -> AcquireReturnProxy:
-    """Create the folder and take its lock; if another process is writing tokens to it, wait. `with` gives it back.
+def lock_folder(folder: Path, notify: Callable[[str], None]) -> AcquireReturnProxy:
+    """Create the folder and lock it; if another process is writing tokens to it, wait. Leaving `with` unlocks it.
 
     Raises OSError if the folder cannot be written.
     """
@@ -77,7 +77,7 @@ def claim(folder: Path, notify: Callable[[str], None]) -> AcquireReturnProxy:
 
 
 def remove_unused(folder: Path) -> None:
-    """Delete a claimed folder to which no shard was written, because the text cannot be used or the disk is full."""
+    """Delete a locked folder to which no shard was written, because the text cannot be used or the disk is full."""
     if sorted(os.listdir(folder)) in ([], [_LOCK]):
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -48,7 +48,7 @@ def tokenise_in_memory(
 def tokenise_to_shards(
     index: Index, reader: DocumentReader, encoding: Encoding, separator: str | None, notify: Notify
 ) -> Index:
-    """Write the shards that an index lacks; returns the complete index. Its folder must be claimed.
+    """Write the shards that an index lacks; returns the complete index. Its folder must be locked.
 
     Raises OSError if the disk is full, and the errors of DocumentReader. The shards written so far stay.
     """

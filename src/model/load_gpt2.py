@@ -209,7 +209,7 @@ def _expected_shapes(config: GPTConfig, n_tensors: int, source: str) -> dict[str
 
 
 def _has_linear_orientation(tensors: Mapping[str, Tensor], config: GPTConfig) -> bool:
-    """Whether matrices are (out, in). The attention's (C, C) projection cannot tell, its (C, 3C) one can."""
+    """Whether matrices are (out, in). c_attn.weight shows it, because it is not square."""
     name = next((name for name in tensors if parameter_name(name) == "h.0.attn.c_attn.weight"), None)
     return name is not None and tuple(tensors[name].shape) == (3 * config.d_model, config.d_model)
 

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021): training that leaves the weights as they are and learns a small addition to some of them.
+"""LoRA (Hu et al. 2021): freeze the weights, and train a small low-rank addition to some of them.
 
 A layer's weight W, (out, in), is frozen, and the layer computes W x + alpha / rank * B A x. Only A, (rank, in), and B,
 (out, rank), are trained, so only they have gradients and optimizer state. B starts at zero: the first step starts from
@@ -78,7 +78,7 @@ def add_lora(model: GPTModel, rank: int, alpha: float, seed: int, targets: Targe
 
 
 def adapter_size(config: GPTConfig, rank: int, targets: Targets) -> int:
-    """The number of trained parameters."""
+    """The number of parameters of an adapter."""
     c, ff = config.d_model, config.d_ff or 4 * config.d_model
     inputs_and_outputs = {"attn.c_attn": 4 * c, "attn.c_proj": 2 * c, "mlp.c_fc": c + ff, "mlp.c_proj": ff + c}
     return config.n_layers * rank * sum(inputs_and_outputs[name] for name in TARGETS[targets])
@@ -98,8 +98,8 @@ def trained_weights(model: GPTModel) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if name in trained}
 
 
-def sharing_weights(model: GPTModel) -> GPTModel:
-    """A second model whose weights are the same tensors, so it takes no memory. An adapter is added to one of them."""
+def copy_sharing_weights(model: GPTModel) -> GPTModel:
+    """A second model with the same weight tensors, so it takes no memory. One of the two can then get an adapter."""
     second = on_meta_device(model.config)
     second.load_state_dict(model.state_dict(), assign=True)
     return second.train(model.training)

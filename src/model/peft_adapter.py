@@ -1,7 +1,7 @@
 """A LoRA adapter in PEFT's files: adapter_config.json, and adapter_model.safetensors (or .bin, of older versions).
 
-PEFT names a tensor after the module in transformers' model. Its A and B have the orientation of ours, whatever the
-orientation of the layer's own weight, which `fan_in_fan_out` tells.
+PEFT names a tensor after the module in transformers' model. Its A and B have the same orientation as ours. The entry
+`fan_in_fan_out` is about the layer's own weight, so it is not needed here.
 """
 
 import json

@@ -92,7 +92,7 @@ def byte_pairs_from_state(state: Mapping[str, Any]) -> BytePairEncoding:
     if source is not None and not isinstance(source, str):
         raise VocabularyError("its source is not a hash")
     spellings = {spelling: id_ for id_, spelling in enumerate(tokens.split("\n")) if spelling}
-    ranks = {spelled(text): id_ for text, id_ in spellings.items()}
+    ranks = {bytes_of(text): id_ for text, id_ in spellings.items()}
     return BytePairEncoding(ranks, special, added, end, learned_from=source)
 
 
@@ -101,7 +101,7 @@ def special_texts(encoding: Encoding) -> list[str]:
     return list(encoding.special) if isinstance(encoding, BytePairEncoding) else [END_OF_TEXT]
 
 
-def spelled(spelling: str) -> bytes:
+def bytes_of(spelling: str) -> bytes:
     """The bytes of a token that is spelled as in GPT-2's vocabulary file."""
     byte_of = printable_bytes()
     try:

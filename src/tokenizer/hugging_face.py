@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.common.json_file import read_json_object
-from src.tokenizer.byte_pairs import BytePairEncoding, Merge, require_exact_merges, spelled, spelling_of
+from src.tokenizer.byte_pairs import BytePairEncoding, Merge, bytes_of, require_exact_merges, spelling_of
 from src.tokenizer.core.exceptions import VocabularyError
 from src.tokenizer.gpt2 import END_OF_TEXT, load_gpt2_encoding, vocabulary_file
 from src.tokenizer.protocols.interfaces import Encoding
@@ -82,7 +82,7 @@ def gguf_encoding(fields: Mapping[str, Any], source: str) -> Encoding:
         pairs = [merge.split(" ") for merge in fields[f"{prefix}merges"]]
         vocabulary = Vocabulary(
             by_kind[_GGUF_NORMAL],
-            [(spelled(left), spelled(right)) for left, right in pairs],
+            [(bytes_of(left), bytes_of(right)) for left, right in pairs],
             by_kind[_GGUF_CONTROL],
             by_kind[_GGUF_ADDED],
         )
@@ -161,7 +161,7 @@ def _read_fast(file: Path) -> Vocabulary:
     if options:
         raise VocabularyError(f"it has the option {options[0]}")
     merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-    vocabulary = Vocabulary(dict(model["vocab"]), [(spelled(left), spelled(right)) for left, right in merges])
+    vocabulary = Vocabulary(dict(model["vocab"]), [(bytes_of(left), bytes_of(right)) for left, right in merges])
     for token in content.get("added_tokens") or ():
         vocabulary.add(token["id"], token)
     return vocabulary
@@ -189,7 +189,7 @@ def _merges(content: bytes) -> list[Merge]:
     pairs = [line.rstrip("\r").split(" ") for line in lines if line.strip() and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in pairs):
         raise VocabularyError(f"{_MERGES} has a line that is not a pair")
-    return [(spelled(left), spelled(right)) for left, right in pairs]
+    return [(bytes_of(left), bytes_of(right)) for left, right in pairs]
 
 
 def _encoding(vocabulary: Vocabulary, end_names: Iterator[str], config: Mapping[str, Any]) -> Encoding:
@@ -201,7 +201,7 @@ def _encoding(vocabulary: Vocabulary, end_names: Iterator[str], config: Mapping[
     for text, id_ in vocabulary.ids.items():
         if text in special or text in vocabulary.added:
             continue
-        token = spelled(text)
+        token = bytes_of(text)
         if len(token) == 1 or token in results:
             ranks[token] = id_
         else:  # nothing merges to it, so no text encodes to it

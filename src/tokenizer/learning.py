@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 
-from src.tokenizer.byte_pairs import BytePairEncoding, require_exact_merges, spelled
+from src.tokenizer.byte_pairs import BytePairEncoding, bytes_of, require_exact_merges
 from src.tokenizer.gpt2 import END_OF_TEXT, SPLIT
 
 SMALLEST_VOCAB = 257  # every byte, and end-of-text
@@ -26,8 +26,8 @@ def learn_byte_pairs(
     if saved is not None and saved.learned_from == source:
         return saved
     vocabulary, merges = _train([*chunks, *always], vocab_size - 1)
-    ranks = {spelled(spelling): id_ for spelling, id_ in vocabulary.items()}
-    require_exact_merges(ranks, [(spelled(left), spelled(right)) for left, right in merges])
+    ranks = {bytes_of(spelling): id_ for spelling, id_ in vocabulary.items()}
+    require_exact_merges(ranks, [(bytes_of(left), bytes_of(right)) for left, right in merges])
     end = len(ranks)
     return BytePairEncoding(ranks, {END_OF_TEXT: end}, {}, end, learned_from=source)
 

@@ -109,7 +109,7 @@ def accumulate(
     scaler: torch.amp.GradScaler,
     exchange: Callable[[bool], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> dict[str, float]:
-    """Accumulate the gradients of the mean loss over a whole step. Returns {"loss": ..., metrics}, averaged likewise.
+    """Accumulate the gradients of the mean loss over a whole step. Returns {"loss": ..., metrics}, also as means.
 
     The loss of each micro-batch is a sum. It is divided by the count of the whole step: all supervised positions, or
     all pairs. So 8 micro-batches of 1 equal one batch of 8, and 8 processes equal one. `exchange` is

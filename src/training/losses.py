@@ -85,11 +85,11 @@ def preference_loss(
     loss: PreferenceLoss = "sigmoid",
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Metrics]:
-    """`dpo_loss` summed over the pairs of a batch, and the diagnostics of the alignment, summed likewise.
+    """`dpo_loss` and the diagnostics of the alignment, both summed over the pairs of a batch.
 
     margin: beta times the difference of the log-ratios. kl: the divergence of the policy from the reference over the
-    whole vocabulary, averaged over a pair's answer tokens. It is computed in evaluation only (when gradients are
-    disabled), because it needs a forward pass of the reference model. The loss needs only cached log-probabilities.
+    whole vocabulary, averaged over a pair's answer tokens. It is computed only in evaluation, when gradients are
+    disabled, because it needs a forward pass of the reference model. The loss needs only cached log-probabilities.
     """
     P = batch.count
     logits, targets, answers = _supervised_logits(model, batch)  # (N, V)

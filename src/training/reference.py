@@ -20,7 +20,7 @@ from src.distributed.environment import is_first
 from src.distributed.processes import Processes
 from src.distributed.sharding import run_sharded
 from src.model.gpt import GPTModel
-from src.model.lora import sharing_weights
+from src.model.lora import copy_sharing_weights
 from src.training.losses import answer_logprobs
 from src.training.reporter import Reporter
 
@@ -130,7 +130,7 @@ def frozen_model(base: LoadedModel, *, shared: bool) -> GPTModel:
 
     shared: training does not change the base's weights, so both models have the same tensors.
     """
-    frozen = sharing_weights(base.model) if shared else load_model(base.path)[0]
+    frozen = copy_sharing_weights(base.model) if shared else load_model(base.path)[0]
     frozen.set_dropout(0.0)
     return frozen.requires_grad_(False)
 

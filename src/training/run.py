@@ -41,9 +41,7 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
     """
     keep_freed_memory()
     model.activation_checkpointing = flags.activation_checkpointing
-    if isinstance(flags, LoRAFlags) and flags.lora:
-        alpha = flags.lora_alpha or DEFAULT_SCALE * flags.lora
-        add_lora(model, flags.lora, alpha, flags.seed, flags.lora_targets)
+    _add_adapter(model, flags)
     divide_batches(stage, runtime.processes)
     run, progress, resume_note = start_or_resume(stage, model, flags, runtime)
     checkpoints = _run_checkpoints(run, progress)
@@ -55,6 +53,20 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
     _print_summary(run, progress, reporter)
     if resume_note:
         reporter.say(resume_note)
+    ended = _train_and_log_end(run, progress, checkpoints, reporter)
+    curves = draw_curves(reporter.path) if is_first() else None
+    return _report_result(run, progress, ended, curves)
+
+
+def _add_adapter(model: GPTModel, flags: TrainingFlags) -> None:
+    """Freeze the model and add an adapter to it, if --lora asks for one."""
+    if isinstance(flags, LoRAFlags) and flags.lora:
+        alpha = flags.lora_alpha or DEFAULT_SCALE * flags.lora
+        add_lora(model, flags.lora, alpha, flags.seed, flags.lora_targets)
+
+
+def _train_and_log_end(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, reporter: Reporter) -> Ending:
+    """Train, log how the run ended, and close its files, even if an error ends it."""
     ended = "failed"
     try:
         ended = train(run, progress, checkpoints, reporter)
@@ -62,19 +74,17 @@ def run_stage(stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runt
         ended = "interrupted"
         raise
     finally:
-        reporter.event(
-            "end", ended=ended, step=progress.step, best_loss=progress.best_loss, best_step=progress.best_step
-        )
+        best = {"best_loss": progress.best_loss, "best_step": progress.best_step}
+        reporter.event("end", ended=ended, step=progress.step, **best)
         reporter.close()
         checkpoints.close()
-    curves = draw_curves(reporter.path) if is_first() else None
-    return _report_result(run, progress, ended, curves)
+    return ended
 
 
 def start_or_resume(
     stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runtime
 ) -> tuple[TrainingRun, Progress, str]:
-    """A run at its first step, or the run in --out exactly as it was saved; and a note on what was found there.
+    """Returns the run at its first step, or as it was saved in --out; its progress; and a note on the saved run.
 
     The settings are compared before anything is restored.
     """
@@ -87,7 +97,7 @@ def start_or_resume(
     if saved:
         identity, runtime = _with_precision_of(saved, identity, runtime)
     else:
-        _require_room(model, flags)
+        _require_disk_space(model, flags)
     if flags.memory_check:
         require_first_step_fits(stage, model.config, flags, runtime)
     shared = share_model(model, stage.loss_fn, runtime, seed=flags.seed, initialised=saved is None)
@@ -120,7 +130,7 @@ def _with_precision_of(saved: SavedRun, identity: dict[str, Any], runtime: Runti
     return {**identity, "precision": precision}, runtime
 
 
-def _require_room(model: GPTModel, flags: TrainingFlags) -> None:
+def _require_disk_space(model: GPTModel, flags: TrainingFlags) -> None:
     """Raise OSError if the disk lacks the room for all checkpoints of the run: better now than after an hour.
 
     best_model.pt is as large as the weights. latest_model.pt, the temporary file that replaces it, and each save of
@@ -148,12 +158,22 @@ def _run_checkpoints(run: TrainingRun, progress: Progress) -> RunCheckpoints:
 
 
 def _print_summary(run: TrainingRun, progress: Progress, reporter: Reporter) -> None:
-    """Print all settings and the numbers that follow from them, once, before the first step."""
+    """Print and log all settings, and the numbers that follow from them, before the first step."""
+    rows = _summary_rows(run, reporter)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    lines = [textwrap.fill(f"  {name:<15}{text}", width, subsequent_indent=" " * 17) for name, text in rows.items()]
+    reporter.say("\n".join([run.stage.title, *lines]))
+    start = {"step": progress.step, "steps": run.schedule.steps, "title": run.stage.title, "run": run.run_id}
+    reporter.event("start", **start, settings=plain_settings(run.flags), summary=rows)
+
+
+def _summary_rows(run: TrainingRun, reporter: Reporter) -> dict[str, str]:
+    """The rows of the summary: {name: text}."""
     stage, flags, runtime, schedule = run.stage, run.flags, run.runtime, run.schedule
     c = run.model.config
     total, body = c.parameter_count()
     epochs = schedule.steps / schedule.steps_per_epoch
-    rows = {
+    return {
         "model": f"{c.n_layers} layers, {c.d_model} wide, {c.n_heads} heads, context {c.context_length}: "
         f"{total:,} parameters, {body:,} without the embeddings",
         **adapter_row(run.model),
@@ -172,11 +192,6 @@ def _print_summary(run: TrainingRun, progress: Progress, reporter: Reporter) -> 
         "seed": str(schedule.seed),
         "saves to": f"{flags.out}, log {reporter.path}",
     }
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    lines = [textwrap.fill(f"  {name:<15}{text}", width, subsequent_indent=" " * 17) for name, text in rows.items()]
-    reporter.say("\n".join([stage.title, *lines]))
-    start = {"step": progress.step, "steps": schedule.steps, "title": stage.title, "run": run.run_id}
-    reporter.event("start", **start, settings=plain_settings(flags), summary=rows)
 
 
 def adapter_row(model: GPTModel) -> dict[str, str]:
@@ -212,7 +227,7 @@ def _report_result(run: TrainingRun, progress: Progress, ended: Ending, curves: 
     if curves:
         print(f"curves: {curves}")
     if ended == "diverged":
-        raise ValueError(_diverged(run, progress))
+        raise ValueError(_divergence_message(run, progress))
     if progress.best_loss > (progress.first_loss or 0):
         print("training did not improve on the model it started from; try a lower --max-lr or fewer steps")
     other_folder = [stage.next_option, as_argument(flags.out)] if flags.out != getattr(type(flags), "out", None) else []
@@ -220,7 +235,7 @@ def _report_result(run: TrainingRun, progress: Progress, ended: Ending, curves: 
     return DONE
 
 
-def _diverged(run: TrainingRun, progress: Progress) -> str:
+def _divergence_message(run: TrainingRun, progress: Progress) -> str:
     """The error message of a run that diverged."""
     best, name, advice = run.flags.out / BEST, run.stage.evaluated_on, divergence_advice(run)
     now = f"{name} loss {progress.eval_loss:.4f} after step {progress.step}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.data.records import BadRecord, Record, RecordFile, kind, parse_records
+from src.data.records import BadRecord, Record, RecordFile, parse_records, type_name
 
 
 def file_of(*values: object, bad: tuple[BadRecord, ...] = ()) -> RecordFile:
@@ -15,7 +15,7 @@ def file_of(*values: object, bad: tuple[BadRecord, ...] = ()) -> RecordFile:
 def output(where: str, record: Record) -> str:
     value = record["output"]
     if not isinstance(value, str):
-        raise BadRecord(where, f"'output' is {kind(value)}, expected text in quotes")
+        raise BadRecord(where, f"'output' is {type_name(value)}, expected text in quotes")
     if not value.strip():
         raise BadRecord(where, "'output' is empty; fill it in or remove the record")
     return value.strip()
