@@ -4,7 +4,7 @@ With --prompt it answers once and prints only the answer on stdout; a text piped
 Without --prompt, piped lines are answered one after another.
 """
 
-if __name__ == "__main__":  # at the top: see run_module
+if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line
     from src.entry import run_module
 
     run_module("chat")

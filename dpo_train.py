@@ -4,7 +4,7 @@ Rafailov et al. 2023: make the chosen response more likely than the rejected one
 that training starts from. micro and tiny have their own defaults: src/training/recipes.py.
 """
 
-if __name__ == "__main__":  # at the top: see run_module
+if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line
     from src.entry import run_module
 
     run_module("dpo_train", outlives_output=True)

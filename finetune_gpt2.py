@@ -3,7 +3,7 @@
 Prints what the model generates before and after. The weights come from the Hugging Face hub, or from --weights.
 """
 
-if __name__ == "__main__":  # at the top: see run_module
+if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line
     from src.entry import run_module
 
     run_module("finetune_gpt2", outlives_output=True)

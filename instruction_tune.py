@@ -4,7 +4,7 @@ The loss is on the response tokens and the end-of-text after them; the rest of a
 micro and tiny have their own defaults: src/training/recipes.py.
 """
 
-if __name__ == "__main__":  # at the top: see run_module
+if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line
     from src.entry import run_module
 
     run_module("instruction_tune", outlives_output=True)

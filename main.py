@@ -1,6 +1,6 @@
 """python main.py: train a GPT from scratch. micro and tiny have their own defaults: src/training/recipes.py."""
 
-if __name__ == "__main__":  # at the top: see run_module
+if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line
     from src.entry import run_module
 
     run_module("main", outlives_output=True)

@@ -5,7 +5,7 @@ saved for all conversations. With --prompt it answers once and prints only the a
 the input of the prompt. Without --prompt, piped lines are answered one after another.
 """
 
-if __name__ == "__main__":  # at the top: see run_module
+if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line
     from src.entry import run_module
 
     run_module("sk_chat")

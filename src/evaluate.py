@@ -7,7 +7,7 @@ the same. Bits per byte can be compared across lossless tokenizers: GPT-2's and 
 --memorised and --task measure something else, instead.
 """
 
-if __name__ == "__main__":  # at the top: see run_module
+if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line
     from src.entry import run_module
 
     run_module("src.evaluate")

@@ -6,7 +6,7 @@ because Hugging Face has none of its kind. With --gguf, writes a GGUF file for l
 With --adapter, writes the adapter of a model that was trained with --lora, without its base, for PEFT.
 """
 
-if __name__ == "__main__":  # at the top: see run_module
+if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line
     from src.entry import run_module
 
     run_module("src.export_hf", outlives_output=True)

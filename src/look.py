@@ -4,7 +4,7 @@ The page shows where each head of each layer looks (attention), and which next t
 lens). It is one HTML file that needs no network. The prompt may have up to 64 tokens.
 """
 
-if __name__ == "__main__":  # at the top: see run_module
+if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line
     from src.entry import run_module
 
     run_module("src.look", outlives_output=True)

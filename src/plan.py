@@ -6,7 +6,7 @@ Processes on this machine are measured together; the network between machines is
 memory and time, and is not included.
 """
 
-if __name__ == "__main__":  # at the top: see run_module
+if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line
     from src.entry import run_module
 
     run_module("src.plan")

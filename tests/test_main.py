@@ -248,7 +248,7 @@ def test_train_advises_a_lower_learning_rate_if_the_loss_diverges(monkeypatch: p
         main.train(new_model(), *loaders(), "cpu", {**CONFIG, "out": Path("own")})
 
 
-def test_train_describes_its_loaders_as_what_they_are() -> None:
+def test_train_describes_its_data_as_a_dataloader() -> None:
     trained(new_model(), out="own", log_dir="logs")
     settings = read_checkpoint(Path("own/best_model.pt"))["settings"]
     assert settings["data"] == f"a DataLoader of {len(loaders()[0].dataset):,} windows"

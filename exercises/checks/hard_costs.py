@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from exercises.checks.hard_tools import compare_number
 from src.model.attention import KeyValueCache
 from src.model.config import GPT_CONFIGS, GPTConfig
-from src.model.gpt import on_meta_device
+from src.model.meta_device import on_meta_device
 from src.model.transformerBlock import TransformerBlock
 
 Answer = Callable[..., Any]

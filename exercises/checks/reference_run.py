@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from exercises.checks.state_dicts import Weights
-from src.model.gpt import on_meta_device
+from src.model.meta_device import on_meta_device
 from src.training.optim import lr_at
 
 BETAS, EPSILON = (0.9, 0.95), 1e-8

@@ -5,7 +5,7 @@ size, training, data, settings and tokenizer, and the chain of the models that i
 is compared with the recorded hash of its weights. --one-file and --in-parts convert a checkpoint between the two forms.
 """
 
-if __name__ == "__main__":  # at the top: see run_module
+if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line
     from src.entry import run_module
 
     run_module("src.checkpoint.__main__")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.model.loading import require_dense
+from src.model.weight_files import require_dense
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")  # weights in Hugging Face's format, not a checkpoint of ours
 _MAX_DEPTH = 100

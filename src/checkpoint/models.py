@@ -18,8 +18,8 @@ from src.model.gguf_weights import gguf_fields, holds_gguf
 from src.model.gpt import GPTModel
 from src.model.hub import CONFIG_FILE
 from src.model.load_gpt2 import HUB_IDS, config_from_hugging_face, find_weights, load_gpt2
-from src.model.loading import model_to_fill
 from src.model.lora import holds_adapter_only, merged_weights
+from src.model.meta_device import model_to_fill
 from src.model.peft_adapter import ADAPTER_CONFIG, BASE_SHA256, holds_adapter, read_adapter
 from src.model.weight_files import holds_safetensors
 from src.stages import BEST, LATEST, MODELS, STAGE_OUTPUTS, find_model, producing_command, resolve

@@ -4,7 +4,7 @@ LOG is the log of a run (logs/STAGE-TIME.jsonl), a folder of logs, or a pattern 
 resumed run are joined. Runs of one stage share a picture, with the settings that differ in its legend.
 """
 
-if __name__ == "__main__":  # at the top: see run_module
+if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line
     from src.entry import run_module
 
     run_module("src.curves.__main__")

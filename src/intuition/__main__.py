@@ -3,7 +3,7 @@
 Without a name this lists them; with one or more names it runs those, and `all` runs them all.
 """
 
-if __name__ == "__main__":  # at the top: see run_module
+if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line
     from src.entry import run_module
 
     run_module("src.intuition.__main__")

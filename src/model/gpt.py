@@ -4,7 +4,7 @@ B batch, T tokens, C channels, V vocabulary.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,14 +12,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from src.model.attention import KeyValueCache, MultiHeadAttention, Packing
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.transformerBlock import TransformerBlock
 
-__all__ = ["GPT_CONFIGS", "GPTConfig", "GPTModel", "initial_weights", "on_meta_device"]
+__all__ = ["GPT_CONFIGS", "GPTConfig", "GPTModel", "initialise"]
 
 
 class GPTModel(nn.Module):
@@ -40,7 +39,7 @@ class GPTModel(nn.Module):
         self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.activation_checkpointing = False
         for name, parameter in self.named_parameters():
-            _initialise(name, parameter, config)
+            initialise(name, parameter, config)
 
     def forward(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Next-token logits: int64 (B, T) to float (B, T, V). With a cache, `ids` continues the cached tokens."""
@@ -114,8 +113,11 @@ class GPTModel(nn.Module):
         )
 
 
-def _initialise(name: str, weight: Tensor, config: GPTConfig) -> None:
-    """Normal(0, 0.02); projections that add to the residual stream scaled by 1/sqrt(2 layers), as in GPT-2."""
+def initialise(name: str, weight: Tensor, config: GPTConfig) -> None:
+    """Initialise a parameter in place: normal with deviation 0.02, biases 0, LayerNorm weights 1.
+
+    As in GPT-2, the deviation of projections into the residual stream is divided by sqrt(2 layers).
+    """
     if name.endswith("bias"):
         nn.init.zeros_(weight)
     elif ".ln_" in name or name.startswith("ln_"):
@@ -123,22 +125,6 @@ def _initialise(name: str, weight: Tensor, config: GPTConfig) -> None:
     else:
         residual = name.endswith("c_proj.weight")
         nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.n_layers) if residual else 0.02)
-
-
-def initial_weights(config: GPTConfig) -> Iterator[tuple[str, Tensor]]:
-    """Yield (name, value) of every parameter of `GPTModel(config)`: the same values, if the random state is the same.
-
-    Only the embeddings or one layer are in memory at a time, for a model that one process cannot hold.
-    """
-    # PyTorch's layers draw weights when they are built, and GPTModel replaces these. Draw the same numbers here.
-    nn.Embedding(config.vocab_size, config.d_model)
-    nn.Embedding(config.context_length, config.d_model)
-    for _ in range(config.n_layers):
-        TransformerBlock(config)
-    for name, parameter in on_meta_device(config).named_parameters():
-        weight = torch.empty(parameter.shape)
-        _initialise(name, weight, config)
-        yield name, weight
 
 
 def _position_spans(length: int, n_cached: int, packing: Packing | None) -> list[tuple[int, int]]:
@@ -150,20 +136,3 @@ def _position_spans(length: int, n_cached: int, packing: Packing | None) -> list
         start = 0 if parent is None else spans[parent][1]
         spans.append((start, start + segment_length))
     return spans
-
-
-def on_meta_device(config: Mapping[str, Any] | GPTConfig, model_class: type[GPTModel] = GPTModel) -> GPTModel:
-    """A model whose parameters have shapes but no memory, for `load_state_dict(..., assign=True)`."""
-    with torch.device("meta"), _SkipInit():
-        return model_class(config)
-
-
-class _SkipInit(TorchFunctionMode):
-    """Skips torch.nn.init: initialising meta tensors would only trigger slow imports."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return (kwargs or {}).get("tensor", *args[:1])
-        return func(*args, **(kwargs or {}))

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.model.config import GPTConfig
-from src.model.gpt import GPTModel, on_meta_device
+from src.model.gpt import GPTModel
+from src.model.meta_device import on_meta_device
 
 Targets = Literal["attention", "all-linear"]
 # The layers of each block that get an adapter. attention: queries, keys and values, PEFT's default for GPT-2.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from src.common.checks import is_count
 from src.model.config import GPTConfig
-from src.model.loading import model_to_fill
+from src.model.meta_device import model_to_fill
 from src.model.weight_files import parameter_name
 
 _SIZES = {

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.model.gpt import GPTModel, on_meta_device
+from src.model.gpt import GPTModel
+from src.model.meta_device import on_meta_device
 
 LEVELS = 127  # on each side of zero
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from src.common.messages import one_line
 from src.model.foreign import foreign_file
 from src.model.gguf_weights import GGUF_SUFFIX, gguf_config, gguf_tensors, holds_gguf
-from src.model.loading import require_dense
 
 FILE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", GGUF_SUFFIX)
 _WRAPPERS = ("model", "state_dict", "model_state_dict")  # where training programs put the weights in their checkpoints
@@ -136,3 +135,18 @@ def _named_tensors(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
     if n_bytes > 2 * path.stat().st_size:  # a tied head and embedding are one tensor in the file
         raise ValueError(f"{path} holds tensors that are larger than the file")
     return tensors
+
+
+def require_dense(tensor: Tensor) -> None:
+    """Raise ValueError unless a tensor is dense and has memory for all of its values.
+
+    A tensor with stride 0, made by `expand`, claims more memory than it has. A subclass may compute anything.
+    """
+    if type(tensor) not in (Tensor, torch.nn.Parameter):
+        raise ValueError(f"contains a {type(tensor).__name__}; only plain tensors are accepted")
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.is_meta:
+        raise ValueError(f"contains a sparse, nested, quantized or meta tensor ({tensor.dtype}); make it dense")
+    if tensor.is_conj() or tensor.is_neg():
+        raise ValueError("contains a conjugated view; pass tensor.resolve_conj().resolve_neg()")
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise ValueError(f"contains a tensor of shape {tuple(tensor.shape)} that has memory for less than that")

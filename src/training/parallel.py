@@ -12,8 +12,9 @@ from src.distributed.environment import local_world_size
 from src.distributed.processes import Processes
 from src.distributed.sharding import shard
 from src.distributed.strategy import ReplicatedModel, ShardedModel, SharedModel, Strategy
-from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel, initial_weights, on_meta_device
+from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel
 from src.model.load_gpt2 import HUB_IDS
+from src.model.meta_device import initial_weights, on_meta_device
 from src.runtime import PRECISIONS, Runtime, seed_step
 from src.training.fit import device_memory, require_fit
 from src.training.flags import RecordTrainingFlags, TrainingFlags

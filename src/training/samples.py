@@ -12,7 +12,8 @@ from src.data.prompts import TEMPLATE, Message, render_conversation
 from src.distributed.environment import is_first
 from src.distributed.sharding import is_sharded
 from src.model.generate import TextGenerator
-from src.model.gpt import GPTModel, on_meta_device
+from src.model.gpt import GPTModel
+from src.model.meta_device import on_meta_device
 
 
 def sample(model: GPTModel, generate: Callable[[], str]) -> str:

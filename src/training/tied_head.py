@@ -60,6 +60,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, tied: 
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
+    """Computes the gradients in forward, while the logits exist. Backward only scales them."""
+
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, tied: TiedGradient | None) -> Tensor:
         kind = hidden.device.type
@@ -68,34 +70,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(h) if ctx.needs_input_grad[0] else None
         # The first product overwrites it: filling it with zeros would be a pass over the whole vocabulary.
         grad_weight = (torch.empty_like if len(h) else torch.zeros_like)(weight) if ctx.needs_input_grad[1] else None
-        compute_dtype = torch.promote_types(dtype, torch.float32)  # of the softmax
-        target_probs = torch.empty(len(h), 1, dtype=compute_dtype, device=h.device)
-        # Reuse one buffer: allocating per chunk is measurably slower. Half precision needs a second one in float32.
-        buffer = h.new_empty(min(CHUNK_ROWS, len(h)), len(w))
-        fp32_buffer = buffer if compute_dtype == dtype else torch.empty_like(buffer, dtype=compute_dtype)
         with torch.autocast(kind, enabled=False):
-            for start in range(0, len(h), CHUNK_ROWS):
-                chunk = slice(start, start + CHUNK_ROWS)
-                rows, target_ids = h[chunk], targets[chunk, None]
-                logits = torch.mm(rows, w.T, out=buffer[: len(rows)])  # (rows, V)
-                fp32_logits = logits if fp32_buffer is buffer else fp32_buffer[: len(rows)].copy_(logits)
-                probs = torch.softmax(fp32_logits, dim=1, out=fp32_logits if fp32_logits.is_cpu else None)
-                target_probs[chunk] = probs.gather(1, target_ids)
-                if not any(ctx.needs_input_grad):
-                    continue
-                minus_one = probs.new_full(target_ids.shape, -1.0)
-                gradient = probs.scatter_add_(1, target_ids, minus_one)  # of the logits: probs - one-hot targets
-                if fp32_buffer is not buffer:
-                    gradient = logits.copy_(gradient)
-                if grad_hidden is not None:
-                    grad_hidden[chunk] = gradient @ w
-                if grad_weight is not None:
-                    _add_product(grad_weight, gradient.T, rows, first=start == 0)
-            losses = -target_probs.flatten().log()
-            # Recompute from the logits the losses whose probability underflowed.
-            underflowed = (target_probs.flatten() < torch.finfo(compute_dtype).tiny).nonzero().flatten()
-            for some in underflowed.split(CHUNK_ROWS):
-                losses[some] = F.cross_entropy((h[some] @ w.T).to(compute_dtype), targets[some], reduction="none")
+            losses = _losses_and_gradients(h, w, targets, grad_hidden, grad_weight)
         ctx.gradients = grad_hidden, grad_weight
         ctx.hidden_dtype, ctx.tied = hidden.dtype, tied
         return losses.sum()
@@ -115,6 +91,44 @@ class _LinearCrossEntropy(torch.autograd.Function):
             ctx.tied.head = grad_weight if ctx.tied.head is None else ctx.tied.head.add_(grad_weight)
             grad_weight = None
         return grad_hidden, grad_weight, None, None
+
+
+def _losses_and_gradients(
+    h: Tensor, w: Tensor, targets: Tensor, grad_hidden: Tensor | None, grad_weight: Tensor | None
+) -> Tensor:
+    """The loss of each row, (N,). Writes the gradients of their sum to `grad_hidden` and `grad_weight`, if given."""
+    compute_dtype = torch.promote_types(h.dtype, torch.float32)  # of the softmax
+    target_probs = torch.empty(len(h), 1, dtype=compute_dtype, device=h.device)
+    # Reuse one buffer: allocating per chunk is measurably slower. Half precision needs a second one in float32.
+    buffer = h.new_empty(min(CHUNK_ROWS, len(h)), len(w))
+    fp32_buffer = buffer if compute_dtype == h.dtype else torch.empty_like(buffer, dtype=compute_dtype)
+    for start in range(0, len(h), CHUNK_ROWS):
+        chunk = slice(start, start + CHUNK_ROWS)
+        rows, target_ids = h[chunk], targets[chunk, None]
+        logits = torch.mm(rows, w.T, out=buffer[: len(rows)])  # (rows, V)
+        fp32_logits = logits if fp32_buffer is buffer else fp32_buffer[: len(rows)].copy_(logits)
+        probs = torch.softmax(fp32_logits, dim=1, out=fp32_logits if fp32_logits.is_cpu else None)
+        target_probs[chunk] = probs.gather(1, target_ids)
+        if grad_hidden is None and grad_weight is None:
+            continue
+        minus_one = probs.new_full(target_ids.shape, -1.0)
+        gradient = probs.scatter_add_(1, target_ids, minus_one)  # of the logits: probs - one-hot targets
+        if fp32_buffer is not buffer:
+            gradient = logits.copy_(gradient)
+        if grad_hidden is not None:
+            grad_hidden[chunk] = gradient @ w
+        if grad_weight is not None:
+            _add_product(grad_weight, gradient.T, rows, first=start == 0)
+    return _losses(target_probs.flatten(), h, w, targets)
+
+
+def _losses(target_probs: Tensor, h: Tensor, w: Tensor, targets: Tensor) -> Tensor:
+    """-log of the targets' probabilities (N,), recomputed from the logits for those that underflowed."""
+    losses = -target_probs.log()
+    underflowed = (target_probs < torch.finfo(target_probs.dtype).tiny).nonzero().flatten()
+    for some in underflowed.split(CHUNK_ROWS):
+        losses[some] = F.cross_entropy((h[some] @ w.T).to(losses.dtype), targets[some], reduction="none")
+    return losses
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor, *, first: bool) -> None:

@@ -174,7 +174,7 @@ def test_damaged_lines_are_left_out_with_a_note(tmp_path: Path, drawn: list, cap
         (json.dumps(START), "x.jsonl: there is no loss to draw"),
     ],
 )
-def test_what_is_no_log_is_refused_in_one_line(tmp_path: Path, monkeypatch, content: str | None, message: str) -> None:
+def test_a_file_that_is_not_a_log_is_refused(tmp_path: Path, monkeypatch, content: str | None, message: str) -> None:
     monkeypatch.chdir(tmp_path)
     if content:
         Path("x.jsonl").write_text(content, encoding="utf-8")

@@ -13,7 +13,8 @@ from src.distributed.processes import join
 from src.distributed.sharding import gathered, is_sharded, local_part
 from src.distributed.strategy import SharedModel
 from src.model.generate import TextGenerator
-from src.model.gpt import GPTConfig, GPTModel, on_meta_device
+from src.model.gpt import GPTConfig, GPTModel
+from src.model.meta_device import on_meta_device
 from src.runtime import Runtime, seed_step
 from src.training.losses import language_model_loss
 from src.training.parallel import share_model

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from src.model.attention import BLOCK_QUERIES, attend_in_blocks
-from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel, initial_weights
+from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel
 from src.model.load_gpt2 import state_dict_from_hugging_face
+from src.model.meta_device import initial_weights
 from tests.fakes import model_and_reference
 
 SMALL = {"vocab_size": 101, "context_length": 48, "d_model": 32, "n_heads": 4, "n_layers": 3, "dropout": 0.0}

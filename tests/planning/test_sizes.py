@@ -10,7 +10,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from src.distributed.sharding import local_part, shard
 from src.model.config import GPT_CONFIGS, GPTConfig
-from src.model.gpt import on_meta_device
+from src.model.meta_device import on_meta_device
 from src.training.memory_estimate import Workload, memory_by_purpose
 
 PROCESSES = 8

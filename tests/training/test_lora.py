@@ -14,7 +14,7 @@ from src.checkpoint import load_model, read_checkpoint
 from src.data.batching import Batch
 from src.distributed.processes import Processes
 from src.export.folder import config_json, hugging_face_state_dict
-from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel, on_meta_device
+from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel
 from src.model.lora import (
     TARGETS,
     Adapter,
@@ -25,6 +25,7 @@ from src.model.lora import (
     merged_weights,
     trained_weights,
 )
+from src.model.meta_device import on_meta_device
 from src.training.flags import LoRAFlags
 from src.training.loop import accumulate, optimizer_step
 from src.training.losses import language_model_loss
@@ -122,7 +123,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
 
 
-def test_a_file_with_the_adapter_alone_is_no_model(tmp_path: Path) -> None:
+def test_an_adapter_alone_cannot_be_loaded_as_a_model(tmp_path: Path) -> None:
     run(lora_flags(tmp_path))
     with pytest.raises(ValueError, match=r"latest_model.pt: holds only the adapter .*; pass the best_model.pt next to"):
         load_model(tmp_path / "out/latest_model.pt")
