@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,7 +12,7 @@ from src.common.atomic_file import atomic_write
 from src.common.disk import format_bytes
 from src.common.hub import HubRepository, RemoteFile, download_files, one_line_errors
 from src.common.messages import Notify
-from src.data.hub_splits import FORMATS, default_config, file_format, splits_by_config
+from src.data.hub_splits import FORMATS, Splits, default_config, file_format, splits_by_config
 
 _ID = re.compile(
     r"(?:https?:/+[\w.:-]+/datasets/|hf:/+datasets/)?(?P<name>\w[\w.-]*/\w[\w.-]*)"
@@ -88,26 +89,27 @@ def download_dataset(dataset: DatasetId, notify: Notify) -> dict[str, Path]:
 
 
 def _choose(dataset: DatasetId, index: _Index) -> tuple[str, list[str]]:
-    """The split to read, and the names of its files."""
+    """The split to read, and the names of its files. Raises ValueError naming the choices."""
     found = splits_by_config(index.files, index.configs)
+    if not any(found.values()):
+        raise ValueError(f"{dataset.name} {_why_unreadable(index)}")
     config, split = default_config(index.configs, found), dataset.split
     if split and "/" in split:
         config, _, split = split.partition("/")
-    elif split in found:
+    elif split in found:  # the name of a configuration
         config, split = split, None
     splits = found.get(config or "", {})
-    if not any(found.values()):
-        raise ValueError(f"{dataset.name} {_why_unreadable(index)}")
     split = split or next((name for name in splits if name == "train" or len(splits) == 1), None)
     if split not in splits:
-        choices = [f"{name}/{split}" if len(found) > 1 else split for name in found for split in found[name]]
-        wanted = f"no split {dataset.split!r}" if dataset.split else "several splits"
-        raise ValueError(
-            f"{dataset.name} has {wanted}; choose one with --data {dataset.name}:SPLIT, where SPLIT is one of "
-            + ", ".join(choices[:20])
-            + (", ..." if len(choices) > 20 else "")
-        )
+        raise ValueError(_no_such_split(dataset, found))
     return f"{config}/{split}" if len(found) > 1 else split, splits[split]
+
+
+def _no_such_split(dataset: DatasetId, found: Mapping[str, Splits]) -> str:
+    choices = [f"{config}/{split}" if len(found) > 1 else split for config in found for split in found[config]]
+    wanted = f"no split {dataset.split!r}" if dataset.split else "several splits"
+    shown = ", ".join(choices[:20]) + (", ..." if len(choices) > 20 else "")
+    return f"{dataset.name} has {wanted}; choose one with --data {dataset.name}:SPLIT, where SPLIT is one of {shown}"
 
 
 def _why_unreadable(index: _Index) -> str:

@@ -54,19 +54,37 @@ def _is_record(value: Record) -> bool:
 
 
 def _table_rows(value: Record) -> list[Any] | None:
-    """The rows of a table in pandas' orientation "split", "columns", "list" or "index"; None for anything else."""
-    columns, inner = value.get("columns"), list(value.values())
-    if isinstance(columns, list) and isinstance(value.get("data"), list):
-        return [dict(zip(map(str, columns), row, strict=False)) for row in value["data"] if isinstance(row, list)]
-    if inner and all(isinstance(column, dict) for column in inner):
-        labels = list(inner[0])
-        are_rows = all(label.isdigit() for label in labels) or (len(inner) > 1 and _MESSAGE_KEYS.isdisjoint(labels))
-        if are_rows and not any(map(_is_record, inner)) and all(list(column) == labels for column in inner):
-            return [{key: column[label] for key, column in value.items()} for label in labels]
-        return inner if all(map(_is_record, inner)) and not _is_record(value) else None
-    if len(value) > 1 and all(_is_column(column) and len(column) == len(inner[0]) for column in inner):
-        return [dict(zip(value, row, strict=True)) for row in zip(*inner, strict=True)]
-    return None
+    """The rows of a table that pandas wrote, in any orientation but "values"; None for anything else."""
+    readers = (_rows_of_split_table, _rows_of_object_table, _rows_of_list_table)
+    return next((rows for read in readers if (rows := read(value)) is not None), None)
+
+
+def _rows_of_split_table(value: Record) -> list[Any] | None:
+    """Orientation "split": {"columns": [...], "data": [[...], ...]}."""
+    columns, data = value.get("columns"), value.get("data")
+    if not isinstance(columns, list) or not isinstance(data, list):
+        return None
+    return [dict(zip(map(str, columns), row, strict=False)) for row in data if isinstance(row, list)]
+
+
+def _rows_of_object_table(value: Record) -> list[Any] | None:
+    """Orientation "columns": {COLUMN: {ROW: value, ...}, ...}, or "index": {ROW: record, ...}."""
+    inner = list(value.values())
+    if not inner or not all(isinstance(part, dict) for part in inner):
+        return None
+    labels = list(inner[0])
+    name_rows = all(label.isdigit() for label in labels) or (len(inner) > 1 and _MESSAGE_KEYS.isdisjoint(labels))
+    if name_rows and not any(map(_is_record, inner)) and all(list(column) == labels for column in inner):
+        return [{key: column[label] for key, column in value.items()} for label in labels]
+    return inner if all(map(_is_record, inner)) and not _is_record(value) else None
+
+
+def _rows_of_list_table(value: Record) -> list[Any] | None:
+    """Orientation "list": {COLUMN: [value, ...], ...}."""
+    columns = list(value.values())
+    if len(columns) < 2 or not all(_is_column(column) and len(column) == len(columns[0]) for column in columns):
+        return None
+    return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _is_column(value: Any) -> bool:

@@ -196,19 +196,7 @@ def _encoding(vocabulary: Vocabulary, end_names: Iterator[str], config: Mapping[
     """The encoding of a vocabulary. GPT-2's own is returned if only special tokens differ."""
     if any(type(id_) is not int for id_ in vocabulary.ids.values()):
         raise VocabularyError("its ids are not whole numbers")
-    results = {left + right for left, right in vocabulary.merges}
-    ranks, special = {}, dict(vocabulary.special)
-    for text, id_ in vocabulary.ids.items():
-        if text in special or text in vocabulary.added:
-            continue
-        token = bytes_of(text)
-        if len(token) == 1 or token in results:
-            ranks[token] = id_
-        else:  # nothing merges to it, so no text encodes to it
-            special[text] = id_
-    unreachable = len(special) - len(vocabulary.special)
-    if unreachable > 16 + len(vocabulary.ids) // 100:  # more than a vocabulary has of special tokens
-        raise VocabularyError(f"no merge makes {unreachable} of its tokens, so merges are missing")
+    ranks, special = _ranks_and_special_tokens(vocabulary)
     added = {text: id_ for text, id_ in vocabulary.added.items() if text not in special}
     ends = [special[name] for name in end_names if name in special]
     end = next((id_ for id_ in (*ends, config.get("eos_token_id")) if id_ in special.values()), None)
@@ -221,6 +209,27 @@ def _encoding(vocabulary: Vocabulary, end_names: Iterator[str], config: Mapping[
     if not same:
         require_exact_merges(ranks, vocabulary.merges)
     return BytePairEncoding(ranks, special, added, end)
+
+
+def _ranks_and_special_tokens(vocabulary: Vocabulary) -> tuple[dict[bytes, int], dict[str, int]]:
+    """(the ids of the tokens that text is merged into, the ids of the tokens that no text encodes to).
+
+    Raises VocabularyError if merges are missing.
+    """
+    results = {left + right for left, right in vocabulary.merges}
+    ranks, special = {}, dict(vocabulary.special)
+    for text, id_ in vocabulary.ids.items():
+        if text in special or text in vocabulary.added:
+            continue
+        token = bytes_of(text)
+        if len(token) == 1 or token in results:
+            ranks[token] = id_
+        else:  # nothing merges to it
+            special[text] = id_
+    unreachable = len(special) - len(vocabulary.special)
+    if unreachable > 16 + len(vocabulary.ids) // 100:  # more than a vocabulary has of special tokens
+        raise VocabularyError(f"no merge makes {unreachable} of its tokens, so merges are missing")
+    return ranks, special
 
 
 def _end_of_text_names(folder: Path) -> Iterator[str]:
