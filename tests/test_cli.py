@@ -549,7 +549,7 @@ def test_a_run_outlives_a_closed_pipe(tmp_path: Path) -> None:
 )
 def test_a_failing_import_is_one_line(tmp_path: Path, imported: str, code: int, message: str) -> None:
     (tmp_path / "library.py").write_text(imported, encoding="utf-8")
-    ended = run_in_a_process("pass", tmp_path, "run_module('library')")
+    ended = run_in_a_process("pass", tmp_path, "import_and_run('library')")
     assert ended.returncode == code
     assert ended.stderr.decode().strip().startswith(message) and ended.stderr.strip().count(b"\n") == 0
 
