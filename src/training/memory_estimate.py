@@ -103,26 +103,35 @@ def _copies_to_save(work: Workload) -> float:
 
 def _after_the_head(work: Workload) -> dict[str, float]:
     """At the start of backward: all activations are saved, and only the output head's gradient exists."""
-    c, ff, tokens = work.config.d_model, work.config.d_ff or 4 * work.config.d_model, work.tokens
-    _, body = work.config.parameter_count()
+    c, ff = work.config.d_model, work.config.d_ff or 4 * work.config.d_model
     head = work.config.vocab_size * c
-    # Saved for backward per layer: x before each LayerNorm; both LayerNorm outputs, q, k, v, y, and the MLP's h.
-    layer: float = tokens * (2 * FP32 * c + (6 * c + ff - _not_saved(work)) * (2 if work.half else FP32))
-    if work.half and not work.on_gpu:
-        layer += tokens * _saved_by_attention_in_blocks(work)
-    layers = work.config.n_layers
-    saved = layers * tokens * FP32 * c + layer if work.activation_checkpointing else layers * layer
-    of_one_layer = tokens * (3 * ff + 4 * c) * FP32  # temporaries of backward
-    rows = work.supervised if work.dpo else min(CHUNK_ROWS, tokens)
-    logits = rows * work.config.vocab_size * (3 * FP32 if work.dpo else 6 if work.half else FP32)
-    copies = 2 * (body + head) if work.half and work.strategy != "fsdp" else 0  # by autocast
-    kept = FP32 * work.trained if work.grad_accum > 1 or work.strategy == "ddp" else 0  # of earlier micro-batches
+    _, body = work.config.parameter_count()
+    logits = _logits(work)
+    temporaries = work.tokens * (3 * ff + 4 * c) * FP32  # of one layer's backward; they reuse the memory of the logits
+    half_weights = 2 * (body + head) if work.half and work.strategy != "fsdp" else 0  # copies made by autocast
+    earlier = FP32 * work.trained if work.grad_accum > 1 or work.strategy == "ddp" else 0  # of earlier micro-batches
     return {
-        "gradients": kept + (0 if work.lora else FP32 * head),
-        "activations": saved + copies + max(0, of_one_layer - logits),
+        "gradients": earlier + (0 if work.lora else FP32 * head),
+        "activations": _saved_activations(work) + half_weights + max(0, temporaries - logits),
         "logits": logits,
         "exchange": _gathered(work),
     }
+
+
+def _logits(work: Workload) -> float:
+    """The logits that are in memory together, with their copies: one chunk's or, in DPO, those of all answers."""
+    rows = work.supervised if work.dpo else min(CHUNK_ROWS, work.tokens)
+    return rows * work.config.vocab_size * (3 * FP32 if work.dpo else 6 if work.half else FP32)
+
+
+def _saved_activations(work: Workload) -> float:
+    """The activations that all layers save; with activation checkpointing, the layers' inputs and one layer's."""
+    c, ff, layers = work.config.d_model, work.config.d_ff or 4 * work.config.d_model, work.config.n_layers
+    # Per token of a layer: x before each LayerNorm; both LayerNorm outputs, q, k, v, y, and the MLP's h.
+    layer: float = 2 * FP32 * c + (6 * c + ff - _not_saved(work)) * (2 if work.half else FP32)
+    if work.half and not work.on_gpu:
+        layer += _saved_by_attention_in_blocks(work)
+    return work.tokens * (layers * FP32 * c + layer if work.activation_checkpointing else layers * layer)
 
 
 def _not_saved(work: Workload) -> int:
