@@ -6,7 +6,7 @@ then write all ids to one memory-mapped file. Each runs in a process of its own,
 PyTorch. CPU seconds are those of all threads: wall time also depends on what else the machine does.
 
 The text is JSONL: documents of words from GPT-2's vocabulary, the frequent ones more often, with numbers, made-up words
-and punctuation. No two are alike. It is deleted at the end.
+and punctuation. After 100 MB they come again, with a running number. The text is deleted at the end.
 """
 
 import json
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -29,26 +30,37 @@ from src.data.text import load_tokens
 from src.program import run_script
 from src.tokenizer import load_gpt2_encoding
 
-DOCUMENTS = 1_000  # that are made together
+NEW_TEXT = 100_000_000  # bytes of text before its documents come again
 
 
 def write_text(path: Path, n_bytes: int) -> None:
-    random, written = np.random.default_rng(1), 0
-    encoding = load_gpt2_encoding()
+    written, new, texts = 0, make_documents(), []
+    with open(path, "w", encoding="utf-8") as out:
+        for number in count():
+            if written >= n_bytes:
+                return
+            if written < NEW_TEXT:
+                texts.append(text := next(new))
+            else:
+                text = f"{number} {texts[number % len(texts)]}"
+            written += out.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+
+
+def make_documents() -> Iterator[str]:
+    random, encoding = np.random.default_rng(1), load_gpt2_encoding()
     vocabulary = [encoding.decode([id_]) for id_ in range(256, encoding.eot_token)]
     words = [word for word in vocabulary if regex.fullmatch(r" ?\p{L}+", word)]
     ends = [".", ".", ",", ",", ";", "?", "!", '"', "\n", "\n\n"]
     weights = 1 / np.arange(10, len(words) + 10)
     cumulative = np.cumsum(weights / weights.sum())
-    with open(path, "w", encoding="utf-8") as out:
-        while written < n_bytes:
-            for length in random.geometric(1 / 400, DOCUMENTS):
-                chosen = [words[i] for i in np.searchsorted(cumulative, random.random(length))]
-                for place in random.integers(0, length, length // 8):
-                    chosen[place] += ends[place % len(ends)]
-                for place in random.integers(0, length, length // 40):
-                    chosen[place] = f" {random.integers(10**6)}"
-                written += out.write(json.dumps({"text": "".join(chosen).strip()}, ensure_ascii=False) + "\n")
+    while True:
+        length = random.geometric(1 / 400)
+        chosen = [words[i] for i in np.searchsorted(cumulative, random.random(length))]
+        for place in random.integers(0, length, length // 8):
+            chosen[place] += ends[place % len(ends)]
+        for place in random.integers(0, length, length // 40):
+            chosen[place] = f" {random.integers(10**6)}"
+        yield "".join(chosen).strip()
 
 
 def documents(path: Path) -> Iterator[str]:
