@@ -29,6 +29,7 @@ _CLOSING = re.compile(
 # Between two statements in one sentence: "My name is Kim and I'm vegan."
 _SEVERAL = re.compile(r",?\s+(?:and|but|so)\s+(?=(?:i|my|our|we)\b)", re.IGNORECASE)
 _I_OR_WE = re.compile(r"(?:i|we)\b", re.IGNORECASE)
+_I_DO = re.compile(r"(?:i|we)(?:'\w+)? \w", re.IGNORECASE)
 _VERB = re.compile(r"\b(?:are|has|have|is|was|were)\b|(?:ed|[^s\W]s)\s+\w|\b(?:died|left|moved)\b", re.IGNORECASE)
 _NOW = re.compile(r"\b(?:again|now|no longer|these days)\b", re.IGNORECASE)
 
@@ -43,8 +44,9 @@ _ONLY_POINTS = {"it", "me", "that", "them", "this", "these", "those", "what", "i
 
 # A sentence with one of these is about the conversation or this moment, or a request, or is not meant literally.
 _NOT_TOLD = re.compile(
-    r"\b(?:you|your|yours|answers?|bet|doubt|guess|hope|if|imagine|joking|kidding|know|let's|mean|meant|pretend"
-    r"|questions?|said|say|suppose|thanks?|think|thought|understand|wish|wonder(?:ing)?|would|'d)\b"
+    r"\b(?:you|your|yours|answers?|asked|bet|doubt|dream(?:ed|t)|guess|heard|hope|if|imagine|joking|kidding|know|let's"
+    r"|mean|meant|pretend|questions?|said|say|suppose|thanks?|think|thought|(?<=i )told|understand|whether|wish"
+    r"|wonder(?:ing)?|would|'d)\b"
     r"|,\s*(?:wrote|writes|sang|says)\s+\w|(?:today|right now|at the moment)\b"
     r"|^(?:i|we) \w+(?: (?:about|for|in|of|on|to|with))? (?:it|that|this|these|those)[.!]*$",
     re.IGNORECASE,
@@ -139,9 +141,9 @@ def _statements(sentence: str) -> list[Statement]:
         return []
     core, corrects = _core(with_apostrophes(sentence))
     requested, text = _requested(core)
-    parts = _SEVERAL.split(text)
-    if len(parts) > 1 and all(map(_is_sentence, parts)):
-        parts[:-1] = [f"{part}." for part in parts[:-1]]
+    parts = _parts(text)
+    if len(parts) > 1:
+        parts = [part for part in parts if requested or _is_sentence(part)]
     elif text and (requested or _is_told(text) or (is_denial(text) and not _NOT_TOLD.search(text))):
         parts = [text]
     else:
@@ -156,6 +158,14 @@ def _statements(sentence: str) -> list[Statement]:
         )
         for part in parts
     ]
+
+
+def _parts(text: str) -> list[str]:
+    """The statements in one sentence: "I'm tired and I live in Rome." has two, "My wife and I live in Rome." one."""
+    parts = _SEVERAL.split(text)
+    if not all(_is_sentence(part) or (_I_DO.match(part) and not _NOT_TOLD.search(text)) for part in parts):
+        return [text]
+    return [*(f"{part}." for part in parts[:-1]), parts[-1]]
 
 
 def _core(sentence: str) -> tuple[str, bool]:

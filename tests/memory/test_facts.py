@@ -57,6 +57,8 @@ def test_a_secret_is_marked_even_if_it_should_be_remembered() -> None:
         ("Remember that I like tea, but my wife is scared.", ["I like tea.", "My wife is scared."]),
         ("My wife and I live in Graz.", ["My wife and I live in Graz."]),
         ("I have a dog and my own house.", ["I have a dog and my own house."]),
+        ("im tired and i live in graz", ["I live in graz"]),
+        ("I asked whether my name is Tom and I live in Paris.", []),
         ("Remember that the bus is late and I walk.", ["The bus is late and I walk."]),
     ],
 )
