@@ -45,14 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     with redirect_stdout(sys.stderr) if flags.json else nullcontext():  # the data and the downloads print notes
         if flags.task:
             report = evaluate_task(flags)
+        elif flags.memorised:
+            report = evaluate_memorisation(flags, given)
         else:
-            report = memorised(flags, given) if flags.memorised else perplexities(flags)
+            report = evaluate_text(flags)
     if flags.json:
         print(json.dumps(report, indent=1, allow_nan=False))
     return 0
 
 
-def perplexities(flags: Flags) -> dict[str, Any]:
+def evaluate_text(flags: Flags) -> dict[str, Any]:
     """The loss of each model on the text, and samples of all of them if --compare is given; as a JSON object.
 
     The models of a comparison share the windows: the shortest of their contexts, unless --context-length is given.
@@ -87,7 +89,7 @@ def load_eval_tokens(flags: Flags, encoding: Encoding) -> TokenArray:
     return split_tokens(ids, encoding, flags.val_fraction)[1] if flags.val_fraction < 1 else ids
 
 
-def memorised(flags: Flags, given: Collection[str]) -> dict[str, Any]:
+def evaluate_memorisation(flags: Flags, given: Collection[str]) -> dict[str, Any]:
     """What samples of the model copy from its training text, by default the one that the checkpoint names."""
     [base], [generator] = load_models(flags)
     recorded = base.metadata.get("settings") or {}

@@ -35,29 +35,27 @@ def choose_encoding(
 ) -> Encoding:
     """GPT-2's tokenizer, or one with the words or the byte pairs of a text and of the examples for SFT and DPO.
 
-    Byte pairs are learned without the last `val_fraction` of the text. vocab_size: how many tokens they make.
-    saved: an encoding to use instead, if it was learned from the same text. All processes get the first one's.
+    Byte pairs are learned without the last `val_fraction` of the text. vocab_size: the number of tokens to learn.
+    saved: an encoding to use instead, if it was learned from the same text.
+    Only the first of several processes learns it; the others get its result.
     If the text file is Shakespeare's works and does not exist, it is downloaded first.
     Raises ValueError for a pipe, which cannot be read a second time for its tokens.
     """
     if tokenizer == "gpt2":
         return load_gpt2_encoding()
     processes = processes or Processes()
-    if processes.rank:
-        with first_process_first():  # a large text takes longer than a process waits for another one elsewhere
-            pass
-        return load_encoding(processes.from_first(None))
-    _refuse_pipes(tokenizer, paths)
-    encoding: Encoding
-    with first_process_first():
-        if tokenizer == "word":
-            texts = training_texts(paths, documents, cut=LINE_END, skip_bad=skip_bad)
-            encoding = word_encoding_of(texts, always=tuning_texts())
-        else:
-            texts = training_texts(paths, documents, val_fraction=val_fraction, skip_bad=skip_bad)
-            encoding = _learn_byte_pairs(texts, vocab_size, saved, notify)
-    processes.from_first(describe(encoding))
-    return encoding
+    encoding: Encoding | None = None
+    with first_process_first():  # the others wait here, because a large text takes longer than their usual time limit
+        if processes.rank == 0:
+            _refuse_pipes(tokenizer, paths)
+            if tokenizer == "word":
+                texts = training_texts(paths, documents, cut=LINE_END, skip_bad=skip_bad)
+                encoding = word_encoding_of(texts, always=tuning_texts())
+            else:
+                texts = training_texts(paths, documents, val_fraction=val_fraction, skip_bad=skip_bad)
+                encoding = _learn_byte_pairs(texts, vocab_size, saved, notify)
+    description = processes.from_first(describe(encoding) if encoding is not None else None)
+    return encoding if encoding is not None else load_encoding(description)
 
 
 def _refuse_pipes(tokenizer: Tokenizer, paths: TextPaths) -> None:
