@@ -1,15 +1,18 @@
 """python -m benchmarks.decode_speed: decoding throughput of a 124M model, compared with other libraries.
 
 Ours runs in fp32 with and without the 16-bit head (`TextGenerator.prepare_fast_decoding`), and in int8. transformers
-runs in fp32. CTranslate2 runs in fp32 and int8 if it is installed. OpenVINO GenAI runs in int8 with --openvino FOLDER,
-a 124M model that its converter exported, best in an environment of its own:
+runs in fp32. CTranslate2 runs in fp32 and int8 if it is installed. OpenVINO GenAI runs in int8 and int4 with
+--openvino FOLDER, if FOLDER/int8 and FOLDER/int4 hold 124M models that its converter exported, best in an environment
+of its own:
 
     optimum-cli export openvino --model openai-community/gpt2 \\
-        --task text-generation-with-past --weight-format int8 FOLDER
+        --task text-generation-with-past --weight-format int8 FOLDER/int8
 
 Greedy, batch size 1, with a KV cache. Each implementation runs in a process of its own, and they take turns. Each
-generates 1 token, and then many: the first time is the prefill, the difference the decode steps.
-The limit is the time to read every matrix once per token, in 32 or 8 bits, at the measured memory bandwidth.
+generates 1 token, and then many: the first time is the prefill, the difference the decode steps. Every prompt is a new
+one, because OpenVINO GenAI caches the prefix of earlier prompts.
+The limit is the time to read every matrix once per token at the measured memory bandwidth. OpenVINO's int4 keeps the
+head in 8 bits. Speed alone is compared: int4 also costs accuracy, which random weights cannot show.
 """
 
 import json
@@ -34,7 +37,9 @@ from src.model.load_gpt2 import load_gpt2
 from src.model.quantize import quantize_int8
 from src.program import run_script
 
-MATRIX_ELEMENTS = 123_532_032  # read per token: all matrices of the blocks, and the head
+BLOCK_ELEMENTS = 84_934_656  # of all matrices in the 12 blocks
+HEAD_ELEMENTS = 50257 * 768
+OPENVINO = "OpenVINO, "
 
 Generate = Callable[[list[int], int], object]  # (prompt ids, number of new tokens)
 
@@ -44,7 +49,7 @@ class Flags:
     prompt: int = flag(64, "tokens in the prompt")
     tokens: int = flag(64, "tokens to generate after the first")
     rounds: int = flag(7, "measurements of each implementation, after one to warm up")
-    openvino: Path | None = flag(None, "folder with a model that OpenVINO's converter exported")
+    openvino: Path | None = flag(None, "folder with the models int8 and int4 that OpenVINO's converter exported")
     worker: str | None = flag(None, "internal: be the worker process of this implementation")
 
 
@@ -132,23 +137,33 @@ IMPLEMENTATIONS: dict[str, Callable[[Path], Generate]] = {
     "transformers": transformers,
     "CTranslate2": lambda folder: ctranslate2(folder, "float32"),
     "CTranslate2, int8": lambda folder: ctranslate2(folder, "int8"),
-    "OpenVINO, int8": openvino,
+    f"{OPENVINO}int8": lambda folder: openvino(folder / "int8"),
+    f"{OPENVINO}int4": lambda folder: openvino(folder / "int4"),
 }
 
 
 def installed_implementations(openvino_folder: Path | None) -> list[str]:
     """The names to measure. Prints why others are left out."""
     require("transformers")
-    names = list(IMPLEMENTATIONS)
+    names = [name for name in IMPLEMENTATIONS if not name.startswith(OPENVINO)]
     if find_spec("ctranslate2") is None:
         print("CTranslate2 is left out; to include it, run pip install ctranslate2")
         names = [name for name in names if "CTranslate2" not in name]
     if openvino_folder is None:
         print("OpenVINO is left out; to include it, pass --openvino FOLDER")
-        names.remove("OpenVINO, int8")
-    else:
-        require("openvino_genai", "pip install openvino-genai")
-    return names
+        return names
+    require("openvino_genai", "pip install openvino-genai")
+    exported = [name for name in ("int8", "int4") if (openvino_folder / name / "openvino_model.xml").is_file()]
+    if not exported:
+        raise ValueError(f"{openvino_folder} has no model in int8/ or int4/; --help shows the command that exports one")
+    return names + [OPENVINO + name for name in exported]
+
+
+def bytes_per_token(name: str) -> float:
+    """The size of all matrices that an implementation reads for a token."""
+    if "int4" in name:
+        return BLOCK_ELEMENTS / 2 + HEAD_ELEMENTS
+    return (BLOCK_ELEMENTS + HEAD_ELEMENTS) * (1 if "int8" in name else 4)
 
 
 def save_model(folder: Path) -> None:
@@ -162,14 +177,16 @@ def save_model(folder: Path) -> None:
     GPT2TokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
 
 
-def run_worker(name: str, folder: Path, prompt: list[int], tokens: int) -> None:
+def run_worker(name: str, folder: Path, prompt_length: int, tokens: int) -> None:
     """Serve measurements: the seconds to the first token, and the seconds of all tokens after it."""
     with redirect_stdout(sys.stderr):
         generate = IMPLEMENTATIONS[name](folder)
+    random = torch.Generator().manual_seed(1)
 
     def measure() -> tuple[float, float]:
         times = []
         for n in (1, 1 + tokens):
+            prompt = torch.randint(50000, (prompt_length,), generator=random).tolist()
             start = time.perf_counter()
             generate(prompt, n)
             times.append(time.perf_counter() - start)
@@ -183,13 +200,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_rounds(flags.rounds)
     if flags.worker:
         name, folder = flags.worker.split("@", 1)
-        prompt = torch.randint(50000, (flags.prompt,), generator=torch.Generator().manual_seed(1)).tolist()
-        run_worker(name, Path(folder), prompt, flags.tokens)
+        run_worker(name, Path(folder), flags.prompt, flags.tokens)
         return 0
     names = installed_implementations(flags.openvino)
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder))
-        folders = {"OpenVINO, int8": flags.openvino}
+        folders = {name: flags.openvino for name in names if name.startswith(OPENVINO)}
         command = ["benchmarks.decode_speed", f"--prompt={flags.prompt}", f"--tokens={flags.tokens}"]
         commands = {name: [*command, f"--worker={name}@{folders.get(name, folder)}"] for name in names}
         rates: list[float] = []
@@ -199,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"124M, prompt of {flags.prompt}, {flags.tokens} new tokens, {threads} threads, {rate / 1e9:.0f} GB/s")
     for name in names:
         first, rest = (statistics.median(times[i] for times in results[name]) for i in (0, 1))
-        limit, speed = MATRIX_ELEMENTS * (1 if "int8" in name else 4) / rate, flags.tokens / rest
+        limit, speed = bytes_per_token(name) / rate, flags.tokens / rest
         share = f"{limit * speed:4.0%} of the limit"
         print(f"{name:<18} {speed:6.1f} tokens/s, {share} | time to first token {first * 1e3:5.0f} ms")
     return 0
