@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from src.model.attention import KeyValueCache, MultiHeadAttention, Packing
 from src.model.config import GPT_CONFIGS, GPTConfig
+from src.model.few_rows import linear
 from src.model.transformerBlock import TransformerBlock
 
 __all__ = ["GPT_CONFIGS", "GPTConfig", "GPTModel", "initialise"]
@@ -76,9 +76,7 @@ class GPTModel(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of hidden states (..., C)."""
-        if hidden.numel() == hidden.shape[-1]:  # one token: a matrix-vector product is a third faster
-            return F.linear(hidden.flatten(), self.wte.weight).view(*hidden.shape[:-1], -1)
-        return F.linear(hidden, self.wte.weight)
+        return linear(hidden, self.wte.weight)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

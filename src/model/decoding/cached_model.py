@@ -11,6 +11,7 @@ from torch import Tensor
 from src.model.attention import KeyValueCache
 from src.model.decoding.output_head import OutputHead
 from src.model.decoding.step import SingleTokenStep
+from src.model.few_rows import parts_are_faster
 from src.model.gpt import GPTModel
 from src.model.quantize import Int8GPT
 
@@ -18,11 +19,12 @@ from src.model.quantize import Int8GPT
 def default_draft_tokens(model: GPTModel) -> int:
     """Draft tokens that cost almost nothing extra to verify.
 
-    0 in int8, where three tokens take nearly twice the time of one, and in half precision, where batching often changes
-    which of two nearly equal logits is the larger.
+    0 in int8 and on AMD's processors, where three tokens take twice the time of one or more, and in half precision,
+    where batching often changes which of two nearly equal logits is the larger.
     """
     full_precision = model.wpe.weight.dtype in (torch.float32, torch.float64)
-    return 2 if full_precision and not isinstance(model, Int8GPT) else 0
+    on_amd = model.wpe.weight.is_cpu and parts_are_faster()
+    return 2 if full_precision and not isinstance(model, Int8GPT) and not on_amd else 0
 
 
 @dataclass

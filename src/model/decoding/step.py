@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.model.attention import KeyValueCache
+from src.model.few_rows import linear
 from src.model.gpt import GPTModel
 from src.model.transformerBlock import TransformerBlock
 
@@ -68,14 +69,10 @@ class SingleTokenStep:
 def _direct_call(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """The computation of a module without the overhead of `Module.__call__`."""
     if type(module) is nn.Linear:
-        return partial(_linear, module.weight, module.bias)
+        return partial(linear, weight=module.weight, bias=module.bias)
     if type(module) is nn.LayerNorm:
         return partial(_layer_norm, list(module.normalized_shape), module.weight, module.bias, module.eps)
     return module.forward
-
-
-def _linear(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    return F.linear(x, weight, bias)
 
 
 def _layer_norm(shape: list[int], weight: Tensor, bias: Tensor, eps: float, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from src.model.decoding import cached_model
 from src.model.decoding.cached_model import CachedModel, default_draft_tokens
 from src.model.decoding.output_head import OutputHead
 from src.model.decoding.sequence import Sequence
@@ -118,8 +119,11 @@ def test_a_bad_number_of_draft_tokens_is_refused(model: GPTModel, draft_tokens: 
         TextGenerator(model, ByteEncoding()).stream("a", draft_tokens=draft_tokens)
 
 
-def test_half_precision_and_int8_have_no_draft_tokens_by_default() -> None:
+def test_only_fp32_has_draft_tokens_by_default_and_not_on_amd(monkeypatch: pytest.MonkeyPatch) -> None:
     model = GPTModel(BYTE_MODEL)
+    monkeypatch.setattr(cached_model, "parts_are_faster", lambda: True)
+    assert default_draft_tokens(model) == 0
+    monkeypatch.setattr(cached_model, "parts_are_faster", lambda: False)
     assert default_draft_tokens(model) == 2
     assert default_draft_tokens(model.bfloat16()) == 0
     assert default_draft_tokens(quantize_int8(GPTModel(BYTE_MODEL))) == 0

@@ -3,16 +3,21 @@
 import pytest
 import torch
 
+from src.model import few_rows
 from src.model.decoding.step import SingleTokenStep
 from src.model.gpt import GPTModel
 from src.model.quantize import quantize_int8
 
 
-@pytest.mark.parametrize("kind", ["fp32", "int8"])
+@pytest.mark.parametrize("kind", ["fp32", "fp32 in parts", "int8"])
 @pytest.mark.parametrize("lengths", [[5], [7, 7, 7], [1, 9, 4]])
 @torch.no_grad()
-def test_single_token_step_equals_the_model(model: GPTModel, kind: str, lengths: list[int]) -> None:
-    model, tolerance = (model, 1e-5) if kind == "fp32" else (quantize_int8(model), 0.05)
+def test_single_token_step_equals_the_model(
+    model: GPTModel, kind: str, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(few_rows, "MIN_ELEMENTS", 0)
+    monkeypatch.setattr(few_rows, "parts_are_faster", lambda: kind == "fp32 in parts")
+    model, tolerance = (quantize_int8(model), 0.05) if kind == "int8" else (model, 1e-5)
     ids = torch.randint(257, (len(lengths), 10), generator=torch.Generator().manual_seed(1))
     cache = model.new_cache(len(lengths) + 1)
     cache.keys_values.zero_()
