@@ -39,8 +39,8 @@ _NEGATIVE = re.compile(
 _NO_LONGER = re.compile(r"\b(?:any ?more|any longer|no longer|stopped|quit|gave up|given up)\b")
 _SEVERAL = re.compile(r"\b(?:and|or|but)\b|,")
 _LITTLE = {  # words that a denial may have and the denied fact not, or the other way round
-    "a", "again", "am", "an", "any", "anymore", "are", "as", "at", "be", "been", "can", "days", "do", "does", "for",
-    "in", "is", "longer", "more", "my", "now", "of", "on", "our", "the", "these", "to", "with",
+    "a", "again", "am", "an", "any", "anymore", "are", "as", "at", "be", "been", "called", "can", "days", "do", "does",
+    "for", "in", "is", "longer", "more", "my", "named", "now", "of", "on", "our", "the", "these", "to", "with",
 }  # fmt: skip
 
 

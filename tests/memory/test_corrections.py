@@ -27,6 +27,7 @@ REPLACED = [  # (fact, later statement)
     ("I have a cat called Miso.", "My cat died, so I don't have a cat any more."),
     ("My wife and I live in Graz.", "We don't live in Graz any more."),
     ("My sister lives in Bonn.", "My sister no longer lives in Bonn."),
+    ("My boss is called Anna Fuchs.", "My boss is no longer Anna Fuchs."),
     ("My brother has a dog.", "My brother doesn't have a dog any more."),
 ]
 BOTH_STAY = [
