@@ -315,6 +315,16 @@ def test_a_session_that_vanished_is_saved_again_with_a_note(store: SessionStore,
 # --- the list
 
 
+def test_a_file_that_cannot_be_read_is_named_with_a_fitting_remedy(store: SessionStore, notes: list[str]) -> None:
+    saved(store, "a", name="mine")
+    (store.folder / "theirs.json").mkdir()
+    with pytest.raises(
+        OSError, match="theirs.json: cannot be read .*; check its permissions, or choose another session"
+    ):
+        store.load("theirs")
+    assert [info.name for info in store.list_sessions()] == ["mine"] and "theirs.json: cannot be read" in notes[0]
+
+
 def test_sessions_are_listed_last_saved_first(store: SessionStore) -> None:
     saved(store, "a", "b", name="first")
     saved(store, name="second")

@@ -360,6 +360,15 @@ def test_retry_and_undo_of_a_refinement(new_assistant, tmp_path):
     assert on_disk(tmp_path)[2:] == ["Italy?", "R."]
 
 
+def test_retry_shows_recalled_facts_with_its_answer(new_assistant):
+    assistant, _, notes = new_assistant("Miso.", "Miso.")
+    assistant.memory.store("My cat is called Miso.", "x")
+    ask(assistant, "What is my cat called?")
+    answer = assistant.retry()
+    assert notes == ["From memory: My cat is called Miso."]  # the screen holds notes only while it shows an answer
+    assert "".join(answer) == "Miso." and len(notes) == 2
+
+
 def test_retry_after_a_failure_keeps_the_new_text_even_if_it_is_interrupted(new_assistant, tmp_path):
     assistant, _, _ = new_assistant([RuntimeError("broken")], ["Once upon", RuntimeError("broken")])
     for answer in (lambda: assistant.reply("Tell"), assistant.retry):
