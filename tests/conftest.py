@@ -1,9 +1,12 @@
 """Fixtures that apply to every test, and the number of processes that run them."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
+
+from src.curves.picture import draw
 
 _PROCESSES = 4  # each imports PyTorch and transformers, which takes memory
 
@@ -18,6 +21,20 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def one_thread() -> None:
     """The models in the tests are so small that more threads only slow them down."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def empty_pictures() -> Iterator[None]:
+    """A run ends with an empty picture: drawing the curves takes longer than the few steps of a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.training.reporter.draw", lambda _, picture: picture.touch())
+        yield
+
+
+@pytest.fixture
+def drawn_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw their curves."""
+    monkeypatch.setattr("src.training.reporter.draw", draw)
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ from src.data.prompts import OLD_TEMPLATE, TEMPLATE, Message, as_jinja, render_c
 from src.export.card import model_card
 from src.export.folder import tokenizer_config
 from src.export_hf import main
+from src.model.gguf_weights import gguf_fields
 from src.model.gpt import GPTModel
 from src.tokenizer import (
     Encoding,
@@ -39,15 +40,16 @@ from tests.fakes import TRICKY_TEXTS
 TEXTS = ["What's the capital of France?", "naïve café\n\n  two lines", "数学 {{ 7 }} {% raw %} 'quoted' \\n"]
 
 
-def checkpoint(folder: Path, template: str | None = TEMPLATE, **changes) -> Path:
-    """A checkpoint of a small model, with weights far from their initial values."""
+def checkpoint(folder: Path, template: str | None = TEMPLATE, encoding: Encoding | None = None, **changes) -> Path:
+    """A checkpoint of a small model, by default with GPT-2's tokenizer. Its weights are far from the initial ones."""
     torch.manual_seed(0)
-    size = {"vocab_size": 50257, "context_length": 64, "d_model": 32, "n_heads": 4, "n_layers": 3}
+    encoding = encoding or load_gpt2_encoding()
+    size = {"vocab_size": encoding.n_vocab, "context_length": 64, "d_model": 32, "n_heads": 4, "n_layers": 3}
     model = GPTModel({**size, **changes})
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     content = {"stage": "sft", "config": asdict(model.config), "model": model.state_dict(), "template": template}
-    save_checkpoint(folder / "best_model.pt", {**content, "tokenizer": describe(load_gpt2_encoding())})
+    save_checkpoint(folder / "best_model.pt", {**content, "tokenizer": describe(encoding)})
     return folder / "best_model.pt"
 
 
@@ -251,31 +253,31 @@ def test_folder_below_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["f16", "q8_0"])
 def test_a_gguf_file_has_the_same_logits_and_tokens(tmp_path: Path, kind: str) -> None:
-    path = checkpoint(tmp_path, context_length=1024)  # transformers takes GPT-2's context and vocabulary as given
+    path = checkpoint(tmp_path, encoding=OWN)
     assert main(["--model", str(path), "--out", str(tmp_path / "gguf"), "--gguf", kind]) == 0
     name = f"model-{kind}.gguf"
     assert {file.name for file in (tmp_path / "gguf").iterdir()} == {name, "Modelfile", "README.md"}
     ours, _ = load_model(path)
-    ids = torch.randint(50257, (2, 64))
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "gguf", gguf_file=name, dtype=torch.float32).eval()
+    ids = torch.randint(OWN.n_vocab, (2, 64))
+    sizes = {"vocab_size": OWN.n_vocab, "n_positions": 64}  # transformers does not read these: they would be GPT-2's
+    file: dict[str, Any] = {"gguf_file": name, "dtype": torch.float32, **sizes}
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "gguf", **file).eval()
     with torch.no_grad():
         expected, found = ours(ids), theirs(ids).logits
     assert (found - expected).std() < {"f16": 0.01, "q8_0": 0.05}[kind] * expected.std()
     with torch.no_grad():  # what we read back is what transformers reads
         torch.testing.assert_close(load_model(tmp_path / "gguf" / name)[0](ids), found, atol=1e-3, rtol=1e-4)
-    assert theirs.config.eos_token_id == 50256
+    assert theirs.config.eos_token_id == OWN.eot_token
 
 
 @pytest.mark.parametrize("encoding", [load_gpt2_encoding(), OWN, FOREIGN], ids=["gpt2", "own", "foreign"])
 def test_a_gguf_file_says_what_llama_cpp_reads(tmp_path: Path, encoding: Encoding) -> None:
-    from gguf import GGUFReader
-
     size = {"vocab_size": encoding.n_vocab + 3, "context_length": 8, "d_model": 32, "n_heads": 2, "n_layers": 1}
     model = GPTModel(size)
     content = {"stage": "sft", "config": asdict(model.config), "model": model.state_dict(), "template": TEMPLATE}
     save_checkpoint(tmp_path / "best_model.pt", {**content, "tokenizer": describe(encoding)})
     main(["--model", str(tmp_path / "best_model.pt"), "--out", str(tmp_path / "gguf"), "--gguf", "f16"])
-    fields = {name: field.contents() for name, field in GGUFReader(tmp_path / "gguf/model-f16.gguf").fields.items()}
+    fields = gguf_fields(tmp_path / "gguf/model-f16.gguf")  # by the package gguf
     assert fields["general.architecture"] == fields["tokenizer.ggml.model"] == "gpt2"
     assert fields["tokenizer.ggml.pre"] == "gpt-2" and fields["tokenizer.ggml.add_bos_token"] is False
     assert fields["gpt2.context_length"] == 8 and fields["gpt2.feed_forward_length"] == 128

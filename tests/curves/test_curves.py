@@ -14,6 +14,8 @@ from src.curves.picture import smooth
 from src.training.reporter import draw_curves
 from tests.training.small_run import flags, run
 
+pytestmark = pytest.mark.usefixtures("drawn_curves")
+
 START = {"event": "start", "stage": "sft", "title": "Instruction tuning (SFT)", "step": 0}
 DPO = {"margin": 0.5, "accuracy": 0.75, "chosen_logp": -30.0, "rejected_logp": -35.5}
 

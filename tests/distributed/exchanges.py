@@ -1,4 +1,4 @@
-"""Exchange values with other processes, until one has a fault: python exchanges.py FAULT RANK. Tests start it."""
+"""Exchange values with other processes, until one has a fault. Tests call it, or run python exchanges.py FAULT RANK."""
 
 import os
 import signal
@@ -11,12 +11,11 @@ from src.program import run_script
 EXCHANGES, FAULT_AT = 40, 20
 
 
-def main() -> int:
+def exchange(fault: str, its_rank: int) -> int:
     import torch  # inside run_script, as in the scripts
 
     from src.distributed.processes import join
 
-    fault, its_rank = sys.argv[1], int(sys.argv[2])
     processes = join(torch.device("cpu"))
     for number in range(EXCHANGES):
         if number == FAULT_AT and rank() == its_rank and fault != "none":
@@ -40,4 +39,4 @@ def have(fault: str) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(lambda: exchange(sys.argv[1], int(sys.argv[2])))

@@ -2,22 +2,24 @@
 
 import atexit
 import multiprocessing
+import multiprocessing.connection
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import torch.distributed as dist
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from src.program import FAILED, run_script
+from src.program import run_script
 from tests.repository import ROOT
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -61,33 +63,57 @@ def run_in_processes(
                     signal.signal(number, handler)
 
 
-def run_on_two_hosts(function: Callable[..., int], *arguments: Any) -> list[str]:
-    """Run the `main` of a script in two processes, as torchrun would on two machines; returns what each prints.
+def run_forked(
+    function: Callable[..., int], *arguments: Any, processes: int, machines: int = 1, **variables: str
+) -> list[tuple[int, str]]:
+    """Run the `main` of a script in several processes; returns the exit code and the output of each.
 
-    Neither is ended by torchrun if the other one fails. Both must end within a minute.
+    They are forked from one process that has imported PyTorch. As torchrun does, this process holds their store, and
+    when one of them fails, the others of its machine get SIGTERM and, after a while, SIGKILL.
     """
     multiprocessing.set_forkserver_preload(IMPORTED_ONCE)
     context = multiprocessing.get_context(START_METHOD)
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    logs = [Path(f"rank-{rank}.txt") for rank in range(2)]
-    processes = [context.Process(target=_host, args=(log, store.port, function, *arguments)) for log in logs]
-    try:
-        for process in processes:
+    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    local = processes // machines
+    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(local), **variables}
+    with TemporaryDirectory() as folder:
+        logs = [Path(folder, str(rank)) for rank in range(processes)]
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank % local)} for rank in range(processes)]
+        children = [
+            context.Process(target=_forked, args=(log, {**shared, **own}, function, *arguments))
+            for log, own in zip(logs, ranks, strict=True)
+        ]
+        for process in children:
             process.start()
-        for process in processes:
-            process.join(60)
-        assert [process.exitcode for process in processes] == [FAILED] * 2
-    finally:
-        for process in processes:
-            process.kill()
-    return [log.read_text(encoding="utf-8") for log in logs]
+        try:
+            _wait(children, terminate=machines == 1)
+        finally:
+            for process in children:
+                process.kill()
+                process.join()
+        return [
+            (process.exitcode, log.read_text(encoding="utf-8")) for process, log in zip(children, logs, strict=True)
+        ]
 
 
-def _host(log: Path, port: int, function: Callable[..., int], *arguments: Any) -> None:
-    rank = log.stem.removeprefix("rank-")
-    os.environ |= {"RANK": rank, "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    sys.stderr = sys.__stderr__ = log.open("w", encoding="utf-8")
+def _wait(processes: Sequence[Any], *, terminate: bool) -> None:
+    """Wait until all processes have ended. terminate: end the others when one has failed."""
+    running = {process.sentinel: process for process in processes}
+    timeout_s = 60.0
+    while running and (ended := multiprocessing.connection.wait([*running], timeout_s)):
+        failed = any([running.pop(sentinel).exitcode for sentinel in ended])
+        if failed and terminate:
+            timeout_s = 5.0
+            for process in running.values():
+                process.terminate()
+
+
+def _forked(log: Path, variables: Mapping[str, str], function: Callable[..., int], *arguments: Any) -> None:
+    os.environ |= variables
+    with log.open("w", encoding="utf-8") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
     try:
         run_script(partial(function, *arguments))
     finally:
@@ -98,22 +124,6 @@ def environment(**more: str) -> dict[str, str]:
     """The variables of a launcher. The commands `python` and `torchrun` are those of this Python."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
-
-
-def exchange_with(fault: str, rank: int, processes: int, folder: Path, *options: str) -> tuple[int, str]:
-    """Run exchanges.py in several processes, one of which has a fault; returns (exit code, output) of torchrun."""
-    script = [str(ROOT / "tests/distributed/exchanges.py"), fault, str(rank)]
-    result = subprocess.run(
-        [*TORCHRUN, f"--nproc-per-node={processes}", "--standalone", *options, *script],
-        cwd=folder,
-        env=environment(GPT2_TIMEOUT_S="8", TORCH_ELASTIC_SHUTDOWN_TIMEOUT="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=200,
-    )
-    print(result.stdout[-4000:])  # pytest shows it if the test fails
-    return result.returncode, result.stdout
 
 
 TRAIN = (  # a run of minutes, which prints a line every 100 steps

@@ -10,9 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 import torch
@@ -22,7 +20,8 @@ from src.distributed.heartbeat import FAILED as HAS_FAILED
 from src.distributed.heartbeat import LEFT, RUNNING, WAITING, Beat, Heartbeat
 from src.distributed.processes import join
 from src.program import FAILED
-from tests.distributed.launch import exchange_with, read_until, started
+from tests.distributed.exchanges import exchange
+from tests.distributed.launch import read_until, run_forked, started
 from tests.repository import ROOT
 
 HOST = platform.node()
@@ -36,63 +35,57 @@ def errors(output: str) -> list[str]:
     ]
 
 
-CASES = [("SIGKILL", 1, []), ("SIGSTOP", 0, []), ("error", 1, []), ("stuck", 1, ["--log-dir=ranks", "--redirects=2:3"])]
-Outcomes: TypeAlias = dict[str, tuple[int, list[str], str]]
-
-
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
-    """(exit code, errors, output) of torchrun by fault. Two run at the same time, because they mostly wait."""
-    folder = tmp_path_factory.mktemp("faults")
-
-    def outcome(case: tuple[str, int, list[str]]) -> tuple[int, list[str], str]:
-        fault, rank, options = case
-        code, output = exchange_with(fault, rank, 3, folder, *options)
-        return code, errors(output), output
-
-    with ThreadPoolExecutor(2) as pool, pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        yield dict(zip([fault for fault, _, _ in CASES], pool.map(outcome, CASES), strict=True))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fault", "line"),
+    ("fault", "rank", "line"),
     [
-        ("SIGKILL", rf"error: connection lost to rank 1 on {HOST}: .*; {AGAIN}"),
-        ("SIGSTOP", rf"error: no heartbeat from rank 0 on {HOST} for 5 s; {AGAIN}"),
-        ("error", r"error: rank 1: record 7: no text"),
-        ("stuck", rf"error: no progress of rank 1 on {HOST}: .*[Tt]imed out.*; {AGAIN}"),
+        ("SIGKILL", 1, rf"error: connection lost to rank 1 on {HOST}: .*; {AGAIN}"),
+        ("SIGSTOP", 0, rf"error: no heartbeat from rank 0 on {HOST} for 5 s; {AGAIN}"),
+        ("error", 1, r"error: rank 1: record 7: no text"),
     ],
 )
-def test_one_line_names_the_rank(outcomes: Outcomes, fault: str, line: str) -> None:
-    code, [found], _ = outcomes[fault]
-    assert code == FAILED
+def test_one_line_names_the_rank(fault: str, rank: int, line: str) -> None:
+    ended = run_forked(exchange, fault, rank, processes=3, GPT2_TIMEOUT_S="8")
+    expected = [FAILED] * 3
+    if fault != "error":
+        expected[rank] = -signal.SIGKILL
+    assert [code for code, _ in ended] == expected
+    [found] = errors("".join(output for _, output in ended))
     assert re.fullmatch(line, found)
 
 
 @pytest.mark.slow
-def test_the_output_of_another_rank_is_readable(outcomes: Outcomes) -> None:
-    [log] = Path().glob("ranks/*/attempt_0/2/stdout.log")
+def test_torchrun_prints_who_is_stuck_and_writes_what_another_rank_prints(tmp_path: Path) -> None:
+    options = ["--nproc-per-node=3", "--standalone", "--log-dir=ranks", "--redirects=2:3"]
+    command = ["torchrun", *options, str(ROOT / "tests/distributed/exchanges.py"), "stuck", "1"]
+    with started(command, tmp_path, GPT2_TIMEOUT_S="3", TORCH_ELASTIC_SHUTDOWN_TIMEOUT="1") as process:
+        output = read_until(process, "$^")
+        assert process.wait() == FAILED
+    [line] = errors(output)
+    assert re.fullmatch(rf"error: no progress of rank 1 on {HOST}: .*[Tt]imed out.*; {AGAIN}", line)
+    [log] = tmp_path.glob("ranks/*/attempt_0/2/stdout.log")
     assert log.read_text().splitlines() == [f"exchange {number}" for number in range(20)]
-    assert outcomes["stuck"][2].count("exchange 19") == 1  # of the first process
+    assert output.count("exchange 19") == 1  # of the first process
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["none", "SIGKILL"])
-def test_processes_start_without_torchrun(fault: str, tmp_path: Path) -> None:
+def test_processes_start_without_torchrun(tmp_path: Path) -> None:
     """Where torchrun does not work, as on Windows, variables do. Rank 0 then holds the store."""
-    script = [sys.executable, str(ROOT / "tests/distributed/exchanges.py"), fault, "0"]
+    script = [sys.executable, str(ROOT / "tests/distributed/exchanges.py"), "none", "0"]
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
     variables = [{**shared, "USE_LIBUV": "0", "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
     with started(script, tmp_path, **variables[0]) as first, started(script, tmp_path, **variables[1]) as second:
         outputs = [read_until(process, "$^") for process in (first, second)]
         codes = (first.wait(), second.wait())
-    if fault == "none":
-        assert (codes, outputs[1]) == ((0, 0), "")
-    else:
-        assert codes == (-signal.SIGKILL, FAILED)
-        assert re.fullmatch(rf"error: connection lost to rank 0 on localhost: .*; {AGAIN}\n", outputs[1])
+    assert (codes, outputs[1]) == ((0, 0), "")
+
+
+@pytest.mark.slow
+def test_without_torchrun_a_lost_first_process_is_named() -> None:
+    variables = {"MASTER_PORT": str(free_port()), "TORCHELASTIC_USE_AGENT_STORE": "False", "USE_LIBUV": "0"}
+    (killed, _), (code, output) = run_forked(exchange, "SIGKILL", 0, processes=2, machines=2, **variables)
+    assert (killed, code) == (-signal.SIGKILL, FAILED)
+    assert re.fullmatch(rf"error: connection lost to rank 0 on localhost: .*; {AGAIN}\n", output)
 
 
 def free_port() -> int:

@@ -17,9 +17,9 @@ import torch.distributed as dist
 
 from src.data import learned_tokenizer
 from src.distributed.processes import Processes, first_process_first, join
-from src.program import DONE
+from src.program import DONE, FAILED
 from src.tokenizer import encoding_fingerprint
-from tests.distributed.launch import run_in_processes, run_on_two_hosts
+from tests.distributed.launch import run_forked, run_in_processes
 
 
 def when_each_works() -> tuple[float, float]:
@@ -79,11 +79,11 @@ def fail(fault: str, *_: Any, **__: Any) -> Iterable[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [None, "record 7: no text"])
 def test_a_failure_of_the_first_process_ends_those_that_wait_for_its_tokenizer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str | None
+    tmp_path: Path, fault: str | None
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    first, second = run_on_two_hosts(learn, Path("text.txt"), fault)
-    problem = fault or "text.txt not found"
+    (first_code, first), (code, second) = run_forked(learn, tmp_path / "text.txt", fault, processes=2, machines=2)
+    assert first_code == code == FAILED
+    problem = fault or f"{tmp_path}/text.txt not found"
     again = "to continue, run the same command again"
     assert re.fullmatch(f"error: {problem}.*\n", first)
     assert re.fullmatch(f"error: rank 0 on {platform.node()} failed: {problem}.*; {again}\n", second)

@@ -15,11 +15,6 @@ from src.training import checkpoints
 from tests.training.small_run import CONFIG, Interrupt, flags, run
 
 
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.training.run.draw_curves", lambda _: None)
-
-
 class Killed(BaseException):
     """Ends a run as `kill -9` would: nothing catches it."""
 

@@ -283,7 +283,7 @@ def test_starting_over_renames_the_earlier_best_model(tmp_path: Path, capsys) ->
     assert (tmp_path / "out/best_model.pt").read_bytes() != before
 
 
-def test_every_step_is_logged_and_the_curves_are_drawn(tmp_path: Path) -> None:
+def test_every_step_is_logged_and_the_curves_are_drawn(tmp_path: Path, drawn_curves: None) -> None:
     run(flags(tmp_path))
     lines = log_lines(tmp_path)
     assert [line["event"] for line in lines].count("step") == 10

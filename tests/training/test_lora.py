@@ -37,11 +37,6 @@ from tests.training.small_run import CONFIG, CPU, Interrupt, flags, run, weights
 TARGET = "h.0.attn.c_attn"
 
 
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.training.run.draw_curves", lambda _: None)
-
-
 def lora_flags(folder: Path, **changes) -> LoRAFlags:
     return LoRAFlags(**{**asdict(flags(folder)), "lora": 2, **changes})
 

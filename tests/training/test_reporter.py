@@ -234,6 +234,7 @@ def test_a_removed_log_folder_ends_the_log_with_one_note(reporter: Reporter, cap
     assert draw_curves(reporter.path) is None and capsys.readouterr().out == ""
 
 
+@pytest.mark.usefixtures("drawn_curves")
 @pytest.mark.parametrize("error", [ImportError("no matplotlib"), ValueError("Key backend: 'x' is not a valid value")])
 def test_a_picture_that_cannot_be_drawn_is_a_note(reporter: Reporter, monkeypatch, capsys, error: Exception) -> None:
     def fail(*_: object, **__: object) -> None:

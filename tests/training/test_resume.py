@@ -21,11 +21,6 @@ from src.training.stage import Progress
 from tests.training.small_run import CONFIG, CPU, Interrupt, examples, flags, log_lines, run
 
 
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.training.run.draw_curves", lambda _: None)
-
-
 def steps_logged(folder: Path) -> list[int]:
     return [line["step"] for line in log_lines(folder) if line["event"] == "step"]
 
@@ -189,9 +184,7 @@ PROGRESS, RESUME = ("resume", "progress"), ("resume",)
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 10 steps, interrupted after 7. Its best model is of step 5."""
     folder = tmp_path_factory.mktemp("interrupted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("src.training.run.draw_curves", lambda _: None)
-        run(flags(folder), loss_fn=Interrupt(7))
+    run(flags(folder), loss_fn=Interrupt(7))
     return folder
 
 
