@@ -43,8 +43,8 @@ def no_models_next_to_the_scripts(monkeypatch: pytest.MonkeyPatch, tmp_path_fact
     monkeypatch.setattr("src.stages._scripts_folder", lambda: tmp_path_factory.getbasetemp() / "scripts")
 
 
-@pytest.fixture
-def unedited_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def unedited_constants() -> Iterator[None]:
     """Treat the constants of the scripts as shipped, whatever they are: editing one must not break a test."""
     import dpo_train
     import instruction_tune
@@ -59,6 +59,8 @@ def unedited_constants(monkeypatch: pytest.MonkeyPatch) -> None:
         "min_lr": "MIN_LR",
         "warmup_steps": "WARMUP_STEPS",
     }
-    for stage, script in (("pretrain", main), ("sft", instruction_tune), ("dpo", dpo_train)):
-        constants = {field: getattr(script, name) for field, name in names.items()}
-        monkeypatch.setitem(recipes.SCRIPT_DEFAULTS, stage, constants)
+    with pytest.MonkeyPatch.context() as patch:
+        for stage, script in (("pretrain", main), ("sft", instruction_tune), ("dpo", dpo_train)):
+            constants = {field: getattr(script, name) for field, name in names.items()}
+            patch.setitem(recipes.SCRIPT_DEFAULTS, stage, constants)
+        yield

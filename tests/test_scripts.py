@@ -1,8 +1,10 @@
 """The scripts run end to end, each stage on the checkpoint of the one before, with models that train in a moment."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -22,18 +24,44 @@ from src.training import parallel
 
 REPOSITORY = Path(__file__).parent.parent
 SHORT = ["--max-steps", "3", "--batch-size", "2", "--context-length", "32", "--eval-every", "3", "--device", "cpu"]
+TUNE = ["--batch-size", "4", "--max-steps", "3"]
 PRETRAIN = ["--data", "verse.txt", "--model", "micro", "--tokenizer", "gpt2", *SHORT]
 VERSE = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n"
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unedited_constants: None) -> Path:
-    """Looks like a fresh clone to the scripts: the shipped data, a short text, no checkpoints."""
-    shutil.copytree(REPOSITORY / "Data", tmp_path / "Data", ignore=shutil.ignore_patterns("*.txt*", "*.npy"))
-    (tmp_path / "verse.txt").write_text(VERSE * 60, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("src.runtime._bf16_gain", lambda device: 0.5)  # its trial takes longer than these runs
+    make_fresh_clone(tmp_path, monkeypatch)
     return tmp_path
+
+
+def make_fresh_clone(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """The current folder looks like a fresh clone to the scripts: the shipped data, a short text, no checkpoints."""
+    shutil.copytree(REPOSITORY / "Data", folder / "Data", ignore=shutil.ignore_patterns("*.txt*", "*.npy"))
+    (folder / "verse.txt").write_text(VERSE * 60, encoding="utf-8")
+    patch.chdir(folder)
+    patch.setattr("src.runtime._bf16_gain", lambda device: 0.5)  # its trial takes longer than these runs
+
+
+@pytest.fixture(scope="module")
+def all_stages(tmp_path_factory: pytest.TempPathFactory, unedited_constants: None) -> tuple[Path, list[str]]:
+    """(a folder in which each stage has trained from the one before, from scratch, what each stage printed)."""
+    folder, outputs = tmp_path_factory.mktemp("stages"), []
+    with pytest.MonkeyPatch.context() as patch:
+        make_fresh_clone(folder, patch)
+        patch.setattr("src.stages._scripts_folder", lambda: folder)
+        for script, argv in ((main, PRETRAIN), (instruction_tune, TUNE), (dpo_train, TUNE)):
+            with redirect_stdout(io.StringIO()) as output:
+                assert script.main(argv) == 0
+            outputs.append(output.getvalue())
+    return folder, outputs
+
+
+@pytest.fixture
+def trained(folder: Path, all_stages: tuple[Path, list[str]]) -> Path:
+    """A fresh clone with a copy of the checkpoints of all stages."""
+    shutil.copytree(all_stages[0] / "checkpoints", folder / "checkpoints")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -59,29 +87,23 @@ def error(capsys: pytest.CaptureFixture) -> str:
     return line
 
 
-def test_all_stages_from_text_to_chat(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main.main(PRETRAIN) == 0
-    output = capsys.readouterr().out
-    assert "next: python instruction_tune.py" in output
-    assert "context 32: " in output and "396,800 without the embeddings" in output
-    assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
-    output = capsys.readouterr().out
-    assert "checkpoints/scratch/best_model.pt, best available, no finetuned or pretrained model yet" in output
-    assert "none: training loss decides the best model" in output
-    assert "What is the capital of France?" in output
-    assert "next: python dpo_train.py" in output
-    assert dpo_train.main(["--batch-size", "4", "--max-steps", "3"]) == 0
-    output = capsys.readouterr().out
-    assert "next: python chat.py" in output
-    assert "| loss   0.6931 |" in output  # the first step: policy and reference are equal
+def test_all_stages_from_text_to_chat(
+    trained: Path, all_stages: tuple[Path, list[str]], capsys: pytest.CaptureFixture
+) -> None:
+    pretraining, tuning, alignment = all_stages[1]
+    assert "next: python instruction_tune.py" in pretraining
+    assert "context 32: " in pretraining and "396,800 without the embeddings" in pretraining
+    assert "checkpoints/scratch/best_model.pt, best available, no finetuned or pretrained model yet" in tuning
+    assert "none: training loss decides the best model" in tuning
+    assert "What is the capital of France?" in tuning
+    assert "next: python dpo_train.py" in tuning
+    assert "next: python chat.py" in alignment
+    assert "| loss   0.6931 |" in alignment  # the first step: policy and reference are equal
     assert chat.main(["--prompt", "What is the capital of France?", "--max-tokens", "5", "--seed", "1"]) == 0
     assert "Model: checkpoints/dpo_aligned (best available)" in capsys.readouterr().err
 
 
-def test_checkpoints_name_parent_tokenizer_and_template(folder: Path) -> None:
-    main.main(PRETRAIN)
-    instruction_tune.main(["--max-steps", "1"])
-    dpo_train.main(["--max-steps", "1"])
+def test_checkpoints_name_parent_tokenizer_and_template(trained: Path) -> None:
     stages = ["scratch", "instruction_tuned", "dpo_aligned"]
     paths = [Path("checkpoints") / stage / "best_model.pt" for stage in stages]
     found = [load_model(path)[1] for path in paths]
@@ -106,8 +128,8 @@ def test_checkpoints_name_parent_tokenizer_and_template(folder: Path) -> None:
 
 def test_a_word_tokenizer_is_used_in_all_stages(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main([*PRETRAIN, "--tokenizer", "word"]) == 0
-    assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
-    assert dpo_train.main(["--batch-size", "4", "--max-steps", "3"]) == 0
+    assert instruction_tune.main(TUNE) == 0
+    assert dpo_train.main(TUNE) == 0
     stages = ("scratch", "instruction_tuned", "dpo_aligned")
     found = [load_model(f"checkpoints/{stage}") for stage in stages]
     first = load_encoding(found[0][1]["tokenizer"])
@@ -130,8 +152,8 @@ def test_learned_byte_pairs_are_used_in_all_stages(folder: Path, capsys: pytest.
     learn = [*PRETRAIN, "--context-length", "64", "--tokenizer", "bpe", "--vocab-size", "400"]
     assert main.main(learn) == 0
     assert "vocabulary: 400 tokens, learned from the text in " in capsys.readouterr().out
-    assert instruction_tune.main(["--batch-size", "4", "--max-steps", "3"]) == 0
-    assert dpo_train.main(["--batch-size", "4", "--max-steps", "3"]) == 0
+    assert instruction_tune.main(TUNE) == 0
+    assert dpo_train.main(TUNE) == 0
     found = [load_model(f"checkpoints/{stage}") for stage in ("scratch", "instruction_tuned", "dpo_aligned")]
     first = load_encoding(found[0][1]["tokenizer"])
     asked = "### Instruction:\nWhat is 猫, or naïveté?\n\n### Response:\n"
@@ -186,8 +208,7 @@ def test_gpt2_weights_go_through_all_stages(
     assert chat.main(["--model", str(hugging_face_folder), "--prompt", "Hello", "--max-tokens", "3"]) == 0
 
 
-def test_more_steps_extend_a_finished_run(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    main.main(PRETRAIN)
+def test_more_steps_extend_a_finished_run(trained: Path, capsys: pytest.CaptureFixture) -> None:
     assert main.main([*PRETRAIN, "--max-steps", "5"]) == 0
     assert "continuing the finished run at step 3 of 5" in capsys.readouterr().out
     assert read_checkpoint(Path("checkpoints/scratch/latest_model.pt"))["step"] == 5
@@ -258,8 +279,8 @@ def test_without_validation_training_loss_decides_the_best_model(folder: Path, c
         (main, ["--data", "nowhere.txt"], ["nowhere.txt not found", "--data"]),
         (main, ["--data", "verse.txt", "--context-length", "5000"], ["5001", "--context-length"]),
         (main, ["--data", "verse.txt", "--precision", "fp16", "--device", "cpu"], ["--precision fp16", "CUDA"]),
-        (finetune_gpt2, ["--weights", "nowhere"], ["nowhere"]),
-        (finetune_gpt2, ["--model", "gpt3-175B"], ["gpt3-175B", "gpt2-124M"]),
+        (finetune_gpt2, ["--data", "verse.txt", "--weights", "nowhere"], ["nowhere"]),
+        (finetune_gpt2, ["--data", "verse.txt", "--model", "gpt3-175B"], ["gpt3-175B", "gpt2-124M"]),
     ],
 )
 def test_missing_or_bad_input_is_one_line_and_exit_code_1(
@@ -399,8 +420,7 @@ def test_a_bad_record_fails_before_anything_is_loaded(folder: Path, capsys: pyte
     assert not Path("checkpoints").exists() and not Path("logs").exists()
 
 
-def test_a_base_with_an_unknown_tokenizer_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    main.main(PRETRAIN)
+def test_a_base_with_an_unknown_tokenizer_is_refused(trained: Path, capsys: pytest.CaptureFixture) -> None:
     path = Path("checkpoints/scratch/best_model.pt")
     content = read_checkpoint(path)
     capsys.readouterr()
@@ -414,10 +434,8 @@ def test_a_base_with_an_unknown_tokenizer_is_refused(folder: Path, capsys: pytes
         assert str(path) in line and why in line
 
 
-def test_a_changed_base_is_not_resumed(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    main.main(PRETRAIN)
-    instruction_tune.main(["--max-steps", "1"])
+def test_a_changed_base_is_not_resumed(trained: Path, capsys: pytest.CaptureFixture) -> None:
     main.main([*PRETRAIN, "--seed", "5"])
     capsys.readouterr()
-    assert exit_code(instruction_tune.main, "--max-steps", "2", "--resume") == 1
+    assert exit_code(instruction_tune.main, *TUNE, "--max-steps", "4", "--resume") == 1
     assert "a finished run with other settings (base differs)" in error(capsys)
