@@ -38,6 +38,10 @@ from src.tokenizer.hugging_face import tokenizer_files
 from tests.fakes import TRICKY_TEXTS
 
 TEXTS = ["What's the capital of France?", "naïve café\n\n  two lines", "数学 {{ 7 }} {% raw %} 'quoted' \\n"]
+# Of a few tokens. Files with GPT-2's 50,257 take seconds.
+OWN = learn_byte_pairs(TEXTS * 9, 330)
+N = len(OWN.ranks)
+FOREIGN = BytePairEncoding(OWN.ranks, {"<s>": N, "<|endoftext|>": N + 1}, {"Boot": N + 2}, end_of_text=N)
 
 
 def checkpoint(folder: Path, template: str | None = TEMPLATE, encoding: Encoding | None = None, **changes) -> Path:
@@ -57,17 +61,17 @@ def checkpoint(folder: Path, template: str | None = TEMPLATE, encoding: Encoding
     "changes", [{}, {"activation": "relu", "d_ff": 48}, {"activation": "gelu", "layer_norm_epsilon": 1e-2}]
 )
 def test_transformers_computes_the_same_logits(tmp_path: Path, changes: dict) -> None:
-    path = checkpoint(tmp_path, **changes)
+    path = checkpoint(tmp_path, encoding=OWN, **changes)
     assert main(["--model", str(path), "--out", str(tmp_path / "hf")]) == 0
     ours, _ = load_model(path)
-    ids = torch.randint(50257, (2, 64))
+    ids = torch.randint(OWN.n_vocab, (2, 64))
     with torch.no_grad():
         theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()(ids).logits
         torch.testing.assert_close(theirs, ours(ids), atol=1e-3, rtol=1e-4)
 
 
 def test_exported_folder_loads_here_bit_for_bit(tmp_path: Path) -> None:
-    path = checkpoint(tmp_path, dropout=0.1)
+    path = checkpoint(tmp_path, encoding=OWN, dropout=0.1)
     main(["--model", str(path), "--out", str(tmp_path / "deep/hf")])
     (ours, of_ours), (again, of_again) = load_model(path), load_model(tmp_path / "deep/hf")
     assert of_again["template"] == of_ours["template"] == TEMPLATE  # so that a chat prompts it as in tuning
@@ -79,9 +83,16 @@ def test_exported_folder_loads_here_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
-def test_exported_tokenizer_is_gpt2s(tmp_path: Path) -> None:
-    main(["--model", str(checkpoint(tmp_path)), "--out", str(tmp_path / "hf")])
-    theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "hf"), load_gpt2_encoding()
+@pytest.fixture(scope="module")
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported folder of a model with GPT-2's tokenizer."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    main(["--model", str(checkpoint(folder)), "--out", str(folder / "hf")])
+    return folder / "hf"
+
+
+def test_exported_tokenizer_is_gpt2s(gpt2_folder: Path) -> None:
+    theirs, ours = AutoTokenizer.from_pretrained(gpt2_folder), load_gpt2_encoding()
     for text in TEXTS:
         assert theirs(text)["input_ids"] == ours.encode_ordinary(text)
     assert (theirs.eos_token_id, theirs.model_max_length) == (ours.eot_token, 64)
@@ -114,9 +125,6 @@ def test_a_byte_pair_vocabulary_of_its_own_is_exported(tmp_path: Path, capsys: p
         assert theirs(text)["input_ids"] == encoding.encode_ordinary(text)
 
 
-OWN = learn_byte_pairs(TEXTS * 9, 330)
-N = len(OWN.ranks)
-FOREIGN = BytePairEncoding(OWN.ranks, {"<s>": N, "<|endoftext|>": N + 1}, {"Boot": N + 2}, end_of_text=N)
 ANY_TEXT = TRICKY_TEXTS.map(lambda text: text.encode("utf-8", "replace").decode("utf-8") + " café 数学 What's")
 
 
@@ -222,7 +230,7 @@ def test_word_tokenizer_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("taken", ["hf", "hf.tmp"])
 def test_existing_folders_are_not_overwritten(tmp_path: Path, taken: str) -> None:
-    path = checkpoint(tmp_path)
+    path = checkpoint(tmp_path, encoding=OWN)
     (tmp_path / taken).mkdir()
     (tmp_path / taken / "mine").write_text("mine", encoding="utf-8")
     asked = ["--model", str(path), "--out", str(tmp_path / "hf")]
@@ -307,9 +315,8 @@ def test_what_a_gguf_file_cannot_hold_is_refused_in_one_line(tmp_path: Path, mon
     assert not (tmp_path / "gguf").exists()
 
 
-def test_the_folder_has_what_converters_read(tmp_path: Path) -> None:
-    main(["--model", str(checkpoint(tmp_path)), "--out", str(tmp_path / "hf")])
-    read = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in (tmp_path / "hf").glob("*.json")}
+def test_the_folder_has_what_converters_read(gpt2_folder: Path) -> None:
+    read = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in gpt2_folder.glob("*.json")}
     config = read["config.json"]
     assert config["architectures"] == ["GPT2LMHeadModel"]
     # llama.cpp's converter reads these, and the norm's epsilon; CTranslate2's reads the activation.
@@ -318,10 +325,10 @@ def test_the_folder_has_what_converters_read(tmp_path: Path) -> None:
     assert read["generation_config.json"] == {
         "bos_token_id": 50256, "eos_token_id": 50256, "pad_token_id": 50256, "max_new_tokens": 32
     }  # fmt: skip
-    assert AutoTokenizer.from_pretrained(tmp_path / "hf").pad_token == "<|endoftext|>"
+    assert AutoTokenizer.from_pretrained(gpt2_folder).pad_token == "<|endoftext|>"
     assert "{% generation %}" in read["tokenizer_config.json"]["chat_template"]
     assert read["tokenizer.json"]["model"]["type"] == "BPE"
-    card = (tmp_path / "hf/README.md").read_text(encoding="utf-8")
+    card = (gpt2_folder / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: transformers\n") and f"| template | {TEMPLATE} |" in card
 
 

@@ -22,12 +22,23 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from src.program import run_script
 from tests.repository import ROOT
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 IMPORTED_ONCE = [
-    *("main", "finetune_gpt2", "instruction_tune", "dpo_train", "matplotlib.pyplot", "safetensors.torch"),
+    *("main", "finetune_gpt2", "instruction_tune", "dpo_train", "safetensors.torch"),
     *("torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo"),
 ]
+
+
+def import_once() -> None:
+    """Start the process that has imported PyTorch and the scripts, unless it runs: others are forked from it."""
+    if START_METHOD == "forkserver":
+        from multiprocessing import forkserver  # Windows has none
+
+        multiprocessing.set_forkserver_preload(IMPORTED_ONCE)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment(TORCH_CPP_LOG_LEVEL="ERROR").items():  # PyTorch reads it when imported
+                patch.setenv(name, value)
+            forkserver.ensure_running()
 
 
 def run_in_processes(
@@ -38,7 +49,7 @@ def run_in_processes(
     torchrun's code starts them, forked from one process that has imported PyTorch and the scripts.
     Raises ChildFailedError if one of them fails.
     """
-    multiprocessing.set_forkserver_preload(IMPORTED_ONCE)
+    import_once()
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -71,7 +82,7 @@ def run_forked(
     They are forked from one process that has imported PyTorch. As torchrun does, this process holds their store, and
     when one of them fails, the others of its machine get SIGTERM and, after a while, SIGKILL.
     """
-    multiprocessing.set_forkserver_preload(IMPORTED_ONCE)
+    import_once()
     context = multiprocessing.get_context(START_METHOD)
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
