@@ -23,7 +23,8 @@ from src.training.losses import language_model_loss
 from src.training.optim import make_adamw
 
 VERSE = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n"
-SIZE = {**GPT_CONFIGS["micro"], "context_length": 16}
+MICRO = {**GPT_CONFIGS["micro"], "context_length": 16}
+SIZE = {**MICRO, "d_model": 32, "n_layers": 1}  # with GPT-2's vocabulary, micro takes seconds to save
 CONFIG = {"max_steps": 2, "context_length": 16, "max_lr": 1e-3, "min_lr": 1e-4, "warmup_steps": 1, "precision": "fp32"}
 
 
@@ -173,7 +174,7 @@ def test_train_equals_the_script(unedited_constants: None) -> None:
     argv += [word for name, value in CONFIG.items() for word in ("--" + name.replace("_", "-"), str(value))]
     assert main.main([*argv, "--batch-size", "2", "--out", "script"]) == 0
     seed_step(1337, 0)
-    model = trained(GPTModel({**SIZE, "dropout": main.Flags().dropout}), out=Path("own"))
+    model = trained(GPTModel({**MICRO, "dropout": main.Flags().dropout}), out=Path("own"))
     assert same_weights(load_model("script/latest_model.pt")[0], model)
 
 

@@ -260,7 +260,7 @@ def test_skip_bad_leaves_bad_records_out(folder: Path, capsys: pytest.CaptureFix
 
 
 def test_without_validation_training_loss_decides_the_best_model(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main.main([*PRETRAIN, "--val-fraction", "0"]) == 0
+    assert main.main([*PRETRAIN, "--tokenizer", "word", "--val-fraction", "0"]) == 0
     assert "eval      3/3 | train" in capsys.readouterr().out
     assert read_checkpoint(Path("checkpoints/scratch/best_model.pt"))["val_loss"] is None
 
@@ -396,7 +396,7 @@ def test_out_must_not_be_a_file(folder: Path, capsys: pytest.CaptureFixture, scr
 
 
 def test_learning_rates_are_checked_after_the_recipe(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main.main([*PRETRAIN, "--min-lr", "0.001"]) == 0  # above the constant, below micro's
+    assert main.main([*PRETRAIN, "--tokenizer", "word", "--min-lr", "0.001"]) == 0  # above the constant, below micro's
     assert "learning rate  0.01 to 0.001" in capsys.readouterr().out
     assert exit_code(main.main, *PRETRAIN, "--min-lr", "1") == 1
     assert "--min-lr must not be above --max-lr, got 1.0" in error(capsys)
