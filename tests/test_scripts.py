@@ -279,8 +279,8 @@ def test_without_validation_training_loss_decides_the_best_model(folder: Path, c
         (main, ["--data", "nowhere.txt"], ["nowhere.txt not found", "--data"]),
         (main, ["--data", "verse.txt", "--context-length", "5000"], ["5001", "--context-length"]),
         (main, ["--data", "verse.txt", "--precision", "fp16", "--device", "cpu"], ["--precision fp16", "CUDA"]),
-        (finetune_gpt2, ["--data", "verse.txt", "--weights", "nowhere"], ["nowhere"]),
-        (finetune_gpt2, ["--data", "verse.txt", "--model", "gpt3-175B"], ["gpt3-175B", "gpt2-124M"]),
+        (finetune_gpt2, [*SHORT, "--data", "verse.txt", "--weights", "nowhere"], ["nowhere"]),
+        (finetune_gpt2, [*SHORT, "--data", "verse.txt", "--model", "gpt3-175B"], ["gpt3-175B", "gpt2-124M"]),
     ],
 )
 def test_missing_or_bad_input_is_one_line_and_exit_code_1(
