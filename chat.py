@@ -19,9 +19,9 @@ from src.chat.flags import ChatFlags, parse_chat_flags
 from src.chat.piped_input import prompt_and_input
 from src.chat.screen import Screen
 from src.chat.start import LoadedChatModel, announce_loading, load_chat_model
-from src.chat.terminal import chat_loop, has_person, read_lines
+from src.chat.terminal import chat_loop, read_lines, show_result
 from src.common.messages import naming_file
-from src.common.terminal import is_interactive
+from src.common.terminal import has_person, is_interactive
 from src.program import DONE, INTERRUPTED, exits_at_once
 
 if TYPE_CHECKING:  # they import PyTorch, and --help needs none
@@ -39,10 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Answer the prompt of the command line, or chat. Returns the exit code."""
     flags, given = parse_chat_flags(Flags, argv, __doc__)
     answer_once = "prompt" in given
-    screen = Screen(interactive=not answer_once and is_interactive(), verbose=flags.verbose)
+    screen = Screen(
+        interactive=not answer_once and is_interactive(),
+        has_person=not answer_once and has_person(),
+        verbose=flags.verbose,
+    )
     try:
-        with screen.warnings_as_notes():
-            with exits_at_once():
+        with screen.warnings_as_notes(), screen.type_ahead:
+            with exits_at_once(screen.type_ahead.restore):
                 announce_loading(flags, interactive=screen.interactive)
                 model = load_chat_model(flags, interactive=screen.interactive)
                 session = open_session(model, flags, screen)
@@ -50,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return chat(session, model, flags, screen)
             screen.introduce(*model.introduction()[:1])
             prompt, input = prompt_and_input(flags.prompt, screen.notify)
-            screen.show_answer(session.reply(session.with_input(prompt, input) if input else prompt), label="")
+            answer = session.reply(session.with_input(prompt, input) if input else prompt)
+            show_result([("", answer)], session, screen)
     except KeyboardInterrupt:
         return INTERRUPTED
     return DONE
@@ -69,7 +74,7 @@ def chat(session: "ChatSession", model: LoadedChatModel, flags: Flags, screen: S
     chat = Chat(session, model, flags, screen, TYPED_LINES)
     chat.commands += common_commands(chat)
     screen.introduce(*model.introduction())
-    if screen.interactive or has_person():
+    if screen.has_person:
         from src.memory.typed_history import TypedHistory
 
         chat.history = TypedHistory(TYPED_LINES, screen.notify)

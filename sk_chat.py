@@ -21,10 +21,10 @@ from src.chat.flags import ChatFlags, parse_chat_flags
 from src.chat.piped_input import prompt_and_input
 from src.chat.screen import Screen
 from src.chat.start import LoadedChatModel, announce_loading, load_chat_model
-from src.chat.terminal import chat_loop, has_person, read_lines
+from src.chat.terminal import chat_loop, read_lines, show_result
 from src.cli import flag
 from src.common.messages import naming_file
-from src.common.terminal import is_interactive
+from src.common.terminal import has_person, is_interactive
 from src.memory.facts import RememberMode
 from src.memory.sessions import check_name
 from src.program import DONE, INTERRUPTED, exits_at_once
@@ -63,10 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Answer the prompt of the command line, or chat. Returns the exit code."""
     flags, given = parse_chat_flags(Flags, argv, __doc__)
     answer_once = "prompt" in given
-    screen = Screen(interactive=not answer_once and is_interactive(), verbose=flags.verbose)
+    screen = Screen(
+        interactive=not answer_once and is_interactive(),
+        has_person=not answer_once and has_person(),
+        verbose=flags.verbose,
+    )
     try:
-        with screen.warnings_as_notes():
-            with exits_at_once():
+        with screen.warnings_as_notes(), screen.type_ahead:
+            with exits_at_once(screen.type_ahead.restore):
                 announce_loading(flags, interactive=screen.interactive)
                 import_semantic_kernel()
                 model = load_chat_model(flags, interactive=screen.interactive)
@@ -75,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if not answer_once:
                     return chat(assistant, model, flags, screen)
                 screen.introduce(*model.introduction()[:1])
-                screen.show_answer(assistant.reply(*prompt_and_input(flags.prompt, screen.notify)), label="")
+                answer = assistant.reply(*prompt_and_input(flags.prompt, screen.notify))
+                show_result([("", answer)], assistant, screen)
     except KeyboardInterrupt:
         return INTERRUPTED
     return DONE
@@ -116,7 +121,7 @@ def chat(assistant: "Assistant", model: LoadedChatModel, flags: Flags, screen: S
     from src.sk_integration.commands import assistant_commands, first_lines, last_turns
 
     chat = Chat(assistant, model, flags, screen, assistant.store.folder / "typed_lines")
-    if assistant.session.is_saved and (screen.interactive or has_person()):
+    if assistant.session.is_saved and screen.has_person:
         from src.memory.typed_history import TypedHistory
 
         chat.history = TypedHistory(chat.typed_lines, screen.notify)

@@ -55,7 +55,8 @@ def parse(config: type[C], argv: Sequence[str] | None, description: str) -> tupl
     try:
         settings = config(**explicit)
     except ValueError as error:  # skip complaints about a flag that is already reported: it has its default here
-        problems += [part for part in str(error).split("; ") if not any(name in part for name in bad)]
+        new = [part for part in str(error).split("; ") if not any(name in part for name in bad)]
+        problems += [_as_typed(problem, vars(arguments), explicit) for problem in new]
     if problems:
         parser.error("; ".join(problems))
     return settings, set(explicit)
@@ -125,7 +126,7 @@ def _take_words(arguments: dict[str, Any]) -> list[str]:
     for key in [key for key in arguments if key.endswith(_WORDS)]:
         name, words = key.removesuffix(_WORDS), arguments.pop(key)
         if words and name in arguments:
-            return [f"{flag_name(name)} is given twice: {' '.join(words):.40} is one, too"]
+            return [f"{flag_name(name)} is given twice, the second time without the flag: {' '.join(words):.40}"]
         if words:
             arguments[name] = " ".join(words)
     return []
@@ -153,6 +154,15 @@ def _convert_all(
         except ValueError as error:
             bad[flag_name(name)] = f"{flag_name(name)} must be {error}, got {reprlib.repr(text)}"
     return values, bad
+
+
+def _as_typed(problem: str, texts: Mapping[str, object], values: Mapping[str, object]) -> str:
+    """The problem with the text of each number as it was typed: -1, even if its value is shown as -1.0."""
+    what, got, shown = problem.rpartition(", got ")
+    for name, value in values.items():
+        if isinstance(value, int | float) and flag_name(name) in what:
+            shown = shown.replace(str(value), str(texts[name]), 1)
+    return what + got + shown
 
 
 def _convert(text: str, hint: object) -> object:

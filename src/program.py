@@ -120,11 +120,16 @@ def _import(name: str) -> ModuleType:
 
 
 @contextmanager
-def exits_at_once() -> Iterator[None]:
+def exits_at_once(before: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Inside, Ctrl-C and the termination signals end the process at once. Afterwards they raise KeyboardInterrupt.
 
-    For code with nothing to save: importing, and loading a model.
+    For code with nothing to save: importing, and loading a model. before: is called before the process ends.
     """
+
+    def leave(*_: object) -> None:
+        before()
+        exit_at_once()
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -132,7 +137,7 @@ def exits_at_once() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in numbers}
     for number, handler in handlers.items():
         if handler is not signal.SIG_IGN:
-            signal.signal(number, exit_at_once)
+            signal.signal(number, leave)
     try:
         yield
     finally:

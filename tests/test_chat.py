@@ -1,6 +1,7 @@
 """chat.py as a user sees it: flags, commands, pipes, a terminal, and errors."""
 
 import io
+import os
 import re
 import shutil
 import signal
@@ -106,7 +107,7 @@ def test_a_piped_session_prints_a_transcript(converse):
         "The conversation is cleared. /undo brings it back.",
     ]
     assert "note: The answer was cut off at 3 tokens; /max-tokens N allows longer ones\n" in err
-    assert err.endswith("error: Max-tokens must be a whole number of at least 1, got 0\n")
+    assert err.endswith("error: /max-tokens must be a whole number of at least 1, got 0\n")
 
 
 def test_notes_that_say_the_same_are_shown_once(converse):
@@ -126,6 +127,12 @@ def test_the_first_screen_says_what_to_ask(converse, folder, model):
 def test_a_single_answer_does_not_prepare_fast_decoding(converse, monkeypatch):
     monkeypatch.setattr(TextGenerator, "prepare_fast_decoding", None)
     assert converse("", "--prompt", "France?")[0] == 0
+
+
+def test_verbose_shows_the_speed_of_a_single_answer(converse):
+    _, out, err = converse("", "--prompt", "France?", "--verbose")
+    assert out == ANSWER + "\n"
+    assert err.endswith(" tokens per second\n")
 
 
 def test_prompt_prints_only_the_answer_on_stdout(folder):
@@ -213,12 +220,51 @@ def test_help_and_wrong_flags_import_no_pytorch(tmp_path):
             assert not {"torch", "semantic_kernel", "prompt_toolkit"} & imported
 
 
+@pytest.fixture
+def terminal():
+    """(master, slave) descriptors of a pseudo-terminal."""
+    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
+    master, slave = pty.openpty()
+    yield master, slave
+    os.close(master)
+    os.close(slave)
+
+
+def test_keys_typed_while_the_model_loads_wait_unechoed_for_the_first_prompt(folder, monkeypatch, terminal):
+    termios = pytest.importorskip("termios")
+    master, slave = terminal
+    waiting = []
+
+    def load(*args, **options):
+        assert not termios.tcgetattr(slave)[3] & termios.ECHO
+        os.write(master, b"Who?\rWhy")
+        return load_chat_model(*args, **options)
+
+    def first_prompt(session, model, flags, screen):
+        with screen.type_ahead.paused():
+            assert termios.tcgetattr(slave)[3] & termios.ECHO
+            waiting.extend([screen.type_ahead.take(), screen.type_ahead.take()])
+        return 0
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(chat, "load_chat_model", load)
+    monkeypatch.setattr(chat, "chat", first_prompt)
+    with open(slave, encoding="utf-8", closefd=False) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert chat.main([]) == 0
+    assert waiting == ["Who?", "Why"]
+    assert termios.tcgetattr(slave)[3] & termios.ECHO
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 @pytest.mark.parametrize("name", ["chat.py", "sk_chat.py"])
-def test_ctrl_c_while_loading_is_one_line(folder, name):
-    with subprocess.Popen(
-        [sys.executable, "-X", "importtime", SCRIPT.with_name(name)], cwd=folder, stderr=subprocess.PIPE, text=True
-    ) as process:
+def test_ctrl_c_while_loading_is_one_line_and_shows_typed_keys_again(folder, name, terminal):
+    termios = pytest.importorskip("termios")
+    _, stdin = terminal
+    before = termios.tcgetattr(stdin)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background would ignore it
+    command = [sys.executable, "-X", "importtime", SCRIPT.with_name(name)]
+    with subprocess.Popen(command, cwd=folder, stdin=stdin, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:  # the imports, as they happen
             if line.endswith(("torch.version\n", "torch.types\n")):
@@ -227,12 +273,14 @@ def test_ctrl_c_while_loading_is_one_line(folder, name):
         others = [line for line in process.stderr if line.strip() and not line.startswith("import time:")]
     assert process.returncode == 130
     assert others == ["interrupted; everything saved so far is intact\n"]
+    assert termios.tcgetattr(stdin) == before
 
 
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["--temperature", "-1", "--top-k", "0"], "--temperature must be a number of at least 0, got -1.0; --top-k"),
+        (["--temperature", "-1", "--top-k", "0"], "--temperature must be a number of at least 0, got -1; --top-k"),
+        (["--top-k", "0"], "--top-k must be a whole number of at least 1, or none to disable it, got 0"),
         (["--max-tokens", "0"], "--max-tokens must be a whole number of at least 1, got 0"),
         (["--top-p", "x"], "--top-p"),
         (["--temprature", "1"], "did you mean --temperature?"),

@@ -91,7 +91,9 @@ def test_a_flag_can_have_a_second_name() -> None:
 
 
 def test_a_text_given_twice_is_refused(capsys: pytest.CaptureFixture) -> None:
-    assert "--text is given twice: Why is one, too" in refusal(Question, ["--text", "Who?", "Why"], capsys)
+    assert "--text is given twice, the second time without the flag: Why" in refusal(
+        Question, ["--text", "Who?", "Why"], capsys
+    )
 
 
 def refusal(config: type, argv: list[str], capsys: pytest.CaptureFixture) -> str:
@@ -277,11 +279,11 @@ def test_numbers_must_be_finite(script: ModuleType, value: str, capsys) -> None:
         ("--min-lr -1", "--min-lr must be at least 0 and below 2**63, got -1"),
         ("--seed -1", "--seed must be at least 0 and below 2**63, got -1"),
         ("--seed 9223372036854775808", "--seed must be a whole number below 2**63, got '9223372036854775808'"),
-        ("--max-lr 0 --min-lr 0", "--max-lr must be above 0 and below 10, got 0.0"),
-        ("--max-lr 10", "--max-lr must be above 0 and below 10, got 10.0"),
-        ("--max-lr 1e-6 --min-lr 1e-5", "--min-lr must not be above --max-lr, got 1e-05 and 1e-06"),
-        ("--grad-clip 0", "--grad-clip must be above 0, or none, got 0.0"),
-        ("--val-fraction 1", "--val-fraction must be at least 0 and below 1, got 1.0"),
+        ("--max-lr 0 --min-lr 0", "--max-lr must be above 0 and below 10, got 0"),
+        ("--max-lr 10", "--max-lr must be above 0 and below 10, got 10"),
+        ("--max-lr 1e-6 --min-lr 1e-5", "--min-lr must not be above --max-lr, got 1e-5 and 1e-6"),
+        ("--grad-clip 0", "--grad-clip must be above 0, or none, got 0"),
+        ("--val-fraction 1", "--val-fraction must be at least 0 and below 1, got 1"),
         ("--device gpu", "--device must be one of auto, cpu, cuda, mps, got 'gpu'"),
         ("--precision half", "--precision must be one of auto, fp32, bf16, fp16, got 'half'"),
     ],
@@ -295,7 +297,7 @@ def test_training_scripts_refuse_values_out_of_range(script: ModuleType, argv: s
     ("script", "argv", "complaint"),
     [
         (main, "--model gpt5", "--model gpt5: no such size; choose from micro, tiny, gpt2-124M"),
-        (dpo_train, "--beta 0", "--beta must be above 0, got 0.0"),
+        (dpo_train, "--beta 0", "--beta must be above 0, got 0"),
         (dpo_train, "--beta -0.1", "--beta must be above 0, got -0.1"),
         (dpo_train, "--loss dpo", "--loss must be one of sigmoid, ipo, hinge, robust, got 'dpo'"),
         (
@@ -307,7 +309,7 @@ def test_training_scripts_refuse_values_out_of_range(script: ModuleType, argv: s
         (dpo_train, "--dropout 0.1", "there is no --dropout"),
         (dpo_train, "--compile", "there is no --compile"),
         (instruction_tune, "--compile", "there is no --compile"),
-        (main, "--dropout 1", "--dropout must be at least 0 and below 1, got 1.0"),
+        (main, "--dropout 1", "--dropout must be at least 0 and below 1, got 1"),
         (finetune_gpt2, "--dropout -0.1", "--dropout must be at least 0 and below 1, got -0.1"),
         (instruction_tune, "--turns 0", "--turns must be at least 1, got 0"),
     ],

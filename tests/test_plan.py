@@ -149,7 +149,7 @@ def test_other_hardware_is_planned_from_its_memory_and_speed(step, capsys: pytes
         (["--lora", "0"], "--lora must be a rank from 1 to 768, the model's width, got 0"),
         (["--lora", "8", "--processes", "2"], "--lora trains in one process with AdamW"),
         (["--lora-targets", "all-linear"], "--lora-targets needs --lora RANK"),
-        (["--memory", "-1", "--speed", "0"], "--memory must be above 0 .* got -1.0; --speed must be above 0"),
+        (["--memory", "-1", "--speed", "0"], "--memory must be above 0 .* got -1; --speed must be above 0"),
     ],
 )
 def test_a_bad_flag_is_refused_by_name(argv: list[str], message: str, capsys: pytest.CaptureFixture) -> None:

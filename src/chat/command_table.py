@@ -55,7 +55,7 @@ def run_command(line: str, commands: Sequence[Command]) -> Reply:
     try:
         command = find_command(name, commands)
         if argument and not command.argument:
-            raise ValueError(f"{command.name} takes nothing after it, got {argument[:40]!r}")
+            raise ValueError(f"{command.name} takes no argument, got {argument[:40]!r}")
         return command.run(argument)
     except (ValueError, OSError) as error:
         raise CommandFailed(one_line(error)) from error
@@ -64,7 +64,8 @@ def run_command(line: str, commands: Sequence[Command]) -> Reply:
 def find_command(typed: str, commands: Sequence[Command]) -> Command:
     """The command of this name, or the only one whose name begins like it. Raises ValueError.
 
-    Capitals, - and _ make no difference. A command that deletes something is never guessed.
+    Capitals, - and _ make no difference. A command that deletes something is never guessed, and a hint has the first
+    letter of what was typed: other names that look similar, such as /model for /del, are no typing errors.
     """
     names = {_plain(name): command for command in commands for name in (command.name, *command.aliases)}
     if exact := names.get(_plain(typed)):
@@ -81,9 +82,9 @@ def find_command(typed: str, commands: Sequence[Command]) -> Command:
         raise ValueError(f"{typed} could be {_either([command.name for command in safe])}")
     if longer:
         raise ValueError(f"{' or '.join(longer)} deletes something, so type the whole name instead of {typed}")
-    harmless = {name: command.name for name, command in names.items() if not command.deletes}
-    near = get_close_matches(_plain(typed), harmless, 1, _SIMILAR)
-    hint = f"Did you mean {harmless[near[0]]}? To" if near else "/help lists commands; to"
+    similar = [name for name, command in names.items() if not command.deletes and name[:2] == _plain(typed)[:2]]
+    near = get_close_matches(_plain(typed), similar, 1, _SIMILAR)
+    hint = f"Did you mean {names[near[0]].name}? To" if near else "/help lists commands; to"
     raise ValueError(f"Unknown command {typed[:40]}. {hint} send it as a message, type /{typed[:40]}")
 
 

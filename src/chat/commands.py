@@ -1,18 +1,21 @@
 """The commands that every chat has. Each is declared once, in `common_commands`: name, argument, help and function."""
 
+import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol
 
 from src.chat.command_table import Command, LabelledAnswers, Reply, help_text
 from src.chat.flags import ChatFlags, ChatSettings
+from src.chat.lines import QUOTES
 from src.chat.messages import Exchange, Usage
 from src.chat.screen import ASSISTANT, Screen, Styled
+from src.chat.setting_commands import OFF, current_value, setting_commands, shown_name
 from src.chat.start import LoadedChatModel, announce_loading, load_chat_model, short_path
-from src.chat.terminal import QUOTES, YOU, has_person
+from src.chat.terminal import YOU
 from src.common.terminal import is_terminal
 from src.stages import existing_models
 
@@ -20,7 +23,6 @@ if TYPE_CHECKING:  # it imports prompt_toolkit
     from src.memory.typed_history import TypedHistory
 
 LAST_TURNS = 2  # shown when a conversation is resumed or loaded
-_OFF = ("off", "none")
 
 
 class ChatBackend(Protocol):
@@ -87,14 +89,14 @@ def common_commands(chat: Chat) -> list[Command]:
         command("/help", "", "show this list", show_help, aliases=("/?",)),
         command("/quit", "", "leave the chat, as Ctrl-D does", lambda *_: None, aliases=("/exit", "/bye")),
         command("/retry", "", "answer the last message again", retry),
-        command("/undo", "", "take back the last turn, new answer or /reset", lambda chat, _: chat.backend.undo()),
+        command("/undo", "", "take back the last turn, /retry or /reset", lambda chat, _: chat.backend.undo()),
         command("/redo", "", "bring back what /undo took back", lambda chat, _: chat.backend.redo()),
-        command("/why", "", "show why the last answer came out as it did: the chance of each token", why),
+        command("/why", "", "show the chance of each token of the last answer", why),
         command("/history", "[N]", "show the conversation, or its last N turns", history),
         command("/memory", "", "show how much of the context is used", memory),
         command("/new", "[NAME]", "start another conversation", start_new, aliases=("/clear",)),
         command("/reset", "", "clear the conversation", reset, deletes=True),
-        command("/forget", "typed", "delete the lines that the arrow keys bring back", forget, deletes=True),
+        command("/forget", "typed", "delete your typed lines (the arrow-key history)", forget, deletes=True),
         command("/system", "[TEXT]", "show or set the system message; off removes it", system),
         command("/model", "[NAME]", "show the models, or switch to another one", model),
         command("/info", "", "show which model this is", lambda chat, _: chat.model.describe()),
@@ -104,69 +106,26 @@ def common_commands(chat: Chat) -> list[Command]:
     ]
 
 
-def setting_commands(backend: ChatBackend) -> list[Command]:
-    """A command for each setting, which shows or changes it."""
-    hints = get_type_hints(ChatSettings)
-    commands = []
-    for setting in fields(ChatSettings):
-        number_type = int if hints[setting.name] in (int, int | None) else float
-        commands.append(
-            Command(
-                f"/{shown_name(setting.name)}",
-                setting.metadata["help"].replace("none ", "off "),
-                partial(_show_or_change, backend, setting.name, number_type),
-                "[N]" if number_type is int else "[X]",
-                aliases=tuple(f"/{alias}" for alias in setting.metadata["aliases"]),
-                current=partial(_current, backend, setting.name),
-            )
-        )
-    return commands
-
-
-def shown_name(setting: str) -> str:
-    """The name of a setting in flags, commands and replies."""
-    return setting.replace("_", "-")
-
-
-def _current(backend: ChatBackend, name: str) -> str:
-    value = getattr(backend.settings, name)
-    return "off" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _show_or_change(backend: ChatBackend, name: str, number_type: type[int | float], argument: str) -> str:
-    if argument:
-        try:
-            value = None if argument.lower() in _OFF else number_type(argument)
-        except ValueError:
-            expected = "whole number" if number_type is int else "number"
-            raise ValueError(f"{shown_name(name)} must be a {expected}, got {argument[:40]!r}") from None
-        if problem := ChatSettings.problem(name, value):
-            raise ValueError(problem.replace(name, shown_name(name), 1).replace(" None", " off"))
-        changed: dict[str, Any] = {name: value}
-        backend.settings = replace(backend.settings, **changed)
-    return f"{shown_name(name)} is {_current(backend, name)}"
-
-
 def settings(chat: Chat, _: str) -> str:
-    return "\n".join(f"{shown_name(s.name):<20}{_current(chat.backend, s.name)}" for s in fields(ChatSettings))
+    return "\n".join(f"{shown_name(s.name):<20}{current_value(chat.backend, s.name)}" for s in fields(ChatSettings))
 
 
 def show_help(chat: Chat, _: str) -> str:
     """The list of commands, and how to type here."""
     notes = [
-        "A setting without a value shows the current one. The start of a command's name is enough if it is clear. "
-        "Commands that delete something need the whole name."
+        "A setting's command without a value shows the current value. Commands can be shortened while they stay "
+        "unambiguous, except for those that delete something."
     ]
     if chat.model.template is None:
         notes.append("This is a raw model: it continues your text instead of answering it.")
-    if has_person():
+    if chat.screen.has_person:
         notes.append("Ctrl-C stops an answer.")
-    if chat.screen.interactive or (has_person() and is_terminal(sys.stderr)):
-        notes.append(f"Alt-Enter, or {QUOTES} before and after, makes a message of several lines.")
+    if chat.screen.interactive or (chat.screen.has_person and is_terminal(sys.stderr)):
+        notes.append(f"Alt-Enter starts a new line. The lines between {QUOTES} and {QUOTES} are one message.")
         notes.append("Ctrl-X Ctrl-E opens an editor. The up arrow brings back what you typed.")
     else:
-        notes.append(f"{QUOTES} before and after several lines makes them one message.")
-    notes.append("A message that begins with a slash is typed with two: //")
+        notes.append(f"The lines between {QUOTES} and {QUOTES} are one message.")
+    notes.append("To send a message that begins with a slash, type two of them: //")
     return help_text(chat.commands, notes, chat.screen.columns)
 
 
@@ -178,7 +137,7 @@ def reset(chat: Chat, _: str) -> str:
 def forget(chat: Chat, argument: str) -> str:
     """Delete the lines typed in this and earlier chats."""
     if argument.lower() != "typed":
-        raise ValueError("/forget typed deletes the lines that the arrow keys bring back")
+        raise ValueError("/forget typed deletes your typed lines (the arrow-key history)")
     return forget_typed(chat, lambda _: True) or "There are no typed lines."
 
 
@@ -190,14 +149,14 @@ def forget_typed(chat: Chat, is_deleted: Callable[[str], bool]) -> str:
         return ""
     history = chat.history or TypedHistory(chat.typed_lines, chat.screen.notify)
     deleted = history.delete(is_deleted)
-    return f"Deleted {count(deleted, 'typed line')} from the history of the arrow keys." if deleted else ""
+    return f"Deleted {count(deleted, 'typed line')} from the arrow-key history." if deleted else ""
 
 
 def typed_lines_left(chat: Chat, subject: str) -> list[str]:
     """Where the typed lines are, and how to delete them, if there are any. subject: begins the sentence."""
     if not chat.typed_lines.is_file() or not chat.typed_lines.stat().st_size:
         return []
-    return [f"{subject} still in the history of the arrow keys; /forget typed empties it."]
+    return [f"{subject} still in the arrow-key history; /forget typed empties it."]
 
 
 def start_new(chat: Chat, name: str) -> str:
@@ -205,16 +164,25 @@ def start_new(chat: Chat, name: str) -> str:
 
 
 def retry(chat: Chat, _: str) -> LabelledAnswers:
-    return [(ASSISTANT, chat.backend.retry())]
+    """Answer again, with a note if the settings make every such answer the same."""
+    answer, now = chat.backend.retry(), chat.backend.settings
+    if now.temperature == 0:
+        chat.screen.notify("at temperature 0 the answer is always the same; /temperature 0.7 varies it")
+    elif now.seed is not None:
+        chat.screen.notify(f"with seed {now.seed} the answer is always the same; /seed off varies it")
+    return [(ASSISTANT, answer)]
 
 
 def why(chat: Chat, _: str) -> Styled:
-    """The chance of each token of the last answer, and where the answer comes from."""
+    """The chance of each token of the last answer, and where the answer comes from.
+
+    Raises ValueError if there is none, if /undo or /new took it away, or if another model gave it.
+    """
     from src.chat.why import explain, token_choices
 
     last = chat.backend.last_exchange
     if not last.answer:
-        raise ValueError("There is no answer to explain yet; ask something first")
+        raise ValueError("there is no answer of this model to explain; ask something first")
     generator = chat.model.generator
     choices = token_choices(generator, last.prompt, last.answer)
     return explain(choices, chat.model.examples, generator.encoding.decode(last.answer), chat.screen.columns)
@@ -252,7 +220,7 @@ def context_lines(chat: Chat) -> list[str]:
         why += ", but at most half of the context"
     lines = [
         f"Context: {used}",
-        f"The model reads {context} tokens; {reserved} of them are reserved for the answer ({why}).",
+        f"The context has {context} tokens; {reserved} of them are reserved for the answer ({why}).",
     ]
     if dropped := chat.backend.dropped_messages // 2:
         lines.append(f"The model has forgotten the oldest {'turn' if dropped == 1 else f'{dropped} turns'}.")
@@ -267,7 +235,7 @@ def count(number: int, noun: str) -> str:
 def system(chat: Chat, text: str) -> str:
     """Show, set or remove the system message."""
     if text:
-        chat.backend.set_system("" if text.lower() in _OFF else text)
+        chat.backend.set_system("" if text.lower() in OFF else text)
     return f"System message: {chat.backend.system}" if chat.backend.system else "There is no system message."
 
 
@@ -276,6 +244,8 @@ def model(chat: Chat, name: str) -> str:
     if not name:
         listed = [f"  {known:<12}{short_path(path)}" for known, path in existing_models().items()]
         return "\n".join([chat.model.introduction()[0], "/model NAME switches to one of these, or to a path:", *listed])
+    if len(name.split()) > 1 and not os.path.exists(name):  # a path may have spaces
+        raise ValueError(f"/model takes one name or path, got {name[:80]!r}")
     flags = replace(chat.flags, model=name)
     announce_loading(flags, interactive=chat.screen.interactive)
     loaded = load_chat_model(flags, interactive=chat.screen.interactive)

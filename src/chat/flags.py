@@ -41,7 +41,9 @@ class ModelFlags:
 
     model: str = flag("auto", MODEL_HELP, path=True)
     device: Literal["auto", "cpu", "cuda", "mps"] = flag("auto", "device to run on")
-    quantize: Literal["none", "int8"] = flag("none", "int8 needs less memory (a third at 124M) and is faster on a CPU")
+    quantize: Literal["none", "int8"] = flag(
+        "none", "int8 needs less memory (a third as much at 124M) and is faster on a CPU"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +64,9 @@ class ChatFlags(ChatSettings, ModelFlags):  # --help lists the fields of the las
 
     @classmethod
     def problem(cls, name: str, value: Any) -> str | None:
-        """As for every setting, but with the name of the flag."""
+        """As for every setting, but as flags are written: --top-k, and none for None."""
         found = super().problem(name, value)
-        return found and found.replace(name, flag_name(name), 1)
+        return found and found.replace(name, flag_name(name), 1).replace(" None", " none")
 
     def settings(self) -> ChatSettings:
         return ChatSettings(**{setting.name: getattr(self, setting.name) for setting in fields(ChatSettings)})

@@ -73,6 +73,21 @@ class MessageEncoder:
             raise ValueError("the message is empty")
         return self.encode("user", text, before)
 
+    def encode_system(self, text: str, context_length: int) -> list[EncodedMessage]:
+        """The system message; [] if it is empty. Raises ValueError if the model takes none, or if it leaves no room."""
+        text = without_surrogates(text).strip()
+        if text and self.is_raw:
+            raise ValueError("a raw model takes no system message; python instruction_tune.py makes a model that does")
+        system = [self.encode("system", text)] if text else []
+        smallest_budget = context_length - context_length // 2  # the budget if max_tokens is large
+        needed = token_count(system) + len(self.encode("user", "").ids) + 1  # one token of message
+        if needed > smallest_budget:
+            raise ValueError(
+                f"the context of {context_length} tokens is too small: it leaves room for {smallest_budget} tokens of "
+                f"prompt, but the system message and the headings of a message take {needed}"
+            )
+        return system
+
     def shorten(self, text: str, room: int) -> EncodedMessage:
         """As much of the end of a user message as fits into `room` tokens with its headings."""
         ids = self.encoding.encode_ordinary(text)

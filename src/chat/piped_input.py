@@ -3,14 +3,15 @@
 import os
 import sys
 import threading
-from collections.abc import Callable
 from queue import Empty, SimpleQueue
+
+from src.common.messages import Notify
 
 FIRST_BYTE_S = 5.0  # a program can inherit a pipe that nobody writes to or closes
 MAX_BYTES = 16_000_000  # far more than fits any context; the pipe may never end
 
 
-def prompt_and_input(prompt: str, notify: Callable[[str], None]) -> tuple[str, str]:
+def prompt_and_input(prompt: str, notify: Notify) -> tuple[str, str]:
     """(the prompt, the text on stdin that it refers to, or "").
 
     The prompt "-" is itself read from stdin, also from a terminal. Raises ValueError if it is empty there, or if stdin
@@ -29,7 +30,7 @@ def prompt_and_input(prompt: str, notify: Callable[[str], None]) -> tuple[str, s
     return prompt, text
 
 
-def _read_stdin(notify: Callable[[str], None]) -> str:
+def _read_stdin(notify: Notify) -> str:
     """All of stdin as text; "" if it is closed or sends nothing. Bytes that are not UTF-8 become U+FFFD."""
     chunks: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_read_chunks, args=[chunks], daemon=True).start()

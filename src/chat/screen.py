@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from typing import TextIO
 
 from src.chat.type_ahead import TypeAhead
 from src.common.messages import OnceNote, capitalised
-from src.common.terminal import has_colours
+from src.common.terminal import has_colours, is_pipe
 
 ASSISTANT = "Assistant: "
+_PIPE_DELAY_S = 0.1  # for `tee` to print what it has read
 
 # Control characters can drive the terminal, and bidi marks can disguise text: replace both.
 _REPLACED = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)]
@@ -40,13 +42,14 @@ class Screen:
     """Shows answers and replies on stdout. Notes and errors go to stderr; on a terminal, they go to stdout instead.
 
     A note that arrives during an answer is shown after it. interactive: stdin and stdout are a terminal that can move
-    its cursor. `failed` is whether an error was shown. `verbose`: show the speed of answers. `type_ahead` has what a
-    person typed during the last answer; read_lines makes it active.
+    its cursor. has_person: a person types the lines, at any terminal. verbose: show the speed of answers. `failed` is
+    whether an error was shown. `type_ahead` has what a person typed while no prompt was open.
     """
 
-    def __init__(self, *, interactive: bool, verbose: bool = False) -> None:
-        self.interactive, self.verbose, self.failed = interactive, verbose, False
-        self.type_ahead = TypeAhead(active=False)
+    def __init__(self, *, interactive: bool, has_person: bool = False, verbose: bool = False) -> None:
+        self.interactive, self.has_person = interactive, has_person or interactive
+        self.verbose, self.failed = verbose, False
+        self.type_ahead = TypeAhead(active=self.has_person)
         self._held_notes: list[str] | None = None
         self._seen_once: set[str] = set()
 
@@ -65,6 +68,7 @@ class Screen:
             if note not in self._held_notes:  # a long answer warns each time the context window shifts
                 self._held_notes.append(note)
         elif note not in self._seen_once:
+            self.wait_for_pipe()
             shown = capitalised(note)
             self._print(f"({shown})\n" if self.interactive else f"note: {shown}\n", "ansibrightblack", sys.stderr)
             if isinstance(note, OnceNote):
@@ -80,7 +84,7 @@ class Screen:
         parts = reply.parts if isinstance(reply, Styled) else (("", reply),)
         for style, text in parts:
             self._print(text, style, sys.stdout)
-        self._print("\n\n" if self.interactive else "\n", "", sys.stdout)
+        self._print("\n\n" if self.has_person else "\n", "", sys.stdout)
 
     def show_error(self, message: str) -> None:
         """Show why a command or an answer failed."""
@@ -89,6 +93,7 @@ class Screen:
             self.show_reply(message)
         else:
             self._print(f"error: {message}\n", "", sys.stderr)
+            self.end_turn()
 
     def show_answer(self, pieces: Generator[str, None, None], label: str = ASSISTANT) -> None:
         """Show an answer while it is generated, then the notes about it; `end_turn` comes after them.
@@ -99,11 +104,11 @@ class Screen:
         text: Iterator[str] = map(printable, pieces)
         if label:  # the label already ends in white space
             text = _lstrip(text)
-        if sys.stdout.isatty():
+        if self._is_read_here(sys.stdout):
             text = wrapped(text, lambda: self.columns, start_column=len(label.rpartition("\n")[2]))
         self._held_notes = []
         try:
-            with closing(pieces), self.type_ahead:
+            with closing(pieces):
                 for piece in text:
                     print(piece, end="", flush=True)
                     self.type_ahead.read()
@@ -113,9 +118,14 @@ class Screen:
             for note in notes:
                 self.notify(note)
 
+    def wait_for_pipe(self) -> None:
+        """Let `python chat.py | tee log` print the end of an answer before a note or a prompt follows on stderr."""
+        if self.has_person and is_pipe(sys.stdout):
+            time.sleep(_PIPE_DELAY_S)
+
     def end_turn(self) -> None:
         """An empty line before the next prompt."""
-        if self.interactive:
+        if self.has_person:
             print(flush=True)
 
     @contextmanager
@@ -130,9 +140,13 @@ class Screen:
         finally:
             logger.removeHandler(handler)
 
+    def _is_read_here(self, file: TextIO) -> bool:
+        """Whether a person reads the text in the window: on a terminal, or through `python chat.py | tee log`."""
+        return file.isatty() or (self.has_person and is_pipe(file))
+
     def _print(self, text: str, style: str, file: TextIO) -> None:
         lines = printable(text)
-        if file.isatty():
+        if self._is_read_here(sys.stdout if self.interactive else file):
             lines = "".join(wrapped([lines], lambda: self.columns))
         if not self.interactive:
             print(lines, end="", file=file, flush=True)

@@ -20,7 +20,7 @@ from src.chat.messages import (
     token_count,
 )
 from src.chat.start import LoadedChatModel
-from src.common.messages import OnceNote, without_surrogates
+from src.common.messages import Notify, OnceNote, without_surrogates
 from src.common.turns import TurnChanges, redo_reply, undo_reply
 from src.data.prompts import with_input
 from src.model.decoding.text_stream import TextStream
@@ -57,7 +57,7 @@ class ChatSession:
         *,
         template: str | None,
         settings: ChatSettings,
-        notify: Callable[[str], None],
+        notify: Notify,
         system: str | None = None,
         prefix_cache: PrefixCache | None = None,
         note_cut_off: bool = True,
@@ -78,7 +78,7 @@ class ChatSession:
 
     def _use(self, generator: TextGenerator, template: str | None, system: str, cache: PrefixCache | None) -> None:
         encoder = MessageEncoder(generator.encoding, template)
-        system_message = _encode_system(encoder, system, generator.model.config.context_length)
+        system_message = encoder.encode_system(system, generator.model.config.context_length)
         self.generator, self._encoder, self._system = generator, encoder, system_message
         self._prefix_cache, self.is_raw = cache or PrefixCache(), encoder.is_raw
         # Encoded and decoded, because a word tokenizer changes the spacing.
@@ -88,9 +88,16 @@ class ChatSession:
             encoder.encode(message.role, message.text, before)
             for before, message in zip(texts, self._messages, strict=False)
         ]
-        self._changes, self.last_exchange = TurnChanges(self._messages), Exchange()
+        self._changes = TurnChanges(self._messages)
+        self._generated: tuple[EncodedMessage | None, Exchange] = (None, Exchange())
         if self.is_raw:
             self.notify(OnceNote(RAW_MODEL_NOTE))
+
+    @property
+    def last_exchange(self) -> Exchange:
+        """The prompt and the answer of the last turn; empty if the answer is not the latest that this model gave."""
+        answer, exchange = self._generated
+        return exchange if self._messages and self._messages[-1] is answer else Exchange()
 
     @property
     def system(self) -> str:
@@ -99,7 +106,7 @@ class ChatSession:
 
     def set_system(self, text: str) -> None:
         """Replace the system message; "" removes it. Raises ValueError if the model is raw, or if it is too long."""
-        self._system = _encode_system(self._encoder, text, self.generator.model.config.context_length)
+        self._system = self._encoder.encode_system(text, self.generator.model.config.context_length)
 
     @property
     def turns(self) -> list[tuple[str, str]]:
@@ -138,16 +145,16 @@ class ChatSession:
         """Take back the last turn, or the last /retry. Returns what to tell the user; raises ValueError."""
         if self._unanswered:
             self._unanswered = ""
-            return "Took back the message without an answer."
+            return "Took back the unanswered message."
         removed, restored = self._changes.undo()
         self._keep_first(len(self._messages))
         return undo_reply(*(turn[0].text if turn else "" for turn in (removed, restored)))
 
     def redo(self) -> str:
         """Bring back what `undo` took back. Returns what to tell the user; raises ValueError."""
-        _, restored = self._changes.redo()
+        removed, restored = self._changes.redo()
         self._keep_first(len(self._messages))
-        return redo_reply(restored[0].text if restored else "")
+        return redo_reply(*(turn[0].text if turn else "" for turn in (removed, restored)))
 
     def retry(self) -> Generator[str, None, None]:
         """Streams another answer to the last message; it replaces the old one, unless it is stopped before it begins.
@@ -219,8 +226,7 @@ class ChatSession:
             self.finish_reason = stream.finish_reason or "interrupted"
             self.answer_tokens = len(stream.ids)
         finally:
-            self.last_exchange = Exchange(tuple(prompt), tuple(stream.ids))
-            self._end_turn(message, "".join(answer), replaced)
+            self._end_turn(message, "".join(answer), replaced, Exchange(tuple(prompt), tuple(stream.ids)))
         if self.finish_reason == "length" and self._note_cut_off and not self.is_raw:
             self.notify(cut_off_note(max_tokens))
 
@@ -234,13 +240,16 @@ class ChatSession:
             **self.settings.sampling_options(),
         )
 
-    def _end_turn(self, message: EncodedMessage, answer: str, replaced: Sequence[EncodedMessage]) -> None:
+    def _end_turn(
+        self, message: EncodedMessage, answer: str, replaced: Sequence[EncodedMessage], exchange: Exchange
+    ) -> None:
         """Add the turn or, if its answer did not begin, the turn that it would have replaced."""
         if not answer and self.finish_reason == "interrupted":
             self._messages += replaced
             return
         turn = [message, self._encoder.encode("assistant", answer)]
         self._messages += turn
+        self._generated = (turn[1], exchange)
         self._unanswered = ""
         self._changes.add(replaced, turn)
 
@@ -261,7 +270,7 @@ class ChatSession:
         if len(message.ids) > room:
             message = self._encoder.shorten(message.text, room)
             start = repr(message.text[:20])
-            self.notify(f"the message does not fit {self._context_text}: only its end is used, from {start}")
+            self.notify(f"the message does not fit {self._context_text}: only its end is used, starting with {start}")
         self._drop_oldest_turns(room - len(message.ids))
         return join_ids([*self._system, *self.messages, message]), message
 
@@ -280,19 +289,3 @@ class ChatSession:
 
     def _encode_user(self, text: str) -> EncodedMessage:
         return self._encoder.encode_user_message(text, self._messages[-1].text if self._messages else "\n")
-
-
-def _encode_system(encoder: MessageEncoder, text: str, context_length: int) -> list[EncodedMessage]:
-    """The system message; [] if it is empty. Raises ValueError if the model takes none, or if it leaves no room."""
-    text = without_surrogates(text).strip()
-    if text and encoder.is_raw:
-        raise ValueError("a raw model takes no system message; python instruction_tune.py makes a model that does")
-    system = [encoder.encode("system", text)] if text else []
-    smallest_budget = context_length - context_length // 2  # the budget if max_tokens is large
-    needed = token_count(system) + len(encoder.encode("user", "").ids) + 1  # one token of message
-    if needed > smallest_budget:
-        raise ValueError(
-            f"the context of {context_length} tokens is too small: it leaves room for {smallest_budget} tokens of "
-            f"prompt, but the system message and the headings of a message take {needed}"
-        )
-    return system

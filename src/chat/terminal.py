@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from src.chat.command_table import LONE_WORDS, Command, CommandFailed, LabelledAnswers, Reply, run_command
+from src.chat.lines import is_open, messages
 from src.chat.screen import ASSISTANT, Screen, Styled, printable
-from src.chat.type_ahead import TypeAhead
 from src.common.messages import one_line
 from src.common.terminal import has_colours, is_terminal
 from src.program import DONE, FAILED, INTERRUPTED, termination_signals
@@ -20,21 +20,13 @@ if TYPE_CHECKING:
     from src.chat.commands import ChatBackend
 
 YOU = "You: "
-QUOTES = '"""'  # before and after a message of several lines
 LEAVE_HINT = "Ctrl-D or /quit leaves the chat"
-_PIPE_DELAY_S = 0.1  # until `tee` has printed the end of an answer
-
-
-def has_person() -> bool:
-    """Whether a person types the lines."""
-    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def read_lines(screen: Screen, commands: Sequence[Command], history: "History | None" = None) -> Iterator[str]:
     """The user's lines: typed at a terminal, or piped to stdin."""
-    if not screen.interactive and not has_person():
+    if not screen.has_person:
         return piped_lines()
-    screen.type_ahead = TypeAhead(active=True)
     for number in termination_signals():  # the scripts' handler acts like Ctrl-C, which here would only stop an answer
         signal.signal(number, _exit)
     screen.introduce("/help lists commands; Ctrl-D or /quit leaves")
@@ -46,17 +38,19 @@ def read_lines(screen: Screen, commands: Sequence[Command], history: "History | 
 def prompted_lines(screen: Screen) -> Iterator[str]:
     """Lines typed at a terminal that can only print, or if none of the outputs is a terminal.
 
-    Such a terminal cannot put text into the line that the person edits. So what was typed during the answer is printed
-    after the prompt, and is the start of the next line: Enter sends it.
+    Such a terminal cannot put text into the line that the person edits. So what was typed before the prompt is printed
+    after it, and is the start of the next line: Enter sends it.
     """
     output = sys.stderr if sys.stderr is not None and sys.stderr.isatty() else sys.stdout
     text = ""
     while True:
-        if waiting := printable(screen.type_ahead.take()):
-            screen.notify("Typed during the answer and not sent yet: Enter sends it, Ctrl-C drops it")
-        print((" " * len(YOU) if _is_open(text) else YOU) + waiting, end="", file=output, flush=True)
+        screen.wait_for_pipe()
         try:
-            line = sys.stdin.readline()
+            with screen.type_ahead.paused():
+                if waiting := printable(screen.type_ahead.take()):
+                    screen.notify("Typed earlier and not sent yet: Enter sends it, Ctrl-C drops it")
+                print((" " * len(YOU) if is_open(text) else YOU) + waiting, end="", file=output, flush=True)
+                line = sys.stdin.readline()
         except KeyboardInterrupt:
             print(file=output)
             screen.notify(LEAVE_HINT)
@@ -65,7 +59,7 @@ def prompted_lines(screen: Screen) -> Iterator[str]:
             print(file=output)
             return
         line = waiting + line
-        text = text + line if _is_open(text) else line
+        text = text + line if is_open(text) else line
         yield line
 
 
@@ -93,10 +87,10 @@ def typed_lines(screen: Screen, commands: Sequence[Command], history: "History |
         output=None if screen.interactive else create_output(sys.stderr),
     )
     while True:
-        if not screen.interactive:
-            time.sleep(_PIPE_DELAY_S)
+        screen.wait_for_pipe()
         try:
-            line = prompt.prompt(default=screen.type_ahead.take())
+            with screen.type_ahead.paused():
+                line = prompt.prompt(default=screen.type_ahead.take())
         except KeyboardInterrupt:
             if not prompt.default_buffer.text:
                 screen.notify(LEAVE_HINT)
@@ -116,7 +110,7 @@ def _new_line_keys() -> "KeyBindings":
 
     keys = KeyBindings()
     keys.add("escape", "enter")(new_line)
-    keys.add("enter", filter=Condition(lambda: _is_open(get_app().current_buffer.text)))(new_line)
+    keys.add("enter", filter=Condition(lambda: is_open(get_app().current_buffer.text)))(new_line)
     return keys
 
 
@@ -127,27 +121,6 @@ def piped_lines() -> Iterator[str]:
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")
     yield from sys.stdin
-
-
-def messages(lines: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """(text, whether it was quoted): the lines between two triple quotes are one message, even if it has a slash."""
-    block: list[str] = []
-    for line in lines:
-        block.append(line.rstrip("\r\n"))
-        text = "\n".join(block)
-        if _is_open(text):
-            continue
-        block = []
-        quoted = text.strip().startswith(QUOTES)
-        yield (text.strip().removeprefix(QUOTES).removesuffix(QUOTES) if quoted else text).strip(), quoted
-    if block:
-        yield "\n".join(block).strip().removeprefix(QUOTES).strip(), True
-
-
-def _is_open(text: str) -> bool:
-    """Whether the text begins with quotes that are not closed yet."""
-    inner = text.strip()
-    return inner.startswith(QUOTES) and (len(inner) < 2 * len(QUOTES) or not inner.endswith(QUOTES))
 
 
 def chat_loop(backend: "ChatBackend", screen: Screen, commands: Sequence[Command], lines: Iterable[str]) -> int:
@@ -170,9 +143,9 @@ def chat_loop(backend: "ChatBackend", screen: Screen, commands: Sequence[Command
                 result = run_command(text, commands)
             if result is None:
                 break
-            _show(result, backend, screen)
+            show_result(result, backend, screen)
         except KeyboardInterrupt:
-            if not (screen.interactive or has_person()):
+            if not screen.has_person:
                 raise
             screen.notify("Stopped" if isinstance(result, str | Styled) else "Stopped. /retry answers again")
             screen.end_turn()
@@ -180,19 +153,19 @@ def chat_loop(backend: "ChatBackend", screen: Screen, commands: Sequence[Command
             screen.show_error(str(error))
         except (ValueError, RuntimeError, MemoryError) as error:
             screen.show_error(f"The answer failed: {one_line(error)}")
-    return FAILED if screen.failed and not (screen.interactive or has_person()) else DONE
+    return FAILED if screen.failed and not screen.has_person else DONE
 
 
-def _show(result: str | Styled | LabelledAnswers, backend: "ChatBackend", screen: Screen) -> None:
+def show_result(result: str | Styled | LabelledAnswers, backend: "ChatBackend", screen: Screen) -> None:
     """Show the reply to a command, or answers and, if the user wants to know it, their speed."""
     if isinstance(result, str | Styled):
         screen.show_reply(result)
         return
     for label, pieces in result:
-        start = time.perf_counter()
+        start, earlier = time.perf_counter(), backend.last_exchange
         screen.show_answer(pieces, label)
-        if screen.verbose and (n_tokens := len(backend.last_exchange.answer)):
-            seconds = time.perf_counter() - start
+        exchange, seconds = backend.last_exchange, time.perf_counter() - start
+        if screen.verbose and exchange is not earlier and (n_tokens := len(exchange.answer)):
             screen.notify(f"{n_tokens} tokens in {seconds:.2f} s: {n_tokens / seconds:.1f} tokens per second")
         screen.end_turn()
 

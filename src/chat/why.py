@@ -53,7 +53,7 @@ def token_choices(generator: TextGenerator, prompt: Sequence[int], answer: Seque
 def explain(choices: Sequence[TokenChoice], examples: TrainingExamples, answer: str, columns: int = 80) -> Styled:
     """A table of the tokens, and whether the answer was learned by heart. In a narrow window, it has fewer others."""
     width = max(len(repr(choice.token)) for choice in choices)
-    parts: list[tuple[str, str]] = [("", f"{'':2}{'token':<{width}}   chance  instead of\n")]
+    parts: list[tuple[str, str]] = [("", f"{'':2}{'token':<{width}}   chance  others\n")]
     for choice in choices:
         mark, style = _surprise(choice.probability)
         row = f"{mark} {choice.token!r:<{width}}  {_percent(choice.probability):>7}"
@@ -61,9 +61,10 @@ def explain(choices: Sequence[TokenChoice], examples: TrainingExamples, answer: 
         while others and len(row) + 2 + len(", ".join(others)) > columns:
             others.pop()
         parts += [(style, row), ("", f"  {', '.join(others)}\n")]
-    n_unlikely = sum(choice.probability < UNLIKELY for choice in choices)
+    n, n_unlikely = len(choices), sum(choice.probability < UNLIKELY for choice in choices)
     n_likely = sum(choice.probability >= LIKELY for choice in choices)
-    parts.append(("", f"{n_likely} of {len(choices)} tokens had a chance above 50 %, {n_unlikely} (!) below 10 %.\n"))
+    ranges = f"{n - n_likely - n_unlikely} (?) from 10 to 50 %, {n_unlikely} (!) below 10 %"
+    parts.append(("", f"{n_likely} of {n} tokens had a chance of at least 50 %, {ranges}.\n"))
     return Styled((*parts, ("", origin(answer, examples))))
 
 
@@ -79,9 +80,9 @@ def origin(answer: str, examples: TrainingExamples) -> str:
         return f"Learned by heart: word for word the answer to {_quoted(question)}{source}."
     passage = " ".join(words[start : start + min(length, _SHOWN_WORDS)])
     if length >= _MANY_WORDS * len(words) and length >= _FEW_WORDS:
-        return f"Learned by heart for the most part: {_quoted(question)}{source} is answered with ... {passage} ..."
+        return f"Mostly learned by heart: the answer to {_quoted(question)}{source} contains ... {passage} ..."
     if length >= _FEW_WORDS:
-        return f"Partly learned: the answer to {_quoted(question)}{source} has ... {passage} ..."
+        return f"Partly learned by heart: the answer to {_quoted(question)}{source} contains ... {passage} ..."
     return f"Made up: no training answer shares more than {length} words in a row with it."
 
 

@@ -106,7 +106,17 @@ def _unpickle(path: Path, mapped: bool) -> object:
             raise ValueError(f"{path}: this is {foreign}") from error
         code = re.search(r"GLOBAL (\S+)", str(error))
         problem = f"refused, it contains code ({code[1]}), not just tensors and plain values" if code else "damaged"
+        if path.stat().st_size and not _may_be_torch_file(path):
+            raise ValueError(
+                f"{path}: not a checkpoint of this project; make one with {producing_command(path)}"
+            ) from error
         raise ValueError(f"{path}: {problem}; make it again with {producing_command(path)}") from error
+
+
+def _may_be_torch_file(path: Path) -> bool:
+    """Whether a file begins as torch.save writes it: as a zip archive, in PyTorch's older format as a pickle."""
+    with path.open("rb") as file:
+        return file.read(2).startswith((b"PK", b"\x80"))
 
 
 def _can_be_mapped(path: Path) -> bool:

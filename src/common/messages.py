@@ -14,7 +14,7 @@ Notify: TypeAlias = Callable[[str], None]  # takes one line for the user, such a
 # Control characters can drive the terminal, bidi controls can disguise text, and UTF-8 cannot encode surrogates.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _ERROR_NUMBER = re.compile(r"\[(?:Errno|WinError) -?\d+\] ")
-_FIRST_WORD = re.compile(r"[a-z]+(?:-[a-z]+)*(?=[ ;,.]|$)")  # a path or a flag is no word
+_FIRST_WORD = re.compile(r"[a-z]+(?=[ ;,.]|$)")  # a path, a flag or a setting such as top-k is no word
 
 
 class OnceNote(str):
@@ -42,8 +42,10 @@ def one_line(error: BaseException) -> str:
 
 
 def capitalised(text: str) -> str:
-    """The text with a capital at its start, unless it starts with a name, such as a path or a flag."""
-    return text[:1].upper() + text[1:] if _FIRST_WORD.match(text) else text
+    """The text with a capital at its start, unless it starts with a name, such as a file's or a flag."""
+    if not _FIRST_WORD.match(text) or os.path.exists(text.partition(":")[0]):  # a file's name may have spaces
+        return text
+    return text[:1].upper() + text[1:]
 
 
 def shown_command(words: Sequence[str]) -> str:

@@ -68,15 +68,17 @@ def undo_reply(removed: str, restored: str) -> str:
     if not removed:
         return "The conversation is back."
     if restored:
-        return f"The earlier answer is back: {_short(restored)} /redo brings the later one back."
-    return f"Took back: {_short(removed)} /redo brings it back."
+        return f"The earlier answer to {_short(restored)} is back; /redo brings back the later one."
+    return f"Took back {_short(removed)}; /redo brings it back."
 
 
-def redo_reply(message: str) -> str:
-    """The reply to /redo. message: the message of the user in the turn that is back; "" if /reset is done again."""
-    return f"Brought back: {_short(message)}" if message else "The conversation is cleared again."
+def redo_reply(removed: str, restored: str) -> str:
+    """The reply to /redo. removed, restored: as for undo_reply."""
+    if not restored:
+        return "The conversation is cleared again."
+    return f"The later answer to {_short(restored)} is back." if removed else f"{_short(restored)} is back."
 
 
 def _short(text: str) -> str:
     line = " ".join(text.split())
-    return repr(line if len(line) <= 50 else f"{line[:47]}...") + "."
+    return f'"{line}"' if len(line) <= 50 else f'"{line[:47]}..."'

@@ -80,9 +80,9 @@ class OpenSession:
 
     def redo(self) -> str:
         """Undo the last `undo`. Returns what to tell the user; raises ValueError."""
-        _, restored = self._changes.redo()
+        removed, restored = self._changes.redo()
         self._after_change()
-        return redo_reply(restored[0].text if restored else "")
+        return redo_reply(*(turn[0].text if turn else "" for turn in (removed, restored)))
 
     def _after_change(self) -> None:
         self.dropped_messages = min(self.dropped_messages, len(self.conversation.messages))

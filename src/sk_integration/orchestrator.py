@@ -28,15 +28,12 @@ class Assistant:
     """One conversation at a time, and a long-term memory that all conversations share. Close it after use.
 
     session: the open session, saved after every change. facts: keeps what the user tells about themselves. `settings`
-    can be replaced at any time; the next answer uses the new ones. notify: gets one-line messages for the user: facts
-    recalled, turns dropped from the context, disk errors.
-
+    can be replaced at any time; the next answer uses the new ones. notify: gets one-line messages for the user.
     facts_in_prompt: whether recalled facts are put into the prompt. Only a model that was trained with facts answers as
     well with them; for others, they are only shown to the user.
 
     Answers are generators. The question is saved before the model runs, and however an answer ends, its text so far
-    stays in the conversation. If the model fails, the generator raises ValueError, RuntimeError or MemoryError, and the
-    next message can be answered.
+    stays in the conversation. If the model fails, the generator raises ValueError, RuntimeError or MemoryError.
     """
 
     def __init__(
@@ -54,6 +51,7 @@ class Assistant:
         self.kernel = Kernel(services=service)
         register_plugins(self.kernel, self.memory)
         self.finish_reason, self.system = "interrupted", ""
+        self._answered: object = None  # the last turn, if its answer was generated last
         self._loop = LoopThread()
 
     def close(self) -> None:
@@ -86,7 +84,7 @@ class Assistant:
 
     @property
     def last_exchange(self) -> Exchange:
-        return self.service.last_exchange
+        return self.service.last_exchange if self._answered == self.session.last_turn else Exchange()
 
     def set_system(self, text: str) -> None:
         """Replace the system message; "" removes it. Raises ValueError if the model is raw, or if it is too long."""
@@ -246,6 +244,7 @@ class Assistant:
         finally:
             pieces.close()
             self.session.end_turn("".join(text), self.finish_reason)
+            self._answered = self.session.last_turn
 
     def _replace_answer(self, pieces: Generator[str, None, None]) -> Generator[str, None, None]:
         """Yields the pieces, which then replace the last answer, unless they are empty or interrupted."""
@@ -259,6 +258,7 @@ class Assistant:
             last_turn = self.session.last_turn
             if text and (self.finish_reason != "interrupted" or (last_turn and not last_turn[1].text)):
                 self.session.replace_answer("".join(text), self.finish_reason)
+                self._answered = self.session.last_turn
             else:
                 self.notify("The earlier answer is unchanged.")
 
@@ -267,7 +267,7 @@ class Assistant:
 
         A note says if the answer reached max_tokens: to other programs, the service reports the finish reason only.
         """
-        self.finish_reason, in_context = "interrupted", self._indices_in_context()
+        self.finish_reason, self._answered, in_context = "interrupted", None, self._indices_in_context()
         settings = GPT2ChatSettings.of(self.settings, self.service.service_id)
         parts = self.kernel.invoke_stream(
             plugin_name=plugin, function_name=function, arguments=KernelArguments(settings=settings, **arguments)

@@ -120,7 +120,7 @@ def make_schedule(flags: TrainingFlags, steps_per_epoch: int) -> Schedule:
     Raises ValueError if --min-lr is above --max-lr.
     """
     if flags.min_lr > flags.max_lr:
-        raise ValueError(f"--min-lr must not be above --max-lr, got {flags.min_lr} and {flags.max_lr}")
+        raise ValueError(f"--min-lr must not be above --max-lr, got {flags.min_lr:g} and {flags.max_lr:g}")
     steps = flags.max_steps or flags.epochs * steps_per_epoch
     save_steps, save_s = parse_save_every(flags.save_every)
     return Schedule(

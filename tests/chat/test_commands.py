@@ -8,7 +8,8 @@ from src.chat.command_table import CommandFailed, run_command
 from src.chat.flags import ChatFlags, ChatSettings
 from src.chat.start import LoadedChatModel
 from src.memory.typed_history import TypedHistory
-from tests.fakes import ANSWER, answering_model, save_model
+from src.model.generate import TextGenerator
+from tests.fakes import ANSWER, answering_model, save_model, stream_that_fails_once
 
 
 @pytest.fixture
@@ -46,23 +47,29 @@ def test_a_command_changes_and_shows_its_setting(chat, run, line, reply, field, 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("/temp -1", "temperature must be a number of at least 0, got -1.0"),
-        ("/temp nan", "temperature must be a number of at least 0, got nan"),
-        ("/temp 0,8", "temperature must be a number, got '0,8'"),
-        ("/temp off", "temperature must be a number of at least 0, got off"),
-        ("/topk 0", "top-k must be a whole number of at least 1, or off to disable it, got 0"),
-        ("/topk 2.5", "top-k must be a whole number, got '2.5'"),
-        ("/topk 2 3", "top-k must be a whole number, got '2 3'"),
-        ("/topp 1.5", "top-p must be above 0 and at most 1, or off to disable it, got 1.5"),
-        ("/tokens 0", "max-tokens must be a whole number of at least 1, got 0"),
-        ("/penalty 0", "repetition-penalty must be a number above 0, got 0.0"),
-        ("/seed -1", "seed must be a whole number from 0 to 2**63 - 1, or off for a new one each time, got -1"),
+        ("/temp -1", "/temperature must be a number of at least 0, got -1"),
+        ("/temp nan", "/temperature must be a number of at least 0, got nan"),
+        ("/temp 1e400", "/temperature must be a number of at least 0, got 1e400"),
+        ("/temp 0,8", "/temperature must be a number of at least 0, got 0,8"),
+        ("/temp off", "/temperature must be a number of at least 0, got off"),
+        ("/topk 0", "/top-k must be a whole number of at least 1, or off to disable it, got 0"),
+        ("/topk 2.5", "/top-k must be a whole number of at least 1, or off to disable it, got 2.5"),
+        ("/topk 2 3", "/top-k must be a whole number of at least 1, or off to disable it, got 2 3"),
+        ("/topp 1.5", "/top-p must be above 0 and at most 1, or off to disable it, got 1.5"),
+        ("/tokens 0", "/max-tokens must be a whole number of at least 1, got 0"),
+        ("/penalty 0", "/repetition-penalty must be a number above 0, got 0"),
+        ("/history 1 2", "/history takes a number of turns, at least 1, got '1 2'"),
+        ("/verbose on off", "/verbose takes on or off, got 'on off'"),
+        ("/forget typed now", "/forget typed deletes your typed lines (the arrow-key history)"),
+        ("/new my trip", "only sk_chat.py saves conversations under a name; /new without a name starts over"),
+        ("/model dpo sft", "/model takes one name or path, got 'dpo sft'"),
+        ("/seed -1", "/seed must be a whole number from 0 to 2**63 - 1, or off for a new one each time, got -1"),
         ("/history x", "/history takes a number of turns, at least 1, got 'x'"),
         ("/history 0", "/history takes a number of turns, at least 1, got '0'"),
         ("/verbose 3", "/verbose takes on or off, got '3'"),
-        ("/quit now", "/quit takes nothing after it, got 'now'"),
-        ("/why not", "/why takes nothing after it, got 'not'"),
-        ("/why", "There is no answer to explain yet; ask something first"),
+        ("/quit now", "/quit takes no argument, got 'now'"),
+        ("/why not", "/why takes no argument, got 'not'"),
+        ("/why", "there is no answer of this model to explain; ask something first"),
         ("/undo", "there is nothing to take back yet"),
     ],
 )
@@ -112,9 +119,9 @@ def test_turns_that_left_the_context_are_shown_counted_and_taken_back(chat, run)
     assert run("/history").count("You: Question number") == 4
     assert run("/memory").endswith("\nThe model has forgotten the oldest 3 turns.")
     for n in (4, 3, 2):
-        assert run("/undo").startswith(f"Took back: 'Question number {n}")
+        assert run("/undo").startswith(f'Took back "Question number {n}')
     assert run("/memory").endswith("\nThe model has forgotten the oldest turn.")
-    assert chat.backend.messages == () and run("/redo").startswith("Brought back: 'Question number 2")
+    assert chat.backend.messages == () and run("/redo").startswith('"Question number 2')
     assert len(chat.backend.messages) == 2
 
 
@@ -122,7 +129,7 @@ def test_memory_explains_what_is_reserved(chat, run):
     assert run("/memory").splitlines() == [
         "The conversation is empty.",
         "Context: 0 of 32 prompt tokens used; 32 left for your next message.",
-        "The model reads 64 tokens; 32 of them are reserved for the answer (max-tokens 150, but at most half of the "
+        "The context has 64 tokens; 32 of them are reserved for the answer (max-tokens 150, but at most half of the "
         "context).",
     ]
     run("/tokens 10")
@@ -133,9 +140,9 @@ def test_memory_explains_what_is_reserved(chat, run):
 
 def test_undo_takes_back_a_turn_a_retry_and_a_reset(chat, run):
     ask(chat, "First?", "Second?")
-    assert run("/undo") == "Took back: 'Second?'. /redo brings it back."
+    assert run("/undo") == 'Took back "Second?"; /redo brings it back.'
     assert [message for message, _ in chat.backend.turns] == ["First?"]
-    run("/redo")
+    assert run("/redo") == '"Second?" is back.'
     assert run("/reset") == "The conversation is cleared. /undo brings it back."
     assert run("/history") == "The conversation is empty."
     assert run("/undo") == "The conversation is back."
@@ -143,6 +150,18 @@ def test_undo_takes_back_a_turn_a_retry_and_a_reset(chat, run):
     [(label, pieces)] = run("/retry")
     assert (label, "".join(pieces)) == ("Assistant: ", ANSWER)
     assert len(chat.backend.turns) == 2
+    assert run("/undo") == 'The earlier answer to "Second?" is back; /redo brings back the later one.'
+    assert run("/redo") == 'The later answer to "Second?" is back.'
+
+
+@pytest.mark.parametrize(("setting", "fix"), [("/temp 0", "/temperature 0.7"), ("/seed 4", "/seed off")])
+def test_retry_notes_that_the_settings_repeat_the_answer(chat, run, capsys, setting, fix):
+    ask(chat, "First?")
+    run("/retry")
+    assert capsys.readouterr().err == ""
+    run(setting)
+    run("/retry")
+    assert f"the answer is always the same; {fix} varies it\n" in capsys.readouterr().err
 
 
 def test_a_system_message_can_be_shown_set_and_removed(chat, run):
@@ -161,6 +180,27 @@ def test_why_shows_the_tokens_and_where_the_answer_comes_from(chat, run):
     shown = "".join(text for _, text in run("/why").parts)
     assert "  'Paris'     100.0 %  " in shown
     assert shown.endswith('word for word the answer to "What is the capital of France?" in my.json.')
+
+
+def test_why_explains_the_earlier_answer_if_the_next_was_stopped_before_its_first_word(chat, run, monkeypatch):
+    ask(chat, "France?")
+    exchange = chat.backend.last_exchange
+    monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once([], KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        "".join(chat.backend.reply("Spain?"))
+    assert run("/why") and chat.backend.last_exchange is exchange
+
+
+@pytest.mark.parametrize("leave", ["/undo", "/new", "/reset", "/model"])
+def test_why_explains_no_answer_that_is_gone_or_another_models(chat, run, tmp_path, leave):
+    ask(chat, "France?", "Spain?")
+    save_model(tmp_path / "raw.pt", answering_model("Rome."), None)
+    run(f"/model {tmp_path / 'raw.pt'}" if leave == "/model" else leave)
+    with pytest.raises(CommandFailed, match="there is no answer of this model to explain; ask something first"):
+        run("/why")
+    if leave != "/model":
+        run("/redo" if leave == "/undo" else "/undo")
+        assert run("/why")
 
 
 def test_model_switches_and_keeps_the_conversation(chat, run, tmp_path, monkeypatch):
@@ -198,7 +238,7 @@ def test_typed_lines_are_named_and_deleted(chat):
     "".join(chat.backend.reply("Hello"))
     history.store_string("Hello")
     assert run_command("/reset", chat.commands).endswith("/forget typed empties it.")
-    assert run_command("/forget typed", chat.commands) == "Deleted 1 typed line from the history of the arrow keys."
+    assert run_command("/forget typed", chat.commands) == "Deleted 1 typed line from the arrow-key history."
     assert chat.typed_lines.read_bytes() == b""
     assert "typed" not in run_command("/reset", chat.commands)
 

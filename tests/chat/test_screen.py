@@ -1,12 +1,18 @@
 """What the screen shows: streamed and wrapped answers, without control characters."""
 
 import io
+import os
 import sys
 
 import pytest
 from prompt_toolkit.utils import get_cwidth
 
 from src.chat.screen import Screen, printable, wrapped
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def test_a_broken_pipe_keeps_the_partial_answer(session, monkeypatch):
@@ -70,10 +76,6 @@ def test_a_window_that_changes_its_width_during_the_text_is_followed():
 def test_words_stay_whole_on_every_terminal(monkeypatch):
     """Also on one that can only print (TERM=dumb), and with --prompt."""
 
-    class Tty(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setenv("COLUMNS", "12")
     monkeypatch.setattr(sys, "stdout", Tty())
     monkeypatch.setattr(sys, "stderr", Tty())
@@ -82,3 +84,42 @@ def test_words_stay_whole_on_every_terminal(monkeypatch):
     screen.show_answer((piece for piece in ["Paris is", " the capital."]), label="")
     assert sys.stderr.getvalue() == "note: Two \nwords too \nmany\n"
     assert sys.stdout.getvalue() == "Paris is the\ncapital.\n"
+
+
+def test_notes_are_wrapped_on_the_terminal_if_stderr_is_a_file(monkeypatch):
+    """As in `python chat.py 2>errors`: on a terminal, notes go to stdout."""
+    monkeypatch.setenv("COLUMNS", "12")
+    shown = []
+    monkeypatch.setattr("prompt_toolkit.print_formatted_text", lambda text, **_: shown.append(text[0][1]))
+    monkeypatch.setattr(sys, "stdout", Tty())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    Screen(interactive=True).notify("two words too many")
+    assert shown == ["(Two words \ntoo many)\n"]
+
+
+def test_a_note_waits_until_tee_has_printed_the_answer(monkeypatch):
+    pauses = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    for screen in (Screen(interactive=False, has_person=True), Screen(interactive=False)):
+        screen.notify("stdout is no pipe")
+    assert pauses == []
+    monkeypatch.setattr("src.chat.screen.is_pipe", lambda stream: stream is sys.stdout)
+    Screen(interactive=False, has_person=True).notify("remembered")
+    Screen(interactive=False).notify("no person waits for it")
+    assert len(pauses) == 1
+
+
+@pytest.mark.parametrize(
+    ("has_person", "shown"), [(True, "Paris is the\ncapital.\n\n"), (False, "Paris is the capital.\n")]
+)
+def test_words_stay_whole_if_a_person_types_and_stdout_is_a_pipe(monkeypatch, has_person, shown):
+    """As in `python chat.py | tee log`. Another program reads the text as it is."""
+    monkeypatch.setenv("COLUMNS", "12")
+    read, write = os.pipe()
+    with open(read, encoding="utf-8") as reader:
+        with open(write, "w", encoding="utf-8") as stdout:
+            monkeypatch.setattr(sys, "stdout", stdout)
+            screen = Screen(interactive=False, has_person=has_person)
+            screen.show_answer((piece for piece in ["Paris is", " the capital."]), label="")
+            screen.end_turn()
+        assert reader.read() == shown

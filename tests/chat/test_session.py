@@ -104,7 +104,7 @@ def test_a_message_longer_than_the_context_keeps_its_end():
     end = session.messages[0].text
     assert "words and the last one" in end and len(end) > 150
     assert notes == [
-        f"the message does not fit the context of 64 tokens: only its end is used, from {end[:20]!r}",
+        f"the message does not fit the context of 64 tokens: only its end is used, starting with {end[:20]!r}",
         DROPPED_NOTE.format(64),
     ]
 
@@ -339,7 +339,7 @@ def test_retry_answers_the_last_message_again_and_undo_brings_the_old_answer_bac
     ask(session, "France?")
     assert "".join(session.retry()) == "PARIS" and texts(session) == ["France?", "PARIS"]
     assert generator.prompts[1] == generator.prompts[0]
-    assert "earlier answer is back" in session.undo() and texts(session) == ["France?", "Paris."]
+    assert "The earlier answer to" in session.undo() and texts(session) == ["France?", "Paris."]
     session.redo()
     ask(session, "Italy?")
     assert texts(session) == ["France?", "PARIS", "Italy?", "Rome."]
@@ -362,8 +362,8 @@ def test_a_retry_without_a_word_keeps_the_old_answer(answer):
 def test_undo_takes_back_turns_and_a_reset():
     session, _, _ = scripted_session("Paris.", "Rome.")
     ask(session, "France?", "Italy?")
-    assert session.undo() == "Took back: 'Italy?'. /redo brings it back." and texts(session) == ["France?", "Paris."]
-    assert session.redo() == "Brought back: 'Italy?'." and len(session.messages) == 4
+    assert session.undo() == 'Took back "Italy?"; /redo brings it back.' and texts(session) == ["France?", "Paris."]
+    assert session.redo() == '"Italy?" is back.' and len(session.messages) == 4
     assert session.reset() == "The conversation is cleared. /undo brings it back." and texts(session) == []
     assert session.undo() == "The conversation is back." and len(session.messages) == 4
     assert session.redo() == "The conversation is cleared again." and texts(session) == []
@@ -381,5 +381,5 @@ def test_a_message_whose_answer_did_not_begin_can_be_answered_again_or_taken_bac
     assert "".join(session.retry()) == "Rome." and texts(session) == ["France?", "Paris.", "Italy?", "Rome."]
     with pytest.raises(KeyboardInterrupt):
         ask(session, "Spain?")
-    assert session.undo() == "Took back the message without an answer."
-    assert session.undo() == "Took back: 'Italy?'. /redo brings it back."
+    assert session.undo() == "Took back the unanswered message."
+    assert session.undo() == 'Took back "Italy?"; /redo brings it back.'

@@ -7,7 +7,7 @@ import pytest
 from prompt_toolkit.output import DummyOutput
 
 from src.chat.screen import Screen
-from src.chat.terminal import chat_loop, messages, prompted_lines, read_lines, typed_lines
+from src.chat.terminal import chat_loop, prompted_lines, read_lines, typed_lines
 from src.model.generate import TextGenerator
 from tests.fakes import ANSWER, stream_that_fails_once, terminal_with_keys
 
@@ -43,23 +43,6 @@ def test_a_lone_word_lists_the_commands(chat, word, capsys):
     assert "/quit                    leave the chat" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        (["Hello\n", " /why \n"], [("Hello", False), ("/why", False)]),
-        (['"""\n', "/two\n", "\n", "lines\n", '"""\n', "x"], [("/two\n\nlines", True), ("x", False)]),
-        (['"""one\n', 'two"""\n'], [("one\ntwo", True)]),
-        (['"""exit"""'], [("exit", True)]),
-        (['"""\nfrom an editor\n"""'], [("from an editor", True)]),
-        (['"""\n', "never closed\n"], [("never closed", True)]),
-        (['He said """no""".'], [('He said """no""".', False)]),
-        (['"""', '"""'], [("", True)]),
-    ],
-)
-def test_triple_quotes_make_one_message(lines, expected):
-    assert list(messages(lines)) == expected
-
-
 def test_a_quoted_message_is_never_a_command(chat):
     talk(chat, '"""', "/quit", '"""', '"""exit"""')
     assert [message for message, _ in chat.backend.turns] == ["/quit", "exit"]
@@ -72,9 +55,8 @@ def test_errors_of_piped_lines_are_on_stderr_and_in_the_exit_code(chat, capsys):
     assert err == "error: Unknown command /foo. /help lists commands; to send it as a message, type //foo\n"
 
 
-def test_errors_of_a_person_are_replies(chat, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", Tty())
-    assert talk(chat, "/foo") == 0
+def test_errors_of_a_person_are_replies(chat):
+    assert talk(chat, "/foo", screen=Screen(interactive=False, has_person=True)) == 0
 
 
 def test_verbose_shows_the_speed_of_every_answer(chat, capsys):
@@ -93,10 +75,10 @@ class Tty(io.StringIO):
 def test_a_prompt_is_visible_if_stdout_is_a_pipe(chat, monkeypatch, capsys, term, stderr_is_a_terminal):
     """As in `python chat.py | tee log`, with stderr on the terminal or not."""
     monkeypatch.setenv("TERM", term)
-    stderr = Tty() if stderr_is_a_terminal else io.StringIO()
+    stderr, screen = Tty() if stderr_is_a_terminal else io.StringIO(), Screen(interactive=False, has_person=True)
     monkeypatch.setattr(sys, "stdin", Tty("Hi\nthere\n"))
     monkeypatch.setattr(sys, "stderr", stderr)
-    assert list(read_lines(chat.screen, chat.commands)) == ["Hi\n", "there\n"]
+    assert list(read_lines(screen, chat.commands)) == ["Hi\n", "there\n"]
     assert stderr.getvalue().startswith("note: /help lists commands; Ctrl-D or /quit leaves\n")
     shown_on = stderr.getvalue() if stderr_is_a_terminal else capsys.readouterr().out
     assert shown_on.endswith("You: You: You: \n")
@@ -111,12 +93,12 @@ def test_lines_inside_quotes_have_no_prompt(monkeypatch, capsys):
 
 def test_lines_are_edited_on_stderr_if_stdout_is_a_pipe(chat, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
-    outputs = []
+    outputs, screen = [], Screen(interactive=False, has_person=True)
     monkeypatch.setattr("prompt_toolkit.output.create_output", lambda stream: outputs.append(stream) or DummyOutput())
     monkeypatch.setattr(sys, "stdin", Tty())
     monkeypatch.setattr(sys, "stderr", Tty())
     with terminal_with_keys("helo\x1b[Dl\r\x04"):
-        assert list(read_lines(chat.screen, chat.commands)) == ["hello"]
+        assert list(read_lines(screen, chat.commands)) == ["hello"]
     assert outputs == [sys.stderr]
 
 
@@ -142,8 +124,7 @@ def test_ctrl_c_stops_an_answer_but_not_the_chat(chat, monkeypatch, capsys):
 
 def test_ctrl_c_of_a_person_at_a_dumb_terminal_stops_the_answer_only(chat, monkeypatch):
     monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once(["Once "], KeyboardInterrupt()))
-    monkeypatch.setattr(sys, "stdin", Tty())
-    assert talk(chat, "Tell", "France?") == 0
+    assert talk(chat, "Tell", "France?", screen=Screen(interactive=False, has_person=True)) == 0
     assert len(chat.backend.turns) == 2
 
 
@@ -167,12 +148,20 @@ def test_an_editor_can_be_opened(chat, monkeypatch, tmp_path):
         assert next(typed_lines(Screen(interactive=True), chat.commands)) == "text edited"
 
 
-def test_text_typed_during_the_answer_waits_unsent(chat):
-    screen = Screen(interactive=True)
-    screen.type_ahead.text = "Who wrote\n"
-    with terminal_with_keys(" Hamlet?\r\x04"):
-        assert list(typed_lines(screen, chat.commands)) == ["Who wrote Hamlet?"]
-    assert screen.type_ahead.text == ""
+def screen_with_typed(*lines):
+    """A screen of a person who typed these lines before the prompt, the last one without Enter."""
+    screen = Screen(interactive=False, has_person=True)
+    *ended, screen.type_ahead._line = lines
+    screen.type_ahead._lines.extend(ended)
+    return screen
+
+
+def test_each_line_typed_before_the_prompt_waits_unsent_in_a_prompt_of_its_own(chat):
+    screen = screen_with_typed("/undo", "/retry", "Who wrote")
+    screen.interactive = True
+    with terminal_with_keys("\r\r Hamlet?\r\x04"):
+        assert list(typed_lines(screen, chat.commands)) == ["/undo", "/retry", "Who wrote Hamlet?"]
+    assert screen.type_ahead.take() == ""
 
 
 class InterruptedOnce(Tty):
@@ -188,35 +177,23 @@ class InterruptedOnce(Tty):
 
 
 def test_a_dumb_terminal_shows_what_was_typed_during_the_answer_and_sends_it_after_enter(monkeypatch, capsys):
-    screen = Screen(interactive=False)
-    screen.type_ahead.text = "Who wro"
+    screen = screen_with_typed("Who wro")
     monkeypatch.setattr(sys, "stdin", Tty("te Hamlet?\n"))
     assert list(prompted_lines(screen)) == ["Who wrote Hamlet?\n"]
     out, err = capsys.readouterr()
     assert out == "You: Who wroYou: \n"
-    assert err == "note: Typed during the answer and not sent yet: Enter sends it, Ctrl-C drops it\n"
+    assert err == "note: Typed earlier and not sent yet: Enter sends it, Ctrl-C drops it\n"
 
 
 def test_ctrl_c_at_the_prompt_of_a_dumb_terminal_does_not_leave_the_chat(monkeypatch, capsys):
-    screen = Screen(interactive=False)
-    screen.type_ahead.text = "dropped\n"
+    screen = screen_with_typed("dropped")
     monkeypatch.setattr(sys, "stdin", InterruptedOnce("Hi\n"))
     assert list(prompted_lines(screen)) == ["Hi\n"]
     assert "Ctrl-D or /quit leaves the chat" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("term", ["xterm", "dumb"])
-def test_lines_wait_for_the_prompt_wherever_a_person_types(chat, monkeypatch, term):
-    """Also if stdout is a pipe, as in `python chat.py | tee log`."""
-    monkeypatch.setenv("TERM", term)
-    monkeypatch.setattr(sys, "stdin", Tty())
-    read_lines(chat.screen, chat.commands)
-    assert chat.screen.type_ahead._active
-
-
 def test_a_stopped_answer_can_be_asked_for_again(chat, monkeypatch, capsys):
     monkeypatch.setattr(TextGenerator, "stream", stream_that_fails_once([], KeyboardInterrupt()))
-    monkeypatch.setattr(sys, "stdin", Tty())
-    talk(chat, "France?", "/retry")
+    talk(chat, "France?", "/retry", screen=Screen(interactive=False, has_person=True))
     assert capsys.readouterr().err == "note: Stopped. /retry answers again\n"
     assert chat.backend.turns == [("France?", ANSWER)]

@@ -70,11 +70,11 @@ def test_the_table_fits_the_window(generator, columns):
         ),
         (
             "William Shakespeare wrote Hamlet, a tragedy about a Danish cook.",
-            'Learned by heart for the most part: "Who wrote Hamlet?" in my.json is answered with ... william shakes',
+            'Mostly learned by heart: the answer to "Who wrote Hamlet?" in my.json contains ... william shakes',
         ),
         (
             "The boy saw an action, such as run or think, and he went to sleep in the garden of his father.",
-            'Partly learned: the answer to "What is a verb?" in my.json has ... an action such as run or think ...',
+            'Partly learned by heart: the answer to "What is a verb?" in my.json contains ... an action such as run',
         ),
         ("The moon is a green cheese.", "Made up: no training answer shares more than 2 words in a row with it."),
         ("", "Made up: no training answer shares more than 0 words in a row with it."),

@@ -53,13 +53,19 @@ def test_lone_surrogates_are_replaced_and_pairs_kept() -> None:
     ("text", "shown"),
     [
         ("there is no fact 7", "There is no fact 7"),
-        ("max-tokens must be", "Max-tokens must be"),
+        ("max-tokens must be", "max-tokens must be"),
         ("stopped", "Stopped"),
         ("logs/x.json: damaged", "logs/x.json: damaged"),
         ("nowhere: no such file", "nowhere: no such file"),
+        ("my model.pt: damaged", "my model.pt: damaged"),
+        ("the model: damaged", "The model: damaged"),
         ("--seed is", "--seed is"),
         ("", ""),
     ],
 )
-def test_a_message_begins_with_a_capital_unless_it_begins_with_a_name(text: str, shown: str) -> None:
+def test_a_message_begins_with_a_capital_unless_it_begins_with_a_name(
+    text: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my model.pt").touch()
     assert capitalised(text) == shown

@@ -50,9 +50,9 @@ def test_turns_and_replaced_answers_are_taken_back_and_brought_back(session: Ope
     turn(session, "France?", "Paris.")
     turn(session, "Italy?", "Rome.")
     session.replace_answer("ROME", "stop")
-    assert "earlier answer is back" in session.undo() and on_disk(tmp_path)[2:] == ["Italy?", "Rome."]
-    assert session.undo().startswith("Took back: 'Italy?'.") and on_disk(tmp_path) == ["France?", "Paris."]
-    assert session.redo() == "Brought back: 'Italy?'." and on_disk(tmp_path)[2:] == ["Italy?", "Rome."]
+    assert "The earlier answer to" in session.undo() and on_disk(tmp_path)[2:] == ["Italy?", "Rome."]
+    assert session.undo().startswith('Took back "Italy?"; ') and on_disk(tmp_path) == ["France?", "Paris."]
+    assert session.redo() == '"Italy?" is back.' and on_disk(tmp_path)[2:] == ["Italy?", "Rome."]
     session.redo()
     assert on_disk(tmp_path)[2:] == ["Italy?", "ROME"]
     with pytest.raises(ValueError, match="nothing to bring back"):
