@@ -94,21 +94,7 @@ def _excerpt(text: str) -> str:
 
 def _log_of(path: Path, events: Sequence[Mapping[str, Any]], problems: Sequence[str]) -> RunLog:
     start = events[0]
-    steps: dict[str, list[tuple[int, float]]] = {}
-    evaluations: dict[str, list[tuple[int, float]]] = {}
-    evaluated_on = "val"
-    for event in events:
-        step = event["step"]
-        series = {"step": steps, "eval": evaluations}.get(event["event"], {})
-        for name, value in event.items():
-            if is_number(value):  # null stands for NaN and infinity
-                series.setdefault(name, []).append((step, value))
-        if event["event"] == "eval":
-            evaluated_on = "val" if "val_loss" in event else "train"
-            loss = event.get(f"{evaluated_on}_loss")
-            for name in ("loss", "best") if event.get("best") else ("loss",):
-                if is_number(loss):
-                    evaluations.setdefault(name, []).append((step, loss))
+    evaluations = [event for event in events if event["event"] == "eval"]
     more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
     return RunLog(
         path=path,
@@ -117,11 +103,27 @@ def _log_of(path: Path, events: Sequence[Mapping[str, Any]], problems: Sequence[
         run_id=start.get("run"),
         first_step=start["step"],
         settings=settings if isinstance(settings := start.get("settings"), dict) else {},
-        steps=steps,
-        evaluations=evaluations,
-        evaluated_on=evaluated_on,
+        steps=_series(event for event in events if event["event"] == "step"),
+        evaluations=_series(map(_with_loss, evaluations)),
+        evaluated_on="val" if not evaluations or "val_loss" in evaluations[-1] else "train",
         damaged=problems[0] + more if problems else "",
     )
+
+
+def _series(events: Iterable[Mapping[str, Any]]) -> Series:
+    """The numbers of the events by name. A null stands for NaN or infinity, and is left out."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    for event in events:
+        for name, value in event.items():
+            if is_number(value):
+                series.setdefault(name, []).append((event["step"], value))
+    return series
+
+
+def _with_loss(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation with its loss as "loss", whatever data it is on. "best" becomes the loss if it was the lowest."""
+    loss = evaluation.get("val_loss" if "val_loss" in evaluation else "train_loss")
+    return {**evaluation, "loss": loss, "best": loss if evaluation.get("best") else None}
 
 
 def join_resumed(logs: Iterable[RunLog]) -> list[RunLog]:

@@ -20,6 +20,8 @@ from src.evaluation.perplexity import BATCH_TOKENS, target_logits
 from src.model.gpt import GPTModel
 from src.tokenizer.protocols.interfaces import Encoding
 
+EndingScore = tuple[float, bool]  # its log-probability, and whether greedy decoding gives it
+
 # Percent and perplexity by model size. The paper: Radford et al. 2019, table 3; its accuracy is with a filter that
 # excludes stop words as answers. The harness: lambada_openai and hellaswag, without examples in the prompt.
 PUBLISHED = {
@@ -110,18 +112,24 @@ def score(model: GPTModel, encoding: Encoding, questions: Sequence[Question], ta
     scored = [[next(results) for _ in each.endings] for each in questions]
     length = model.config.context_length
     figures = {"questions": len(questions), "truncated": sum(len(ids) > length + 1 for ids, _ in encoded)}
-    if task == "lambada":
-        accuracy = mean(is_greedy for [(_, is_greedy)] in scored)
-        perplexity = float(torch.tensor(-mean(logprob for [(logprob, _)] in scored), dtype=torch.float64).exp())
-        return {**figures, "accuracy": accuracy, "perplexity": perplexity, "normalised_accuracy": None}
+    return figures | (_lambada_figures(scored) if task == "lambada" else _hellaswag_figures(questions, scored))
+
+
+def _lambada_figures(scored: Sequence[Sequence[EndingScore]]) -> dict[str, Any]:
+    accuracy = mean(is_greedy for [(_, is_greedy)] in scored)
+    perplexity = float(torch.tensor(-mean(logprob for [(logprob, _)] in scored), dtype=torch.float64).exp())
+    return {"accuracy": accuracy, "perplexity": perplexity, "normalised_accuracy": None}
+
+
+def _hellaswag_figures(questions: Sequence[Question], scored: Sequence[Sequence[EndingScore]]) -> dict[str, Any]:
     by_sum, by_length = [], []
-    for question, each in zip(questions, scored, strict=True):
-        logprobs = [logprob for logprob, _ in each]
+    for question, results in zip(questions, scored, strict=True):
+        logprobs = [logprob for logprob, _ in results]
         lengths = [len(ending) - 1 for ending in question.endings]  # without the space before it
         per_character = [logprob / length for logprob, length in zip(logprobs, lengths, strict=True)]
         by_sum.append(_best(logprobs) == question.right)
         by_length.append(_best(per_character) == question.right)
-    return {**figures, "accuracy": mean(by_sum), "perplexity": None, "normalised_accuracy": mean(by_length)}
+    return {"accuracy": mean(by_sum), "perplexity": None, "normalised_accuracy": mean(by_length)}
 
 
 def _best(values: Sequence[float]) -> int:
@@ -143,7 +151,7 @@ def _encode(question: Question, ending: str, encoding: Encoding, model: GPTModel
 
 
 @torch.no_grad()
-def ending_logprobs(model: GPTModel, sequences: Sequence[tuple[Sequence[int], int]]) -> list[tuple[float, bool]]:
+def ending_logprobs(model: GPTModel, sequences: Sequence[tuple[Sequence[int], int]]) -> list[EndingScore]:
     """The summed log-probability of each ending, and whether greedy decoding gives it.
 
     sequences: token ids, and how many at the end are the ending. A context that is too long is cut at its start.
