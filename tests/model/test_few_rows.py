@@ -23,6 +23,25 @@ def test_few_rows_equal_linear(
         torch.testing.assert_close(y, F.linear(x, weight, b), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("processor", "mkl", "expected"),
+    [
+        ("AMD64 Family 25 Model 17 Stepping 1, AuthenticAMD", True, True),
+        ("AMD64 Family 25 Model 17 Stepping 1, AuthenticAMD", False, False),
+        ("Intel64 Family 6 Model 143 Stepping 8, GenuineIntel", True, False),
+    ],
+)
+@pytest.mark.parametrize("on_linux", [False, True])
+def test_parts_are_for_mkl_on_amd(
+    monkeypatch: pytest.MonkeyPatch, processor: str, mkl: bool, expected: bool, on_linux: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
+    monkeypatch.setattr(few_rows.Path, "is_file", lambda path: on_linux)
+    monkeypatch.setattr(few_rows.Path, "read_text", lambda path, encoding: f"vendor_id\t: {processor}\n")
+    monkeypatch.setattr(few_rows.platform, "processor", lambda: "x86_64" if on_linux else processor)
+    assert few_rows.parts_are_faster.__wrapped__() == expected
+
+
 def test_half_precision_is_not_multiplied_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(few_rows, "MIN_ELEMENTS", 0)
     monkeypatch.setattr(few_rows, "linear_in_parts", None)
