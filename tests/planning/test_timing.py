@@ -1,6 +1,7 @@
 """The time of a step: how it is extrapolated from what is measured, and that a real training step is measured."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from src.planning.timing import _trial_step, step_seconds
 from src.runtime import choose_runtime
 from src.training.losses import language_model_loss
 from src.training.optim import MuonAndAdamW, make_optimizer
+from tests.distributed.launch import START_METHOD, import_once
 
 CPU = choose_runtime("cpu", "fp32")
 
@@ -92,6 +94,9 @@ def test_a_machine_with_one_cpu_measures_one_of_several_processes() -> None:
 
 
 @pytest.mark.slow
-def test_several_processes_are_measured_together() -> None:
+def test_several_processes_are_measured_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    import_once()
+    fork = partial(torch.multiprocessing.start_processes, start_method=START_METHOD)
+    monkeypatch.setattr(torch.multiprocessing, "spawn", fork)  # two that import PyTorch take longer than they measure
     flags = Flags(model="micro", batch_size=2, context_length=8, vocab_size=300, processes=2)
     assert 0 < step_seconds(flags, replace(CPU, strategy="fsdp"), 2) < 10
