@@ -27,12 +27,12 @@ from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import TEMPLATE
 from src.data.show_data import describe_preferences
 from src.model.generate import TextGenerator
-from src.runtime import Runtime, choose_runtime
+from src.runtime import Runtime
 from src.tokenizer import describe
 from src.training.flags import RecordTrainingFlags
 from src.training.losses import PreferenceLoss, preference_loss
 from src.training.out_folder import locked_folder
-from src.training.parallel import choose_strategy, require_size_fits, share_frozen
+from src.training.parallel import choose_strategy, share_frozen, tuning_runtime
 from src.training.preview import preview
 from src.training.recipes import apply_recipe, size_name
 from src.training.reference import REFERENCE, Reference, frozen_model
@@ -87,8 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return preview(flags, BASES, load_preferences, describe_preferences)
     with locked_folder(flags.out, "dpo"):
         preferences = load_preferences(flags.data, skip_bad=flags.skip_bad)
-        runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
-        require_size_fits(find_model(flags.base, BASES)[0], flags, runtime, dpo=True)  # before everything slow
+        runtime = tuning_runtime(find_model(flags.base, BASES)[0], flags, dpo=True)  # before everything slow
         base = load_base(flags.base, BASES)
         warn_unknown_words((text for pair in preferences for text in (pair.chosen, pair.rejected)), base.encoding)
         flags = apply_recipe(flags, "dpo", size_name(base.metadata["config"]), given, len(preferences))

@@ -25,12 +25,11 @@ from src.data.openings import FEW_CONVERSATIONS, SHARE, choose_openings, kinds_o
 from src.data.prompts import TEMPLATE
 from src.data.show_data import describe_conversations, show_masks
 from src.model.generate import TextGenerator
-from src.runtime import choose_runtime
 from src.tokenizer import describe
 from src.training.flags import RecordTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import locked_folder
-from src.training.parallel import choose_strategy, require_size_fits
+from src.training.parallel import choose_strategy, tuning_runtime
 from src.training.preview import preview
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
@@ -90,8 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return preview(flags, BASES, load_conversations, describe_data if flags.show_data else show_masks)
     with locked_folder(flags.out, "sft"):
         conversations = load_conversations(flags.data, skip_bad=flags.skip_bad)
-        runtime = choose_runtime(flags.device, flags.precision, lengths_vary=True)
-        require_size_fits(find_model(flags.base, BASES)[0], flags, runtime)  # before everything slow
+        runtime = tuning_runtime(find_model(flags.base, BASES)[0], flags)  # before everything slow
         base = load_base(flags.base, BASES)
         warn_unknown_words((message.text for chat in conversations for message in chat.messages), base.encoding)
         flags = apply_recipe(flags, "sft", size_name(base.metadata["config"]), given, len(conversations))

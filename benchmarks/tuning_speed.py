@@ -1,6 +1,6 @@
 """python -m benchmarks.tuning_speed: time and peak memory of an SFT or DPO step, compared with TRL's trainers.
 
-The shipped data, the same batches in the same order, fp32, random weights, AdamW, gradients clipped at norm 1. TRL's
+The shipped data, the same batches in the same order, random weights, AdamW, gradients clipped at norm 1. TRL's
 step is its trainer's own `training_step`, then clipping and its optimizer. With TRL's defaults, the trainers use
 gradient checkpointing to save memory, and run the reference model in every DPO step. "TRL, fastest" turns
 checkpointing off and precomputes the reference's log-probabilities (precompute_ref_log_probs), as ours does.
@@ -34,6 +34,7 @@ from src.data.instructions import INSTRUCTIONS, load_conversations
 from src.data.preferences import PREFERENCES, load_preferences
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.program import run_script
+from src.runtime import Runtime
 from src.tokenizer import load_gpt2_encoding
 from src.training.losses import LossFunction, language_model_loss, preference_loss
 from src.training.optim import make_adamw
@@ -50,6 +51,7 @@ class Flags:
     stage: Literal["sft", "dpo"] = flag("sft", "which kind of tuning")
     model: Literal["micro", "tiny", "gpt2-124M", "gpt2-355M"] = flag("gpt2-124M", "model size")
     batch_size: int = flag(4, "conversations or pairs in a batch")
+    precision: Literal["fp32", "bf16"] = flag("fp32", "bf16: autocast for all implementations, weights stay fp32")
     rounds: int = flag(2, "measured passes over all full batches, after one batch to warm up")
     worker: str | None = flag(None, "internal: run this implementation alone and print its peak memory")
 
@@ -67,6 +69,7 @@ def ours(flags: Flags, folder: Path) -> Step:
     model = GPTModel(config)
     optimizer = make_adamw(model, max_lr=1e-5, weight_decay=0.1)
     loss_fn: LossFunction = language_model_loss
+    runtime = Runtime(torch.device("cpu"), flags.precision, "set by --precision")
     batches = in_batches(load_examples("sft"), pack_examples, flags.batch_size)
     if flags.stage == "dpo":
         batches = in_batches(list(enumerate(load_examples("dpo"))), pack_pairs, flags.batch_size)
@@ -79,7 +82,9 @@ def ours(flags: Flags, folder: Path) -> Step:
     def step(number: int) -> None:
         batch = batches[number]
         optimizer.zero_grad(set_to_none=True)
-        (loss_fn(model, batch)[0] / batch.count).backward()
+        with runtime.autocast():
+            loss = loss_fn(model, batch)[0] / batch.count
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
@@ -109,6 +114,7 @@ def trl(flags: Flags, folder: Path, *, defaults: bool) -> Step:
     trainer.create_optimizer()
     if trainer.args.gradient_checkpointing:
         model.gradient_checkpointing_enable()  # as trainer.train() does
+    model = trainer.accelerator.prepare_model(model)  # likewise; in bf16, this adds autocast
     trainer.current_gradient_accumulation_steps = 1
     model.train()
     rows = [trainer.train_dataset[i] for i in range(len(trainer.train_dataset))]
@@ -134,7 +140,7 @@ def make_trainer(flags: Flags, folder: Path, model: Any, *, defaults: bool) -> A
         "output_dir": str(folder / "trl"),
         "per_device_train_batch_size": flags.batch_size,
         "max_length": CONTEXT_LENGTH,
-        "bf16": False,
+        "bf16": flags.precision == "bf16",
         "use_cpu": True,
         "report_to": "none",
         "disable_tqdm": True,
@@ -224,10 +230,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.worker:
             measure_memory(flags.worker, flags, Path(folder))
             return 0
-        threads = torch.get_num_threads()
-        print(f"{flags.stage}, {flags.model}, batches of {flags.batch_size}, fp32, {threads} threads", flush=True)
-        settings = ["--stage", flags.stage, "--model", flags.model, "--batch-size", str(flags.batch_size)]
-        command = [sys.executable, "-m", "benchmarks.tuning_speed", *settings, "--worker"]
+        work = f"{flags.stage}, {flags.model}, batches of {flags.batch_size}, {flags.precision}"
+        print(f"{work}, {torch.get_num_threads()} threads", flush=True)
+        settings = ["--stage", flags.stage, "--model", flags.model, "--precision", flags.precision]
+        command = [sys.executable, "-m", "benchmarks.tuning_speed", *settings]
+        command += ["--batch-size", str(flags.batch_size), "--worker"]
         for name in IMPLEMENTATIONS:  # while this process is small: a child's peak is at least its parent's size
             subprocess.run([*command, name], check=True)
         measure_time(flags, Path(folder))

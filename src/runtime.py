@@ -20,6 +20,7 @@ from src.distributed.strategy import Strategy
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 MIN_BF16_SPEEDUP = 1.5  # on a CPU or MPS; a smaller speedup is not worth the 8-bit mantissa
+WIDEST_TRIAL = 768  # takes 1.5 s on two cores; a wider model gains no less
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,14 @@ class Runtime:
             torch.mps.synchronize()
 
 
-def choose_runtime(device: str = "auto", precision: str = "auto", *, lengths_vary: bool = False) -> Runtime:
+def choose_runtime(device: str = "auto", precision: str = "auto", *, packed_width: int | None = None) -> Runtime:
     """The runtime for --device and --precision; "auto" picks the fastest one of this machine.
 
     Also limits PyTorch to the CPUs that this process may use.
 
-    lengths_vary: batches differ in their number of tokens, as packed sequences do. On a CPU, the first bf16 product of
-    each new shape has a set-up cost; at 124M it is as large as what bf16 saves.
+    packed_width: the width of a model that trains on packed sequences, whose batches differ in their number of tokens.
+    On a CPU, the first bf16 product of each new shape has a set-up cost, which weighs most in a narrow model. The trial
+    that "auto" makes includes it.
     Raises ValueError for a device that this machine does not have, or a precision that it cannot train in.
     """
     if precision not in ("auto", *PRECISIONS):
@@ -69,7 +71,7 @@ def choose_runtime(device: str = "auto", precision: str = "auto", *, lengths_var
     chosen = _choose_device(device)
     processes = join(chosen)
     if precision == "auto":  # by a trial, whose result could differ between processes
-        return Runtime(chosen, *processes.from_first(_choose_precision(chosen, lengths_vary)), processes)
+        return Runtime(chosen, *processes.from_first(_choose_precision(chosen, packed_width)), processes)
     if precision == "fp16" and chosen.type != "cuda":
         raise ValueError(f"--precision fp16 needs a CUDA device, this is {chosen.type}; pass --precision auto")
     if precision == "bf16" and chosen.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -119,16 +121,14 @@ def _choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _choose_precision(device: torch.device, lengths_vary: bool) -> tuple[str, str]:
+def _choose_precision(device: torch.device, packed_width: int | None) -> tuple[str, str]:
     """(precision, reason). A CPU without bf16 arithmetic emulates it slowly, so a trial decides."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "this GPU has bf16 arithmetic"
         return "fp16", "this GPU has no bf16 arithmetic"
-    if device.type == "cpu" and lengths_vary:
-        return "fp32", "on a CPU, bf16 is only faster for batches of one length"
     try:
-        gain = _bf16_gain(device)
+        gain = _bf16_gain(device, packed_width)
     except RuntimeError:
         return "fp32", "bf16 does not work on this machine"
     if gain >= MIN_BF16_SPEEDUP:
@@ -136,13 +136,18 @@ def _choose_precision(device: torch.device, lengths_vary: bool) -> tuple[str, st
     return "fp32", f"in bf16 a trial step ran only {gain:.1f} times as fast, below {MIN_BF16_SPEEDUP}"
 
 
-def _bf16_gain(device: torch.device) -> float:
-    """The speedup of a small training step in bf16 over fp32: best of ten each, alternating."""
-    wide, narrow = nn.Linear(256, 1024).to(device), nn.Linear(1024, 256).to(device)
-    norm, table = nn.LayerNorm(256).to(device), nn.Embedding(8192, 256).to(device)
-    ids = torch.arange(512, device=device)
+def _bf16_gain(device: torch.device, packed_width: int | None) -> float:
+    """The speedup of a small training step in bf16 over fp32: best of ten each, alternating.
 
-    def step(runtime: Runtime) -> None:
+    packed_width: each round has another number of tokens, about as many as a batch of conversations.
+    """
+    width = min(packed_width or 256, WIDEST_TRIAL)
+    lengths = range(256, 246, -1) if packed_width else [512] * 10
+    wide, narrow = nn.Linear(width, 4 * width).to(device), nn.Linear(4 * width, width).to(device)
+    norm, table = nn.LayerNorm(width).to(device), nn.Embedding(8192, width).to(device)
+
+    def step(runtime: Runtime, tokens: int) -> None:
+        ids = torch.arange(tokens, device=device)
         with runtime.autocast():
             x = table(ids)
             x = x + narrow(F.gelu(wide(norm(x)), approximate="tanh"))
@@ -151,7 +156,7 @@ def _bf16_gain(device: torch.device) -> float:
         runtime.synchronise()
 
     trials = [Runtime(device, precision, "trial") for precision in ("fp32", "bf16")]
-    rounds = [[_seconds(partial(step, trial)) for trial in trials] for _ in range(10)]
+    rounds = [[_seconds(partial(step, trial, tokens)) for trial in trials] for tokens in lengths]
     fp32_s, bf16_s = (min(times) for times in zip(*rounds, strict=True))
     return fp32_s / bf16_s
 

@@ -18,7 +18,7 @@ from src.training.losses import preference_loss
 
 BASE = Path("checkpoints/instruction_tuned/best_model.pt")
 OUT = Path("checkpoints/dpo_aligned")
-SHORT = ["--max-steps", "4", "--eval-every", "2", "--max-lr", "1e-2", "--warmup-steps", "1", "--device", "cpu"]
+SHORT = "--max-steps 4 --eval-every 2 --max-lr 1e-2 --warmup-steps 1 --device cpu --precision fp32".split()
 
 
 @pytest.fixture(autouse=True)

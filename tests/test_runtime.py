@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
     """Pretends to be another machine; no tensor is moved to its devices."""
 
     def pretend(*, cuda: bool = False, mps: bool = False, bf16: bool = False, gain: float | Exception = 1.0) -> None:
-        def measure(device: torch.device) -> float:
+        def measure(device: torch.device, packed_width: int | None) -> float:
             if isinstance(gain, Exception):
                 raise gain
             return gain
@@ -117,16 +118,6 @@ def test_a_trial_decides_between_fp32_and_bf16(machine, here: dict) -> None:
     assert chosen.reason == f"in bf16 a trial step ran only {MIN_BF16_SPEEDUP - 0.06:.1f} times as fast, below 1.5"
 
 
-def test_varying_lengths_stay_in_fp32_on_a_cpu(machine) -> None:
-    machine(gain=AssertionError("tried out"))
-    chosen = choose_runtime(lengths_vary=True)
-    assert (chosen.precision, chosen.reason) == ("fp32", "on a CPU, bf16 is only faster for batches of one length")
-    machine(mps=True, gain=MIN_BF16_SPEEDUP)
-    assert choose_runtime(lengths_vary=True).precision == "bf16"
-    machine(cuda=True, bf16=True)
-    assert choose_runtime(lengths_vary=True).precision == "bf16"
-
-
 def test_fp32_is_the_fallback_if_bf16_does_not_work(machine) -> None:
     machine(gain=RuntimeError("no kernel"))
     assert choose_runtime() == Runtime(torch.device("cpu"), "fp32", "bf16 does not work on this machine")
@@ -143,18 +134,30 @@ def test_a_gpu_uses_bf16_if_supported_and_fp16_otherwise(machine) -> None:
 def test_trial_compares_the_best_of_ten_steps_each(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([9.0, 8.0, 4.0, 2.0, *[9.0, 8.0] * 8])  # fp32 and bf16 in turn; the second round is undisturbed
     monkeypatch.setattr("src.runtime._seconds", lambda run: next(seconds))
-    assert _bf16_gain(torch.device("cpu")) == 2.0
+    assert _bf16_gain(torch.device("cpu"), packed_width=None) == 2.0
     assert next(seconds, None) is None
 
 
-def test_trial_steps_run_in_both_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("packed_width", "shapes"),
+    [(None, [(512, 1024)] * 2), (32, [(256, 128), (255, 128)]), (1600, [(256, 3072), (255, 3072)])],
+)
+def test_trial_steps_run_in_both_precisions(
+    monkeypatch: pytest.MonkeyPatch, packed_width: int | None, shapes: list[tuple[int, int]]
+) -> None:
+    """For packed sequences, no round finds a bf16 product that an earlier one has set up."""
     seen = []
     gelu = torch.nn.functional.gelu
-    monkeypatch.setattr(torch.nn.functional, "gelu", lambda x, **options: (seen.append(x.dtype), gelu(x, **options))[1])
-    rounds = iter([True] * 2)
-    monkeypatch.setattr("src.runtime._seconds", lambda run: next(rounds, False) and run() or 1.0)
-    assert _bf16_gain(torch.device("cpu")) == 1.0
-    assert seen == [torch.float32, torch.bfloat16]
+
+    def recording(x: torch.Tensor, **options: Any) -> torch.Tensor:
+        seen.append((tuple(x.shape), x.dtype))
+        return gelu(x, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "gelu", recording)
+    two_rounds = iter([True] * 4)
+    monkeypatch.setattr("src.runtime._seconds", lambda run: next(two_rounds, False) and run() or 1.0)
+    assert _bf16_gain(torch.device("cpu"), packed_width) == 1.0
+    assert seen == [(shape, dtype) for shape in shapes for dtype in (torch.float32, torch.bfloat16)]
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

@@ -15,7 +15,7 @@ from src.distributed.strategy import ReplicatedModel, ShardedModel, SharedModel,
 from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel
 from src.model.load_gpt2 import HUB_IDS
 from src.model.meta_device import initial_weights, on_meta_device
-from src.runtime import PRECISIONS, Runtime, seed_step
+from src.runtime import PRECISIONS, Runtime, choose_runtime, seed_step
 from src.training.fit import device_memory, require_fit
 from src.training.flags import RecordTrainingFlags, TrainingFlags
 from src.training.losses import LossFunction
@@ -93,7 +93,7 @@ def pick_strategy(work: Workload, flags: StepFlags, room: float | None) -> Strat
     return "ddp" if room is None or peak(replace(work, strategy="ddp")) <= room else "fsdp"
 
 
-def require_size_fits(name: str | Path, flags: TrainingFlags, runtime: Runtime, *, dpo: bool = False) -> None:
+def require_size_fits(name: str | Path, flags: TrainingFlags, runtime: Runtime) -> None:
     """Raise ValueError if training a model clearly does not fit in memory, before its weights are downloaded or read.
 
     name: one of OpenAI's sizes, or a path. Nothing is checked if its sizes are known only with the weights.
@@ -101,7 +101,20 @@ def require_size_fits(name: str | Path, flags: TrainingFlags, runtime: Runtime, 
     is_size = name in GPT_CONFIGS and name in HUB_IDS
     config = GPTConfig.of(GPT_CONFIGS[str(name)]) if is_size else saved_config(name)
     if config is not None:
-        choose_strategy(flags, config, runtime, dpo=dpo)
+        choose_strategy(flags, config, runtime)
+
+
+def tuning_runtime(base: Path, flags: RecordTrainingFlags, *, dpo: bool = False) -> Runtime:
+    """The runtime of SFT or DPO of the model at `base`, before its weights are read.
+
+    Raises ValueError if the training clearly does not fit in memory, and what `choose_runtime` raises.
+    """
+    config = saved_config(base)
+    width = config.d_model if config else GPT_CONFIGS["gpt2-124M"]["d_model"]  # unknown: weights without a config
+    runtime = choose_runtime(flags.device, flags.precision, packed_width=width)
+    if config is not None:
+        choose_strategy(flags, config, runtime, dpo=dpo)  # refuses what cannot fit
+    return runtime
 
 
 def require_first_step_fits(stage: Stage, config: GPTConfig, flags: TrainingFlags, runtime: Runtime) -> None:
