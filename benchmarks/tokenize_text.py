@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import regex
@@ -118,18 +119,23 @@ def measure(way: str, path: Path) -> tuple[int, float, float, float]:
     return n_tokens, time.perf_counter() - start[0], time.process_time() - start[1], peak_mb()
 
 
+def in_own_process(function: Callable[..., Any], *args: Any) -> Any:
+    """The result of a function. A new process begins with the peak memory of its parent, so the parent stays small."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Flags, argv, __doc__)
     with tempfile.TemporaryDirectory(dir=flags.folder) as folder:
         path = Path(folder) / "text.jsonl"
         require_free_space(path, 2_500_000 * flags.megabytes, "pass a smaller --megabytes, or --folder on another disk")
-        write_text(path, 1_000_000 * flags.megabytes)
+        in_own_process(write_text, path, 1_000_000 * flags.megabytes)
         size = path.stat().st_size / 1e6
         print(f"{size:,.0f} MB of text")
         counts = set()
         for way in flags.ways.split(","):
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                n_tokens, seconds, cpu_s, peak = pool.submit(measure, way, path).result()
+            n_tokens, seconds, cpu_s, peak = in_own_process(measure, way, path)
             speed = f"{size / seconds:7.1f} MB/s, {size / cpu_s:6.1f} MB per CPU second"
             print(f"{way:<12} {seconds:8.1f} s  {speed}  peak {peak:6,.0f} MB  {n_tokens:,} tokens", flush=True)
             counts.add(n_tokens)
