@@ -107,7 +107,9 @@ def _after_the_head(work: Workload) -> dict[str, float]:
     head = work.config.vocab_size * c
     _, body = work.config.parameter_count()
     logits = _logits(work)
-    temporaries = work.tokens * (3 * ff + 4 * c) * FP32  # of one layer's backward; they reuse the memory of the logits
+    # One layer's backward: in the MLP, the recomputed activation and two gradients of width ff; four gradients of width
+    # c around it. They reuse the memory of the logits.
+    temporaries = work.tokens * (3 * ff + 4 * c) * FP32
     half_weights = 2 * (body + head) if work.half and work.strategy != "fsdp" else 0  # copies made by autocast
     earlier = FP32 * work.trained if work.grad_accum > 1 or work.strategy == "ddp" else 0  # of earlier micro-batches
     return {
@@ -120,8 +122,10 @@ def _after_the_head(work: Workload) -> dict[str, float]:
 
 def _logits(work: Workload) -> float:
     """The logits that are in memory together, with their copies: one chunk's or, in DPO, those of all answers."""
-    rows = work.supervised if work.dpo else min(CHUNK_ROWS, work.tokens)
-    return rows * work.config.vocab_size * (3 * FP32 if work.dpo else 6 if work.half else FP32)
+    if work.dpo:  # logits, their log-probabilities and the gradient
+        return work.supervised * work.config.vocab_size * 3 * FP32
+    bytes_per_logit = FP32 + 2 if work.half else FP32  # in half precision, with an fp32 copy
+    return min(CHUNK_ROWS, work.tokens) * work.config.vocab_size * bytes_per_logit
 
 
 def _saved_activations(work: Workload) -> float:
