@@ -208,6 +208,7 @@ def _interrupt(number: int, _: object) -> NoReturn:
 
 def _terminated() -> int:
     """SIGTERM in a run of several processes: torchrun sends it, too, if another process has failed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the last heartbeat
     line = error_line("", broken_connection=True)
     return _interrupted() if line == "" else _print_error(line)
 
