@@ -106,7 +106,7 @@ def _unpickle(path: Path, mapped: bool) -> object:
             raise ValueError(f"{path}: this is {foreign}") from error
         code = re.search(r"GLOBAL (\S+)", str(error))
         problem = f"refused, it contains code ({code[1]}), not just tensors and plain values" if code else "damaged"
-        if path.stat().st_size and not _may_be_torch_file(path):
+        if not _may_be_torch_file(path):
             raise ValueError(
                 f"{path}: not a checkpoint of this project; make one with {producing_command(path)}"
             ) from error
@@ -114,9 +114,13 @@ def _unpickle(path: Path, mapped: bool) -> object:
 
 
 def _may_be_torch_file(path: Path) -> bool:
-    """Whether a file begins as torch.save writes it: as a zip archive, in PyTorch's older format as a pickle."""
+    """Whether a file begins as torch.save writes it: as a zip archive, in PyTorch's older format as a pickle.
+
+    Also if it ends within that.
+    """
     with path.open("rb") as file:
-        return file.read(2).startswith((b"PK", b"\x80"))
+        start = file.read(2)
+    return start.startswith(b"\x80") or b"PK".startswith(start)
 
 
 def _can_be_mapped(path: Path) -> bool:

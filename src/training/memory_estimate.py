@@ -14,7 +14,7 @@ from src.training.tied_head import CHUNK_ROWS
 
 PROCESS_BASELINE = 0.45e9  # bytes of Python, PyTorch and the libraries that a run imports
 FRAGMENTATION = 1 / 10  # of the memory held: gaps between blocks of different sizes
-GLOO_COPIES = 4  # of the embeddings, in an exchange on CPUs
+GLOO_COPIES = 8  # of the embeddings, at the peak of an exchange or of a save on CPUs; measured
 FP32 = 4  # bytes
 
 
