@@ -27,13 +27,17 @@ class VocabularyFlags(TextTrainingFlags):
             problems.append(
                 f"--vocab-size must be at least {SMALLEST_VOCAB}, all bytes and end-of-text, got {self.vocab_size}"
             )
-        elif self.tokenizer != "bpe" and self.vocab_size != VocabularyFlags.vocab_size:
-            problems.append(f"--vocab-size is for --tokenizer bpe; leave it out with --tokenizer {self.tokenizer}")
         return problems
 
 
 def run_encoding(flags: VocabularyFlags, processes: Processes) -> Encoding:
-    """The tokenizer of a run: GPT-2's, one learned from its text, or the one that the run in --out learned from it."""
+    """The tokenizer of a run: GPT-2's, one learned from its text, or the one that the run in --out learned from it.
+
+    Raises ValueError for --vocab-size with a tokenizer that has a size of its own. A recipe may have chosen the
+    tokenizer, so the flags alone cannot tell.
+    """
+    if flags.tokenizer != "bpe" and flags.vocab_size != VocabularyFlags.vocab_size:
+        raise ValueError(f"--vocab-size is for --tokenizer bpe; leave it out with --tokenizer {flags.tokenizer}")
     saved = None if flags.resume is False or flags.tokenizer != "bpe" else _saved_encoding(flags.out / LATEST)
     return choose_encoding(
         flags.tokenizer,

@@ -10,10 +10,13 @@ import pytest
 import dpo_train
 import instruction_tune
 import main
+from src.data.learned_tokenizer import Tokenizer
+from src.distributed.processes import Processes
 from src.model.gpt import GPT_CONFIGS
 from src.training import recipes
 from src.training.flags import TrainingFlags
 from src.training.recipes import RECIPES, SCRIPT_DEFAULTS, apply_recipe, size_name
+from src.training.tokenizer import run_encoding
 
 SCRIPTS = {"pretrain": main, "sft": instruction_tune, "dpo": dpo_train}
 CONSTANTS = {
@@ -125,3 +128,16 @@ def test_min_lr_above_the_recipe_max_lr_keeps_the_script_max_lr(flags: TrainingF
     monkeypatch.setattr(recipes, "RECIPES", {"a stage": {"micro": {"max_lr": 1e-4, "min_lr": 1e-5}}})
     applied = apply_recipe(replace(flags, min_lr=2e-4), "a stage", "micro", {"min_lr"})
     assert (applied.max_lr, applied.min_lr) == (3e-4, 2e-4)
+
+
+def test_a_vocabulary_size_is_taken_without_naming_the_tokenizer() -> None:
+    """The recipe chooses the tokenizer that learns a vocabulary of this size."""
+    flags = apply_recipe(main.Flags(vocab_size=300), "pretrain", "micro", {"vocab_size"})
+    assert (flags.tokenizer, flags.vocab_size) == ("bpe", 300)
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", "word"])
+def test_a_vocabulary_size_is_refused_for_a_tokenizer_with_a_size_of_its_own(tokenizer: Tokenizer) -> None:
+    flags = apply_recipe(main.Flags(tokenizer=tokenizer, vocab_size=300), "pretrain", "micro", {"tokenizer"})
+    with pytest.raises(ValueError, match=f"^--vocab-size is for --tokenizer bpe; .* --tokenizer {tokenizer}$"):
+        run_encoding(flags, Processes())
