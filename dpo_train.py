@@ -82,6 +82,7 @@ class Flags(RecordTrainingFlags):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Align a model by the flags; returns the exit code."""
     flags, given = parse(Flags, argv, __doc__)
     if flags.show_data:
         return preview(flags, BASES, load_preferences, describe_preferences)

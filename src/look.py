@@ -122,6 +122,7 @@ def page(data: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page for the model and the prompt of the flags; returns the exit code."""
     flags, _ = parse(Flags, argv, __doc__)
     base = load_base(flags.model)
     ids = base.encoding.encode_ordinary(without_surrogates(flags.prompt))

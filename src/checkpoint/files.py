@@ -114,9 +114,9 @@ def _unpickle(path: Path, mapped: bool) -> object:
 
 
 def _may_be_torch_file(path: Path) -> bool:
-    """Whether a file begins as torch.save writes it: as a zip archive, in PyTorch's older format as a pickle.
+    """Whether a file begins as torch.save writes it: as a zip archive, or in PyTorch's older format as a pickle.
 
-    Also if it ends within that.
+    A file that was cut within its first two bytes may be one, too.
     """
     with path.open("rb") as file:
         start = file.read(2)

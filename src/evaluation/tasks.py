@@ -178,6 +178,7 @@ def ending_logprobs(model: GPTModel, sequences: Sequence[tuple[Sequence[int], in
 
 
 def print_score(score: Score) -> None:
+    """Print a score in one line, and a note if contexts were cut."""
     parts = [f"{score.questions:,} questions", f"accuracy {100 * score.accuracy:.2f} %"]
     if score.perplexity is not None:
         parts.append(f"perplexity of the last word {score.perplexity:,.2f}")

@@ -72,6 +72,11 @@ class Flags(StepFlags):
     def takes_lora(self) -> bool:
         return self.stage != "pretrain"
 
+    @property
+    def packed_width(self) -> int | None:
+        """The width of a model that trains on packed sequences; None for the stages that train on windows."""
+        return self.size().d_model if self.stage in ("sft", "dpo") else None
+
     def size(self, n_layers: int | None = None) -> GPTConfig:
         """The config of --model, or the same with fewer layers."""
         size = GPT_CONFIGS[self.model]

@@ -57,8 +57,7 @@ def make_plan(flags: Flags) -> Plan:
     """Compute the memory of a run and, if it suffices, measure the time of a step."""
     flags = replace(flags, vocab_size=flags.vocab_size or RECIPES["pretrain"].get(flags.model, {}).get("vocab_size"))
     size = flags.size()
-    packed_width = size.d_model if flags.stage in ("sft", "dpo") else None
-    runtime = choose_runtime(flags.device, flags.precision, packed_width=packed_width)
+    runtime = choose_runtime(flags.device, flags.precision, packed_width=flags.packed_width)
     local = min(flags.processes, torch.cuda.device_count() if runtime.device.type == "cuda" else usable_cpus())
     room, limited_by = _room(flags, runtime.device, local)
     work = _workload(flags, runtime, room)
