@@ -28,7 +28,7 @@ from src.data.shakespeare import SHAKESPEARE_PATH
 from src.evaluate import text_loss
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.program import run_script
-from src.runtime import Runtime, choose_runtime, keep_freed_memory, seed_step
+from src.runtime import Runtime, choose_runtime, has_bf16_products, keep_freed_memory, seed_step
 from src.training.losses import language_model_loss
 from src.training.optim import clip_gradients, lr_at, make_optimizer, set_lr
 from src.training.recipes import RECIPES
@@ -110,7 +110,8 @@ class Contestant:
 
     def fastest(self) -> tuple[Runtime, float]:
         """(the faster precision, seconds of a step in it)"""
-        runtimes = [choose_runtime("cpu", precision) for precision in ("fp32", "bf16")]
+        precisions = ("fp32", "bf16") if has_bf16_products(torch.device("cpu")) else ("fp32",)
+        runtimes = [choose_runtime("cpu", precision) for precision in precisions]
         timed = [self.train(runtime, WARM_UP + TIMED, 1e-3, 0.95)[1] for runtime in runtimes]
         return runtimes[timed.index(min(timed))], min(timed)
 

@@ -8,14 +8,29 @@ from typing import Any
 import pytest
 import torch
 
-from src.runtime import MIN_BF16_SPEEDUP, Runtime, _bf16_gain, choose_runtime, keep_freed_memory, seed_step
+from src.runtime import (
+    MIN_BF16_SPEEDUP,
+    Runtime,
+    _bf16_gain,
+    choose_runtime,
+    has_bf16_products,
+    keep_freed_memory,
+    seed_step,
+)
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch):
     """Pretends to be another machine; no tensor is moved to its devices."""
 
-    def pretend(*, cuda: bool = False, mps: bool = False, bf16: bool = False, gain: float | Exception = 1.0) -> None:
+    def pretend(
+        *,
+        cuda: bool = False,
+        mps: bool = False,
+        bf16: bool = False,
+        cpu_bf16: bool = True,
+        gain: float | Exception = 1.0,
+    ) -> None:
         def measure(device: torch.device, packed_width: int | None) -> float:
             if isinstance(gain, Exception):
                 raise gain
@@ -26,6 +41,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(
             torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation
         )
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: cpu_bf16)
         monkeypatch.setattr("src.runtime._bf16_gain", measure)
 
     pretend()
@@ -121,6 +137,21 @@ def test_a_trial_decides_between_fp32_and_bf16(machine, here: dict) -> None:
 def test_fp32_is_the_fallback_if_bf16_does_not_work(machine) -> None:
     machine(gain=RuntimeError("no kernel"))
     assert choose_runtime() == Runtime(torch.device("cpu"), "fp32", "bf16 does not work on this machine")
+
+
+def test_a_cpu_without_bf16_uses_fp32_without_a_trial(machine) -> None:
+    machine(cpu_bf16=False, gain=AssertionError("tried out"))
+    assert choose_runtime() == Runtime(torch.device("cpu"), "fp32", "this processor has no bf16 arithmetic")
+    reason = "as requested; this processor has no bf16 arithmetic, so fp32 is many times as fast"
+    assert choose_runtime(precision="bf16") == Runtime(torch.device("cpu"), "bf16", reason)
+
+
+def test_bf16_products_need_kernels(machine) -> None:
+    cpu, cuda, mps = map(torch.device, ("cpu", "cuda", "mps"))
+    machine(cuda=True, bf16=True, cpu_bf16=False)
+    assert [has_bf16_products(device) for device in (cpu, cuda, mps)] == [False, True, False]
+    machine(cuda=True, bf16=False, cpu_bf16=True)
+    assert [has_bf16_products(device) for device in (cpu, cuda, mps)] == [True, False, False]
 
 
 def test_a_gpu_uses_bf16_if_supported_and_fp16_otherwise(machine) -> None:

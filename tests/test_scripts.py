@@ -382,6 +382,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(
 def test_the_trial_of_tuning_has_the_width_of_the_base(
     folder: Path, hugging_face_folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("src.runtime.has_bf16_products", lambda device: True)
     monkeypatch.setattr("src.runtime._bf16_gain", lambda device, packed_width: 9.0 if packed_width == 64 else 0.5)
     asked = ["--base", str(hugging_face_folder), "--max-steps", "1", "--device", "cpu"]
     assert exit_code(instruction_tune.main, *asked) == 0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from src.distributed.sharding import part_of, whole_of
+from src.runtime import has_bf16_products
 
 MAX_STACK_ELEMENTS = 2**22  # orthogonalised together; one large matrix already uses all cores
 # The quintic iteration of Jordan et al. 2024 brings singular values to between 0.7 and 1.2.
@@ -65,10 +66,15 @@ class Muon(torch.optim.Muon):
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """(N, rows, columns) to the same in bf16, with all singular values near 1: Newton-Schulz (Jordan et al. 2024)."""
+    """(N, rows, columns) to the same with all singular values near 1: Newton-Schulz (Jordan et al. 2024).
+
+    Computes and returns bf16, whose digits suffice for it, or fp32 if the device is slow in bf16.
+    """
     a, b, c = COEFFICIENTS
     is_tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.mT if is_tall else matrices).bfloat16()
+    x = (matrices.mT if is_tall else matrices).to(
+        torch.bfloat16 if has_bf16_products(matrices.device) else torch.float32
+    )
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPS)  # all singular values at most 1
     for _ in range(ITERATIONS):
         gram = x @ x.mT

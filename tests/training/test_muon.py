@@ -22,7 +22,9 @@ def take_steps(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter],
         optimizer.step()
 
 
-def test_the_steps_are_those_of_pytorch() -> None:
+@pytest.mark.parametrize("fast_bf16", [True, False])
+def test_the_steps_are_those_of_pytorch(fast_bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "has_bf16_products", lambda device: fast_bf16)
     ours, reference = matrices(*SHAPES), matrices(*SHAPES)
     gradients = [torch.randn(shape) for shape in SHAPES]
     settings = {"lr": 0.01, "weight_decay": 0.5, "momentum": 0.9}
@@ -53,8 +55,12 @@ def test_stacks_of_any_size_give_the_same_step(elements: int, monkeypatch: pytes
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
 
 
-def test_singular_values_come_near_one() -> None:
-    singular_values = torch.linalg.svdvals(orthogonalise(torch.randn(3, 64, 16)).float())
+@pytest.mark.parametrize(("fast_bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_singular_values_come_near_one(fast_bf16: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "has_bf16_products", lambda device: fast_bf16)
+    orthogonal = orthogonalise(torch.randn(3, 64, 16))
+    assert orthogonal.dtype == dtype
+    singular_values = torch.linalg.svdvals(orthogonal.float())
     assert singular_values.min() > 0.3
     assert singular_values.max() < 1.3
 
