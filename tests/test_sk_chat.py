@@ -117,6 +117,7 @@ def test_commands_reply(converse, lines, reply):
         ("/forgt", "Unknown command /forgt. /help lists commands; to send it as a message, type //forgt"),
         ("/undo", "There is nothing to take back yet"),
         ("/retry", "There is no message to answer again yet; ask something first"),
+        ("/delete a b", "/delete takes the name of one session, got 'a b'"),
         ("/delete default", "Session default is open; /new starts another one, and then it can be deleted"),
         ("/remember Off", "/settings remember off changes the setting; /remember TEXT keeps a text"),
         ("/settings x", "/settings shows the settings; /settings remember ask, auto or off changes one"),

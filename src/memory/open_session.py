@@ -148,11 +148,18 @@ class OpenSession:
         self.store.rename(self.conversation.name, new)
         self.conversation.name = new
 
-    def delete(self, name: str) -> None:
-        """Delete another session. Raises ValueError for the open one, and as the store does."""
+    def delete(self, name: str, *, confirmed: bool) -> str:
+        """Delete another session, if that is confirmed. Returns what to tell the user.
+
+        Raises ValueError for the open one, and as the store does.
+        """
         if name == self.conversation.name:
             raise ValueError(f"session {name} is open; /new starts another one, and then it can be deleted")
+        if not confirmed:
+            self.store.existing_path(name)
+            return f"This deletes session {name} permanently. To confirm, type /delete {name} yes"
         self.store.delete(name)
+        return f"Session {name} is deleted."
 
     def _save_first(self, otherwise: str) -> None:
         """Save the conversation if that has failed. If it fails again, OSError names the consequence `otherwise`."""

@@ -125,7 +125,7 @@ class SessionStore:
     def rename(self, old: str, new: str) -> None:
         """Rename a conversation. Raises ValueError if there is none of the old name, or one of the new name."""
         with locked(self.folder):
-            source, target = self._existing(old), self._path(new)
+            source, target = self.existing_path(old), self._path(new)
             if target.exists():
                 raise ValueError(f"session {new!r} already exists; choose another name")
             try:
@@ -134,15 +134,16 @@ class SessionStore:
                 raise OSError(f"{source}: could not be renamed ({error.strerror}); {CHECK_FOLDER}") from error
 
     def delete(self, name: str) -> None:
-        """Delete a conversation. Raises ValueError listing the existing ones if there is none of that name."""
+        """Delete a conversation. Raises ValueError if there is none of that name."""
         with locked(self.folder):
-            path = self._existing(name)
+            path = self.existing_path(name)
             try:
                 path.unlink()
             except OSError as error:
                 raise OSError(f"{path}: could not be deleted ({error.strerror}); {CHECK_FOLDER}") from error
 
-    def _existing(self, name: str) -> Path:
+    def existing_path(self, name: str) -> Path:
+        """The file of a conversation. Raises ValueError listing the existing ones if there is none of that name."""
         path = self._path(name)
         if not path.is_file():
             existing = ", ".join(file.stem for file in self._files()) or "none"

@@ -115,11 +115,17 @@ def rename(assistant: Assistant, name: str) -> str:
     return f"Session {before} is now called {name}."
 
 
-def delete(assistant: Assistant, name: str) -> str:
-    if not name:
-        return "/delete NAME deletes a session. /sessions lists them."
-    assistant.session.delete(name)
-    return f"Session {name} is deleted."
+def delete(assistant: Assistant, argument: str) -> str:
+    """Delete another session, if "yes" follows its name."""
+    match argument.split():
+        case []:
+            return "/delete NAME deletes a session. /sessions lists them."
+        case [name]:
+            return assistant.session.delete(name, confirmed=False)
+        case [name, yes] if yes.lower() == "yes":
+            return assistant.session.delete(name, confirmed=True)
+        case _:
+            raise ValueError(f"/delete takes the name of one session, got {argument[:40]!r}")
 
 
 def session_line(conversation: Conversation) -> str:
@@ -165,9 +171,11 @@ def sessions(assistant: Assistant, text: str, *, chat: Chat) -> str:
         rows.insert(0, (current, f"{count(assistant.conversation.turn_count, 'turn'):>9}  not saved yet", ""))
     if not rows:
         return f"No session contains {text[:40]!r}. /sessions lists all."
-    width = max(len(name) for name, *_ in rows)
+    width, columns = max(len(name) for name, *_ in rows), chat.screen.columns
     lines = [(f"{'*' if name == current else ' '} {name:<{width}}  {row}", first) for name, row, first in rows]
-    return "\n".join(line + _preview(first, chat.screen.columns - len(line) - 2) for line, first in lines)
+    if any(first and len(line) + 2 + _MIN_PREVIEW > columns for line, first in lines):
+        lines = [(f"{'*' if name == current else ' '} {name}\n    {row.lstrip()}", first) for name, row, first in rows]
+    return "\n".join(line + _preview(first, columns - len(line.rpartition("\n")[2]) - 2) for line, first in lines)
 
 
 def _preview(text: str, columns: int) -> str:
