@@ -118,7 +118,7 @@ class Contestant:
 
 def mean_loss(model: Any, batch: Batch) -> torch.Tensor:
     if isinstance(model, GPTModel):
-        return language_model_loss(model, batch)[0] / batch.count
+        return language_model_loss(model, batch)[0] / batch.loss_denominator
     return model(batch.inputs, batch.targets)
 
 

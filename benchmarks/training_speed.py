@@ -59,7 +59,7 @@ def ours(config: dict, batch: Batch, runtime: Runtime) -> Step:
     model = GPTModel({**config, "dropout": 0.0})
     optimizer = make_adamw(model, max_lr=1e-5, weight_decay=0.1)
     return lambda: train_step(
-        model, optimizer, runtime, lambda: language_model_loss(model, batch)[0] / batch.count, clip_gradients
+        model, optimizer, runtime, lambda: language_model_loss(model, batch)[0] / batch.loss_denominator, clip_gradients
     )
 
 

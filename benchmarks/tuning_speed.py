@@ -83,7 +83,7 @@ def ours(flags: Flags, folder: Path) -> Step:
         batch = batches[number]
         optimizer.zero_grad(set_to_none=True)
         with runtime.autocast():
-            loss = loss_fn(model, batch)[0] / batch.count
+            loss = loss_fn(model, batch)[0] / batch.loss_denominator
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -25,32 +25,28 @@ class Batch:
 
     packing: None if every row is one sequence. If several are packed into one row: per segment, its length, and the
     index of the segment it continues (None if it starts a sequence).
-    counted: False for a batch that only keeps a process in step with the others; its loss is multiplied by 0.
+    is_dummy: True for the batch of a process that has no examples left while others have. It takes part in their
+    exchanges with a copy of another batch, whose loss is multiplied by 0.
     """
 
     inputs: Tensor
     targets: Tensor
     packing: tuple[tuple[int, int | None], ...] | None = None
-    counted: bool = field(default=True, kw_only=True)
+    is_dummy: bool = field(default=False, kw_only=True)
 
     def __iter__(self) -> Iterator[Tensor]:
         """So that `inputs, targets = batch` works as with any PyTorch DataLoader."""
         return iter((self.inputs, self.targets))
 
     @property
-    def supervised(self) -> int:
+    def n_supervised(self) -> int:
         """Number of supervised positions."""
         return int((self.targets != IGNORE).sum())
 
     @property
-    def count(self) -> int:
-        """What the loss is divided by: the number of supervised positions."""
-        return self.supervised
-
-    @property
-    def weight(self) -> int:
-        """What the batch adds to the count of its step."""
-        return self.count if self.counted else 0
+    def loss_denominator(self) -> int:
+        """What turns the summed loss into a mean. A step divides by the sum over its batches; a dummy adds 0."""
+        return 0 if self.is_dummy else self.n_supervised
 
     def to(self: BatchT, device: torch.device) -> BatchT:
         moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
@@ -69,9 +65,12 @@ class PairBatch(Batch):
     keys: Tensor = field(kw_only=True)
 
     @property
-    def count(self) -> int:
-        """Number of pairs; the loss is divided by it."""
+    def n_pairs(self) -> int:
         return len(self.keys)
+
+    @property
+    def loss_denominator(self) -> int:
+        return 0 if self.is_dummy else self.n_pairs
 
 
 Pair: TypeAlias = tuple[int, tuple[Example, Example]]  # key, then the chosen and the rejected example
@@ -200,7 +199,7 @@ class StepLoader:
         return in_batches([self.dataset[key] for key in keys], self._collate, self.batch_size)
 
     def _part(self, keys: Sequence[Any]) -> Any:
-        """This process's part of a micro-batch. If there are fewer examples than processes, some only keep step."""
+        """This process's part of a micro-batch. If there are fewer examples than processes, some get a dummy."""
         part = self.processes.share(keys)
         batch = self._collate([self.dataset[key] for key in part or keys[:1]])
-        return batch if part else replace(batch, counted=False)
+        return batch if part else replace(batch, is_dummy=True)

@@ -129,4 +129,4 @@ class _ZeroReference:
     """A reference whose log-probabilities are 0. In a real run, they come from a file."""
 
     def logprobs(self, batch: Any) -> torch.Tensor:
-        return torch.zeros(2 * batch.count, device=batch.inputs.device)
+        return torch.zeros(2 * batch.n_pairs, device=batch.inputs.device)

@@ -111,22 +111,23 @@ def accumulate(
 ) -> dict[str, float]:
     """Accumulate the gradients of the mean loss over a whole step. Returns {"loss": ..., metrics}, also as means.
 
-    The loss of each micro-batch is a sum. It is divided by the count of the whole step: all supervised positions, or
-    all pairs. So 8 micro-batches of 1 equal one batch of 8, and 8 processes equal one. `exchange` is
+    The loss of each micro-batch is a sum. It is divided by the number of supervised positions, or of pairs,
+    of the whole step. So 8 micro-batches of 1 equal one batch of 8, and 8 processes equal one. `exchange` is
     `SharedModel.exchange`: the processes average their gradients once, in the last micro-batch.
     Raises FloatingPointError if the loss is not finite.
     """
     processes = runtime.processes
-    count = processes.total({"count": sum(batch.weight for batch in batches)})["count"]
-    totals: dict[str, float] = {"count": 0}
+    denominator = processes.total({"denominator": sum(batch.loss_denominator for batch in batches)})["denominator"]
+    totals: dict[str, float] = {"denominator": 0}
     model.zero_grad(set_to_none=True)
     for number, batch in enumerate(batches, start=1):
         with exchange(number == len(batches)):
             with runtime.autocast():
                 loss_sum, metrics = loss_fn(model, batch.to(runtime.device))
-            # The gradients of the processes are averaged, so each is multiplied by their number.
-            scaler.scale(loss_sum * (processes.count if batch.weight else 0) / count).backward()
-        add_metrics(totals, batch.weight, {"loss": loss_sum.detach(), **metrics})
+            # The exchange averages the gradients of the processes, so the loss is multiplied by their number.
+            factor = 0 if batch.is_dummy else processes.count
+            scaler.scale(loss_sum * factor / denominator).backward()
+        add_metrics(totals, batch.loss_denominator, {"loss": loss_sum.detach(), **metrics})
     step_means = means(totals, processes)
     if not math.isfinite(step_means["loss"]):
         raise FloatingPointError(f"the loss is {step_means['loss']}")

@@ -1,7 +1,7 @@
 """The losses of all stages. Each takes (model, batch) and returns (loss summed over the batch, summed metrics).
 
-The loop divides the sums by the count of the whole step: the supervised positions, or the preference pairs. A mean of
-means would be wrong, because counts differ between micro-batches.
+The loop divides the sums by the number of supervised positions, or of preference pairs, of the whole step. The mean of
+the micro-batches' means would be wrong, because these numbers differ between micro-batches.
 B rows, T tokens, N supervised positions (those with a target), C channels, V vocabulary, P pairs.
 """
 
@@ -91,7 +91,7 @@ def preference_loss(
     whole vocabulary, averaged over a pair's answer tokens. It is computed only in evaluation, when gradients are
     disabled, because it needs a forward pass of the reference model. The loss needs only cached log-probabilities.
     """
-    P = batch.count
+    P = batch.n_pairs
     logits, targets, answers = _supervised_logits(model, batch)  # (N, V)
     policy = _by_answer(-F.cross_entropy(logits, targets, reduction="none"), answers, 2 * P)
     ref = reference.logprobs(batch)
@@ -118,7 +118,7 @@ def preference_loss(
 def answer_logprobs(model: GPTModel, batch: PairBatch) -> Tensor:
     """Log-probabilities (2P,), each summed over one answer: all chosen answers, then all rejected ones."""
     logits, targets, answers = _supervised_logits(model, batch)
-    return _by_answer(-F.cross_entropy(logits, targets, reduction="none"), answers, 2 * batch.count)
+    return _by_answer(-F.cross_entropy(logits, targets, reduction="none"), answers, 2 * batch.n_pairs)
 
 
 def _kl(logits: Tensor, reference_logits: Tensor) -> Tensor:

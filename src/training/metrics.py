@@ -13,35 +13,35 @@ from src.training.losses import LossFunction, Metrics
 def mean_metrics(
     model: GPTModel, loss_fn: LossFunction, batches: Sequence[Batch], runtime: Runtime
 ) -> dict[str, float]:
-    """{"loss": ..., and the loss's metrics}: sums over all batches divided by their total count.
+    """{"loss": ..., and the loss's metrics}: sums over all batches divided by their loss_denominator.
 
     Runs without dropout or gradients. Each process computes its share of the batches.
     """
-    totals: dict[str, float] = {"count": 0}
+    totals: dict[str, float] = {"denominator": 0}
     with model.evaluating():
         for batch in _share(batches, runtime.processes):
             with runtime.autocast():
                 loss_sum, metrics = loss_fn(model, batch.to(runtime.device))
-            add_metrics(totals, batch.weight, {"loss": loss_sum, **metrics})
+            add_metrics(totals, batch.loss_denominator, {"loss": loss_sum, **metrics})
     return means(totals, runtime.processes)
 
 
-def add_metrics(totals: dict[str, float], count: int, metrics: Metrics) -> None:
-    """Add the count and the sums of one batch to the running totals. A batch with count 0 adds nothing."""
-    totals["count"] += count
+def add_metrics(totals: dict[str, float], denominator: int, metrics: Metrics) -> None:
+    """Add the denominator and the sums of one batch to the running totals. A batch with denominator 0 adds nothing."""
+    totals["denominator"] += denominator
     for name, value in metrics.items():
-        totals[name] = totals.get(name, 0.0) + (float(value) if count else 0.0)
+        totals[name] = totals.get(name, 0.0) + (float(value) if denominator else 0.0)
 
 
 def means(totals: Mapping[str, float], processes: Processes) -> dict[str, float]:
-    """The sums of all processes divided by their count."""
+    """The sums of all processes divided by their denominator."""
     summed = processes.total(totals)
-    count = summed.pop("count")
-    return {name: total / count for name, total in summed.items()}
+    denominator = summed.pop("denominator")
+    return {name: total / denominator for name, total in summed.items()}
 
 
 def _share(batches: Sequence[Batch], processes: Processes) -> Sequence[Batch]:
-    """This process's batches, padded with uncounted ones: FSDP2 needs all processes for each forward pass."""
+    """This process's batches, padded with dummies: FSDP2 needs all processes for each forward pass."""
     most = -(-len(batches) // processes.count)
     own = list(batches[processes.rank :: processes.count])
-    return own + [replace(batches[0], counted=False)] * (most - len(own))
+    return own + [replace(batches[0], is_dummy=True)] * (most - len(own))

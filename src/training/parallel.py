@@ -121,7 +121,7 @@ def require_first_step_fits(stage: Stage, config: GPTConfig, flags: TrainingFlag
     """Raise ValueError if the batches of the first step clearly do not fit in memory. The lengths of records vary."""
     batches = stage.loader.step_batches(0)
     dpo = isinstance(batches[0], PairBatch)
-    tokens = max(batch.supervised if dpo else batch.inputs.numel() for batch in batches)
+    tokens = max(batch.n_supervised if dpo else batch.inputs.numel() for batch in batches)
     work = replace(workload(flags, config, runtime, dpo=dpo), context_length=1)
     require_fit(replace(work, context_length=-(-tokens // work.supervised)), runtime.device)
 

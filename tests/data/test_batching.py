@@ -17,7 +17,7 @@ def test_packed_examples_shift_targets_and_mask_prompts() -> None:
     assert batch.inputs.tolist() == [[1, 2, 3, 4, 5, 6, 7]]
     assert batch.targets.tolist() == [[IGNORE, 3, 0, 5, 6, 7, 0]]
     assert batch.packing == ((3, None), (4, None))
-    assert batch.count == 6
+    assert batch.loss_denominator == 6
 
 
 def test_a_batch_unpacks_to_inputs_and_targets() -> None:
@@ -34,7 +34,7 @@ def test_a_pair_batch_packs_each_prompt_once() -> None:
     assert batch.packing == ((2, None), (3, 0), (2, 0), (2, None), (2, None))
     assert batch.answers.tolist() == [[IGNORE, IGNORE, 0, 0, 0, 2, 2, 1, 1, 3, 3]]
     assert batch.keys.tolist() == [7, 2]
-    assert batch.count == 2
+    assert batch.loss_denominator == 2
 
 
 @pytest.mark.parametrize("other", [example([1, 3], [4]), example([2], [4]), example([1, 2, 3], [4])])

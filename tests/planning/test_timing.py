@@ -84,7 +84,7 @@ def test_trial_step_is_a_training_step(monkeypatch: pytest.MonkeyPatch, optimize
 def test_dpo_is_measured_on_pairs_of_half_prompt_and_half_answer() -> None:
     flags = Flags(model="micro", stage="dpo", batch_size=2, context_length=8, vocab_size=300)
     batch, _ = timing._batch(flags, 2)
-    assert isinstance(batch, PairBatch) and (batch.count, batch.supervised) == (2, 2 * 8)
+    assert isinstance(batch, PairBatch) and (batch.n_pairs, batch.n_supervised) == (2, 2 * 8)
     assert _trial_step(flags, CPU, layers=1)() > 0
 
 

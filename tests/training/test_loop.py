@@ -42,7 +42,7 @@ def test_logged_loss_is_the_mean_over_the_whole_step(tmp_path: Path) -> None:
     batches = StepLoader(epoch_loader(ExampleDataset(examples(), 1337), pack_examples, 2), 3).step_batches(0)
     total = sum(language_model_loss(model, batch)[0].item() for batch in batches)
     [step] = [line for line in log_lines(tmp_path) if line["event"] == "step"]
-    assert step["loss"] == pytest.approx(total / sum(batch.count for batch in batches), rel=1e-5)
+    assert step["loss"] == pytest.approx(total / sum(batch.loss_denominator for batch in batches), rel=1e-5)
 
 
 def test_a_run_with_muon_resumes_bit_for_bit(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_best_only_improves_and_latest_is_the_last_step(tmp_path: Path) -> None:
     def loss(model, batch):
         if model.training:
             return language_model_loss(model, batch)
-        return torch.tensor(next(losses)) * batch.count, {}
+        return torch.tensor(next(losses)) * batch.loss_denominator, {}
 
     one_batch = StepLoader(epoch_loader(ExampleDataset(examples(), 0), pack_examples, 16)).first_batches(1)
     run(flags(tmp_path, max_steps=8, eval_every=2), loss_fn=loss, evaluation=one_batch)

@@ -157,7 +157,7 @@ def test_language_model_loss_equals_its_naive_form(model: GPTModel) -> None:
     supervised = batch.targets != IGNORE
     naive = F.cross_entropy(model(batch.inputs)[supervised], batch.targets[supervised], reduction="sum")
     loss, metrics = language_model_loss(model, batch)
-    assert metrics == {} and 0 < batch.count < 60
+    assert metrics == {} and 0 < batch.loss_denominator < 60
     torch.testing.assert_close(loss, naive)
     assert_same_gradients(model, loss, naive)
 
@@ -174,7 +174,7 @@ def test_packed_sequences_have_the_loss_of_separate_ones(model: GPTModel) -> Non
         )
     torch.testing.assert_close(loss, expected)
     assert_same_gradients(model, loss, expected)
-    assert batch.count == 8
+    assert batch.loss_denominator == 8
 
 
 def test_the_first_supervised_token_starts_the_response(model: GPTModel) -> None:
@@ -337,7 +337,7 @@ def test_kl_is_between_next_token_distributions(model: GPTModel) -> None:
 
 
 def test_a_training_step_does_not_run_the_reference(model: GPTModel) -> None:
-    cached = SimpleNamespace(run=None, logprobs=lambda batch: torch.full((2 * batch.count,), -3.0))
+    cached = SimpleNamespace(run=None, logprobs=lambda batch: torch.full((2 * batch.n_pairs,), -3.0))
     loss, metrics = preference_loss(model, pack_pairs(PAIRS), reference=cached, beta=0.1)
     assert "kl" not in metrics
     loss.backward()

@@ -108,7 +108,7 @@ def rising(start: float, by: float) -> Callable[..., tuple[torch.Tensor, dict]]:
     def loss(model, batch):
         if model.training:
             return language_model_loss(model, batch)
-        return torch.tensor(next(losses)) * batch.count, {}
+        return torch.tensor(next(losses)) * batch.loss_denominator, {}
 
     return loss
 
@@ -283,7 +283,7 @@ def evaluations(*losses: float) -> Callable[..., tuple[torch.Tensor, dict]]:
         total, _ = language_model_loss(model, batch)
         if not model.training:
             current[0] = next(remaining)
-        return total * 0 + current[0] * batch.count, {}
+        return total * 0 + current[0] * batch.loss_denominator, {}
 
     return loss
 
