@@ -16,12 +16,11 @@ from typing import NoReturn, TextIO, cast
 from src.common.messages import one_line
 from src.common.output import Output
 from src.distributed.environment import has_own_file, is_first, local_rank, rank, world_size
-from src.distributed.heartbeat import error_line, is_broken_connection
+from src.distributed.failure import blame, is_broken_connection, tell_others
 from src.entry import EXIT_CODE, MESSAGE, exit_at_once
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, EXIT_CODE
-# A process waits this long before it reports an error: if the first one fails, too, torchrun ends this one meanwhile.
-_FIRST_FAILS_S = 2.0
+_HEAD_START_S = 2.0  # for the first process of a machine to report an error, before the others do
 
 
 def import_and_run(name: str, *, outlives_output: bool = False) -> NoReturn:
@@ -206,36 +205,58 @@ def _interrupt(number: int, _: object) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
-def _terminated() -> int:
-    """SIGTERM in a run of several processes: torchrun sends it, too, if another process has failed."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the last heartbeat
-    line = error_line("", broken_connection=True)
-    return _interrupted() if line == "" else _print_error(line)
-
-
 def _interrupted() -> int:
     print(f"\n{MESSAGE}", file=sys.stderr, flush=True)
     return INTERRUPTED
 
 
 def _failed(message: str, *, broken_connection: bool = False) -> int:
-    """Print an error as one line. In a run of several processes, one of each machine prints it."""
-    if world_size() > 1:
-        for number in (signal.SIGINT, *termination_signals()):  # torchrun sends SIGTERM if another process has failed
-            signal.signal(number, signal.SIG_IGN if broken_connection or not local_rank() else signal.SIG_DFL)
-    line = error_line(message, broken_connection=broken_connection)
-    if local_rank() and not broken_connection:  # the machine's first process may fail for the same reason
-        line = f"rank {rank()}: {line}"
-        time.sleep(_FIRST_FAILS_S)
-    code = _print_error(line)
-    if world_size() > 1 and broken_connection:
-        sys.stdout.flush()
-        os._exit(code)  # closing the remaining connections takes PyTorch up to half a minute
-    return code
+    """Report an error; returns the exit code. broken_connection: to another process of the run."""
+    if world_size() == 1:
+        return _print_error(message)
+    return _end_after_broken_connection(message) if broken_connection else _failed_in_run_of_several(message)
 
 
-def _print_error(line: str | None) -> int:
-    """Print the line, unless another process prints it; returns the exit code."""
-    if line:
-        print(f"error: {line}", file=sys.stderr if is_first() else sys.__stderr__, flush=True)
+def _print_error(message: str) -> int:
+    """Print an error as one line; returns the exit code."""
+    print(f"error: {message}", file=sys.stderr if is_first() else sys.__stderr__, flush=True)
     return FAILED
+
+
+# --- a run of several processes: if one fails, torchrun sends SIGTERM to the others of its machine
+
+
+def _failed_in_run_of_several(message: str) -> int:
+    """Report an error of this process's own. Other machines print it, too."""
+    # The machine's first process prints even after SIGTERM. The others wait for SIGTERM first: if they fail for the same
+    # reason, it ends them, and the line is printed once.
+    _set_signal_handlers(signal.SIG_DFL if local_rank() else signal.SIG_IGN)
+    tell_others(message)
+    if local_rank():
+        time.sleep(_HEAD_START_S)
+        message = f"rank {rank()}: {message}"
+    return _print_error(message)
+
+
+def _end_after_broken_connection(message: str) -> NoReturn:
+    """Report which process is to blame, and end at once: PyTorch takes up to half a minute to close connections."""
+    _set_signal_handlers(signal.SIG_IGN)
+    if line := blame(message):
+        _print_error(line)
+    sys.stdout.flush()
+    os._exit(FAILED)
+
+
+def _terminated() -> int:
+    """SIGTERM ends the run, or another process has failed: then one process of each machine prints which one."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the last heartbeat
+    line = blame("")
+    if line == "":  # no process is to blame
+        return _interrupted()
+    return _print_error(line) if line else FAILED
+
+
+def _set_signal_handlers(handler: signal.Handlers) -> None:
+    """For Ctrl-C and the termination signals."""
+    for number in (signal.SIGINT, *termination_signals()):
+        signal.signal(number, handler)

@@ -16,7 +16,7 @@ LIBRARY = {
     "src.common": set(),
     "src.distributed": set(),
     "src.entry": {"src.program"},
-    "src.program": {"src.distributed.environment", "src.distributed.heartbeat", "src.entry"},
+    "src.program": {"src.distributed.environment", "src.distributed.failure", "src.entry"},
     "src.cli": {"src.program"},
     "src.runtime": {"src.distributed"},
     "src.tokenizer": set(),

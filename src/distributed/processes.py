@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from src.distributed import heartbeat
+from src.distributed import failure, heartbeat
 from src.distributed.environment import is_first, local_world_size, restarts, timeout_s, world_size
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def join(device: torch.device) -> Processes:
         # A connection of its own: a call of one thread would block those of the others.
         announced = heartbeat.announce(store.clone(), rank, count)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
-        announced.start(heartbeat.end_process)
+        announced.start(failure.end_process)
     return Processes(dist.get_rank(), dist.get_world_size())
 
 

@@ -16,6 +16,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from src.distributed import heartbeat
+from src.distributed.failure import blame, silence_line
 from src.distributed.heartbeat import FAILED as HAS_FAILED
 from src.distributed.heartbeat import LEFT, RUNNING, WAITING, Beat, Heartbeat
 from src.distributed.processes import join
@@ -145,64 +147,65 @@ def others(monkeypatch: pytest.MonkeyPatch) -> Iterator[Others]:
     others.ended = True
 
 
-def lines_of(others: Others) -> tuple[Heartbeat, "queue.Queue[str | None]"]:
+def lines_of(others: Others, monkeypatch: pytest.MonkeyPatch) -> tuple[Heartbeat, "queue.Queue[str | None]"]:
     """The heartbeat of rank 0, and the lines with which it would end its process."""
     lines: queue.Queue[str | None] = queue.Queue()
-    heartbeat = Heartbeat(others.store, 0, 3, interval_s=INTERVAL_S)
-    heartbeat.start(lines.put)
-    return heartbeat, lines
+    own = Heartbeat(others.store, 0, 3, interval_s=INTERVAL_S)
+    monkeypatch.setattr(heartbeat, "_own", own)
+    own.start(lambda own: lines.put(silence_line(own)))
+    return own, lines
 
 
-def test_missing_heartbeats_end_a_process(others: Others) -> None:
-    heartbeat, lines = lines_of(others)
+def test_missing_heartbeats_end_a_process(others: Others, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, lines = lines_of(others, monkeypatch)
     time.sleep(30 * INTERVAL_S)
     assert lines.empty()
     others.silent = {1, 2}
     assert lines.get(timeout=20) == f"no heartbeat from rank 1 on b, rank 2 on b for 0.5 s; {AGAIN}"
-    heartbeat.leave()
+    own.leave()
 
 
-def test_a_process_that_left_is_not_missed(others: Others) -> None:
-    heartbeat, lines = lines_of(others)
+def test_a_process_that_left_is_not_missed(others: Others, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, lines = lines_of(others, monkeypatch)
     others.status = {1: LEFT, 2: LEFT}
     time.sleep(5 * INTERVAL_S)
     others.silent = {1, 2}
     time.sleep(40 * INTERVAL_S)
     assert lines.empty()
-    heartbeat.leave()
+    own.leave()
 
 
 def test_a_broken_connection_is_blamed_on_the_lost_process(others: Others, monkeypatch: pytest.MonkeyPatch) -> None:
-    heartbeat, _ = lines_of(others)
+    lines_of(others, monkeypatch)
     time.sleep(5 * INTERVAL_S)
     others.silent = {2}
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
-    assert heartbeat.cause("closed") == "connection lost to rank 2 on b: closed; torchrun starts all processes again"
+    assert blame("closed") == "connection lost to rank 2 on b: closed; torchrun starts all processes again"
 
 
-def test_the_error_of_another_machine_is_repeated(others: Others) -> None:
-    heartbeat, _ = lines_of(others)
+def test_the_error_of_another_machine_is_repeated(others: Others, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines_of(others, monkeypatch)
     others.status, others.message = {1: RUNNING, 2: HAS_FAILED}, "out of memory"
-    assert heartbeat.cause("closed") == f"rank 2 on b failed: out of memory; {AGAIN}"
+    assert blame("closed") == f"rank 2 on b failed: out of memory; {AGAIN}"
 
 
-def test_of_processes_that_still_run_the_one_behind_is_stuck(others: Others) -> None:
-    heartbeat, _ = lines_of(others)
-    heartbeat.exchanges, others.exchanges = 4, {1: 4, 2: 3}
+def test_of_processes_that_still_run_the_one_behind_is_stuck(others: Others, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, _ = lines_of(others, monkeypatch)
+    own.exchanges, others.exchanges = 4, {1: 4, 2: 3}
     others.status = {1: WAITING, 2: RUNNING}
-    assert heartbeat.cause("timed out") == f"no progress of rank 2 on b: timed out; {AGAIN}"
+    assert blame("timed out") == f"no progress of rank 2 on b: timed out; {AGAIN}"
     others.status = {1: WAITING, 2: WAITING}
-    heartbeat, _ = lines_of(others)
-    assert heartbeat.cause("timed out") == "timed out"
+    lines_of(others, monkeypatch)
+    assert blame("timed out") == "timed out"
 
 
 def test_a_lost_store_ends_a_process(others: Others, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store is in the launcher or in rank 0, whose machine may be cut off."""
     monkeypatch.setenv("MASTER_ADDR", "a")
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
-    heartbeat, lines = lines_of(others)
+    own, lines = lines_of(others, monkeypatch)
     time.sleep(5 * INTERVAL_S)
-    monkeypatch.setattr(heartbeat, "_store", CutStore())
+    monkeypatch.setattr(own, "_store", CutStore())
     assert lines.get(timeout=20) == f"no answer from torchrun on a for 0.5 s; {AGAIN}"
 
 
