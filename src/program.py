@@ -228,8 +228,8 @@ def _print_error(message: str) -> int:
 
 def _failed_in_run_of_several(message: str) -> int:
     """Report an error of this process's own. Other machines print it, too."""
-    # The machine's first process prints even after SIGTERM. The others wait for SIGTERM first: if they fail for the same
-    # reason, it ends them, and the line is printed once.
+    # The machine's first process prints even after SIGTERM. The others wait for SIGTERM first: if they fail for the
+    # same reason, it ends them, and the line is printed once.
     _set_signal_handlers(signal.SIG_DFL if local_rank() else signal.SIG_IGN)
     tell_others(message)
     if local_rank():

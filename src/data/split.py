@@ -1,9 +1,9 @@
 """The validation part of a text: whole documents at its end, the same for every tokenizer that keeps all bytes.
 
-Lengths are in bytes of the documents. The end-of-text tokens between them have length 0.
+So places in a text are bytes of its documents, not tokens. The end-of-text tokens between documents have length 0.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 
@@ -21,75 +21,82 @@ def split_tokens(ids: TokenArray, encoding: Encoding, val_fraction: float) -> tu
     """Split into (train, val). Val is about the last `val_fraction` (between 0 and 1) of the text, measured in bytes.
 
     Val starts with the document that contains this border, or with the next one, as long as val keeps between half and
-    twice its size and moves by at most 16 million tokens. Otherwise, as in a text of one document, it starts at the
-    border. Except for a token that crosses the border, it is the same text for every tokenizer that keeps all bytes.
-    Raises ValueError if either part would be empty.
+    twice its size and moves by at most 16 million tokens. For example, of documents of 40, 30 and 30 bytes, a fraction
+    of 0.2 has its border at byte 80, so val is the third document. Otherwise, as in a text of one document, val starts
+    at the border. Except for a token that crosses the border, it is the same text for every tokenizer that keeps all
+    bytes. Raises ValueError if either part would be empty.
     """
     lengths = token_bytes(encoding)
-    blocks = ids.shards() if isinstance(ids, ShardedTokens) else [(ids, _count_bytes(ids, lengths))]
-    n_bytes = sum(size for _, size in blocks)
-    n_val = round(n_bytes * val_fraction)
-    n_train, position = _tokens_before(blocks, lengths, n_bytes - n_val)
+    shards = ids.shards() if isinstance(ids, ShardedTokens) else [(ids, _count_bytes(ids, lengths))]
+    n_bytes = sum(size for _, size in shards)
+    val_bytes = round(n_bytes * val_fraction)
+    border = n_bytes - val_bytes
+    n_train, train_bytes = _first_token_from(border, shards, lengths)
     if not (0.0 < val_fraction < 1.0 and 0 < n_train < len(ids)):
         raise ValueError(
             f"a validation fraction of {val_fraction:g} leaves {n_train} of {len(ids)} tokens for training "
             f"and {len(ids) - n_train} for validation; both need some: change --val-fraction, or use a longer text"
         )
-    # The byte that each document near the border starts at -> its first token.
-    starts = {}
-    for start in _document_starts(ids, n_train, encoding.eot_token):
-        before, after = ids[start:n_train], ids[n_train:start]  # one of them is empty
-        starts[position - _count_bytes(before, lengths) + _count_bytes(after, lengths)] = start
-    n_train = starts.get(_border(starts, n_bytes - n_val, n_val), n_train)
+    token_at = {}  # the byte that a document near the border starts at -> its first token
+    for start in _document_starts_near(n_train, ids, encoding.eot_token):
+        if start < n_train:
+            byte = train_bytes - _count_bytes(ids[start:n_train], lengths)
+        else:
+            byte = train_bytes + _count_bytes(ids[n_train:start], lengths)
+        token_at[byte] = start
+    n_train = token_at.get(_val_start(token_at, border, val_bytes), n_train)
     return ids[:n_train], ids[n_train:]
-
-
-def _document_starts(ids: TokenArray, border: int, eot_token: int) -> Iterator[int]:
-    """Yield the first token of the last document before a border, and of the first one after it, if they are near."""
-    first = max(0, border - _SEARCHED_TOKENS)
-    ends_before = np.flatnonzero(np.asarray(ids[first:border]) == eot_token)
-    if len(ends_before):
-        yield first + int(ends_before[-1]) + 1
-    ends_after = np.flatnonzero(np.asarray(ids[border : border + _SEARCHED_TOKENS]) == eot_token)
-    if len(ends_after):
-        yield border + int(ends_after[0]) + 1
 
 
 def training_part(documents: Sequence[str], val_fraction: float) -> Iterator[str]:
     """The part of the documents that `split_tokens` leaves for training; the last one may be cut off."""
     sizes = [len(document.encode("utf-8")) for document in documents]
-    n_val = round(sum(sizes) * val_fraction)
-    starts = np.append(0, np.cumsum(sizes, dtype=np.int64)).tolist()
-    border = _border(starts[:-1], starts[-1] - n_val, n_val)
-    for document, start in zip(documents, starts, strict=False):
-        if start < border:  # the last one is cut between two characters
-            yield document.encode("utf-8")[: border - start].decode("utf-8", "ignore")
+    val_bytes = round(sum(sizes) * val_fraction)
+    *starts, n_bytes = np.append(0, np.cumsum(sizes, dtype=np.int64)).tolist()
+    val_start = _val_start(starts, n_bytes - val_bytes, val_bytes)
+    for document, start in zip(documents, starts, strict=True):
+        if start < val_start:  # the last one is cut between two characters
+            yield document.encode("utf-8")[: val_start - start].decode("utf-8", "ignore")
 
 
-def _border(starts: Iterable[int], border: int, n_val: int) -> int:
-    """The byte where val begins: the start of a document, if one is near enough to the ideal border."""
-    before = [start for start in starts if max(1, border - n_val) <= start <= border]
-    after = [start for start in starts if border < start <= border + n_val // 2]
+def _val_start(document_starts: Collection[int], border: int, val_bytes: int) -> int:
+    """The byte where val begins: the start of a document, if one is near enough to the border, else the border."""
+    before = [start for start in document_starts if max(1, border - val_bytes) <= start <= border]
+    after = [start for start in document_starts if border < start <= border + val_bytes // 2]
     return max(before, default=min(after, default=border))
 
 
-def _tokens_before(
-    blocks: Iterable[tuple[TokenArray, int]], lengths: NDArray[np.int64], border: int
+def _document_starts_near(token: int, ids: TokenArray, eot_token: int) -> Iterator[int]:
+    """Yield the first token of the last document that starts up to a token, and of the next one, if they are near."""
+    searched = max(0, token - _SEARCHED_TOKENS)
+    ends_before = np.flatnonzero(np.asarray(ids[searched:token]) == eot_token)
+    if len(ends_before):
+        yield searched + int(ends_before[-1]) + 1
+    ends_after = np.flatnonzero(np.asarray(ids[token : token + _SEARCHED_TOKENS]) == eot_token)
+    if len(ends_after):
+        yield token + int(ends_after[0]) + 1
+
+
+def _first_token_from(
+    byte: int, shards: Iterable[tuple[TokenArray, int]], lengths: NDArray[np.int64]
 ) -> tuple[int, int]:
-    """(how many tokens begin before a byte of the text, the byte that the next one begins at)."""
-    n_tokens = position = 0
-    for block, size in blocks:
-        if position + size < border:
-            n_tokens, position = n_tokens + len(block), position + size
+    """The first token that begins at a byte or after it: its number in the text, and the byte that it begins at.
+
+    shards: ids, and the number of their bytes.
+    """
+    n_tokens = n_bytes = 0  # before the tokens that are looked at
+    for ids, shard_bytes in shards:
+        if n_bytes + shard_bytes < byte:
+            n_tokens, n_bytes = n_tokens + len(ids), n_bytes + shard_bytes
             continue
-        for start in range(0, len(block), _BLOCK):
-            ends = position + lengths[np.asarray(block[start : start + _BLOCK])].cumsum()
-            begins = np.append(position, ends[:-1])
-            if begins[-1] >= border:
-                index = int(np.searchsorted(begins, border))
+        for start in range(0, len(ids), _BLOCK):
+            ends = n_bytes + lengths[np.asarray(ids[start : start + _BLOCK])].cumsum()
+            begins = np.append(n_bytes, ends[:-1])
+            if begins[-1] >= byte:
+                index = int(np.searchsorted(begins, byte))
                 return n_tokens + index, int(begins[index])
-            n_tokens, position = n_tokens + len(ends), int(ends[-1])
-    return n_tokens, position
+            n_tokens, n_bytes = n_tokens + len(ends), int(ends[-1])
+    return n_tokens, n_bytes
 
 
 def _count_bytes(ids: TokenArray, lengths: NDArray[np.int64]) -> int:

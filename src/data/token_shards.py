@@ -1,4 +1,8 @@
-"""Token ids in files: shards of 33 million tokens with an index, written one by one and mapped into memory."""
+"""Token ids in files: shards of 33 million tokens with an index, written one by one and mapped into memory.
+
+tokens-00000.bin, tokens-00001.bin, ...    the ids, uint16 or uint32, and nothing else
+index.json                                 what was tokenised; the size and the checksums of each shard
+"""
 
 import hashlib
 import json
@@ -8,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,9 +25,11 @@ from src.common.messages import Notify, one_line
 SHARD_TOKENS = 1 << 25
 INDEX = "index.json"
 _BLOCK_BYTES = 1 << 20  # each has a checksum
+_HASHED_TOKENS = 1 << 20  # in memory together
 _VERSION = 2
 
 TokenDtype: TypeAlias = np.dtype[np.unsignedinteger]
+ResumePoint: TypeAlias = tuple[int, int]  # where a text continues: file index, number of its pieces that are done
 
 
 def token_dtype(n_vocab: int) -> TokenDtype:
@@ -32,27 +38,26 @@ def token_dtype(n_vocab: int) -> TokenDtype:
 
 @dataclass(frozen=True)
 class Group:
-    """The ids of some pieces of a text. The other fields are those of Shard, and `end` is its `next`."""
+    """The ids of a few pieces of a text. A shard is written group by group; the other fields are those of Shard."""
 
     ids: NDArray[np.unsignedinteger]
     n_bytes: int
     documents: int
-    end: tuple[int, int]
+    next: ResumePoint
 
 
 @dataclass(frozen=True)
 class Shard:
     """A complete file of token ids.
 
-    n_bytes: the length of its text in UTF-8. documents: how many begin in it.
-    next: where the text continues: (file index, pieces of that file done).
+    n_bytes: the length of its text in UTF-8. documents: how many begin in it. next: where the next shard continues.
     checksums: the CRC-32 of each block of the file.
     """
 
     tokens: int
     n_bytes: int
     documents: int
-    next: tuple[int, int]
+    next: ResumePoint
     checksums: list[int]
 
 
@@ -82,7 +87,7 @@ class Index:
     def tokens(self) -> "ShardedTokens | NDArray[np.unsignedinteger]":
         """All ids: an array if they are one shard or none, otherwise a ShardedTokens, which reads them lazily."""
         if len(self.shards) > 1:
-            return ShardedTokens(self)
+            return ShardedTokens(_MappedShards(self))
         if not any(shard.tokens for shard in self.shards):
             return np.empty(0, self.dtype)
         return np.memmap(self.path(0), self.dtype, mode="r")
@@ -111,7 +116,7 @@ def read_index(folder: Path, key: str, n_vocab: int, notify: Notify) -> Index:
         return index
     for number, shard in enumerate(shards):
         try:
-            _check(index.path(number), shard, index.dtype, every_block=len(shards) == 1)
+            _check_shard(index.path(number), shard, index.dtype, every_block=len(shards) == 1)
         except (OSError, ValueError) as error:
             notify(f"tokens: cannot use {index.path(number)} ({one_line(error)}), tokenising again from there")
             index.complete = False
@@ -124,31 +129,27 @@ def write_shard(path: Path, groups: Iterator[Group], dtype: TokenDtype) -> Shard
     """Write the next groups of a text, up to SHARD_TOKENS or its end; None if there are none."""
     if (first := next(groups, None)) is None:
         return None
-    tokens, n_bytes, documents, end = 0, 0, 0, (0, 0)
+    tokens = n_bytes = documents = 0
     with atomic_write(path) as out:
         for group in chain([first], groups):
             out.write(group.ids.astype(dtype, copy=False).data)
             tokens, n_bytes = tokens + len(group.ids), n_bytes + group.n_bytes
-            documents, end = documents + group.documents, group.end
+            documents += group.documents
             if tokens >= SHARD_TOKENS:
                 break
         out.flush()
         with open(out.name, "rb") as written:
             checksums = [zlib.crc32(block) for block in iter(lambda: written.read(_BLOCK_BYTES), b"")]
-    return Shard(tokens, n_bytes, documents, end, checksums)
+    return Shard(tokens, n_bytes, documents, group.next, checksums)
 
 
 class ShardedTokens:
-    """The ids of a text in several shards. A slice reads nothing; `np.asarray` and the other methods do.
+    """The ids of a text in several shards. A slice reads nothing; `np.asarray` and the other methods do."""
 
-    The shards are mapped into memory. A block is compared with its checksum when it is first read.
-    """
-
-    def __init__(self, index: Index, start: int = 0, stop: int | None = None, files: "_Files | None" = None) -> None:
-        self._files = files or _Files(index)
-        self._index, self._start = index, start
-        self._stop = self._files.starts[-1] if stop is None else stop
-        self.dtype, self.shape = index.dtype, (self._stop - self._start,)
+    def __init__(self, mapped: "_MappedShards", start: int = 0, stop: int | None = None) -> None:
+        self._mapped, self._start = mapped, start
+        self._stop = mapped.bounds[-1] if stop is None else stop
+        self.dtype, self.shape = mapped.index.dtype, (self._stop - self._start,)
 
     def __len__(self) -> int:
         return self._stop - self._start
@@ -157,10 +158,10 @@ class ShardedTokens:
         start, stop, step = part.indices(len(self))
         if step != 1:
             raise ValueError(f"token ids can be sliced in steps of 1 only, not {step}")
-        return ShardedTokens(self._index, self._start + start, self._start + max(start, stop), self._files)
+        return ShardedTokens(self._mapped, self._start + start, self._start + max(start, stop))
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray:
-        parts = list(self._files.read(self._start, self._stop))
+        parts = list(self._mapped.read(self._start, self._stop))
         ids = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, self.dtype), *parts])
         return ids.astype(dtype or self.dtype, copy=bool(copy))
 
@@ -172,16 +173,15 @@ class ShardedTokens:
         return ids
 
     def shards(self) -> "list[tuple[ShardedTokens, int]]":
-        """The ids of each shard, and the number of their bytes. All shards must be whole."""
-        ends = [*accumulate(shard.tokens for shard in self._index.shards)]
-        if (self._start, self._stop) != (0, ends[-1]):
+        """The ids of each shard, and the number of their bytes. Raises ValueError for a slice of the text."""
+        bounds, shards = self._mapped.bounds, self._mapped.index.shards
+        if (self._start, self._stop) != (0, bounds[-1]):
             raise ValueError("only a part of the shards is here")
-        parts = zip([0, *ends], self._index.shards, strict=False)
-        return [(self[start : start + shard.tokens], shard.n_bytes) for start, shard in parts]
+        return [(self[a:b], shard.n_bytes) for (a, b), shard in zip(pairwise(bounds), shards, strict=True)]
 
     def sha256(self) -> str:
         """SHA-256 of the ids, as of one array. It is cached next to the shards, since it reads all of them."""
-        cached = self._index.folder / f"{self._start}-{self._stop}.sha256"
+        cached = self._mapped.index.folder / f"{self._start}-{self._stop}.sha256"
         try:
             found = cached.read_text(encoding="ascii")
         except (OSError, ValueError):
@@ -189,54 +189,57 @@ class ShardedTokens:
         if re.fullmatch("[0-9a-f]{64}", found):
             return found
         digest = hashlib.sha256()
-        for start in range(self._start, self._stop, _BLOCK_BYTES):
-            digest.update(np.asarray(self[start - self._start :][:_BLOCK_BYTES]).data)
+        for start in range(0, len(self), _HASHED_TOKENS):
+            digest.update(np.asarray(self[start : start + _HASHED_TOKENS]).data)
         with suppress(OSError), atomic_write(cached) as out:
             out.write(digest.hexdigest().encode("ascii"))
         return digest.hexdigest()
 
 
-class _Files:
-    """The mapped shards of an index, and which of their blocks were compared with their checksums."""
+class _MappedShards:
+    """The shards of an index, mapped into memory. A block is checked when it is first read.
+
+    bounds: the number of the first token of each shard, and at the end the number of all tokens.
+    """
 
     def __init__(self, index: Index) -> None:
-        self._index = index
+        self.index = index
+        self.bounds = [0, *accumulate(shard.tokens for shard in index.shards)]
         self._maps = [np.memmap(index.path(i), index.dtype, mode="r") for i in range(len(index.shards))]
-        self._compared = [np.zeros(len(shard.checksums), bool) for shard in index.shards]
-        self.starts = [0, *accumulate(shard.tokens for shard in index.shards)]
+        self._checked = [np.zeros(len(shard.checksums), bool) for shard in index.shards]  # each block
 
     def read(self, start: int, stop: int) -> Iterator[NDArray[np.unsignedinteger]]:
         """Yield the ids from start to stop: one array of each shard that has some of them."""
-        for number in range(bisect_right(self.starts, start) - 1, len(self._maps)):
-            first = self.starts[number]
+        for number in range(bisect_right(self.bounds, start) - 1, len(self._maps)):
+            first, end = self.bounds[number : number + 2]
             if stop <= first:
                 return
-            part = slice(max(0, start - first), min(stop - first, len(self._maps[number])))
-            self._compare(number, part)
+            part = slice(max(start, first) - first, min(stop, end) - first)
+            self._check(number, part)
             yield self._maps[number][part]
 
-    def _compare(self, number: int, part: slice) -> None:
-        """Raises ValueError if a block that these ids are in is damaged."""
-        size = self._index.dtype.itemsize
+    def _check(self, number: int, part: slice) -> None:
+        """Raises ValueError if a block that these ids of a shard are in is damaged."""
+        size, checked = self.index.dtype.itemsize, self._checked[number]
         blocks = range(part.start * size // _BLOCK_BYTES, -(-part.stop * size // _BLOCK_BYTES))
-        if new := [block for block in blocks if not self._compared[number][block]]:
-            path = self._index.path(number)
+        if unchecked := [block for block in blocks if not checked[block]]:
+            path = self.index.path(number)
             try:
-                _compare_blocks(path, self._index.shards[number], new)
+                _check_blocks(path, self.index.shards[number], unchecked)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}; delete the folder {path.parent} to tokenise again") from None
-            self._compared[number][new] = True
+            checked[unchecked] = True
 
 
-def _check(path: Path, shard: Shard, dtype: TokenDtype, *, every_block: bool) -> None:
+def _check_shard(path: Path, shard: Shard, dtype: TokenDtype, *, every_block: bool) -> None:
     """Raise OSError or ValueError if a shard is missing, has another size, or one of the checked blocks is damaged."""
     if path.stat().st_size != shard.tokens * dtype.itemsize:
         raise ValueError(f"it has {path.stat().st_size:,} bytes, expected {shard.tokens * dtype.itemsize:,}")
     last = len(shard.checksums) - 1
-    _compare_blocks(path, shard, range(last + 1) if every_block else sorted({0, last}))
+    _check_blocks(path, shard, range(last + 1) if every_block else sorted({0, last}))
 
 
-def _compare_blocks(path: Path, shard: Shard, blocks: Iterable[int]) -> None:
+def _check_blocks(path: Path, shard: Shard, blocks: Iterable[int]) -> None:
     # Read, not mapped: mapped pages would count as memory of this process.
     with open(path, "rb") as file:
         for block in blocks:

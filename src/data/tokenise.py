@@ -17,7 +17,7 @@ from src.common.disk import format_bytes, require_free_space
 from src.common.machine import usable_cpus
 from src.data.documents import PIECE_CHARS, DocumentReader, Notify, Piece
 from src.data.split import token_bytes
-from src.data.token_shards import Group, Index, read_index, token_dtype, write_shard
+from src.data.token_shards import Group, Index, ResumePoint, read_index, token_dtype, write_shard
 from src.tokenizer import Encoding
 from src.tokenizer.gpt2 import END_OF_TEXT
 from src.tokenizer.protocols.interfaces import BatchEncoding
@@ -31,10 +31,10 @@ _MORE_ROOM = "free some space, or move the text to another disk: its tokens are 
 
 @dataclass(frozen=True)
 class PieceBatch:
-    """Pieces that are encoded together. end: (file index, pieces of that file done)."""
+    """Pieces that are encoded together. next: where the text continues."""
 
     pieces: list[Piece]
-    end: tuple[int, int]
+    next: ResumePoint
 
 
 def tokenise_in_memory(
@@ -75,10 +75,10 @@ def tokenise_to_shards(
     return index
 
 
-def _batches(pieces: Iterable[Piece], end: tuple[int, int]) -> Iterator[PieceBatch]:
+def _batches(pieces: Iterable[Piece], start: ResumePoint) -> Iterator[PieceBatch]:
     """Join pieces to batches of about PIECE_CHARS: many short documents are encoded together."""
     batch: list[Piece] = []
-    chars, (file, done) = 0, end
+    chars, (file, done) = 0, start
     for piece in pieces:
         file, done = piece.file, done + 1 if piece.file == file else 1
         batch.append(piece)
@@ -127,7 +127,7 @@ def _encode(batch: PieceBatch, encoding: Encoding, separator: str | None, length
             f"the tokenizer gave ids from {ids.min()} to {ids.max()}, its vocabulary has {encoding.n_vocab}"
         )
     n_bytes = int(lengths[ids].sum())
-    return Group(ids.astype(token_dtype(encoding.n_vocab)), n_bytes, len(texts) - 1, batch.end)
+    return Group(ids.astype(token_dtype(encoding.n_vocab)), n_bytes, len(texts) - 1, batch.next)
 
 
 def _joined_ids(texts: Sequence[str], encoding: Encoding) -> NDArray[np.integer]:
