@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from src.common.messages import Notify, naming_file
-from src.data.gutenberg import SECTION_CHARS, sections, strip_boilerplate
-from src.data.inspection import licence_note, notes_on, notes_on_record
+from src.data.gutenberg import SECTION_CHARS, licence_note, sections, strip_boilerplate
+from src.data.inspection import notes_on, notes_on_record
 from src.data.text_files import text_blocks
 from src.data.text_records import is_record_file, record_texts
 from src.tokenizer import Encoding

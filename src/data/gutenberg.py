@@ -21,6 +21,7 @@ _HINTS = ("Gutenberg", "GUTENBERG", "gutenberg", "Etext", "<<")  # one of them i
 
 # Gutenberg adds up to 35,000 characters around a text, and in the worst edition two percent inside it.
 _MAX_ADDED_CHARS, _MAX_ADDED_SHARE = 40_000, 0.05
+_LICENCE_MENTIONS = 10  # a licence names Project Gutenberg about 60 times
 SECTION_CHARS = 1 << 23  # more than most books
 _PARAGRAPH_LINE = re.compile(r"\S\n(?=\S)")
 
@@ -146,3 +147,11 @@ def _strip_credits(body: str) -> str:
         if not rest or len(first) > _CREDITS_MAX_CHARS or not _CREDITS.match(first):
             return body
         body = rest
+
+
+def licence_note(cleaned: str) -> list[str]:
+    """A note if a licence of Project Gutenberg is left in a text that was cleaned."""
+    n = cleaned.count("Project Gutenberg")
+    if n < _LICENCE_MENTIONS:
+        return []
+    return [f"Project Gutenberg is still named {n:,} times, so a licence or header is left inside; remove it by hand"]

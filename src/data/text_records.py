@@ -6,11 +6,11 @@ from pathlib import Path
 
 from src.common.messages import Notify
 from src.data.input_file import PARQUET, START_BYTES, open_data, record_text
-from src.data.inspection import RECORD_SCRIPTS
 from src.data.json_records import read_json_line
 from src.data.records import BadRecord, Record, broken_character, key_names, report_bad, type_name
 from src.data.tables import open_parquet
 from src.data.text_files import PARQUET_SUFFIX
+from src.data.text_format import RECORD_SCRIPTS
 
 _LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _KEY = "text"

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.inspection import licence_note, notes_on, notes_on_words
+from src.data.gutenberg import licence_note
+from src.data.inspection import notes_on, notes_on_words
 from src.tokenizer import word_encoding_of
 
 PROSE = "".join(
