@@ -38,6 +38,7 @@ TESTS = {
     "src/training/loop.py": [f"{_TRAINING}/test_loop.py"],
     "src/training/checkpoints.py": [f"{_TRAINING}/test_checkpoints.py", f"{_TRAINING}/test_resume.py"],
     "src/training/saved_run.py": [f"{_TRAINING}/test_resume.py"],
+    "src/training/optimizer_state.py": [f"{_TRAINING}/test_resume.py"],
     "src/model/decoding/sampling.py": [f"{_DECODING}/test_sampling.py"],
     "src/model/decoding/text_stream.py": [f"{_DECODING}/test_text_stream.py"],
     "src/data/batching.py": ["tests/data/test_batching.py"],

@@ -13,15 +13,16 @@ from src.checkpoint.files import read_without_parts
 from src.checkpoint.parts import Parts, put_tensors
 from src.common.checks import is_count, is_number, is_whole_number
 from src.common.messages import one_line
-from src.distributed.sharding import fill, local_part, part_of
+from src.distributed.sharding import fill
 from src.model.gpt import GPTModel
 from src.model.lora import trained_weights
-from src.training.optim import MuonAndAdamW, Optimizer
+from src.training.optim import Optimizer
+from src.training.optimizer_state import restore_optimizer
 from src.training.parts_saver import read_own_part
 from src.training.stage import Progress
 
-# The entries that a resume needs, besides "progress", and their types.
-_KINDS = {
+# The entries that a resume needs, besides "progress" and "step".
+_TYPES = {
     "model": dict,
     "optimizer": dict,
     "scaler": dict,
@@ -60,7 +61,7 @@ class SavedRun:
             if self.parts:
                 put_tensors(state, read_own_part(self.parts, model, optimizer))
             check_weights(trained_weights(model), state["model"])
-            _restore_optimizer(optimizer, state["optimizer"], self.progress.step, skips_steps=scaler.is_enabled())
+            restore_optimizer(optimizer, state["optimizer"], self.progress.step, skips_steps=scaler.is_enabled())
             _restore_scaler(scaler, self.scaler)
         except ValueError as error:
             raise not_resumable(self.path, error) from error
@@ -82,25 +83,45 @@ def read_saved_run(path: Path, *, sharded: bool = False) -> SavedRun:
 
 
 def _parse(path: Path, content: Mapping[str, Any]) -> SavedRun:
-    """The run in the content of a checkpoint. Version 0.1 named its entries "run" and "state"."""
+    """The run in the content of a checkpoint. The entries in "resume" are those that only a resume needs:
+
+    {"model": {...}, "optimizer": {...}, "settings": {...}, "stage": "sft", "step": 7, "run_id": "...", ...,
+     "resume": {"progress": {"step": 7, ...}, "scaler": {}, "identity": {...}, "device": "cpu", "finished": False}}
+
+    Version 0.1 named "resume" "run", and "progress" "state".
+    """
     resume = content.get("resume", content.get("run"))
     if not isinstance(resume, dict):
         raise ValueError("holds no run")
     entries = {**resume, **content, "run_id": content.get("run_id", ""), "stage": content.get("stage")}
-    for name, kind in _KINDS.items():
-        _require(isinstance(entries.get(name), kind), name, entries.get(name), kind.__name__)
+    for name, type_ in _TYPES.items():
+        _require(isinstance(entries.get(name), type_), name, entries.get(name), type_.__name__)
     progress = _parse_progress(resume.get("progress", resume.get("state")))
     step = entries.get("step")
     _require(is_whole_number(step) and step == progress.step, "step", step, f"{progress.step}, as in 'progress'")
-    for name in ("settings", "identity"):
-        _require(_is_plain(entries[name]), name, entries[name], "plain values")
-    settings, identity = entries["settings"], {"stage": entries["stage"], **entries["identity"]}
+    settings, identity = entries["settings"], entries["identity"]
+    _check_settings(settings, identity)
+    return SavedRun(
+        path=path,
+        progress=progress,
+        model=entries["model"],
+        optimizer=entries["optimizer"],
+        scaler=entries["scaler"],
+        identity={"stage": entries["stage"], **identity},
+        settings=settings,
+        device=entries["device"],
+        finished=entries["finished"],
+        run_id=entries["run_id"],
+    )
+
+
+def _check_settings(settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    for name, values in (("settings", settings), ("identity", identity)):
+        _require(_is_plain(values), name, values, "plain values")
     epochs, max_steps, precision = settings.get("epochs"), settings.get("max_steps"), identity.get("precision")
     _require(is_count(epochs), "epochs", epochs, "a count")
     _require(max_steps is None or is_count(max_steps), "max_steps", max_steps, "a count or None")
     _require(precision in ("fp32", "bf16", "fp16"), "precision", precision, "fp32, bf16 or fp16")
-    parts = {name: entries[name] for name in _KINDS if name != "stage"}
-    return SavedRun(**{**parts, "path": path, "progress": progress, "identity": identity})
 
 
 def _parse_progress(state: object) -> Progress:
@@ -124,6 +145,7 @@ def _parse_progress(state: object) -> Progress:
 
 
 def _is_plain(value: object) -> bool:
+    """Whether a value holds only texts, numbers, None, and lists and dicts of them."""
     if isinstance(value, dict):
         return all(map(_is_plain, value.values()))
     return isinstance(value, str | int | float | None) or (
@@ -134,55 +156,6 @@ def _is_plain(value: object) -> bool:
 def _require(holds: bool, name: str, found: object, expected: str) -> None:
     if not holds:
         raise ValueError(f"'{name}' is {_short(found)}, expected {expected}")
-
-
-def _restore_optimizer(optimizer: Optimizer, saved: Mapping[str, Any], step: int, *, skips_steps: bool) -> None:
-    """Load an optimizer state of step `step`. The learning rate and other settings stay those of the optimizer.
-
-    skips_steps: some steps may have been skipped, as fp16 does if gradients overflow.
-    Raises ValueError if the state does not belong to these parameters.
-    """
-    parts: list[tuple[torch.optim.Optimizer, object]] = [(optimizer, saved)]
-    if isinstance(optimizer, MuonAndAdamW):
-        parts = [(optimizer.muon, saved.get("muon")), (optimizer.adamw, saved.get("adamw"))]
-    loadable = [(part, _checked_state(part, state, step, skips_steps)) for part, state in parts]
-    for part, state in loadable:
-        parameters = [parameter for group in part.param_groups for parameter in group["params"]]
-        own = {i: {name: part_of(value, parameters[i]) for name, value in state[i].items()} for i in state}
-        part.load_state_dict({"state": own, "param_groups": part.state_dict()["param_groups"]})
-
-
-def _checked_state(optimizer: torch.optim.Optimizer, saved: object, step: int, skips_steps: bool) -> dict[int, Any]:
-    """The buffers in a saved state dict. Raises ValueError unless every parameter has its own, finite and fp32."""
-    state = saved.get("state") if isinstance(saved, dict) else None
-    if state == {} and (step == 0 or skips_steps):
-        return {}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if not isinstance(state, dict) or state.keys() != set(range(len(parameters))):
-        raise ValueError(f"'optimizer' does not have the state of {len(parameters)} parameters")
-    for number, parameter in enumerate(parameters):
-        shapes = {"momentum_buffer": parameter.shape}
-        if not isinstance(optimizer, torch.optim.Muon):
-            shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-        if not isinstance(state[number], dict) or state[number].keys() != shapes.keys():
-            raise ValueError(f"'optimizer' must have {', '.join(shapes)} of parameter {number}, and no more")
-        for name, shape in shapes.items():
-            _check_buffer(f"{name} of parameter {number}", state[number][name], shape)
-        updates = float(state[number].get("step", step))
-        if updates != step and not (skips_steps and 1 <= updates < step):
-            raise ValueError(f"'optimizer' has taken {updates:g} steps, the run {step}")
-    return state
-
-
-def _check_buffer(name: str, buffer: object, shape: torch.Size) -> None:
-    if not isinstance(buffer, torch.Tensor) or buffer.shape != shape or buffer.dtype != torch.float32:
-        raise ValueError(f"'optimizer': {name} must be a float32 tensor of shape {tuple(shape)}")
-    own = local_part(buffer)
-    if not own.numel():
-        return
-    lowest, highest = own.aminmax()
-    if not (lowest.isfinite() and highest.isfinite()) or (lowest < 0 and name.startswith("exp_avg_sq")):
-        raise ValueError(f"'optimizer': {name} has impossible values, from {lowest:g} to {highest:g}")
 
 
 def _restore_scaler(scaler: torch.amp.GradScaler, saved: Mapping[str, Any]) -> None:
