@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -22,7 +21,7 @@ from src.checkpoint import CHECKPOINTS, LoadedModel, find_model, load_base
 from src.cli import flag, parse
 from src.data.batching import Pair, StepLoader, epoch_loader, in_batches, pack_pairs
 from src.data.datasets import ExampleDataset, content_hash
-from src.data.examples import preference_examples, split_examples, warn_unknown_words
+from src.data.examples import mean_answer_lengths, preference_examples, split_examples, warn_unknown_words
 from src.data.preferences import PREFERENCES, Preference, load_preferences
 from src.data.prompts import TEMPLATE
 from src.data.show_data import describe_preferences
@@ -99,14 +98,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference], runtime: Runtime) -> Stage:
     """A preference loss on packed pairs, against a frozen copy of the base."""
-    encoding, generator = base.encoding, TextGenerator(base.model, base.encoding, runtime.model_device)
+    generator = TextGenerator(base.model, base.encoding, runtime.model_device)  # moves the model to the device
     context_length = min(flags.context_length, base.model.config.context_length)
-    metadata = {"template": TEMPLATE, "tokenizer": describe(encoding), "parent": base.parent} | base.inherited_metadata
-    examples, truncated = preference_examples(preferences, encoding, context_length, metadata["template"])
-    pairs = list(enumerate(examples))
+    metadata: dict[str, Any] = {"template": TEMPLATE, "tokenizer": describe(base.encoding), "parent": base.parent}
+    metadata |= base.inherited_metadata  # the base may have another template
+    examples, n_truncated = preference_examples(preferences, base.encoding, context_length, metadata["template"])
+    pairs = list(enumerate(examples))  # the number of a pair is its key: the reference caches by it
     prompts = [preference.messages for preference in preferences]
-    train_pairs, val_pairs = split_examples(pairs, prompts, flags.val_fraction, flags.seed)
-    chosen, rejected = (mean(sum(pair[side][1]) for _, pair in train_pairs) for side in (0, 1))
+    train, val = split_examples(pairs, prompts, flags.val_fraction, flags.seed)
     loss_fn = partial(
         preference_loss,
         reference=make_reference(flags, base, pairs, metadata, runtime),
@@ -114,22 +113,23 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
         loss=flags.loss,
         label_smoothing=flags.label_smoothing,
     )
-    train_data = ExampleDataset(train_pairs, flags.seed)
+    loader = epoch_loader(ExampleDataset(train, flags.seed), pack_pairs, flags.batch_size)
+    chosen, rejected = mean_answer_lengths(train)
     return Stage(
         name="dpo",
         title="Preference alignment (DPO)",
         loss_fn=loss_fn,
-        loader=StepLoader(epoch_loader(train_data, pack_pairs, flags.batch_size), flags.grad_accum),
-        evaluation=in_batches(val_pairs or train_pairs, pack_pairs, flags.batch_size)[:EVAL_BATCHES],
-        evaluated_on="val" if val_pairs else "train",
+        loader=StepLoader(loader, flags.grad_accum),
+        evaluation=in_batches(val or train, pack_pairs, flags.batch_size)[:EVAL_BATCHES],
+        evaluated_on="val" if val else "train",
         sample=partial(sample_answers, generator, prompts[:SHOWN], SAMPLE_TOKENS, metadata["template"]),
         metadata=metadata,
         summary_rows={
             "base": f"{base.path}, {base.reason}; also the reference",
-            "data": f"{flags.data}: {len(train_pairs)} pairs, {truncated} truncated to {context_length} tokens; "
+            "data": f"{flags.data}: {len(train)} pairs, {n_truncated} truncated to {context_length} tokens; "
             f"average answer length {chosen:.1f} tokens (chosen) and {rejected:.1f} (rejected)",
             "loss": f"{flags.loss}, beta {flags.beta:g}, label smoothing {flags.label_smoothing:g}",
-            "validation": f"{len(val_pairs)} pairs" if val_pairs else NO_VALIDATION,
+            "validation": f"{len(val)} pairs" if val else NO_VALIDATION,
         },
         next_command="python chat.py",
         next_option="--model",

@@ -103,36 +103,36 @@ def make_stage(
     flags: Flags, base: LoadedModel, conversations: Sequence[Conversation], generator: TextGenerator
 ) -> Stage:
     """Language modelling on packed conversations, with only the responses supervised."""
-    encoding = base.encoding
     context_length = min(flags.context_length, base.model.config.context_length)
-    examples, truncated = instruction_examples(conversations, encoding, context_length)
+    examples, n_truncated = instruction_examples(conversations, base.encoding, context_length)
     prompts = [conversation.messages[:-1] for conversation in conversations]
-    train_examples, val_examples = split_examples(examples, prompts, flags.val_fraction, flags.seed)
+    train, val = split_examples(examples, prompts, flags.val_fraction, flags.seed)
     openings = choose_openings(conversations, flags.seed, flags.system_share)
-    chats = JoinedChats(train_examples, flags.seed, turns=flags.turns, context_length=context_length)
-    chats.add_openings(openings.ids(encoding), openings.share)
-    supervised = sum(sum(mask) for _, mask in train_examples)
+    chats = JoinedChats(train, flags.seed, turns=flags.turns, context_length=context_length)
+    chats.add_openings(openings.ids(base.encoding), openings.share)
+    loader = epoch_loader(chats, pack_examples, flags.batch_size)
+    n_supervised = sum(sum(mask) for _, mask in train)
     return Stage(
         name="sft",
         title="Instruction tuning (SFT)",
         loss_fn=language_model_loss,
-        loader=StepLoader(epoch_loader(chats, pack_examples, flags.batch_size), flags.grad_accum),
-        evaluation=in_batches(val_examples or train_examples, pack_examples, flags.batch_size)[:EVAL_BATCHES],
-        evaluated_on="val" if val_examples else "train",
+        loader=StepLoader(loader, flags.grad_accum),
+        evaluation=in_batches(val or train, pack_examples, flags.batch_size)[:EVAL_BATCHES],
+        evaluated_on="val" if val else "train",
         sample=partial(sample_answers, generator, prompts[:SHOWN], SAMPLE_TOKENS),
         metadata={
             "template": TEMPLATE,
-            "tokenizer": describe(encoding),
+            "tokenizer": describe(base.encoding),
             "parent": base.parent,
             **record_examples(questions_and_answers(conversations), str(flags.data)),
             TRAINED_WITH: kinds_of_system_message(conversations, openings),
         },
         summary_rows={
             "base": f"{base.path}, {base.reason}",
-            "data": f"{flags.data}: {len(train_examples)} conversations, {supervised:,} supervised tokens; "
-            f"{truncated} truncated to {context_length} tokens; {flags.turns} per chat",
+            "data": f"{flags.data}: {len(train)} conversations, {n_supervised:,} supervised tokens; "
+            f"{n_truncated} truncated to {context_length} tokens; {flags.turns} per chat",
             "openings": openings.describe(),
-            "validation": f"{len(val_examples)} conversations" if val_examples else NO_VALIDATION,
+            "validation": f"{len(val)} conversations" if val else NO_VALIDATION,
         },
         next_command="python dpo_train.py",
         next_option="--base",

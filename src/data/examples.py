@@ -2,10 +2,11 @@
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import TypeVar
 
 from src.common.messages import Notify
-from src.data.batching import truncate
+from src.data.batching import Pair, truncate
 from src.data.datasets import Example, shuffled
 from src.data.input_file import find_shipped
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
@@ -53,6 +54,12 @@ def preference_examples(
         pairs.append((chosen, rejected))
         n_truncated += excess > 0
     return pairs, n_truncated
+
+
+def mean_answer_lengths(pairs: Sequence[Pair]) -> tuple[float, float]:
+    """The average numbers of tokens in the chosen and in the rejected answers."""
+    chosen, rejected = (mean(sum(pair[side][1]) for _, pair in pairs) for side in (0, 1))
+    return chosen, rejected
 
 
 def questions_and_answers(conversations: Iterable[Conversation]) -> Iterator[tuple[str, str]]:
