@@ -36,7 +36,7 @@ class Applied(nn.Module):
 def shard(model: nn.Module, device: torch.device, half: torch.dtype | None = None) -> Any:
     """Shard a GPT's parameters among all processes; returns the module to run it with, an `Applied`.
 
-    The model may be on the meta device: then it takes no memory until `materialise`. Otherwise its values are kept, and
+    The model may be on the meta device: then it takes no memory until `to_empty`. Otherwise its values are kept, and
     each layer goes to the device only when it is sharded.
     half: the dtype in which the layers' matrices are gathered and used. The shards and the sums of gradients stay fp32.
     """

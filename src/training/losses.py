@@ -92,10 +92,10 @@ def preference_loss(
     disabled, because it needs a forward pass of the reference model. The loss needs only cached log-probabilities.
     """
     P = batch.n_pairs
-    logits, targets, answers = _supervised_logits(model, batch)  # (N, V)
-    policy = _by_answer(-F.cross_entropy(logits, targets, reduction="none"), answers, 2 * P)
-    ref = reference.logprobs(batch)
-    lengths = torch.bincount(answers, minlength=2 * P)  # (2P,), in the same order
+    logits, targets, answers = _supervised_logits(model, batch)  # (N, V), (N,), (N,)
+    policy = _sum_by(answers, _logprobs(logits, targets), 2 * P)  # (2P,): all chosen answers, then all rejected ones
+    ref = reference.logprobs(batch)  # (2P,)
+    lengths = torch.bincount(answers, minlength=2 * P)  # (2P,)
     losses = dpo_loss(
         *policy.split(P), *ref.split(P), beta=beta, loss=loss, label_smoothing=label_smoothing, lengths=lengths.split(P)
     )
@@ -111,14 +111,20 @@ def preference_loss(
     }
     if not torch.is_grad_enabled():
         reference_logits, _, _ = reference.run(_supervised_logits, batch)
-        metrics["kl"] = (_by_answer(_kl(logits, reference_logits), answers % P, P) / (lengths[:P] + lengths[P:])).sum()
+        kl = _sum_by(answers % P, _kl(logits, reference_logits), P)  # (P,): of both answers of a pair
+        metrics["kl"] = (kl / (lengths[:P] + lengths[P:])).sum()
     return losses.sum(), metrics
 
 
 def answer_logprobs(model: GPTModel, batch: PairBatch) -> Tensor:
     """Log-probabilities (2P,), each summed over one answer: all chosen answers, then all rejected ones."""
     logits, targets, answers = _supervised_logits(model, batch)
-    return _by_answer(-F.cross_entropy(logits, targets, reduction="none"), answers, 2 * batch.n_pairs)
+    return _sum_by(answers, _logprobs(logits, targets), 2 * batch.n_pairs)
+
+
+def _logprobs(logits: Tensor, targets: Tensor) -> Tensor:
+    """The log-probability of each target, (N,)."""
+    return -F.cross_entropy(logits, targets, reduction="none")
 
 
 def _kl(logits: Tensor, reference_logits: Tensor) -> Tensor:
@@ -127,9 +133,9 @@ def _kl(logits: Tensor, reference_logits: Tensor) -> Tensor:
     return (logps.exp() * (logps - reference_logps)).sum(dim=1)
 
 
-def _by_answer(values: Tensor, answers: Tensor, count: int) -> Tensor:
-    """Values (N,) summed by answer: (count,)."""
-    return torch.zeros(count, dtype=values.dtype, device=values.device).index_add(0, answers, values)
+def _sum_by(groups: Tensor, values: Tensor, n_groups: int) -> Tensor:
+    """Sum the values (N,) of each group: (n_groups,). groups (N,): the group of each value."""
+    return torch.zeros(n_groups, dtype=values.dtype, device=values.device).index_add(0, groups, values)
 
 
 def _supervised_logits(model: GPTModel, batch: PairBatch) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,6 +20,11 @@ def find_saved_run(
 ) -> tuple[SavedRun | None, str]:
     """The run in --out that this command continues, or None for a new run; and a note on what was found.
 
+    no latest_model.pt, or --no-resume    a new run
+    the same settings                     the saved run, which may be finished
+    other settings, finished              a new run; refused with --resume
+    other settings, unfinished            refused; a new run if it has no step yet, unless with --resume
+
     On the same kind of device, --precision auto keeps the precision of the saved run.
     Raises ValueError for a run that cannot be continued; FileNotFoundError for --resume without a file.
     """

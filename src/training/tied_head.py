@@ -96,7 +96,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _losses_and_gradients(
     h: Tensor, w: Tensor, targets: Tensor, grad_hidden: Tensor | None, grad_weight: Tensor | None
 ) -> Tensor:
-    """The loss of each row, (N,). Writes the gradients of their sum to `grad_hidden` and `grad_weight`, if given."""
+    """The loss of each row, (N,). Writes the gradients of their sum to `grad_hidden` and `grad_weight`, if given.
+
+    For a chunk of rows, with p the softmax of its logits:
+
+        gradient = p - one_hot(targets)     of the logits
+        grad_hidden = gradient @ w
+        grad_weight += gradient.T @ rows
+    """
     compute_dtype = torch.promote_types(h.dtype, torch.float32)  # of the softmax
     target_probs = torch.empty(len(h), 1, dtype=compute_dtype, device=h.device)
     # Reuse one buffer: allocating per chunk is measurably slower. Half precision needs a second one in float32.
@@ -112,7 +119,7 @@ def _losses_and_gradients(
         if grad_hidden is None and grad_weight is None:
             continue
         minus_one = probs.new_full(target_ids.shape, -1.0)
-        gradient = probs.scatter_add_(1, target_ids, minus_one)  # of the logits: probs - one-hot targets
+        gradient = probs.scatter_add_(1, target_ids, minus_one)
         if fp32_buffer is not buffer:
             gradient = logits.copy_(gradient)
         if grad_hidden is not None:
