@@ -67,10 +67,37 @@ def cut_document(blocks: Iterable[str], cut: re.Pattern[str] | None) -> Iterator
         yield rest
 
 
+class FileNotes:
+    """Notes for the user on the files of a text: each line once, and only those on the first few files.
+
+    lines: what was reported so far, also by an interrupted run that this one continues.
+    """
+
+    def __init__(self, notify: Notify) -> None:
+        self.lines: list[str] = []
+        self._notify, self._files = notify, set[Path]()
+
+    def report(self, line: str) -> None:
+        if line not in self.lines:
+            self.lines.append(line)
+            self._notify(line)
+
+    def report_on(self, path: Path, line: str) -> None:
+        """Report a line about a file, if it is one of the first few with notes."""
+        self._files.add(path)
+        if len(self._files) <= _FILES_WITH_NOTES:
+            self.report(line)
+
+    def report_other_files(self) -> None:
+        """Report how many more files have notes."""
+        if (more := len(self._files) - _FILES_WITH_NOTES) > 0:
+            self.report(f"note: {more} more files have such notes")
+
+
 class DocumentReader:
     """Reads the documents of files in order: each text file is one, and so is each record of the others.
 
-    Project Gutenberg's additions are removed. `notify` gets a line for whatever the user should know; `notes` has all.
+    Project Gutenberg's additions are removed. `notify` gets a line for whatever the user should know.
     documents: "endoftext" means that `<|endoftext|>` also separates documents. The pieces still contain it.
     skip_bad: leave bad records out, if at most a tenth of a file's are bad.
     """
@@ -84,12 +111,14 @@ class DocumentReader:
         skip_bad: bool = False,
         notify: Notify = print,
     ) -> None:
-        self.files, self.notes = files, list[str]()
+        self.files, self.notes = files, FileNotes(notify)
         self.sizes = [file.stat().st_size if file.exists() else 0 for file in files]
-        self._cut, self._documents, self._skip_bad, self._notify = cut, documents, skip_bad, notify
-        self._position = self._inspected = self._n_documents = self._read_chars = 0
-        self._noted_files: set[Path] = set()
-        self._separated = self._skipped = False
+        self._cut, self._documents, self._skip_bad = cut, documents, skip_bad
+        self._position = 0  # bytes read of all files
+        self._n_documents = 0
+        self._document_chars = 0  # read of the current document
+        self._inspected_chars, self._all_inspected = 0, True
+        self._has_end_of_text = False
 
     def pieces(self, first_file: int = 0) -> Iterator[Piece]:
         """Yield the pieces of all documents, from a file on.
@@ -99,22 +128,26 @@ class DocumentReader:
         for number in range(first_file, len(self.files)):
             self._position = sum(self.sizes[:number])
             path = self.files[number]
-            for blocks in self._records(path) if is_record_file(path) else [self._text(path)]:
-                start, cut_chars, self._read_chars = self._position, 0, 0
+            for document in self._records(path) if is_record_file(path) else [self._sections(path)]:
                 self._n_documents += 1
-                for text in cut_document(self._counted(blocks), self._cut):
-                    begins, cut_chars = cut_chars == 0, cut_chars + len(text)
-                    share = cut_chars / self._read_chars  # of what was read of this document
-                    yield Piece(text, begins, number, start + share * (self._position - start))
-        self._report_rest()
+                yield from self._pieces_of(document, number)
+        self._report_at_end()
 
-    def _counted(self, blocks: Iterable[str]) -> Iterator[str]:
-        for block in blocks:
-            self._read_chars += len(block)
-            self._separated |= END_OF_TEXT in block
+    def _pieces_of(self, document: Iterable[str], file: int) -> Iterator[Piece]:
+        """The pieces of a document that arrives in blocks. Their positions are interpolated in what was read of it."""
+        start, cut_chars, self._document_chars = self._position, 0, 0
+        for text in cut_document(self._counted(document), self._cut):
+            begins, cut_chars = cut_chars == 0, cut_chars + len(text)
+            share = cut_chars / self._document_chars
+            yield Piece(text, begins, file, start + share * (self._position - start))
+
+    def _counted(self, document: Iterable[str]) -> Iterator[str]:
+        for block in document:
+            self._document_chars += len(block)
+            self._has_end_of_text |= END_OF_TEXT in block
             yield block
 
-    def _text(self, path: Path) -> Iterator[str]:
+    def _sections(self, path: Path) -> Iterator[str]:
         """The text of a text file, in sections."""
         read, kept, books = 0, 0.0, 0
         for section in sections(text_blocks(path, self._advance)):
@@ -122,64 +155,53 @@ class DocumentReader:
             with naming_file(path):
                 cleaned = strip_boilerplate(section)
             for note in (*notes, *licence_note(cleaned.text)):
-                self._note(path, f"note: {path}: {note}")
+                self.notes.report_on(path, f"note: {path}: {note}")
             read, kept = read + len(section), kept + cleaned.kept_fraction * len(section)
             books += cleaned.n_books
             yield cleaned.text
         if kept < read:
             additions = "header and licence" if books == 1 else f"headers and licences ({books} books)"
-            self._note(path, f"text: using {kept / read:.1%} of {path}, without Project Gutenberg's {additions}")
+            share = f"{kept / read:.1%}"
+            self.notes.report_on(path, f"text: using {share} of {path}, without Project Gutenberg's {additions}")
 
     def _inspect(self, path: Path, section: str, *, is_first: bool) -> list[str]:
         """Notes on likely mistakes in the first section of a file, up to INSPECTED_CHARS of all files."""
-        if not is_first or self._inspected > INSPECTED_CHARS:
-            self._skipped = True
+        if not is_first or self._inspected_chars > INSPECTED_CHARS:
+            self._all_inspected = False
             return []
-        self._inspected += len(section)
+        self._inspected_chars += len(section)
         return notes_on(section, path, documents=self._documents is not None)
 
     def _records(self, path: Path) -> Iterator[list[str]]:
-        """The text of each record of a file."""
-        notes: Counter[str] = Counter()
-        inspected = 0
-        notify = partial(self._note, path)
+        """The text of each record of a file, as a list of one block."""
+        counts: Counter[str] = Counter()  # the records with each note
+        n_inspected = 0
+        notify = partial(self.notes.report_on, path)
         for where, text in record_texts(path, skip_bad=self._skip_bad, notify=notify, on_read=self._advance):
-            if self._inspected <= INSPECTED_CHARS:
-                self._inspected += len(text)
-                inspected += 1
-                notes.update(note for note in notes_on_record(text) if not (self._documents and END_OF_TEXT in note))
+            if self._inspected_chars <= INSPECTED_CHARS:
+                self._inspected_chars += len(text)
+                n_inspected += 1
+                counts.update(note for note in notes_on_record(text) if not (self._documents and END_OF_TEXT in note))
             else:
-                self._skipped = True
+                self._all_inspected = False
             try:
                 cleaned = strip_boilerplate(text)
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from error
             yield [cleaned.text]
-        for note, count in notes.items():
-            notify(f"note: {path}: {note}, in {count:,} of {inspected:,} records")
+        for note, count in counts.items():
+            notify(f"note: {path}: {note}, in {count:,} of {n_inspected:,} records")
 
     def _advance(self, n_bytes: int) -> None:
         self._position += n_bytes
 
-    def _note(self, path: Path, line: str) -> None:
-        """Report a line about a file, unless many files had some, or an interrupted run reported it."""
-        self._noted_files.add(path)
-        if len(self._noted_files) <= _FILES_WITH_NOTES:
-            self._report(line)
-
-    def _report(self, line: str) -> None:
-        if line not in self.notes:
-            self.notes.append(line)
-            self._notify(line)
-
-    def _report_rest(self) -> None:
-        if (more := len(self._noted_files) - _FILES_WITH_NOTES) > 0:
-            self._report(f"note: {more} more files have such notes")
-        if self._skipped:
-            self._report(
+    def _report_at_end(self) -> None:
+        self.notes.report_other_files()
+        if not self._all_inspected:
+            self.notes.report(
                 f"note: only the first {SECTION_CHARS / 1e6:.1f} million characters of each file, and "
                 f"{INSPECTED_CHARS / 1e6:.1f} million of all files, were looked at for damage and other formats"
             )
-        if self._documents and not self._separated and self._n_documents == 1:
+        if self._documents and not self._has_end_of_text and self._n_documents == 1:
             path = self.files[-1]
-            self._report(f"note: {path}: no {END_OF_TEXT} in it, so --documents endoftext separates nothing")
+            self.notes.report(f"note: {path}: no {END_OF_TEXT} in it, so --documents endoftext separates nothing")

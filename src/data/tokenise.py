@@ -59,7 +59,7 @@ def tokenise_to_shards(
     first_file, done = index.shards[-1].next if index.shards else (0, 0)
     if index.shards:
         notify(f"tokens: continuing in {index.folder}, after {len(index.shards)} complete shards")
-    reader.notes = index.notes
+    reader.notes.lines = index.notes  # saved with the shards
     pieces = reader.pieces(first_file)
     for _ in range(done):
         next(pieces)
