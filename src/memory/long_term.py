@@ -18,8 +18,9 @@ from src.memory.corrections import replaces
 from src.memory.fact_file import DamagedFile, as_text, connect, open_copy, purge_deleted_words
 from src.memory.facts import Statement, find_statements
 from src.memory.private_files import explain, locked, quarantine
-from src.memory.relevance import PERSONAL, is_personal, may_answer
-from src.memory.words import STOP_WORDS, as_asked, normalised, search_terms, told_as, words_of
+from src.memory.relevance import FIRST_PERSON, is_personal, may_answer
+from src.memory.synonyms import question_terms, with_synonyms
+from src.memory.words import STOP_WORDS, normalised, search_terms, words_of
 
 _YEAR_10000 = 253_402_300_800  # Unix time; Python's dates end there
 
@@ -121,9 +122,9 @@ class LongTermMemory:
         are left out: see relevance.py.
         """
         query = without_surrogates(query)
-        query_words = words_of(as_asked(query))
+        query_words = words_of(question_terms(query))
         words = [word for word in query_words if word not in STOP_WORDS][:_MAX_QUERY_WORDS]
-        personal = [word for word in query_words if word in PERSONAL]
+        personal = [word for word in query_words if word in FIRST_PERSON]
         if not words:
             return []
         min_score = MIN_SCORE_PERSONAL if is_personal(query) else MIN_SCORE_OTHER
@@ -136,7 +137,8 @@ class LongTermMemory:
                 f"SELECT {_COLUMNS} FROM words JOIN memory ON memory.id = words.rowid"
                 " WHERE words MATCH ? ORDER BY bm25(words), memory.id DESC"
             )
-            rows = db.execute(ranked, (_any_of([form for word in words for form in told_as(word)] + personal),))
+            forms = [form for word in words for form in with_synonyms(word)]
+            rows = db.execute(ranked, (_any_of(forms + personal),))
             found = [RecalledFact(Fact.of(row), scores[row[0]][0]) for row in rows if row[0] in scores]
         found = [each for each in found if may_answer(query, each.fact.text, scores[each.fact.id][1])]
         found.sort(key=lambda recalled: recalled.score, reverse=True)  # stable: ties stay in FTS5's order
@@ -191,7 +193,8 @@ def _scores(db: sqlite3.Connection, words: Sequence[str]) -> dict[int, tuple[flo
     found: dict[int, set[str]] = {}
     total = 0.0
     for word in words:
-        ids = [id for (id,) in db.execute("SELECT rowid FROM words WHERE words MATCH ?", (_any_of(told_as(word)),))]
+        rows = db.execute("SELECT rowid FROM words WHERE words MATCH ?", (_any_of(with_synonyms(word)),))
+        ids = [id for (id,) in rows]
         idf = math.log(1 + (fact_count - len(ids) + 0.5) / (len(ids) + 0.5))
         total += idf
         for id in ids:

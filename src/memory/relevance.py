@@ -1,15 +1,16 @@
 """Which facts may answer a question: rules beyond shared words, such as whom the question is about."""
 
 import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
-from src.memory.words import STOP_WORDS, american, told_as
+from src.memory.synonyms import with_synonyms
+from src.memory.words import STOP_WORDS, american
 
-# A question with one of these words asks about the user, not about the world.
-PERSONAL = {"i", "me", "my", "mine", "myself", "we", "us", "our", "ours", "ourselves"}
-_OWN = ("my", "our")
+FIRST_PERSON = {"i", "me", "my", "mine", "myself", "we", "us", "our", "ours", "ourselves"}
+_POSSESSIVES = {"my", "our", "mine", "ours"}
 # "How do I boil an egg?" asks for advice, not about the user.
 _ADVICE = re.compile(r"\b(?:should (?:i|we)|how (?:can|could|do|should) (?:i|we))\b")
+# "Tell me of Rome." and "I wonder why the sky is blue."
 _NOT_ABOUT_ME = re.compile(
     r"\b(?:give|remind|show|teach|tell)\s+(?:me|us)\b|\bi\s+(?:guess|suppose|think|wonder)\b", re.IGNORECASE
 )
@@ -20,14 +21,14 @@ _PEOPLE = {
     "partner", "roommate", "sibling", "sister", "son", "spouse", "stepfather", "stepmother", "teacher", "team",
     "uncle", "wife",
 }  # fmt: skip
-_OWNER_WORDS = 3  # "my best friend": how many words after "my" may name the owner
+_POSSESSION_WORDS = 3  # "my best friend": how many words after "my" may name what is possessed
 
 
 def is_personal(question: str) -> bool:
-    """Whether a question asks about the user."""
-    words = american(_NOT_ABOUT_ME.sub("", question)).split()
-    asks_advice = _ADVICE.search(" ".join(words)) and not set(words) & {"my", "our", "mine", "ours"}
-    return not asks_advice and not PERSONAL.isdisjoint(words)
+    """Whether a question asks about the user, not about the world."""
+    words = _question_words(question)
+    asks_advice = _ADVICE.search(" ".join(words)) and _POSSESSIVES.isdisjoint(words)
+    return not asks_advice and not FIRST_PERSON.isdisjoint(words)
 
 
 def may_answer(question: str, fact: str, shared: Set[str]) -> bool:
@@ -35,25 +36,40 @@ def may_answer(question: str, fact: str, shared: Set[str]) -> bool:
 
     shared: the words of the question, in American spelling, that the fact contains in some form.
     """
-    asked, told = american(_NOT_ABOUT_ME.sub("", question)).split(), american(fact).split()
+    asked, told = _question_words(question), american(fact).split()
     if not is_personal(question):
         return told[:1] not in (["i"], ["we"])  # "Who wrote Hamlet?" is not answered by "I saw Hamlet."
-    owner = next((word for word in _after_own(told[: _OWNER_WORDS + 1]) if _singular(word) in _PEOPLE), None)
-    asked_for = {_singular(form) for word in asked for form in told_as(_singular(word))}
-    if owner and "family" not in asked and _singular(owner) not in asked_for:
+    if "family" in asked:
+        return True
+    if not _asks_about_owner(asked, told):
         return False  # "Where do I live?" is not answered by "My brother lives in Turku."
-    possessed = _after_own(asked)
+    possessed = _asked_possession(asked)
+    return not possessed or not shared.isdisjoint(possessed)
+
+
+def _question_words(question: str) -> list[str]:
+    return american(_NOT_ABOUT_ME.sub("", question)).split()
+
+
+def _asks_about_owner(asked: Sequence[str], told: Sequence[str]) -> bool:
+    """Whether a question asks about the person that a fact begins with; True if the fact begins with none."""
+    people = [_singular(word) for word in _possessed(told[: _POSSESSION_WORDS + 1]) if _singular(word) in _PEOPLE]
+    return not people or people[0] in {_singular(form) for word in asked for form in with_synonyms(_singular(word))}
+
+
+def _asked_possession(asked: Sequence[str]) -> list[str]:
+    """The words for what a question asks about: "brother" of "my brother's car", "food" of "my favourite food"."""
+    possessed = _possessed(asked)
     possessed = [word for word in possessed if _singular(word) in _PEOPLE] or possessed
-    possessed = [word for word in possessed if word != "favorite"] or possessed  # "my favourite food" is about food
-    return not possessed or "family" in possessed or not shared.isdisjoint(possessed)
+    return [word for word in possessed if word != "favorite"] or possessed
 
 
-def _after_own(words: list[str]) -> list[str]:
-    """The words that say whose or which: those after "my" and "our", without common words."""
+def _possessed(words: Sequence[str]) -> list[str]:
+    """The words after "my" and "our", without common words."""
     found = []
-    for place, word in enumerate(words):
-        if word in _OWN:
-            found += [near for near in words[place + 1 : place + 1 + _OWNER_WORDS] if near not in STOP_WORDS]
+    for place, word in enumerate(words, start=1):
+        if word in ("my", "our"):
+            found += [near for near in words[place : place + _POSSESSION_WORDS] if near not in STOP_WORDS]
     return found
 
 

@@ -1,10 +1,12 @@
 """What automatic keeping saves, and what it never saves."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from src.memory import fact_patterns
 from src.memory.facts import extract_facts, find_statements
 from src.memory.secrets import looks_secret
 
@@ -16,6 +18,18 @@ def test_only_facts_that_people_tell_are_kept() -> None:
     assert len(cases["keep"]) >= 130 and len(cases["leave"]) >= 242
     assert [text for text in cases["leave"] if extract_facts(text)] == []
     assert sum(bool(extract_facts(text)) for text in cases["keep"]) >= len(cases["keep"]) - 5
+
+
+@pytest.mark.parametrize("example", fact_patterns.FACT)
+def test_each_pattern_of_a_fact_matches_its_example(example: str) -> None:
+    assert re.match(fact_patterns.FACT[example], example, re.IGNORECASE)
+    assert extract_facts(example) == [example]
+
+
+@pytest.mark.parametrize("example", fact_patterns.NO_FACT)
+def test_each_pattern_of_no_fact_matches_its_example(example: str) -> None:
+    assert re.search(fact_patterns.NO_FACT[example], example, re.IGNORECASE)
+    assert find_statements(example) == []
 
 
 @pytest.mark.parametrize(
