@@ -111,7 +111,7 @@ def make_stage(
     chats = JoinedChats(train, flags.seed, turns=flags.turns, context_length=context_length)
     chats.add_openings(openings.ids(base.encoding), openings.share)
     loader = epoch_loader(chats, pack_examples, flags.batch_size)
-    n_supervised = sum(sum(mask) for _, mask in train)
+    n_supervised = sum(sum(example.mask) for example in train)
     return Stage(
         name="sft",
         title="Instruction tuning (SFT)",

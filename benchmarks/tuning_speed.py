@@ -28,10 +28,10 @@ import torch
 from benchmarks.harness import check_rounds, peak_mb, require
 from src.cli import flag, parse
 from src.data.batching import in_batches, pack_examples, pack_pairs
-from src.data.datasets import Example
 from src.data.examples import instruction_examples, preference_examples
 from src.data.instructions import INSTRUCTIONS, load_conversations
 from src.data.preferences import PREFERENCES, load_preferences
+from src.data.prompts import Example
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.program import run_script
 from src.runtime import Runtime
@@ -170,9 +170,8 @@ def as_texts(stage: str) -> list[dict[str, str]]:
     encoding = load_gpt2_encoding()
 
     def texts(example: Example) -> tuple[str, str]:
-        ids, supervised = example
-        start = supervised.index(True)
-        return encoding.decode(ids[:start]), encoding.decode(ids[start:-1])
+        start = example.mask.index(True)
+        return encoding.decode(example.ids[:start]), encoding.decode(example.ids[start:-1])
 
     if stage == "sft":
         return [dict(zip(("prompt", "completion"), texts(example), strict=True)) for example in load_examples(stage)]

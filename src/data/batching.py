@@ -5,13 +5,14 @@ The training loop moves batches to its device. B rows, T tokens per row, P pairs
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from src.data.datasets import EpochDataset, Example
+from src.data.datasets import EpochDataset
+from src.data.prompts import Example
 from src.distributed.processes import Processes
 
 BatchT = TypeVar("BatchT", bound="Batch")
@@ -98,32 +99,41 @@ def pack_examples(examples: Sequence[Example], parents: Sequence[int | None] | N
     return Batch(torch.tensor([inputs]), torch.tensor([targets]), tuple(packing))
 
 
+class _Segment(NamedTuple):
+    """A prompt or an answer in a packed row. parent: the index of the segment that it continues."""
+
+    example: Example
+    parent: int | None
+    answer: int  # its number, as in PairBatch.answers
+
+
 def pack_pairs(pairs: Sequence[Pair]) -> PairBatch:
     """A batch of preference pairs: each prompt once, then its two answers, both continuing it.
 
     The prompt's last token is repeated in front of each answer, because it must predict two different tokens.
     """
-    parts: list[tuple[Example, int | None, int]] = []  # a segment, the index of its parent, the number of its answer
+    segments: list[_Segment] = []
     for i, (key, (chosen, rejected)) in enumerate(pairs):
         prompt, *answers = _split_prompt(key, chosen, rejected)
         parent = None
-        if len(prompt[0]) > 1:
-            parent = len(parts)
-            parts.append((prompt, None, IGNORE))
-        parts += [(answers[0], parent, i), (answers[1], parent, len(pairs) + i)]
-    batch = pack_examples([example for example, _, _ in parts], [parent for _, parent, _ in parts])
-    numbers = [answer for (ids, _), _, answer in parts for _ in ids[1:]]
+        if len(prompt.ids) > 1:
+            parent = len(segments)
+            segments.append(_Segment(prompt, None, IGNORE))
+        segments += [_Segment(answers[0], parent, i), _Segment(answers[1], parent, len(pairs) + i)]
+    batch = pack_examples([segment.example for segment in segments], [segment.parent for segment in segments])
+    numbers = [segment.answer for segment in segments for _ in segment.example.ids[1:]]
     keys = torch.tensor([key for key, _ in pairs])
     return PairBatch(batch.inputs, batch.targets, batch.packing, answers=torch.tensor([numbers]), keys=keys)
 
 
 def _split_prompt(key: int, chosen: Example, rejected: Example) -> list[Example]:
     """The shared prompt, then both answers, each after the prompt's last token. Raises ValueError if prompts differ."""
-    last = chosen[1].index(True) - 1
-    if rejected[1].index(True) - 1 != last or chosen[0][: last + 1] != rejected[0][: last + 1]:
+    length = chosen.mask.index(True)  # of the prompt
+    if rejected.mask.index(True) != length or chosen.ids[:length] != rejected.ids[:length]:
         raise ValueError(f"pair {key + 1}: the chosen and the rejected answer follow different prompts")
-    prompt = chosen[0][: last + 1], chosen[1][: last + 1]
-    return [prompt, *((ids[last:], mask[last:]) for ids, mask in (chosen, rejected))]
+    prompt = Example(chosen.ids[:length], chosen.mask[:length])
+    answers = [Example(pair.ids[length - 1 :], pair.mask[length - 1 :]) for pair in (chosen, rejected)]
+    return [prompt, *answers]
 
 
 def truncate(example: Example, context_length: int) -> Example:
@@ -137,7 +147,7 @@ def truncate(example: Example, context_length: int) -> Example:
         return example
     last_response = next(i for i in range(len(ids) - 1, 0, -1) if mask[i] and not mask[i - 1])
     cut = min(excess, last_response - 1)  # one token stays to predict the response's first
-    return ids[cut : cut + context_length + 1], mask[cut : cut + context_length + 1]
+    return Example(ids[cut : cut + context_length + 1], mask[cut : cut + context_length + 1])
 
 
 def in_batches(examples: Sequence[Any], collate: Callable, batch_size: int) -> list[Any]:

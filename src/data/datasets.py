@@ -8,16 +8,15 @@ import random
 from abc import abstractmethod
 from array import array
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from src.data.prompts import Example
 from src.data.token_shards import ShardedTokens, TokenArray
-
-Example: TypeAlias = tuple[list[int], list[bool]]  # token ids, and for each whether it is supervised
 
 
 class EpochDataset(Dataset[Any]):
@@ -37,7 +36,7 @@ class EpochDataset(Dataset[Any]):
 
 
 class ExampleDataset(EpochDataset):
-    """A list of examples (plain values) in a new random order each epoch."""
+    """A list of examples, or of pairs of them, in a new random order each epoch."""
 
     def __init__(self, examples: Sequence[Any], seed: int) -> None:
         self.examples, self.seed = examples, seed
@@ -78,16 +77,16 @@ class JoinedChats(ExampleDataset):
     def __getitem__(self, key: tuple[int | None, Sequence[int]]) -> Example:
         opening, chat = key
         start = [] if opening is None else list(self.openings[opening])
-        if len(start) + len(self.examples[chat[-1]][0]) > self.context_length + 1:
+        if len(start) + len(self.examples[chat[-1]].ids) > self.context_length + 1:
             start = []
         ids: list[int] = []
         mask: list[bool] = []
         for i in reversed(chat):
-            earlier_ids, earlier_mask = self.examples[i]
-            if ids and len(start) + len(ids) + len(earlier_ids) > self.context_length + 1:
+            earlier = self.examples[i]
+            if ids and len(start) + len(ids) + len(earlier.ids) > self.context_length + 1:
                 break
-            ids, mask = earlier_ids + ids, earlier_mask + mask
-        return start + ids, [False] * len(start) + mask
+            ids, mask = earlier.ids + ids, earlier.mask + mask
+        return Example(start + ids, [False] * len(start) + mask)
 
     def __len__(self) -> int:
         return -(-len(self.examples) // self.turns)

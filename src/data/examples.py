@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from src.common.messages import Notify
 from src.data.batching import Pair, truncate
-from src.data.datasets import Example, shuffled
+from src.data.datasets import shuffled
 from src.data.input_file import find_shipped
 from src.data.instructions import INSTRUCTIONS, Conversation, load_conversations
 from src.data.openings import opening_words
 from src.data.preferences import PREFERENCES, Preference, load_preferences
-from src.data.prompts import TEMPLATE, Message, headings, render_conversation, with_input
+from src.data.prompts import TEMPLATE, Example, Message, headings, render_conversation, with_input
 from src.tokenizer.protocols.interfaces import Encoding, WordEncoding
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ def instruction_examples(
     """Return the example of each conversation, and the number of examples that were truncated to the context."""
     complete = [render_conversation(conversation.messages, encoding) for conversation in conversations]
     examples = [truncate(example, context_length) for example in complete]
-    n_truncated = sum(len(before[0]) > len(after[0]) for before, after in zip(complete, examples, strict=True))
+    n_truncated = sum(len(before.ids) > len(after.ids) for before, after in zip(complete, examples, strict=True))
     return examples, n_truncated
 
 
@@ -40,15 +40,15 @@ def preference_examples(
     """
     pairs, n_truncated = [], 0
     for preference in preferences:
-        prompt, _ = render_conversation(preference.messages, encoding, template)
+        prompt = render_conversation(preference.messages, encoding, template).ids
         answers = [
-            render_conversation([Message("assistant", text)], encoding, template)[0]
+            render_conversation([Message("assistant", text)], encoding, template).ids
             for text in (preference.chosen, preference.rejected)
         ]
         excess = max(0, len(prompt) + max(map(len, answers)) - (context_length + 1))
         prompt = prompt[min(excess, len(prompt) - 1) :]  # keep one token, to predict the first token of the answer
         chosen, rejected = (
-            truncate((prompt + answer, [False] * len(prompt) + [True] * len(answer)), context_length)
+            truncate(Example(prompt + answer, [False] * len(prompt) + [True] * len(answer)), context_length)
             for answer in answers
         )
         pairs.append((chosen, rejected))
@@ -58,8 +58,8 @@ def preference_examples(
 
 def mean_answer_lengths(pairs: Sequence[Pair]) -> tuple[float, float]:
     """The average numbers of tokens in the chosen and in the rejected answers."""
-    chosen, rejected = (mean(sum(pair[side][1]) for _, pair in pairs) for side in (0, 1))
-    return chosen, rejected
+    chosen = mean(sum(chosen.mask) for _, (chosen, _) in pairs)
+    return chosen, mean(sum(rejected.mask) for _, (_, rejected) in pairs)
 
 
 def questions_and_answers(conversations: Iterable[Conversation]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ break, where GPT-2's splitting always cuts.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from src.tokenizer.byte_pairs import special_texts
 from src.tokenizer.protocols.interfaces import Encoding
@@ -36,6 +36,16 @@ class Message:
     supervised: bool = True
 
 
+class Example(NamedTuple):
+    """A conversation, or a part of one, as token ids. mask: for each id, whether it is supervised."""
+
+    ids: list[int]
+    mask: list[bool]
+
+    def __repr__(self) -> str:
+        return tuple.__repr__(self)  # as of a plain tuple: saved runs hold a hash of it
+
+
 # For each template: the text after a system message, and whether messages are cleaned. Cleaning drops white space at
 # both ends of a message and system messages without text, and breaks up special tokens that a message spells.
 # OLD_TEMPLATE has two line breaks after a system message, which other libraries tokenise differently.
@@ -51,23 +61,21 @@ def check_template(name: str) -> None:
         )
 
 
-def render_conversation(
-    messages: Sequence[Message], encoding: Encoding, template: str = TEMPLATE
-) -> tuple[list[int], list[bool]]:
-    """Return the ids of a conversation, and for each id whether it is supervised.
+def render_conversation(messages: Sequence[Message], encoding: Encoding, template: str = TEMPLATE) -> Example:
+    """Return the ids of a conversation, and which of them are supervised.
 
     A response and the end-of-text token after it are supervised, unless the message says otherwise. If the last message
     is the user's, the ids end where the response begins. Raises ValueError for an unknown template.
     """
     ids: list[int] = []
-    supervised: list[bool] = []
+    mask: list[bool] = []
     for message in messages:
         part = prompt_ids(message, encoding, template)
         if message.role == "assistant":
             part.append(encoding.eot_token)
         ids += part
-        supervised += [message.role == "assistant" and message.supervised] * len(part)
-    return ids, supervised
+        mask += [message.role == "assistant" and message.supervised] * len(part)
+    return Example(ids, mask)
 
 
 def prompt_ids(message: Message, encoding: Encoding, template: str = TEMPLATE) -> list[int]:

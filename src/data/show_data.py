@@ -5,12 +5,11 @@ from itertools import groupby
 
 from src.common.messages import visible
 from src.common.terminal import has_colours
-from src.data.datasets import Example
 from src.data.examples import instruction_examples, preference_examples
 from src.data.instructions import Conversation
 from src.data.openings import choose_openings
 from src.data.preferences import Preference
-from src.data.prompts import Message
+from src.data.prompts import Example, Message
 from src.tokenizer.protocols.interfaces import Encoding
 
 SAMPLES = 3
@@ -66,8 +65,8 @@ def _n_turns(messages: Sequence[Message]) -> int:
 
 
 def _token_counts(examples: Sequence[Example]) -> str:
-    lengths = [len(ids) for ids, _ in examples]
-    supervised = sum(sum(mask) for _, mask in examples)
+    lengths = [len(example.ids) for example in examples]
+    supervised = sum(sum(example.mask) for example in examples)
     return f"{sum(lengths):,}, {supervised:,} of them supervised; the longest has {max(lengths):,}"
 
 
@@ -80,10 +79,9 @@ def show_mask(example: Example, encoding: Encoding, *, colour: bool) -> str:
     """The text of an example with its supervised part in green, or between [[ and ]] without colours."""
     opening, closing = (_GREEN, _RESET + _DIM) if colour else ("[[", "]]")
     texts = []
-    for supervised, run in groupby(
-        zip(*example, _pieces(example[0], encoding), strict=True), key=lambda token: token[1]
-    ):
-        text = visible(b"".join(piece for _, _, piece in run).decode("utf-8", errors="replace"))
+    tokens = zip(example.mask, _pieces(example.ids, encoding), strict=True)
+    for supervised, run in groupby(tokens, key=lambda token: token[0]):
+        text = visible(b"".join(piece for _, piece in run).decode("utf-8", errors="replace"))
         texts.append(f"{opening}{text}{closing}" if supervised else text)
     return f"{_DIM}{''.join(texts)}{_RESET}" if colour else "".join(texts)
 

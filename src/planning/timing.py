@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from src.data.batching import Batch, pack_pairs
+from src.data.prompts import Example
 from src.distributed.processes import join
 from src.model.lora import add_lora
 from src.planning.flags import Flags
@@ -117,8 +118,8 @@ def _batch(flags: Flags, sequences: int) -> tuple[Batch, LossFunction]:
     if flags.stage != "dpo":
         return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous()), language_model_loss
     mask = [position > length // 2 for position in range(length + 1)]
-    pairs = [(key, ((row, mask), (row, mask))) for key, row in enumerate(ids.tolist())]
-    return pack_pairs(pairs), _preference_loss
+    answers = [Example(row, mask) for row in ids.tolist()]
+    return pack_pairs([(key, (answer, answer)) for key, answer in enumerate(answers)]), _preference_loss
 
 
 def _preference_loss(model: Any, batch: Any) -> Any:

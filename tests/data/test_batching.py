@@ -5,11 +5,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from src.data.batching import IGNORE, StepLoader, epoch_loader, pack_examples, pack_pairs, stack_windows, truncate
-from src.data.datasets import ExampleDataset
+from src.data.datasets import ExampleDataset, content_hash
+from src.data.prompts import Example
 
 
-def example(prompt: list[int], response: list[int]) -> tuple[list[int], list[bool]]:
-    return prompt + response, [False] * len(prompt) + [True] * len(response)
+def example(prompt: list[int], response: list[int]) -> Example:
+    return Example(prompt + response, [False] * len(prompt) + [True] * len(response))
 
 
 def test_packed_examples_shift_targets_and_mask_prompts() -> None:
@@ -64,17 +65,17 @@ def test_truncation_cuts_the_start_of_the_prompt_first(prompt: int, response: in
     ids, mask = truncate(example(list(range(1, prompt + 1)), list(range(91, 91 + response))), length)
     assert ids == expected
     assert mask == [i > 90 for i in expected]
-    assert pack_examples([(ids, mask)]).inputs.shape[1] <= length
+    assert pack_examples([Example(ids, mask)]).inputs.shape[1] <= length
 
 
 def test_truncating_a_chat_keeps_its_last_response() -> None:
     first, last = example([1, 2, 3], [91, 92]), example([4, 5], [93, 94])
-    ids, mask = truncate((first[0] + last[0], first[1] + last[1]), 4)
+    ids, mask = truncate(Example(first.ids + last.ids, first.mask + last.mask), 4)
     assert ids == [92, 4, 5, 93, 94]
     assert mask == [True, False, False, True, True]
 
 
-def data(count: int = 10) -> list[tuple[list[int], list[bool]]]:
+def data(count: int = 10) -> list[Example]:
     return [example([i], [i + 50, i + 50]) for i in range(count)]
 
 
@@ -146,3 +147,8 @@ def test_first_batches_are_the_start_of_the_first_epoch(grad_accum: int) -> None
 def test_content_hash_distinguishes_examples() -> None:
     assert loader(2, 1).dataset.content_hash() == loader(4, 2).dataset.content_hash()
     assert loader(2, 1).dataset.content_hash() != loader(2, 1, count=9).dataset.content_hash()
+
+
+def test_content_hash_is_that_of_plain_values() -> None:
+    """Runs that earlier versions saved hold it, and can be resumed."""
+    assert content_hash([Example([1, 2], [False, True])]) == content_hash([([1, 2], [False, True])])

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from src.data.datasets import ExampleDataset, JoinedChats, TextWindows, shuffled
+from src.data.prompts import Example
 
-EXAMPLES = [([i, i, 50 + i], [False, False, True]) for i in range(7)]
+EXAMPLES = [Example([i, i, 50 + i], [False, False, True]) for i in range(7)]
 
 
 def test_window_targets_are_the_inputs_one_token_later() -> None:

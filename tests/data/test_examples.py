@@ -5,11 +5,10 @@ import re
 import pytest
 import tiktoken
 
-from src.data.datasets import Example
 from src.data.examples import instruction_examples, preference_examples, split_examples
 from src.data.instructions import Conversation
 from src.data.preferences import Preference
-from src.data.prompts import Message, render_conversation
+from src.data.prompts import Example, Message, render_conversation
 from src.tokenizer import load_gpt2_encoding
 
 END = 50256

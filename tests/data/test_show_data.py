@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from src.common.messages import visible
 from src.data.instructions import Conversation
 from src.data.openings import choose_openings
-from src.data.prompts import Message, render_conversation
+from src.data.prompts import Example, Message, render_conversation
 from src.data.show_data import describe_conversations, show_mask
 from src.tokenizer import load_gpt2_encoding
 
@@ -55,8 +55,8 @@ def test_characters_split_across_tokens_are_shown(encoding: tiktoken.Encoding, t
 def test_half_of_a_character_is_shown_as_a_replacement_character(encoding: tiktoken.Encoding) -> None:
     ids = encoding.encode_ordinary("👋")
     assert len(ids) > 1
-    assert show_mask((ids, [True] * len(ids)), encoding, colour=False) == "[[👋]]"
-    assert show_mask((ids[:-1], [True] * (len(ids) - 1)), encoding, colour=False) == "[[\ufffd]]"
+    assert show_mask(Example(ids, [True] * len(ids)), encoding, colour=False) == "[[👋]]"
+    assert show_mask(Example(ids[:-1], [True] * (len(ids) - 1)), encoding, colour=False) == "[[\ufffd]]"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,10 @@ def encoding() -> tiktoken.Encoding:
 
 def test_the_text_of_a_sample_cannot_control_the_terminal(encoding: tiktoken.Encoding) -> None:
     ids = encoding.encode_ordinary("\x1b[2Jtext")
-    assert show_mask((ids, [True] * len(ids)), encoding, colour=True) == f"{DIM}{GREEN}\\x1b[2Jtext{PLAIN}{DIM}{PLAIN}"
+    assert (
+        show_mask(Example(ids, [True] * len(ids)), encoding, colour=True)
+        == f"{DIM}{GREEN}\\x1b[2Jtext{PLAIN}{DIM}{PLAIN}"
+    )
 
 
 def test_conversations_are_described_with_samples(encoding: tiktoken.Encoding) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from src.data.batching import StepLoader, epoch_loader, pack_examples
 from src.data.datasets import ExampleDataset
+from src.data.prompts import Example
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training.compiled import compiled_language_model_loss
@@ -21,12 +22,12 @@ CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "
 CPU = Runtime(torch.device("cpu"), "fp32", "for tests")
 
 
-def examples() -> list[tuple[list[int], list[bool]]]:
+def examples() -> list[Example]:
     """Examples with different numbers of supervised tokens, so a mean of means would be wrong."""
     generator = torch.Generator().manual_seed(7)
     lengths = torch.randint(3, 15, (16,), generator=generator).tolist()
     return [
-        (torch.randint(61, (n,), generator=generator).tolist(), [i > n // 2 or i == n - 1 for i in range(n)])
+        Example(torch.randint(61, (n,), generator=generator).tolist(), [i > n // 2 or i == n - 1 for i in range(n)])
         for n in lengths
     ]
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from trl import DPOTrainer
 
 from src.data.batching import IGNORE, Batch, pack_examples, pack_pairs
+from src.data.prompts import Example
 from src.model.gpt import GPTModel
 from src.training import tied_head
 from src.training.losses import answer_logprobs, dpo_loss, language_model_loss, preference_loss
@@ -28,8 +29,8 @@ def model() -> GPTModel:
     return model
 
 
-def example(prompt: list[int], response: list[int]) -> tuple[list[int], list[bool]]:
-    return prompt + response, [False] * len(prompt) + [True] * len(response)
+def example(prompt: list[int], response: list[int]) -> Example:
+    return Example(prompt + response, [False] * len(prompt) + [True] * len(response))
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 20])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from src.data.batching import Batch, pack_examples
+from src.data.prompts import Example
 from src.distributed.processes import Processes
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
@@ -15,8 +16,8 @@ from src.training.metrics import mean_metrics
 
 CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 1, "dropout": 0.5}
 CPU = Runtime(torch.device("cpu"), "fp32", "for tests")
-SHORT = ([1, 2, 3], [False, False, True])
-LONG = (list(range(4, 16)), [False] + [True] * 11)
+SHORT = Example([1, 2, 3], [False, False, True])
+LONG = Example(list(range(4, 16)), [False] + [True] * 11)
 
 
 @pytest.fixture

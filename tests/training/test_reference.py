@@ -10,6 +10,7 @@ import torch
 
 from src.checkpoint import read_checkpoint, save_checkpoint
 from src.data.batching import in_batches, pack_pairs
+from src.data.prompts import Example
 from src.model.gpt import GPTModel
 from src.training import reference as module
 from src.training.losses import answer_logprobs, preference_loss
@@ -36,7 +37,7 @@ def all_pairs() -> list:
 
     def pair(prompt: list[int]) -> tuple:
         answers = ids(12), ids(12)
-        return tuple((prompt + answer, [False] * len(prompt) + [True] * len(answer)) for answer in answers)
+        return tuple(Example(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for answer in answers)
 
     return [(i, pair(ids(15))) for i in range(9)]
 
