@@ -88,6 +88,11 @@ def pack_examples(examples: Sequence[Example], parents: Sequence[int | None] | N
 
     parents: for each example, the index of the earlier one that it continues. The mask decides which targets are
     supervised, never a token id, so a real end-of-text is learned.
+    For example, ids 1 2 3 0 with the response 3 0, and ids 4 5 0 with the response 5 0 (-: IGNORE):
+
+        inputs     1  2  3 | 4  5
+        targets    -  3  0 | 5  0
+        packing    (3, None), (2, None)
     """
     inputs = [id_ for ids, _ in examples for id_ in ids[:-1]]
     targets = [
@@ -111,6 +116,12 @@ def pack_pairs(pairs: Sequence[Pair]) -> PairBatch:
     """A batch of preference pairs: each prompt once, then its two answers, both continuing it.
 
     The prompt's last token is repeated in front of each answer, because it must predict two different tokens.
+    For example, the prompt 1 2 3 with the chosen answer 4 0 and the rejected answer 5 0 (-: IGNORE):
+
+        inputs     1  2 | 3  4 | 3  5
+        targets    -  - | 4  0 | 5  0
+        packing    (2, None), (2, 0), (2, 0)
+        answers    -  - | 0  0 | 1  1
     """
     segments: list[_Segment] = []
     for i, (key, (chosen, rejected)) in enumerate(pairs):

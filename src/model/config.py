@@ -66,9 +66,13 @@ class GPTConfig:
             raise ValueError(f"model config: missing {', '.join(sorted(missing))}")
         return cls(**config)
 
+    @property
+    def mlp_width(self) -> int:
+        return self.d_ff or 4 * self.d_model
+
     def parameter_count(self) -> tuple[int, int]:
         """(all parameters, those outside the token and position embeddings); the tied head counts once."""
-        c, ff = self.d_model, self.d_ff or 4 * self.d_model
+        c, ff = self.d_model, self.mlp_width
         block = 4 * c * c + 4 * c + 2 * c * ff + ff + c + 4 * c  # attention, MLP, two LayerNorms
         body = self.n_layers * block + 2 * c
         return (self.vocab_size + self.context_length) * c + body, body

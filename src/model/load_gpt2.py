@@ -68,9 +68,11 @@ def load_gpt2(name_or_path: str | Path, cache: str | Path | None = None) -> GPTM
     """
     path = find_weights(name_or_path, cache)
     found = WeightTensors(find_weight_files(path) if path.is_dir() else [path])
-    config, tensors = (
-        from_nanogpt(found, found.nanogpt, str(path)) if found.nanogpt else (_load_config(path, found), found)
-    )
+    tensors: Mapping[str, Tensor] = found
+    if found.nanogpt:
+        config, tensors = from_nanogpt(found, found.nanogpt, str(path))
+    else:
+        config = _load_config(path, found)
     state = state_dict_from_hugging_face(tensors, config, source=str(path))
     model = model_to_fill(config, len(state))
     model.load_state_dict(state, strict=True, assign=True)

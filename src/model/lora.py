@@ -80,7 +80,7 @@ def add_lora(model: GPTModel, rank: int, alpha: float, seed: int, targets: Targe
 
 def adapter_size(config: GPTConfig, rank: int, targets: Targets) -> int:
     """The number of parameters of an adapter."""
-    c, ff = config.d_model, config.d_ff or 4 * config.d_model
+    c, ff = config.d_model, config.mlp_width
     inputs_and_outputs = {"attn.c_attn": 4 * c, "attn.c_proj": 2 * c, "mlp.c_fc": c + ff, "mlp.c_proj": ff + c}
     return config.n_layers * rank * sum(inputs_and_outputs[name] for name in TARGETS[targets])
 

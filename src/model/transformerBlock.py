@@ -23,15 +23,14 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        width = config.d_ff or 4 * config.d_model
-        self.c_fc = nn.Linear(config.d_model, width)
-        self.c_proj = nn.Linear(width, config.d_model)
+        self.c_fc = nn.Linear(config.d_model, config.mlp_width)
+        self.c_proj = nn.Linear(config.mlp_width, config.d_model)
         self.activation = _ACTIVATION[config.activation]
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        hidden = self.c_fc(x)  # (B, T, d_ff)
+        hidden = self.c_fc(x)  # (B, T, mlp_width)
         # The activation's output is a quarter of the layer's saved activations, and cheap to recompute.
         return self.dropout(recompute_in_backward(self._project, hidden))
 

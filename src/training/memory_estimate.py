@@ -103,7 +103,7 @@ def _copies_to_save(work: Workload) -> float:
 
 def _after_the_head(work: Workload) -> dict[str, float]:
     """At the start of backward: all activations are saved, and only the output head's gradient exists."""
-    c, ff = work.config.d_model, work.config.d_ff or 4 * work.config.d_model
+    c, ff = work.config.d_model, work.config.mlp_width
     head = work.config.vocab_size * c
     _, body = work.config.parameter_count()
     logits = _logits(work)
@@ -130,7 +130,7 @@ def _logits(work: Workload) -> float:
 
 def _saved_activations(work: Workload) -> float:
     """The activations that all layers save; with activation checkpointing, the layers' inputs and one layer's."""
-    c, ff, layers = work.config.d_model, work.config.d_ff or 4 * work.config.d_model, work.config.n_layers
+    c, ff, layers = work.config.d_model, work.config.mlp_width, work.config.n_layers
     # Per token of a layer: x before each LayerNorm; both LayerNorm outputs, q, k, v, y, and the MLP's h.
     layer: float = 2 * FP32 * c + (6 * c + ff - _not_saved(work)) * (2 if work.half else FP32)
     if work.half and not work.on_gpu:
@@ -152,7 +152,7 @@ def _merged(work: Workload) -> dict[str, float]:
     """While the best model is saved: the weights with the adapter merged into them are copies."""
     if not work.lora:
         return {}
-    c, ff = work.config.d_model, work.config.d_ff or 4 * work.config.d_model
+    c, ff = work.config.d_model, work.config.mlp_width
     sizes = {"attn.c_attn": 3 * c * c, "attn.c_proj": c * c, "mlp.c_fc": c * ff, "mlp.c_proj": c * ff}
     merged = work.config.n_layers * sum(sizes[name] for name in TARGETS[work.lora_targets])
     return {"gradients": FP32 * work.trained, "merged": FP32 * merged}
