@@ -37,6 +37,8 @@ _UNIMPORTANT = {
     "a", "again", "am", "an", "any", "anymore", "are", "as", "at", "be", "been", "called", "can", "days", "do", "does",
     "for", "in", "is", "longer", "more", "my", "named", "now", "of", "on", "our", "the", "these", "to", "with",
 }  # fmt: skip
+# "work out" is another verb than "work".
+_PARTICLES = {"away", "back", "down", "off", "out", "over", "up"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,12 @@ def _owner(subject: str) -> str:
 
 
 def _stems(words: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_stem(word) for word in words if word not in _UNIMPORTANT))
+    """The stems of the important words, the verb or state first."""
+    important = [word for word in words if word not in _UNIMPORTANT]
+    stems = list(map(_stem, important))
+    if len(important) > 1 and important[1] in _PARTICLES:
+        stems[:2] = [" ".join(stems[:2])]
+    return tuple(dict.fromkeys(stems))
 
 
 def _stem(word: str) -> str:
