@@ -9,8 +9,8 @@ from src.memory.words import american
 
 # A subject has one of each at a time: "I live in Rome." is corrected, "I have a dog." is added to.
 SINGLE_VALUE_VERBS = {
-    "called", "is", "are", "was", "were", "lives", "live", "works", "work", "costs", "cost", "drives", "drive",
-    "starts", "start", "leaves", "leave", "expires",
+    "called", "is", "are", "was", "were", "inhabit", "lives", "live", "works", "work", "costs", "cost",
+    "drives", "drive", "starts", "start", "leaves", "leave", "expires",
 }  # fmt: skip
 
 _EXPANSIONS = (  # applied in this order to lower-case text

@@ -8,7 +8,20 @@ import re
 from src.memory.claims import SINGLE_VALUE_VERBS, assertion, denial
 from src.memory.words import american, normalised
 
-_NAME_IS = re.compile(r"'s name is\b|\b(?:is|are) (?:called|named)\b")
+_SAME_MEANING = (  # applied in this order to lower-case text in American spelling
+    # "my cat s name is miso"
+    (re.compile(r" s name is\b|\b(?:is|are) (?:called|named)\b"), " called"),
+    # "i live near graz", but not "i live alone"
+    (re.compile(r"\b(?:lives?|(?:am|m|are|re|is) living) (?:at|in|near|on|outside)\b"), "inhabit"),
+    # "i moved to vienna last month", but not "i moved to vienna in 2015": another move may have followed
+    (
+        re.compile(
+            r"^(i|we|(?:my|our) \w+) (?:just )?moved to (?!(?:an?|another|my|our|the) )\w+(?: \w+)?"
+            r"(?: (?:again|now|recently|(?:last|this) (?:week|month|year)))?$"
+        ),
+        r"\1 inhabit",
+    ),
+)
 _UNSTRESSED = {"now", "also", "really", "actually", "still", "currently", "m", "re", "the"}
 # "I'm 34 years old.", "I turned forty"
 _AGE = re.compile(r"(?:i|we) (?:(?:am |are )?\w+(?: \w+)? years? old\b|turned (?:\d+|\w+(?:teen|ty))\b)")
@@ -32,9 +45,13 @@ def replaces(new: str, old: str, *, corrects: bool) -> bool:
 def subject_of(fact: str) -> str:
     """What a fact is about: its words up to the verb, such as "my cat called"; "" if it has no verb of the list.
 
-    "My cat's name is Miso." and "Our cat is called Miso." are about the same.
+    "My cat's name is Miso." and "Our cat is called Miso." are about the same, and so are "I live in Graz." and "I moved
+    to Graz."
     """
-    words = [word for word in american(_NAME_IS.sub(" called", fact)).split() if word not in _UNSTRESSED]
+    plain = american(fact)
+    for pattern, same in _SAME_MEANING:
+        plain = pattern.sub(same, plain)
+    words = [word for word in plain.split() if word not in _UNSTRESSED]
     if _AGE.match(" ".join(words)):
         return "i years old"
     for place, word in enumerate(words):
