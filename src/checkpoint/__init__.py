@@ -2,16 +2,9 @@
 
 from src.checkpoint.digest import WEIGHT_SUFFIXES, file_sha256, weights_sha256
 from src.checkpoint.files import FORMAT, read_checkpoint, save_checkpoint
-from src.checkpoint.models import (
-    PROMPT_TEMPLATE,
-    TRAINED_WITH,
-    LoadedModel,
-    check_weights,
-    load_base,
-    load_checkpoint,
-    load_model,
-    saved_config,
-)
+from src.checkpoint.loaded_model import TRAINED_WITH, LoadedModel
+from src.checkpoint.models import check_weights, load_base, load_checkpoint, load_model, saved_config
+from src.checkpoint.other_weights import PROMPT_TEMPLATE
 from src.stages import (
     BEST,
     CHECKPOINTS,

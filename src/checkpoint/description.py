@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from src.checkpoint.models import LoadedModel
+from src.checkpoint.loaded_model import LoadedModel
 from src.common.disk import format_bytes
 
 

@@ -1,36 +1,38 @@
 """Load the model in a checkpoint, a Hugging Face folder or a weights file, with its metadata and its tokenizer."""
 
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from src.checkpoint.digest import WEIGHT_SUFFIXES, weights_sha256
 from src.checkpoint.files import NotACheckpoint, read_checkpoint
-from src.checkpoint.training_examples import EXAMPLES, examples_entry
+from src.checkpoint.loaded_model import LoadedModel
+from src.checkpoint.other_weights import PROMPT_TEMPLATE, holds_other_weights, load_weights
 from src.common.json_file import read_json_object
 from src.common.messages import naming_file, one_line
 from src.model.config import GPTConfig
-from src.model.gguf_weights import gguf_fields, holds_gguf
 from src.model.gpt import GPTModel
 from src.model.hub import CONFIG_FILE
-from src.model.load_gpt2 import HUB_IDS, config_from_hugging_face, find_weights, load_gpt2
+from src.model.load_gpt2 import HUB_IDS, config_from_hugging_face, find_weights
 from src.model.lora import holds_adapter_only, merged_weights
 from src.model.meta_device import model_to_fill
 from src.model.peft_adapter import ADAPTER_CONFIG, BASE_SHA256, holds_adapter, read_adapter
-from src.model.weight_files import holds_safetensors
 from src.stages import BEST, LATEST, MODELS, STAGE_OUTPUTS, find_model, producing_command, resolve
-from src.tokenizer import Encoding, describe, load_encoding, load_gpt2_encoding, read_folder_encoding
-from src.tokenizer.hugging_face import gguf_encoding
+from src.tokenizer import load_encoding
 
-PROMPT_TEMPLATE = "prompt_template"  # our key in a Hugging Face config.json for the name of the prompt template
-TRAINED_WITH = "trained_with"  # kinds of system message in the training data: {"facts": bool, "system": bool}
-# The entries of a model's metadata that its descendants record, too.
-_HISTORY = ("stage", "source", "step", "epoch", "first_loss", "best_loss", "val_loss", "train_loss", "data_sha256")
-_MAX_PADDING = 127  # ids beyond the tokenizer's: models are padded to a multiple of 64 or 128
+
+def load_base(name: str, order: Sequence[str] = MODELS, *, beside_scripts: bool = False) -> LoadedModel:
+    """Load the model that --model or --base names, and its tokenizer. beside_scripts: see `find_model`.
+
+    Raises FileNotFoundError or ValueError as `find_model` and `load_model` do, and ValueError if the tokenizer is
+    damaged or unknown.
+    """
+    path, reason = find_model(name, order, beside_scripts=beside_scripts)
+    model, metadata = load_model(path)
+    with naming_file(path):
+        encoding = load_encoding(metadata.get("tokenizer"))
+    return LoadedModel(model, metadata, encoding, path, reason)
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GPTModel, dict[str, Any]]:
@@ -44,17 +46,20 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
     """
     path = resolve(Path(path))
     if holds_adapter(path):
-        return _load_with_adapter(path, device)
-    if (
-        path.is_dir()
-        or path.suffix in WEIGHT_SUFFIXES
-        or (path.is_file() and (holds_safetensors(path) or holds_gguf(path)))
-    ):
-        return _load_weights(path, device)
+        model, metadata = _load_with_adapter(path)
+    elif holds_other_weights(path):
+        model, metadata = load_weights(path)
+    else:
+        model, metadata = _load_ours(path)
+    return model.to(device).eval(), metadata
+
+
+def _load_ours(path: Path) -> tuple[GPTModel, dict[str, Any]]:
+    """(model, metadata) of one of our checkpoints, or of a file that another program wrote with torch.save."""
     try:
         content = read_checkpoint(path, mapped=True, without=("optimizer",))
     except NotACheckpoint:
-        return _load_weights(path, device)
+        return load_weights(path)
     weights, config = content.pop("model", None), content.get("config")
     if holds_adapter_only(weights):
         raise ValueError(f"{path}: holds only the adapter of a run with --lora; pass the {BEST} next to it")
@@ -64,34 +69,11 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[GP
     except ValueError as error:
         raise ValueError(f"{path}: {one_line(error)}; make it again with {producing_command(path)}") from error
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
-    return model.to(device).eval(), content
+    return model, content
 
 
-def saved_config(path: str | Path) -> GPTConfig | None:
-    """The sizes of the model in one of our checkpoints, or in a folder with a config.json. Its weights are not read.
-
-    None for any other file, and for a damaged one: `load_model` says what is wrong with it.
-    """
-    path = Path(path)
-    try:
-        path = resolve(path)
-        if (path / CONFIG_FILE).is_file():
-            return config_from_hugging_face(read_json_object(path / CONFIG_FILE), str(path / CONFIG_FILE))
-        content = read_checkpoint(path, mapped=True, without=("model", "optimizer")) if path.is_file() else {}
-        return GPTConfig.of(content["config"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
-def _load_weights(path: Path, device: torch.device | str) -> tuple[GPTModel, dict[str, Any]]:
-    model = load_gpt2(path)
-    encoding = _encoding_of_weights(path, model.config.vocab_size)
-    tokenizer = None if encoding is load_gpt2_encoding() else describe(encoding)
-    metadata = {"stage": "pretrained", "template": _saved_template(path), "tokenizer": tokenizer}
-    return model.to(device), {**metadata, "config": asdict(model.config)}
-
-
-def _load_with_adapter(folder: Path, device: torch.device | str) -> tuple[GPTModel, dict[str, Any]]:
+def _load_with_adapter(folder: Path) -> tuple[GPTModel, dict[str, Any]]:
+    """(model, metadata) of a PEFT folder: its adapter, merged into the base that it names."""
     files = read_adapter(folder)
     path = _base_of_adapter(folder, files.base)
     model, metadata = load_model(path)
@@ -106,7 +88,7 @@ def _load_with_adapter(folder: Path, device: torch.device | str) -> tuple[GPTMod
         merged = merged_weights(model.state_dict(), files.adapter)
         check_weights(model.state_dict(), merged)
     model.load_state_dict(merged, assign=True)
-    return model.to(device), {"template": None, **inherited, **template, **history}
+    return model, {"template": None, **inherited, **template, **history}
 
 
 def _base_of_adapter(folder: Path, name: str) -> Path:
@@ -136,25 +118,20 @@ def _source_of(checkpoint: Path) -> str:
     return str(read_checkpoint(checkpoint, mapped=True, without=("model", "optimizer")).get("source"))
 
 
-def _encoding_of_weights(path: Path, vocab_size: int) -> Encoding:
-    """The tokenizer in the folder of Hugging Face weights. GPT-2's if there is none, with a note.
+def saved_config(path: str | Path) -> GPTConfig | None:
+    """The sizes of the model in one of our checkpoints, or in a folder with a config.json. Its weights are not read.
 
-    Raises ValueError if it cannot be used, or if the model has many more ids than the tokenizer.
+    None for any other file, and for a damaged one: `load_model` says what is wrong with it.
     """
-    if path.is_file() and holds_gguf(path):
-        return gguf_encoding(gguf_fields(path), str(path))
-    folder = path if path.is_dir() else path.parent
-    encoding = read_folder_encoding(folder) if (folder / CONFIG_FILE).is_file() else None
-    found = encoding or load_gpt2_encoding()
-    if vocab_size > found.n_vocab + _MAX_PADDING:
-        whose = "its" if encoding else "GPT-2's"
-        raise ValueError(
-            f"{path} has {vocab_size} token ids and {whose} tokenizer has {found.n_vocab}: "
-            "it was trained with another tokenizer, so its output would be nonsense"
-        )
-    if encoding is None and path.is_dir():
-        print(f"{path} has no tokenizer files: assuming GPT-2's", file=sys.stderr)
-    return found
+    path = Path(path)
+    try:
+        path = resolve(path)
+        if (path / CONFIG_FILE).is_file():
+            return config_from_hugging_face(read_json_object(path / CONFIG_FILE), str(path / CONFIG_FILE))
+        content = read_checkpoint(path, mapped=True, without=("model", "optimizer")) if path.is_file() else {}
+        return GPTConfig.of(content["config"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def load_checkpoint(
@@ -208,65 +185,3 @@ def check_weights(expected: Mapping[str, torch.Tensor], weights: object) -> None
         own = found.to_local() if hasattr(found, "to_local") else found  # of a sharded tensor, this process's shard
         if own.numel() and not torch.stack(own.float().aminmax()).isfinite().all():
             raise ValueError(f"{name} has values that are not finite")
-
-
-def _saved_template(path: Path) -> str | None:
-    """The prompt template named in what we exported: a Hugging Face directory or a GGUF file. Otherwise None."""
-    file = (path if path.is_dir() else path.parent) / CONFIG_FILE
-    if path.is_file() and holds_gguf(path):
-        name = gguf_fields(path).get(PROMPT_TEMPLATE)
-        return name if isinstance(name, str) else None
-    name = read_json_object(file).get(PROMPT_TEMPLATE) if file.is_file() else None
-    return name if isinstance(name, str) else None
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model with its metadata and its tokenizer, the file it came from, and the reason why that file was chosen."""
-
-    model: GPTModel
-    metadata: dict[str, Any]
-    encoding: Encoding
-    path: Path
-    reason: str
-
-    def trained_with(self, kind: Literal["facts", "system"]) -> bool:
-        """Whether its checkpoint records training with this kind of system message. Files of other programs do not."""
-        recorded = self.metadata.get(TRAINED_WITH)
-        return isinstance(recorded, dict) and recorded.get(kind) is True
-
-    @property
-    def inherited_metadata(self) -> dict[str, Any]:
-        """Entries that DPO's checkpoint copies from this one, if they are there: TRAINED_WITH, the prompt template."""
-        return {key: self.metadata[key] for key in (TRAINED_WITH, "template") if self.metadata.get(key) is not None}
-
-    @property
-    def parent(self) -> dict[str, Any]:
-        """How a checkpoint of the next stage records this model: its path, the hash of its weights, and its history.
-
-        "ancestors" are the models that it was trained from, the last one first. "examples": see training_examples.py.
-        """
-        facts = {key: value for key in _HISTORY if isinstance(value := self.metadata.get(key), str | int | float)}
-        before = self.metadata.get("parent")
-        before = dict(before) if isinstance(before, dict) else {}
-        further, _ = before.pop("ancestors", None), before.pop(EXAMPLES, None)
-        return {
-            "path": str(self.path),
-            "weights_sha256": weights_sha256(self.model.state_dict()),
-            **facts,
-            **({EXAMPLES: examples} if (examples := examples_entry(self.metadata)) else {}),
-            "ancestors": [before, *(further if isinstance(further, list) else [])] if before else [],
-        }
-
-
-def load_base(name: str, order: Sequence[str] = MODELS, *, beside_scripts: bool = False) -> LoadedModel:
-    """Load the model that --model or --base names, and its tokenizer. beside_scripts: see `find_model`.
-
-    Raises FileNotFoundError or ValueError as `find_model` and `load_model` do, and ValueError if the tokenizer is
-    damaged or unknown.
-    """
-    path, reason = find_model(name, order, beside_scripts=beside_scripts)
-    model, metadata = load_model(path)
-    with naming_file(path):
-        encoding = load_encoding(metadata.get("tokenizer"))
-    return LoadedModel(model, metadata, encoding, path, reason)
