@@ -14,10 +14,9 @@ def is_far_above(loss: float, reference: float, first_loss: float) -> bool:
     return loss > reference + max(1.0, 0.1 * first_loss)
 
 
-def is_worse_than_untrained(progress: Progress) -> bool:
-    """Whether the last evaluation is far above the one before training. Such a model never becomes the best one."""
-    first, last = progress.first_loss, progress.eval_loss
-    return first is not None and last is not None and is_far_above(last, first, first)
+def is_worse_than_untrained(loss: float | None, first_loss: float | None) -> bool:
+    """Whether an evaluation is far above the one before training. Such a model never becomes the best one."""
+    return loss is not None and first_loss is not None and is_far_above(loss, first_loss, first_loss)
 
 
 def has_diverged(progress: Progress) -> bool:
@@ -26,9 +25,9 @@ def has_diverged(progress: Progress) -> bool:
     The training loss must have risen, too: if only the evaluation loss rises, the run overfits, and its best model is
     still good.
     """
-    if progress.best_step == 0:
-        return is_worse_than_untrained(progress)
     first, train, last = progress.first_loss, progress.train_loss, progress.eval_loss
+    if progress.best_step == 0:
+        return is_worse_than_untrained(last, first)
     if first is None or train is None or last is None:
         return False
     return is_far_above(min(train, last), progress.best_loss, first)

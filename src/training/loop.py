@@ -93,9 +93,7 @@ def _train_step(run: TrainingRun, progress: Progress, reporter: Reporter) -> Non
     run.runtime.synchronise()
     step_s = time.perf_counter() - start
     loss = metrics.pop("loss")
-    progress.step += 1
-    progress.loss_sum += loss
-    progress.loss_count += 1
+    progress.add_step(loss)
     tokens = int(processes.total({"tokens": sum(batch.inputs.numel() for batch in batches)})["tokens"])
     speed = {"tokens": tokens, "tokens_per_s": tokens / step_s, "step_s": step_s}
     reporter.step(step + 1, loss, metrics, epoch=step // schedule.steps_per_epoch, lr=lr, grad_norm=norm, **speed)
@@ -155,21 +153,12 @@ def _evaluate(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints,
     """Evaluate, report with a sample, and save the model if its loss is the lowest since training began."""
     stage = run.stage
     metrics = mean_metrics(run.model, run.shared.loss, stage.evaluation, run.runtime)
-    loss = progress.eval_loss = metrics["loss"]
+    loss = metrics["loss"]
     if not math.isfinite(loss):
         advice = f"{_INTACT}; {divergence_advice(run)}, with --no-resume"
         raise ValueError(f"step {progress.step}: the evaluation loss is {loss}; {advice}")
-    if progress.loss_count:
-        progress.train_loss = progress.loss_sum / progress.loss_count
-        progress.loss_sum, progress.loss_count = 0.0, 0
-    worse = is_worse_than_untrained(progress)
-    best = progress.step > 0 and loss < progress.best_loss and not worse
-    if progress.step == 0:
-        progress.first_loss = loss
-    elif best:
-        progress.best_loss, progress.best_step, progress.stale_evaluations = loss, progress.step, 0
-    else:
-        progress.stale_evaluations += 1
+    worse = is_worse_than_untrained(loss, progress.first_loss)
+    best = progress.add_evaluation(loss, may_be_best=not worse)
     epoch = progress.step // run.schedule.steps_per_epoch
     reporter.evaluation(progress.step, stage.evaluated_on, metrics, best=best, epoch=epoch)
     if worse:

@@ -80,9 +80,30 @@ class Progress:
     best_step: int = 0
     stale_evaluations: int = 0  # since the best one
     loss_sum: float = 0.0  # over the steps since the last evaluation
-    loss_count: int = 0
+    loss_count: int = 0  # the number of these steps
     train_loss: float | None = None  # mean over the steps between the last two evaluations
     eval_loss: float | None = None
+
+    def add_step(self, loss: float) -> None:
+        """Count a completed step, and its training loss."""
+        self.step += 1
+        self.loss_sum += loss
+        self.loss_count += 1
+
+    def add_evaluation(self, loss: float, *, may_be_best: bool = True) -> bool:
+        """Record an evaluation; returns whether its loss is the lowest since training began."""
+        self.eval_loss = loss
+        if self.loss_count:
+            self.train_loss = self.loss_sum / self.loss_count
+            self.loss_sum, self.loss_count = 0.0, 0
+        if self.step == 0:
+            self.first_loss = loss
+            return False
+        if may_be_best and loss < self.best_loss:
+            self.best_loss, self.best_step, self.stale_evaluations = loss, self.step, 0
+            return True
+        self.stale_evaluations += 1
+        return False
 
     def evaluation_due(self, schedule: Schedule) -> bool:
         """Whether an evaluation comes next: `eval_every` or the end is reached, and not evaluated yet."""
