@@ -13,7 +13,7 @@ from src.model.hub import CONFIG_FILE
 from src.model.load_gpt2 import load_gpt2
 from src.model.weight_files import holds_safetensors
 from src.tokenizer import Encoding, describe, load_gpt2_encoding, read_folder_encoding
-from src.tokenizer.hugging_face import gguf_encoding
+from src.tokenizer.gguf import gguf_encoding
 
 PROMPT_TEMPLATE = "prompt_template"  # our key in a Hugging Face config.json for the name of the prompt template
 _MAX_PADDING = 127  # ids beyond the tokenizer's: models are padded to a multiple of 64 or 128

@@ -15,7 +15,8 @@ from src.model.config import GPTConfig
 from src.model.hub import CONFIG_FILE
 from src.model.load_gpt2 import CONFIG_KEYS, TRANSPOSED
 from src.tokenizer import Encoding
-from src.tokenizer.hugging_face import SPECIAL_TOKENS, end_of_text_name, tokenizer_files
+from src.tokenizer.byte_pair_vocabulary import end_of_text_name
+from src.tokenizer.hugging_face import SPECIAL_TOKENS, tokenizer_files
 
 WEIGHTS_FILE = "model.safetensors"
 ACTIVATIONS = {"gelu_tanh": "gelu_new"}  # our name -> Hugging Face's, if they differ

@@ -9,7 +9,7 @@ import torch
 
 from src.checkpoint import PROMPT_TEMPLATE, LoadedModel
 from src.data.prompts import as_go_template, as_jinja
-from src.tokenizer.hugging_face import byte_pair_vocabulary, end_of_text_name
+from src.tokenizer.byte_pair_vocabulary import end_of_text_name, vocabulary_of
 
 Kind = Literal["f16", "q8_0"]
 _BLOCK = 32  # q8_0 stores this many weights with one scale
@@ -78,7 +78,7 @@ def _add_settings(writer: Any, base: LoadedModel, kind: Kind) -> None:
 def _add_tokenizer(writer: Any, base: LoadedModel) -> None:
     from gguf import TokenType
 
-    end, vocabulary = base.encoding.eot_token, byte_pair_vocabulary(base.encoding)
+    end, vocabulary = base.encoding.eot_token, vocabulary_of(base.encoding)
     assert vocabulary is not None  # see check_gguf
     kinds: Mapping[str, int] = {
         **dict.fromkeys(vocabulary.special, TokenType.CONTROL),

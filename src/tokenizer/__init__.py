@@ -3,8 +3,14 @@
 from src.tokenizer.gpt2 import load_gpt2_encoding
 from src.tokenizer.hugging_face import read_folder_encoding
 from src.tokenizer.learning import learn_byte_pairs
-from src.tokenizer.protocols.interfaces import Encoding, describe, encoding_fingerprint
-from src.tokenizer.stored import build_word_encoding, load_encoding, word_encoding_of
+from src.tokenizer.protocols.interfaces import Encoding
+from src.tokenizer.stored import (
+    build_word_encoding,
+    describe,
+    encoding_fingerprint,
+    load_encoding,
+    word_encoding_of,
+)
 
 __all__ = [
     "Encoding",

@@ -1,6 +1,8 @@
-"""The tokenizer of a training run: build it from a text, or load it from a checkpoint's description."""
+"""The tokenizer in a checkpoint: describe it, load it, verify it. And a word tokenizer from a text."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from src.tokenizer.byte_pairs import byte_pairs_from_state
 from src.tokenizer.core.exceptions import TokenizerError, VocabularyError
 from src.tokenizer.gpt2 import load_gpt2_encoding
 from src.tokenizer.processing.file_reader import read_chunks
-from src.tokenizer.protocols.interfaces import Encoding, encoding_fingerprint
+from src.tokenizer.protocols.interfaces import Encoding, Storable
 from src.tokenizer.tokenizers.factory import create_tokenizer
 from src.tokenizer.tokenizers.with_unknown import TokenizerWithUnknown
 from src.tokenizer.vocabulary.builder import VocabularyBuilder
@@ -18,21 +20,10 @@ from src.tokenizer.vocabulary.storage import vocabulary_from_state
 _TRAIN_AGAIN = "use an undamaged checkpoint, or train again with python main.py"
 
 
-def build_word_encoding(path: Path, always: Iterable[str] = ()) -> TokenizerWithUnknown:
-    """A word tokenizer with all words of a text file, the most frequent ones first.
-
-    always: texts whose tokens are added even if the file lacks them, such as the headings of the prompt template.
-    The file may be larger than memory. Raises the errors of `read_chunks`.
-    """
-    return word_encoding_of(read_chunks(Path(path)), always)
-
-
-def word_encoding_of(chunks: Iterable[str], always: Iterable[str] = ()) -> TokenizerWithUnknown:
-    """The same from a text that is already read, in chunks that end after a line break or a space."""
-    builder = VocabularyBuilder(always=always)
-    for chunk in chunks:
-        builder.add(chunk)
-    return TokenizerWithUnknown(builder.build())
+def describe(encoding: Encoding) -> dict[str, Any]:
+    """The description of a tokenizer in a checkpoint. `load_encoding` rebuilds the tokenizer from it."""
+    description = {"name": encoding.name, "fingerprint": encoding_fingerprint(encoding)}
+    return {**description, "state": encoding.state()} if isinstance(encoding, Storable) else description
 
 
 def load_encoding(description: Mapping[str, Any] | None) -> Encoding:
@@ -71,3 +62,33 @@ def _encoding(name: object, state: object) -> Encoding:
     if name == "byte_pairs":
         return byte_pairs_from_state(state)
     return create_tokenizer(state.get("kind", ""), vocabulary_from_state(state))
+
+
+@cache  # 50,257 tokens take 0.1 s, and a script needs the hash for each file that it opens
+def encoding_fingerprint(encoding: Encoding) -> str:
+    """SHA-256 of the bytes of all tokens in order: equal if and only if two encodings decode every id alike."""
+    digest = hashlib.sha256()
+    for token in range(encoding.n_vocab):
+        try:
+            spelling = encoding.decode_single_token_bytes(token)
+        except KeyError:  # an unused id
+            spelling = b""
+        digest.update(len(spelling).to_bytes(4, "little") + spelling)
+    return digest.hexdigest()
+
+
+def build_word_encoding(path: Path, always: Iterable[str] = ()) -> TokenizerWithUnknown:
+    """A word tokenizer with all words of a text file, the most frequent ones first.
+
+    always: texts whose tokens are added even if the file lacks them, such as the headings of the prompt template.
+    The file may be larger than memory. Raises the errors of `read_chunks`.
+    """
+    return word_encoding_of(read_chunks(Path(path)), always)
+
+
+def word_encoding_of(chunks: Iterable[str], always: Iterable[str] = ()) -> TokenizerWithUnknown:
+    """The same from a text that is already read, in chunks that end after a line break or a space."""
+    builder = VocabularyBuilder(always=always)
+    for chunk in chunks:
+        builder.add(chunk)
+    return TokenizerWithUnknown(builder.build())

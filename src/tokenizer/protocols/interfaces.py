@@ -1,8 +1,6 @@
 """Interfaces: what training and chat need from a tokenizer, and what the word tokenizer needs from its parts."""
 
-import hashlib
 from collections.abc import Hashable, Iterable, Sequence
-from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -72,25 +70,3 @@ class Splitter(Protocol):
     def split(self, text: str) -> list[str]: ...
 
     def join(self, tokens: Iterable[str]) -> str: ...
-
-
-@cache  # 50,257 tokens take 0.1 s, and a script needs the hash for each file that it opens
-def encoding_fingerprint(encoding: Encoding) -> str:
-    """SHA-256 of the bytes of all tokens in order: equal if and only if two encodings decode every id alike."""
-    digest = hashlib.sha256()
-    for token in range(encoding.n_vocab):
-        try:
-            spelling = encoding.decode_single_token_bytes(token)
-        except KeyError:  # an unused id
-            spelling = b""
-        digest.update(len(spelling).to_bytes(4, "little") + spelling)
-    return digest.hexdigest()
-
-
-def describe(encoding: Encoding) -> dict[str, Any]:
-    """The description of a tokenizer in a checkpoint.
-
-    `src.tokenizer.load_encoding` rebuilds the tokenizer from it, and verifies that it is the same.
-    """
-    description = {"name": encoding.name, "fingerprint": encoding_fingerprint(encoding)}
-    return {**description, "state": encoding.state()} if isinstance(encoding, Storable) else description
