@@ -29,10 +29,13 @@ LINE_END = re.compile("\n")
 
 @dataclass(frozen=True)
 class Piece:
-    """All or a part of a document. The ids of its pieces, one after another, are those of the whole document."""
+    """All or a part of a document. The ids of its pieces, one after another, are those of the whole document.
 
-    text: str
-    begins: bool  # whether a document begins with it
+    texts: one, unless `<|endoftext|>` also separates documents. Then each further text begins a document.
+    """
+
+    texts: list[str]
+    begins: bool  # whether the first text begins a document
     file: int  # index of its file
     position: float  # approximate byte offset of its end, over all files
 
@@ -98,7 +101,7 @@ class DocumentReader:
     """Reads the documents of files in order: each text file is one, and so is each record of the others.
 
     Project Gutenberg's additions are removed. `notify` gets a line for whatever the user should know.
-    documents: "endoftext" means that `<|endoftext|>` also separates documents. The pieces still contain it.
+    documents: "endoftext" means that `<|endoftext|>` also separates documents.
     skip_bad: leave bad records out, if at most a tenth of a file's are bad.
     """
 
@@ -139,7 +142,8 @@ class DocumentReader:
         for text in cut_document(self._counted(document), self._cut):
             begins, cut_chars = cut_chars == 0, cut_chars + len(text)
             share = cut_chars / self._document_chars
-            yield Piece(text, begins, file, start + share * (self._position - start))
+            texts = text.split(END_OF_TEXT) if self._documents else [text]
+            yield Piece(texts, begins, file, start + share * (self._position - start))
 
     def _counted(self, document: Iterable[str]) -> Iterator[str]:
         for block in document:

@@ -17,7 +17,6 @@ from src.data.token_shards import Index, TokenArray, read_index
 from src.data.tokenise import IN_MEMORY_BYTES, tokenise_in_memory, tokenise_to_shards
 from src.distributed.processes import first_process_first
 from src.tokenizer import Encoding, encoding_fingerprint, load_gpt2_encoding
-from src.tokenizer.gpt2 import END_OF_TEXT
 from src.tokenizer.protocols.interfaces import WordEncoding
 
 # The help of the flags --data and --documents.
@@ -48,21 +47,20 @@ def training_texts(
     Raises the errors of `load_tokens`.
     """
     reader = DocumentReader(find_text_files(paths), cut, documents, skip_bad=skip_bad, notify=lambda _: None)
-    separator = END_OF_TEXT if documents else None
     n_bytes = sum(reader.sizes)
     if n_bytes > _SMALL_BYTES:
         limit = (1 - 2 * val_fraction) * n_bytes
         for piece in takewhile(lambda piece: piece.position <= limit, reader.pieces()):
-            yield from piece.text.split(separator) if separator else [piece.text]
+            yield from piece.texts
     else:
-        for document in training_part(_whole_documents(reader.pieces(), separator), val_fraction):
+        for document in training_part(_whole_documents(reader.pieces()), val_fraction):
             yield from cut_document([document], cut)
 
 
-def _whole_documents(pieces: Iterable[Piece], separator: str | None) -> list[str]:
+def _whole_documents(pieces: Iterable[Piece]) -> list[str]:
     whole: list[list[str]] = []
     for piece in pieces:
-        for number, text in enumerate(piece.text.split(separator) if separator else [piece.text]):
+        for number, text in enumerate(piece.texts):
             if number or piece.begins:
                 whole.append([])
             whole[-1].append(text)
@@ -94,7 +92,6 @@ def load_tokens(
     files = find_text_files(paths)
     name = " ".join(map(str, as_paths(paths)))
     reader = DocumentReader(files, cut_rule(encoding), documents, skip_bad=skip_bad, notify=notify)
-    separator = END_OF_TEXT if documents else None
     if len(files) > 1:
         notify(f"text: {len(files)} files in {name}, {format_bytes(sum(reader.sizes))}, from {files[0]} to {files[-1]}")
     index, problem = None, ""
@@ -102,9 +99,9 @@ def load_tokens(
         settings = (_CACHE_VERSION, encoding_fingerprint(encoding), str(documents), str(skip_bad))
         key = cache_key(files, settings)
         folder = cache_folder(as_paths(paths), files, key)
-        index, problem = _complete_index(folder, key, reader, encoding, separator, notify)
+        index, problem = _complete_index(folder, key, reader, encoding, notify)
     if index is None:
-        in_memory = tokenise_in_memory(reader, encoding, separator)
+        in_memory = tokenise_in_memory(reader, encoding)
         notify(f"tokens: {len(in_memory):,} in {name}, not cached{problem}")
         return in_memory
     tokens, n_documents = index.tokens(), sum(shard.documents for shard in index.shards)
@@ -113,7 +110,7 @@ def load_tokens(
 
 
 def _complete_index(
-    folder: Path, key: str, reader: DocumentReader, encoding: Encoding, separator: str | None, notify: Notify
+    folder: Path, key: str, reader: DocumentReader, encoding: Encoding, notify: Notify
 ) -> tuple[Index | None, str]:
     """(the complete index of a text's cache, ""). Missing shards are written first.
 
@@ -133,7 +130,7 @@ def _complete_index(
         return None, f": {problem}"
     try:
         with lock:
-            index = tokenise_to_shards(index, reader, encoding, separator, notify)
+            index = tokenise_to_shards(index, reader, encoding, notify)
     finally:
         remove_unused(folder)
     remove_other_caches(keep=folder)

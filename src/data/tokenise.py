@@ -37,17 +37,13 @@ class PieceBatch:
     next: ResumePoint
 
 
-def tokenise_in_memory(
-    reader: DocumentReader, encoding: Encoding, separator: str | None
-) -> NDArray[np.unsignedinteger]:
+def tokenise_in_memory(reader: DocumentReader, encoding: Encoding) -> NDArray[np.unsignedinteger]:
     """All ids of a text, with an end-of-text id between two documents."""
-    groups = _encoded(_batches(reader.pieces(), (0, 0)), encoding, separator)
+    groups = _encoded(_batches(reader.pieces(), (0, 0)), encoding)
     return np.concatenate([np.empty(0, token_dtype(encoding.n_vocab)), *(group.ids for _, group in groups)])[1:]
 
 
-def tokenise_to_shards(
-    index: Index, reader: DocumentReader, encoding: Encoding, separator: str | None, notify: Notify
-) -> Index:
+def tokenise_to_shards(index: Index, reader: DocumentReader, encoding: Encoding, notify: Notify) -> Index:
     """Write the shards that an index lacks; returns the complete index. Its folder must be locked.
 
     Raises OSError if the disk is full, and the errors of DocumentReader. The shards written so far stay.
@@ -63,7 +59,7 @@ def tokenise_to_shards(
     pieces = reader.pieces(first_file)
     for _ in range(done):
         next(pieces)
-    encoded = _encoded(_batches(pieces, (first_file, done)), encoding, separator)
+    encoded = _encoded(_batches(pieces, (first_file, done)), encoding)
     groups = _with_progress(encoded, index, reader, notify)
     if not index.shards:
         groups = _without_first_id(groups, encoding)
@@ -82,7 +78,7 @@ def _batches(pieces: Iterable[Piece], start: ResumePoint) -> Iterator[PieceBatch
     for piece in pieces:
         file, done = piece.file, done + 1 if piece.file == file else 1
         batch.append(piece)
-        chars += len(piece.text)
+        chars += sum(map(len, piece.texts))
         if chars >= PIECE_CHARS:
             yield PieceBatch(batch, (file, done))
             batch, chars = [], 0
@@ -90,7 +86,7 @@ def _batches(pieces: Iterable[Piece], start: ResumePoint) -> Iterator[PieceBatch
         yield PieceBatch(batch, (file, done))
 
 
-def _encoded(batches: Iterable[PieceBatch], encoding: Encoding, separator: str | None) -> Iterator[tuple[float, Group]]:
+def _encoded(batches: Iterable[PieceBatch], encoding: Encoding) -> Iterator[tuple[float, Group]]:
     """Yield the position in the text, and the ids, of each batch, in order.
 
     tiktoken's encodings work on all CPUs, because they do not need Python's lock.
@@ -101,7 +97,7 @@ def _encoded(batches: Iterable[PieceBatch], encoding: Encoding, separator: str |
     pool = ThreadPoolExecutor(workers)
     try:
         for batch in batches:
-            waiting.append((batch.pieces[-1].position, pool.submit(_encode, batch, encoding, separator, lengths)))
+            waiting.append((batch.pieces[-1].position, pool.submit(_encode, batch, encoding, lengths)))
             if len(waiting) > 2 * workers:
                 position, group = waiting.popleft()
                 yield position, group.result()
@@ -111,11 +107,11 @@ def _encoded(batches: Iterable[PieceBatch], encoding: Encoding, separator: str |
         pool.shutdown(cancel_futures=True)
 
 
-def _encode(batch: PieceBatch, encoding: Encoding, separator: str | None, lengths: NDArray[np.int64]) -> Group:
-    """The ids of a batch, with an end-of-text id before each document and for each separator."""
+def _encode(batch: PieceBatch, encoding: Encoding, lengths: NDArray[np.int64]) -> Group:
+    """The ids of a batch, with an end-of-text id before each document."""
     texts = [""]  # first the rest of a document that an earlier batch began
     for piece in batch.pieces:
-        first, *others = piece.text.split(separator) if separator else [piece.text]
+        first, *others = piece.texts
         if piece.begins:
             texts.append(first)
         else:

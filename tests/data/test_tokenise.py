@@ -106,8 +106,8 @@ def joined(texts: list[str]) -> list[int]:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(max_size=9) | st.sampled_from([" ", "\n\n", "<|endoftext|>", "<|endof"]), min_size=1))
 def test_documents_that_are_encoded_together_have_the_ids_of_each(texts: list[str]) -> None:
-    batch = tokenise_module.PieceBatch([Piece(text, True, 0, 0.0) for text in texts], (0, len(texts)))
-    group = tokenise_module._encode(batch, ENCODING, None, token_bytes(ENCODING))
+    batch = tokenise_module.PieceBatch([Piece([text], True, 0, 0.0) for text in texts], (0, len(texts)))
+    group = tokenise_module._encode(batch, ENCODING, token_bytes(ENCODING))
     assert group.ids.tolist() == [ENCODING.eot_token, *joined(texts)]
     assert group.documents == len(texts)
 
