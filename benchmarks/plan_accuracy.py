@@ -114,7 +114,7 @@ def run_worker(flags: Flags) -> None:
     work = json.loads(Path(str(flags.worker)).read_text(encoding="utf-8"))
     if work["kind"] == "plan":
         # This process is one of those that the plan would start.
-        timing._in_processes = lambda flags, runtime, depths: timing.best_times(
+        timing.best_times_in_processes = lambda flags, runtime, depths: timing.best_times(
             flags, replace(runtime, processes=join(runtime.device)), depths
         )
         plan = make_plan(parse(PlanFlags, work["plan"], "")[0])

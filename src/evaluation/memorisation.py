@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from src.data.text import TokenArray
 from src.model.generate import TextGenerator
 
-GRAM = 8  # words; shorter sequences are often the same by chance
+GRAM = 8  # words in a sequence; shorter ones are often the same by chance
 SAMPLES, PROMPT_TOKENS, SAMPLE_TOKENS = 32, 12, 128
 MAX_TOKENS = 50_000_000  # of a training text, which is in memory as words
 _SHOWN = 5
@@ -31,7 +31,7 @@ class Passage:
 class Copies:
     """What texts share with the training text.
 
-    grams: how many sequences of GRAM words they have; copied: how many of these are in the training text.
+    grams: how many sequences of GRAM words the texts have; copied: how many of these are in the training text.
     longest: the longest shared passages, longest first.
     """
 
@@ -41,8 +41,54 @@ class Copies:
     longest: list[Passage]
 
 
+def measure(generator: TextGenerator, train_ids: TokenArray, val_ids: TokenArray, seed: int) -> tuple[Copies, Copies]:
+    """(copies in samples of the model, copies in the real text), both after the same passages of the validation text.
+
+    The model has not seen the real text, so it shows how much is the same by chance.
+    Raises ValueError if the training text is too long.
+    """
+    if len(train_ids) > MAX_TOKENS:
+        raise ValueError(f"--memorised reads up to {MAX_TOKENS:,} tokens of training text, got {len(train_ids):,}")
+    decode = generator.encoding.decode
+    length = max(1, min(SAMPLE_TOKENS, generator.model.config.context_length // 2))
+    starts = sorted({len(val_ids) * i // SAMPLES for i in range(SAMPLES)})
+    passages = [np.asarray(val_ids[start : start + PROMPT_TOKENS + length]).tolist() for start in starts]
+    prompts = [passage[:PROMPT_TOKENS] for passage in passages]
+    samples = generator.generate_batch(prompts, length, temperature=0.8, top_k=40, seed=seed)
+    index = WordIndex(decode(np.asarray(train_ids).tolist()), longest=length)
+    return copies(index, samples), copies(index, [decode(passage[PROMPT_TOKENS:]) for passage in passages])
+
+
+def print_copies(samples: Copies, real: Copies) -> None:
+    """Print a row for the samples and one for the real text, and the longest copies in the samples."""
+    print(f"{'':16}{'words':>8} {f'{GRAM}-word sequences':>18} {'in training text':>17} {'longest copy':>13}")
+    for name, each in (("samples", samples), ("validation text", real)):
+        longest = f"{each.longest[0].words} words" if each.longest else "none"
+        share = f"{100 * each.copied / max(1, each.grams):.2f} %"
+        print(f"{name:16}{each.words:>8,} {each.grams:>18,} {share:>17} {longest:>13}")
+    print("Usual: no more in the samples than in the validation text, which the model has not seen. More is memorised.")
+    for passage in samples.longest:
+        print(f'  line {passage.line:,} of the training text, {passage.words} words: "{passage.text}"')
+
+
+def copies(index: "WordIndex", texts: Sequence[str]) -> Copies:
+    """What the texts share with the training text, which is indexed."""
+    grams = copied = 0
+    passages: list[tuple[int, int, str]] = []  # (words, position, text)
+    for words in map(str.split, texts):
+        matches = [index.longest_match(words[i:]) for i in range(len(words))]
+        grams += max(0, len(words) - GRAM + 1)
+        copied += sum(length >= GRAM for length, _ in matches)
+        for i, (length, position) in enumerate(matches):
+            if length > max(0, matches[i - 1][0] - 1 if i else 0):  # not the end of the previous match
+                passages.append((length, position, " ".join(words[i : i + length])))
+    longest = sorted(passages, key=lambda each: -each[0])[:_SHOWN]
+    shown = [Passage(text, length, index.line(position)) for length, position, text in longest]
+    return Copies(sum(len(text.split()) for text in texts), grams, copied, shown)
+
+
 class WordIndex:
-    """Finds passages in a text by its suffix array: the positions of its words, sorted by the words from there on."""
+    """Finds passages in a text with a suffix array: the positions of its words, sorted by what follows each."""
 
     def __init__(self, text: str, longest: int) -> None:
         """longest: the number of words of the longest passage that will be searched for."""
@@ -70,10 +116,10 @@ class WordIndex:
 
 
 def suffix_array(ids: NDArray[np.int64], longest: int) -> NDArray[np.int64]:
-    """All positions of `ids` (N,), sorted by the ids from there on; `longest` ids, or a few more, are compared.
+    """All positions of `ids` (N,), sorted by the ids that begin there. Compares `longest` of them, or a few more.
 
     Prefix doubling (Manber and Myers 1990): once the positions are sorted by their first n ids, pairs of ranks sort
-    them by 2n. Its naive form: sorted(range(len(ids)), key=lambda i: ids[i : i + longest].tolist())
+    them by 2n. The naive equivalent: sorted(range(len(ids)), key=lambda i: ids[i : i + longest].tolist())
     """
     rank, width = ids, 1
     while True:
@@ -85,49 +131,3 @@ def suffix_array(ids: NDArray[np.int64], longest: int) -> NDArray[np.int64]:
         pairs = np.stack([rank, following])[:, order]
         rank = np.empty_like(order)
         rank[order] = np.append(0, (pairs[:, 1:] != pairs[:, :-1]).any(axis=0).cumsum())
-
-
-def copies(index: WordIndex, texts: Sequence[str]) -> Copies:
-    """What the texts share with the indexed one."""
-    grams = copied = 0
-    passages: list[tuple[int, int, str]] = []  # (words, position, text)
-    for words in map(str.split, texts):
-        matches = [index.longest_match(words[i:]) for i in range(len(words))]
-        grams += max(0, len(words) - GRAM + 1)
-        copied += sum(length >= GRAM for length, _ in matches)
-        for i, (length, position) in enumerate(matches):
-            if length > max(0, matches[i - 1][0] - 1 if i else 0):  # not the end of the passage before
-                passages.append((length, position, " ".join(words[i : i + length])))
-    longest = sorted(passages, key=lambda each: -each[0])[:_SHOWN]
-    shown = [Passage(text, length, index.line(position)) for length, position, text in longest]
-    return Copies(sum(len(text.split()) for text in texts), grams, copied, shown)
-
-
-def measure(generator: TextGenerator, train_ids: TokenArray, val_ids: TokenArray, seed: int) -> tuple[Copies, Copies]:
-    """(copies in samples of the model, copies in the real text), both after the same passages of the validation text.
-
-    The model has seen neither, so the real text shows how much is the same without memorising.
-    Raises ValueError if the training text is too long.
-    """
-    if len(train_ids) > MAX_TOKENS:
-        raise ValueError(f"--memorised reads up to {MAX_TOKENS:,} tokens of training text, got {len(train_ids):,}")
-    decode = generator.encoding.decode
-    length = max(1, min(SAMPLE_TOKENS, generator.model.config.context_length // 2))
-    starts = sorted({len(val_ids) * i // SAMPLES for i in range(SAMPLES)})
-    passages = [np.asarray(val_ids[start : start + PROMPT_TOKENS + length]).tolist() for start in starts]
-    prompts = [passage[:PROMPT_TOKENS] for passage in passages]
-    samples = generator.generate_batch(prompts, length, temperature=0.8, top_k=40, seed=seed)
-    index = WordIndex(decode(np.asarray(train_ids).tolist()), longest=length)
-    return copies(index, samples), copies(index, [decode(passage[PROMPT_TOKENS:]) for passage in passages])
-
-
-def print_copies(samples: Copies, real: Copies) -> None:
-    """Print a row for the samples and one for the real text, and the longest copies in the samples."""
-    print(f"{'':16}{'words':>8} {f'{GRAM}-word sequences':>18} {'in training text':>17} {'longest copy':>13}")
-    for name, each in (("samples", samples), ("validation text", real)):
-        longest = f"{each.longest[0].words} words" if each.longest else "none"
-        share = f"{100 * each.copied / max(1, each.grams):.2f} %"
-        print(f"{name:16}{each.words:>8,} {each.grams:>18,} {share:>17} {longest:>13}")
-    print("Usual: no more in the samples than in the validation text, which the model has not seen. More is memorised.")
-    for passage in samples.longest:
-        print(f'  line {passage.line:,} of the training text, {passage.words} words: "{passage.text}"')

@@ -33,24 +33,13 @@ class Result:
     seconds: float
 
 
-def windows(n_tokens: int, context_length: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Yields (start, first_target, end) for each window: ids[start:end], of which ids[first_target:end] are targets."""
-    # The scheme of Hugging Face's perplexity guide. The first token of a window has no context, so it is no target.
-    first_target = 1
-    for start in range(0, n_tokens, stride):
-        end = min(start + context_length, n_tokens)
-        if (first := max(first_target, start + 1)) < end:
-            yield start, first, end
-        if end == n_tokens:
-            return
-        first_target = end
-
-
 @torch.no_grad()
 def text_loss(model: GPTModel, ids: TokenArray, context_length: int, stride: int) -> float:
-    """Mean cross-entropy per predicted token in nats. Each token but the first is predicted once, in its first window.
+    """The mean cross-entropy per predicted token, in nats.
 
-    If the stride is as long as the context, the first token of each window is not predicted (as in the same guide).
+    Each token but the first is predicted once, in its first window.
+
+    If the stride is as long as the context, the first token of each window is not predicted.
 
     Raises ValueError if the text is too short, or if the lengths do not fit the model or each other.
     """
@@ -63,6 +52,21 @@ def text_loss(model: GPTModel, ids: TokenArray, context_length: int, stride: int
         for i in tqdm(range(0, len(spans), batch_size), unit="batch", leave=False, disable=None):
             loss_sum += _loss_sum(model, ids, spans[i : i + batch_size])
     return loss_sum / sum(end - first for _, first, end in spans)
+
+
+def windows(n_tokens: int, context_length: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Yields (start, first_target, end) for each window: ids[start:end], of which ids[first_target:end] are targets.
+
+    As in Hugging Face's guide to perplexity. The first token of a window has no context, so it is never a target.
+    """
+    first_target = 1
+    for start in range(0, n_tokens, stride):
+        end = min(start + context_length, n_tokens)
+        if (first := max(first_target, start + 1)) < end:
+            yield start, first, end
+        if end == n_tokens:
+            return
+        first_target = end
 
 
 def check_lengths(model: GPTModel, context_length: int, stride: int) -> None:
@@ -100,17 +104,6 @@ def target_logits(
         yield model.head(h).float(), t
 
 
-def bits_per_byte(
-    loss: float, ids: TokenArray, encoding: Encoding, spans: Sequence[tuple[int, int, int]]
-) -> float | None:
-    """The loss over the bytes of the predicted tokens. None for the word tokenizer, which does not keep all bytes."""
-    if isinstance(encoding, WordEncoding):
-        return None
-    lengths = token_bytes(encoding)
-    n_bytes = sum(int(lengths[np.asarray(ids[first:end]).astype("int64")].sum()) for _, first, end in spans)
-    return loss * sum(end - first for _, first, end in spans) / math.log(2) / n_bytes if n_bytes else None
-
-
 def result_of(
     model: str, encoding: Encoding, ids: TokenArray, loss: float, lengths: tuple[int, int], seconds: float
 ) -> Result:
@@ -127,6 +120,17 @@ def result_of(
         bits_per_byte=bits_per_byte(loss, ids, encoding, spans),
         seconds=seconds,
     )
+
+
+def bits_per_byte(
+    loss: float, ids: TokenArray, encoding: Encoding, spans: Sequence[tuple[int, int, int]]
+) -> float | None:
+    """The loss over the bytes of the predicted tokens. None for the word tokenizer, which does not keep all bytes."""
+    if isinstance(encoding, WordEncoding):
+        return None
+    lengths = token_bytes(encoding)
+    n_bytes = sum(int(lengths[np.asarray(ids[first:end]).astype("int64")].sum()) for _, first, end in spans)
+    return loss * sum(end - first for _, first, end in spans) / math.log(2) / n_bytes if n_bytes else None
 
 
 def finite(perplexity: float | None) -> float | None:

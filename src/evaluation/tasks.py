@@ -137,7 +137,7 @@ def _best(values: Sequence[float]) -> int:
 
 
 def _encode(question: Question, ending: str, encoding: Encoding, model: GPTModel) -> tuple[list[int], int]:
-    """The ids of a context with an ending, and how many are the ending's: the space between them is, too."""
+    """(token ids of a context and its ending, how many of them are the ending's). The ending begins with a space."""
     context = question.context.rstrip()
     before = encoding.encode_ordinary(context) or [encoding.eot_token]
     ids = (

@@ -58,16 +58,17 @@ def make_plan(flags: Flags) -> Plan:
     flags = replace(flags, vocab_size=flags.vocab_size or RECIPES["pretrain"].get(flags.model, {}).get("vocab_size"))
     size = flags.size()
     runtime = choose_runtime(flags.device, flags.precision, packed_width=flags.packed_width)
-    local = min(flags.processes, torch.cuda.device_count() if runtime.device.type == "cuda" else usable_cpus())
-    room, limited_by = _room(flags, runtime.device, local)
+    local = _local_processes(flags, runtime.device)
+    room, limited_by = _memory_limit(flags, runtime.device, local)
     work = _workload(flags, runtime, room)
-    changes = [] if peak(work) <= room else advice(work, room, 1 if flags.memory else local, _place(flags, runtime))
+    changes = [] if peak(work) <= room else _changes(work, flags, room, local)
     tokens_per_step = flags.batch_size * flags.grad_accum * flags.context_length
     flops = flops_per_token(size, flags.context_length, frozen=flags.lora is not None)
+    step_s = None
     if flags.speed:
-        step_s: float | None = flops * tokens_per_step / (flags.speed * 1e12 * flags.processes)
-    else:
-        step_s = None if changes else step_seconds(flags, replace(runtime, strategy=work.strategy), local)
+        step_s = flops * tokens_per_step / (flags.speed * 1e12 * flags.processes)
+    elif not changes:
+        step_s = step_seconds(flags, replace(runtime, strategy=work.strategy), local)
     parameters, body = size.parameter_count()
     return Plan(
         model=flags.model,
@@ -95,27 +96,33 @@ def make_plan(flags: Flags) -> Plan:
     )
 
 
-def _room(flags: Flags, device: torch.device, local: int) -> tuple[float, str]:
+def _local_processes(flags: Flags, device: torch.device) -> int:
+    """How many processes run on this machine, one per GPU or CPU core. The others run on machines like it."""
+    return min(flags.processes, torch.cuda.device_count() if device.type == "cuda" else usable_cpus())
+
+
+def _memory_limit(flags: Flags, device: torch.device, local_processes: int) -> tuple[float, str]:
     """(bytes that each process may use, what limits them)."""
     if flags.memory:
         return flags.memory * GB, "as requested"
     available, limited_by = device_memory(device)
     if available is None:
         limited_by = f"unknown, so {ASSUMED_MEMORY / GB:.0f} GB are assumed"
-    sharing = 1 if device.type == "cuda" else local
+    sharing = 1 if device.type == "cuda" else local_processes
     return (available or ASSUMED_MEMORY) / sharing, limited_by + (f", for {sharing} processes" if sharing > 1 else "")
 
 
-def _place(flags: Flags, runtime: Runtime) -> str:
-    return "GPUs" if runtime.device.type == "cuda" or flags.memory else "machines"
-
-
 def _workload(flags: Flags, runtime: Runtime, room: float) -> Workload:
-    """The step of the training run that these flags plan, in as many processes as --processes says."""
+    """A step of the planned run, in as many processes as --processes says."""
     planned = replace(runtime, processes=Processes(count=flags.processes))
     work = workload(flags, flags.size(), planned, dpo=flags.stage == "dpo")
     work = replace(work, on_gpu=work.on_gpu or flags.memory is not None)
     return replace(work, strategy=pick_strategy(work, flags, room))
+
+
+def _changes(work: Workload, flags: Flags, room: float, local_processes: int) -> list[str]:
+    """What would make the run fit. --memory is that of one GPU; without it, the processes of this machine share its."""
+    return advice(work, room, 1 if flags.memory else local_processes, "GPUs" if work.on_gpu else "machines")
 
 
 def as_json(plan: Plan) -> dict[str, object]:

@@ -28,30 +28,39 @@ TRIAL_STEPS, FIT_DEPTH = 4, 4  # steps timed per model, layers of the deeper mod
 MEASURED_LENGTH, MEASURED_TOKENS = 1024, 4096  # the longest window, and the most tokens per process and step
 
 
-def step_seconds(flags: Flags, runtime: Runtime, local: int) -> float:
-    """Seconds per training step of all processes together. local: how many of them run on this machine.
+def step_seconds(flags: Flags, runtime: Runtime, local_processes: int) -> float:
+    """Seconds per training step of all processes together, of which some or all run on this machine.
 
-    A step of up to MEASURED_TOKENS per process is measured whole. A larger step is extrapolated by its FLOPs.
+    A step of up to MEASURED_TOKENS per process is measured whole. Of a larger step, a part is measured, and its time
+    multiplied by the ratio of FLOPs.
     """
     length = min(flags.context_length, MEASURED_LENGTH)
-    sequences = flags.batch_size // flags.processes
+    sequences = flags.batch_size // flags.processes  # per process and micro-batch
     windows = min(sequences, MEASURED_TOKENS // length)
     batches = min(flags.grad_accum, max(1, MEASURED_TOKENS // (length * windows)))
-    part = replace(flags, context_length=length, batch_size=windows * local, grad_accum=batches, processes=local)
-    if local == 1:
+    trial = replace(
+        flags,
+        context_length=length,
+        batch_size=windows * local_processes,
+        grad_accum=batches,
+        processes=local_processes,
+    )
+    if local_processes == 1:
         runtime = replace(runtime, strategy="none")  # a single process needs neither DDP nor FSDP
-    whole = _arithmetic(flags, sequences * flags.grad_accum)
-    return _measure(part, runtime) * whole / _arithmetic(part, windows * batches)
+    ratio = _step_flops(flags, sequences * flags.grad_accum) / _step_flops(trial, windows * batches)
+    return _measure(trial, runtime) * ratio
 
 
-def _arithmetic(flags: Flags, sequences: int) -> float:
+def _step_flops(flags: Flags, sequences: int) -> float:
     return flops_per_token(flags.size(), flags.context_length) * flags.context_length * sequences
 
 
 def _measure(flags: Flags, runtime: Runtime) -> float:
+    """Seconds per step of the whole model. Of a deep one, the time per layer comes from two shallow models."""
     layers = flags.size().n_layers
     depths = [layers] if layers <= FIT_DEPTH else [1, FIT_DEPTH]
-    best = best_times(flags, runtime, depths) if flags.processes == 1 else _in_processes(flags, runtime, depths)
+    time_steps = best_times if flags.processes == 1 else best_times_in_processes
+    best = time_steps(flags, runtime, depths)
     per_layer = (max(best) - best[0]) / (FIT_DEPTH - 1)  # not negative, even if noise made the deeper model faster
     return best[0] + (layers - depths[0]) * per_layer
 
@@ -63,8 +72,8 @@ def best_times(flags: Flags, runtime: Runtime, depths: Sequence[int]) -> list[fl
     return [min(times[1:]) for times in zip(*rounds, strict=True)]
 
 
-def _in_processes(flags: Flags, runtime: Runtime, depths: Sequence[int]) -> list[float]:
-    """`best_times` of the first of several processes."""
+def best_times_in_processes(flags: Flags, runtime: Runtime, depths: Sequence[int]) -> list[float]:
+    """`best_times` in several processes, as the first one measures them."""
     context = torch.multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     with socket.socket() as free:
@@ -77,7 +86,7 @@ def _in_processes(flags: Flags, runtime: Runtime, depths: Sequence[int]) -> list
 
 
 def _process(rank: int, flags: Flags, runtime: Runtime, depths: Sequence[int], environment: Any, sender: Any) -> None:
-    """One of the processes, with the environment variables of torchrun."""
+    """What each process runs, with the environment variables that torchrun sets."""
     ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": environment["WORLD_SIZE"]}
     os.environ.update(environment, **ranks)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
