@@ -309,7 +309,8 @@ def test_the_default_data_is_found_from_another_folder(tmp_path: Path, monkeypat
 
 def test_every_record_in_the_readme_is_read(tmp_path: Path) -> None:
     readme = (ROOT / "src/data/README.md").read_text(encoding="utf-8")
-    sft, dpo = (block.split("```")[0].strip().splitlines() for block in readme.split("```json")[1:])
+    blocks = [block.split("```")[0].splitlines()[1:] for block in readme.split("```jsonc")[1:]]
+    sft, dpo = ([line for line in lines if not line.startswith("// ")] for lines in blocks)
     loaded, notes = load(load_conversations, tmp_path, *map(json.loads, sft))
     assert len(loaded) == len(sft) and notes == []  # a task has two instances, and two flat messages are one tree
     pairs, notes = load(load_preferences, tmp_path, *map(json.loads, dpo))
