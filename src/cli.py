@@ -26,8 +26,8 @@ T = TypeVar("T")
 def flag(default: T, help: str, *, path: bool = False, positional: bool = False) -> T:
     """A dataclass field that is a command-line flag. `help` describes it, with its unit.
 
-    path: its text may be a path, in which ~ is the home folder. A field of type Path needs no such mark.
-    positional: words without a flag are its text, too. At most one field can be.
+    path: the text may be a path, so a ~ at its start is expanded. A field of type Path needs no such mark.
+    positional: words without a flag become its text, too. At most one field can be positional.
     """
     return dataclasses.field(default=default, metadata={"help": help, "path": path, "positional": positional})
 
@@ -54,7 +54,7 @@ def parse(config: type[C], argv: Sequence[str] | None, description: str) -> tupl
             explicit[field.name] = os.path.expanduser(str(explicit[field.name]))
     try:
         settings = config(**explicit)
-    except ValueError as error:  # skip complaints about a flag that is already reported: it has its default here
+    except ValueError as error:  # a flag whose value is already reported has its default here
         new = [part for part in str(error).split("; ") if not any(name in part for name in bad)]
         problems += [_as_typed(problem, vars(arguments), explicit) for problem in new]
     if problems:

@@ -90,7 +90,7 @@ def load_eval_tokens(flags: Flags, encoding: Encoding) -> TokenArray:
 
 
 def evaluate_memorisation(flags: Flags, given: Collection[str]) -> dict[str, Any]:
-    """What samples of the model copy from its training text, by default the one that the checkpoint names."""
+    """Measure how much of its training text the model's samples copy. The text is --data, or the recorded one."""
     [base], [generator] = load_models(flags)
     recorded = base.metadata.get("settings") or {}
     if base.metadata.get("stage") in ("pretrain", "finetune") and "data" in recorded and "data" not in given:

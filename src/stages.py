@@ -55,7 +55,7 @@ def existing_models() -> dict[str, Path]:
 
 
 def as_argument(path: Path) -> str:
-    """The text that --model and --base read as this path, and not as a stage, as auto, or as a flag."""
+    """The path as a value of --model or --base. A path such as "sft" or "-x" gets a "./" in front."""
     text = str(path)
     return os.path.join(".", text) if text in ("auto", *MODELS) or text.startswith("-") else text
 
@@ -96,7 +96,7 @@ def _not_found(name: str, beside_scripts: bool) -> str:
 
 
 def resolve(path: Path) -> Path:
-    """The best_model.pt in a folder of ours; any other path, such as a folder of Hugging Face or PEFT, as it is."""
+    """The best_model.pt in one of our folders. Any other path, such as a Hugging Face folder, is returned as it is."""
     best = path / BEST
     if path.is_dir() and not any((path / name).is_file() for name in (BEST, CONFIG_FILE, ADAPTER_CONFIG)):
         if foreign := foreign_folder(path):

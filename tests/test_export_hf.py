@@ -341,5 +341,5 @@ def test_the_model_card_has_lineage_data_and_losses(tmp_path: Path) -> None:
     card = model_card(base)
     assert "| stage | sft, step 7 (epoch 1), best 0.2500 |" in card and "| data | my.json" in card
     assert "| comes from | scratch.pt (pretrain, step 9 (epoch ), best 4.5000), SHA-256 abababababab... |" in card
-    assert "Note: other programs get other tokens" not in card
-    assert "Note: other programs get other tokens" in model_card(replace(base, metadata={"template": OLD_TEMPLATE}))
+    assert "Note: other programs tokenise" not in card
+    assert "Note: other programs tokenise" in model_card(replace(base, metadata={"template": OLD_TEMPLATE}))

@@ -1,4 +1,4 @@
-"""Which torch functions an answer may not call: the one that it is to write, or autograd if it is to work by hand."""
+"""Torch functions that an answer may not call: the one that it should replace, or autograd in a task "by hand"."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ FUSED_ATTENTION: Rule = ("attention", "put it together from your own functions")
 
 
 class ForbiddenCallError(AssertionError):
-    """The answer called a torch function that it is to do without."""
+    """The answer called a forbidden torch function."""
 
 
 def forbids(*rules: Rule) -> Callable[[Check], Check]:

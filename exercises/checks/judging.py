@@ -1,4 +1,4 @@
-"""Shared by the checks: call an answer, and say in one sentence what is wrong with it."""
+"""Shared by the checks: call an answer, compare its result, and describe a mistake in one sentence."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -108,7 +108,7 @@ def difference(answer: Tensor, expected: Tensor) -> str | None:
 
 
 def scale_mistakes(attend: Callable[[float], T], size: int) -> dict[str, T]:
-    """What attention, a function of the factor of the scores, returns if the scores are scaled in a wrong way.
+    """The results of attention with wrongly scaled scores. attend: attention as a function of the factor of the scores.
 
     size: the channels of a query, D.
     """

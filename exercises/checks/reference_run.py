@@ -42,8 +42,10 @@ def reference_step(
     lr_step: int = 0,
     adamw_step: int = 1,
 ) -> float:
-    """What `train_step` must do. The keywords are mistakes: no clipping, weight decay on all parameters, and the
-    learning rate or the bias correction of another step.
+    """One correct training step, in place; returns the loss.
+
+    The keyword arguments make a mistake on purpose: no clipping, weight decay on all parameters, or the learning rate
+    or the bias correction of another step.
     """
     inputs, targets = _batch(run["generator"], ids, config["context_length"], settings["batch_size"])
     model = on_meta_device(config)

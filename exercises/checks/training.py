@@ -155,7 +155,7 @@ def _lr_mistakes(step: int, max_lr: float, min_lr: float, warmup_steps: int, ste
 
 
 def _clipping_mistakes(gradient: Tensor, gradients: list[Tensor], max_norm: float) -> dict[str, Tensor]:
-    """What mistakes make of one of the gradients."""
+    """One of the gradients, as common mistakes leave it."""
     own, norms = gradient.norm().item(), [each.norm().item() for each in gradients]
     norm = math.hypot(*norms)
     return {

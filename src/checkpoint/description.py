@@ -9,7 +9,7 @@ from src.common.disk import format_bytes
 
 
 def model_rows(base: LoadedModel) -> Iterator[tuple[str, str]]:
-    """What a model is: (name, text) of each row, for example ("tokenizer", "GPT-2's")."""
+    """A model's sizes, tokenizer and template: (name, text) of each row, for example ("tokenizer", "GPT-2's")."""
     config, encoding = base.model.config, base.encoding
     files = [file for file in base.path.iterdir() if file.is_file()] if base.path.is_dir() else [base.path]
     saved = datetime.fromtimestamp(max(file.stat().st_mtime for file in files)).strftime("%Y-%m-%d %H:%M")
@@ -24,7 +24,7 @@ def model_rows(base: LoadedModel) -> Iterator[tuple[str, str]]:
 
 
 def training_rows(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """How a model was trained: (name, text) of each row, from the metadata of its checkpoint."""
+    """A model's training: (name, text) of each row, from the metadata of its checkpoint."""
     source = _text(metadata.get("source"))
     yield "stage", _training(metadata) + (f", converted from {source}" if source else "")
     settings = metadata.get("settings")

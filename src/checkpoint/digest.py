@@ -20,7 +20,7 @@ _MAX_DEPTH = 100
 def entry_digests(content: Mapping[str, Any], max_bytes: float = math.inf) -> dict[str, str]:
     """The SHA-256 of each entry: its name, the names, types and values in it, and its tensors' dtypes and shapes.
 
-    In a file, an entry and its digest can share the bytes of the name. So a digest must cover the name, too.
+    The name is covered, too. A file may store it once for an entry and its digest, so damage would change both alike.
 
     max_bytes: limit for the tensors of all entries together, so that a small file cannot claim to hold huge ones.
     Raises ValueError naming the entry that is over the limit, or holds anything but tensors and plain values.
@@ -51,7 +51,7 @@ def file_sha256(path: Path) -> str:
 
 
 class _Hasher:
-    """Hashes every value once, so a file that contains one value many times takes no longer than any other."""
+    """Hashes each value once, so a small file that repeats a value many times takes no longer than any other."""
 
     def __init__(self, max_bytes: float) -> None:
         self._bytes_left = max_bytes

@@ -49,9 +49,8 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 def read_checkpoint(path: Path, *, mapped: bool = False, without: Collection[str] = ()) -> dict[str, Any]:
     """Return the content of a checkpoint, with tensors on the CPU. No code in the file is executed.
 
-    If its tensors are in files of their own (see parts.py), these are read, too.
-
-    Every entry is compared with its digest, unless the file has none: version 0.1 of this project wrote none.
+    Tensors in files of their own (see parts.py) are read, too. Every entry is compared with its digest, unless the
+    file has none: version 0.1 of this project wrote none.
     mapped: memory-map the file, so that a tensor is read from disk only when it is used.
     without: entries to leave out. They are not read, so their digests are not checked.
     Raises FileNotFoundError, PermissionError, or ValueError if the file is damaged or not a checkpoint of ours.
@@ -97,7 +96,7 @@ def _damaged(path: Path, error: Exception) -> ValueError:
 def _unpickle(path: Path, mapped: bool) -> object:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they are about details of a damaged file
+            warnings.simplefilter("ignore")  # a damaged file can cause many
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and _can_be_mapped(path))
     except PermissionError:
         raise
@@ -143,12 +142,12 @@ def _compare(found: Mapping[str, str], stated: object, content: Mapping[str, Any
 
 
 def _may_be_digests(value: object) -> bool:
-    """Whether an entry can be the digests. Damage to their name must not hide them."""
+    """Whether an entry looks like the digests: if their name is damaged, they must not go unnoticed."""
     return isinstance(value, dict) and {len(part) for part in value.values() if isinstance(part, str)} == {64}
 
 
 def _compact(value: Any) -> Any:
-    """The value with plain dicts, and with tensors whose memory holds just their own values: all of it is saved."""
+    """The value with plain dicts, and with tensors that own their memory: torch.save writes all of a shared memory."""
     if isinstance(value, Mapping):
         return {name: _compact(part) for name, part in value.items()}
     if isinstance(value, torch.Tensor) and value.layout == torch.strided:

@@ -1,4 +1,4 @@
-"""Where a model comes from: the chain of its base models, as its checkpoint records it."""
+"""The lineage of a model: the chain of its base models, as its checkpoint records it."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,8 +14,8 @@ INTACT = "there, with the same weights"
 def ancestors(metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The base model, its base model, and so on, each as "path", "weights_sha256" and some facts about its training.
 
-    A checkpoint stores the chain, so it survives if the files are deleted. Version 0.1 stored only the first base: then
-    the file of a base names the next one.
+    A checkpoint stores the whole chain. Version 0.1 stored only the first base, so there the file of each base is
+    opened to find the next.
     """
     seen: set[str] = set()
     base = metadata.get("parent")

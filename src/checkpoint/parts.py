@@ -61,10 +61,10 @@ def put_tensors(content: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[
 
 
 def write_in_background(folder: Path, tensors: Mapping[str, Tensor], group: Any) -> "Future[Any]":
-    """Write sharded tensors in the background, each process its part; returns a future that is done at the end.
+    """Write sharded tensors in the background, each process its own part. Returns a future of the end of the write.
 
-    A copy of this process's part is made first, so training may continue. group: the processes, connected by Gloo, and
-    used for nothing else until then.
+    This process's part is copied first, so training can continue. group: the processes, connected by Gloo. Nothing
+    else may use the group until the write has ended.
     """
     from torch.distributed import checkpoint as dcp  # slow to import, and only needed here
 
@@ -82,7 +82,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _writer(folder: Path, tensors: Collection[str]) -> Any:
-    """Writes some of the tensors to each file, because a file is prepared in memory."""
+    """A writer that puts 16 tensors into each file, because a file is prepared in memory."""
     from torch.distributed import checkpoint as dcp
 
     file_numbers = {name: 1 + position // 16 for position, name in enumerate(tensors)}
@@ -154,7 +154,7 @@ class Parts:
             dcp.load(dict(tensors), storage_reader=reader, no_dist=True)
 
     def read(self, without: Collection[str] = ()) -> dict[str, Tensor]:
-        """The whole tensors by path, but those of the entries `without`."""
+        """The whole tensors by path, except those of the entries `without`."""
         tensors = {
             name: torch.empty(shape, dtype=dtype)
             for name, (shape, dtype) in self.shapes().items()

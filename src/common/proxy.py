@@ -6,7 +6,7 @@ _USABLE = {"http", "https", "socks4", "socks4a", "socks5", "socks5h"}
 
 
 def proxy_problem() -> str | None:
-    """Which variable names a proxy that no client can use, and what to set; None if there is none.
+    """A sentence on a proxy variable that no client can use, with the fix; None if there is none.
 
     GNOME sets ALL_PROXY to an address that begins with socks://, which does not say which version of SOCKS it is.
     """

@@ -1,4 +1,4 @@
-"""What a terminal can do."""
+"""Whether a stream is a terminal, and what that terminal can do."""
 
 import os
 import stat
@@ -26,7 +26,7 @@ def has_colours(stream: TextIO | None = None) -> bool:
 
 
 def has_person() -> bool:
-    """Whether a person types the lines of stdin."""
+    """Whether stdin is a keyboard."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 

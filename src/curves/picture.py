@@ -1,4 +1,4 @@
-"""The picture of one or more training runs of a stage: the loss, and what else shows how the training went."""
+"""The picture of one or more training runs of a stage: the loss, and the other metrics of the log."""
 
 import math
 import textwrap
@@ -28,7 +28,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot of the picture: a metric of the log, and how it looks in a run without problems."""
+    """One plot of the picture: a metric of the log, and a sentence on how it usually looks."""
 
     metric: str
     title: str

@@ -1,4 +1,4 @@
-"""What a model has memorised: the passages of its samples that are word for word in its training text."""
+"""Memorisation: the passages of a model's samples that are word for word in its training text."""
 
 import re
 from bisect import bisect_left

@@ -17,7 +17,7 @@ def adapter_in(base: LoadedModel) -> Adapter:
 
 
 def adapter_base(base: LoadedModel) -> str:
-    """The name on the hub of the model that an adapter was trained on or, for any other model, its path."""
+    """The base of an adapter: its name on the hub if it has one, else its path."""
     parent = base.metadata["parent"]
     return HUB_IDS.get(parent.get("source", ""), parent["path"])
 

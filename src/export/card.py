@@ -6,7 +6,7 @@ from src.checkpoint.lineage import ancestors
 from src.data.prompts import OLD_TEMPLATE
 
 OLD_TEMPLATE_NOTE = (
-    "other programs get other tokens than training after a system message, so the model may answer badly there; "
+    "other programs tokenise a system message differently from training, so the model may answer badly after one; "
     "python instruction_tune.py tunes a model with the current one"
 )
 

@@ -61,7 +61,7 @@ def causal_mask() -> None:
         each as if the text ended there. And during generation the keys and values of earlier tokens can be cached
         (the KV cache in src/model/attention.py).""")
     suggest("""set WINDOW in src/intuition/causal_mask.py to 2: then each token sees only itself and the one before it.
-        How could the third token still hear of the first, in a second layer?""")
+        In a second layer, how could the third token still learn something from the first?""")
 
 
 def _output_changes(*, causal: bool) -> list[float]:

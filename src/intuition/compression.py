@@ -14,7 +14,7 @@ SHOWN = 14  # characters at each end
 
 
 class CountingModel:
-    """Which byte comes next, after the byte before it: counted from the text so far.
+    """Predicts the next byte from the byte before it, by counting in the text so far.
 
     Each of the 256 bytes gets 1/256 of a count beforehand, so none is impossible.
     """
@@ -61,7 +61,7 @@ def encode(data: bytes) -> str:
 
 
 def decode(code: str) -> bytes:
-    """The data that `encode` turned into this code: the same model says into whose share the number falls."""
+    """The data that `encode` turned into this code: each byte is the one whose share contains the number."""
     model, number, data = CountingModel(), Fraction(int(code, 2), 2 ** len(code)), b""
     while not data.endswith(END):
         shares = model.probabilities()
@@ -80,18 +80,18 @@ def gzip_bytes(data: bytes) -> int:
 
 
 def compression() -> None:
-    """Show how many bits each character of a text costs, and that so many bits are enough."""
+    """Show how many bits each character of a text costs, and encode the text in that many bits."""
     heading("compression", "prediction is compression")
-    say("""Let a sender and a receiver run the same model. Then what the model predicts well need hardly be sent. A
-        token with probability p costs -log2(p) bits: 1 bit if p is 1/2, 3 bits if p is 1/8, none if p is 1. The model
-        here counts, in the text so far, which byte followed which. At first all 256 bytes are equally likely and cost
-        8 bits. These are the bits of the first and the last characters:""")
+    say("""Let a sender and a receiver run the same model. Then whatever the model predicts well hardly has to be sent.
+        A token with probability p costs -log2(p) bits: 1 bit if p is 1/2, 3 bits if p is 1/8, none if p is 1. The
+        model here counts, in the text so far, which byte followed which. At first all 256 bytes are equally likely
+        and cost 8 bits. These are the bits of the first and the last characters:""")
     data = TEXT.encode() + END
     bits = byte_bits(data)
     labelled({"text": TEXT})
     _show_bits(data[:SHOWN], bits[:SHOWN])
     _show_bits(data[-SHOWN:], bits[-SHOWN:])
-    say(f"""A pair that was never seen costs 8 bits or more, a frequent one hardly anything. The line break, \\n, ends
+    say(f"""A pair that was never seen costs 8 bits or more, a frequent one almost nothing. The line break, \\n, ends
         the text. The sum is {sum(bits):.1f} bits. Arithmetic coding needs that, rounded up, and at most one bit
         more:""")
     code = encode(data)

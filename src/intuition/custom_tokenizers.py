@@ -88,7 +88,7 @@ def words() -> None:
         "and back": " ".join(spellings[id_] for id_ in new_ids),
     })  # fmt: skip
     say(f"""{UNKNOWN} is all that is left of a new word. Real texts have a hundred thousand different words, and
-        tomorrow's names are not among them. The ids also hide what words have in common: nothing tells a model
+        new names appear every day. The ids also hide what words have in common: nothing tells a model
         that "lower" has anything to do with "low". The spaces are gone too: nobody can tell how many there
         were.""")
     suggest("""add "fast" to TEXT in src/intuition/custom_tokenizers.py. Which ids change, and why would that
@@ -168,7 +168,7 @@ def byte_pairs() -> None:
         {len(ACCENTED.encode("utf-8"))} of them), so nothing is ever unknown. It encodes "{NEW_TEXT}" as:""")
     lines([pieces(gpt2.decode([id_]) for id_ in gpt2.encode_ordinary(NEW_TEXT))])
     suggest("""set MAX_MERGES in src/intuition/custom_tokenizers.py to 2. Then set it to 40, and double the text
-        with TEXT = 2 * "...". Which token does a text become that repeats itself?""")
+        with TEXT = 2 * "...". What becomes of a text that repeats itself?""")
 
 
 def _show_learning(merges: Sequence[Pair]) -> None:

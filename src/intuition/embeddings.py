@@ -51,12 +51,10 @@ def embeddings() -> None:
         if both are large in the same places. Divided by the lengths of both vectors, it is 1 for the same direction
         and 0 if they have nothing in common:""")
     heat_map([[similarity(a, b) for b in rows.values()] for a in rows.values()], SHOWN, SHOWN)
-    say(f""""cat" and "dog" were never next to each other. They are similar ({
-        similarity(
-            rows["cat"], rows["dog"]
-        ):.2f}) because the same words follow them. "cat" and "sat" were neighbours, and have nothing in
-        common ({similarity(rows["cat"], rows["sat"]):.2f}). What a model learns about one token, it can use for those
-        that are near it. Ids don't allow that.""")
+    cat_dog, cat_sat = similarity(rows["cat"], rows["dog"]), similarity(rows["cat"], rows["sat"])
+    say(f""""cat" and "dog" were never next to each other. They are similar ({cat_dog:.2f}) because the same words
+        follow them. "cat" and "sat" were neighbours, and have nothing in common ({cat_sat:.2f}). What a model learns
+        about one token, it can use for similar tokens. Ids don't allow that.""")
     say("""The same table is used a second time, at the end. The model turns what it has read into a last vector, and
         the score of each token is the dot product of that vector with the token's row. If it has read "the", a good
         last vector lies between "cat" and "dog". Their average has these scores, and after softmax these
@@ -67,8 +65,8 @@ def embeddings() -> None:
     say(f"""GPT-2's table has {gpt2.vocab_size:,} rows of {gpt2.d_model} numbers, {share:.0%} of the model. They start
         at random, and gradient descent moves tokens together that are used alike. A second table has a row for each
         of the {gpt2.context_length:,} positions. It is added, so that the model knows the order of the tokens.""")
-    suggest("""add " the horse sat . the horse ran ." to TEXT in src/intuition/embeddings.py, and put "horse" in the
-        place of "a" in SHOWN. Which animal is nearer to the cat?""")
+    suggest("""add " the horse sat . the horse ran ." to TEXT in src/intuition/embeddings.py, and replace "a" with
+        "horse" in SHOWN. Which animal is nearer to the cat?""")
 
 
 def _show_scores(words: Sequence[str], table: Table, vector: Sequence[float]) -> None:

@@ -35,7 +35,7 @@ def likely_next(model: Model, words: Sequence[str]) -> dict[str, float]:
 
 
 def continue_text(model: Model, prompt: str) -> str:
-    """What the model writes after the prompt if it always takes the most likely word, up to a full stop."""
+    """The model's continuation of the prompt if it always takes the most likely word, up to a full stop."""
     words = prompt.split()
     written: list[str] = []
     while len(written) < MAX_WORDS and "." not in written and (following := likely_next(model, [*words, *written])):
@@ -44,12 +44,13 @@ def continue_text(model: Model, prompt: str) -> str:
 
 
 def fine_tuning() -> None:
-    """Show a counting model before and after it has seen answers."""
+    """Show a counting model before and after it is trained on answers."""
     heading("fine-tuning", "from a text to an answer")
     say("""Where are we? A text becomes tokens, and the tokens vectors. Attention and MLPs turn the vectors into a
         score for each possible next token, and softmax turns the scores into probabilities. Gradient descent makes
-        the text that it trains on more likely: that is pretraining. Sampling writes a text. Nothing in this makes an
-        answer likely. A model that counts, like that of `next-word` but looking back two words, has read this:""")
+        the text that it trains on more likely: that is pretraining. Sampling generates a text. Nothing in this makes
+        an answer likely. Here is a model that counts, as in `next-word`, but looks back two words. It has read
+        this:""")
     model: Model = defaultdict(Counter)
     learn(model, " ".join(PRETRAINING))
     lines(PRETRAINING)

@@ -71,7 +71,7 @@ def gradient_descent() -> None:
         (backpropagation). Each step takes a few pages of the text, and the optimizer, AdamW, adapts the step to each
         number.""")
     suggest("""set LEARNING_RATE in src/intuition/gradient_descent.py to 3.0: fewer steps are enough. Then add 6.0 to
-        RATES. Why does that loss not come to rest?""")
+        RATES. Why does that loss never settle?""")
 
 
 def _show_first_step(words: Sequence[str], shares: Vector) -> None:

@@ -9,7 +9,7 @@ from src.model.config import GPT_CONFIGS
 
 # What attention has gathered at a position: 1 if "not" came before, and 1 if "good" did.
 TEXTS = {"-": (0, 0), "good": (0, 1), "not": (1, 0), "not good": (1, 1)}
-# Two hidden units, each with a weight for "not" and one for "good", a bias, and what it writes.
+# Two hidden units, each with a weight for "not" and one for "good", a bias, and an output weight.
 WEIGHTS = ((-4.0, 4.0), (4.0, 4.0))
 BIASES = (-2.0, -6.0)
 WRITES = (0.5, -0.5)
@@ -65,7 +65,7 @@ def mlp() -> None:
         million of the {(in_mlp + in_attention) / 1e6:.1f} million weights are in the MLP. Much of what a model knows
         is in these rules: if the vector looks like this, add that (Geva et al. 2021).""")
     suggest("""add "not not good": (2, 1) to TEXTS in src/intuition/mlp.py. What does the MLP make of it? Which third
-        unit would mend that?""")
+        unit would fix that?""")
 
 
 def _rounded(number: float) -> str:

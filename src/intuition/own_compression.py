@@ -35,7 +35,7 @@ SHOWN = 16
 def token_bits(model: GPTModel, ids: Sequence[int], start: int) -> list[float]:
     """-log2(probability) of each id after the token `start`, predicted from the ids before it.
 
-    Beyond the model's context, the window moves by half its length, so a prediction has at least so many ids before it.
+    Beyond the model's context, the window moves by half its length, so each prediction sees at least that many ids.
     """
     tokens = torch.tensor([start, *ids])
     bits: list[float] = []

@@ -1,4 +1,4 @@
-"""Which tokens of an instruction and its response a model learns from.
+"""The response mask: which tokens of an example a model learns from.
 
 Run it: python -m src.intuition response-mask
 """

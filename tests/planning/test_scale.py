@@ -37,7 +37,7 @@ def test_gpt3s_training_compute_is_the_published_one() -> None:
     assert flops_per_token(size, 0) * 300e9 == pytest.approx(3.14e23, rel=0.01)
 
 
-def test_traffic() -> None:
+def test_traffic_per_step_by_strategy() -> None:
     work = Workload(config=SIZE, batch_size=8, context_length=64)
     parameters, body = SIZE.parameter_count()
     assert traffic(work) == 0
