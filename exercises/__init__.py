@@ -1,1 +1,1 @@
-"""Exercises on attention: functions to write, checks that explain what is wrong, and worked solutions."""
+"""Exercises: the functions of a GPT-2 to write, checks that explain what is wrong, and worked solutions."""

@@ -5,12 +5,9 @@ Without a number or name it lists all exercises and says which are done. The ans
 """
 
 import contextlib
-import inspect
 import io
-import re
 import sys
 import textwrap
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,24 +25,20 @@ if __name__ == "__main__":
 from exercises import start
 from exercises.checks.attention import CHECKS as ATTENTION
 from exercises.checks.byte_pairs import CHECKS as BYTE_PAIRS
-from exercises.checks.forbidden import ForbiddenCallError
+from exercises.checks.explain import describe, expected_shapes, number_of_stub, place_of_stub
 from exercises.checks.generation import CHECKS as GENERATION
 from exercises.checks.gpt import CHECKS as GPT
 from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
-from exercises.checks.judging import CallFailedError
 from exercises.checks.losses import CHECKS as LOSSES
 from exercises.checks.time_limit import TIME_LIMIT_S, TimeIsUpError, time_limit
 from exercises.checks.training import CHECKS as TRAINING
 from exercises.start import short_path
 from src.cli import Parser
-from src.common.messages import one_line
 from src.program import BAD_USAGE, INTERRUPTED
 
 DONE, TO_DO, NOT_YET, TOO_LONG = "done", "to do", "not yet", "not yet: timed out"
 LONGER_LIMIT_S = {"pretrain": 120}  # it trains a model
 SOLUTIONS = Path(__file__).parent / "solutions"
-STUB_ERROR = re.compile(r"exercise (\d+)")
-SHAPE = re.compile(r"\((\.\.\.|[A-Z]\b|\))")  # the start of a shape in a docstring: (..., S), (B, T, C) or ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +67,42 @@ class UnknownExerciseError(Exception):
     """No exercise has this number or name; the message suggests one or lists all."""
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check one answer or list all exercises. Returns the exit code; exits with 2 if there is no such exercise."""
+    exercises = all_exercises()
+    parser = Parser(__doc__)
+    parser.add_argument("exercise", nargs="?", help="number or function name to check (default: list all exercises)")
+    parser.add_argument("--solution", action="store_true", help="check the worked solution instead of your answer")
+    parser.add_argument(
+        "--no-time-limit", action="store_true", help=f"run for longer than {TIME_LIMIT_S} s, for example in a debugger"
+    )
+    flags = parser.parse_args(argv)
+    seconds = None if flags.no_time_limit else TIME_LIMIT_S
+    try:
+        if flags.exercise is not None:
+            return report_one(find(exercises, flags.exercise), flags.solution, seconds)
+        report_all(exercises, flags.solution, seconds)
+        return 0
+    except UnknownExerciseError as error:
+        parser.exit(BAD_USAGE, f"{error}\n")
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def find(exercises: dict[int, Exercise], wanted: str) -> Exercise:
+    """The exercise with this number or function name. Raises UnknownExerciseError."""
+    by_name = {exercise.function: exercise for exercise in exercises.values()}
+    found = by_name.get(wanted) or exercises.get(int(wanted) if wanted.isdecimal() else 0)
+    if found:
+        return found
+    if similar := get_close_matches(wanted, by_name, n=1):
+        raise UnknownExerciseError(f"there is no exercise {wanted}; did you mean {similar[0]}?")
+    names = ", ".join(f"{number}\0{exercise.function}" for number, exercise in exercises.items())
+    listed = textwrap.fill(names, 100).replace("\0", " ")  # keeps a number and its name on one line
+    raise UnknownExerciseError(f"there is no exercise {wanted}; choose from\n{listed}")
+
+
 def all_exercises() -> dict[int, Exercise]:
     """Every exercise by its number."""
     modules = {
@@ -90,6 +119,45 @@ def all_exercises() -> dict[int, Exercise]:
         for module, checks in modules.items()
         for number, (function, check) in checks.items()
     }
+
+
+def report_one(exercise: Exercise, solution: bool, seconds: float | None) -> int:
+    """Print the result of one check. Returns 0 if the answer is right, else 1."""
+    try:
+        verdict = run_check(exercise, load_answers(exercise, solution, seconds), seconds)
+    except BrokenFileError as error:
+        verdict = Verdict(NOT_YET, str(error))
+    result = "right" if verdict.state == DONE else f"not yet: {verdict.sentence}"
+    print(f"exercise {exercise.number} ({exercise.function}): {result}")
+    return int(verdict.state != DONE)
+
+
+def report_all(exercises: dict[int, Exercise], solution: bool, seconds: float | None) -> None:
+    """Print the state of every exercise, and which one is next."""
+    states = {}
+    for module in dict.fromkeys(exercise.module for exercise in exercises.values()):
+        print(f"exercises/{module}_exercises.md")
+        group = [exercise for exercise in exercises.values() if exercise.module == module]
+        try:
+            answers = load_answers(group[0], solution, seconds)
+        except BrokenFileError as error:
+            print(f"  {error}")
+            continue
+        for exercise in group:
+            # Keep prints and warnings of the answers out of the list.
+            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                states[exercise.number] = run_check(exercise, answers, seconds).state
+            print(f"  {exercise.number:>2}  {exercise.function:<28} {states[exercise.number]}")
+    left = [number for number in exercises if states.get(number) != DONE]
+    ending = f"; next: {next_command(exercises[left[0]], solution)}" if left else ""
+    print(f"{len(exercises) - len(left)} of {len(exercises)} done{ending}")
+
+
+def next_command(exercise: Exercise, solution: bool) -> str:
+    """The command for the first exercise that is not done."""
+    started = answer_file(exercise, solution).exists()
+    return f"python -m exercises.check {exercise.number}" if started else "python -m exercises.start"
 
 
 def answer_file(exercise: Exercise, solution: bool) -> Path:
@@ -138,120 +206,3 @@ def run_check(exercise: Exercise, answers: ModuleType, seconds: float | None) ->
 def limit_of(exercise: Exercise, seconds: float | None) -> float | None:
     """The time limit of a check: `seconds`, or more if the exercise trains a model. None disables it."""
     return None if seconds is None else max(seconds, LONGER_LIMIT_S.get(exercise.function, 0))
-
-
-def number_of_stub(error: BaseException) -> int | None:
-    """The exercise whose stub raised the error or its cause; None if it is another error."""
-    cause = error.__cause__ or error
-    stub = STUB_ERROR.fullmatch(str(cause)) if isinstance(cause, NotImplementedError) else None
-    return int(stub[1]) if stub else None
-
-
-def place_of_stub(error: BaseException) -> str:
-    """Where the stub is that raised the error or its cause."""
-    last = traceback.extract_tb((error.__cause__ or error).__traceback__)[-1]
-    file = Path(last.filename)
-    advice = f"; import it from exercises.answers.{file.stem}" if file.parent == start.STUBS else ""
-    return f"still a stub at {short_path(file)}:{last.lineno}{advice}"
-
-
-def describe(error: BaseException, file: Path) -> str:
-    """The error, with the last line of its traceback in this file."""
-    if isinstance(error, CallFailedError) and error.__cause__:
-        return f"{error}: {describe(error.__cause__, file)}"
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    if lines:
-        return f"{short_path(file)}:{lines[-1].lineno}: {message_of(error)}\n    {lines[-1].line}"
-    return one_line(error) if isinstance(error, AssertionError) else message_of(error)  # the check's own sentence
-
-
-def message_of(error: BaseException) -> str:
-    """The error's type and message, or a whole sentence."""
-    if isinstance(error, SystemExit):
-        return "SystemExit ends the program; return a result instead"
-    is_sentence = isinstance(error, ForbiddenCallError | TimeIsUpError)
-    return one_line(error) if is_sentence else f"{type(error).__name__}: {one_line(error)}"
-
-
-def expected_shapes(error: BaseException, function: Callable) -> str:
-    """The docstring's sentences about shapes, because torch only names sizes; empty if the error can't be about one."""
-    if type(error.__cause__ or error) not in (RuntimeError, IndexError, ValueError):
-        return ""
-    sentences = re.split(r"(?<=\.)\s+", inspect.getdoc(function) or "")
-    about_shapes = " ".join(" ".join(sentence.split()) for sentence in sentences if SHAPE.search(sentence))
-    return about_shapes and f"\n    expected: {about_shapes}"
-
-
-def report_one(exercise: Exercise, solution: bool, seconds: float | None) -> int:
-    """Print the result of one check. Returns 0 if the answer is right, else 1."""
-    try:
-        verdict = run_check(exercise, load_answers(exercise, solution, seconds), seconds)
-    except BrokenFileError as error:
-        verdict = Verdict(NOT_YET, str(error))
-    result = "right" if verdict.state == DONE else f"not yet: {verdict.sentence}"
-    print(f"exercise {exercise.number} ({exercise.function}): {result}")
-    return int(verdict.state != DONE)
-
-
-def report_all(exercises: dict[int, Exercise], solution: bool, seconds: float | None) -> None:
-    """Print the state of every exercise, and which one is next."""
-    states = {}
-    for module in dict.fromkeys(exercise.module for exercise in exercises.values()):
-        print(f"exercises/{module}_exercises.md")
-        group = [exercise for exercise in exercises.values() if exercise.module == module]
-        try:
-            answers = load_answers(group[0], solution, seconds)
-        except BrokenFileError as error:
-            print(f"  {error}")
-            continue
-        for exercise in group:
-            # Keep prints and warnings of the answers out of the list.
-            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                states[exercise.number] = run_check(exercise, answers, seconds).state
-            print(f"  {exercise.number:>2}  {exercise.function:<28} {states[exercise.number]}")
-    left = [number for number in exercises if states.get(number) != DONE]
-    ending = f"; next: {next_command(exercises[left[0]], solution)}" if left else ""
-    print(f"{len(exercises) - len(left)} of {len(exercises)} done{ending}")
-
-
-def next_command(exercise: Exercise, solution: bool) -> str:
-    """The command for the first exercise that is not done."""
-    started = answer_file(exercise, solution).exists()
-    return f"python -m exercises.check {exercise.number}" if started else "python -m exercises.start"
-
-
-def find(exercises: dict[int, Exercise], wanted: str) -> Exercise:
-    """The exercise with this number or function name. Raises UnknownExerciseError."""
-    by_name = {exercise.function: exercise for exercise in exercises.values()}
-    found = by_name.get(wanted) or exercises.get(int(wanted) if wanted.isdecimal() else 0)
-    if found:
-        return found
-    if similar := get_close_matches(wanted, by_name, n=1):
-        raise UnknownExerciseError(f"there is no exercise {wanted}; did you mean {similar[0]}?")
-    names = ", ".join(f"{number}\0{exercise.function}" for number, exercise in exercises.items())
-    listed = textwrap.fill(names, 100).replace("\0", " ")  # keeps a number and its name on one line
-    raise UnknownExerciseError(f"there is no exercise {wanted}; choose from\n{listed}")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check one answer or list all exercises. Returns the exit code; exits with 2 if there is no such exercise."""
-    exercises = all_exercises()
-    parser = Parser(__doc__)
-    parser.add_argument("exercise", nargs="?", help="number or function name to check (default: list all exercises)")
-    parser.add_argument("--solution", action="store_true", help="check the worked solution instead of your answer")
-    parser.add_argument(
-        "--no-time-limit", action="store_true", help=f"run for longer than {TIME_LIMIT_S} s, for example in a debugger"
-    )
-    flags = parser.parse_args(argv)
-    seconds = None if flags.no_time_limit else TIME_LIMIT_S
-    try:
-        if flags.exercise is not None:
-            return report_one(find(exercises, flags.exercise), flags.solution, seconds)
-        report_all(exercises, flags.solution, seconds)
-        return 0
-    except UnknownExerciseError as error:
-        parser.exit(BAD_USAGE, f"{error}\n")
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return INTERRUPTED

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from exercises.check import number_of_stub
+from exercises.checks.explain import number_of_stub
 from exercises.checks.judging import CallFailedError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from exercises import attention, check, hard_attention, start
+from exercises.checks.explain import expected_shapes
 from exercises.checks.time_limit import TimeIsUpError, time_limit
 from tests.exercises.proof import ROOT
 
@@ -175,8 +176,8 @@ def test_a_torch_error_is_followed_by_the_expected_shapes(
 def test_only_shape_errors_are_followed_by_expected_shapes() -> None:
     for exercise in list(check.all_exercises().values())[:21]:
         stub = getattr(attention if exercise.number < 15 else hard_attention, exercise.function)
-        assert "(" in check.expected_shapes(RuntimeError("sizes"), stub), exercise
-        assert check.expected_shapes(NameError("x"), stub) == ""
+        assert "(" in expected_shapes(RuntimeError("sizes"), stub), exercise
+        assert expected_shapes(NameError("x"), stub) == ""
 
 
 # --- endless loops and Ctrl-C
