@@ -227,7 +227,7 @@ def test_compare_prints_a_table_and_the_samples_in_columns(folder: Path, capsys:
         (["--compare", *["sft"] * 27], "--compare takes up to 26 models, got 27"),
         (
             ["--memorised", "--compare", "sft", "dpo"],
-            "--memorised is about one model's text; leave --task and --compare out",
+            "--memorised takes one model and no task; leave --task and --compare out",
         ),
         (["--memorised", "--val-fraction", "1"], "--memorised needs a training text; --val-fraction 1 leaves none"),
         (["--task", "lambada"], "--task lambada needs --data FILE, one file of its records"),

@@ -66,7 +66,7 @@ def _origin_rows(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The chain of base models, each with its state and what is known of its training."""
     chain = list(ancestors(metadata))
     if not chain:
-        yield "comes from", "no other model: its training started here, or its file does not say"
+        yield "comes from", "no other model: it was trained from scratch, or its file does not say"
     for position, ancestor in enumerate(chain):
         name = "comes from" if position == 0 else "  before"
         yield name, f"{describe_ancestor(ancestor)}: {state_of(ancestor)}"

@@ -138,7 +138,7 @@ def _compare(found: Mapping[str, str], stated: object, content: Mapping[str, Any
     damaged = [f"{name!r:.60}" for name in names if found.get(name) != stated.get(name)]
     if damaged:
         changed = ", ".join(damaged[:3]) + (" and more" if damaged[3:] else "")
-        raise ValueError(f"damaged: {changed} changed since saving, {len(names) - len(damaged)} other entries did not")
+        raise ValueError(f"damaged: {changed} changed since saving; {len(names) - len(damaged)} others are intact")
 
 
 def _may_be_digests(value: object) -> bool:

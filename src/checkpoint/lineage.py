@@ -8,7 +8,7 @@ from src.checkpoint.digest import file_sha256, weights_sha256
 from src.checkpoint.models import load_model
 from src.common.messages import one_line
 
-INTACT = "there, with the same weights"
+INTACT = "present, weights unchanged"
 
 
 def ancestors(metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -33,7 +33,7 @@ def state_of(ancestor: Mapping[str, Any]) -> str:
     """Whether the file of an ancestor exists and still holds the recorded weights."""
     path = Path(ancestor["path"])
     if not path.is_file() and not path.is_dir():
-        return "no longer there"
+        return "no longer present"
     try:
         if "weights_sha256" in ancestor:
             same = weights_sha256(load_model(path)[0].state_dict()) == ancestor["weights_sha256"]
@@ -41,7 +41,7 @@ def state_of(ancestor: Mapping[str, Any]) -> str:
             same = file_sha256(path) == ancestor.get("sha256")
     except (ValueError, OSError) as error:
         return f"unreadable: {one_line(error)}"
-    return INTACT if same else "there, but with other weights: it was trained again"
+    return INTACT if same else "present, but with other weights: it was trained again"
 
 
 def _parent_in(path: Path) -> object:

@@ -83,7 +83,7 @@ def _load_with_adapter(folder: Path) -> tuple[GPTModel, dict[str, Any]]:
     history: dict[str, Any] = {"stage": "adapter", "parent": base.parent}
     with naming_file(folder):
         if files.metadata.get(BASE_SHA256) not in (None, history["parent"]["weights_sha256"]):
-            raise ValueError(f"{path} has other weights now than when the adapter was trained")
+            raise ValueError(f"{path} no longer has the weights that the adapter was trained on")
         files.require_base(model)
         merged = merged_weights(model.state_dict(), files.adapter)
         check_weights(model.state_dict(), merged)

@@ -55,7 +55,7 @@ def put_tensors(content: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[
         for key in parents:
             place = place.setdefault(key, {}) if isinstance(place, dict) else None
         if not isinstance(place, dict):
-            raise ValueError(f"tensor {path:.60} has no place in it")
+            raise ValueError(f"tensor {path:.60} fits no entry")
         place[name] = tensor
     return content
 

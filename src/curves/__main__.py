@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not stages:
         raise ValueError(f"{' '.join(flags.logs)}: there is no loss to draw")
     if flags.out and len(stages) > 1:
-        raise ValueError(f"--out is one picture, of one stage; the logs are of {', '.join(stages)}: leave --out out")
+        raise ValueError(f"--out names one picture, and these logs are of {', '.join(stages)}; leave --out out")
     for stage, runs in stages.items():
         path = runs[-1].path
         out = flags.out or (path.with_suffix(".png") if len(runs) == 1 else path.with_name(f"curves-{stage}.png"))
@@ -63,7 +63,7 @@ def read_logs(text: str) -> list[RunLog]:
     else:
         return with_earlier_logs(read_log(path))
     if not paths:
-        raise FileNotFoundError(f"{path}: there is no log, a file that ends with .jsonl")
+        raise FileNotFoundError(f"{path}: no logs here, which end with .jsonl")
     logs = []
     for each in paths:
         try:
@@ -82,7 +82,7 @@ def runs_by_stage(logs: Sequence[RunLog]) -> dict[str, list[RunLog]]:
     stages: dict[str, list[RunLog]] = {}
     for run in join_resumed(different):
         if run.is_empty:
-            print(f"note: {run.path}: no loss in it yet")
+            print(f"note: left out: {run.path}: no loss yet")
         else:
             stages.setdefault(run.stage, []).append(run)
     return stages

@@ -63,7 +63,7 @@ class Flags:
         if self.compare is not None and self.model != "auto":
             problems.append("pass --model or --compare, not both")
         if self.memorised and (self.task or self.compare is not None):
-            problems.append("--memorised is about one model's text; leave --task and --compare out")
+            problems.append("--memorised takes one model and no task; leave --task and --compare out")
         if self.memorised and self.val_fraction == 1:
             problems.append("--memorised needs a training text; --val-fraction 1 leaves none")
         if self.task and (isinstance(self.data, tuple) or self.data == SHAKESPEARE_PATH):

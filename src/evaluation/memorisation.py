@@ -66,7 +66,7 @@ def print_copies(samples: Copies, real: Copies) -> None:
         longest = f"{each.longest[0].words} words" if each.longest else "none"
         share = f"{100 * each.copied / max(1, each.grams):.2f} %"
         print(f"{name:16}{each.words:>8,} {each.grams:>18,} {share:>17} {longest:>13}")
-    print("Usual: no more in the samples than in the validation text, which the model has not seen. More is memorised.")
+    print("The model has not seen the validation text. So whatever the samples copy beyond its share is memorised.")
     for passage in samples.longest:
         print(f'  line {passage.line:,} of the training text, {passage.words} words: "{passage.text}"')
 

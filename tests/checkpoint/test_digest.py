@@ -80,14 +80,14 @@ def test_a_changed_value_is_refused_and_its_entry_named(saved: Path, tmp_path: P
     torch.save(loaded, path)
     with pytest.raises(ValueError) as refused:
         read_checkpoint(path)
-    assert str(refused.value).startswith(f"{path}: damaged: {entry!r} changed since saving, 8 other entries did not; ")
+    assert str(refused.value).startswith(f"{path}: damaged: {entry!r} changed since saving; 8 others are intact; ")
 
 
 def test_missing_and_added_entries_are_damage(saved: Path, tmp_path: Path) -> None:
     loaded = torch.load(saved, weights_only=True)
     path = tmp_path / LATEST
     torch.save({name: value for name, value in loaded.items() if name != "step"} | {"steq": 1}, path)
-    with pytest.raises(ValueError, match="damaged: 'step', 'steq' changed since saving, 8 other entries did not"):
+    with pytest.raises(ValueError, match="damaged: 'step', 'steq' changed since saving; 8 others are intact"):
         read_checkpoint(path)
     loaded["dogests"] = loaded.pop("digests")
     torch.save(loaded, path)

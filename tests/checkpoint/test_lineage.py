@@ -64,8 +64,8 @@ def test_the_chain_survives_deleted_and_changed_files(chain: list[Path]) -> None
     found = list(ancestors(load_model(chain[0])[1]))
     assert [each["path"] for each in found] == [str(path) for path in chain[1:]]
     assert [state_of(each) for each in found] == [
-        "no longer there",
-        "there, but with other weights: it was trained again",
+        "no longer present",
+        "present, but with other weights: it was trained again",
     ]
     chain[2].write_bytes(b"PK")
     assert state_of(found[1]).startswith("unreadable: ")
@@ -74,7 +74,7 @@ def test_the_chain_survives_deleted_and_changed_files(chain: list[Path]) -> None
 def test_the_base_of_a_base_is_read_from_its_file(chain: list[Path]) -> None:
     parent = {"path": str(chain[1]), "sha256": "0"}  # as version 0.1 recorded it
     assert [each["path"] for each in ancestors({"parent": parent})] == [str(path) for path in chain[1:]]
-    assert state_of(parent) == "there, but with other weights: it was trained again"
+    assert state_of(parent) == "present, but with other weights: it was trained again"
     assert list(ancestors({"parent": {"path": ["x"]}})) == list(ancestors({"parent": 3})) == []
 
 
@@ -91,7 +91,7 @@ def test_absurd_entries_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixtu
     parent = {"path": "/dev/zero", "ancestors": value}
     save(tmp_path / BEST, **{**dict.fromkeys(names, value), "seed": 0}, parent=parent)
     assert main([str(tmp_path)]) == 0
-    assert "no longer there" in capsys.readouterr().out
+    assert "no longer present" in capsys.readouterr().out
 
 
 def test_a_path_without_a_model_is_one_line(tmp_path: Path) -> None:

@@ -147,9 +147,7 @@ def test_each_stage_of_a_folder_has_a_picture(tmp_path: Path, capsys: pytest.Cap
     assert f"sft: 2 runs drawn to {tmp_path / 'curves-sft.png'}\n" in out
     assert f"dpo: 1 run drawn to {tmp_path / 'dpo-1.png'}\n" in out
     assert out.count("note: left out: ") == 2
-    with pytest.raises(
-        ValueError, match="^--out is one picture, of one stage; the logs are of dpo, sft: leave --out out$"
-    ):
+    with pytest.raises(ValueError, match="^--out names one picture, and these logs are of dpo, sft; leave --out out$"):
         main([str(tmp_path), "--out", "x.png"])
     monkeypatch.chdir(tmp_path)
     assert main(["sft-[12].jsonl"]) == 0  # as typed in Windows' shells
@@ -192,5 +190,5 @@ def test_bad_out_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     assert "--out must end with .png, .pdf, .svg, got x.bmp" in capsys.readouterr().err
     with pytest.raises(OSError, match=r"a.png: cannot be written \(.*\); choose another file with --out"):
         main([str(log), "--out", str(log / "a.png")])
-    with pytest.raises(FileNotFoundError, match="there is no log, a file that ends with .jsonl"):
+    with pytest.raises(FileNotFoundError, match="no logs here, which end with .jsonl"):
         main([str(tmp_path / "*.json")])
