@@ -22,6 +22,10 @@ _PEOPLE = {
     "uncle", "wife",
 }  # fmt: skip
 _POSSESSION_WORDS = 3  # "my best friend": how many words after "my" may name what is possessed
+# "my landlord is mr okafor| and |the rent is 720 pounds", but not "my brother plays chess and the piano"
+_BETWEEN_CLAUSES = re.compile(
+    r" (?:and|but) (?=(?:i|we) |(?:my|our|the) \w+(?: \w+)? (?:is|are|was|were|has|have|costs?) )"
+)
 
 
 def is_personal(question: str) -> bool:
@@ -36,12 +40,14 @@ def may_answer(question: str, fact: str, shared: Set[str]) -> bool:
 
     shared: the words of the question, in American spelling, that the fact contains in some form.
     """
-    asked, told = _question_words(question), american(fact).split()
+    asked, told = _question_words(question), american(fact)
     if not is_personal(question):
-        return told[:1] not in (["i"], ["we"])  # "Who wrote Hamlet?" is not answered by "I saw Hamlet."
+        return told.split()[:1] not in (["i"], ["we"])  # "Who wrote Hamlet?" is not answered by "I saw Hamlet."
     if "family" in asked:
         return True
-    if not _asks_about_owner(asked, told):
+    first, *others = (clause.split() for clause in _BETWEEN_CLAUSES.split(told))
+    clauses = [first, *(clause for clause in others if not shared.isdisjoint(clause))]
+    if not any(_asks_about_owner(asked, clause) for clause in clauses):
         return False  # "Where do I live?" is not answered by "My brother lives in Turku."
     possessed = _asked_possession(asked)
     return not possessed or not shared.isdisjoint(possessed)
@@ -52,7 +58,7 @@ def _question_words(question: str) -> list[str]:
 
 
 def _asks_about_owner(asked: Sequence[str], told: Sequence[str]) -> bool:
-    """Whether a question asks about the person that a fact begins with; True if the fact begins with none."""
+    """Whether a question asks about the person that a clause begins with; True if the clause begins with none."""
     people = [_singular(word) for word in _possessed(told[: _POSSESSION_WORDS + 1]) if _singular(word) in _PEOPLE]
     return not people or people[0] in {_singular(form) for word in asked for form in with_synonyms(_singular(word))}
 

@@ -12,6 +12,7 @@ REPLACED = [  # (fact, later statement)
     ("I live in Graz.", "I'm living in Vienna now."),
     ("I live in Graz.", "Actually, I moved to Vienna."),
     ("I live near Graz.", "Sorry, I moved to New York last month."),
+    ("I live in Leeds.", "Actually I moved to York last month."),
     ("I moved to Graz.", "Actually, I moved to Vienna."),
     ("I moved to Graz.", "I live in Vienna now."),
     ("My sister lives in Bonn.", "Actually, my sister moved to Vienna."),

@@ -29,7 +29,7 @@ def test_single_facts_are_recalled_by_their_questions_only(memory: LongTermMemor
         return found
 
     cases = json.loads(HELD_OUT.read_text(encoding="utf-8"))
-    assert sum(map(recalls, cases["recalls"])) >= 95 and len(cases["recalls"]) == 100
+    assert sum(map(recalls, cases["recalls"])) >= 96 and len(cases["recalls"]) == 100
     assert sum(map(recalls, cases["recalls_not"])) <= 1  # of 90
 
 
@@ -76,3 +76,22 @@ def test_a_fact_may_have_another_word_than_its_question(
 ) -> None:
     memory.store(fact, "a")
     assert [each.fact.text for each in memory.recall(question)] == [fact] and memory.recall(other) == []
+
+
+@pytest.mark.parametrize(
+    ("fact", "asked", "not_asked"),
+    [
+        (
+            "My landlord is called Mr Okafor and the rent is 720 pounds.",
+            ["How much is my rent?", "What rent do I pay?", "Who do I pay rent to?", "Who is my landlord?"],
+            ["Where do I live?", "What is my name?"],
+        ),
+        ("My partner and I sing in a choir.", ["Do I sing?", "Does my partner sing?"], ["Does my brother sing?"]),
+        ("My brother plays chess and the piano.", ["What does my brother play?"], ["Do I play the piano?"]),
+    ],
+)
+def test_each_clause_of_a_fact_has_an_owner_of_its_own(
+    memory: LongTermMemory, fact: str, asked: list[str], not_asked: list[str]
+) -> None:
+    memory.store(fact, "a")
+    assert [question for question in [*asked, *not_asked] if memory.recall(question)] == asked
