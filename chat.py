@@ -11,14 +11,13 @@ if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.chat.commands import Chat, common_commands
 from src.chat.flags import ChatFlags, parse_chat_flags
 from src.chat.piped_input import prompt_and_input
 from src.chat.screen import Screen
-from src.chat.start import LoadedChatModel, announce_loading, load_chat_model
+from src.chat.start import LoadedChatModel, announce_loading, load_chat_model, sessions_folder
 from src.chat.terminal import chat_loop, read_lines, show_result
 from src.common.messages import naming_file
 from src.common.terminal import has_person, is_interactive
@@ -26,8 +25,6 @@ from src.program import DONE, INTERRUPTED, exits_at_once
 
 if TYPE_CHECKING:  # they import PyTorch, and --help needs none
     from src.chat.session import ChatSession
-
-TYPED_LINES = Path("logs/sessions/typed_lines")  # for the arrow keys; sk_chat.py's, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +68,12 @@ def open_session(model: LoadedChatModel, flags: Flags, screen: Screen) -> "ChatS
 
 def chat(session: "ChatSession", model: LoadedChatModel, flags: Flags, screen: Screen) -> int:
     """Answer lines until they end or a command leaves the chat. Returns the exit code."""
-    chat = Chat(session, model, flags, screen, TYPED_LINES)
+    typed_lines = sessions_folder() / "typed_lines"  # for the arrow keys; sk_chat.py's, too
+    chat = Chat(session, model, flags, screen, typed_lines)
     chat.commands += common_commands(chat)
     screen.introduce(*model.introduction())
     if screen.has_person:
         from src.memory.typed_history import TypedHistory
 
-        chat.history = TypedHistory(TYPED_LINES, screen.notify)
+        chat.history = TypedHistory(typed_lines, screen.notify)
     return chat_loop(session, screen, chat.commands, read_lines(screen, chat.commands, chat.history))

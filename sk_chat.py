@@ -12,7 +12,7 @@ if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from src.chat.commands import Chat
 from src.chat.flags import ChatFlags, parse_chat_flags
 from src.chat.piped_input import prompt_and_input
 from src.chat.screen import Screen
-from src.chat.start import LoadedChatModel, announce_loading, load_chat_model
+from src.chat.start import SESSIONS, LoadedChatModel, announce_loading, load_chat_model, sessions_folder
 from src.chat.terminal import chat_loop, read_lines, show_result
 from src.cli import flag
 from src.common.messages import naming_file
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 # The defaults of this script's own flags. Those shared with chat.py are in src/chat/flags.py.
 SESSION = "default"
-MEMORY_DIR = Path("logs/sessions")
 REMEMBER: RememberMode = "auto"
 
 
@@ -48,7 +47,9 @@ class Flags(ChatFlags):
         positional=True,
     )
     session: str = flag("", "the conversation to resume or start (default: the last one)")
-    memory_dir: Path = flag(MEMORY_DIR, "folder of the sessions and of the long-term memory")
+    memory_dir: Path = flag(
+        SESSIONS, "folder of the sessions and of the long-term memory; if it is not here, the one next to the script"
+    )
     remember: RememberMode = flag(
         REMEMBER, "facts that you state about yourself: auto keeps them, ask suggests keeping them, off keeps nothing"
     )
@@ -62,6 +63,8 @@ class Flags(ChatFlags):
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer the prompt of the command line, or chat. Returns the exit code."""
     flags, given = parse_chat_flags(Flags, argv, __doc__)
+    if "memory_dir" not in given:
+        flags = replace(flags, memory_dir=sessions_folder())
     answer_once = "prompt" in given
     screen = Screen(
         interactive=not answer_once and is_interactive(),

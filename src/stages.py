@@ -54,6 +54,12 @@ def existing_models() -> dict[str, Path]:
     return found
 
 
+def here_or_beside_scripts(path: Path) -> Path:
+    """A path in the current folder or, if only that one exists, next to the scripts."""
+    beside = _scripts_folder() / path
+    return beside if beside.exists() and not path.exists() else path
+
+
 def as_argument(path: Path) -> str:
     """The path as a value of --model or --base. A path such as "sft" or "-x" gets a "./" in front."""
     text = str(path)

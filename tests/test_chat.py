@@ -209,6 +209,14 @@ def test_a_model_beside_the_script_is_found_from_any_folder(folder, tmp_path, mo
     assert f"Model: {folder / 'checkpoints/instruction_tuned'} (best available" in err
 
 
+def test_typed_lines_next_to_the_script_are_found_from_any_folder(converse, tmp_path, monkeypatch):
+    typed = tmp_path / "logs/sessions/typed_lines"
+    typed.parent.mkdir(parents=True)
+    typed.write_text("+Hello\n", encoding="utf-8")
+    monkeypatch.setattr("src.stages._scripts_folder", lambda: tmp_path)
+    assert "Deleted 1 typed line" in converse("/forget typed\n")[1]
+
+
 def test_help_and_wrong_flags_import_no_pytorch(tmp_path):
     for script in (SCRIPT, SCRIPT.with_name("sk_chat.py")):
         for argument, code in (("--help", 0), ("--temprature", 2)):

@@ -137,6 +137,18 @@ def test_the_last_session_is_reopened(converse):
     assert "Resuming session work (1 turn)" in converse("", "--session", "work")[2]
 
 
+def test_sessions_next_to_the_script_are_found_from_any_folder(converse, tmp_path, monkeypatch):
+    converse("France?\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr("src.stages._scripts_folder", lambda: tmp_path)
+    _, out, err = converse("/settings\n")
+    assert "Resuming session default (1 turn)" in err and list(Path().iterdir()) == []
+    assert f"memory-dir          {tmp_path / 'logs/sessions'}\n" in out
+    assert "New session default" in converse("", "--memory-dir", "logs/sessions")[2]  # a given folder is not looked for
+    assert "New session default" in converse("")[2] and [folder.name for folder in Path().iterdir()] == ["logs"]
+
+
 def test_loading_shows_the_last_turns(converse):
     converse("One?\nTwo?\nThree?\n", "--session", "work")
     out = converse("/load work\n", "--session", "other")[1]
@@ -180,7 +192,8 @@ def test_memory_shows_conversation_tokens_and_facts(converse):
 
 def test_prompt_prints_only_the_answer_on_stdout(checkpoints, tmp_path):
     script, model = Path(sk_chat.__file__), checkpoints / "tuned.pt"
-    command = [sys.executable, "-X", "importtime", script, "--model", model, "--prompt", "My cat is called Miso."]
+    command = [sys.executable, "-X", "importtime", script, "--model", model, "--memory-dir", "logs/sessions"]
+    command += ["--prompt", "My cat is called Miso."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (0, ANSWER + "\n")
     assert "Remembered" not in done.stderr

@@ -72,7 +72,8 @@ def test_damaged_files_are_renamed_and_the_chat_continues(start, tmp_path, damag
 
 
 def test_two_programs_in_one_session_lose_nothing(model, tmp_path):
-    command = [sys.executable, Path(sk_chat.__file__), "--model", model, "--session", "both", "--prompt"]
+    script, folder = Path(sk_chat.__file__), tmp_path / "logs/sessions"
+    command = [sys.executable, script, "--model", model, "--memory-dir", folder, "--session", "both", "--prompt"]
     programs = [
         subprocess.Popen([*command, f"I am number {n}."], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for n in (1, 2)
@@ -80,6 +81,6 @@ def test_two_programs_in_one_session_lose_nothing(model, tmp_path):
     for program in programs:
         out, err = program.communicate(timeout=120)
         assert (program.returncode, out.decode().strip()) == (0, ANSWER), err.decode()
-    saved = json.loads((tmp_path / "logs/sessions/both.json").read_text("utf-8"))["messages"]
+    saved = json.loads((folder / "both.json").read_text("utf-8"))["messages"]
     assert sorted(message["text"] for message in saved[::2]) == ["I am number 1.", "I am number 2."]
     assert [message["text"] for message in saved[1::2]] == [ANSWER, ANSWER]

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from src.chat.flags import ModelFlags
 from src.common.messages import naming_file
-from src.stages import BEST, find_model
+from src.stages import BEST, find_model, here_or_beside_scripts
 
 if TYPE_CHECKING:
     from src.checkpoint import LoadedModel
     from src.checkpoint.training_examples import TrainingExamples
     from src.model.generate import TextGenerator
 
+SESSIONS = Path("logs/sessions")
 _MAX_QUESTION = 50  # characters of a question that the first screen suggests
 
 
@@ -71,6 +72,11 @@ class LoadedChatModel:
         """Why this model was chosen, in parentheses; "" if the user chose it."""
         reason = self.checkpoint.reason
         return "" if reason.endswith("as requested") else f" ({reason})"
+
+
+def sessions_folder() -> Path:
+    """The folder of the sessions, the memory and the typed lines: here or, if there is none, next to the scripts."""
+    return here_or_beside_scripts(SESSIONS)
 
 
 def announce_loading(flags: ModelFlags, *, interactive: bool) -> None:

@@ -210,7 +210,7 @@ def settings(assistant: Assistant, argument: str, *, chat: Chat) -> str:
         case ["remember"]:
             return f"remember is {assistant.facts.mode}"
         case []:
-            own = {"remember": assistant.facts.mode, "memory-dir": assistant.store.folder}
+            own = {"remember": assistant.facts.mode, "memory-dir": assistant.store.folder.absolute()}
             return "\n".join([common_settings(chat, ""), *(f"{name:<20}{value}" for name, value in own.items())])
         case _:
             raise ValueError("/settings shows the settings; /settings remember ask, auto or off changes one")
