@@ -3,9 +3,9 @@
 The rivals are nanoGPT-style loops: the size of our model with GPT-2's vocabulary and with our byte pairs, and nanoGPT's
 recipe for a CPU on single bytes. Each trains for --seconds, in the faster of fp32 and bf16, with the batch size that is
 best at one rate, with every beta2, at rates that double and halve until the best is neither the largest nor the
-smallest. Ours, the recipe of `main.py`, trains for
-growing shares of that time until it reaches the best loss of each rival. Every run has a complete schedule; its length
-follows from the time of a step, measured before. All are judged as by `src.evaluate`, on the last tenth of the text.
+smallest. Ours, the recipe of `main.py`, trains for growing shares of that time until it reaches the best loss of each
+rival. Every run has a complete schedule; its length follows from the time of a step, measured before. All are judged
+as by `src.evaluate`, on the last tenth of the text.
 """
 
 import math
