@@ -25,7 +25,7 @@ from src.cli import flag, parse
 from src.data.batching import Batch, StepLoader
 from src.data.learned_tokenizer import choose_encoding
 from src.data.shakespeare import SHAKESPEARE_PATH
-from src.evaluate import text_loss
+from src.evaluation.perplexity import text_loss
 from src.model.gpt import GPT_CONFIGS, GPTModel
 from src.program import run_script
 from src.runtime import Runtime, choose_runtime, has_bf16_products, keep_freed_memory, seed_step

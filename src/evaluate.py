@@ -30,7 +30,7 @@ from src.data.text import TokenArray, load_tokens
 from src.evaluation.comparison import Sample, print_comparison, sample_prompts, samples_of
 from src.evaluation.flags import Flags
 from src.evaluation.memorisation import measure, print_copies
-from src.evaluation.perplexity import Result, check_lengths, finite, print_result, result_of, text_loss
+from src.evaluation.perplexity import Result, check_lengths, finite, measure_text, print_result
 from src.evaluation.tasks import Score, print_published, print_score, read_questions, score
 from src.model.generate import TextGenerator
 from src.model.quantize import quantize_int8
@@ -66,15 +66,13 @@ def evaluate_text(flags: Flags) -> dict[str, Any]:
         check_lengths(generator.model, context_length, stride)
     results = []
     for base, generator in zip(bases, generators, strict=True):
-        ids, start = load_eval_tokens(flags, base.encoding), time.perf_counter()
+        ids = load_eval_tokens(flags, base.encoding)
         part = "all of it" if flags.val_fraction == 1 else f"the last {100 * flags.val_fraction:g}%"
         print(f"text     {' '.join(flags.paths)}, {part}: {len(ids):,} tokens")
         _print_model(base, generator, flags)
         print(f"windows  {context_length} tokens, stride {stride}", flush=True)
-        loss = text_loss(generator.model, ids, context_length, stride)
-        results.append(
-            result_of(str(base.path), base.encoding, ids, loss, (context_length, stride), time.perf_counter() - start)
-        )
+        lengths = {"context_length": context_length, "stride": stride}
+        results.append(measure_text(str(base.path), generator.model, base.encoding, ids, **lengths))
         print_result(results[-1])
     samples = []
     if flags.compare:

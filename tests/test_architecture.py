@@ -85,7 +85,7 @@ SCRIPTS = {
     "src.evaluate": WHOLE_LIBRARY,
     "src.look": WHOLE_LIBRARY,
     "src.export_hf": WHOLE_LIBRARY,
-    "benchmarks": WHOLE_LIBRARY | {"main", "src.evaluate"},
+    "benchmarks": WHOLE_LIBRARY | {"main"},
     "exercises": WHOLE_LIBRARY,
 }
 MAY_IMPORT = LIBRARY | SCRIPTS

@@ -104,7 +104,9 @@ def test_text_of_one_token_is_refused() -> None:
 
 def test_val_fraction_evaluates_the_end_of_the_text(folder: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
     evaluated: list[list[int]] = []
-    monkeypatch.setattr("src.evaluate.text_loss", lambda model, ids, *_: evaluated.append(ids.tolist()) or 1000.0)
+    monkeypatch.setattr(
+        "src.evaluation.perplexity.text_loss", lambda model, ids, *_: evaluated.append(ids.tolist()) or 1000.0
+    )
     asked = ["--model", str(folder / "gpt2"), "--data", str(folder / "verse.txt")]
     ids = load_gpt2_encoding().encode_ordinary(VERSE * 30)
     for fraction, part in (("1", "all of it"), ("0.1", "the last 10%"), ("0.004", "the last 0.4%")):
@@ -140,7 +142,7 @@ def test_int8_changes_the_loss_by_less_than_one_percent(folder: Path, capsys: py
 
 
 def test_perplexity_that_overflows_is_printed_as_inf(folder: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("src.evaluate.text_loss", lambda *_: 1000.0)
+    monkeypatch.setattr("src.evaluation.perplexity.text_loss", lambda *_: 1000.0)
     assert main(["--model", str(folder / "gpt2"), "--data", str(folder / "verse.txt")]) == 0
     assert "loss     1000.0000 nats per token | perplexity inf | " in capsys.readouterr().out
 

@@ -1,6 +1,7 @@
 """The loss of a text under a model: sliding windows, as in Hugging Face's guide to perplexity."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,26 @@ class Result:
     perplexity: float
     bits_per_byte: float | None
     seconds: float
+
+
+def measure_text(
+    name: str, model: GPTModel, encoding: Encoding, ids: TokenArray, *, context_length: int, stride: int
+) -> Result:
+    """The loss of a text under a model, with perplexity and bits per byte. Raises ValueError as `text_loss` does."""
+    start = time.perf_counter()
+    loss = text_loss(model, ids, context_length, stride)
+    spans = list(windows(len(ids), context_length, stride))
+    return Result(
+        model=name,
+        tokens=len(ids),
+        predicted_tokens=sum(end - first for _, first, end in spans),
+        context_length=context_length,
+        stride=stride,
+        loss=loss,
+        perplexity=float(torch.tensor(loss, dtype=torch.float64).exp()),
+        bits_per_byte=bits_per_byte(loss, ids, encoding, spans),
+        seconds=time.perf_counter() - start,
+    )
 
 
 @torch.no_grad()
@@ -102,24 +123,6 @@ def target_logits(
     targets = tokens[:, 1:][is_target].to(device)
     for h, t in zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True):
         yield model.head(h).float(), t
-
-
-def result_of(
-    model: str, encoding: Encoding, ids: TokenArray, loss: float, lengths: tuple[int, int], seconds: float
-) -> Result:
-    """The loss of a text with its other figures. lengths: (context length, stride) that it was measured with."""
-    spans = list(windows(len(ids), *lengths))
-    return Result(
-        model=model,
-        tokens=len(ids),
-        predicted_tokens=sum(end - first for _, first, end in spans),
-        context_length=lengths[0],
-        stride=lengths[1],
-        loss=loss,
-        perplexity=float(torch.tensor(loss, dtype=torch.float64).exp()),
-        bits_per_byte=bits_per_byte(loss, ids, encoding, spans),
-        seconds=seconds,
-    )
 
 
 def bits_per_byte(
