@@ -4,7 +4,7 @@ A window slides over the text by --stride tokens. Each token but the first is pr
 in its window. With a stride as long as the window, the first token of each window is not predicted. A smaller stride
 gives each token more context, and takes longer. Compare perplexities only if text, tokenizer, context and stride are
 the same. Bits per byte can be compared across lossless tokenizers: GPT-2's and learned byte pairs.
---memorised and --task measure something else, instead.
+Instead, --memorised reports what the model copies from its training text, and --task scores LAMBADA or HellaSwag.
 """
 
 if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one line

@@ -27,19 +27,16 @@ def training_rows(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """A model's training: (name, text) of each row, from the metadata of its checkpoint."""
     source = _text(metadata.get("source"))
     yield "stage", _training(metadata) + (f", converted from {source}" if source else "")
-    settings = metadata.get("settings")
-    settings = settings if isinstance(settings, Mapping) else {}
-    summary = metadata.get("summary")
-    rows = {str(name): str(text) for name, text in summary.items()} if isinstance(summary, Mapping) else {}
-    data, described = _text(settings.get("data")), rows.get("data", "")
-    known = [data if data not in described else "", described, f"content SHA-256 {_text(metadata.get('data_sha256'))}"]
-    if data or described:
-        yield "data", ", ".join(filter(None, known))
-    yield from ((name, rows[name]) for name in ("validation", "steps") if name in rows)
+    settings = _mapping(metadata.get("settings"))
+    summary = {str(name): str(text) for name, text in _mapping(metadata.get("summary")).items()}
+    path, described = _text(settings.get("data")), summary.get("data", "")
+    if path or described:
+        content = f"content SHA-256 {_text(metadata.get('data_sha256'))}"
+        yield "data", ", ".join(filter(None, ["" if path in described else path, described, content]))
+    yield from ((name, summary[name]) for name in ("validation", "steps") if name in summary)
     if settings:
         yield "settings", ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
-    versions = metadata.get("versions")
-    if isinstance(versions, Mapping):
+    if versions := _mapping(metadata.get("versions")):
         yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
@@ -63,6 +60,11 @@ def _training(metadata: Mapping[str, Any]) -> str:
         if isinstance(value := metadata.get(key), float):
             parts.append(f"{name} {value:.4f}")
     return ", ".join(parts)
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    """The value if it is a mapping; empty for anything else, which a damaged file may hold instead."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _text(value: object) -> str:

@@ -40,14 +40,21 @@ class LoadedModel:
 
         "ancestors" are the models that it was trained from, the last one first. "examples": see training_examples.py.
         """
-        facts = {key: value for key in _HISTORY if isinstance(value := self.metadata.get(key), str | int | float)}
-        before = self.metadata.get("parent")
-        before = dict(before) if isinstance(before, dict) else {}
-        further, _ = before.pop("ancestors", None), before.pop(EXAMPLES, None)
+        history = {key: value for key in _HISTORY if isinstance(value := self.metadata.get(key), str | int | float)}
+        examples = examples_entry(self.metadata)
         return {
             "path": str(self.path),
             "weights_sha256": weights_sha256(self.model.state_dict()),
-            **facts,
-            **({EXAMPLES: examples} if (examples := examples_entry(self.metadata)) else {}),
-            "ancestors": [before, *(further if isinstance(further, list) else [])] if before else [],
+            **history,
+            **({EXAMPLES: examples} if examples else {}),
+            "ancestors": self._ancestors(),
         }
+
+    def _ancestors(self) -> list[Any]:
+        """The models that this one was trained from, as its own metadata records them."""
+        parent = self.metadata.get("parent")
+        if not isinstance(parent, dict) or not parent:
+            return []
+        earlier = parent.get("ancestors")
+        last = {key: value for key, value in parent.items() if key not in ("ancestors", EXAMPLES)}
+        return [last, *(earlier if isinstance(earlier, list) else [])]

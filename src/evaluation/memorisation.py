@@ -79,9 +79,11 @@ def copies(index: "WordIndex", texts: Sequence[str]) -> Copies:
         matches = [index.longest_match(words[i:]) for i in range(len(words))]
         grams += max(0, len(words) - GRAM + 1)
         copied += sum(length >= GRAM for length, _ in matches)
+        previous = 0
         for i, (length, position) in enumerate(matches):
-            if length > max(0, matches[i - 1][0] - 1 if i else 0):  # not the end of the previous match
+            if length and length >= previous:  # a shorter match is the end of the previous one
                 passages.append((length, position, " ".join(words[i : i + length])))
+            previous = length
     longest = sorted(passages, key=lambda each: -each[0])[:_SHOWN]
     shown = [Passage(text, length, index.line(position)) for length, position, text in longest]
     return Copies(sum(len(text.split()) for text in texts), grams, copied, shown)

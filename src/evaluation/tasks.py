@@ -156,25 +156,26 @@ def ending_logprobs(model: GPTModel, sequences: Sequence[tuple[Sequence[int], in
 
     sequences: token ids, and how many at the end are the ending. A context that is too long is cut at its start.
     """
-    context_length = model.config.context_length
-    waiting = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]))
+    sequences = [(ids[-model.config.context_length - 1 :], count) for ids, count in sequences]
+    waiting = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]))  # a batch has similar lengths
     results = [(0.0, False)] * len(sequences)
     with model.evaluating(), tqdm(total=len(sequences), unit="ending", leave=False, disable=None) as bar:
         while waiting:
-            longest = min(len(sequences[waiting[-1]][0]), context_length + 1)
+            longest = len(sequences[waiting[-1]][0])
             batch = [waiting.pop() for _ in range(min(len(waiting), max(1, BATCH_TOKENS // longest)))]
-            counts = [sequences[i][1] for i in batch]
-            rows = [np.asarray(sequences[i][0][-context_length - 1 :]) for i in batch]
-            targets = [len(row) - count for row, count in zip(rows, counts, strict=True)]
-            chunks = target_logits(model, list(zip(rows, targets, strict=True)))
-            scored = [
-                (-F.cross_entropy(logits, t, reduction="none"), logits.argmax(dim=1) == t) for logits, t in chunks
-            ]
-            logprobs, greedy = (torch.cat(parts).split(counts) for parts in zip(*scored, strict=True))
-            for i, logprob, match in zip(batch, logprobs, greedy, strict=True):
-                results[i] = float(logprob.double().sum()), bool(match.all())
+            for i, result in zip(batch, _batch_logprobs(model, [sequences[i] for i in batch]), strict=True):
+                results[i] = result
             bar.update(len(batch))
     return results
+
+
+def _batch_logprobs(model: GPTModel, sequences: Sequence[tuple[Sequence[int], int]]) -> list[EndingScore]:
+    """The same in one forward pass. No sequence is longer than the context and one token."""
+    counts = [count for _, count in sequences]
+    chunks = target_logits(model, [(np.asarray(ids), len(ids) - count) for ids, count in sequences])
+    scored = [(-F.cross_entropy(logits, ids, reduction="none"), logits.argmax(dim=1) == ids) for logits, ids in chunks]
+    logprobs, greedy = (torch.cat(parts).split(counts) for parts in zip(*scored, strict=True))
+    return [(float(each.double().sum()), bool(match.all())) for each, match in zip(logprobs, greedy, strict=True)]
 
 
 def print_score(score: Score) -> None:
