@@ -52,6 +52,17 @@ class Conversation:
         """The number of user messages."""
         return sum(message.role == "user" for message in self.messages)
 
+    @property
+    def turns(self) -> list[tuple[str, str]]:
+        """Every message of the user with its answer."""
+        pairs: list[tuple[str, str]] = []
+        for message in self.messages:
+            if message.role == "user":
+                pairs.append((message.text, ""))
+            elif message.role == "assistant" and pairs:
+                pairs[-1] = (pairs[-1][0], message.text)
+        return pairs
+
     def mark_saved(self, revision: int, file: bytes) -> None:
         self.revision, self.on_disk, self.file = revision, (tuple(self.messages), self.summary), file
 

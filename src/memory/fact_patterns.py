@@ -30,6 +30,8 @@ REMEMBER_THAT = re.compile(
 )
 # "Remember to buy milk."
 REMEMBER_TO = re.compile(rf"{_PLEASE}(?:remember|do not forget|don't forget) to \w+", re.IGNORECASE)
+# "|Forget that |my phone number is 555 0100."
+FORGET = re.compile(rf"{_PLEASE}forget\b(?: ?[,:])?(?: about| that)? (?=\S)", re.IGNORECASE)
 # "Remember all that I said." only points at something.
 POINTING_WORDS = {"it", "me", "that", "them", "this", "these", "those", "what", "i", "you", "said", "all", "for", "the"}
 

@@ -44,6 +44,13 @@ def find_statements(message: str) -> list[Statement]:
     return [statement for sentence in _sentences(message) for statement in _statements(sentence)]
 
 
+def texts_to_forget(message: str) -> list[str]:
+    """What a message asks to forget: "Forget that I live in Rome." gives "I live in Rome." """
+    sentences = [_without_courtesies(sentence)[0] for sentence in _sentences(message)]
+    requests = [(sentence, patterns.FORGET.match(sentence)) for sentence in sentences]
+    return [sentence[request.end() :] for sentence, request in requests if request]
+
+
 def as_statement(text: str) -> Statement:
     """A text that the user gave to be kept as it is."""
     return Statement(text, requested=True, corrects=bool(patterns.NOW.search(text)))

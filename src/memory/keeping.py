@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from src.common.messages import Notify
-from src.memory.facts import RememberMode, Statement, as_statement, find_statements
+from src.memory.facts import RememberMode, Statement, as_statement, find_statements, texts_to_forget
 from src.memory.long_term import Fact, LongTermMemory
-from src.memory.words import normalised
+from src.memory.words import as_sentence, normalised
 
 
 class FactKeeper:
@@ -21,8 +21,14 @@ class FactKeeper:
         self.suggested: list[Statement] = []  # what was last suggested in the mode "ask"
 
     def read(self, message: str, session: str) -> bool:
-        """Keep or suggest the facts that a message states, but no secrets. Returns whether it states any."""
+        """Keep or suggest the facts that a message states, but no secrets. Returns whether it is about facts.
+
+        For a message that asks to forget one, a note names the command: a fact is not deleted on a guess.
+        """
         try:
+            unwanted = self._to_forget(message) if self.can_keep else []
+            for fact in unwanted:
+                self.notify(f"/forget {fact.id} deletes it from memory: {as_sentence(fact.text)}")
             told = [each for each in find_statements(message) if each.stands_alone or self.memory.replaced_by(each)]
             safe = [statement for statement in told if not statement.is_secret]
             requested = [statement for statement in told if statement.requested]
@@ -35,7 +41,7 @@ class FactKeeper:
         except OSError as error:
             self.notify(f"The fact was not saved: {error}")
             return True
-        return bool(told)
+        return bool(told or unwanted)
 
     def keep_text(self, text: str, session: str) -> str:
         """Keep a text, or without one, what was suggested. Returns what to tell the user.
@@ -54,6 +60,11 @@ class FactKeeper:
         """The facts in memory that a message states."""
         told = {normalised(each.text) for each in find_statements(message)}
         return [fact for fact in self.memory.all() if normalised(fact.text) in told]
+
+    def _to_forget(self, message: str) -> list[Fact]:
+        """The saved facts that a message asks to forget."""
+        found = [self.memory.recall(text, top=1) for text in texts_to_forget(message)]
+        return [recalled[0].fact for recalled in found if recalled]
 
     def _refusal(self, requested: Sequence[Statement]) -> str:
         """Why requested statements may not be kept; "" if they may."""
@@ -90,4 +101,4 @@ class FactKeeper:
 
 
 def _joined(texts: Iterable[Fact | Statement]) -> str:
-    return " ".join(each.text for each in texts)
+    return " ".join(as_sentence(each.text) for each in texts)

@@ -169,6 +169,11 @@ class LongTermMemory:
             db.execute("COMMIT")
             return Fact.of(row)
 
+    def rename_session(self, old: str, new: str) -> None:
+        """Name the facts of a renamed session after its new name."""
+        with self._using() as db:
+            db.execute("UPDATE memory SET session = ? WHERE session = ?", (new, old))
+
     def close(self) -> None:
         with self._mutex:
             self._db.close()

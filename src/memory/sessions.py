@@ -36,9 +36,9 @@ def check_name(name: str) -> None:
     """Raises ValueError for a name that no session can have; see SessionStore."""
     shown = repr(name[:70])
     if not _NAME.fullmatch(name):
-        raise ValueError(f"session {shown}: a name has 1 to 64 letters (a-z), digits, - and _; choose another name")
+        raise ValueError(f"{shown} is not a valid name: use 1 to {_MAX_NAME} letters (a-z), digits, - or _")
     if _WINDOWS_DEVICE.fullmatch(name):
-        raise ValueError(f"session {shown}: Windows reserves this name for a device; choose another name")
+        raise ValueError(f"{shown} is not a valid name: Windows reserves it for a device")
 
 
 class SessionStore:
@@ -111,6 +111,10 @@ class SessionStore:
         files = self._files()
         return max(files, key=lambda path: path.stat().st_mtime).stem if files else None
 
+    def names(self) -> list[str]:
+        """The names of all saved sessions, readable or not."""
+        return [file.stem for file in self._files()]
+
     def exists(self, name: str) -> bool:
         """Whether a session of that name is saved, readable or not."""
         return self._path(name).is_file()
@@ -146,7 +150,7 @@ class SessionStore:
         """The file of a conversation. Raises ValueError listing the existing ones if there is none of that name."""
         path = self._path(name)
         if not path.is_file():
-            existing = ", ".join(file.stem for file in self._files()) or "none"
+            existing = ", ".join(self.names()) or "none"
             raise ValueError(f"session {name!r}: not in {self.folder}; the sessions are: {existing}")
         return path
 

@@ -29,6 +29,12 @@ def normalised(text: str) -> str:
     return " ".join(text.casefold().split()).rstrip(".!")
 
 
+def as_sentence(text: str) -> str:
+    """The text with a full stop, unless it ends with punctuation: so several facts in a row stay apart."""
+    text = text.rstrip()
+    return text if text.endswith((".", "!", "?", "\u2026", "\u3002")) else f"{text}."
+
+
 def contains_any(text: str, parts: Iterable[str]) -> bool:
     """Whether a text contains one of the parts, up to case, spacing and the full stop."""
     plain = normalised(text)

@@ -3,6 +3,7 @@
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, get_args
 
@@ -55,7 +56,7 @@ def assistant_commands(chat: Chat, assistant: Assistant) -> list[Command]:
         ),
         command("/sessions", "[TEXT]", "list the sessions, or those that contain a text", partial(sessions, chat=chat)),
         command("/save", "NAME", "copy this conversation to a new session", save),
-        command("/load", "NAME", "switch to another session, new or old", load),
+        command("/load", "NAME", "open another session", load),
         command("/rename", "NAME", "rename this session", rename),
         command("/delete", "NAME", "delete another session", delete, deletes=True),
         command(
@@ -99,10 +100,12 @@ def save(assistant: Assistant, name: str) -> str:
 
 
 def load(assistant: Assistant, name: str) -> str:
-    if not name:
+    if name in ("", assistant.conversation.name):
         return f"This is session {assistant.conversation.name}. /load NAME opens another, /sessions lists them."
     if not assistant.store.exists(name):
-        return assistant.start_new(name)
+        near = get_close_matches(name, assistant.store.names(), 1)
+        hint = f"did you mean {near[0]}?" if near else "/sessions lists them;"
+        raise ValueError(f"there is no session {name}; {hint} /new {name} starts a session")
     assistant.session.switch_to(name)
     return "\n\n".join([session_line(assistant.conversation), *filter(None, [last_turns(assistant)])])
 
@@ -112,6 +115,7 @@ def rename(assistant: Assistant, name: str) -> str:
     if not name:
         return f"This is session {before}. /rename NAME gives it another name."
     assistant.session.rename(name)
+    assistant.memory.rename_session(before, name)
     return f"Session {before} is now called {name}."
 
 
@@ -250,8 +254,8 @@ def _traces(chat: Chat, assistant: Assistant, texts: list[str]) -> Iterator[str]
     yield from typed_lines_left(chat, "Other lines that you typed are")
     if names := [info.name for info in assistant.store.list_sessions(texts)]:
         yield (
-            f"The words are still in these saved conversations: {', '.join(names)}. /delete NAME deletes one; "
-            "the open one can be deleted after /new."
+            f"These saved conversations still contain the words: {', '.join(names)}. Delete one with /delete NAME "
+            "(run /new first if it is the open one)."
         )
     if damaged := damaged_files(assistant.store.folder):
         yield f"Damaged files may still contain them: delete {', '.join(damaged)} in {assistant.store.folder} yourself."

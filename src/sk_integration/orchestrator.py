@@ -14,8 +14,9 @@ from src.chat.session import RAW_AFTER_SYSTEM
 from src.chat.start import LoadedChatModel
 from src.common.messages import Notify, without_surrogates
 from src.data.prompts import opening_text
+from src.memory.words import as_sentence
 from src.sk_integration.loop_thread import LoopThread
-from src.sk_integration.memory_manager import Conversation, FactKeeper, OpenSession, SessionStore
+from src.sk_integration.memory_manager import Conversation, FactKeeper, OpenSession, SessionStore, StoredMessage
 from src.sk_integration.plugins import register_plugins
 from src.sk_integration.service import GPT2ChatCompletion, root_cause
 from src.sk_integration.settings import GPT2ChatSettings
@@ -73,14 +74,7 @@ class Assistant:
 
     @property
     def turns(self) -> list[tuple[str, str]]:
-        """Every message with its answer."""
-        pairs: list[tuple[str, str]] = []
-        for message in self.conversation.messages:
-            if message.role == "user":
-                pairs.append((message.text, ""))
-            elif message.role == "assistant" and pairs:
-                pairs[-1] = (pairs[-1][0], message.text)
-        return pairs
+        return self.conversation.turns
 
     @property
     def last_exchange(self) -> Exchange:
@@ -147,7 +141,7 @@ class Assistant:
         lines = [self.session.undo()]
         if before and self.conversation.turn_count < turn_count:
             kept = self.facts.still_kept(before[0].text)
-            lines += [f"Still remembered: {fact.text} /forget {fact.id} deletes it." for fact in kept]
+            lines += [f"Still remembered: {as_sentence(fact.text)} /forget {fact.id} deletes it." for fact in kept]
         return "\n".join(lines)
 
     def redo(self) -> str:
@@ -188,9 +182,9 @@ class Assistant:
         return self.service.usage(self._history(), self.settings)
 
     def _indices_in_context(self, end: int | None = None) -> list[int]:
-        """Indices of the conversation's messages that still fit, without turns whose answer is empty."""
+        """Indices of the conversation's messages that still fit, up to `end`, without turns whose answer is empty."""
         indices: list[int] = []
-        for i in range(self.dropped_messages, len(self.conversation.messages) if end is None else end):
+        for i in range(len(self.conversation.messages))[self.dropped_messages : end]:
             if self.conversation.messages[i].text.strip():
                 indices.append(i)
             elif indices:
@@ -201,7 +195,7 @@ class Assistant:
         """The messages in context, after a system message with the facts."""
         opening = opening_text(self.system, facts)
         history = ChatHistory(system_message=opening) if opening else ChatHistory()
-        for i in self._indices_in_context(-2 + len(self.conversation.messages) if without_last_turn else None):
+        for i in self._indices_in_context(-2 if without_last_turn else None):
             message = self.conversation.messages[i]
             history.add_message(ChatMessageContent(role=AuthorRole(message.role), content=message.text))
         return history
@@ -216,17 +210,18 @@ class Assistant:
         yield from self._stream("chat", "reply", history=history)
 
     def _recall(self, text: str) -> list[str]:
-        """Show the user the facts relevant to a message, without those that the conversation contains.
+        """Show the user the facts relevant to a message.
 
-        Returns the facts for the prompt: none if the model was not trained with facts.
+        Returns the facts for the prompt: none that the conversation contains, and none at all if the model was not
+        trained with facts.
         """
-        in_context = [" ".join(message.text.split()) for message in self.conversation.messages[self.dropped_messages :]]
         recalled = self._invoke("memory", "recall", query=text).splitlines()
-        facts = [fact for fact in recalled if not any(fact in message for message in in_context)]
-        if facts:
-            self.notify(f"From memory: {' '.join(facts)}")
+        if recalled:
+            self.notify(f"From memory: {' '.join(map(as_sentence, recalled))}")
         if not self.facts_in_prompt:
             return []
+        in_context = [" ".join(message.text.split()) for message in self.conversation.messages[self.dropped_messages :]]
+        facts = [as_sentence(fact) for fact in recalled if not any(fact in message for message in in_context)]
         max_tokens = int(self.usage.budget * _MAX_FACTS_SHARE)
         while facts and self.service.token_count(opening_text("", facts)) > max_tokens:
             facts.pop()
@@ -255,12 +250,20 @@ class Assistant:
                 yield piece
         finally:
             pieces.close()
-            last_turn = self.session.last_turn
-            if text and (self.finish_reason != "interrupted" or (last_turn and not last_turn[1].text)):
-                self.session.replace_answer("".join(text), self.finish_reason)
-                self._answered = self.session.last_turn
-            else:
-                self.notify("The earlier answer is unchanged.")
+            self._end_replacing("".join(text))
+
+    def _end_replacing(self, text: str) -> None:
+        """Replace the last answer, and say so if it stays as it was."""
+        earlier = self.session.last_turn[1] if self.session.last_turn else None
+        had_text = earlier is None or bool(earlier.text)
+        if not text or (self.finish_reason == "interrupted" and had_text):
+            self.notify("The earlier answer is unchanged.")
+            return
+        if earlier == StoredMessage("assistant", text, self.finish_reason):
+            self.notify("The answer did not change.")
+        else:
+            self.session.replace_answer(text, self.finish_reason)
+        self._answered = self.session.last_turn
 
     def _stream(self, plugin: str, function: str, **arguments: object) -> Generator[str, None, None]:
         """Streams the answer of a kernel function. Keeps track of the finish reason and of dropped messages.

@@ -70,7 +70,7 @@ def test_off_keeps_only_what_the_command_says(tmp_path: Path) -> None:
     assert kept(facts) == [] and notes == []
     facts.read("Remember that my cat is called Miso.", "a")
     assert kept(facts) == [] and notes == ["Not remembered: the setting remember is off; /remember TEXT keeps it"]
-    assert facts.keep_text(" my  cat ", "a") == "Remembered: my cat"
+    assert facts.keep_text(" my  cat ", "a") == "Remembered: my cat."
     assert facts.keep_text("My cat.", "a") == "That is already remembered."
 
 
@@ -96,3 +96,16 @@ def test_a_disk_error_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(facts.memory, "store", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     facts.read("My cat is called Miso.", "a")
     assert notes == ["The fact was not saved: disk full"]
+
+
+def test_a_fact_to_forget_is_named_with_the_command_and_stays(tmp_path: Path) -> None:
+    facts, notes = keeper(tmp_path, "auto")
+    facts.read("My phone number is 07700 900123. My flat number is 14B", "a")
+    assert notes.pop() == "Remembered: My phone number is 07700 900123. My flat number is 14B."
+    assert facts.read("Forget that my phone number is 07700 900123", "a")
+    assert notes == ["/forget 1 deletes it from memory: My phone number is 07700 900123."]
+    for message in ("Forget it.", "Forget about the weather.", "I forget my keys."):
+        facts.read(message, "a")
+    facts.can_keep = False  # as with --prompt, where no command can follow
+    assert not facts.read("Please forget my flat number.", "a")
+    assert len(notes) == 1 and len(kept(facts)) == 2

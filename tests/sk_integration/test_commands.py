@@ -124,3 +124,21 @@ def test_a_long_message_is_shortened_when_its_session_is_opened(chat):
     run("/new other")
     assert "long long ... (2,506 characters)\nAssistant: word" in run("/load talk")
     assert "long long ..." not in run("/history")
+
+
+def test_only_existing_sessions_are_loaded(chat):
+    _, run = chat
+    assert run("/load talk").startswith("This is session talk.")
+    with pytest.raises(CommandFailed, match="there is no session other; /sessions lists them; /new other starts a"):
+        run("/load other")
+    run("/new")
+    run("/save default")
+    with pytest.raises(CommandFailed, match="no session defualt; did you mean default. /new defualt starts a session"):
+        run("/load defualt")
+
+
+def test_facts_are_listed_under_the_new_name_of_their_session(chat):
+    assistant, run = chat
+    "".join(assistant.reply("My cat is called Miso."))
+    run("/rename main")
+    assert "(main, 20" in run("/memory")

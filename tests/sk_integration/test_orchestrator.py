@@ -96,7 +96,8 @@ def test_a_fact_is_recalled_in_another_session_for_one_prompt(new_assistant, tmp
     first, generator, notes = new_assistant("Nice.", "Miso.")
     ask(first, "My cat is called Miso.")
     assert notes == ["Remembered: My cat is called Miso."]
-    ask(first, "What is my cat called?")  # still in the context, so not recalled
+    ask(first, "What is my cat called?")  # still in the context, so only shown
+    assert notes.pop() == "From memory: My cat is called Miso."
     assert generator.prompt_texts[1] == rendered("My cat is called Miso.", "Nice.", "What is my cat called?")
     other, generator, notes = new_assistant("Miso.", "Paris.", session="other")
     ask(other, "What is my cat called?", "What is the capital of France?")
@@ -346,7 +347,7 @@ def test_a_model_not_trained_with_facts_gets_none_in_its_prompt(new_assistant):
 
 
 def test_retry_and_undo_of_a_refinement(new_assistant, tmp_path):
-    assistant, generator, notes = new_assistant("Paris.", "Rome.", "ROME", "R.")
+    assistant, generator, notes = new_assistant("Paris.", "Rome.", "ROME", "R.", "R.")
     with pytest.raises(ValueError, match="no message to answer again yet"):
         assistant.retry()
     ask(assistant, "France?", "Italy?")
@@ -354,6 +355,8 @@ def test_retry_and_undo_of_a_refinement(new_assistant, tmp_path):
     assert generator.prompt_texts[2] == generator.prompt_texts[1]
     "".join(assistant.refine())
     assert on_disk(tmp_path)[2:] == ["Italy?", "R."]
+    "".join(assistant.refine())  # the same again: nothing to undo
+    assert notes == ["The answer did not change."] and assistant.last_exchange.answer
     assistant.undo()
     assert on_disk(tmp_path)[2:] == ["Italy?", "ROME"]
     assistant.redo()
@@ -361,7 +364,7 @@ def test_retry_and_undo_of_a_refinement(new_assistant, tmp_path):
 
 
 def test_retry_shows_recalled_facts_with_its_answer(new_assistant):
-    assistant, _, notes = new_assistant("Miso.", "Miso.")
+    assistant, _, notes = new_assistant("Miso!", "Miso.")
     assistant.memory.store("My cat is called Miso.", "x")
     ask(assistant, "What is my cat called?")
     answer = assistant.retry()
