@@ -100,20 +100,23 @@ def test_a_piped_session_prints_a_transcript(converse):
     code, out, err = converse("\ufeff/tokens 3\nFrance?\n/tokens 0\n/tokens 50\nFrance?\n/reset\n")
     assert code == 1  # because of /tokens 0
     assert out.splitlines() == [
-        "max-tokens is 3",
+        "max-tokens is 3.",
         "Assistant: Paris is the",
-        "max-tokens is 50",
+        "max-tokens is 50.",
         f"Assistant: {ANSWER}",
         "The conversation is cleared. /undo brings it back.",
     ]
-    assert "note: The answer was cut off at 3 tokens; /max-tokens N allows longer ones\n" in err
-    assert err.endswith("error: /max-tokens must be a whole number of at least 1, got 0\n")
+    assert (
+        "note: The answer was cut off at 3 tokens; --max-tokens N, or /max-tokens N in the chat, allows longer ones\n"
+        in err
+    )
+    assert err.endswith("error: /max-tokens must be a whole number of at least 1, got '0'\n")
 
 
 def test_notes_that_say_the_same_are_shown_once(converse):
     _, _, err = converse("France?\n" * 6, "--max-tokens", "3")
     assert err.count("cut off at 3 tokens") == 1
-    assert err.count("the model has forgotten the oldest turns") == 1
+    assert err.count("The model now sees only the latest turns") == 1
 
 
 def test_the_first_screen_says_what_to_ask(converse, folder, model):
@@ -121,7 +124,11 @@ def test_the_first_screen_says_what_to_ask(converse, folder, model):
     examples = record_examples([("Who wrote Hamlet?", ANSWER), ("Why?", "So."), ("Why?", "No.")], "my.json")
     save_checkpoint(folder / "known.pt", {**content, "tokenizer": describe(ENCODING), **examples})
     _, _, err = converse("", "--model", "known.pt")
-    assert 'It knows 2 questions, for example "Who wrote Hamlet?" or "Why?"; it makes up all other answers\n' in err
+    assert (
+        'It knows 2 questions, for example "Who wrote Hamlet?" or "Why?"; /questions lists them. It makes up all' in err
+    )
+    assert converse("/questions\n", "--model", "known.pt")[1] == "Who wrote Hamlet?\nWhy?\n"
+    assert converse("/questions\n")[1] == "The checkpoint does not record which questions it was trained on.\n"
 
 
 def test_a_single_answer_does_not_prepare_fast_decoding(converse, monkeypatch):
@@ -165,7 +172,7 @@ def test_a_seed_makes_answers_repeatable(converse):
 
 def test_an_answer_that_outgrows_the_context_gives_one_note(converse):
     _, out, err = converse("Hello\n", "--temperature", "60", "--top-k", "none", "--seed", "1", "--max-tokens", "200")
-    assert err.count("The context of 64 tokens is full") == 1
+    assert err.count("The text outgrew the context of 64 tokens") == 1
     assert "context of 64" not in out
 
 
@@ -287,7 +294,10 @@ def test_ctrl_c_while_loading_is_one_line_and_shows_typed_keys_again(folder, nam
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["--temperature", "-1", "--top-k", "0"], "--temperature must be a number of at least 0, got -1; --top-k"),
+        (
+            ["--temperature", "-1", "--top-k", "0"],
+            "--temperature must be a finite number, 0 or higher, got -1; --top-k",
+        ),
         (["--top-k", "0"], "--top-k must be a whole number of at least 1, or none to disable it, got 0"),
         (["--max-tokens", "0"], "--max-tokens must be a whole number of at least 1, got 0"),
         (["--top-p", "x"], "--top-p"),

@@ -16,6 +16,19 @@ LONE_WORDS = {
 _SIMILAR = 0.7  # of 1, for the spelling of two commands
 _MIN_HELP_COLUMNS = 30  # of a description; below, it goes to the next line
 
+
+class Question(str):
+    """A reply that asks before something is deleted. command: confirms it, and so does "yes" as the next line."""
+
+    command: str
+
+    @classmethod
+    def before(cls, consequence: str, command: str) -> "Question":
+        question = cls(f"{consequence} To confirm, type yes")
+        question.command = command
+        return question
+
+
 LabelledAnswers = Iterable[tuple[str, Generator[str, None, None]]]  # (label, streamed answer) pairs
 Reply = str | Styled | LabelledAnswers | None
 
@@ -55,37 +68,35 @@ def run_command(line: str, commands: Sequence[Command]) -> Reply:
     try:
         command = find_command(name, commands)
         if argument and not command.argument:
-            raise ValueError(f"{command.name} takes no argument, got {argument[:40]!r}")
+            raise ValueError(f"{name} takes no argument, got {argument[:40]!r}")
         return command.run(argument)
     except (ValueError, OSError) as error:
         raise CommandFailed(one_line(error)) from error
 
 
 def find_command(typed: str, commands: Sequence[Command]) -> Command:
-    """The command of this name, or the only one whose name begins like it. Raises ValueError.
+    """The command of this name or alias, or the only one whose name begins like it. Raises ValueError.
 
-    Capitals, - and _ make no difference. A command that deletes something is never guessed, and a hint has the first
-    letter of what was typed: other names that look similar, such as /model for /del, are no typing errors.
+    Capitals, - and _ make no difference. An alias such as /penalty cannot be shortened: /p would be a surprise. A
+    command that deletes something is never guessed, and a hint has the first letter of what was typed: other names that
+    look similar, such as /model for /del, are no typing errors.
     """
     names = {_plain(name): command for command in commands for name in (command.name, *command.aliases)}
     if exact := names.get(_plain(typed)):
         return exact
-    longer = {
-        command.name: command
-        for name, command in names.items()
-        if name.startswith(_plain(typed)) and len(_plain(typed)) > 1
-    }
-    safe = [command for command in longer.values() if not command.deletes]
+    longer = [command for command in commands if _plain(command.name).startswith(_plain(typed)) and len(typed) > 1]
+    safe = [command for command in longer if not command.deletes]
     if len(safe) == 1:
         return safe[0]
     if safe:
         raise ValueError(f"{typed} could be {_either([command.name for command in safe])}")
     if longer:
-        raise ValueError(f"{' or '.join(longer)} deletes something, so type the whole name instead of {typed}")
+        names_of_longer = _either([command.name for command in longer])
+        raise ValueError(f"{typed} is too short for a command that deletes; type {names_of_longer} in full")
     similar = [name for name, command in names.items() if not command.deletes and name[:2] == _plain(typed)[:2]]
     near = get_close_matches(_plain(typed), similar, 1, _SIMILAR)
     hint = f"Did you mean {names[near[0]].name}? To" if near else "/help lists commands; to"
-    raise ValueError(f"Unknown command {typed[:40]}. {hint} send it as a message, type /{typed[:40]}")
+    raise ValueError(f"Unknown command {typed[:40]}. {hint} send the line as a message, begin it with //")
 
 
 def help_text(commands: Sequence[Command], notes: Sequence[str], columns: int) -> str:
@@ -100,9 +111,8 @@ def help_text(commands: Sequence[Command], notes: Sequence[str], columns: int) -
         else:
             start = f"{command.usage:<{width}}"
             lines += textwrap.wrap(text, columns, initial_indent=start, subsequent_indent=" " * width)
-    lines.append("")
-    for note in notes:
-        lines += textwrap.wrap(note, columns)
+    for note in ["", *notes] if notes else []:
+        lines += textwrap.wrap(note, columns) or [""]
     return "\n".join(lines)
 
 
@@ -111,4 +121,4 @@ def _plain(name: str) -> str:
 
 
 def _either(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + f" or {names[-1]}"
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

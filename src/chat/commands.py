@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from src.chat.command_table import Command, LabelledAnswers, Reply, help_text
+from src.chat.command_table import Command, LabelledAnswers, Reply, find_command, help_text
 from src.chat.flags import ChatFlags, ChatSettings
 from src.chat.lines import QUOTES
 from src.chat.messages import Exchange, Usage
@@ -16,8 +16,9 @@ from src.chat.screen import ASSISTANT, Screen, Styled
 from src.chat.setting_commands import OFF, current_value, setting_commands, shown_name
 from src.chat.start import LoadedChatModel, announce_loading, load_chat_model, short_path
 from src.chat.terminal import YOU
+from src.common.messages import count
 from src.common.terminal import is_terminal
-from src.stages import existing_models
+from src.stages import STAGE_OUTPUTS, existing_models
 
 if TYPE_CHECKING:  # it imports prompt_toolkit
     from src.memory.typed_history import TypedHistory
@@ -58,8 +59,6 @@ class ChatBackend(Protocol):
 
     def redo(self) -> str: ...
 
-    def start_new(self, name: str) -> str: ...
-
     def reset(self) -> str: ...
 
 
@@ -86,7 +85,7 @@ def common_commands(chat: Chat) -> list[Command]:
         return Command(name, help, partial(run, chat), argument, **options)
 
     return [
-        command("/help", "", "show this list", show_help, aliases=("/?",)),
+        command("/help", "[COMMAND]", "show this list, or what one command does", show_help, aliases=("/?",)),
         command("/quit", "", "leave the chat, as Ctrl-D does", lambda *_: None, aliases=("/exit", "/bye")),
         command("/retry", "", "answer the last message again", retry),
         command("/undo", "", "take back the last turn, /retry or /reset", lambda chat, _: chat.backend.undo()),
@@ -94,24 +93,44 @@ def common_commands(chat: Chat) -> list[Command]:
         command("/why", "", "show the chance of each token of the last answer", why),
         command("/history", "[N]", "show the conversation, or its last N turns", history),
         command("/memory", "", "show how much of the context is used", memory),
-        command("/new", "[NAME]", "start another conversation", start_new, aliases=("/clear",)),
+        command("/new", "", "start another conversation", reset, aliases=("/clear",)),
         command("/reset", "", "clear the conversation", reset, deletes=True),
         command("/forget", "typed", "delete your typed lines (the arrow-key history)", forget, deletes=True),
         command("/system", "[TEXT]", "show or set the system message; off removes it", system),
         command("/model", "[NAME]", "show the models, or switch to another one", model),
         command("/info", "", "show which model this is", lambda chat, _: chat.model.describe()),
-        command("/settings", "", "show the settings", settings),
+        command("/questions", "", "list the questions that the model was trained to answer", questions),
+        command("/settings", "[NAME VALUE]", "show the settings, or change one", settings),
         *setting_commands(chat.backend),
         command("/verbose", "[on|off]", "show the speed of answers", verbose, current=partial(_verbosity, chat)),
     ]
 
 
-def settings(chat: Chat, _: str) -> str:
-    return "\n".join(f"{shown_name(s.name):<20}{current_value(chat.backend, s.name)}" for s in fields(ChatSettings))
+def settings(chat: Chat, argument: str) -> Reply:
+    """Show the settings, or change one as its own command does: /settings temperature 0.5."""
+    rows = {shown_name(setting.name): current_value(chat.backend, setting.name) for setting in fields(ChatSettings)}
+    rows |= {"verbose": _verbosity(chat), "system": chat.backend.system or "off"}
+    if not argument:
+        return "\n".join(f"{name:<20}{value}" for name, value in rows.items())
+    name, _, value = argument.partition(" ")
+    try:
+        command = find_command(f"/{name}", [each for each in chat.commands if each.name.removeprefix("/") in rows])
+    except ValueError:
+        raise ValueError(f"there is no setting {name[:40]!r}; /settings lists them") from None
+    return command.run(value.strip())
 
 
-def show_help(chat: Chat, _: str) -> str:
-    """The list of commands, and how to type here."""
+def questions(chat: Chat, _: str) -> str:
+    """The questions of the training examples."""
+    known = chat.model.examples.questions
+    return "\n".join(known) or "The checkpoint does not record which questions it was trained on."
+
+
+def show_help(chat: Chat, name: str) -> str:
+    """The list of commands, and how to type here; or the line of one command."""
+    if name:
+        command = find_command("/" + name.removeprefix("/"), chat.commands)
+        return help_text([command], [], chat.screen.columns)
     notes = [
         "A setting's command without a value shows the current value. Commands can be shortened while they stay "
         "unambiguous, except for those that delete something."
@@ -131,7 +150,8 @@ def show_help(chat: Chat, _: str) -> str:
 
 def reset(chat: Chat, _: str) -> str:
     """Clear the conversation. Names what stays, and how to delete it."""
-    return "\n".join([chat.backend.reset(), *typed_lines_left(chat, "What you typed is")])
+    system = ["The system message stays; /system off removes it."] if chat.backend.system else []
+    return "\n".join([chat.backend.reset(), *system, *typed_lines_left(chat, "What you typed is")])
 
 
 def forget(chat: Chat, argument: str) -> str:
@@ -159,17 +179,14 @@ def typed_lines_left(chat: Chat, subject: str) -> list[str]:
     return [f"{subject} still in the arrow-key history; /forget typed empties it."]
 
 
-def start_new(chat: Chat, name: str) -> str:
-    return chat.backend.start_new(name)
-
-
 def retry(chat: Chat, _: str) -> LabelledAnswers:
-    """Answer again, with a note if the settings make every such answer the same."""
+    """Answer again, with a note if the settings make the answer the same as before."""
     answer, now = chat.backend.retry(), chat.backend.settings
-    if now.temperature == 0:
-        chat.screen.notify("at temperature 0 the answer is always the same; /temperature 0.7 varies it")
-    elif now.seed is not None:
-        chat.screen.notify(f"with seed {now.seed} the answer is always the same; /seed off varies it")
+    is_unchanged = now == chat.backend.last_exchange.settings
+    if is_unchanged and now.temperature == 0:
+        chat.screen.notify("temperature 0 and the same settings: expect the same answer. /temperature 0.7 varies it")
+    elif is_unchanged and now.seed is not None:
+        chat.screen.notify("same seed and settings: expect the same answer. /seed off varies it")
     return [(ASSISTANT, answer)]
 
 
@@ -181,11 +198,17 @@ def why(chat: Chat, _: str) -> Styled:
     from src.chat.why import explain, token_choices
 
     last = chat.backend.last_exchange
+    if not last.answer and chat.backend.turns:
+        raise ValueError(
+            "/why explains only the newest answer of this model; /redo brings back what /undo took back, and /retry "
+            "answers again"
+        )
     if not last.answer:
-        raise ValueError("there is no answer of this model to explain; ask something first")
+        raise ValueError("there is no answer to explain yet; ask something first")
     generator = chat.model.generator
     choices = token_choices(generator, last.prompt, last.answer)
-    return explain(choices, chat.model.examples, generator.encoding.decode(last.answer), chat.screen.columns)
+    answer = generator.encoding.decode(last.answer)
+    return explain(choices, len(last.answer), chat.model.examples, answer, chat.screen.columns)
 
 
 def history(chat: Chat, argument: str) -> str:
@@ -196,7 +219,7 @@ def history(chat: Chat, argument: str) -> str:
 
 
 def shown_turns(turns: Sequence[tuple[str, str]]) -> str:
-    return "\n\n".join(f"{YOU}{message}\n{ASSISTANT}{answer}" for message, answer in turns)
+    return "\n\n".join(f"{YOU}{message}\n{ASSISTANT}{answer.lstrip(' ')}" for message, answer in turns)
 
 
 def memory(chat: Chat, _: str) -> str:
@@ -212,7 +235,7 @@ def context_lines(chat: Chat) -> list[str]:
     if usage.left:
         used = f"{usage.used} of {usage.budget} prompt tokens used; {usage.left} left for your next message."
     else:
-        used = f"full. The conversation has {usage.used} tokens, and a prompt at most {usage.budget}. "
+        used = f"full. The conversation is {usage.used} tokens; a prompt can hold {usage.budget}. "
         used += "Your next message drops the oldest turns."
     reserved = context - usage.budget
     why = f"max-tokens {chat.backend.settings.max_tokens}"
@@ -227,15 +250,13 @@ def context_lines(chat: Chat) -> list[str]:
     return lines
 
 
-def count(number: int, noun: str) -> str:
-    """The number with the noun, such as "1 turn" or "2 turns"."""
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def system(chat: Chat, text: str) -> str:
     """Show, set or remove the system message."""
     if text:
+        had_system = bool(chat.backend.system)
         chat.backend.set_system("" if text.lower() in OFF else text)
+        if had_system and not chat.backend.system:
+            return "The system message is removed."
     return f"System message: {chat.backend.system}" if chat.backend.system else "There is no system message."
 
 
@@ -244,8 +265,9 @@ def model(chat: Chat, name: str) -> str:
     if not name:
         listed = [f"  {known:<12}{short_path(path)}" for known, path in existing_models().items()]
         return "\n".join([chat.model.introduction()[0], "/model NAME switches to one of these, or to a path:", *listed])
-    if len(name.split()) > 1 and not os.path.exists(name):  # a path may have spaces
-        raise ValueError(f"/model takes one name or path, got {name[:80]!r}")
+    if name.lower() not in ("auto", *STAGE_OUTPUTS) and not os.path.exists(name):
+        known = ", ".join(existing_models()) or "none"
+        raise ValueError(f"{name[:80]!r} is no model and no path; the models here are: {known}")
     flags = replace(chat.flags, model=name)
     announce_loading(flags, interactive=chat.screen.interactive)
     loaded = load_chat_model(flags, interactive=chat.screen.interactive)
@@ -259,7 +281,7 @@ def verbose(chat: Chat, argument: str) -> str:
         raise ValueError(f"/verbose takes on or off, got {argument[:40]!r}")
     if argument:
         chat.screen.verbose = argument.lower() == "on"
-    return f"verbose is {_verbosity(chat)}"
+    return f"verbose is {_verbosity(chat)}."
 
 
 def _verbosity(chat: Chat) -> str:

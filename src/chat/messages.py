@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from src.common.messages import OnceNote, without_surrogates
+from src.chat.flags import ChatSettings
+from src.common.messages import OnceNote, count, without_surrogates
 from src.data.prompts import Message, Role, check_template, render_conversation
 from src.tokenizer.protocols.interfaces import Encoding
 
@@ -31,10 +32,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class Exchange:
-    """The token ids of a prompt and of the answer to it; empty before the first answer."""
+    """The token ids of a prompt and of the answer to it, and the settings; empty before the first answer."""
 
     prompt: tuple[int, ...] = ()
     answer: tuple[int, ...] = ()
+    settings: ChatSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,15 @@ class MessageEncoder:
         system = [self.encode("system", text)] if text else []
         smallest_budget = context_length - context_length // 2  # the budget if max_tokens is large
         needed = token_count(system) + len(self.encode("user", "").ids) + 1  # one token of message
+        if needed > smallest_budget and system:
+            raise ValueError(
+                f"nothing is changed: the system message takes {needed} tokens with the headings of a message, and the "
+                f"limit is {smallest_budget}, half of the context"
+            )
         if needed > smallest_budget:
             raise ValueError(
                 f"the context of {context_length} tokens is too small: it leaves room for {smallest_budget} tokens of "
-                f"prompt, but the system message and the headings of a message take {needed}"
+                f"prompt, but the headings of a message take {needed}"
             )
         return system
 
@@ -102,7 +109,19 @@ class MessageEncoder:
 
 def cut_off_note(max_tokens: int) -> str:
     """What the user is told about an answer that reached max_tokens."""
-    return OnceNote(f"the answer was cut off at {max_tokens} tokens; /max-tokens N allows longer ones")
+    return OnceNote(
+        f"the answer was cut off at {count(max_tokens, 'token')}; --max-tokens N, or /max-tokens N in the chat, allows "
+        "longer ones"
+    )
+
+
+def dropped_note(context_length: int, budget: int) -> str:
+    """What the user is told when the oldest turns no longer fit a prompt."""
+    reserved = context_length - budget
+    return OnceNote(
+        f"the model now sees only the latest turns: {reserved} of its {context_length} tokens are reserved for the "
+        f"answer; /max-tokens {max(1, reserved // 2)} leaves more room"
+    )
 
 
 def stripped(pieces: Iterable[str]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from src.chat.messages import (
     MessageEncoder,
     Usage,
     cut_off_note,
+    dropped_note,
     join_ids,
     stripped,
     token_count,
@@ -32,7 +33,6 @@ RAW_MODEL_NOTE = (
     "python instruction_tune.py makes a model that answers"
 )
 RAW_AFTER_SYSTEM = "a raw model takes no system message; /system off removes it"
-DROPPED_NOTE = "the conversation no longer fits the context of {} tokens: the model has forgotten the oldest turns"
 
 
 class ChatSession:
@@ -135,12 +135,6 @@ class ChatSession:
         self.finish_reason = None
         return "The conversation is cleared. /undo brings it back."
 
-    def start_new(self, name: str) -> str:
-        """As `reset`, because no conversation is saved. Raises ValueError for a name."""
-        if name:
-            raise ValueError("only sk_chat.py saves conversations under a name; /new without a name starts over")
-        return self.reset()
-
     def undo(self) -> str:
         """Take back the last turn, or the last /retry. Returns what to tell the user; raises ValueError."""
         if self._unanswered:
@@ -164,7 +158,7 @@ class ChatSession:
         if self._unanswered:
             return self._answer(self._unanswered)
         if not self._messages:
-            raise ValueError("there is no message to answer again yet; ask something first")
+            raise ValueError("there is nothing to retry yet; ask something first")
         return self._answer(self._messages[-2].text, replaced=self._messages[-2:])
 
     def add_turn(self, message: str, answer: str) -> None:
@@ -186,10 +180,10 @@ class ChatSession:
             excess = len(self._encode_user(message).ids) - room
             if excess <= 0:
                 if keep < len(ids):
-                    self.notify(f"the input does not fit {self._context_text}: only its first {keep} tokens are used")
+                    self.notify(f"the input does not fit {self._into_prompt}: only its first {keep} tokens are used")
                 return message
             keep = min(keep - excess, room)
-        raise ValueError(f"the prompt leaves no room for its input in {self._context_text}")
+        raise ValueError(f"the prompt leaves no room for its input: a prompt holds {self.usage.budget} tokens")
 
     def reply(
         self, text: str, should_stop: Callable[[], bool] = lambda: False, stop: Sequence[str] = ()
@@ -215,7 +209,7 @@ class ChatSession:
         prompt, message = self._build_prompt(self._encode_user(text))
         self._unanswered = "" if replaced else text
         self.prompt_tokens, self.answer_tokens, self.finish_reason = len(prompt), 0, "interrupted"
-        max_tokens = self.settings.max_tokens
+        used = self.settings
         stream = self._stream(prompt, stop)
         pieces = takewhile(lambda _: not should_stop(), stream)
         answer: list[str] = []
@@ -226,9 +220,9 @@ class ChatSession:
             self.finish_reason = stream.finish_reason or "interrupted"
             self.answer_tokens = len(stream.ids)
         finally:
-            self._end_turn(message, "".join(answer), replaced, Exchange(tuple(prompt), tuple(stream.ids)))
+            self._end_turn(message, "".join(answer), replaced, Exchange(tuple(prompt), tuple(stream.ids), used))
         if self.finish_reason == "length" and self._note_cut_off and not self.is_raw:
-            self.notify(cut_off_note(max_tokens))
+            self.notify(cut_off_note(used.max_tokens))
 
     def _stream(self, prompt: list[int], stop: Sequence[str]) -> TextStream:
         return self.generator.stream(
@@ -264,13 +258,13 @@ class ChatSession:
         if self.is_raw:
             ids = join_ids([*self.messages, message])
             if len(ids) > budget:
-                self.notify(OnceNote(f"the text no longer fits {self._context_text}: the model sees only its end"))
+                self.notify(OnceNote(f"the text no longer fits {self._into_prompt}: the model sees only its end"))
             return ids[-budget:], message
         room = budget - token_count(self._system)
         if len(message.ids) > room:
             message = self._encoder.shorten(message.text, room)
             start = repr(message.text[:20])
-            self.notify(f"the message does not fit {self._context_text}: only its end is used, starting with {start}")
+            self.notify(f"the message does not fit {self._into_prompt}: only its end is used, starting with {start}")
         self._drop_oldest_turns(room - len(message.ids))
         return join_ids([*self._system, *self.messages, message]), message
 
@@ -281,11 +275,11 @@ class ChatSession:
             dropped += 2
         if dropped > self.dropped_messages:
             self.dropped_messages = dropped
-            self.notify(OnceNote(DROPPED_NOTE.format(self.generator.model.config.context_length)))
+            self.notify(dropped_note(self.generator.model.config.context_length, self.usage.budget))
 
     @property
-    def _context_text(self) -> str:
-        return f"the context of {self.generator.model.config.context_length} tokens"
+    def _into_prompt(self) -> str:
+        return f"into a prompt of {self.usage.budget} tokens"
 
     def _encode_user(self, text: str) -> EncodedMessage:
         return self._encoder.encode_user_message(text, self._messages[-1].text if self._messages else "\n")

@@ -51,5 +51,5 @@ def _show_or_change(backend: "ChatBackend", setting: Field, number_type: type[in
             backend.settings = replace(backend.settings, **changed)
         except ValueError:
             expected = setting.metadata["expected"].replace(" None", " off")
-            raise ValueError(f"/{name} must be {expected}, got {argument[:40]}") from None
-    return f"{name} is {current_value(backend, setting.name)}"
+            raise ValueError(f"/{name} must be {expected}, got {argument[:40]!r}") from None
+    return f"{name} is {current_value(backend, setting.name)}."

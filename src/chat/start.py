@@ -49,7 +49,8 @@ class LoadedChatModel:
         questions = [text for text in examples.questions if len(text) <= _MAX_QUESTION and "\n" not in text]
         if self.template and examples.count and questions:
             listed = " or ".join(f'"{text}"' for text in questions[:2])
-            lines.append(f"It knows {examples.count} questions, for example {listed}; it makes up all other answers")
+            known = f"It knows {examples.count} questions, for example {listed}; /questions lists them"
+            lines.append(f"{known}. It makes up all other answers")
         return lines
 
     def describe(self) -> str:
@@ -59,7 +60,7 @@ class LoadedChatModel:
         rows = {
             "model": f"{checkpoint.path}{self._reason}",
             "stage": checkpoint.metadata.get("stage", "unknown"),
-            "parameters": f"{total:,}, {without_embeddings:,} without the embeddings",
+            "parameters": f"{total:,} ({without_embeddings:,} without the embeddings)",
             "context": f"{config.context_length} tokens",
             "tokenizer": f"{checkpoint.encoding.name}, {checkpoint.encoding.n_vocab:,} tokens",
             "template": self.template or "none: a raw model, which continues text",

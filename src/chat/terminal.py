@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from src.chat.command_table import LONE_WORDS, Command, CommandFailed, LabelledAnswers, Reply, run_command
-from src.chat.lines import is_open, messages
+from src.chat.command_table import LONE_WORDS, Command, CommandFailed, LabelledAnswers, Question, Reply, run_command
+from src.chat.lines import QUOTES, is_open, messages
 from src.chat.screen import ASSISTANT, Screen, Styled, printable
-from src.common.messages import one_line
+from src.common.messages import OnceNote, count, one_line
 from src.common.terminal import has_colours, is_terminal
 from src.program import DONE, FAILED, INTERRUPTED, termination_signals
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 YOU = "You: "
 LEAVE_HINT = "Ctrl-D or /quit leaves the chat"
+TYPED_EARLIER = "typed earlier, not sent yet: Enter sends it, Ctrl-C drops it"
+QUOTES_END = f"({QUOTES} ends) "  # in front of each further line of a quoted message
 
 
 def read_lines(screen: Screen, commands: Sequence[Command], history: "History | None" = None) -> Iterator[str]:
@@ -48,12 +50,13 @@ def prompted_lines(screen: Screen) -> Iterator[str]:
         try:
             with screen.type_ahead.paused():
                 if waiting := printable(screen.type_ahead.take()):
-                    screen.notify("Typed earlier and not sent yet: Enter sends it, Ctrl-C drops it")
-                print((" " * len(YOU) if is_open(text) else YOU) + waiting, end="", file=output, flush=True)
+                    screen.notify(OnceNote(TYPED_EARLIER))
+                print((QUOTES_END if is_open(text) else YOU) + waiting, end="", file=output, flush=True)
                 line = sys.stdin.readline()
         except KeyboardInterrupt:
             print(file=output)
             screen.notify(LEAVE_HINT)
+            screen.end_turn()
             continue
         if not line:
             print(file=output)
@@ -80,7 +83,7 @@ def typed_lines(screen: Screen, commands: Sequence[Command], history: "History |
         completer=WordCompleter(list(helps), sentence=True, meta_dict=helps),
         complete_while_typing=False,
         key_bindings=_new_line_keys(),
-        prompt_continuation=" " * len(YOU),
+        prompt_continuation=lambda *_: QUOTES_END if is_open(prompt.default_buffer.text) else " " * len(YOU),
         history=history,
         enable_suspend=True,
         enable_open_in_editor=True,
@@ -90,10 +93,13 @@ def typed_lines(screen: Screen, commands: Sequence[Command], history: "History |
         screen.wait_for_pipe()
         try:
             with screen.type_ahead.paused():
-                line = prompt.prompt(default=screen.type_ahead.take())
+                if waiting := screen.type_ahead.take():
+                    screen.notify(OnceNote(TYPED_EARLIER))
+                line = prompt.prompt(default=waiting)
         except KeyboardInterrupt:
             if not prompt.default_buffer.text:
                 screen.notify(LEAVE_HINT)
+                screen.end_turn()
             continue
         except EOFError:
             return
@@ -129,11 +135,12 @@ def chat_loop(backend: "ChatBackend", screen: Screen, commands: Sequence[Command
     If a person types, Ctrl-C stops the answer, and errors are part of the conversation. Otherwise Ctrl-C is raised as
     KeyboardInterrupt, and an error makes the exit code 1.
     """
+    result: Reply = ""
     for text, quoted in messages(lines):
-        text = text if quoted else LONE_WORDS.get(text.lower(), text)
         if not text:
             continue
-        result: Reply = ""
+        text = text if quoted else _meant(text, result)
+        result = ""
         try:
             if quoted or not text.startswith("/"):
                 result = [(ASSISTANT, backend.reply(text))]
@@ -156,6 +163,13 @@ def chat_loop(backend: "ChatBackend", screen: Screen, commands: Sequence[Command
     return FAILED if screen.failed and not screen.has_person else DONE
 
 
+def _meant(text: str, last: Reply) -> str:
+    """The command that a lone word stands for: "quit", or "yes" after a question. Any other text as it is."""
+    if isinstance(last, Question) and text.lower() == "yes":
+        return last.command
+    return LONE_WORDS.get(text.lower(), text)
+
+
 def show_result(result: str | Styled | LabelledAnswers, backend: "ChatBackend", screen: Screen) -> None:
     """Show the reply to a command, or answers and, if the user wants to know it, their speed."""
     if isinstance(result, str | Styled):
@@ -166,7 +180,7 @@ def show_result(result: str | Styled | LabelledAnswers, backend: "ChatBackend", 
         screen.show_answer(pieces, label)
         exchange, seconds = backend.last_exchange, time.perf_counter() - start
         if screen.verbose and exchange is not earlier and (n_tokens := len(exchange.answer)):
-            screen.notify(f"{n_tokens} tokens in {seconds:.2f} s: {n_tokens / seconds:.1f} tokens per second")
+            screen.notify(f"{count(n_tokens, 'token')} in {seconds:.2f} s: {n_tokens / seconds:.1f} tokens per second")
         screen.end_turn()
 
 

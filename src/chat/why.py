@@ -50,8 +50,13 @@ def token_choices(generator: TextGenerator, prompt: Sequence[int], answer: Seque
     return choices
 
 
-def explain(choices: Sequence[TokenChoice], examples: TrainingExamples, answer: str, columns: int = 80) -> Styled:
-    """A table of the tokens, and whether the answer was learned by heart. In a narrow window, it has fewer others."""
+def explain(
+    choices: Sequence[TokenChoice], answer_tokens: int, examples: TrainingExamples, answer: str, columns: int = 80
+) -> Styled:
+    """A table of the tokens, and whether the answer was learned by heart. In a narrow window, it has fewer others.
+
+    answer_tokens: how many tokens the answer has. If there are fewer choices, a line says so.
+    """
     width = max(len(repr(choice.token)) for choice in choices)
     parts: list[tuple[str, str]] = [("", f"{'':2}{'token':<{width}}   chance  others\n")]
     for choice in choices:
@@ -61,10 +66,12 @@ def explain(choices: Sequence[TokenChoice], examples: TrainingExamples, answer: 
         while others and len(row) + 2 + len(", ".join(others)) > columns:
             others.pop()
         parts += [(style, row), ("", f"  {', '.join(others)}\n")]
+    if len(choices) < answer_tokens:
+        parts.append(("", f"These are the last {len(choices)} of {answer_tokens} tokens: the context holds no more.\n"))
     n, n_unlikely = len(choices), sum(choice.probability < UNLIKELY for choice in choices)
     n_likely = sum(choice.probability >= LIKELY for choice in choices)
-    ranges = f"{n - n_likely - n_unlikely} (?) from 10 to 50 %, {n_unlikely} (!) below 10 %"
-    parts.append(("", f"{n_likely} of {n} tokens had a chance of at least 50 %, {ranges}.\n"))
+    ranges = f"{n - n_likely - n_unlikely} (?) from 10% to 50%, {n_unlikely} (!) below 10%"
+    parts.append(("", f"{n_likely} of {n} tokens had a chance of at least 50%, {ranges}.\n"))
     return Styled((*parts, ("", origin(answer, examples))))
 
 
@@ -101,7 +108,7 @@ def _surprise(probability: float) -> tuple[str, str]:
 
 
 def _percent(probability: float) -> str:
-    return f"{100 * probability:.1f} %" if probability >= 0.001 else "<0.1 %"
+    return f"{100 * probability:.1f}%" if probability >= 0.001 else "<0.1%"
 
 
 def _quoted(text: str) -> str:

@@ -21,6 +21,11 @@ class OnceNote(str):
     """A note for the user that is shown only the first time."""
 
 
+def count(number: int, noun: str) -> str:
+    """The number with the noun, such as "1 turn" or "2 turns"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def visible(text: str) -> str:
     """The text with an escape, such as \\x1b, for each unprintable character except newlines and tabs."""
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)

@@ -148,18 +148,16 @@ class OpenSession:
         self.store.rename(self.conversation.name, new)
         self.conversation.name = new
 
-    def delete(self, name: str, *, confirmed: bool) -> str:
-        """Delete another session, if that is confirmed. Returns what to tell the user.
-
-        Raises ValueError for the open one, and as the store does.
-        """
+    def check_can_delete(self, name: str) -> None:
+        """Raises ValueError for the open session, and for one that does not exist."""
         if name == self.conversation.name:
             raise ValueError(f"session {name} is open; /new starts another one, and then it can be deleted")
-        if not confirmed:
-            self.store.existing_path(name)
-            return f"This deletes session {name} permanently. To confirm, type /delete {name} yes"
+        self.store.existing_path(name)
+
+    def delete(self, name: str) -> None:
+        """Delete another session. Raises as `check_can_delete`, and as the store does."""
+        self.check_can_delete(name)
         self.store.delete(name)
-        return f"Session {name} is deleted."
 
     def _save_first(self, otherwise: str) -> None:
         """Save the conversation if that has failed. If it fails again, OSError names the consequence `otherwise`."""

@@ -7,19 +7,19 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, get_args
 
-from src.chat.command_table import Command, LabelledAnswers, Reply
+from src.chat.command_table import Command, LabelledAnswers, Question, Reply
 from src.chat.commands import (
     LAST_TURNS,
     Chat,
     common_commands,
     context_lines,
-    count,
     forget_typed,
     shown_turns,
     typed_lines_left,
 )
 from src.chat.commands import forget as forget_common
 from src.chat.commands import settings as common_settings
+from src.common.messages import count
 from src.memory.facts import RememberMode
 from src.memory.open_session import OpenSession, summarise
 from src.memory.private_files import damaged_files
@@ -54,6 +54,7 @@ def assistant_commands(chat: Chat, assistant: Assistant) -> list[Command]:
             partial(forget, chat=chat),
             deletes=True,
         ),
+        command("/new", "[NAME]", "start another conversation", start_new, aliases=("/clear",)),
         command("/sessions", "[TEXT]", "list the sessions, or those that contain a text", partial(sessions, chat=chat)),
         command("/save", "NAME", "copy this conversation to a new session", save),
         command("/load", "NAME", "open another session", load),
@@ -61,8 +62,8 @@ def assistant_commands(chat: Chat, assistant: Assistant) -> list[Command]:
         command("/delete", "NAME", "delete another session", delete, deletes=True),
         command(
             "/settings",
-            "[remember MODE]",
-            "show the settings; MODE is ask, auto or off: whether facts that you state are remembered",
+            "[NAME VALUE]",
+            "show the settings, or change one; remember is ask, auto or off: whether facts that you state are kept",
             partial(settings, chat=chat),
         ),
     ]
@@ -99,6 +100,10 @@ def save(assistant: Assistant, name: str) -> str:
     return f"A copy is saved as session {name}. You are still in session {current}."
 
 
+def start_new(assistant: Assistant, name: str) -> str:
+    return assistant.session.start_new(name)
+
+
 def load(assistant: Assistant, name: str) -> str:
     if name in ("", assistant.conversation.name):
         return f"This is session {assistant.conversation.name}. /load NAME opens another, /sessions lists them."
@@ -125,9 +130,11 @@ def delete(assistant: Assistant, argument: str) -> str:
         case []:
             return "/delete NAME deletes a session. /sessions lists them."
         case [name]:
-            return assistant.session.delete(name, confirmed=False)
+            assistant.session.check_can_delete(name)
+            return Question.before(f"This deletes session {name} permanently.", f"/delete {name} yes")
         case [name, yes] if yes.lower() == "yes":
-            return assistant.session.delete(name, confirmed=True)
+            assistant.session.delete(name)
+            return f"Session {name} is deleted."
         case _:
             raise ValueError(f"/delete takes the name of one session, got {argument[:40]!r}")
 
@@ -205,19 +212,21 @@ def memory(assistant: Assistant, _: str, *, chat: Chat) -> str:
     return "\n".join([*lines, "", *listed, *([use] if len(listed) > 1 else [])])
 
 
-def settings(assistant: Assistant, argument: str, *, chat: Chat) -> str:
-    """Show the settings, or change what is remembered."""
+def settings(assistant: Assistant, argument: str, *, chat: Chat) -> Reply:
+    """Show the settings, or change one, also what is remembered."""
     match argument.lower().split():
         case ["remember", "ask" | "auto" | "off" as mode]:
             assistant.facts.mode = mode
-            return f"remember is {mode}"
+            return f"remember is {mode}."
         case ["remember"]:
-            return f"remember is {assistant.facts.mode}"
+            return f"remember is {assistant.facts.mode}."
         case []:
             own = {"remember": assistant.facts.mode, "memory-dir": assistant.store.folder.absolute()}
-            return "\n".join([common_settings(chat, ""), *(f"{name:<20}{value}" for name, value in own.items())])
+            return "\n".join([str(common_settings(chat, "")), *(f"{name:<20}{value}" for name, value in own.items())])
+        case ["remember", *_]:
+            raise ValueError(f"remember must be ask, auto or off, got {argument[len('remember') :].strip()[:40]!r}")
         case _:
-            raise ValueError("/settings shows the settings; /settings remember ask, auto or off changes one")
+            return common_settings(chat, argument)
 
 
 def forget(assistant: Assistant, argument: str, *, chat: Chat) -> str:
@@ -236,7 +245,7 @@ def forget(assistant: Assistant, argument: str, *, chat: Chat) -> str:
                 assistant.memory.forget(fact.id)
             done = f"Deleted {count(len(facts), 'fact')}. Long-term memory is empty."
         case ["all"]:
-            return f"This deletes {count(len(facts), 'fact')} permanently. To confirm, type /forget all yes"
+            return Question.before(f"This deletes {count(len(facts), 'fact')} permanently.", "/forget all yes")
         case [number] if number.isdecimal():
             facts = [assistant.memory.forget(int(number))]
             done = f"Forgot: {facts[0].text}"

@@ -120,7 +120,7 @@ class Assistant:
         Raises ValueError, immediately, if there is no message.
         """
         if self.session.last_turn is None:
-            raise ValueError("there is no message to answer again yet; ask something first")
+            raise ValueError("there is nothing to retry yet; ask something first")
         question, _ = self.session.last_turn
         return self._replace_answer(self._answer(question.text))
 
@@ -151,10 +151,6 @@ class Assistant:
     def reset(self) -> str:
         """Clear the conversation, and keep a copy of a saved one. Long-term memory stays. See OpenSession.reset."""
         return self.session.reset()
-
-    def start_new(self, name: str) -> str:
-        """Open an empty session. See OpenSession.start_new."""
-        return self.session.start_new(name)
 
     def multi(self, task: str, steps: Sequence[str]) -> Iterator[tuple[str, Generator[str, None, None]]]:
         """Yields a label and the streamed answer for each step.

@@ -38,11 +38,14 @@ def test_a_command_is_found_by_its_names_and_by_a_clear_start(typed, name):
     [
         ("/h", "/h could be /help or /history"),
         ("/top", "/top could be /top-k or /top-p"),
-        ("/hlep", "Unknown command /hlep. Did you mean /help? To send it as a message, type //hlep"),
-        ("/foo", "Unknown command /foo. /help lists commands; to send it as a message, type //foo"),
-        ("/del", "Unknown command /del. /help lists commands; to send it as a message, type //del"),
-        ("/mdel", "Unknown command /mdel. Did you mean /model? To send it as a message, type //mdel"),
-        ("/usr/bin", "Unknown command /usr/bin. /help lists commands; to send it as a message, type //usr/bin"),
+        ("/hlep", "Unknown command /hlep. Did you mean /help? To send the line as a message, begin it with //"),
+        ("/foo", "Unknown command /foo. /help lists commands; to send the line as a message, begin it with //"),
+        ("/del", "Unknown command /del. /help lists commands; to send the line as a message, begin it with //"),
+        ("/", "Unknown command /. /help lists commands; to send the line as a message, begin it with //"),
+        ("/p", "Unknown command /p. /help lists commands; to send the line as a message, begin it with //"),
+        ("/t", "/t could be /top-k or /top-p"),
+        ("/mdel", "Unknown command /mdel. Did you mean /model? To send the line as a message, begin it with //"),
+        ("/usr/bin", "Unknown command /usr/bin. /help lists commands; to send the line as a message, begin it with //"),
     ],
 )
 def test_an_unclear_or_unknown_command_is_refused(typed, reason):
@@ -51,12 +54,24 @@ def test_an_unclear_or_unknown_command_is_refused(typed, reason):
     assert str(failed.value) == reason
 
 
+def test_an_alias_is_not_shortened():
+    aliased = [
+        Command("/max-tokens", "", str, "[N]", ("/tokens",)),
+        Command("/repetition-penalty", "", str, "[X]", ("/penalty",)),
+    ]
+    assert find_command("/penalty", aliased).name == "/repetition-penalty"
+    with pytest.raises(ValueError, match="Unknown command /p"):
+        find_command("/p", aliased)
+    with pytest.raises(ValueError, match="/t could be /top-k or /top-p$"):
+        find_command("/t", [*COMMANDS, *aliased])
+
+
 @pytest.mark.parametrize("typed", ["/r", "/rese", "/rest", "/resets", "/rset"])
 def test_commands_that_delete_are_typed_in_full_and_never_suggested(typed):
     with pytest.raises(CommandFailed) as failed:
         run_command(typed, COMMANDS)
     if "/reset".startswith(typed):
-        assert str(failed.value) == f"/reset deletes something, so type the whole name instead of {typed}"
+        assert str(failed.value) == f"{typed} is too short for a command that deletes; type /reset in full"
     else:
         assert str(failed.value).startswith("Unknown command") and "/reset?" not in str(failed.value)
 

@@ -26,16 +26,16 @@ def ask(chat, *messages):
 @pytest.mark.parametrize(
     ("line", "reply", "field", "value"),
     [
-        ("/temp 0.9", "temperature is 0.9", "temperature", 0.9),
-        ("/TEMPERATURE   0 ", "temperature is 0", "temperature", 0.0),
-        ("/topk 50", "top-k is 50", "top_k", 50),
-        ("/top-k off", "top-k is off", "top_k", None),
-        ("/top_p 0.95", "top-p is 0.95", "top_p", 0.95),
-        ("/topp none", "top-p is off", "top_p", None),
-        ("/tokens 200", "max-tokens is 200", "max_tokens", 200),
-        ("/max 200", "max-tokens is 200", "max_tokens", 200),
-        ("/penalty 1.2", "repetition-penalty is 1.2", "repetition_penalty", 1.2),
-        ("/seed 3", "seed is 3", "seed", 3),
+        ("/temp 0.9", "temperature is 0.9.", "temperature", 0.9),
+        ("/TEMPERATURE   0 ", "temperature is 0.", "temperature", 0.0),
+        ("/topk 50", "top-k is 50.", "top_k", 50),
+        ("/top-k off", "top-k is off.", "top_k", None),
+        ("/top_p 0.95", "top-p is 0.95.", "top_p", 0.95),
+        ("/topp none", "top-p is off.", "top_p", None),
+        ("/tokens 200", "max-tokens is 200.", "max_tokens", 200),
+        ("/max 200", "max-tokens is 200.", "max_tokens", 200),
+        ("/penalty 1.2", "repetition-penalty is 1.2.", "repetition_penalty", 1.2),
+        ("/seed 3", "seed is 3.", "seed", 3),
     ],
 )
 def test_a_command_changes_and_shows_its_setting(chat, run, line, reply, field, value):
@@ -47,29 +47,31 @@ def test_a_command_changes_and_shows_its_setting(chat, run, line, reply, field, 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("/temp -1", "/temperature must be a number of at least 0, got -1"),
-        ("/temp nan", "/temperature must be a number of at least 0, got nan"),
-        ("/temp 1e400", "/temperature must be a number of at least 0, got 1e400"),
-        ("/temp 0,8", "/temperature must be a number of at least 0, got 0,8"),
-        ("/temp off", "/temperature must be a number of at least 0, got off"),
-        ("/topk 0", "/top-k must be a whole number of at least 1, or off to disable it, got 0"),
-        ("/topk 2.5", "/top-k must be a whole number of at least 1, or off to disable it, got 2.5"),
-        ("/topk 2 3", "/top-k must be a whole number of at least 1, or off to disable it, got 2 3"),
-        ("/topp 1.5", "/top-p must be above 0 and at most 1, or off to disable it, got 1.5"),
-        ("/tokens 0", "/max-tokens must be a whole number of at least 1, got 0"),
-        ("/penalty 0", "/repetition-penalty must be a number above 0, got 0"),
+        ("/temp -1", "/temperature must be a finite number, 0 or higher, got '-1'"),
+        ("/temp nan", "/temperature must be a finite number, 0 or higher, got 'nan'"),
+        ("/temp 1e400", "/temperature must be a finite number, 0 or higher, got '1e400'"),
+        ("/temp 0,8", "/temperature must be a finite number, 0 or higher, got '0,8'"),
+        ("/temp off", "/temperature must be a finite number, 0 or higher, got 'off'"),
+        ("/topk 0", "/top-k must be a whole number of at least 1, or off to disable it, got '0'"),
+        ("/topk 2.5", "/top-k must be a whole number of at least 1, or off to disable it, got '2.5'"),
+        ("/topk 2 3", "/top-k must be a whole number of at least 1, or off to disable it, got '2 3'"),
+        ("/topp 1.5", "/top-p must be above 0 and at most 1, or off to disable it, got '1.5'"),
+        ("/tokens 0", "/max-tokens must be a whole number of at least 1, got '0'"),
+        ("/penalty 0", "/repetition-penalty must be a number above 0, got '0'"),
         ("/history 1 2", "/history takes a number of turns, at least 1, got '1 2'"),
         ("/verbose on off", "/verbose takes on or off, got 'on off'"),
         ("/forget typed now", "/forget typed deletes your typed lines (the arrow-key history)"),
-        ("/new my trip", "only sk_chat.py saves conversations under a name; /new without a name starts over"),
-        ("/model dpo sft", "/model takes one name or path, got 'dpo sft'"),
-        ("/seed -1", "/seed must be a whole number from 0 to 2**63 - 1, or off for a new one each time, got -1"),
+        ("/new my trip", "/new takes no argument, got 'my trip'"),
+        ("/exit now", "/exit takes no argument, got 'now'"),
+        ("/settings tone 3", "there is no setting 'tone'; /settings lists them"),
+        ("/model dpo sft", "'dpo sft' is no model and no path; the models here are: none"),
+        ("/seed -1", "/seed must be a whole number from 0 to 2**63 - 1, or off for a new one each time, got '-1'"),
         ("/history x", "/history takes a number of turns, at least 1, got 'x'"),
         ("/history 0", "/history takes a number of turns, at least 1, got '0'"),
         ("/verbose 3", "/verbose takes on or off, got '3'"),
         ("/quit now", "/quit takes no argument, got 'now'"),
         ("/why not", "/why takes no argument, got 'not'"),
-        ("/why", "there is no answer of this model to explain; ask something first"),
+        ("/why", "there is no answer to explain yet; ask something first"),
         ("/undo", "there is nothing to take back yet"),
     ],
 )
@@ -96,6 +98,10 @@ def test_every_setting_has_a_flag_and_a_command_of_one_name(chat):
 def test_settings_shows_all_of_them(run):
     run("/topk off")
     assert "temperature         0.7\ntop-k               off\n" in run("/settings")
+    assert run("/settings").endswith("verbose             off\nsystem              off")
+    assert run("/settings temp 0.5") == "temperature is 0.5." and run("/settings verbose on") == "verbose is on."
+    assert run("/settings system Be brief.") == "System message: Be brief."
+    assert run("/settings").endswith("verbose             on\nsystem              Be brief.")
 
 
 def test_help_lists_every_command_with_its_argument_and_value(chat, run):
@@ -104,6 +110,12 @@ def test_help_lists_every_command_with_its_argument_and_value(chat, run):
     for command in chat.commands:
         assert any(line.startswith(command.usage) for line in listed)
     assert "flattens it (now 0.25)" in run("/help")
+
+
+def test_help_shows_one_command(run):
+    assert run("/help system") == run("/help /sys") == "/system [TEXT]  show or set the system message; off removes it"
+    with pytest.raises(CommandFailed, match="Unknown command /foo"):
+        run("/help foo")
 
 
 def test_history_shows_all_turns_or_the_last_ones(chat, run):
@@ -157,11 +169,14 @@ def test_undo_takes_back_a_turn_a_retry_and_a_reset(chat, run):
 @pytest.mark.parametrize(("setting", "fix"), [("/temp 0", "/temperature 0.7"), ("/seed 4", "/seed off")])
 def test_retry_notes_that_the_settings_repeat_the_answer(chat, run, capsys, setting, fix):
     ask(chat, "First?")
-    run("/retry")
-    assert capsys.readouterr().err == ""
     run(setting)
     run("/retry")
-    assert f"the answer is always the same; {fix} varies it\n" in capsys.readouterr().err
+    assert capsys.readouterr().err == ""  # the last answer had other settings
+    ask(chat, "Second?")
+    run("/retry")
+    assert f"ame settings: expect the same answer. {fix} varies it\n" in capsys.readouterr().err.replace(
+        "seed and ", ""
+    )
 
 
 def test_a_system_message_can_be_shown_set_and_removed(chat, run):
@@ -169,16 +184,17 @@ def test_a_system_message_can_be_shown_set_and_removed(chat, run):
     assert run("/system Answer briefly.") == "System message: Answer briefly."
     ask(chat, "France?")
     assert "### System:\nAnswer briefly." in chat.model.generator.encoding.decode(chat.backend.last_exchange.prompt)
-    with pytest.raises(CommandFailed, match="the context of 64 tokens is too small"):
+    with pytest.raises(CommandFailed, match="nothing is changed: the system message takes .* limit is 32, half of"):
         run("/system " + "very long " * 50)
     assert run("/system") == "System message: Answer briefly."
-    assert run("/system off") == "There is no system message."
+    assert run("/new").endswith("The system message stays; /system off removes it.")
+    assert run("/system off") == "The system message is removed."
 
 
 def test_why_shows_the_tokens_and_where_the_answer_comes_from(chat, run):
     ask(chat, "What is the capital of France?")
     shown = "".join(text for _, text in run("/why").parts)
-    assert "  'Paris'     100.0 %  " in shown
+    assert "  'Paris'      100.0%  " in shown
     assert shown.endswith('word for word the answer to "What is the capital of France?" in my.json.')
 
 
@@ -196,7 +212,7 @@ def test_why_explains_no_answer_that_is_gone_or_another_models(chat, run, tmp_pa
     ask(chat, "France?", "Spain?")
     save_model(tmp_path / "raw.pt", answering_model("Rome."), None)
     run(f"/model {tmp_path / 'raw.pt'}" if leave == "/model" else leave)
-    with pytest.raises(CommandFailed, match="there is no answer of this model to explain; ask something first"):
+    with pytest.raises(CommandFailed, match="explains only the newest answer|no answer to explain yet"):
         run("/why")
     if leave != "/model":
         run("/redo" if leave == "/undo" else "/undo")
@@ -212,7 +228,7 @@ def test_model_switches_and_keeps_the_conversation(chat, run, tmp_path, monkeypa
     assert isinstance(chat.model, LoadedChatModel) and chat.backend.is_raw
     assert "".join(chat.backend.reply("Italy?\n")) == "Rome."
     assert [message for message, _ in chat.backend.turns] == ["France?", "Italy?\n"]
-    with pytest.raises(CommandFailed, match="nowhere: no such file"):
+    with pytest.raises(CommandFailed, match="'nowhere' is no model and no path; the models here are: scratch"):
         run("/model nowhere")
     with pytest.raises(CommandFailed, match="a raw model takes no system message"):
         run("/system Be brief.")
@@ -227,8 +243,8 @@ def test_a_raw_model_is_refused_while_there_is_a_system_message(chat, run, tmp_p
 
 
 def test_verbose_is_switched(chat, run):
-    assert run("/verbose") == "verbose is off"
-    assert run("/verbose on") == "verbose is on"
+    assert run("/verbose") == "verbose is off."
+    assert run("/verbose on") == "verbose is on."
     assert chat.screen.verbose
 
 

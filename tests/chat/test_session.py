@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from src.chat.session import DROPPED_NOTE, NEXT_TURN, RAW_MODEL_NOTE, ChatSession, ChatSettings
+from src.chat.messages import dropped_note
+from src.chat.session import NEXT_TURN, RAW_MODEL_NOTE, ChatSession, ChatSettings
 from src.data.prompts import TEMPLATE, Message, prompt_ids
 from src.model.generate import PrefixCache, TextGenerator
 from tests.fakes import CHAT_SETTINGS, ENCODING, ScriptedGenerator, rendered_ids, stream_settings
@@ -60,14 +61,14 @@ def test_a_full_context_drops_the_oldest_turns():
     ask(session, "first message", "second message", "third message")
     assert generator.prompts[1] == rendered_ids("first message", one, "second message")
     assert generator.prompts[2] == rendered_ids("second message", two, "third message")
-    assert notes == [DROPPED_NOTE.format(64)]
+    assert notes == [dropped_note(64, 44)]
     assert session.messages[0].text == "second message"
 
 
 def test_turns_dropped_together_give_one_note():
     session, generator, notes = scripted_session("one", "two", "three", context_length=96)
     ask(session, "first", "second", "a third one that is longer " * 10)
-    assert notes == [DROPPED_NOTE.format(96)]
+    assert notes == [dropped_note(96, 76)]
     assert generator.prompts[2] == rendered_ids("a third one that is longer " * 9 + "a third one that is longer")
 
 
@@ -104,8 +105,8 @@ def test_a_message_longer_than_the_context_keeps_its_end():
     end = session.messages[0].text
     assert "words and the last one" in end and len(end) > 150
     assert notes == [
-        f"the message does not fit the context of 64 tokens: only its end is used, starting with {end[:20]!r}",
-        DROPPED_NOTE.format(64),
+        f"the message does not fit into a prompt of 44 tokens: only its end is used, starting with {end[:20]!r}",
+        dropped_note(64, 44),
     ]
 
 
@@ -152,7 +153,9 @@ def test_an_answer_cut_at_max_tokens_gives_a_note():
     session, _, notes = scripted_session("word " * 30)
     assert ask(session, "Talk") == ["word " * 19 + "word"]
     assert session.finish_reason == "length"
-    assert notes == ["the answer was cut off at 20 tokens; /max-tokens N allows longer ones"]
+    assert notes == [
+        "the answer was cut off at 20 tokens; --max-tokens N, or /max-tokens N in the chat, allows longer ones"
+    ]
 
 
 def test_an_interrupted_answer_stays_in_the_conversation():
@@ -227,7 +230,7 @@ def test_a_raw_model_gets_the_end_of_a_long_text():
     ask(session, "a" + " a" * 29, "go on")
     assert len(generator.prompts[1]) == 44
     assert ENCODING.decode(generator.prompts[1]).endswith(" a" * 21 + " b" * 20 + "\ngo on")
-    assert notes[1:] == ["the text no longer fits the context of 64 tokens: the model sees only its end"]
+    assert notes[1:] == ["the text no longer fits into a prompt of 44 tokens: the model sees only its end"]
 
 
 def test_a_raw_model_takes_no_system_message():
@@ -243,7 +246,7 @@ def test_the_unknown_template_error_names_all_templates():
 def test_a_context_too_small_for_a_message_is_refused():
     with pytest.raises(ValueError, match="context of 16 tokens is too small.* room for 8 tokens.* take 10"):
         scripted_session(context_length=16)
-    with pytest.raises(ValueError, match="context of 64 tokens is too small"):
+    with pytest.raises(ValueError, match="the system message takes .* limit is 32, half of the context"):
         scripted_session(system="many words " * 20)
 
 
@@ -324,7 +327,7 @@ def test_a_long_input_is_cut_but_not_the_question(generator, input):
 
 
 def test_a_prompt_without_room_for_its_input_is_refused(session):
-    with pytest.raises(ValueError, match="leaves no room for its input in the context of 64 tokens"):
+    with pytest.raises(ValueError, match="leaves no room for its input: a prompt holds 32 tokens"):
         session.with_input("word " * 100, "Snow fell.")
 
 
@@ -334,7 +337,7 @@ def texts(session) -> list[str]:
 
 def test_retry_answers_the_last_message_again_and_undo_brings_the_old_answer_back():
     session, generator, _ = scripted_session("Paris.", "PARIS", "Rome.")
-    with pytest.raises(ValueError, match="no message to answer again yet"):
+    with pytest.raises(ValueError, match="there is nothing to retry yet"):
         session.retry()
     ask(session, "France?")
     assert "".join(session.retry()) == "PARIS" and texts(session) == ["France?", "PARIS"]
@@ -367,9 +370,7 @@ def test_undo_takes_back_turns_and_a_reset():
     assert session.reset() == "The conversation is cleared. /undo brings it back." and texts(session) == []
     assert session.undo() == "The conversation is back." and len(session.messages) == 4
     assert session.redo() == "The conversation is cleared again." and texts(session) == []
-    assert session.start_new("") == "The conversation is empty."
-    with pytest.raises(ValueError, match="only sk_chat.py saves"):
-        session.start_new("work")
+    assert session.reset() == "The conversation is empty."
 
 
 def test_a_message_whose_answer_did_not_begin_can_be_answered_again_or_taken_back():

@@ -6,6 +6,7 @@ import sys
 import pytest
 from prompt_toolkit.output import DummyOutput
 
+from src.chat.command_table import Command, Question
 from src.chat.screen import Screen
 from src.chat.terminal import chat_loop, prompted_lines, read_lines, typed_lines
 from src.model.generate import TextGenerator
@@ -52,7 +53,7 @@ def test_errors_of_piped_lines_are_on_stderr_and_in_the_exit_code(chat, capsys):
     assert talk(chat, "/foo", "France?") == 1
     out, err = capsys.readouterr()
     assert out == f"Assistant: {ANSWER}\n"
-    assert err == "error: Unknown command /foo. /help lists commands; to send it as a message, type //foo\n"
+    assert err == "error: Unknown command /foo. /help lists commands; to send the line as a message, begin it with //\n"
 
 
 def test_errors_of_a_person_are_replies(chat):
@@ -88,7 +89,7 @@ def test_lines_inside_quotes_have_no_prompt(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", Tty('"""\ntwo\n"""\nx\n'))
     monkeypatch.setattr(sys, "stderr", Tty())
     list(prompted_lines(Screen(interactive=False)))
-    assert sys.stderr.getvalue() == "You:           You: You: \n"
+    assert sys.stderr.getvalue() == 'You: (""" ends) (""" ends) You: You: \n'
 
 
 def test_lines_are_edited_on_stderr_if_stdout_is_a_pipe(chat, monkeypatch):
@@ -182,7 +183,7 @@ def test_a_dumb_terminal_shows_what_was_typed_during_the_answer_and_sends_it_aft
     assert list(prompted_lines(screen)) == ["Who wrote Hamlet?\n"]
     out, err = capsys.readouterr()
     assert out == "You: Who wroYou: \n"
-    assert err == "note: Typed earlier and not sent yet: Enter sends it, Ctrl-C drops it\n"
+    assert err == "note: Typed earlier, not sent yet: Enter sends it, Ctrl-C drops it\n"
 
 
 def test_ctrl_c_at_the_prompt_of_a_dumb_terminal_does_not_leave_the_chat(monkeypatch, capsys):
@@ -197,3 +198,31 @@ def test_a_stopped_answer_can_be_asked_for_again(chat, monkeypatch, capsys):
     talk(chat, "France?", "/retry", screen=Screen(interactive=False, has_person=True))
     assert capsys.readouterr().err == "note: Stopped. /retry answers again\n"
     assert chat.backend.turns == [("France?", ANSWER)]
+
+
+@pytest.mark.parametrize(("lines", "deleted"), [(["yes"], True), (["", "YES"], True), (["no", "yes"], False)])
+def test_yes_right_after_a_question_confirms_it(chat, capsys, lines, deleted):
+    def wipe(argument):
+        return "Deleted." if argument == "yes" else Question.before("This deletes it.", "/wipe yes")
+
+    chat.commands.append(Command("/wipe", "delete it", wipe, "yes", deletes=True))
+    talk(chat, "/wipe", *lines)
+    out = capsys.readouterr().out
+    assert out.startswith("This deletes it. To confirm, type yes\n") and ("Deleted." in out) == deleted
+    assert len(chat.backend.turns) == (0 if deleted else 2)
+
+
+def test_an_empty_line_follows_the_hint_how_to_leave(chat, monkeypatch, capsys):
+    monkeypatch.setattr(Screen, "_print", lambda self, text, style, file: print(text, end=""))
+    with terminal_with_keys("\x03\x04"):
+        assert list(typed_lines(Screen(interactive=True), chat.commands)) == []
+    assert capsys.readouterr().out == "(Ctrl-D or /quit leaves the chat)\n\n"
+
+
+def test_a_line_typed_before_the_prompt_is_noted_once(chat, monkeypatch, capsys):
+    screen = screen_with_typed("Who?", "Why?")
+    screen.interactive = True
+    monkeypatch.setattr(Screen, "_print", lambda self, text, style, file: print(text, end=""))
+    with terminal_with_keys("\r\r\x04"):
+        assert list(typed_lines(screen, chat.commands)) == ["Who?", "Why?"]
+    assert capsys.readouterr().out == "(Typed earlier, not sent yet: Enter sends it, Ctrl-C drops it)\n"

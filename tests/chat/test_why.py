@@ -41,13 +41,17 @@ def test_the_chances_are_those_of_predict_next_token(generator):
 
 
 def test_an_answer_longer_than_the_context_is_explained_as_far_as_it_fits(generator):
-    assert len(token_choices(generator, PROMPT, ANSWER * CONTEXT)) == CONTEXT - 1
+    choices = token_choices(generator, PROMPT, ANSWER * CONTEXT)
+    assert len(choices) == CONTEXT - 1
+    shown = "".join(text for _, text in explain(choices, 2 * CONTEXT, EXAMPLES, " a time").parts)
+    assert f"\nThese are the last {CONTEXT - 1} of {2 * CONTEXT} tokens: the context holds no more.\n" in shown
+    assert "of at least 50%, " in shown
     assert token_choices(generator, [], ANSWER[:1]) == []
 
 
 def test_surprises_are_marked_without_colours_too(generator):
     choices = token_choices(generator, PROMPT, ANSWER * 5)
-    styled = explain(choices, EXAMPLES, " a time")
+    styled = explain(choices, len(choices), EXAMPLES, " a time")
     rows = "".join(text for _, text in styled.parts).splitlines()[1 : 1 + len(choices)]
     for row, choice in zip(rows, choices, strict=True):
         expected = "!" if choice.probability < 0.1 else "?" if choice.probability < 0.5 else " "
@@ -56,7 +60,7 @@ def test_surprises_are_marked_without_colours_too(generator):
 
 @pytest.mark.parametrize("columns", [30, 50, 80])
 def test_the_table_fits_the_window(generator, columns):
-    styled = explain(token_choices(generator, PROMPT, ANSWER * 5), EXAMPLES, " a time", columns)
+    styled = explain(token_choices(generator, PROMPT, ANSWER * 5), 10, EXAMPLES, " a time", columns)
     rows = "".join(text for _, text in styled.parts).splitlines()[:-2]  # the last ones are wrapped when they are shown
     assert max(map(len, rows)) <= columns
 

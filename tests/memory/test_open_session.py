@@ -103,13 +103,13 @@ def test_sessions_are_started_renamed_and_deleted(session: OpenSession, tmp_path
     with pytest.raises(ValueError, match="already exists"):
         session.start_new("trip")
     with pytest.raises(ValueError, match="is open; /new starts another"):
-        session.delete(session.conversation.name, confirmed=True)
-    question = "This deletes session trip permanently. To confirm, type /delete trip yes"
-    assert session.delete("trip", confirmed=False) == question and session.store.exists("trip")
-    assert session.delete("trip", confirmed=True) == "Session trip is deleted."
-    for confirmed in (False, True):
+        session.delete(session.conversation.name)
+    session.check_can_delete("trip")
+    assert session.store.exists("trip")
+    session.delete("trip")
+    for attempt in (session.check_can_delete, session.delete):
         with pytest.raises(ValueError, match="not in "):
-            session.delete("trip", confirmed=confirmed)
+            attempt("trip")
 
 
 def test_a_name_of_64_letters_can_be_dated(tmp_path: Path) -> None:

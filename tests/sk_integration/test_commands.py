@@ -49,11 +49,11 @@ def test_an_empty_memory_has_nothing_to_forget(chat, line):
         ("Tell me of your day", "34 of 44 prompt tokens used; 10 left for your next message."),
         (
             "Tell me of your day, from the morning on and at some length.",
-            "full. The conversation has 44 tokens, and a prompt at most 44. Your next message drops the oldest turns.",
+            "full. The conversation is 44 tokens; a prompt can hold 44. Your next message drops the oldest turns.",
         ),
         (
             "Tell me of your day, from the morning on and at some length. Leave nothing out.",
-            "full. The conversation has 48 tokens, and a prompt at most 44. Your next message drops the oldest turns.",
+            "full. The conversation is 48 tokens; a prompt can hold 44. Your next message drops the oldest turns.",
         ),
     ],
 )
@@ -69,10 +69,10 @@ def test_a_system_message_is_in_the_prompt_and_can_be_removed(chat):
     "".join(assistant.reply("Hello"))
     prompt = assistant.service.last_exchange.prompt
     assert ENCODING.decode(prompt).startswith("### System:\nAnswer briefly.\n")
-    with pytest.raises(CommandFailed, match="the context of 64 tokens is too small"):
+    with pytest.raises(CommandFailed, match="the system message takes .* limit is 32, half of the context"):
         run("/system " + "very long " * 50)
     assert assistant.system == "Answer briefly."
-    assert run("/system off") == "There is no system message."
+    assert run("/system off") == "The system message is removed."
 
 
 def test_history_shows_every_turn(chat):
@@ -142,3 +142,21 @@ def test_facts_are_listed_under_the_new_name_of_their_session(chat):
     "".join(assistant.reply("My cat is called Miso."))
     run("/rename main")
     assert "(main, 20" in run("/memory")
+
+
+def test_a_deletion_is_confirmed_first(chat):
+    assistant, run = chat
+    "".join(assistant.reply("Hello"))
+    run("/new other")
+    question = run("/delete talk")
+    assert question == "This deletes session talk permanently. To confirm, type yes" and assistant.store.exists("talk")
+    assert run(question.command) == "Session talk is deleted." and not assistant.store.exists("talk")
+    assistant.memory.store("I ski.", "other")
+    assert run("/forget all").command == "/forget all yes"
+
+
+def test_settings_change_what_is_remembered_and_every_other_setting(chat):
+    _, run = chat
+    assert run("/settings remember off") == "remember is off." and run("/settings temp 0.5") == "temperature is 0.5."
+    with pytest.raises(CommandFailed, match="remember must be ask, auto or off, got 'never'"):
+        run("/settings remember never")

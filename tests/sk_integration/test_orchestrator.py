@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from src.chat.session import DROPPED_NOTE
+from src.chat.messages import dropped_note
 from src.memory.conversation import Conversation
 from src.memory.open_session import summarise
 from src.sk_integration.orchestrator import REFINE_INSTRUCTION
@@ -65,7 +65,7 @@ def test_dropped_turns_stay_on_disk_and_are_summarised(new_assistant, tmp_path):
     assistant, generator, notes = new_assistant("word " * 18, "two", "three", context_length=64)
     ask(assistant, "the first question has a good many words in it", "second", "third")
     assert generator.prompt_texts[1:] == [rendered("second"), rendered("second", "two", "third")]
-    assert notes == [DROPPED_NOTE.format(64)]
+    assert notes == [dropped_note(64, 44)]
     assert len(on_disk(tmp_path)) == 6 and assistant.dropped_messages == 2
     assert assistant.conversation.summary == "the first question has a good many words..."
     again, generator, _ = new_assistant("four", context_length=64)
@@ -308,7 +308,7 @@ def test_a_line_of_100_kb_is_truncated_to_the_context(new_assistant, tmp_path):
     assistant, generator, notes = new_assistant("ok")
     ask(assistant, "word " * 20_000)
     assert len(generator.prompt_texts[0]) < 1000 and len(on_disk(tmp_path)[0]) == 100_000
-    assert "the message does not fit the context of 128 tokens: only its end is used" in notes[0]
+    assert "the message does not fit into a prompt of 108 tokens: only its end is used" in notes[0]
 
 
 def test_an_empty_message_is_refused(new_assistant):
@@ -348,7 +348,7 @@ def test_a_model_not_trained_with_facts_gets_none_in_its_prompt(new_assistant):
 
 def test_retry_and_undo_of_a_refinement(new_assistant, tmp_path):
     assistant, generator, notes = new_assistant("Paris.", "Rome.", "ROME", "R.", "R.")
-    with pytest.raises(ValueError, match="no message to answer again yet"):
+    with pytest.raises(ValueError, match="there is nothing to retry yet"):
         assistant.retry()
     ask(assistant, "France?", "Italy?")
     assert "".join(assistant.retry()) == "ROME" and on_disk(tmp_path)[2:] == ["Italy?", "ROME"]

@@ -24,7 +24,8 @@ from semantic_kernel.contents import (
 from semantic_kernel.exceptions import ServiceInvalidRequestError, ServiceResponseException
 from semantic_kernel.functions import KernelArguments, kernel_function
 
-from src.chat.session import DROPPED_NOTE, RAW_MODEL_NOTE, ChatSettings
+from src.chat.messages import dropped_note
+from src.chat.session import RAW_MODEL_NOTE, ChatSettings
 from src.sk_integration.history import parse_history
 from src.sk_integration.settings import GPT2ChatSettings
 from tests.fakes import CHAT_SETTINGS, ENCODING, rendered
@@ -129,7 +130,7 @@ def test_dropped_messages_are_counted_and_noted():
     answer = ask(model, *messages, max_tokens=20)
     assert answer.metadata["dropped_messages"] == 2
     assert generator.prompt_texts == [rendered("second", "two", "third")]
-    assert notes == [DROPPED_NOTE.format(64)]
+    assert notes == [dropped_note(64, 44)]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "closed"])

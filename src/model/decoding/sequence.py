@@ -59,8 +59,8 @@ class Sequence:
         """
         full = len(self.ids) > self._context_length
         if (full or self._truncated) and not self._warned:
-            message = "the context of %d tokens is full: only the last %d tokens are used from here on"
-            logger.warning(message, self._context_length, self._kept_tokens)
+            message = "the text outgrew the context of %d tokens: the model no longer sees its beginning"
+            logger.warning(message, self._context_length)
             self._warned = True
         if full:
             self.ids = self.ids[-self._kept_tokens :]

@@ -44,7 +44,7 @@ class SamplingSettings:
         1.0,
         "0 takes the most likely token, below 1 sharpens the distribution, above 1 flattens it",
         is_valid=lambda value: is_number(value) and value >= 0,
-        expected="a number of at least 0",
+        expected="a finite number, 0 or higher",
         aliases=("temp",),
     )
     top_k: int | None = option(

@@ -120,7 +120,7 @@ def test_the_limits_of_an_option_are_allowed(settings: dict) -> None:
 @pytest.mark.parametrize(
     ("name", "expected", "bad"),
     [
-        ("temperature", "a number of at least 0", [-1e-9, None, "1", True, float("nan")]),
+        ("temperature", "a finite number, 0 or higher", [-1e-9, None, "1", True, float("nan")]),
         ("top_k", "a whole number of at least 1, or None to disable it", [0, 1.5, "1", True]),
         ("top_p", "above 0 and at most 1, or None to disable it", [0, 1.000001, "1", True, float("nan")]),
         ("min_p", "from 0 to 1, or None to disable it", [-0.1, 1.1, "0.1", True, float("nan")]),
@@ -142,7 +142,7 @@ def test_a_field_without_a_check_has_no_problem() -> None:
 
     settings = Extended(note="other", top_k=3)
     assert (Extended.problem("note", object()), Extended.problem("nothing", 1)) == (None, None)
-    assert Extended.problem("temperature", -1) == "temperature must be a number of at least 0, got -1"
+    assert Extended.problem("temperature", -1) == "temperature must be a finite number, 0 or higher, got -1"
     assert settings.sampling_options() == {
         "temperature": 0.7, "top_k": 3, "top_p": None, "min_p": None, "repetition_penalty": 1.0,
     }  # fmt: skip

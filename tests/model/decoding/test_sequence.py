@@ -101,7 +101,7 @@ def test_a_full_context_slides_and_warns_once(caplog: pytest.LogCaptureFixture) 
     assert [i for i, slid in enumerate(slides) if slid] == [7, 14]  # 6 tokens stay, the 13th makes them slide
     assert len(sequence.ids) <= 13
     assert [record.getMessage() for record in caplog.records] == [
-        "the context of 12 tokens is full: only the last 6 tokens are used from here on"
+        "the text outgrew the context of 12 tokens: the model no longer sees its beginning"
     ]
 
 
