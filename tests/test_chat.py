@@ -124,9 +124,8 @@ def test_the_first_screen_says_what_to_ask(converse, folder, model):
     examples = record_examples([("Who wrote Hamlet?", ANSWER), ("Why?", "So."), ("Why?", "No.")], "my.json")
     save_checkpoint(folder / "known.pt", {**content, "tokenizer": describe(ENCODING), **examples})
     _, _, err = converse("", "--model", "known.pt")
-    assert (
-        'It knows 2 questions, for example "Who wrote Hamlet?" or "Why?"; /questions lists them. It makes up all' in err
-    )
+    known = 'It knows 2 questions (/questions lists them), for example "Who wrote Hamlet?" or "Why?"'
+    assert f"{known}; it makes up all other answers\n" in err
     assert converse("/questions\n", "--model", "known.pt")[1] == "Who wrote Hamlet?\nWhy?\n"
     assert converse("/questions\n")[1] == "The checkpoint does not record which questions it was trained on.\n"
 

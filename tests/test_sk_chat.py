@@ -186,7 +186,7 @@ def test_memory_shows_conversation_tokens_and_facts(converse):
     assert re.search(r"^The model has forgotten the oldest [23] turns\.$", out, re.MULTILINE)
     assert "Summary, the start of each message: My cat is called Miso.; How are you today, and what is new?" in out
     assert re.search(r"^Long-term memory: 1 fact\n  1  My cat is called Miso\.  \(default, \d{4}-", out, re.MULTILINE)
-    assert "This deletes 1 fact permanently. To confirm, type yes" in out
+    assert "This deletes 1 fact permanently. To confirm, type yes." in out
     assert "Deleted 1 fact. Long-term memory is empty." in out and "Long-term memory is empty. /remember" in out
 
 

@@ -22,9 +22,8 @@ class Question(str):
 
     command: str
 
-    @classmethod
-    def before(cls, consequence: str, command: str) -> "Question":
-        question = cls(f"{consequence} To confirm, type yes")
+    def __new__(cls, consequence: str, command: str) -> "Question":
+        question = super().__new__(cls, f"{consequence} To confirm, type yes.")
         question.command = command
         return question
 

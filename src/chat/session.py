@@ -180,7 +180,9 @@ class ChatSession:
             excess = len(self._encode_user(message).ids) - room
             if excess <= 0:
                 if keep < len(ids):
-                    self.notify(f"the input does not fit {self._into_prompt}: only its first {keep} tokens are used")
+                    self.notify(
+                        f"the input does not fit into {self._prompt_text}: only its first {keep} tokens are used"
+                    )
                 return message
             keep = min(keep - excess, room)
         raise ValueError(f"the prompt leaves no room for its input: a prompt holds {self.usage.budget} tokens")
@@ -258,13 +260,15 @@ class ChatSession:
         if self.is_raw:
             ids = join_ids([*self.messages, message])
             if len(ids) > budget:
-                self.notify(OnceNote(f"the text no longer fits {self._into_prompt}: the model sees only its end"))
+                self.notify(OnceNote(f"the text no longer fits into {self._prompt_text}: the model sees only its end"))
             return ids[-budget:], message
         room = budget - token_count(self._system)
         if len(message.ids) > room:
             message = self._encoder.shorten(message.text, room)
             start = repr(message.text[:20])
-            self.notify(f"the message does not fit {self._into_prompt}: only its end is used, starting with {start}")
+            self.notify(
+                f"the message does not fit into {self._prompt_text}: only its end is used, starting with {start}"
+            )
         self._drop_oldest_turns(room - len(message.ids))
         return join_ids([*self._system, *self.messages, message]), message
 
@@ -278,8 +282,8 @@ class ChatSession:
             self.notify(dropped_note(self.generator.model.config.context_length, self.usage.budget))
 
     @property
-    def _into_prompt(self) -> str:
-        return f"into a prompt of {self.usage.budget} tokens"
+    def _prompt_text(self) -> str:
+        return f"a prompt of {self.usage.budget} tokens"
 
     def _encode_user(self, text: str) -> EncodedMessage:
         return self._encoder.encode_user_message(text, self._messages[-1].text if self._messages else "\n")

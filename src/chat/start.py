@@ -49,8 +49,8 @@ class LoadedChatModel:
         questions = [text for text in examples.questions if len(text) <= _MAX_QUESTION and "\n" not in text]
         if self.template and examples.count and questions:
             listed = " or ".join(f'"{text}"' for text in questions[:2])
-            known = f"It knows {examples.count} questions, for example {listed}; /questions lists them"
-            lines.append(f"{known}. It makes up all other answers")
+            known = f"It knows {examples.count} questions (/questions lists them), for example {listed}"
+            lines.append(f"{known}; it makes up all other answers")
         return lines
 
     def describe(self) -> str:

@@ -151,7 +151,7 @@ class SessionStore:
         path = self._path(name)
         if not path.is_file():
             existing = ", ".join(self.names()) or "none"
-            raise ValueError(f"session {name!r}: not in {self.folder}; the sessions are: {existing}")
+            raise ValueError(f"there is no session {name}; the sessions are: {existing}")
         return path
 
     def _path(self, name: str) -> Path:

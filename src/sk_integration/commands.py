@@ -131,7 +131,7 @@ def delete(assistant: Assistant, argument: str) -> str:
             return "/delete NAME deletes a session. /sessions lists them."
         case [name]:
             assistant.session.check_can_delete(name)
-            return Question.before(f"This deletes session {name} permanently.", f"/delete {name} yes")
+            return Question(f"This deletes session {name} permanently.", f"/delete {name} yes")
         case [name, yes] if yes.lower() == "yes":
             assistant.session.delete(name)
             return f"Session {name} is deleted."
@@ -245,7 +245,7 @@ def forget(assistant: Assistant, argument: str, *, chat: Chat) -> str:
                 assistant.memory.forget(fact.id)
             done = f"Deleted {count(len(facts), 'fact')}. Long-term memory is empty."
         case ["all"]:
-            return Question.before(f"This deletes {count(len(facts), 'fact')} permanently.", "/forget all yes")
+            return Question(f"This deletes {count(len(facts), 'fact')} permanently.", "/forget all yes")
         case [number] if number.isdecimal():
             facts = [assistant.memory.forget(int(number))]
             done = f"Forgot: {facts[0].text}"

@@ -203,12 +203,12 @@ def test_a_stopped_answer_can_be_asked_for_again(chat, monkeypatch, capsys):
 @pytest.mark.parametrize(("lines", "deleted"), [(["yes"], True), (["", "YES"], True), (["no", "yes"], False)])
 def test_yes_right_after_a_question_confirms_it(chat, capsys, lines, deleted):
     def wipe(argument):
-        return "Deleted." if argument == "yes" else Question.before("This deletes it.", "/wipe yes")
+        return "Deleted." if argument == "yes" else Question("This deletes it.", "/wipe yes")
 
     chat.commands.append(Command("/wipe", "delete it", wipe, "yes", deletes=True))
     talk(chat, "/wipe", *lines)
     out = capsys.readouterr().out
-    assert out.startswith("This deletes it. To confirm, type yes\n") and ("Deleted." in out) == deleted
+    assert out.startswith("This deletes it. To confirm, type yes.\n") and ("Deleted." in out) == deleted
     assert len(chat.backend.turns) == (0 if deleted else 2)
 
 

@@ -108,7 +108,7 @@ def test_sessions_are_started_renamed_and_deleted(session: OpenSession, tmp_path
     assert session.store.exists("trip")
     session.delete("trip")
     for attempt in (session.check_can_delete, session.delete):
-        with pytest.raises(ValueError, match="not in "):
+        with pytest.raises(ValueError, match="there is no session trip"):
             attempt("trip")
 
 

@@ -80,7 +80,7 @@ def test_only_the_owner_can_read_folder_and_file(store: SessionStore) -> None:
 def test_names_that_some_file_system_rejects_are_refused(store: SessionStore, name: str) -> None:
     saved(store, "a", name="work")
     for refused in (store.load, store.delete, lambda name: store.save(Conversation(name))):
-        with pytest.raises(ValueError, match="^session .*(choose|use that one)") as error:
+        with pytest.raises(ValueError, match="is not a valid name: |use that one or choose") as error:
             refused(name)
         assert "\n" not in str(error.value)
     assert [info.name for info in store.list_sessions()] == ["work"]
@@ -338,5 +338,5 @@ def test_delete_removes_a_session_and_refuses_a_missing_one(store: SessionStore)
     saved(store, "a", name="two")
     store.delete("one")
     assert store.load("one").messages == []
-    with pytest.raises(ValueError, match="'one': not in .*the sessions are: two"):
+    with pytest.raises(ValueError, match="there is no session one; the sessions are: two"):
         store.delete("one")

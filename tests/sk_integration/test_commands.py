@@ -149,7 +149,7 @@ def test_a_deletion_is_confirmed_first(chat):
     "".join(assistant.reply("Hello"))
     run("/new other")
     question = run("/delete talk")
-    assert question == "This deletes session talk permanently. To confirm, type yes" and assistant.store.exists("talk")
+    assert question == "This deletes session talk permanently. To confirm, type yes." and assistant.store.exists("talk")
     assert run(question.command) == "Session talk is deleted." and not assistant.store.exists("talk")
     assistant.memory.store("I ski.", "other")
     assert run("/forget all").command == "/forget all yes"
