@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 
 from src.chat.command_table import CommandFailed, run_command
+from src.chat.commands import shown_turns
 from src.chat.flags import ChatFlags, ChatSettings
+from src.chat.messages import cut_off_note, dropped_note
 from src.chat.start import LoadedChatModel
 from src.memory.typed_history import TypedHistory
 from src.model.generate import TextGenerator
@@ -267,3 +269,17 @@ def test_the_models_beside_the_scripts_are_listed(chat, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setattr("src.stages._scripts_folder", lambda: tmp_path)
     assert run_command("/model", chat.commands).endswith(f"  sft         {beside.parent}")
+
+
+def test_the_answers_of_a_raw_model_are_shown_without_their_first_space():
+    assert shown_turns([("To be, or", " not to be"), ("Hi", "Hello")]) == (
+        "You: To be, or\nAssistant: not to be\n\nYou: Hi\nAssistant: Hello"
+    )
+
+
+def test_notes_about_limits_name_the_tokens_and_the_remedy():
+    assert cut_off_note(1).startswith("the answer was cut off at 1 token; --max-tokens N, or /max-tokens N in the chat")
+    assert dropped_note(256, 128) == (
+        "the model now sees only the latest turns: 128 of its 256 tokens are reserved for the answer; /max-tokens 64 "
+        "leaves more room"
+    )
