@@ -36,6 +36,7 @@ TESTS = {
     "src/training/tied_head.py": [f"{_TRAINING}/test_losses.py"],
     "src/training/optim.py": [f"{_TRAINING}/test_optim.py"],
     "src/training/loop.py": [f"{_TRAINING}/test_loop.py"],
+    "src/training/stage.py": [f"{_TRAINING}/test_loop.py", f"{_TRAINING}/test_resume.py"],
     "src/training/checkpoints.py": [f"{_TRAINING}/test_checkpoints.py", f"{_TRAINING}/test_resume.py"],
     "src/training/saved_run.py": [f"{_TRAINING}/test_resume.py"],
     "src/training/optimizer_state.py": [f"{_TRAINING}/test_resume.py"],
@@ -45,6 +46,8 @@ TESTS = {
     "src/checkpoint/files.py": ["tests/checkpoint"],
     "src/checkpoint/digest.py": ["tests/checkpoint"],
     "src/checkpoint/models.py": ["tests/checkpoint"],
+    "src/checkpoint/loaded_model.py": ["tests/checkpoint"],
+    "src/checkpoint/other_weights.py": ["tests/checkpoint"],
 }
 
 

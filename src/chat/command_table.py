@@ -83,7 +83,9 @@ def find_command(typed: str, commands: Sequence[Command]) -> Command:
     names = {_plain(name): command for command in commands for name in (command.name, *command.aliases)}
     if exact := names.get(_plain(typed)):
         return exact
-    longer = [command for command in commands if _plain(command.name).startswith(_plain(typed)) and len(typed) > 1]
+    longer = [
+        command for command in commands if _plain(command.name).startswith(_plain(typed)) and len(_plain(typed)) > 1
+    ]
     safe = [command for command in longer if not command.deletes]
     if len(safe) == 1:
         return safe[0]

@@ -113,11 +113,10 @@ def settings(chat: Chat, argument: str) -> Reply:
     if not argument:
         return "\n".join(f"{name:<20}{value}" for name, value in rows.items())
     name, _, value = argument.partition(" ")
-    try:
-        command = find_command(f"/{name}", [each for each in chat.commands if each.name.removeprefix("/") in rows])
-    except ValueError:
-        raise ValueError(f"there is no setting {name[:40]!r}; /settings lists them") from None
-    return command.run(value.strip())
+    commands = [command for command in chat.commands if command.name.removeprefix("/") in rows]
+    if not any(command.name.startswith(f"/{name}") for command in commands):
+        raise ValueError(f"there is no setting {name[:40]!r} to change in the chat; /help lists them")
+    return find_command(f"/{name}", commands).run(value.strip())
 
 
 def questions(chat: Chat, _: str) -> str:

@@ -85,7 +85,7 @@ class MessageEncoder:
         needed = token_count(system) + len(self.encode("user", "").ids) + 1  # one token of message
         if needed > smallest_budget and system:
             raise ValueError(
-                f"nothing is changed: the system message takes {needed} tokens with the headings of a message, and the "
+                f"the system message is too long: it takes {needed} tokens with the headings of a message, and the "
                 f"limit is {smallest_budget}, half of the context"
             )
         if needed > smallest_budget:

@@ -57,6 +57,8 @@ def prompted_lines(screen: Screen) -> Iterator[str]:
             print(file=output)
             screen.notify(LEAVE_HINT)
             screen.end_turn()
+            if not is_open(text):
+                yield ""  # so that "yes" after it confirms nothing
             continue
         if not line:
             print(file=output)
@@ -100,6 +102,7 @@ def typed_lines(screen: Screen, commands: Sequence[Command], history: "History |
             if not prompt.default_buffer.text:
                 screen.notify(LEAVE_HINT)
                 screen.end_turn()
+            yield ""  # so that "yes" after it confirms nothing
             continue
         except EOFError:
             return
@@ -137,10 +140,10 @@ def chat_loop(backend: "ChatBackend", screen: Screen, commands: Sequence[Command
     """
     result: Reply = ""
     for text, quoted in messages(lines):
-        if not text:
-            continue
         text = text if quoted else _meant(text, result)
         result = ""
+        if not text:
+            continue
         try:
             if quoted or not text.startswith("/"):
                 result = [(ASSISTANT, backend.reply(text))]

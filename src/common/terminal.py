@@ -26,7 +26,7 @@ def has_colours(stream: TextIO | None = None) -> bool:
 
 
 def has_person() -> bool:
-    """Whether stdin is a keyboard."""
+    """Whether stdin is a terminal, so that a person types its lines."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 

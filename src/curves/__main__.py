@@ -63,7 +63,7 @@ def read_logs(text: str) -> list[RunLog]:
     else:
         return with_earlier_logs(read_log(path))
     if not paths:
-        raise FileNotFoundError(f"{path}: no logs here, which end with .jsonl")
+        raise FileNotFoundError(f"{path}: no logs (*.jsonl) in this folder")
     logs = []
     for each in paths:
         try:

@@ -156,7 +156,7 @@ class TextWindows(EpochDataset):
 
 
 def content_hash(examples: Sequence[Any]) -> str:
-    """SHA-256 of examples (plain values), in their order."""
+    """SHA-256 of the `repr` of examples, in their order. Saved runs hold it, so an Example prints as a plain tuple."""
     return hashlib.sha256(repr(examples).encode("utf-8")).hexdigest()
 
 

@@ -78,7 +78,7 @@ def _batches(pieces: Iterable[Piece], start: ResumePoint) -> Iterator[PieceBatch
     for piece in pieces:
         file, done = piece.file, done + 1 if piece.file == file else 1
         batch.append(piece)
-        chars += sum(map(len, piece.texts))
+        chars += len(END_OF_TEXT.join(piece.texts))
         if chars >= PIECE_CHARS:
             yield PieceBatch(batch, (file, done))
             batch, chars = [], 0

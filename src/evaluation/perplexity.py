@@ -40,6 +40,7 @@ def measure_text(
     """The loss of a text under a model, with perplexity and bits per byte. Raises ValueError as `text_loss` does."""
     start = time.perf_counter()
     loss = text_loss(model, ids, context_length, stride)
+    seconds = time.perf_counter() - start
     spans = list(windows(len(ids), context_length, stride))
     return Result(
         model=name,
@@ -50,7 +51,7 @@ def measure_text(
         loss=loss,
         perplexity=float(torch.tensor(loss, dtype=torch.float64).exp()),
         bits_per_byte=bits_per_byte(loss, ids, encoding, spans),
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
     )
 
 

@@ -12,7 +12,7 @@ SENTENCE_END = re.compile(r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bS
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 # "|Actually, |my cat is called Momo."
-CORRECTION = re.compile(r"(?:actually|correction|no|sorry|wait)\b[ ,:;-]+", re.IGNORECASE)
+CORRECTION = re.compile(r"(?:actually|correction|no|not any ?more|sorry|wait)\b[ ,:;-]+", re.IGNORECASE)
 # "|By the way, |I have two sisters."
 OPENING = re.compile(r"(?:and|also|but|by the way|btw|fyi|hi|hello|hey|oh|so|well|you know)\b[ ,:;-]+", re.IGNORECASE)
 # "I'm Tereza|, nice to meet you|!"
@@ -52,8 +52,9 @@ NO_FACT = {
     "I like your answer.": r"\b(?:you|your|yours|answers?|questions?|thanks?|let's)\b",
     "I think it is Paris.": r"\b(?:bet|doubt|guess|hope|know|mean|meant|suppose|think|thought|understand"
     r"|wonder(?:ing)?)\b",
-    "He said that I live in Rome.": r"\b(?:asked|heard|said|say|whether)\b",
+    "He said that I live in Rome.": r"\b(?:asked|heard|said|say|whether|(?<=i )told)\b",
     "My wife would like a poem.": r"\b(?:if|joking|kidding|would|'d)\b",
+    "I'm a dragon, imagine that.": r"\b(?:dream(?:ed|t)|imagine|pretend|wish)\b",
     "I am the captain of my soul, wrote Henley.": r", (?:wrote|writes|says) \w",
     "My computer is slow today.": r"\b(?:today|right now|at the moment)\b",
     "I like that.": r"^(?:i|we) \w+(?: \w+)? (?:it|that|this|these|those)[.!]*$",
@@ -63,9 +64,11 @@ NO_FACT = {
 
 # What people talk about in a chat, and not facts about them: "My code doesn't compile.", "I have an idea."
 _CHAT_TOPIC = (
-    "(?:another|app|array|class|clue|code|column|dataset|dictionary|draft|equation|error|essay|fault|feeling|file|function"
-    "|idea|input|list|look|loop|matrix|method|minute|mistake|moment|more|opinion|output|paragraph|poem|point|problem"
-    "|program|query|regex|request|row|script|sentence|string|suggestion|table|task|test|text|turn|variable|vector)s?"
+    "(?:apology|apologies|bad|god|goodness|more|other"
+    "|(?:another|app|array|class|clue|code|column|computer crash|dataset|dictionary|doubt|draft|equation|error|essay"
+    "|fault|feeling|file|function|guess|idea|input|list|look|loop|matrix|method|minute|mistake|moment|opinion|output"
+    "|paragraph|pleasure|poem|point|problem|program|query|regex|request|row|script|sentence|string|suggestion|table|task|test|text"
+    "|turn|variable|vector|word)s?)"
 )
 # "I am writing a letter."
 _NEW_TEXT = r"(?:an?|the|this) (?:email|letter|message|poem|report|speech|story|text)\b"

@@ -46,6 +46,8 @@ def find_statements(message: str) -> list[Statement]:
 
 def texts_to_forget(message: str) -> list[str]:
     """What a message asks to forget: "Forget that I live in Rome." gives "I live in Rome." """
+    if len(message) > MAX_CHARACTERS:
+        return []
     sentences = [_without_courtesies(sentence)[0] for sentence in _sentences(message)]
     requests = [(sentence, patterns.FORGET.match(sentence)) for sentence in sentences]
     return [sentence[request.end() :] for sentence, request in requests if request]

@@ -120,8 +120,12 @@ def rename(assistant: Assistant, name: str) -> str:
     if not name:
         return f"This is session {before}. /rename NAME gives it another name."
     assistant.session.rename(name)
-    assistant.memory.rename_session(before, name)
-    return f"Session {before} is now called {name}."
+    renamed = f"Session {before} is now called {name}."
+    try:
+        assistant.memory.rename_session(before, name)
+    except OSError as error:
+        return f"{renamed} Its facts in long-term memory keep the old name: {error}"
+    return renamed
 
 
 def delete(assistant: Assistant, argument: str) -> str:

@@ -41,7 +41,7 @@ def read_folder_encoding(folder: Path) -> Encoding | None:
         if file.name == _SETTINGS and read_json_object(file).get("tokenizer_class", _CLASSES[0]) in _CLASSES:
             return None
         vocabulary = _read_tokenizer_json(file) if file.name == _TOKENIZER else _read_vocab_and_merges(folder)
-        return encoding_of(vocabulary, _end_of_text(folder))
+        return encoding_of(vocabulary, list(_end_of_text(folder)))
     except (VocabularyError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, VocabularyError) else f"unexpected content: {error!r:.60}"
         raise ValueError(

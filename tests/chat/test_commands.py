@@ -65,7 +65,7 @@ def test_a_command_changes_and_shows_its_setting(chat, run, line, reply, field, 
         ("/forget typed now", "/forget typed deletes your typed lines (the arrow-key history)"),
         ("/new my trip", "/new takes no argument, got 'my trip'"),
         ("/exit now", "/exit takes no argument, got 'now'"),
-        ("/settings tone 3", "there is no setting 'tone'; /settings lists them"),
+        ("/settings tone 3", "there is no setting 'tone' to change in the chat; /help lists them"),
         ("/model dpo sft", "'dpo sft' is no model and no path; the models here are: none"),
         ("/seed -1", "/seed must be a whole number from 0 to 2**63 - 1, or off for a new one each time, got '-1'"),
         ("/history x", "/history takes a number of turns, at least 1, got 'x'"),
@@ -186,7 +186,7 @@ def test_a_system_message_can_be_shown_set_and_removed(chat, run):
     assert run("/system Answer briefly.") == "System message: Answer briefly."
     ask(chat, "France?")
     assert "### System:\nAnswer briefly." in chat.model.generator.encoding.decode(chat.backend.last_exchange.prompt)
-    with pytest.raises(CommandFailed, match="nothing is changed: the system message takes .* limit is 32, half of"):
+    with pytest.raises(CommandFailed, match="the system message is too long: it takes .* limit is 32, half of"):
         run("/system " + "very long " * 50)
     assert run("/system") == "System message: Answer briefly."
     assert run("/new").endswith("The system message stays; /system off removes it.")

@@ -200,7 +200,9 @@ def test_a_stopped_answer_can_be_asked_for_again(chat, monkeypatch, capsys):
     assert chat.backend.turns == [("France?", ANSWER)]
 
 
-@pytest.mark.parametrize(("lines", "deleted"), [(["yes"], True), (["", "YES"], True), (["no", "yes"], False)])
+@pytest.mark.parametrize(
+    ("lines", "deleted"), [(["yes"], True), (["YES"], True), (["", "yes"], False), (["no", "yes"], False)]
+)
 def test_yes_right_after_a_question_confirms_it(chat, capsys, lines, deleted):
     def wipe(argument):
         return "Deleted." if argument == "yes" else Question("This deletes it.", "/wipe yes")
