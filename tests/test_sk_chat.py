@@ -120,7 +120,7 @@ def test_commands_reply(converse, lines, reply):
         ("/delete a b", "/delete takes the name of one session, got 'a b'"),
         ("/delete default", "Session default is open; /new starts another one, and then it can be deleted"),
         ("/remember Off", "/settings remember off changes the setting; /remember TEXT keeps a text"),
-        ("/settings x", "There is no setting 'x'; /settings lists them"),
+        ("/settings x", "There is no setting 'x' to change in the chat; /help lists them"),
     ],
 )
 def test_commands_that_fail_say_why(converse, lines, reason):

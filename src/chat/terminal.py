@@ -71,9 +71,9 @@ def prompted_lines(screen: Screen) -> Iterator[str]:
 def typed_lines(screen: Screen, commands: Sequence[Command], history: "History | None" = None) -> Iterator[str]:
     """Lines edited with prompt_toolkit: arrow keys go through the history, Tab completes commands, Ctrl-D ends.
 
-    Alt-Enter starts a new line, and so does Enter after opening triple quotes; Ctrl-X Ctrl-E opens an editor. A paste
-    of several lines is one message. If stdout is no terminal, as in `python chat.py | tee log`, the lines are edited
-    on stderr.
+    Ctrl-C drops what is typed and yields an empty line. Alt-Enter starts a new line, and so does Enter after opening
+    triple quotes; Ctrl-X Ctrl-E opens an editor. A paste of several lines is one message. If stdout is no terminal, as
+    in `python chat.py | tee log`, the lines are edited on stderr.
     """
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter

@@ -246,7 +246,9 @@ def test_the_unknown_template_error_names_all_templates():
 def test_a_context_too_small_for_a_message_is_refused():
     with pytest.raises(ValueError, match="context of 16 tokens is too small.* room for 8 tokens.* take 10"):
         scripted_session(context_length=16)
-    with pytest.raises(ValueError, match="the system message takes .* limit is 32, half of the context"):
+    with pytest.raises(
+        ValueError, match="the system message is too long: it takes .* limit is 32, half of the context"
+    ):
         scripted_session(system="many words " * 20)
 
 

@@ -69,7 +69,9 @@ def test_a_system_message_is_in_the_prompt_and_can_be_removed(chat):
     "".join(assistant.reply("Hello"))
     prompt = assistant.service.last_exchange.prompt
     assert ENCODING.decode(prompt).startswith("### System:\nAnswer briefly.\n")
-    with pytest.raises(CommandFailed, match="the system message takes .* limit is 32, half of the context"):
+    with pytest.raises(
+        CommandFailed, match="the system message is too long: it takes .* limit is 32, half of the context"
+    ):
         run("/system " + "very long " * 50)
     assert assistant.system == "Answer briefly."
     assert run("/system off") == "The system message is removed."
