@@ -218,7 +218,7 @@ def history(chat: Chat, argument: str) -> str:
 
 
 def shown_turns(turns: Sequence[tuple[str, str]]) -> str:
-    return "\n\n".join(f"{YOU}{message}\n{ASSISTANT}{answer.lstrip(' ')}" for message, answer in turns)
+    return "\n\n".join(f"{YOU}{message}\n{ASSISTANT}{answer.lstrip(' ') or '(no answer)'}" for message, answer in turns)
 
 
 def memory(chat: Chat, _: str) -> str:
@@ -234,7 +234,7 @@ def context_lines(chat: Chat) -> list[str]:
     if usage.left:
         used = f"{usage.used} of {usage.budget} prompt tokens used; {usage.left} left for your next message."
     else:
-        used = f"full. The conversation is {usage.used} tokens; a prompt can hold {usage.budget}. "
+        used = f"full. The latest turns take {usage.used} tokens; a prompt can hold {usage.budget}. "
         used += "Your next message drops the oldest turns."
     reserved = context - usage.budget
     why = f"max-tokens {chat.backend.settings.max_tokens}"

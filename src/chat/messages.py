@@ -8,6 +8,8 @@ from src.common.messages import OnceNote, count, without_surrogates
 from src.data.prompts import Message, Role, check_template, render_conversation
 from src.tokenizer.protocols.interfaces import Encoding
 
+_SHORT_ANSWER = 32  # tokens; fewer are seldom enough for an answer
+
 
 @dataclass(frozen=True)
 class EncodedMessage:
@@ -109,18 +111,16 @@ class MessageEncoder:
 
 def cut_off_note(max_tokens: int) -> str:
     """What the user is told about an answer that reached max_tokens."""
-    return OnceNote(
-        f"the answer was cut off at {count(max_tokens, 'token')}; --max-tokens N, or /max-tokens N in the chat, allows "
-        "longer ones"
-    )
+    return f"the answer was cut off at {count(max_tokens, 'token')}; a larger max-tokens allows longer ones"
 
 
 def dropped_note(context_length: int, budget: int) -> str:
     """What the user is told when the oldest turns no longer fit a prompt."""
     reserved = context_length - budget
+    advice = f"; /max-tokens {reserved // 2} leaves more room" if reserved >= 2 * _SHORT_ANSWER else ""
     return OnceNote(
         f"the model now sees only the latest turns: {reserved} of its {context_length} tokens are reserved for the "
-        f"answer; /max-tokens {max(1, reserved // 2)} leaves more room"
+        f"answer{advice}"
     )
 
 

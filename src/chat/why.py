@@ -9,6 +9,7 @@ import torch
 
 from src.chat.screen import Styled
 from src.checkpoint.training_examples import TrainingExamples
+from src.common.messages import count
 from src.model.generate import TextGenerator
 
 LIKELY, UNLIKELY = 0.5, 0.1  # probabilities: a token below UNLIKELY is a surprise
@@ -90,7 +91,7 @@ def origin(answer: str, examples: TrainingExamples) -> str:
         return f"Mostly learned by heart: the answer to {_quoted(question)}{source} contains ... {passage} ..."
     if length >= _FEW_WORDS:
         return f"Partly learned by heart: the answer to {_quoted(question)}{source} contains ... {passage} ..."
-    return f"Made up: no training answer shares more than {length} words in a row with it."
+    return f"Made up: no training answer shares more than {count(length, 'word')} in a row with it."
 
 
 def _common_passage(words: Sequence[str], example: str) -> tuple[int, int]:

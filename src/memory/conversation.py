@@ -52,6 +52,16 @@ class Conversation:
         """The number of user messages."""
         return sum(message.role == "user" for message in self.messages)
 
+    def answered(self, start: int, end: int | None = None) -> list[int]:
+        """Indices of the messages from `start` up to `end`, without the turns whose answer is empty."""
+        indices: list[int] = []
+        for i in range(len(self.messages))[start:end]:
+            if self.messages[i].text.strip():
+                indices.append(i)
+            elif indices:
+                indices.pop()
+        return indices
+
     @property
     def turns(self) -> list[tuple[str, str]]:
         """Every message of the user with its answer."""

@@ -29,6 +29,8 @@ _AGE = re.compile(r"(?:i|we) (?:(?:am |are )?\w+(?: \w+)? years? old\b|turned (?
 _SINGLE_VALUE = re.compile(
     r"years old$|\bfavorite\b|^my (?:first |full |last |middle )?(?:age|birthday|name|surname) is$"
 )
+# "I live near the river with my husband Koen and our two cats": after a move, most of it is still true.
+_SAYS_MORE = re.compile(r"\b(?:and|but|with)\b", re.IGNORECASE)
 
 
 def replaces(new: str, old: str, *, corrects: bool) -> bool:
@@ -38,6 +40,8 @@ def replaces(new: str, old: str, *, corrects: bool) -> bool:
     new_denial, old_denial = denial(new), denial(old)
     if new_denial or old_denial:
         return (new_denial or assertion(new)).contradicts(old_denial or assertion(old))
+    if _SAYS_MORE.search(old):
+        return False
     subject = subject_of(new)
     return (corrects or bool(_SINGLE_VALUE.search(subject))) and subject == subject_of(old) != ""
 

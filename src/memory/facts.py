@@ -15,7 +15,7 @@ from src.memory.spelling import with_apostrophes
 from src.memory.words import words_of
 
 RememberMode = Literal["ask", "auto", "off"]
-MAX_CHARACTERS = 1000  # a longer message is probably pasted text
+MAX_CHARACTERS = 500  # a longer message is probably pasted text
 _MAX_WORDS = 50  # distinct words in a sentence
 
 

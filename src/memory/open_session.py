@@ -35,7 +35,7 @@ class OpenSession:
     def close(self) -> None:
         """Try again to save the conversation if that has failed."""
         if self._save_failed:
-            self._save()
+            self.save()
 
     @property
     def last_turn(self) -> tuple[StoredMessage, StoredMessage] | None:
@@ -46,31 +46,30 @@ class OpenSession:
     # --- turns
 
     def begin_turn(self, question: str) -> None:
-        """Add a turn with an empty answer, and save it: if the program is killed now, the question is kept."""
+        """Add a turn with an empty answer. `save` it before the answer begins: then a killed program keeps it."""
         self.conversation.messages += [
             StoredMessage("user", question),
             StoredMessage("assistant", "", "interrupted"),
         ]
-        self._save()
 
     def grow_answer(self, text: str) -> None:
         """Save the answer so far, at most once in SAVE_EVERY_S."""
         if time.monotonic() - self._last_save >= SAVE_EVERY_S:
             self.conversation.messages[-1] = StoredMessage("assistant", text, "interrupted")
-            self._save()
+            self.save()
 
     def end_turn(self, text: str, finish_reason: str) -> None:
         self.conversation.messages[-1] = StoredMessage("assistant", text, finish_reason)
         self.conversation.summary = summarise(self.conversation.messages[: self.dropped_messages])
         self._changes.add((), self.conversation.messages[-2:])
-        self._save()
+        self.save()
 
     def replace_answer(self, text: str, finish_reason: str) -> None:
         """Replace the last answer; `undo` brings the old one back."""
         before = self.conversation.messages[-2:]
         self.conversation.messages[-1] = StoredMessage("assistant", text, finish_reason)
         self._changes.add(before, self.conversation.messages[-2:])
-        self._save()
+        self.save()
 
     def undo(self) -> str:
         """Undo the last turn, or the last replaced answer. Returns what to tell the user; raises ValueError."""
@@ -86,7 +85,7 @@ class OpenSession:
 
     def _after_change(self) -> None:
         self.dropped_messages = min(self.dropped_messages, len(self.conversation.messages))
-        self._save()
+        self.save()
 
     # --- sessions
 
@@ -105,7 +104,7 @@ class OpenSession:
         self._changes.add(self.conversation.messages, ())
         self.conversation.messages.clear()
         self.conversation.summary, self.dropped_messages = "", 0
-        self._save()
+        self.save()
         if not kept:
             return "The conversation is cleared. /undo brings it back."
         return (
@@ -140,11 +139,11 @@ class OpenSession:
             raise ValueError(f"nothing can be saved in {self.store.folder}")
         self._refuse_taken(name)
         self._copy_to(name)
-        self._save()  # the next start reopens the session that was saved last
+        self.save()  # the next start reopens the session that was saved last
 
     def rename(self, new: str) -> None:
         """Rename the open session. Raises as the store does."""
-        self._save()  # a new session may have no file yet
+        self.save()  # a new session may have no file yet
         self.store.rename(self.conversation.name, new)
         self.conversation.name = new
 
@@ -176,7 +175,7 @@ class OpenSession:
     def _copy_to(self, name: str) -> None:
         self.store.save(Conversation(name, list(self.conversation.messages), self.conversation.summary))
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Save the conversation. After a disk error, the user gets one note, and every change tries again."""
         if not self.is_saved:
             return

@@ -1,7 +1,8 @@
 """The assistant: a Semantic Kernel with our model, a saved conversation and long-term memory."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import cast
 
 from semantic_kernel import Kernel
@@ -108,11 +109,16 @@ class Assistant:
         if not text.strip():
             raise ValueError("the message is empty")
         text = without_surrogates(text)
-        # A statement needs no facts, and may correct one.
-        facts = [] if self.facts.read(text, self.conversation.name) else self._recall(text)
+        find_facts = partial(self._facts_for, text)
         if input:
+            facts = find_facts()
             text = self.service.with_input(self._history(facts), text, input, self.settings)
-        yield from self._record(text, self._answer(text, facts))
+            find_facts = partial(list, facts)
+        yield from self._record(text, self._answer(text, find_facts))
+
+    def _facts_for(self, text: str) -> list[str]:
+        """The facts for the prompt of a new message. A statement needs none: it is kept, and may correct one."""
+        return [] if self.facts.read(text, self.conversation.name) else self._recall(text)
 
     def retry(self) -> Generator[str, None, None]:
         """Streams another answer to the last message, which replaces the old one as in `refine`.
@@ -122,7 +128,7 @@ class Assistant:
         if self.session.last_turn is None:
             raise ValueError("there is nothing to retry yet; ask something first")
         question, _ = self.session.last_turn
-        return self._replace_answer(self._answer(question.text))
+        return self._replace_answer(self._answer(question.text, partial(self._recall, question.text)))
 
     def refine(self, instruction: str = REFINE_INSTRUCTION) -> Generator[str, None, None]:
         """Streams an improved version of the last answer, which then replaces it; `undo` brings the old one back.
@@ -177,31 +183,22 @@ class Assistant:
         """Tokens of the conversation in the context, and the token budget of the next prompt."""
         return self.service.usage(self._history(), self.settings)
 
-    def _indices_in_context(self, end: int | None = None) -> list[int]:
-        """Indices of the conversation's messages that still fit, up to `end`, without turns whose answer is empty."""
-        indices: list[int] = []
-        for i in range(len(self.conversation.messages))[self.dropped_messages : end]:
-            if self.conversation.messages[i].text.strip():
-                indices.append(i)
-            elif indices:
-                indices.pop()
-        return indices
-
     def _history(self, facts: Sequence[str] = (), *, without_last_turn: bool = False) -> ChatHistory:
         """The messages in context, after a system message with the facts."""
         opening = opening_text(self.system, facts)
         history = ChatHistory(system_message=opening) if opening else ChatHistory()
-        for i in self._indices_in_context(-2 if without_last_turn else None):
+        for i in self.conversation.answered(self.dropped_messages, -2 if without_last_turn else None):
             message = self.conversation.messages[i]
             history.add_message(ChatMessageContent(role=AuthorRole(message.role), content=message.text))
         return history
 
-    def _answer(self, text: str, facts: Sequence[str] | None = None) -> Generator[str, None, None]:
-        """Streams the answer to the message of the last turn. facts: for the prompt; None recalls them.
+    def _answer(self, text: str, find_facts: Callable[[], Sequence[str]]) -> Generator[str, None, None]:
+        """Streams the answer to the message of the last turn. find_facts: returns the facts for the prompt.
 
-        The history is taken when the stream starts: saving the question may merge the turns of another program.
+        Facts and history are taken when the stream starts. By then the question is saved, so an interrupt keeps it, and
+        saving it may have merged the turns of another program.
         """
-        history = self._history(self._recall(text) if facts is None else facts, without_last_turn=True)
+        history = self._history(find_facts(), without_last_turn=True)
         history.add_user_message(text)
         yield from self._stream("chat", "reply", history=history)
 
@@ -228,6 +225,7 @@ class Assistant:
         text: list[str] = []
         self.session.begin_turn(question)
         try:
+            self.session.save()
             for piece in pieces:
                 text.append(piece)
                 self.session.grow_answer("".join(text))
@@ -266,7 +264,8 @@ class Assistant:
 
         A note says if the answer reached max_tokens: to other programs, the service reports the finish reason only.
         """
-        self.finish_reason, self._answered, in_context = "interrupted", None, self._indices_in_context()
+        self.finish_reason, self._answered = "interrupted", None
+        in_context = self.conversation.answered(self.dropped_messages)
         settings = GPT2ChatSettings.of(self.settings, self.service.service_id)
         parts = self.kernel.invoke_stream(
             plugin_name=plugin, function_name=function, arguments=KernelArguments(settings=settings, **arguments)

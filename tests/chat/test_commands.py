@@ -77,7 +77,8 @@ def test_a_command_changes_and_shows_its_setting(chat, run, line, reply, field, 
         ("/undo", "there is nothing to take back yet"),
     ],
 )
-def test_a_command_that_fails_says_why_and_changes_nothing(chat, run, line, reason):
+def test_a_command_that_fails_says_why_and_changes_nothing(chat, run, line, reason, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # without models
     before = chat.backend.settings
     with pytest.raises(CommandFailed) as failed:
         run(line)
@@ -278,8 +279,9 @@ def test_the_answers_of_a_raw_model_are_shown_without_their_first_space():
 
 
 def test_notes_about_limits_name_the_tokens_and_the_remedy():
-    assert cut_off_note(1).startswith("the answer was cut off at 1 token; --max-tokens N, or /max-tokens N in the chat")
+    assert cut_off_note(1).startswith("the answer was cut off at 1 token; a larger max-tokens")
     assert dropped_note(256, 128) == (
         "the model now sees only the latest turns: 128 of its 256 tokens are reserved for the answer; /max-tokens 64 "
         "leaves more room"
     )
+    assert dropped_note(64, 44).endswith("20 of its 64 tokens are reserved for the answer")

@@ -153,9 +153,7 @@ def test_an_answer_cut_at_max_tokens_gives_a_note():
     session, _, notes = scripted_session("word " * 30)
     assert ask(session, "Talk") == ["word " * 19 + "word"]
     assert session.finish_reason == "length"
-    assert notes == [
-        "the answer was cut off at 20 tokens; --max-tokens N, or /max-tokens N in the chat, allows longer ones"
-    ]
+    assert notes == ["the answer was cut off at 20 tokens; a larger max-tokens allows longer ones"]
 
 
 def test_an_interrupted_answer_stays_in_the_conversation():

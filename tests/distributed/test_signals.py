@@ -36,7 +36,7 @@ def test_signals_save_once_and_the_printed_command_resumes(tmp_path: Path) -> No
         read_until(process, STEP)
         process.terminate()
         output = read_until(process, "$^")
-        assert process.wait() == 1  # torchrun's own code
+        assert process.wait() != 0  # torchrun's own code: 1, or an abort while it shuts down
     assert saved_step(output, tmp_path) > first
 
 

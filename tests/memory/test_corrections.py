@@ -49,6 +49,7 @@ BOTH_STAY = [
     ("I live in Graz.", "Actually, my sister moved to Vienna."),
     ("I moved to Graz in 2015.", "I live in Vienna now."),
     ("I live with my sister.", "Actually, I moved to Vienna."),
+    ("I live in a flat near the river with my husband Koen and our two cats.", "I live in Bruges now."),
     ("I live alone.", "I live in Vienna now."),
     ("I live in Rome.", "I no longer live in Turin."),
     ("I live in Rome.", "I don't live alone any more."),

@@ -25,6 +25,7 @@ def session(tmp_path: Path) -> Iterator[OpenSession]:
 
 def turn(session: OpenSession, question: str, answer: str) -> None:
     session.begin_turn(question)
+    session.save()
     session.end_turn(answer, "stop")
 
 
@@ -36,6 +37,7 @@ def test_a_kill_during_an_answer_keeps_the_question_and_the_text_so_far(
     session: OpenSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session.begin_turn("Tell me")
+    session.save()
     assert on_disk(tmp_path) == ["Tell me", ""]
     session.grow_answer("Once")  # too soon after the last save
     assert on_disk(tmp_path) == ["Tell me", ""]

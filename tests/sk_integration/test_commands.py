@@ -49,11 +49,11 @@ def test_an_empty_memory_has_nothing_to_forget(chat, line):
         ("Tell me of your day", "34 of 44 prompt tokens used; 10 left for your next message."),
         (
             "Tell me of your day, from the morning on and at some length.",
-            "full. The conversation is 44 tokens; a prompt can hold 44. Your next message drops the oldest turns.",
+            "full. The latest turns take 44 tokens; a prompt can hold 44. Your next message drops the oldest turns.",
         ),
         (
             "Tell me of your day, from the morning on and at some length. Leave nothing out.",
-            "full. The conversation is 48 tokens; a prompt can hold 44. Your next message drops the oldest turns.",
+            "full. The latest turns take 48 tokens; a prompt can hold 44. Your next message drops the oldest turns.",
         ),
     ],
 )

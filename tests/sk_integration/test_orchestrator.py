@@ -3,6 +3,7 @@
 import json
 import threading
 from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 
@@ -219,12 +220,31 @@ def test_ctrl_c_at_the_start_of_an_answer_stops_it(new_assistant, monkeypatch):
     assert ask(assistant, "Go on") == ["next"] and texts(assistant) == ["Tell", "", "Go on", "next"]
 
 
+@pytest.mark.parametrize("place", ["facts.read", "store.save"])
+def test_ctrl_c_before_the_model_starts_keeps_the_question(new_assistant, monkeypatch, tmp_path, place):
+    assistant, _, _ = new_assistant("Paris.", "Rome.", "Milan.")
+    ask(assistant, "France?")
+    part, method = place.split(".")
+    with monkeypatch.context() as patch:
+        target = getattr(assistant, part)
+        original, ctrl_c = getattr(target, method), [KeyboardInterrupt()]
+        patch.setattr(target, method, lambda *args: raise_(ctrl_c.pop()) if ctrl_c else original(*args))
+        with pytest.raises(KeyboardInterrupt):
+            ask(assistant, "Italy?")
+    assert on_disk(tmp_path) == ["France?", "Paris.", "Italy?", ""]
+    assert "".join(assistant.retry()) == "Rome." and texts(assistant) == ["France?", "Paris.", "Italy?", "Rome."]
+
+
+def raise_(error: BaseException) -> NoReturn:
+    raise error
+
+
 def test_a_disk_error_gives_a_note_and_the_answer(new_assistant, monkeypatch):
     assistant, _, notes = new_assistant("Paris.", "Rome.")
     monkeypatch.setattr(assistant.store, "save", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     monkeypatch.setattr(assistant.memory, "recall", lambda *_: (_ for _ in ()).throw(OSError("no disk")))
     assert ask(assistant, "France?") == ["Paris."]
-    assert notes == ["memory could not recall: no disk", "The conversation was not saved: disk full"]
+    assert notes == ["The conversation was not saved: disk full", "memory could not recall: no disk"]
 
 
 def test_a_failed_recall_names_the_file_and_the_remedy(new_assistant):
