@@ -112,7 +112,7 @@ def test_help_lists_every_command_with_its_argument_and_value(chat, run):
     listed = run("/help").splitlines()
     for command in chat.commands:
         assert any(line.startswith(command.usage) for line in listed)
-    assert "flattens it (now 0.25)" in run("/help")
+    assert "flattens it (now 0.25)" in " ".join(run("/help").split())  # the width of the window breaks lines
 
 
 def test_help_shows_one_command(run):
