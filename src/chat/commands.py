@@ -266,7 +266,7 @@ def model(chat: Chat, name: str) -> str:
         return "\n".join([chat.model.introduction()[0], "/model NAME switches to one of these, or to a path:", *listed])
     if name.lower() not in ("auto", *STAGE_OUTPUTS) and not os.path.exists(name):
         known = ", ".join(existing_models()) or "none"
-        raise ValueError(f"{name[:80]!r} is no model and no path; the models here are: {known}")
+        raise ValueError(f"there is no model or path {name[:80]!r}; the models here are: {known}")
     flags = replace(chat.flags, model=name)
     announce_loading(flags, interactive=chat.screen.interactive)
     loaded = load_chat_model(flags, interactive=chat.screen.interactive)

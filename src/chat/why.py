@@ -54,7 +54,7 @@ def token_choices(generator: TextGenerator, prompt: Sequence[int], answer: Seque
 def explain(
     choices: Sequence[TokenChoice], answer_tokens: int, examples: TrainingExamples, answer: str, columns: int = 80
 ) -> Styled:
-    """A table of the tokens, and whether the answer was learned by heart. In a narrow window, it has fewer others.
+    """A table of the tokens, and whether the answer was learned by heart. A narrow window shows fewer runners-up.
 
     answer_tokens: how many tokens the answer has. If there are fewer choices, a line says so.
     """

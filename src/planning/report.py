@@ -65,10 +65,8 @@ def make_plan(flags: Flags) -> Plan:
     tokens_per_step = flags.batch_size * flags.grad_accum * flags.context_length
     flops = flops_per_token(size, flags.context_length, frozen=flags.lora is not None)
     step_s = None
-    if flags.speed:
-        step_s = flops * tokens_per_step / (flags.speed * 1e12 * flags.processes)
-    elif not changes:
-        step_s = step_seconds(flags, replace(runtime, strategy=work.strategy), local)
+    if flags.speed or not changes:
+        step_s = _step_time(flags, replace(runtime, strategy=work.strategy), flops * tokens_per_step, local)
     parameters, body = size.parameter_count()
     return Plan(
         model=flags.model,
@@ -94,6 +92,13 @@ def make_plan(flags: Flags) -> Plan:
         tokens=flags.tokens or optimal_tokens(size),
         compute_optimal_tokens=optimal_tokens(size),
     )
+
+
+def _step_time(flags: Flags, runtime: Runtime, flops_per_step: float, local_processes: int) -> float:
+    """The seconds of a step: computed from --speed or, without it, measured."""
+    if flags.speed:
+        return flops_per_step / (flags.speed * 1e12 * flags.processes)
+    return step_seconds(flags, runtime, local_processes)
 
 
 def _local_processes(flags: Flags, device: torch.device) -> int:

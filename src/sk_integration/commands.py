@@ -105,6 +105,7 @@ def start_new(assistant: Assistant, name: str) -> str:
 
 
 def load(assistant: Assistant, name: str) -> str:
+    """Open a saved session. Raises ValueError with the nearest name if there is none of that name."""
     if name in ("", assistant.conversation.name):
         return f"This is session {assistant.conversation.name}. /load NAME opens another, /sessions lists them."
     if not assistant.store.exists(name):
@@ -116,6 +117,7 @@ def load(assistant: Assistant, name: str) -> str:
 
 
 def rename(assistant: Assistant, name: str) -> str:
+    """Rename the open session, also where long-term memory says which session a fact comes from."""
     before = assistant.conversation.name
     if not name:
         return f"This is session {before}. /rename NAME gives it another name."
