@@ -28,6 +28,7 @@ from src.planning import timing
 from src.planning.flags import Flags as PlanFlags
 from src.planning.report import make_plan
 from src.program import run_script
+from src.training import memory_estimate
 
 STEPS = 6
 BATCH, LENGTH = 4, 256
@@ -118,7 +119,7 @@ def run_worker(flags: Flags) -> None:
             flags, replace(runtime, processes=join(runtime.device)), depths
         )
         plan = make_plan(parse(PlanFlags, work["plan"], "")[0])
-        seconds, peak = plan.step_seconds or 0.0, plan.peak_of_a_process
+        seconds, peak = plan.step_seconds or 0.0, memory_estimate.peak(plan.work)
     else:
         pretraining.main(work["run"])
         seconds, peak = fastest_step(), peak_mb() * 1e6

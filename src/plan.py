@@ -29,5 +29,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.json:
         print(json.dumps(as_json(plan), indent=1))
     else:
-        print(*as_lines(plan, flags), sep="\n")
+        print(*as_lines(plan), sep="\n")
     return 0

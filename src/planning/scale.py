@@ -39,6 +39,6 @@ def traffic(work: Workload) -> float:
     if work.strategy == "ddp":
         sent = 2.0 * FP32 * parameters
     else:
-        gathered = 2 * body * (2 if work.half else FP32) + (parameters - body) * FP32
+        gathered = 2 * body * work.forward_bytes + (parameters - body) * FP32
         sent = FP32 * parameters + float(gathered) * work.grad_accum
     return sent * (work.processes - 1) / work.processes

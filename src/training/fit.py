@@ -1,6 +1,5 @@
 """Whether a run fits in the memory of this machine, and what to change if it does not."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -61,67 +60,81 @@ def advice(work: Workload, room: float, sharing: int = 1, place: str = "machines
     return changes or ["use a smaller model"]
 
 
-def _smaller_steps(work: Workload, room: float) -> Iterator[str]:
+def _smaller_steps(work: Workload, room: float) -> list[str]:
     """The same training with recomputed activations, in smaller micro-batches, or both; or else shorter sequences."""
+    changes = []
     recomputed = replace(work, activation_checkpointing=True)
-    if fits := not work.activation_checkpointing and peak(recomputed) <= room:
-        yield "pass --activation-checkpointing"
-    for tried, also in ((work, ""), (recomputed, " --activation-checkpointing")):
-        if batch := _largest_batch(tried, room):
-            yield f"pass --batch-size {batch} --grad-accum {work.batch_size * work.grad_accum // batch}{also}"
-            return
-        if fits:
-            return
-    smallest = replace(recomputed, batch_size=work.processes)
-    for halvings in range(1, work.context_length.bit_length()):
-        length = work.context_length >> halvings
-        if peak(replace(smallest, context_length=length)) <= room:
-            yield f"pass --context-length {length} --batch-size {work.processes} --activation-checkpointing"
-            return
+    if peak(recomputed) <= room and not work.activation_checkpointing:
+        changes.append("pass --activation-checkpointing")
+    if flags := _smaller_batches(work, room):
+        changes.append(f"pass {flags}")
+    if changes:
+        return changes
+    if flags := _smaller_batches(recomputed, room):
+        return [f"pass {flags} --activation-checkpointing"]
+    return _shorter_sequences(recomputed, room)
 
 
-def _adapter(work: Workload, room: float) -> Iterator[str]:
-    """An adapter instead of all weights."""
-    adapted = replace(work, lora=ADVISED_RANK)
-    if work.takes_lora and not work.lora and work.processes == 1 and peak(adapted) <= room:
-        yield f"pass --lora {ADVISED_RANK}, which trains an adapter"
-
-
-def _largest_batch(work: Workload, room: float) -> int | None:
-    """The largest micro-batch that fits and divides the current one evenly; None if none does."""
+def _smaller_batches(work: Workload, room: float) -> str:
+    """Flags that split a micro-batch evenly into the largest ones that fit, for the same step; empty if none fits."""
     sequences = work.batch_size // work.processes
     for parts in (*range(2, min(sequences, MAX_SPLITS) + 1), sequences):
+        if parts == 1 or sequences % parts:
+            continue
         batch = sequences // parts * work.processes
         smaller = replace(work, batch_size=batch, grad_accum=work.grad_accum * parts)
-        if parts > 1 and sequences % parts == 0 and peak(smaller) <= room:
-            return batch
+        if peak(smaller) <= room:
+            return f"--batch-size {smaller.batch_size} --grad-accum {smaller.grad_accum}"
+    return ""
+
+
+def _shorter_sequences(work: Workload, room: float) -> list[str]:
+    """One sequence at a time in each process, halved until it fits."""
+    for halvings in range(1, work.context_length.bit_length()):
+        length = work.context_length >> halvings
+        if peak(replace(work, batch_size=work.processes, context_length=length)) <= room:
+            return [f"pass --context-length {length} --batch-size {work.processes} --activation-checkpointing"]
+    return []
+
+
+def _adapter(work: Workload, room: float) -> list[str]:
+    """An adapter instead of all weights."""
+    may_adapt = work.takes_lora and not work.lora and work.processes == 1
+    if may_adapt and peak(replace(work, lora=ADVISED_RANK)) <= room:
+        return [f"pass --lora {ADVISED_RANK}, which trains an adapter"]
+    return []
+
+
+def _more_places(work: Workload, room: float, sharing: int, place: str) -> list[str]:
+    """FSDP on several machines or GPUs like this one."""
+    if work.lora:
+        return []
+    recomputed = replace(work, activation_checkpointing=True)
+    for tried, also in ((work, ""), (recomputed, " and --activation-checkpointing")):
+        if processes := _fewest_processes(tried, room, 2 * sharing):
+            count = processes // sharing
+            return [f"train with torchrun and --strategy fsdp{also} on {count} {place} like this one"]
+    return []
+
+
+def _fewest_processes(work: Workload, room: float, least: int) -> int | None:
+    """Of `least`, twice as many, four times as many, ... processes under FSDP, the fewest that suffice."""
+    count = least
+    while count <= MAX_PROCESSES:
+        sharded = replace(work, strategy="fsdp", processes=count, batch_size=max(count, work.batch_size))
+        if peak(sharded) <= room:
+            return count
+        count *= 2
     return None
 
 
-def _more_places(work: Workload, room: float, sharing: int, place: str) -> Iterator[str]:
-    """FSDP on 2, 4, 8, ... machines or GPUs like this one: the smallest number that suffices."""
-    recomputed = replace(work, activation_checkpointing=True)
-    for tried, also in ((work, ""), (recomputed, " and --activation-checkpointing")) if not work.lora else ():
-        count = 2 * sharing
-        while count <= MAX_PROCESSES:
-            sharded = replace(tried, strategy="fsdp", processes=count, batch_size=max(count, work.batch_size))
-            if peak(sharded) <= room:
-                yield f"train with torchrun and --strategy fsdp{also} on {count // sharing} {place} like this one"
-                return
-            count *= 2
-
-
 def _smaller_model(work: Workload, room: float) -> str | None:
-    """The largest size with fewer parameters that fits."""
-    c = work.config
-    sizes = {
-        name: replace(GPTConfig.of(size), vocab_size=c.vocab_size, context_length=c.context_length)
-        for name, size in GPT_CONFIGS.items()
-    }
-    parameters = {name: size.parameter_count()[0] for name, size in sizes.items()}
-    fitting = [
-        name
-        for name in sizes
-        if parameters[name] < c.parameter_count()[0] and peak(replace(work, config=sizes[name])) <= room
-    ]
-    return max(fitting, key=lambda name: parameters[name], default=None)
+    """The name of the largest size that has fewer parameters and fits."""
+    best, most = None, 0
+    for name, size in GPT_CONFIGS.items():
+        lengths = {"vocab_size": work.config.vocab_size, "context_length": work.config.context_length}
+        config = GPTConfig.of({**size, **lengths})
+        parameters = config.parameter_count()[0]
+        if most < parameters < work.config.parameter_count()[0] and peak(replace(work, config=config)) <= room:
+            best, most = name, parameters
+    return best

@@ -1,6 +1,6 @@
 """The memory that a training step needs in each process, by purpose: closed formulas, nothing is allocated.
 
-P parameters, N tokens of a micro-batch in one process, C channels, V vocabulary.
+`c`: channels (d_model). `ff`: channels inside an MLP. `body`: parameters without the embeddings.
 """
 
 from dataclasses import dataclass
@@ -20,50 +20,56 @@ FP32 = 4  # bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A training step, and how processes share it.
-
-    batch_size: sequences per micro-batch over all processes, of `context_length` tokens each. half: the forward pass is
-    in bf16 or fp16. dpo: with a frozen reference model. A sequence then stands for half a context of prompt and two
-    halves of answers, and the logits of all answers are in memory. lora: the rank of an adapter, if only it is trained.
-    takes_lora: whether the stage has --lora.
-    """
+    """A training step, and how processes share it."""
 
     config: GPTConfig
-    batch_size: int
-    context_length: int
+    batch_size: int  # sequences per micro-batch, over all processes
+    context_length: int  # tokens per sequence
     grad_accum: int = 1
     optimizer: Literal["adamw", "muon"] = "adamw"
-    half: bool = False
+    half: bool = False  # the forward pass is in bf16 or fp16
     strategy: Strategy = "none"
     processes: int = 1
     activation_checkpointing: bool = False
+    # With a frozen reference model. A sequence then stands for half a context of prompt and two halves of answers, and
+    # the logits of all answers are in memory.
     dpo: bool = False
     on_gpu: bool = False
-    lora: int | None = None
+    lora: int | None = None  # the rank of an adapter, if only it is trained
     lora_targets: Targets = "attention"
-    takes_lora: bool = False
+    takes_lora: bool = False  # whether the stage has --lora
 
     @property
-    def trained(self) -> int:
+    def trained_parameters(self) -> int:
         """The number of parameters that have gradients and optimizer state."""
         if self.lora:
             return adapter_size(self.config, self.lora, self.lora_targets)
         return self.config.parameter_count()[0]
 
     @property
-    def tokens(self) -> int:
-        """Tokens of a micro-batch in one process."""
-        return self.supervised * 3 // 2 if self.dpo else self.supervised
+    def sequences(self) -> int:
+        """Sequences of a micro-batch in one process."""
+        return -(-self.batch_size // self.processes)
 
     @property
-    def supervised(self) -> int:
-        """Positions that the output head runs on."""
-        return -(-self.batch_size // self.processes) * self.context_length
+    def supervised_positions(self) -> int:
+        """Positions of a micro-batch in one process that have a target: the output head runs on them."""
+        return self.sequences * self.context_length
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch in one process."""
+        return self.supervised_positions * 3 // 2 if self.dpo else self.supervised_positions
 
     @property
     def shards(self) -> int:
         """The number of shards that weights, gradients and optimizer state are split into."""
         return self.processes if self.strategy == "fsdp" else 1
+
+    @property
+    def forward_bytes(self) -> int:
+        """Bytes of a number in the forward pass."""
+        return 2 if self.half else FP32
 
 
 def memory_by_purpose(work: Workload) -> dict[str, float]:
@@ -84,14 +90,14 @@ def peak(work: Workload) -> float:
 def _weights(work: Workload) -> float:
     parameters = work.config.parameter_count()[0]
     if work.lora:  # in DPO, policy and reference share the frozen weights
-        return FP32 * (parameters + work.trained)
+        return FP32 * (parameters + work.trained_parameters)
     return (2 if work.dpo else 1) * FP32 * parameters / work.shards
 
 
 def _optimizer(work: Workload) -> float:
     """AdamW has two moments of each parameter, Muon one of each matrix in the blocks."""
     _, body = work.config.parameter_count()
-    return FP32 * (2 * work.trained - (body if work.optimizer == "muon" else 0)) / work.shards
+    return FP32 * (2 * work.trained_parameters - (body if work.optimizer == "muon" else 0)) / work.shards
 
 
 def _copies_to_save(work: Workload) -> float:
@@ -111,9 +117,11 @@ def _after_the_head(work: Workload) -> dict[str, float]:
     # c around it. They reuse the memory of the logits.
     temporaries = work.tokens * (3 * ff + 4 * c) * FP32
     half_weights = 2 * (body + head) if work.half and work.strategy != "fsdp" else 0  # copies made by autocast
-    earlier = FP32 * work.trained if work.grad_accum > 1 or work.strategy == "ddp" else 0  # of earlier micro-batches
+    gradients = 0 if work.lora else FP32 * head
+    if work.grad_accum > 1 or work.strategy == "ddp":  # those of earlier micro-batches, or DDP's buckets
+        gradients += FP32 * work.trained_parameters
     return {
-        "gradients": earlier + (0 if work.lora else FP32 * head),
+        "gradients": gradients,
         "activations": _saved_activations(work) + half_weights + max(0, temporaries - logits),
         "logits": logits,
         "exchange": _gathered(work),
@@ -123,7 +131,7 @@ def _after_the_head(work: Workload) -> dict[str, float]:
 def _logits(work: Workload) -> float:
     """The logits that are in memory together, with their copies: one chunk's or, in DPO, those of all answers."""
     if work.dpo:  # logits, their log-probabilities and the gradient
-        return work.supervised * work.config.vocab_size * 3 * FP32
+        return work.supervised_positions * work.config.vocab_size * 3 * FP32
     bytes_per_logit = FP32 + 2 if work.half else FP32  # in half precision, with an fp32 copy
     return min(CHUNK_ROWS, work.tokens) * work.config.vocab_size * bytes_per_logit
 
@@ -132,14 +140,16 @@ def _saved_activations(work: Workload) -> float:
     """The activations that all layers save; with activation checkpointing, the layers' inputs and one layer's."""
     c, ff, layers = work.config.d_model, work.config.mlp_width, work.config.n_layers
     # Per token of a layer: x before each LayerNorm; both LayerNorm outputs, q, k, v, y, and the MLP's h.
-    layer: float = 2 * FP32 * c + (6 * c + ff - _not_saved(work)) * (2 if work.half else FP32)
+    layer: float = 2 * FP32 * c + (6 * c + ff - _not_saved(work)) * work.forward_bytes
     if work.half and not work.on_gpu:
         layer += _saved_by_attention_in_blocks(work)
-    return work.tokens * (layers * FP32 * c + layer if work.activation_checkpointing else layers * layer)
+    if work.activation_checkpointing:
+        return work.tokens * (layers * FP32 * c + layer)
+    return work.tokens * layers * layer
 
 
 def _not_saved(work: Workload) -> int:
-    """Channels that a layer does not save for each token, because a frozen matrix does not need its input."""
+    """Channels per token that a layer does not save with LoRA, because a frozen matrix does not need its input."""
     if not work.lora:
         return 0
     targets = TARGETS[work.lora_targets]
@@ -155,7 +165,7 @@ def _merged(work: Workload) -> dict[str, float]:
     c, ff = work.config.d_model, work.config.mlp_width
     sizes = {"attn.c_attn": 3 * c * c, "attn.c_proj": c * c, "mlp.c_fc": c * ff, "mlp.c_proj": c * ff}
     merged = work.config.n_layers * sum(sizes[name] for name in TARGETS[work.lora_targets])
-    return {"gradients": FP32 * work.trained, "merged": FP32 * merged}
+    return {"gradients": FP32 * work.trained_parameters, "merged": FP32 * merged}
 
 
 def _saved_by_attention_in_blocks(work: Workload) -> float:
@@ -176,7 +186,7 @@ def _after_the_blocks(work: Workload) -> dict[str, float]:
     if work.strategy == "fsdp":  # whole gradients, until they are exchanged
         unsharded = FP32 * parameters if work.grad_accum > 1 else embeddings
     return {
-        "gradients": FP32 * work.trained / work.shards + unsharded,
+        "gradients": FP32 * work.trained_parameters / work.shards + unsharded,
         "activations": 0.0,
         "logits": 0.0,
         "exchange": _gathered(work) + scratch,
@@ -191,6 +201,6 @@ def _gathered(work: Workload) -> float:
     if work.strategy != "fsdp":
         return 0.0
     parameters, body = work.config.parameter_count()
-    block = body / work.config.n_layers * (2 if work.half else FP32)
+    block = body / work.config.n_layers * work.forward_bytes
     copies = 2 if work.on_gpu else GLOO_COPIES
     return copies * FP32 * (parameters - body) + min(2, work.config.n_layers) * block

@@ -122,8 +122,8 @@ def require_first_step_fits(stage: Stage, config: GPTConfig, flags: TrainingFlag
     batches = stage.loader.step_batches(0)
     dpo = isinstance(batches[0], PairBatch)
     tokens = max(batch.n_supervised if dpo else batch.inputs.numel() for batch in batches)
-    work = replace(workload(flags, config, runtime, dpo=dpo), context_length=1)
-    require_fit(replace(work, context_length=-(-tokens // work.supervised)), runtime.device)
+    work = workload(flags, config, runtime, dpo=dpo)
+    require_fit(replace(work, context_length=-(-tokens // work.sequences)), runtime.device)  # the average length
 
 
 def initial_model(config: GPTConfig, seed: int, runtime: Runtime) -> GPTModel:
