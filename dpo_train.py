@@ -31,12 +31,13 @@ from src.tokenizer import describe
 from src.training.flags import RecordTrainingFlags
 from src.training.losses import PreferenceLoss, preference_loss
 from src.training.out_folder import locked_folder
-from src.training.parallel import choose_strategy, share_frozen, tuning_runtime
+from src.training.parallel import choose_strategy, tuning_runtime
 from src.training.preview import preview
 from src.training.recipes import apply_recipe, size_name
 from src.training.reference import REFERENCE, Reference, frozen_model
 from src.training.run import NO_VALIDATION, run_stage
 from src.training.samples import sample_answers
+from src.training.shared_model import share_frozen
 from src.training.stage import Stage
 
 # The defaults of the flags, for GPT-2's sizes. micro and tiny have recipes (src/training/recipes.py).

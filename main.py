@@ -27,9 +27,10 @@ from src.training.compiled import compiled_language_model_loss
 from src.training.flags import TextTrainingFlags, flags_from
 from src.training.losses import language_model_loss
 from src.training.out_folder import locked_folder
-from src.training.parallel import choose_strategy, initial_model
+from src.training.parallel import choose_strategy
 from src.training.recipes import apply_recipe, size_name
 from src.training.run import NO_VALIDATION, run_stage
+from src.training.shared_model import initial_model
 from src.training.stage import Stage
 from src.training.tokenizer import VocabularyFlags, run_encoding
 

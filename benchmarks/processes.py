@@ -25,7 +25,7 @@ from benchmarks.harness import check_rounds, run_in_turns, serve
 from benchmarks.training_speed import LARGE_SHAPE, SHAPES
 from src.cli import flag, parse
 from src.data.batching import Batch
-from src.distributed.strategy import Strategy
+from src.distributed.processes import Strategy
 from src.model.config import GPTConfig
 from src.model.gpt import GPT_CONFIGS
 from src.program import run_script
@@ -33,7 +33,7 @@ from src.runtime import choose_runtime, keep_freed_memory
 from src.training.loop import accumulate, optimizer_step
 from src.training.losses import language_model_loss
 from src.training.optim import make_optimizer
-from src.training.parallel import initial_model, share_model
+from src.training.shared_model import initial_model, share_model
 
 PROCESSES = 2
 TORCHRUN = ("torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}")
@@ -65,7 +65,7 @@ def run_worker(flags: Flags, strategy: Strategy) -> None:
     scaler = torch.amp.GradScaler("cpu", enabled=False)
 
     def step() -> None:
-        accumulate(model, shared.loss, [batch], runtime, scaler, shared.exchange)
+        accumulate(shared, [batch], runtime, scaler)
         optimizer_step(model, optimizer, scaler, 1.0)
 
     def measure() -> tuple[float]:

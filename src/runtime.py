@@ -14,8 +14,7 @@ from torch import nn
 
 from src.common.machine import usable_cpus
 from src.distributed.environment import local_rank
-from src.distributed.processes import Processes, join
-from src.distributed.strategy import Strategy
+from src.distributed.processes import Processes, Strategy, join
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h

@@ -317,7 +317,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_is_built(
     monkeypatch.setattr("src.training.fit.usable_memory", lambda: (10**8, "the memory limit of its container"))
     monkeypatch.setattr("src.training.fit.swap_space", lambda: 0)
     with monkeypatch.context() as patch:
-        patch.setattr("src.training.parallel.GPTModel", lambda config: pytest.fail("built"))
+        patch.setattr("src.training.shared_model.GPTModel", lambda config: pytest.fail("built"))
         patch.setattr("main.prepare_data", lambda *_: pytest.fail("tokenised"))
         patch.setattr("src.checkpoint.other_weights.load_gpt2", lambda *_: pytest.fail("loaded"))
         patch.setattr(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,7 @@ from src.distributed import failure, heartbeat
 from src.distributed.environment import is_first, local_world_size, restarts, timeout_s, world_size
 
 T = TypeVar("T")
+Strategy: TypeAlias = Literal["none", "ddp", "fsdp"]  # how the processes share a model
 
 _LONG_WORK_DAYS = 1
 

@@ -18,7 +18,7 @@ from src.distributed.environment import is_first
 T = TypeVar("T")
 
 
-class Applied(nn.Module):
+class WrappedModel(nn.Module):
     """A model as a module whose forward pass is any function of the model.
 
     DDP and FSDP2 act before and after a module's forward pass. A loss uses the embedding matrix twice, also as the
@@ -34,7 +34,7 @@ class Applied(nn.Module):
 
 
 def shard(model: nn.Module, device: torch.device, half: torch.dtype | None = None) -> Any:
-    """Shard a GPT's parameters among all processes; returns the module to run it with, an `Applied`.
+    """Shard a GPT's parameters among all processes; returns the module to run it with, a `WrappedModel`.
 
     The model may be on the meta device: then it takes no memory until `to_empty`. Otherwise its values are kept, and
     each layer goes to the device only when it is sharded.
@@ -49,7 +49,7 @@ def shard(model: nn.Module, device: torch.device, half: torch.dtype | None = Non
         if half:  # a LayerNorm of fp32 inputs needs fp32 weights
             fully_shard([block.ln_1, block.ln_2], mesh=mesh)
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    return fully_shard(Applied(model), mesh=mesh)
+    return fully_shard(WrappedModel(model), mesh=mesh)
 
 
 def run_sharded(module: Any, function: Callable[[Any, Any], T], batch: Any) -> T:
@@ -65,10 +65,10 @@ def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
     """Copy whole tensors, given by name one at a time, into the model: each process copies its shard."""
     parameters = dict(model.named_parameters())
     for name, whole in tensors:
-        local_part(parameters[name]).copy_(local_part(part_of(whole, parameters[name])))
+        to_local(parameters[name]).copy_(to_local(distribute_like(whole, parameters[name])))
 
 
-def part_of(whole: Tensor, like: Any) -> Tensor:
+def distribute_like(whole: Tensor, like: Any) -> Tensor:
     """This process's shard of a whole tensor, if `like`, of the same shape, is sharded. Nothing is exchanged."""
     if not hasattr(like, "full_tensor") or whole.shape != like.shape:
         return whole
@@ -77,12 +77,12 @@ def part_of(whole: Tensor, like: Any) -> Tensor:
     return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def whole_of(part: Tensor) -> Tensor:
+def full_tensor(part: Tensor) -> Tensor:
     """The whole tensor, gathered from all processes if it is sharded. Then every process must call it."""
     return part.full_tensor() if hasattr(part, "full_tensor") else part
 
 
-def local_part(tensor: Tensor) -> Tensor:
+def to_local(tensor: Tensor) -> Tensor:
     """The values of this process's shard of a tensor."""
     from torch.distributed.tensor import DTensor
 

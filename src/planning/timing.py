@@ -22,7 +22,7 @@ from src.runtime import Runtime, keep_freed_memory
 from src.training.loop import accumulate, optimizer_step
 from src.training.losses import LossFunction, language_model_loss, preference_loss
 from src.training.optim import make_optimizer
-from src.training.parallel import initial_model, share_model
+from src.training.shared_model import initial_model, share_model
 
 TRIAL_STEPS, FIT_DEPTH = 4, 4  # steps timed per model, layers of the deeper model
 MEASURED_LENGTH, MEASURED_TOKENS = 1024, 4096  # the longest window, and the most tokens per process and step
@@ -112,7 +112,7 @@ def _trial_step(flags: Flags, runtime: Runtime, layers: int) -> Callable[[], flo
 
     def step() -> float:
         start = time.perf_counter()
-        accumulate(model, shared.loss, [batch] * flags.grad_accum, runtime, scaler, shared.exchange)
+        accumulate(shared, [batch] * flags.grad_accum, runtime, scaler)
         optimizer_step(model, optimizer, scaler, grad_clip=1.0)
         runtime.synchronise()
         return time.perf_counter() - start

@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,11 +13,11 @@ from src.program import stop_requests
 from src.runtime import Runtime, seed_step
 from src.training.checkpoints import RunCheckpoints
 from src.training.divergence import has_diverged, is_worse_than_untrained
-from src.training.losses import LossFunction
 from src.training.metrics import add_metrics, mean_metrics, means
 from src.training.optim import Optimizer, clip_gradients, set_lr
 from src.training.reporter import Reporter
 from src.training.samples import sample
+from src.training.shared_model import SharedModel
 from src.training.stage import Progress, Schedule, TrainingRun
 
 _INTACT = "the checkpoints saved before are intact"
@@ -88,7 +87,7 @@ def _train_step(run: TrainingRun, progress: Progress, reporter: Reporter) -> Non
     lr = schedule.learning_rate(step)
     set_lr(run.optimizer, lr)
     batches = run.stage.loader.step_batches(step)
-    metrics = accumulate(run.model, run.shared.loss, batches, run.runtime, run.scaler, run.shared.exchange)
+    metrics = accumulate(run.shared, batches, run.runtime, run.scaler)
     norm = optimizer_step(run.model, run.optimizer, run.scaler, schedule.grad_clip)
     run.runtime.synchronise()
     step_s = time.perf_counter() - start
@@ -100,29 +99,23 @@ def _train_step(run: TrainingRun, progress: Progress, reporter: Reporter) -> Non
 
 
 def accumulate(
-    model: GPTModel,
-    loss_fn: LossFunction,
-    batches: Sequence[Batch],
-    runtime: Runtime,
-    scaler: torch.amp.GradScaler,
-    exchange: Callable[[bool], AbstractContextManager[None]] = lambda _: nullcontext(),
+    shared: SharedModel, batches: Sequence[Batch], runtime: Runtime, scaler: torch.amp.GradScaler
 ) -> dict[str, float]:
     """Accumulate the gradients of the mean loss over a whole step. Returns {"loss": ..., metrics}, also as means.
 
     The loss of each micro-batch is a sum. It is divided by the number of supervised positions, or of pairs,
-    of the whole step. So 8 micro-batches of 1 equal one batch of 8, and 8 processes equal one. `exchange` is
-    `SharedModel.exchange`: the processes average their gradients once, in the last micro-batch.
+    of the whole step. So 8 micro-batches of 1 equal one batch of 8, and 8 processes equal one.
     Raises FloatingPointError if the loss is not finite.
     """
     processes = runtime.processes
     denominator = processes.total({"denominator": sum(batch.loss_denominator for batch in batches)})["denominator"]
     totals: dict[str, float] = {"denominator": 0}
-    model.zero_grad(set_to_none=True)
+    shared.model.zero_grad(set_to_none=True)
     for number, batch in enumerate(batches, start=1):
-        with exchange(number == len(batches)):
+        with shared.gradient_sync(number == len(batches)):  # once per step, in the last micro-batch
             with runtime.autocast():
-                loss_sum, metrics = loss_fn(model, batch.to(runtime.device))
-            # The exchange averages the gradients of the processes, so the loss is multiplied by their number.
+                loss_sum, metrics = shared.loss(batch.to(runtime.device))
+            # The processes average their gradients, so the loss is multiplied by their number.
             factor = 0 if batch.is_dummy else processes.count
             scaler.scale(loss_sum * factor / denominator).backward()
         add_metrics(totals, batch.loss_denominator, {"loss": loss_sum.detach(), **metrics})
@@ -152,7 +145,7 @@ def optimizer_step(
 def _evaluate(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, reporter: Reporter) -> None:
     """Evaluate, report with a sample, and save the model if its loss is the lowest since training began."""
     stage = run.stage
-    metrics = mean_metrics(run.model, run.shared.loss, stage.evaluation, run.runtime)
+    metrics = mean_metrics(run.shared, stage.evaluation, run.runtime)
     loss = metrics["loss"]
     if not math.isfinite(loss):
         advice = f"{_INTACT}; {divergence_advice(run)}, with --no-resume"

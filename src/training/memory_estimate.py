@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from src.distributed.strategy import Strategy
+from src.distributed.processes import Strategy
 from src.model.attention import BLOCK_QUERIES
 from src.model.config import GPTConfig
 from src.model.lora import TARGETS, Targets, adapter_size

@@ -5,23 +5,21 @@ from dataclasses import replace
 
 from src.data.batching import Batch
 from src.distributed.processes import Processes
-from src.model.gpt import GPTModel
 from src.runtime import Runtime
-from src.training.losses import LossFunction, Metrics
+from src.training.losses import Metrics
+from src.training.shared_model import SharedModel
 
 
-def mean_metrics(
-    model: GPTModel, loss_fn: LossFunction, batches: Sequence[Batch], runtime: Runtime
-) -> dict[str, float]:
+def mean_metrics(shared: SharedModel, batches: Sequence[Batch], runtime: Runtime) -> dict[str, float]:
     """{"loss": ..., and the loss's metrics}: sums over all batches divided by their loss_denominator.
 
     Runs without dropout or gradients. Each process computes its share of the batches.
     """
     totals: dict[str, float] = {"denominator": 0}
-    with model.evaluating():
+    with shared.model.evaluating():
         for batch in _share(batches, runtime.processes):
             with runtime.autocast():
-                loss_sum, metrics = loss_fn(model, batch.to(runtime.device))
+                loss_sum, metrics = shared.loss(batch.to(runtime.device))
             add_metrics(totals, batch.loss_denominator, {"loss": loss_sum, **metrics})
     return means(totals, runtime.processes)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.distributed.sharding import part_of, whole_of
+from src.distributed.sharding import distribute_like, full_tensor
 from src.runtime import has_bf16_products
 
 MAX_STACK_ELEMENTS = 2**22  # orthogonalised together; one large matrix already uses all cores
@@ -44,7 +44,7 @@ class Muon(torch.optim.Muon):
                 step_size = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
                 for parameter, update in zip(parameters, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(part_of(update, parameter), alpha=-step_size)
+                    parameter.add_(distribute_like(update, parameter), alpha=-step_size)
 
     def _stacks(self, parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         """Parameters of the same kind and shape, as many at a time as MAX_STACK_ELEMENTS allows."""
@@ -62,7 +62,7 @@ class Muon(torch.optim.Muon):
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        return whole_of(gradient.lerp(average, momentum))
+        return full_tensor(gradient.lerp(average, momentum))
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

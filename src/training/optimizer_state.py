@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from src.distributed.sharding import local_part, part_of
+from src.distributed.sharding import distribute_like, to_local
 from src.training.optim import MuonAndAdamW, Optimizer
 
 
@@ -21,7 +21,10 @@ def restore_optimizer(optimizer: Optimizer, saved: Mapping[str, Any], step: int,
     checked = [(each, _checked_state(each, state, step, skips_steps)) for each, state in pairs]
     for each, state in checked:
         parameters = _parameters(each)
-        own = {i: {name: part_of(value, parameters[i]) for name, value in state[i].items()} for i in state}
+        own = {
+            number: {name: distribute_like(buffer, parameters[number]) for name, buffer in buffers.items()}
+            for number, buffers in state.items()
+        }
         each.load_state_dict({"state": own, "param_groups": each.state_dict()["param_groups"]})
 
 
@@ -62,7 +65,7 @@ def _buffer_shapes(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) ->
 def _check_buffer(name: str, buffer: object, shape: torch.Size) -> None:
     if not isinstance(buffer, torch.Tensor) or buffer.shape != shape or buffer.dtype != torch.float32:
         raise ValueError(f"'optimizer': {name} must be a float32 tensor of shape {tuple(shape)}")
-    own = local_part(buffer)
+    own = to_local(buffer)
     if not own.numel():
         return
     lowest, highest = own.aminmax()

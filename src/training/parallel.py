@@ -1,24 +1,17 @@
-"""How the processes of a run share its batches and its model."""
+"""How the processes of a run share its work, and whether the run fits in their memory."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from src.checkpoint import saved_config
 from src.data.batching import PairBatch
 from src.distributed.environment import local_world_size
-from src.distributed.processes import Processes
-from src.distributed.sharding import shard
-from src.distributed.strategy import ReplicatedModel, ShardedModel, SharedModel, Strategy
-from src.model.gpt import GPT_CONFIGS, GPTConfig, GPTModel
+from src.distributed.processes import Processes, Strategy
+from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.load_gpt2 import HUB_IDS
-from src.model.meta_device import initial_weights, on_meta_device
-from src.runtime import PRECISIONS, Runtime, choose_runtime, seed_step
+from src.runtime import Runtime, choose_runtime
 from src.training.fit import device_memory, require_fit
 from src.training.flags import RecordTrainingFlags, TrainingFlags
-from src.training.losses import LossFunction
 from src.training.memory_estimate import Workload, peak
 from src.training.stage import Stage
 from src.training.step_flags import StepFlags
@@ -124,43 +117,3 @@ def require_first_step_fits(stage: Stage, config: GPTConfig, flags: TrainingFlag
     tokens = max(batch.n_supervised if dpo else batch.inputs.numel() for batch in batches)
     work = workload(flags, config, runtime, dpo=dpo)
     require_fit(replace(work, context_length=-(-tokens // work.sequences)), runtime.device)  # the average length
-
-
-def initial_model(config: GPTConfig, seed: int, runtime: Runtime) -> GPTModel:
-    """A model with the initial weights of the seed. Under FSDP, `share_model` draws them."""
-    if runtime.strategy == "fsdp":
-        return on_meta_device(config)
-    seed_step(seed, 0)
-    return GPTModel(config)
-
-
-def share_model(
-    model: GPTModel, loss_fn: LossFunction, runtime: Runtime, *, seed: int, initialised: bool = True
-) -> SharedModel:
-    """Wrap the model for training in one process, under DDP or under FSDP.
-
-    initialised: under FSDP, whether the model gets the initial weights of the seed. A resumed run loads its weights
-    later.
-    Raises ValueError for FSDP in fp16.
-    """
-    if runtime.strategy == "none":
-        return SharedModel(model, loss_fn)
-    if runtime.strategy == "ddp":
-        return ReplicatedModel(model, loss_fn)
-    if runtime.precision == "fp16":
-        raise ValueError("--strategy fsdp does not train in fp16; pass --precision bf16 or fp32")
-    seed_step(seed, 0)
-    initial = initial_weights(model.config) if initialised else ()
-    return ShardedModel(model, loss_fn, runtime.device, _half_dtype(runtime), initial)
-
-
-def share_frozen(model: GPTModel, runtime: Runtime) -> Any:
-    """Put a model that is not trained on the device. Under FSDP, returns the module to run it with, otherwise None."""
-    if runtime.strategy == "fsdp":
-        return shard(model, runtime.device, _half_dtype(runtime))
-    model.to(runtime.device)
-    return None
-
-
-def _half_dtype(runtime: Runtime) -> torch.dtype | None:
-    return PRECISIONS[runtime.precision] if runtime.precision != "fp32" else None

@@ -23,11 +23,12 @@ from src.training.checkpoints import RunCheckpoints, loss_of_best, plain_setting
 from src.training.flags import LoRAFlags, TrainingFlags
 from src.training.loop import Ending, divergence_advice, ending, train
 from src.training.optim import make_optimizer
-from src.training.parallel import divide_batches, require_first_step_fits, share_model
+from src.training.parallel import divide_batches, require_first_step_fits
 from src.training.recipes import LORA_LR_SCALE
 from src.training.reporter import Reporter, draw_curves
 from src.training.resume import find_saved_run
 from src.training.saved_run import SavedRun
+from src.training.shared_model import share_model
 from src.training.stage import Progress, Stage, TrainingRun, make_schedule
 
 NO_VALIDATION = "none: training loss decides the best model (--val-fraction holds out data)"

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from src.data.batching import Batch, StepLoader
-from src.distributed.strategy import SharedModel
 from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training.flags import TrainingFlags, parse_save_every
 from src.training.losses import LossFunction
 from src.training.optim import LRDecay, Optimizer, lr_at
+from src.training.shared_model import SharedModel
 
 EVALUATIONS_PER_RUN = 10  # unless --eval-every is given
 

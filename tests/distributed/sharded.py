@@ -10,15 +10,14 @@ import torch
 from src.data.batching import Batch
 from src.distributed.environment import rank
 from src.distributed.processes import join
-from src.distributed.sharding import gathered, is_sharded, local_part
-from src.distributed.strategy import SharedModel
+from src.distributed.sharding import gathered, is_sharded, to_local
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTConfig, GPTModel
 from src.model.meta_device import on_meta_device
 from src.runtime import Runtime, seed_step
 from src.training.losses import language_model_loss
-from src.training.parallel import share_model
 from src.training.samples import sample
+from src.training.shared_model import SharedModel, share_model
 from tests.fakes import ByteEncoding
 
 CONFIG = GPTConfig(vocab_size=257, context_length=16, d_model=20, n_heads=2, n_layers=3)  # an odd number of rows
@@ -44,7 +43,7 @@ def initial_weights() -> dict[str, bool]:
     model, _ = sharded_model("fp32")
     with TemporaryDirectory() as folder, gathered(model, Path(folder)) as found:
         equal = all(torch.equal(found[name], expected[name]) for name in expected if rank() == 0)
-    parts = [local_part(parameter).numel() / parameter.numel() for parameter in model.parameters()]
+    parts = [to_local(parameter).numel() / parameter.numel() for parameter in model.parameters()]
     return {
         "equal": equal,
         "halves": all(abs(part - 0.5) < 0.01 for part in parts),
@@ -72,7 +71,7 @@ def gradients() -> dict[str, float]:
         model, sharded = sharded_model(precision)
         for shared in (replicated, sharded):
             with runtime.autocast():
-                loss, _ = shared.loss(shared.model, batch())
+                loss, _ = shared.loss(batch())
             loss.backward()
         differences[precision] = max(
             float((part.grad.full_tensor() - whole.grad).abs().max() / whole.grad.abs().max())
@@ -88,9 +87,9 @@ def recomputed() -> bool:
     for checkpointing in (False, True):
         model, sharded = sharded_model("fp32")
         model.activation_checkpointing = checkpointing
-        loss, _ = sharded.loss(model, batch())
+        loss, _ = sharded.loss(batch())
         loss.backward()
-        results.append([loss.detach(), *(local_part(parameter.grad) for parameter in model.parameters())])
+        results.append([loss.detach(), *(to_local(parameter.grad) for parameter in model.parameters())])
     return all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from src.distributed.sharding import local_part, shard
+from src.distributed.sharding import shard, to_local
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.meta_device import on_meta_device
 from src.training.memory_estimate import Workload, memory_by_purpose
@@ -44,7 +44,7 @@ def test_parameters_are_counted_and_sharded(name: str, processes: None) -> None:
     model = on_meta_device(shallow)
     shard(model, torch.device("cpu"), torch.bfloat16)
     assert all(parameter.is_meta for parameter in model.parameters())
-    part = sum(local_part(parameter).nbytes for parameter in model.parameters())
+    part = sum(to_local(parameter).nbytes for parameter in model.parameters())
     work = Workload(config=shallow, batch_size=8, context_length=8, strategy="fsdp", processes=PROCESSES)
     assert part == pytest.approx(memory_by_purpose(work)["weights"], rel=0.001)
 

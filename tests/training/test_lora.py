@@ -32,6 +32,7 @@ from src.training.losses import language_model_loss
 from src.training.optim import make_adamw
 from src.training.parallel import choose_strategy
 from src.training.run import adapter_row
+from src.training.shared_model import SharedModel
 from tests.training.small_run import CONFIG, CPU, Interrupt, flags, run, weights
 
 TARGET = "h.0.attn.c_attn"
@@ -78,7 +79,7 @@ def test_training_equals_pefts(targets: Targets) -> None:
     for _ in range(5):
         ids = torch.randint(61, (4, 16))
         batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
-        loss = accumulate(ours, language_model_loss, [batch], CPU, scaler)["loss"]
+        loss = accumulate(SharedModel(ours, language_model_loss), [batch], CPU, scaler)["loss"]
         optimizer_step(ours, optimizer, scaler, grad_clip=None)
         their_loss = theirs(input_ids=ids, labels=ids).loss
         reference.zero_grad()

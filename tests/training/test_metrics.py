@@ -13,6 +13,7 @@ from src.model.gpt import GPTModel
 from src.runtime import Runtime
 from src.training.losses import language_model_loss
 from src.training.metrics import mean_metrics
+from src.training.shared_model import SharedModel
 
 CONFIG = {"vocab_size": 61, "context_length": 16, "d_model": 16, "n_heads": 2, "n_layers": 1, "dropout": 0.5}
 CPU = Runtime(torch.device("cpu"), "fp32", "for tests")
@@ -30,9 +31,12 @@ def model() -> GPTModel:
 
 
 def test_loss_is_a_mean_over_targets_not_over_batches(model: GPTModel) -> None:
-    apart = mean_metrics(model, language_model_loss, [pack_examples([SHORT]), pack_examples([LONG])], CPU)["loss"]
-    together = mean_metrics(model, language_model_loss, [pack_examples([SHORT, LONG])], CPU)["loss"]
-    short, long = (mean_metrics(model, language_model_loss, [pack_examples([e])], CPU)["loss"] for e in (SHORT, LONG))
+    def loss(*batches: list[Example]) -> float:
+        shared = SharedModel(model, language_model_loss)
+        return mean_metrics(shared, [pack_examples(batch) for batch in batches], CPU)["loss"]
+
+    apart, together = loss([SHORT], [LONG]), loss([SHORT, LONG])
+    short, long = loss([SHORT]), loss([LONG])
     assert apart == pytest.approx(together, rel=1e-5)
     assert apart == pytest.approx((1 * short + 11 * long) / 12, rel=1e-5)
     assert apart != pytest.approx((short + long) / 2, rel=1e-2)
@@ -43,13 +47,13 @@ def test_metrics_are_means_over_the_same_count(model: GPTModel) -> None:
         return torch.tensor(6.0), {"kl": torch.tensor(3.0), "accuracy": torch.tensor(12.0)}
 
     batches = [pack_examples([SHORT]), pack_examples([LONG])]
-    assert mean_metrics(model, loss, batches, CPU) == {"loss": 1.0, "kl": 0.5, "accuracy": 2.0}
+    assert mean_metrics(SharedModel(model, loss), batches, CPU) == {"loss": 1.0, "kl": 0.5, "accuracy": 2.0}
 
 
 def test_evaluation_has_no_dropout_and_no_gradients(model: GPTModel) -> None:
     batches = [pack_examples([SHORT, LONG])]
-    first = mean_metrics(model, language_model_loss, batches, CPU)
-    assert mean_metrics(model, language_model_loss, batches, CPU) == first
+    first = mean_metrics(SharedModel(model, language_model_loss), batches, CPU)
+    assert mean_metrics(SharedModel(model, language_model_loss), batches, CPU) == first
     assert all(parameter.grad is None for parameter in model.parameters())
     assert model.training
 
@@ -72,5 +76,5 @@ def test_evaluation_uses_the_device_and_precision(model: GPTModel) -> None:
             return self
 
     batch = pack_examples([SHORT])
-    mean_metrics(model, language_model_loss, [Moving(batch.inputs, batch.targets)], Spy())
+    mean_metrics(SharedModel(model, language_model_loss), [Moving(batch.inputs, batch.targets)], Spy())
     assert log == ["autocast", "a device"]
