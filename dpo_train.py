@@ -35,7 +35,7 @@ from src.training.parallel import choose_strategy, tuning_runtime
 from src.training.preview import preview
 from src.training.recipes import apply_recipe, size_name
 from src.training.reference import REFERENCE, Reference, frozen_model
-from src.training.run import NO_VALIDATION, run_stage
+from src.training.run import run_stage
 from src.training.samples import sample_answers
 from src.training.shared_model import share_frozen
 from src.training.stage import Stage
@@ -122,15 +122,14 @@ def make_stage(flags: Flags, base: LoadedModel, preferences: Sequence[Preference
         loss_fn=loss_fn,
         loader=StepLoader(loader, flags.grad_accum),
         evaluation=in_batches(val or train, pack_pairs, flags.batch_size)[:EVAL_BATCHES],
-        evaluated_on="val" if val else "train",
+        validation=f"{len(val)} pairs" if val else None,
         sample=partial(sample_answers, generator, prompts[:SHOWN], SAMPLE_TOKENS, metadata["template"]),
         metadata=metadata,
-        summary_rows={
+        details={
             "base": f"{base.path}, {base.reason}; also the reference",
             "data": f"{flags.data}: {len(train)} pairs, {n_truncated} truncated to {context_length} tokens; "
             f"average answer length {chosen:.1f} tokens (chosen) and {rejected:.1f} (rejected)",
             "loss": f"{flags.loss}, beta {flags.beta:g}, label smoothing {flags.label_smoothing:g}",
-            "validation": f"{len(val)} pairs" if val else NO_VALIDATION,
         },
         next_command="python chat.py",
         next_option="--model",

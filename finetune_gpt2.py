@@ -9,19 +9,16 @@ if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one
     run_module("finetune_gpt2", outlives_output=True)
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from main import EVAL_BATCHES, step_loaders
-from src.checkpoint import CHECKPOINTS, STAGE_OUTPUTS, LoadedModel, load_base, save_checkpoint
+from src.checkpoint import CHECKPOINTS
 from src.cli import flag, parse
 from src.data.batching import StepLoader
-from src.distributed.environment import is_first
-from src.distributed.processes import Processes
 from src.model.generate import TextGenerator
-from src.model.load_gpt2 import find_weights
 from src.runtime import choose_runtime
 from src.tokenizer import describe, load_gpt2_encoding
 from src.training.compiled import compiled_language_model_loss
@@ -29,8 +26,9 @@ from src.training.flags import LoRAFlags, TextTrainingFlags
 from src.training.losses import language_model_loss
 from src.training.out_folder import locked_folder
 from src.training.parallel import choose_strategy, require_size_fits
+from src.training.pretrained import load_pretrained, save_conversion
 from src.training.recipes import apply_lora_rates, size_name
-from src.training.run import NO_VALIDATION, run_stage
+from src.training.run import run_stage
 from src.training.samples import sample
 from src.training.stage import Stage
 
@@ -42,7 +40,6 @@ NUM_EPOCHS = 2
 MAX_LR = 5e-5
 MIN_LR = 5e-6
 WARMUP_STEPS = 20
-CONVERTED, _ = STAGE_OUTPUTS["pretrained"]  # OpenAI's weights as a checkpoint
 PROMPT, SAMPLE_TOKENS = "Once upon a time", 60  # of the sample before, during and after training
 
 
@@ -63,10 +60,12 @@ class Flags(TextTrainingFlags, LoRAFlags):
 
     @property
     def source(self) -> str:
+        """What the weights are called in messages: the path or the name of the model."""
         return str(self.weights or self.model)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Fine-tune with the flags `argv`, by default those of the command line; returns the exit code."""
     flags, given = parse(Flags, argv, __doc__)
     if {"model", "weights"} <= given:
         raise ValueError("--model names a download and --weights a file to use instead; pass only one of them")
@@ -75,17 +74,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def finetune(flags: Flags) -> int:
+    """Load GPT-2 and train it, with a sample of its text before and after; returns the exit code.
+
+    Raises ValueError if --context-length is above the model's, and what `run_stage` raises.
+    """
     runtime = choose_runtime(flags.device, flags.precision)
     require_size_fits(flags.source, flags, runtime)  # before everything slow
     train_steps, val_steps = step_loaders(flags, load_gpt2_encoding())  # before the download, to fail early
-    base = load_in_every_process(flags, runtime.processes)
+    base = load_pretrained(flags.model, flags.weights, runtime.processes)
     if base.encoding is not load_gpt2_encoding():
         train_steps, val_steps = step_loaders(flags, base.encoding)
     if flags.context_length > base.model.config.context_length:
         raise ValueError(f"--context-length {flags.context_length}: the model's is {base.model.config.context_length}")
     runtime = choose_strategy(flags, base.model.config, runtime)
     generator = TextGenerator(base.model, base.encoding, runtime.model_device)  # moves the model to the device
-    parent = save_conversion(base, flags).parent  # last, so that a failure above leaves no file
+    parent = save_conversion(base, flags.source).parent  # last, so that a failure above leaves no file
     base.model.set_dropout(flags.dropout)
     stage = make_stage(flags, generator, parent, train_steps, val_steps)
     print(f"before fine-tuning:\n{sample(base.model, stage.sample)}\n")
@@ -104,47 +107,13 @@ def make_stage(
         loss_fn=compiled_language_model_loss(generator.model) if flags.compile else language_model_loss,
         loader=train,
         evaluation=(val or train).first_batches(EVAL_BATCHES),
-        evaluated_on="val" if val else "train",
+        validation=f"{len(val.dataset):,} windows" if val else None,
         sample=partial(generator.sample, PROMPT, SAMPLE_TOKENS, flags.seed),
         metadata={"template": None, "tokenizer": describe(generator.encoding), "parent": parent},
-        summary_rows={
+        details={
             "weights": f"{flags.source} ({size_name(asdict(generator.model.config)) or 'custom size'})",
             "data": f"{len(train.dataset):,} windows of {flags.context_length} tokens",
-            "validation": f"{len(val.dataset):,} windows" if val else NO_VALIDATION,
         },
         next_command="python instruction_tune.py",
         next_option="--base",
     )
-
-
-def load_in_every_process(flags: Flags, processes: Processes) -> LoadedModel:
-    """GPT-2 and its tokenizer. Of several processes, the first converts the weights and the others map its file."""
-    if processes.count == 1:
-        return load_pretrained(flags)
-    path = save_conversion(load_pretrained(flags), flags).path if is_first() else Path()
-    return load_base(str(processes.from_first(path)))
-
-
-def load_pretrained(flags: Flags) -> LoadedModel:
-    """GPT-2 and its tokenizer. An earlier conversion of the same download is reused."""
-    if flags.weights is None and CONVERTED.is_file():
-        try:
-            base = load_base(str(CONVERTED))
-        except ValueError as error:
-            print(f"weights: {error}; converting them again")
-        else:
-            if base.metadata.get("source") == flags.model:
-                print(f"weights: {flags.model} from {CONVERTED}")
-                return base
-    return load_base(str(find_weights(flags.weights or flags.model)))
-
-
-def save_conversion(base: LoadedModel, flags: Flags) -> LoadedModel:
-    """Save converted weights as a checkpoint that later stages start from. A checkpoint is returned unchanged."""
-    if "format" in base.metadata:
-        return base
-    metadata = {**base.metadata, "source": flags.source, "parent": base.parent, "tokenizer": describe(base.encoding)}
-    if is_first():
-        save_checkpoint(CONVERTED, {**metadata, "model": base.model.state_dict()})
-    print(f"weights: {flags.source}, saved as {CONVERTED}")
-    return replace(base, path=CONVERTED, metadata=metadata)

@@ -32,7 +32,7 @@ from src.training.out_folder import locked_folder
 from src.training.parallel import choose_strategy, tuning_runtime
 from src.training.preview import preview
 from src.training.recipes import apply_recipe, size_name
-from src.training.run import NO_VALIDATION, run_stage
+from src.training.run import run_stage
 from src.training.samples import sample_answers
 from src.training.stage import Stage
 
@@ -118,7 +118,7 @@ def make_stage(
         loss_fn=language_model_loss,
         loader=StepLoader(loader, flags.grad_accum),
         evaluation=in_batches(val or train, pack_examples, flags.batch_size)[:EVAL_BATCHES],
-        evaluated_on="val" if val else "train",
+        validation=f"{len(val)} conversations" if val else None,
         sample=partial(sample_answers, generator, prompts[:SHOWN], SAMPLE_TOKENS),
         metadata={
             "template": TEMPLATE,
@@ -127,12 +127,11 @@ def make_stage(
             **record_examples(questions_and_answers(conversations), str(flags.data)),
             TRAINED_WITH: kinds_of_system_message(conversations, openings),
         },
-        summary_rows={
+        details={
             "base": f"{base.path}, {base.reason}",
             "data": f"{flags.data}: {len(train)} conversations, {n_supervised:,} supervised tokens; "
             f"{n_truncated} truncated to {context_length} tokens; {flags.turns} per chat",
             "openings": openings.describe(),
-            "validation": f"{len(val)} conversations" if val else NO_VALIDATION,
         },
         next_command="python dpo_train.py",
         next_option="--base",

@@ -29,7 +29,7 @@ from src.training.losses import language_model_loss
 from src.training.out_folder import locked_folder
 from src.training.parallel import choose_strategy
 from src.training.recipes import apply_recipe, size_name
-from src.training.run import NO_VALIDATION, run_stage
+from src.training.run import run_stage
 from src.training.shared_model import initial_model
 from src.training.stage import Stage
 from src.training.tokenizer import VocabularyFlags, run_encoding
@@ -93,13 +93,10 @@ def make_stage(flags: Flags, generator: TextGenerator, train_steps: StepLoader, 
         loss_fn=compiled_language_model_loss(generator.model) if flags.compile else language_model_loss,
         loader=train_steps,
         evaluation=(val_steps or train_steps).first_batches(EVAL_BATCHES),
-        evaluated_on="val" if val_steps else "train",
+        validation=f"{len(val_steps.dataset):,} windows" if val_steps else None,
         sample=partial(generator.sample, window[:8].tolist(), SAMPLE_TOKENS, flags.seed),
         metadata={"template": None, "parent": None, "tokenizer": describe(generator.encoding)},
-        summary_rows={
-            "data": f"{len(train_steps.dataset):,} windows of {len(window)} tokens",
-            "validation": f"{len(val_steps.dataset):,} windows" if val_steps else NO_VALIDATION,
-        },
+        details={"data": f"{len(train_steps.dataset):,} windows of {len(window)} tokens"},
         next_command="python instruction_tune.py",
         next_option="--base",
     )

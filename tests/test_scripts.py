@@ -321,7 +321,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_is_built(
         patch.setattr("main.prepare_data", lambda *_: pytest.fail("tokenised"))
         patch.setattr("src.checkpoint.other_weights.load_gpt2", lambda *_: pytest.fail("loaded"))
         patch.setattr(
-            "finetune_gpt2.find_weights",
+            "src.training.pretrained.find_weights",
             lambda source: Path(source) if "hf" in str(source) else pytest.fail("downloaded"),
         )
         assert exit_code(script.main, *argv) == 1

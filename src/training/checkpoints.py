@@ -171,7 +171,7 @@ class RunCheckpoints:
             "best_loss": progress.best_loss,
             "settings": plain_settings(flags),
             "data_sha256": self.run.identity["data"],
-            "summary": dict(stage.summary_rows),
+            "summary": stage.summary_rows,
             **stage.metadata,
         }
 

@@ -31,8 +31,8 @@ from src.training.loop import accumulate, optimizer_step
 from src.training.losses import language_model_loss
 from src.training.optim import make_adamw
 from src.training.parallel import choose_strategy
-from src.training.run import adapter_row
 from src.training.shared_model import SharedModel
+from src.training.summary import adapter_row
 from tests.training.small_run import CONFIG, CPU, Interrupt, flags, run, weights
 
 TARGET = "h.0.attn.c_attn"
