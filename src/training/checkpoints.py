@@ -69,8 +69,12 @@ def run_identity(stage: Stage, config: GPTConfig, flags: TrainingFlags, precisio
 
 
 def _hash_of_batches(batches: Sequence[Batch]) -> str:
-    tensors = {f"{i} {name}": part for i, batch in enumerate(batches) for name, part in vars(batch).items()}
-    return weights_sha256({name: part for name, part in tensors.items() if isinstance(part, torch.Tensor)})
+    tensors = {}
+    for number, batch in enumerate(batches):
+        for name, value in vars(batch).items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{number} {name}"] = value
+    return weights_sha256(tensors)
 
 
 @dataclass
@@ -85,20 +89,21 @@ class RunCheckpoints:
     def save_best(self, progress: Progress) -> None:
         """Save the weights as best_model.pt.
 
-        `set_aside` first keeps the model there if it is from an earlier run, or better than this one. A better one of
-        this run exists if the user went back to an older latest_model.pt.
+        The model there is first set aside if it is from an earlier run, or better than this one. A better one of this
+        run exists if the user went back to an older latest_model.pt.
         """
-        best, whose = self.run.flags.out / BEST, "an earlier run" if self.best_loss is None else "a later step"
+        best = self.run.flags.out / BEST
+        must_keep = best.is_file() and (self.best_loss is None or progress.best_loss > self.best_loss)
+        owner = "an earlier run" if self.best_loss is None else "a later step"
         self.wait()  # so that a restart knows whose best_model.pt it finds
         previous = None
         with gathered(self.run.model, self.run.flags.out) as weights:
             if is_first():
-                must_keep = self.best_loss is None or progress.best_loss > self.best_loss
-                previous = set_aside(best) if best.is_file() and must_keep else None
+                previous = set_aside(best) if must_keep else None
                 save_checkpoint(best, {**self._description(progress), **_whole_model(self.run.model, weights)})
         self.best_loss = progress.best_loss
         if previous:
-            print(f"{best}: the best model of {whose} is now {previous.name}")
+            print(f"{best}: the best model of {owner} is now {previous.name}")
 
     def save_latest(self, progress: Progress) -> None:
         """Save everything that an exact resume needs, and a copy if --keep asks for it.
@@ -191,7 +196,8 @@ def loss_of_best(best: Path, run_id: str, best_step: int) -> float | None:
         content = read_checkpoint(best, mapped=True)
     except (ValueError, OSError):
         return None
-    if content.get("run_id", "") != run_id or not (run_id or best_step):
+    is_from_run = content.get("run_id", "") == run_id and bool(run_id or best_step)
+    if not is_from_run:
         return None
     loss = content.get("best_loss")
     return loss if is_number(loss) else math.inf
@@ -202,22 +208,25 @@ def set_aside(path: Path) -> Path:
 
     No file is ever overwritten. If an earlier, killed run has set the same file aside already, its name is returned.
     """
-    number = 1
-    while os.path.lexists(kept := path.with_name(f"{path.stem}.previous{f'-{number}' * (number > 1)}{path.suffix}")):
+    kept, number = path.with_name(f"{path.stem}.previous{path.suffix}"), 1
+    while os.path.lexists(kept):
         if kept.is_file() and filecmp.cmp(path, kept, shallow=False):
             return kept
         number += 1
+        kept = path.with_name(f"{path.stem}.previous-{number}{path.suffix}")
     _link_or_copy(path, kept)
     return kept
 
 
 def plain_settings(flags: TrainingFlags) -> dict[str, Any]:
-    """The flags as values that JSON and a checkpoint can hold."""
-
-    def plain(value: Any) -> Any:
-        return [*map(str, value)] if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
-
-    return {name: plain(value) for name, value in asdict(flags).items()}
+    """The flags as values that JSON and a checkpoint can hold: paths as strings."""
+    settings = asdict(flags)
+    for name, value in settings.items():
+        if isinstance(value, Path):
+            settings[name] = str(value)
+        elif isinstance(value, tuple):
+            settings[name] = [str(path) for path in value]
+    return settings
 
 
 def refuse_folder_of_base(metadata: Mapping[str, Any], out: Path) -> None:

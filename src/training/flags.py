@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from src.data.shakespeare import SHAKESPEARE_PATH
 from src.data.text import DOCUMENTS_HELP, TEXT_HELP, Documents
 from src.model.lora import Targets
 from src.training.step_flags import StepFlags
-from src.training.tensorboard import MISSING
+from src.training.tensorboard import TENSORBOARD_MISSING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,37 +75,44 @@ class TrainingFlags(StepFlags):
 
     def problems(self) -> list[str]:
         """One message per bad value. A script adds the checks of its own flags."""
-        counts = ("epochs", "batch_size", "context_length", "grad_accum", "max_steps", "eval_every", "patience")
-        problems = [
-            f"{flag_name(name)} must be at least 1, got {value}"
-            for name in counts
-            if (value := getattr(self, name)) is not None and value < 1
-        ]
-        for name in ("warmup_steps", "weight_decay", "min_lr", "seed", "keep"):
-            if not 0 <= getattr(self, name) < 2**63:
-                problems.append(f"{flag_name(name)} must be at least 0 and below 2**63, got {getattr(self, name)}")
-        if not 0 < self.max_lr < 10:
-            problems.append(f"--max-lr must be above 0 and below 10, got {self.max_lr}")
-        defaults = type(self)  # a recipe may still replace a default; make_schedule checks the final pair
-        both_set = self.min_lr != getattr(defaults, "min_lr", None) and self.max_lr != getattr(defaults, "max_lr", None)
-        if both_set and self.min_lr > self.max_lr:
-            problems.append(f"--min-lr must not be above --max-lr, got {self.min_lr} and {self.max_lr}")
-        if not 0 <= self.beta2 < 1:
-            problems.append(f"--beta2 must be at least 0 and below 1, got {self.beta2}")
-        if self.grad_clip is not None and not 0 < self.grad_clip < math.inf:
-            problems.append(f"--grad-clip must be above 0, or none, got {self.grad_clip}")
-        try:
-            parse_save_every(self.save_every)
-        except ValueError as error:
-            problems.append(str(error))
-        if self.tensorboard and find_spec("tensorboard") is None:
-            problems.append(MISSING)
-        if os.path.exists(self.out) and not os.path.isdir(self.out):  # False for a name that is too long
-            problems.append(f"--out must be a folder, {self.out} is a file")
+        problems = [*self._count_problems(), *self._optimizer_problems(), *self._output_problems()]
         for name in ("dropout", "val_fraction"):
             if not 0 <= getattr(self, name, 0.0) < 1:  # dpo_train.py has no --dropout
                 problems.append(f"{flag_name(name)} must be at least 0 and below 1, got {getattr(self, name)}")
         return problems
+
+    def _count_problems(self) -> Iterator[str]:
+        for name in ("epochs", "batch_size", "context_length", "grad_accum", "max_steps", "eval_every", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{flag_name(name)} must be at least 1, got {value}"
+        for name in ("warmup_steps", "weight_decay", "min_lr", "seed", "keep"):
+            if not 0 <= getattr(self, name) < 2**63:
+                yield f"{flag_name(name)} must be at least 0 and below 2**63, got {getattr(self, name)}"
+
+    def _optimizer_problems(self) -> Iterator[str]:
+        if not 0 < self.max_lr < 10:
+            yield f"--max-lr must be above 0 and below 10, got {self.max_lr}"
+        if self.min_lr > self.max_lr and self._is_set("min_lr") and self._is_set("max_lr"):
+            yield f"--min-lr must not be above --max-lr, got {self.min_lr} and {self.max_lr}"
+        if not 0 <= self.beta2 < 1:
+            yield f"--beta2 must be at least 0 and below 1, got {self.beta2}"
+        if self.grad_clip is not None and not 0 < self.grad_clip < math.inf:
+            yield f"--grad-clip must be above 0, or none, got {self.grad_clip}"
+
+    def _is_set(self, name: str) -> bool:
+        """Whether a value differs from the script's default. A recipe may replace a default; `make_schedule` checks."""
+        return getattr(self, name) != getattr(type(self), name, None)
+
+    def _output_problems(self) -> Iterator[str]:
+        try:
+            parse_save_every(self.save_every)
+        except ValueError as error:
+            yield str(error)
+        if self.tensorboard and find_spec("tensorboard") is None:
+            yield TENSORBOARD_MISSING
+        if os.path.exists(self.out) and not os.path.isdir(self.out):  # False for a name that is too long
+            yield f"--out must be a folder, {self.out} is a file"
 
 
 F = TypeVar("F", bound=TrainingFlags)

@@ -64,13 +64,13 @@ class Reporter:
             self._log = _new_file(self.path)
             self.path = Path(self._log.name)
         except OSError as error:
-            self._end_log(error)
+            self._stop_log(error)
 
     def _open_board(self) -> None:
         try:
             self._board = TensorBoardLog(self.path.with_suffix(""))
         except OSError as error:
-            self._end_board(error)
+            self._stop_board(error)
 
     def event(self, event: str, **values: Any) -> None:
         """Write one JSON line to the log. NaN and infinity become null. TensorBoard gets the numbers, if asked for."""
@@ -78,7 +78,7 @@ class Reporter:
             if self._board:
                 self._board.event(event, values)
         except OSError as error:
-            self._end_board(error)
+            self._stop_board(error)
         if self._log is None:
             return
         line = {"event": event, "stage": self.stage, **values, "elapsed_s": round(time.perf_counter() - self._start, 3)}
@@ -87,7 +87,7 @@ class Reporter:
             self._log.write(json.dumps(_plain(line), ensure_ascii=False, allow_nan=False) + "\n")
             self._log.flush()
         except OSError as error:
-            self._end_log(error)
+            self._stop_log(error)
 
     def step(self, step: int, loss: float, metrics: Mapping[str, float], **values: Any) -> None:
         """Report a training step: always in the log, on the terminal every few steps. `step` counts from 1."""
@@ -128,16 +128,16 @@ class Reporter:
             if self._board:
                 self._board.close()
         except OSError as error:
-            self._end_board(error)
+            self._stop_board(error)
 
-    def _end_board(self, error: OSError) -> None:
+    def _stop_board(self, error: OSError) -> None:
         if self._board:
             with suppress(OSError):  # it may hold numbers that could not be written
                 self._board.close()
         self._board = None
         self.say(f"note: TensorBoard's files cannot be written ({error.strerror}); training continues without them")
 
-    def _end_log(self, error: OSError) -> None:
+    def _stop_log(self, error: OSError) -> None:
         self._close_log()
         self.say(f"note: the log {self.path} cannot be written ({error.strerror}); training continues without it")
 
@@ -159,7 +159,8 @@ def draw_curves(log: Path) -> Path | None:
         [run] = join_resumed(with_earlier_logs(read_log(log)))
         if run.is_empty:
             return None
-        draw([run], picture := log.with_suffix(".png"))
+        picture = log.with_suffix(".png")
+        draw([run], picture)
         return picture
     except Exception as error:  # a failed plot must not end a run: matplotlib may be missing, broken or misconfigured
         print(f"note: the curves were not drawn: {one_line(error)}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-MISSING = "--tensorboard needs the package tensorboard: pip install tensorboard"
+TENSORBOARD_MISSING = "--tensorboard needs the package tensorboard: pip install tensorboard"
 _PREFIXES = {"step": "train", "eval": "evaluation"}
 _NOT_METRICS = ("step", "epoch", "best")
 
