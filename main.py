@@ -107,7 +107,9 @@ def step_loaders(flags: TextTrainingFlags, encoding: Encoding) -> tuple[StepLoad
     train, val = prepare_data(flags.data, encoding, flags.val_fraction, flags.documents, flags.val_data, flags.skip_bad)
     shape = (flags.batch_size, flags.context_length)
     train_steps = StepLoader(create_dataloader(train, *shape, seed=flags.seed), flags.grad_accum)
-    return train_steps, StepLoader(create_dataloader(val, *shape, seed=flags.seed)) if len(val) else None
+    if not len(val):
+        return train_steps, None
+    return train_steps, StepLoader(create_dataloader(val, *shape, seed=flags.seed))
 
 
 def create_dataloader(

@@ -95,6 +95,7 @@ def _excerpt(text: str) -> str:
 def _log_of(path: Path, events: Sequence[Mapping[str, Any]], problems: Sequence[str]) -> RunLog:
     start = events[0]
     evaluations = [event for event in events if event["event"] == "eval"]
+    settings = start.get("settings")
     more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
     return RunLog(
         path=path,
@@ -102,7 +103,7 @@ def _log_of(path: Path, events: Sequence[Mapping[str, Any]], problems: Sequence[
         title=str(start.get("title", start["stage"])),
         run_id=start.get("run"),
         first_step=start["step"],
-        settings=settings if isinstance(settings := start.get("settings"), dict) else {},
+        settings=settings if isinstance(settings, dict) else {},
         steps=_series(event for event in events if event["event"] == "step"),
         evaluations=_series(map(_with_loss, evaluations)),
         evaluated_on="val" if not evaluations or "val_loss" in evaluations[-1] else "train",
@@ -139,12 +140,20 @@ def join_resumed(logs: Iterable[RunLog]) -> list[RunLog]:
 
 
 def _joined(before: RunLog, after: RunLog) -> RunLog:
-    def series(earlier: Series, later: Series) -> Series:
-        kept = {name: [point for point in points if point[0] <= after.first_step] for name, points in earlier.items()}
-        return {name: [*kept.get(name, ()), *later.get(name, ())] for name in {**kept, **later}}
+    """The log of a run up to the step from which `after` resumed it, and `after`."""
+    return replace(
+        after,
+        first_step=before.first_step,
+        steps=_joined_series(before.steps, after.steps, after.first_step),
+        evaluations=_joined_series(before.evaluations, after.evaluations, after.first_step),
+    )
 
-    steps, evaluations = series(before.steps, after.steps), series(before.evaluations, after.evaluations)
-    return replace(after, first_step=before.first_step, steps=steps, evaluations=evaluations)
+
+def _joined_series(before: Series, after: Series, resumed_at: int) -> Series:
+    joined = {name: [point for point in points if point[0] <= resumed_at] for name, points in before.items()}
+    for name, points in after.items():
+        joined.setdefault(name, []).extend(points)
+    return joined
 
 
 def with_earlier_logs(log: RunLog) -> list[RunLog]:

@@ -113,6 +113,7 @@ def _draw_panel(axes: "Axes", panel: Panel, runs: Sequence[RunLog], width: int) 
 def _draw_run(axes: "Axes", panel: Panel, run: RunLog, number: int, *, alone: bool) -> None:
     """The metric of one run: its mean over some steps as a line, evaluations as markers, the best loss as a star."""
     style: dict[str, Any] = {"color": _pick(_COLOURS, number), "linestyle": _pick(_LINES, number)}
+    evaluation_colour = "black" if alone else style["color"]
     if steps := run.steps.get(panel.metric):
         window = 1 if panel.metric == "lr" else smoothing_window(len(steps))
         x, y = np.asarray(steps, dtype=float).T
@@ -121,14 +122,13 @@ def _draw_run(axes: "Axes", panel: Panel, run: RunLog, number: int, *, alone: bo
         name = f"training, mean of {window} steps" if window > 1 else "training"
         axes.plot(x, smooth(y, window), **style, linewidth=1.4, label=name)
     if evaluations := run.evaluations.get(panel.metric):
-        name = {"val": "validation", "train": "evaluation on training data"}[run.evaluated_on]
-        colour = "black" if alone else style["color"]
-        marker: dict[str, Any] = {"marker": _pick(_MARKERS, number), "markersize": 4, "linewidth": 0.9}
-        axes.plot(*zip(*evaluations, strict=True), **{**style, "color": colour}, **marker, label=name)
+        name = "validation" if run.evaluated_on == "val" else "evaluation on training data"
+        style |= {"color": evaluation_colour, "marker": _pick(_MARKERS, number), "markersize": 4, "linewidth": 0.9}
+        axes.plot(*zip(*evaluations, strict=True), **style, label=name)
     if panel.metric == "loss" and (best := run.evaluations.get("best")):
-        name = f"best: {best[-1][1]:.4f} after step {best[-1][0]}"
-        colour = "black" if alone else style["color"]
-        axes.plot(*best[-1], marker="*", markersize=14, color=colour, markeredgecolor="white", linestyle="", label=name)
+        step, loss = best[-1]
+        star: dict[str, Any] = {"marker": "*", "markersize": 14, "markeredgecolor": "white", "linestyle": ""}
+        axes.plot(step, loss, color=evaluation_colour, **star, label=f"best: {loss:.4f} after step {step}")
 
 
 def smoothing_window(count: int) -> int:

@@ -40,9 +40,13 @@ class Processes:
         dist.all_reduce(summed)
         return dict(zip(values, summed.tolist(), strict=True))
 
+    def sum(self, value: float) -> float:
+        """The value summed over all processes."""
+        return self.total({"value": value})["value"]
+
     def any(self, condition: bool) -> bool:
         """Whether the condition holds in at least one process."""
-        return self.total({"holding": float(condition)})["holding"] > 0
+        return self.sum(float(condition)) > 0
 
     def from_first(self, value: T) -> T:
         """The first process's value: for a decision that depends on a clock or a file, and could differ by process."""

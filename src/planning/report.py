@@ -13,7 +13,7 @@ from src.planning.timing import step_seconds
 from src.runtime import Runtime, choose_runtime
 from src.training.fit import GB, advice, device_memory
 from src.training.memory_estimate import Workload, memory_by_purpose, peak
-from src.training.parallel import pick_strategy, workload
+from src.training.parallel import resolve_strategy, workload
 from src.training.recipes import RECIPES
 
 ASSUMED_MEMORY = 8 * GB  # if the system does not report its memory
@@ -101,7 +101,7 @@ def _workload(flags: Flags, runtime: Runtime, room: float) -> Workload:
     planned = replace(runtime, processes=Processes(count=flags.processes))
     work = workload(flags, flags.size(), planned, dpo=flags.stage == "dpo")
     work = replace(work, on_gpu=work.on_gpu or flags.memory is not None)
-    return replace(work, strategy=pick_strategy(work, flags, room))
+    return replace(work, strategy=resolve_strategy(flags.strategy, work, room))
 
 
 def _changes(work: Workload, flags: Flags, room: float, processes_per_machine: int) -> list[str]:

@@ -8,11 +8,12 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
-from src.data.batching import Batch, pack_pairs
+from src.data.batching import Batch, PairBatch, pack_pairs
 from src.data.prompts import Example
 from src.distributed.processes import join
 from src.model.lora import add_lora
@@ -128,15 +129,12 @@ def _batch(flags: Flags, sequences: int) -> tuple[Batch, LossFunction]:
         return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous()), language_model_loss
     mask = [position > length // 2 for position in range(length + 1)]
     answers = [Example(row, mask) for row in ids.tolist()]
-    return pack_pairs([(key, (answer, answer)) for key, answer in enumerate(answers)]), _preference_loss
-
-
-def _preference_loss(model: Any, batch: Any) -> Any:
-    return preference_loss(model, batch, reference=_ZeroReference(), beta=0.1)  # type: ignore[arg-type]
+    loss = partial(preference_loss, reference=_ZeroReference(), beta=0.1)  # type: ignore[arg-type]
+    return pack_pairs([(key, (answer, answer)) for key, answer in enumerate(answers)]), loss
 
 
 class _ZeroReference:
     """A reference whose log-probabilities are 0. In a real run, they come from a file."""
 
-    def logprobs(self, batch: Any) -> torch.Tensor:
+    def logprobs(self, batch: PairBatch) -> torch.Tensor:
         return torch.zeros(2 * batch.n_pairs, device=batch.inputs.device)

@@ -46,6 +46,7 @@ def ending(progress: Progress, schedule: Schedule) -> Ending:
 
 
 def _train(run: TrainingRun, progress: Progress, checkpoints: RunCheckpoints, reporter: Reporter) -> Ending:
+    """`train`, but a loss or a gradient that is not finite raises FloatingPointError."""
     schedule = run.schedule
     run.model.train()
     if progress.first_loss is None:
@@ -93,9 +94,18 @@ def _train_step(run: TrainingRun, progress: Progress, reporter: Reporter) -> Non
     step_s = time.perf_counter() - start
     loss = metrics.pop("loss")
     progress.add_step(loss)
-    tokens = int(processes.total({"tokens": sum(batch.inputs.numel() for batch in batches)})["tokens"])
-    speed = {"tokens": tokens, "tokens_per_s": tokens / step_s, "step_s": step_s}
-    reporter.step(step + 1, loss, metrics, epoch=step // schedule.steps_per_epoch, lr=lr, grad_norm=norm, **speed)
+    tokens = int(processes.sum(sum(batch.inputs.numel() for batch in batches)))
+    reporter.step(
+        step + 1,
+        loss,
+        metrics,
+        epoch=step // schedule.steps_per_epoch,
+        lr=lr,
+        grad_norm=norm,
+        tokens=tokens,
+        tokens_per_s=tokens / step_s,
+        step_s=step_s,
+    )
 
 
 def accumulate(
@@ -108,7 +118,7 @@ def accumulate(
     Raises FloatingPointError if the loss is not finite.
     """
     processes = runtime.processes
-    denominator = processes.total({"denominator": sum(batch.loss_denominator for batch in batches)})["denominator"]
+    denominator = processes.sum(sum(batch.loss_denominator for batch in batches))
     totals: dict[str, float] = {"denominator": 0}
     shared.model.zero_grad(set_to_none=True)
     for number, batch in enumerate(batches, start=1):

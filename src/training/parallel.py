@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from src.checkpoint import saved_config
 from src.data.batching import PairBatch
@@ -41,7 +42,7 @@ def choose_strategy(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *
     work = workload(flags, config, runtime, dpo=dpo)
     available, _ = device_memory(runtime.device)
     sharing = 1 if runtime.device.type == "cuda" else local_world_size()
-    strategy = pick_strategy(work, flags, None if available is None else available / sharing)
+    strategy = resolve_strategy(flags.strategy, work, None if available is None else available / sharing)
     strategy = runtime.processes.from_first(strategy)  # the memory of machines may differ
     if flags.memory_check:
         length = 1 if isinstance(flags, RecordTrainingFlags) else work.context_length  # records can be short
@@ -77,12 +78,12 @@ def workload(flags: StepFlags, config: GPTConfig, runtime: Runtime, *, dpo: bool
     )
 
 
-def pick_strategy(work: Workload, flags: StepFlags, room: float | None) -> Strategy:
-    """The strategy that --strategy names. "auto" is DDP if it fits in `room` bytes (None: unknown), else FSDP."""
+def resolve_strategy(requested: Literal["auto", "ddp", "fsdp"], work: Workload, room: float | None) -> Strategy:
+    """The strategy for a requested one. "auto" is DDP if it fits in `room` bytes (None: unknown), else FSDP."""
     if work.processes == 1:
         return "none"
-    if flags.strategy != "auto":
-        return flags.strategy
+    if requested != "auto":
+        return requested
     return "ddp" if room is None or peak(replace(work, strategy="ddp")) <= room else "fsdp"
 
 

@@ -61,7 +61,9 @@ class Reference:
     def _all(self) -> Tensor:
         """(2, pairs) on the model's device: the chosen answers, then the rejected ones."""
         key = self._cache_key()
-        cached, reason = self._checked(*self.processes.from_first(self._read_cache(key)))
+        cached, reason = self.processes.from_first(self._read_cache(key))
+        if cached is not None:
+            cached, reason = self._compared(cached)
         if cached is not None:
             Reporter.say(
                 f"reference log-probabilities: {cached.shape[1]} pairs from {self.path}, checked against the model"
@@ -92,10 +94,8 @@ class Reference:
             return None, "the file was damaged"
         return cached, ""
 
-    def _checked(self, cached: Tensor | None, reason: str) -> tuple[Tensor | None, str]:
-        """The cached log-probabilities on the model's device, unless they differ from recomputed ones."""
-        if cached is None:
-            return None, reason
+    def _compared(self, cached: Tensor) -> tuple[Tensor | None, str]:
+        """The same as `_read_cache`, on the model's device, after comparing the first batch with recomputed values."""
         cached = cached.to(self._device)
         first = next(iter(self.batches))
         recomputed = self._compute(first)

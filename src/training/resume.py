@@ -36,7 +36,8 @@ def find_saved_run(
         identity = {**identity, "precision": saved.identity["precision"]}
     changes = _changes(saved, identity, flags, stage)
     if not changes:
-        return saved, _continue(saved, schedule)
+        _prepare_to_continue(saved, schedule)
+        return saved, _continue_note(saved, schedule)
     found = f"{path}: {'a finished' if saved.finished else 'an unfinished'} run with other settings ({changes})"
     if flags.resume or (saved.progress.step and not saved.finished):
         raise ValueError(f"{found}; pass its settings to resume it, --no-resume to start over, or another --out")
@@ -71,14 +72,18 @@ def _file_hash_of_base(stage: Stage) -> str | None:
     return file_sha256(Path(parent["path"])) if parent and Path(parent["path"]).exists() else None
 
 
-def _continue(saved: SavedRun, schedule: Schedule) -> str:
-    """Prepare to continue a run; returns a note on how far it is, and how a new length changes its learning rate.
+def _steps_before(saved: SavedRun, schedule: Schedule) -> int:
+    """The length that the saved run had, in steps."""
+    steps: int = saved.settings["max_steps"] or saved.settings["epochs"] * schedule.steps_per_epoch
+    return steps
 
-    If a finished run is extended, its patience starts over.
+
+def _prepare_to_continue(saved: SavedRun, schedule: Schedule) -> None:
+    """If a finished run is extended, its patience starts over.
+
     Raises ValueError if the run is past the end of the schedule.
     """
-    step, steps = saved.progress.step, schedule.steps
-    steps_before = saved.settings["max_steps"] or saved.settings["epochs"] * schedule.steps_per_epoch
+    step, steps, steps_before = saved.progress.step, schedule.steps, _steps_before(saved, schedule)
     if step > steps_before:
         raise not_resumable(saved.path, ValueError(f"'step' is {step}, in a run of {steps_before} steps"))
     if step > steps:
@@ -88,15 +93,19 @@ def _continue(saved: SavedRun, schedule: Schedule) -> str:
         )
     if saved.finished and steps > steps_before:
         saved.progress.stale_evaluations = 0
+
+
+def _continue_note(saved: SavedRun, schedule: Schedule) -> str:
+    """How far the run is, and how a new length changes its learning rate."""
+    step, steps = saved.progress.step, schedule.steps
     if saved.progress.is_complete(schedule):
         return (
             f"{saved.path}: this run is finished, after step {step} of {steps}; nothing is left to train. "
             "More --max-steps or --epochs continue it, --no-resume starts over."
         )
-    found = (
-        f"{'continuing the finished' if saved.finished else 'resuming the unfinished'} run at step {step} of {steps}"
-    )
-    return f"{found} (--no-resume starts over)" + _learning_rate_note(step, steps_before, schedule)
+    doing = "continuing the finished" if saved.finished else "resuming the unfinished"
+    lr_note = _learning_rate_note(step, _steps_before(saved, schedule), schedule)
+    return f"{doing} run at step {step} of {steps} (--no-resume starts over){lr_note}"
 
 
 def _learning_rate_note(step: int, steps_before: int, schedule: Schedule) -> str:

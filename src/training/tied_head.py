@@ -44,7 +44,8 @@ class _TiedEmbedding(torch.autograd.Function):
         total, ctx.tied.head = ctx.tied.head, None
         if total is None:
             total = gradient.new_zeros(ctx.shape)
-        return total.index_add_(0, ids.flatten(), gradient.reshape(-1, ctx.shape[1]).to(total.dtype)), None, None
+        rows = gradient.reshape(-1, ctx.shape[1]).to(total.dtype)
+        return total.index_add_(0, ids.flatten(), rows), None, None
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, tied: TiedGradient | None = None) -> Tensor:
@@ -68,8 +69,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         h, w = hidden.to(dtype), weight.to(dtype)
         grad_hidden = torch.empty_like(h) if ctx.needs_input_grad[0] else None
-        # The first product overwrites it: filling it with zeros would be a pass over the whole vocabulary.
-        grad_weight = (torch.empty_like if len(h) else torch.zeros_like)(weight) if ctx.needs_input_grad[1] else None
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            # The first product overwrites it: filling it with zeros would be a pass over the whole vocabulary.
+            grad_weight = torch.empty_like(weight) if len(h) else torch.zeros_like(weight)
         with torch.autocast(kind, enabled=False):
             losses = _losses_and_gradients(h, w, targets, grad_hidden, grad_weight)
         ctx.gradients = grad_hidden, grad_weight

@@ -13,7 +13,7 @@ from src.planning.flags import Flags
 from src.planning.report import _workload
 from src.runtime import choose_runtime
 from src.training.flags import TrainingFlags
-from src.training.parallel import pick_strategy, workload
+from src.training.parallel import resolve_strategy, workload
 
 SAME: dict[str, Any] = {"batch_size": 4, "context_length": 64, "grad_accum": 3, "activation_checkpointing": True}
 LORA: dict[str, Any] = {"lora": 4, "lora_targets": "all-linear"}
@@ -35,5 +35,5 @@ def test_a_run_is_planned_and_checked_by_one_workload(
     names = (*SAME, *LORA, "optimizer", "strategy")
     plan = Flags(model="micro", stage=stage, processes=processes, **{name: getattr(script, name) for name in names})
     run = workload(script, plan.size(), replace(CPU, processes=Processes(count=processes)), dpo=stage == "dpo")
-    assert _workload(plan, CPU, room) == replace(run, strategy=pick_strategy(run, script, room))
+    assert _workload(plan, CPU, room) == replace(run, strategy=resolve_strategy(script.strategy, run, room))
     assert (run.lora, run.takes_lora) == (script.lora, stage != "pretrain")
