@@ -32,7 +32,7 @@ from src.training.recipes import apply_recipe, size_name
 from src.training.run import run_stage
 from src.training.shared_model import initial_model
 from src.training.stage import Stage
-from src.training.tokenizer import VocabularyFlags, run_encoding
+from src.training.tokenizer import VocabularyFlags, load_or_learn_encoding
 
 __all__ = ["create_dataloader", "load_checkpoint", "prepare_data", "train"]
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = apply_recipe(flags, "pretrain", size_name(size), given)
     with locked_folder(flags.out, "pretrain"):
         runtime = choose_runtime(flags.device, flags.precision)
-        encoding = run_encoding(flags, runtime.processes)
+        encoding = load_or_learn_encoding(flags, runtime.processes)
         vocab_size = GPT_CONFIG["vocab_size"] if flags.tokenizer == "gpt2" else encoding.n_vocab
         changes = {"vocab_size": vocab_size, "context_length": flags.context_length, "dropout": flags.dropout}
         config = GPTConfig.of({**size, **changes})

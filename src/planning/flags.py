@@ -1,5 +1,6 @@
 """The flags of `python -m src.plan`, checked without PyTorch, so that a wrong one is refused at once."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,23 +44,7 @@ class Flags(StepFlags):
     json: bool = flag(False, "print one JSON object, with bytes, seconds and FLOPs")
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{flag_name(name)} must be a whole number from 1 to {limit:,}, got {str(n)[:20]}"
-            for name, limit in LIMITS.items()
-            if (n := getattr(self, name)) is not None and not 1 <= n <= limit
-        ]
-        for name in ("memory", "speed"):
-            if (value := getattr(self, name)) is not None and not 0 < value < 1e6:
-                problems.append(f"{flag_name(name)} must be above 0 and below a million, got {value}")
-        if self.model not in GPT_CONFIGS:
-            problems.append(f"--model must be one of {', '.join(GPT_CONFIGS)}, got {self.model!r:.100}")
-        elif self.lora is not None and not 1 <= self.lora <= GPT_CONFIGS[self.model]["d_model"]:
-            width = GPT_CONFIGS[self.model]["d_model"]
-            problems.append(f"--lora must be a rank from 1 to {width}, the model's width, got {str(self.lora)[:20]}")
-        if self.lora is None and self.lora_targets != "attention":
-            problems.append("--lora-targets needs --lora RANK")
-        if self.lora is not None and (self.processes > 1 or self.optimizer == "muon"):
-            problems.append("--lora trains in one process with AdamW; leave --processes and --optimizer out")
+        problems = [*self._number_problems(), *self._model_problems()]
         if not problems and self.batch_size % self.processes:
             problems.append(
                 f"--batch-size {self.batch_size} does not divide evenly among {self.processes} processes; "
@@ -68,6 +53,28 @@ class Flags(StepFlags):
         if problems:
             raise ValueError("; ".join(problems))
 
+    def _number_problems(self) -> Iterator[str]:
+        for name, limit in LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= limit:
+                yield f"{flag_name(name)} must be a whole number from 1 to {limit:,}, got {str(value)[:20]}"
+        for name in ("memory", "speed"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1e6:
+                yield f"{flag_name(name)} must be above 0 and below a million, got {value}"
+
+    def _model_problems(self) -> Iterator[str]:
+        if self.model not in GPT_CONFIGS:
+            yield f"--model must be one of {', '.join(GPT_CONFIGS)}, got {self.model!r:.100}"
+        elif self.lora is not None:
+            width = GPT_CONFIGS[self.model]["d_model"]
+            if not 1 <= self.lora <= width:
+                yield f"--lora must be a rank from 1 to {width}, the model's width, got {str(self.lora)[:20]}"
+        if self.lora is None and self.lora_targets != "attention":
+            yield "--lora-targets needs --lora RANK"
+        if self.lora is not None and (self.processes > 1 or self.optimizer == "muon"):
+            yield "--lora trains in one process with AdamW; leave --processes and --optimizer out"
+
     @property
     def takes_lora(self) -> bool:
         return self.stage != "pretrain"
@@ -75,10 +82,15 @@ class Flags(StepFlags):
     @property
     def packed_width(self) -> int | None:
         """The width of a model that trains on packed sequences; None for the stages that train on windows."""
-        return self.size().d_model if self.stage in ("sft", "dpo") else None
+        return self.config().d_model if self.stage in ("sft", "dpo") else None
 
-    def size(self, n_layers: int | None = None) -> GPTConfig:
+    def config(self, n_layers: int | None = None) -> GPTConfig:
         """The config of --model, or the same with fewer layers."""
         size = GPT_CONFIGS[self.model]
-        lengths = {"context_length": self.context_length, "vocab_size": self.vocab_size or size["vocab_size"]}
-        return GPTConfig.of({**size, **lengths, "dropout": 0.0, "n_layers": n_layers or size["n_layers"]})
+        changes = {
+            "context_length": self.context_length,
+            "vocab_size": self.vocab_size or size["vocab_size"],
+            "n_layers": n_layers or size["n_layers"],
+            "dropout": 0.0,
+        }
+        return GPTConfig.of({**size, **changes})

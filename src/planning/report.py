@@ -99,7 +99,7 @@ def _memory_limit(flags: Flags, device: torch.device, processes_per_machine: int
 def _workload(flags: Flags, runtime: Runtime, room: float) -> Workload:
     """A step of the planned run, in as many processes as --processes says."""
     planned = replace(runtime, processes=Processes(count=flags.processes))
-    work = workload(flags, flags.size(), planned, dpo=flags.stage == "dpo")
+    work = workload(flags, flags.config(), planned, dpo=flags.stage == "dpo")
     work = replace(work, on_gpu=work.on_gpu or flags.memory is not None)
     return replace(work, strategy=resolve_strategy(flags.strategy, work, room))
 

@@ -1,7 +1,4 @@
-"""The arithmetic of a training run, and the traffic between its processes: closed formulas.
-
-P parameters, C channels, V vocabulary.
-"""
+"""The arithmetic of a training run, and the traffic between its processes: closed formulas."""
 
 from src.model.config import GPTConfig
 from src.training.memory_estimate import FP32, Workload
@@ -9,21 +6,21 @@ from src.training.memory_estimate import FP32, Workload
 TOKENS_PER_PARAMETER = 20  # the compute-optimal number: Hoffmann et al. 2022, table 3
 
 
-def flops_per_token(size: GPTConfig, context_length: int, *, frozen: bool = False) -> float:
+def flops_per_token(config: GPTConfig, context_length: int, *, frozen: bool = False) -> float:
     """Floating-point operations of forward and backward for one token (Kaplan et al. 2020, section 2.1).
 
     2 per weight in forward and 4 in backward; the output head is included, the embeddings only look up rows. A token
     attends to half of the window on average, because of the causal mask.
     frozen: the weights have no gradients, so they take 2 in backward. LoRA's adapter, which has some, is left out.
     """
-    matrices = size.n_layers * (4 * size.d_model**2 + 2 * size.d_model * (size.d_ff or 4 * size.d_model))
-    head = size.vocab_size * size.d_model
-    return (4.0 if frozen else 6.0) * (matrices + head) + 6.0 * size.n_layers * size.d_model * context_length
+    matrices = config.n_layers * (4 * config.d_model**2 + 2 * config.d_model * config.mlp_width)
+    head = config.vocab_size * config.d_model
+    return (4.0 if frozen else 6.0) * (matrices + head) + 6.0 * config.n_layers * config.d_model * context_length
 
 
-def optimal_tokens(size: GPTConfig) -> int:
+def optimal_tokens(config: GPTConfig) -> int:
     """Tokens after which a larger model would have been the better use of the same compute (Hoffmann et al. 2022)."""
-    return TOKENS_PER_PARAMETER * size.parameter_count()[0]
+    return TOKENS_PER_PARAMETER * config.parameter_count()[0]
 
 
 def traffic(work: Workload) -> float:

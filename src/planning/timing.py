@@ -53,12 +53,12 @@ def step_seconds(flags: Flags, runtime: Runtime, local_processes: int) -> float:
 
 
 def _step_flops(flags: Flags, sequences: int) -> float:
-    return flops_per_token(flags.size(), flags.context_length) * flags.context_length * sequences
+    return flops_per_token(flags.config(), flags.context_length) * flags.context_length * sequences
 
 
 def _measure(flags: Flags, runtime: Runtime) -> float:
     """Seconds per step of the whole model. Of a deep one, the time per layer comes from two shallow models."""
-    layers = flags.size().n_layers
+    layers = flags.config().n_layers
     depths = [layers] if layers <= FIT_DEPTH else [1, FIT_DEPTH]
     time_steps = best_times if flags.processes == 1 else best_times_in_processes
     best = time_steps(flags, runtime, depths)
@@ -101,7 +101,7 @@ def _process(rank: int, flags: Flags, runtime: Runtime, depths: Sequence[int], e
 
 def _trial_step(flags: Flags, runtime: Runtime, layers: int) -> Callable[[], float]:
     """A function that takes one training step, with all its micro-batches, and returns its seconds."""
-    model = initial_model(flags.size(n_layers=layers), 0, runtime)
+    model = initial_model(flags.config(n_layers=layers), 0, runtime)
     batch, loss = _batch(flags, flags.batch_size // flags.processes)
     if runtime.model_device:
         model.to(runtime.model_device)
@@ -123,7 +123,7 @@ def _trial_step(flags: Flags, runtime: Runtime, layers: int) -> Callable[[], flo
 
 def _batch(flags: Flags, sequences: int) -> tuple[Batch, LossFunction]:
     """A micro-batch of random tokens for one process, and the loss of the stage."""
-    vocabulary, length = flags.size().vocab_size, flags.context_length
+    vocabulary, length = flags.config().vocab_size, flags.context_length
     ids = torch.randint(vocabulary, (sequences, length + 1))
     if flags.stage != "dpo":
         return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous()), language_model_loss

@@ -37,16 +37,18 @@ def require_fit(work: Workload, device: torch.device) -> None:
         return
     changes = "; or ".join(advice(work, available / sharing, sharing, "GPUs" if on_gpu else "machines"))
     raise ValueError(
-        f"this run does not fit in memory: a step needs {needed(work, sharing)}, and there are "
+        f"this run does not fit in memory: a step needs {_describe_memory(work, sharing)}, and there are "
         f"{available / GB:,.1f} GB, {limited_by}; {changes}; --no-memory-check tries it anyway"
     )
 
 
-def needed(work: Workload, sharing: int) -> str:
-    """The estimated memory of a process and its largest parts, as text."""
-    held = memory_by_purpose(work)
-    parts = ", ".join(f"{name} {part / GB:,.1f}" for name, part in held.items() if part > 0.05 * sum(held.values()))
-    return f"about {peak(work) / GB:,.1f} GB{f' in each of {sharing} processes' if sharing > 1 else ''} ({parts})"
+def _describe_memory(work: Workload, sharing: int) -> str:
+    """The estimated memory of a process, and its largest parts."""
+    total = peak(work)
+    largest = {name: part for name, part in memory_by_purpose(work).items() if part > 0.05 * total}
+    parts = ", ".join(f"{name} {part / GB:,.1f}" for name, part in largest.items())
+    each = f" in each of {sharing} processes" if sharing > 1 else ""
+    return f"about {total / GB:,.1f} GB{each} ({parts})"
 
 
 def advice(work: Workload, room: float, sharing: int = 1, place: str = "machines") -> list[str]:

@@ -30,7 +30,7 @@ class VocabularyFlags(TextTrainingFlags):
         return problems
 
 
-def run_encoding(flags: VocabularyFlags, processes: Processes) -> Encoding:
+def load_or_learn_encoding(flags: VocabularyFlags, processes: Processes) -> Encoding:
     """The tokenizer of a run: GPT-2's, one learned from its text, or the one that the run in --out learned from it.
 
     Raises ValueError for --vocab-size with a tokenizer that has a size of its own. A recipe may have chosen the

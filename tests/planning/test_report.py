@@ -34,6 +34,6 @@ def test_a_run_is_planned_and_checked_by_one_workload(
 ) -> None:
     names = (*SAME, *LORA, "optimizer", "strategy")
     plan = Flags(model="micro", stage=stage, processes=processes, **{name: getattr(script, name) for name in names})
-    run = workload(script, plan.size(), replace(CPU, processes=Processes(count=processes)), dpo=stage == "dpo")
+    run = workload(script, plan.config(), replace(CPU, processes=Processes(count=processes)), dpo=stage == "dpo")
     assert _workload(plan, CPU, room) == replace(run, strategy=resolve_strategy(script.strategy, run, room))
     assert (run.lora, run.takes_lora) == (script.lora, stage != "pretrain")

@@ -16,7 +16,7 @@ from src.model.gpt import GPT_CONFIGS
 from src.training import recipes
 from src.training.flags import TrainingFlags
 from src.training.recipes import RECIPES, SCRIPT_DEFAULTS, apply_recipe, size_name
-from src.training.tokenizer import run_encoding
+from src.training.tokenizer import load_or_learn_encoding
 
 SCRIPTS = {"pretrain": main, "sft": instruction_tune, "dpo": dpo_train}
 CONSTANTS = {
@@ -140,4 +140,4 @@ def test_a_vocabulary_size_is_taken_without_naming_the_tokenizer() -> None:
 def test_a_vocabulary_size_is_refused_for_a_tokenizer_with_a_size_of_its_own(tokenizer: Tokenizer) -> None:
     flags = apply_recipe(main.Flags(tokenizer=tokenizer, vocab_size=300), "pretrain", "micro", {"tokenizer"})
     with pytest.raises(ValueError, match=f"^--vocab-size is for --tokenizer bpe; .* --tokenizer {tokenizer}$"):
-        run_encoding(flags, Processes())
+        load_or_learn_encoding(flags, Processes())
