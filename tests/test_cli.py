@@ -34,7 +34,7 @@ from src.chat.start import load_chat_model
 from src.cli import Parser, flag, flag_name, parse
 from src.model.decoding.sampling import sample
 from src.program import import_and_run, out_of_memory_advice, run_script, termination_signals
-from src.training import checkpoints, parallel, stage, tokenizer
+from src.training import checkpoints, loop, parallel, stage, tokenizer
 from src.training import run as training_run
 from src.training.flags import TrainingFlags
 
@@ -604,7 +604,7 @@ def source_of(script: ModuleType) -> str:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_every_flag_is_read(script: ModuleType) -> None:
-    shared = (stage, checkpoints, parallel, training_run, tokenizer) if script in TRAINING else ()
+    shared = (stage, checkpoints, loop, parallel, training_run, tokenizer) if script in TRAINING else ()
     stage_source = "\n".join(Path(module.__file__).read_text(encoding="utf-8") for module in shared)
     assert dead_flags(script.Flags, source_of(script), stage_source=stage_source) == set()
 

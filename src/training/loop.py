@@ -84,12 +84,12 @@ def _train_step(run: TrainingRun, progress: Progress, reporter: Reporter) -> Non
     """One optimizer step and its log line. Its time includes neither evaluating nor saving."""
     start = time.perf_counter()
     schedule, processes, step = run.schedule, run.runtime.processes, progress.step
-    seed_step(schedule.seed, step, processes.rank)
+    seed_step(run.flags.seed, step, processes.rank)
     lr = schedule.learning_rate(step)
     set_lr(run.optimizer, lr)
     batches = run.stage.loader.step_batches(step)
     metrics = accumulate(run.shared, batches, run.runtime, run.scaler)
-    norm = optimizer_step(run.model, run.optimizer, run.scaler, schedule.grad_clip)
+    norm = optimizer_step(run.model, run.optimizer, run.scaler, run.flags.grad_clip)
     run.runtime.synchronise()
     step_s = time.perf_counter() - start
     loss = metrics.pop("loss")

@@ -125,7 +125,10 @@ def _check_settings(settings: Mapping[str, Any], identity: Mapping[str, Any]) ->
 
 
 def _parse_progress(state: object) -> Progress:
-    """Raises ValueError for a field that is missing, unknown, of another type, or inconsistent with the others."""
+    """The progress in a checkpoint.
+
+    Raises ValueError for an entry that is missing, unknown, of another type, or inconsistent with the others.
+    """
     names = {field.name for field in fields(Progress)}
     if not isinstance(state, dict) or state.keys() != names:
         found = state.keys() if isinstance(state, dict) else set()

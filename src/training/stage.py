@@ -48,7 +48,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The resolved numbers of a run. Steps are optimizer steps."""
+    """The length of a run, its learning rate, and when it evaluates and saves. Steps are optimizer steps."""
 
     steps: int
     steps_per_epoch: int
@@ -56,12 +56,10 @@ class Schedule:
     min_lr: float
     warmup_steps: int
     lr_decay: LRDecay
-    grad_clip: float | None
     eval_every: int
     save_steps: int | None  # save at every multiple of this step; None: by time
     save_s: float  # save this long after the last save
     patience: int | None
-    seed: int
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0; see `lr_at`."""
@@ -156,10 +154,8 @@ def make_schedule(flags: TrainingFlags, steps_per_epoch: int) -> Schedule:
         min_lr=flags.min_lr,
         warmup_steps=flags.warmup_steps,
         lr_decay=flags.lr_decay,
-        grad_clip=flags.grad_clip,
         eval_every=flags.eval_every or max(1, steps // EVALUATIONS_PER_RUN),
         save_steps=save_steps,
         save_s=save_s,
         patience=flags.patience,
-        seed=flags.seed,
     )

@@ -43,7 +43,7 @@ def _summary_rows(run: TrainingRun, log: Path) -> dict[str, str]:
     epochs = schedule.steps / schedule.steps_per_epoch
     patience = f", stops after {schedule.patience} evaluations without improvement" if schedule.patience else ""
     optimizer = "Muon in the blocks, AdamW elsewhere" if flags.optimizer == "muon" else "AdamW"
-    clipping = f"at most {schedule.grad_clip}" if schedule.grad_clip else "not clipped"
+    clipping = f"at most {flags.grad_clip}" if flags.grad_clip else "not clipped"
     count = runtime.processes.count
     return {
         "model": f"{c.n_layers} layers, {c.d_model} wide, {c.n_heads} heads, context {c.context_length}: "
@@ -58,7 +58,7 @@ def _summary_rows(run: TrainingRun, log: Path) -> dict[str, str]:
         "regularisation": f"weight decay {flags.weight_decay:g}, dropout {c.dropout:g}, gradient norm {clipping}",
         "device": f"{runtime.device}, {runtime.precision} ({runtime.reason})",
         **({"processes": f"{count}, {run.shared.name}"} if count > 1 else {}),
-        "seed": str(schedule.seed),
+        "seed": str(flags.seed),
         "saves to": f"{flags.out}, log {log}",
     }
 
