@@ -75,7 +75,7 @@ class Heartbeat:
 
     @property
     def limit(self) -> int:
-        """How many missing heartbeats end a process: those of a tenth of GPT2_TIMEOUT_S, and at least 10."""
+        """The number of missed heartbeats after which a process ends: a tenth of GPT2_TIMEOUT_S, but at least 10."""
         return max(_SHORTEST_LIMIT, round(timeout_s() / 10 / self.interval_s))
 
     def lost(self, limit: int) -> list[int]:
@@ -113,7 +113,7 @@ class Heartbeat:
     def _exchange(self) -> None:
         """Send and receive heartbeats until the process or its connection to the store ends."""
         with suppress(RuntimeError):  # `_watch` counts the answers that are missing from now on
-            while not (self._ends() and self._sent.is_set()):
+            while not (self._is_ending() and self._sent.is_set()):
                 self.beats = [Beat(*json.loads(text)) for text in self._store.multi_get(self._keys)]
                 self.number += 1
                 self._wake.wait(self.interval_s)
@@ -121,13 +121,13 @@ class Heartbeat:
                 self._send()
 
     def _watch(self, on_loss: Callable[["Heartbeat"], None]) -> None:
-        while not self._ends():
+        while not self._is_ending():
             time.sleep(self.interval_s)
             self._count()
             if self.lost(self.limit) or self.unanswered >= self.limit:
                 return on_loss(self)
 
-    def _ends(self) -> bool:
+    def _is_ending(self) -> bool:
         return self._status in (FAILED, LEFT)
 
     def _count(self) -> None:

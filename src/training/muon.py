@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,18 +36,22 @@ class Muon(torch.optim.Muon):
         """Take one optimizer step. `closure` is ignored."""
         for group in self.param_groups:
             for parameters in self._stacks([p for p in group["params"] if p.grad is not None]):
-                momenta = torch.stack([self._momentum(p, group["momentum"]) for p in parameters])
-                _, rows, columns = momenta.shape
-                if id(parameters[0]) in self._fused:
-                    rows //= 3
-                updates = orthogonalise(momenta.view(-1, rows, columns)).reshape(momenta.shape)
-                step_size = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
-                for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(distribute_like(update, parameter), alpha=-step_size)
+                self._update(parameters, group)
+
+    def _update(self, parameters: Sequence[Tensor], group: Mapping[str, Any]) -> None:
+        """Update a stack of parameters, with the settings of their group."""
+        momenta = torch.stack([self._momentum(p, group["momentum"]) for p in parameters])
+        _, rows, columns = momenta.shape
+        if id(parameters[0]) in self._fused:
+            rows //= 3
+        updates = orthogonalise(momenta.view(-1, rows, columns)).reshape(momenta.shape)
+        step_size = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(distribute_like(update, parameter), alpha=-step_size)
 
     def _stacks(self, parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-        """Parameters of the same kind and shape, as many at a time as MAX_STACK_ELEMENTS allows."""
+        """The parameters in stacks of one kind and shape, each as large as MAX_STACK_ELEMENTS allows."""
         by_shape: dict[tuple[torch.Size, bool], list[Tensor]] = defaultdict(list)
         for parameter in parameters:
             by_shape[parameter.shape, id(parameter) in self._fused].append(parameter)

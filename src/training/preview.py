@@ -25,12 +25,12 @@ def preview(
     loaded = load(flags.data, skip_bad=flags.skip_bad, notify=notify)
     if not notes:
         print(f"{flags.data}: every record is used, and every key is read or bookkeeping")
-    encoding, context_length = _limits(flags, bases)
+    encoding, context_length = _encoding_and_length(flags, bases)
     print(describe(loaded, encoding, context_length))
     return DONE
 
 
-def _limits(flags: RecordTrainingFlags, bases: Sequence[str]) -> tuple[Encoding, int]:
+def _encoding_and_length(flags: RecordTrainingFlags, bases: Sequence[str]) -> tuple[Encoding, int]:
     """The tokenizer and the context length that training would use; GPT-2's tokenizer if there is no base yet."""
     try:
         base = load_base(flags.base, bases)

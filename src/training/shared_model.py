@@ -18,8 +18,6 @@ from src.training.losses import LossFunction, Metrics
 class SharedModel:
     """A model and its loss in a run of one process. The subclasses share it among several."""
 
-    name = "one process"
-
     def __init__(self, model: GPTModel, loss_fn: LossFunction) -> None:
         self.model, self.loss_fn = model, loss_fn
 
@@ -34,8 +32,6 @@ class SharedModel:
 
 class ReplicatedModel(SharedModel):
     """DDP (Li et al. 2020): every process has the whole model, and the gradients are averaged during backward."""
-
-    name = "ddp"
 
     def __init__(self, model: GPTModel, loss_fn: LossFunction) -> None:
         super().__init__(model, loss_fn)
@@ -55,8 +51,6 @@ class ShardedModel(SharedModel):
     A model on the meta device gets its memory here. `initial` then gives its weights, one tensor at a time, unless
     they are loaded later.
     """
-
-    name = "fsdp"
 
     def __init__(
         self,

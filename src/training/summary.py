@@ -57,7 +57,7 @@ def _summary_rows(run: TrainingRun, log: Path) -> dict[str, str]:
         "optimizer": f"{optimizer}, beta2 {flags.beta2:g}",
         "regularisation": f"weight decay {flags.weight_decay:g}, dropout {c.dropout:g}, gradient norm {clipping}",
         "device": f"{runtime.device}, {runtime.precision} ({runtime.reason})",
-        **({"processes": f"{count}, {run.shared.name}"} if count > 1 else {}),
+        **({"processes": f"{count}, {runtime.strategy}"} if count > 1 else {}),
         "seed": str(flags.seed),
         "saves to": f"{flags.out}, log {log}",
     }
