@@ -82,7 +82,7 @@ def finetune(flags: Flags) -> int:
     require_size_fits(flags.source, flags, runtime)  # before everything slow
     train_steps, val_steps = step_loaders(flags, load_gpt2_encoding())  # before the download, to fail early
     base = load_pretrained(flags.model, flags.weights, runtime.processes)
-    if base.encoding is not load_gpt2_encoding():
+    if base.encoding is not load_gpt2_encoding():  # --weights is a checkpoint with another tokenizer
         train_steps, val_steps = step_loaders(flags, base.encoding)
     if flags.context_length > base.model.config.context_length:
         raise ValueError(f"--context-length {flags.context_length}: the model's is {base.model.config.context_length}")

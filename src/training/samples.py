@@ -58,6 +58,7 @@ def decodable(model: GPTModel) -> Iterator[None]:
 
 
 def _with_sharded_layers(model: GPTModel) -> GPTModel:
+    """A copy of the model whose linear layers stay sharded, and whose other weights are gathered."""
     result = on_meta_device(model.config)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
