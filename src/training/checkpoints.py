@@ -4,7 +4,7 @@ import filecmp
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,69 +12,18 @@ from typing import Any
 
 import torch
 
-from src.checkpoint import BEST, LATEST, read_checkpoint, save_checkpoint, weights_sha256
+from src.checkpoint import BEST, LATEST, read_checkpoint, save_checkpoint
 from src.common.atomic_file import atomic_write
 from src.common.checks import is_number
 from src.common.disk import require_free_space
 from src.common.messages import one_line
-from src.data.batching import Batch
 from src.distributed.environment import is_first
 from src.distributed.sharding import gathered
-from src.model.config import GPTConfig
 from src.model.gpt import GPTModel
 from src.model.lora import ADAPTER, adapter_of, merged_weights, trained_weights
-from src.training.flags import TrainingFlags
+from src.training.flags import plain_settings
 from src.training.parts_saver import PartsSaver, remove_unused_parts
-from src.training.stage import Progress, Stage, TrainingRun
-
-# Settings that may change on resume. Paths are among them because `run_identity` hashes the content of the files.
-_MAY_CHANGE = (
-    "max_steps",
-    "epochs",
-    "eval_every",
-    "patience",
-    "save_every",
-    "keep",
-    "device",
-    "out",
-    "log_dir",
-    "tensorboard",
-    "resume",
-    "compile",
-    "strategy",
-    "activation_checkpointing",
-    "memory_check",
-    "data",
-    "val_data",
-    "weights",
-    "skip_bad",
-    "show_data",
-    "show_mask",
-)
-
-
-def run_identity(stage: Stage, config: GPTConfig, flags: TrainingFlags, precision: str) -> dict[str, Any]:
-    """Everything that determines the result of a run: settings, precision, model, data, base and tokenizer."""
-    parent = stage.metadata.get("parent") or {}
-    return {
-        "stage": stage.name,
-        **{name: value for name, value in plain_settings(flags).items() if name not in _MAY_CHANGE},
-        "precision": precision,
-        "model": asdict(config),
-        "data": stage.loader.dataset.content_hash(),
-        "evaluation": _hash_of_batches(stage.evaluation),
-        "base": parent.get("weights_sha256"),
-        "tokenizer": (stage.metadata.get("tokenizer") or {}).get("fingerprint"),
-    }
-
-
-def _hash_of_batches(batches: Sequence[Batch]) -> str:
-    tensors = {}
-    for number, batch in enumerate(batches):
-        for name, value in vars(batch).items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{number} {name}"] = value
-    return weights_sha256(tensors)
+from src.training.stage import Progress, TrainingRun
 
 
 @dataclass
@@ -216,24 +165,6 @@ def set_aside(path: Path) -> Path:
         kept = path.with_name(f"{path.stem}.previous-{number}{path.suffix}")
     _link_or_copy(path, kept)
     return kept
-
-
-def plain_settings(flags: TrainingFlags) -> dict[str, Any]:
-    """The flags as values that JSON and a checkpoint can hold: paths as strings."""
-    settings = asdict(flags)
-    for name, value in settings.items():
-        if isinstance(value, Path):
-            settings[name] = str(value)
-        elif isinstance(value, tuple):
-            settings[name] = [str(path) for path in value]
-    return settings
-
-
-def refuse_folder_of_base(metadata: Mapping[str, Any], out: Path) -> None:
-    """Raises ValueError if saving a run in `out` would overwrite the model that the run starts from."""
-    base = (metadata.get("parent") or {}).get("path")
-    if base and Path(base).resolve().parent == out.resolve() and Path(base).name in (BEST, LATEST):
-        raise ValueError(f"--out {out} holds the model to start from, {base}; pass another --out")
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -140,6 +140,17 @@ def _as_path(value: Any, expected: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(map(Path, value))
     return Path(value) if isinstance(value, str) else value
+
+
+def plain_settings(flags: TrainingFlags) -> dict[str, Any]:
+    """The flags as values that JSON and a checkpoint can hold: paths as strings."""
+    settings = asdict(flags)
+    for name, value in settings.items():
+        if isinstance(value, Path):
+            settings[name] = str(value)
+        elif isinstance(value, tuple):
+            settings[name] = [str(path) for path in value]
+    return settings
 
 
 def parse_save_every(text: str) -> tuple[int | None, float]:

@@ -76,7 +76,8 @@ def memory_by_purpose(work: Workload) -> dict[str, float]:
     """Peak memory of one process in bytes, by purpose. Their sum is the peak of the process."""
     state = {"weights": _weights(work), "optimizer": _optimizer(work)}
     # The peak comes when backward has finished the head and no block yet, when all gradients exist, or in a save.
-    held = max((_after_the_head(work), _after_the_blocks(work), _merged(work)), key=lambda parts: sum(parts.values()))
+    moments = (_after_the_head(work), _after_the_blocks(work), _while_merging(work))
+    held = max(moments, key=lambda parts: sum(parts.values()))
     data = 2 * 8 * work.tokens * work.grad_accum  # inputs and targets, int64
     step = {**state, **held, "data": data, "save": _copies_to_save(work)}
     return {**step, "fragmentation": FRAGMENTATION * sum(step.values()), "process": PROCESS_BASELINE}
@@ -140,7 +141,7 @@ def _saved_activations(work: Workload) -> float:
     """The activations that all layers save; with activation checkpointing, the layers' inputs and one layer's."""
     c, ff, layers = work.config.d_model, work.config.mlp_width, work.config.n_layers
     # Per token of a layer: x before each LayerNorm; both LayerNorm outputs, q, k, v, y, and the MLP's h.
-    layer: float = 2 * FP32 * c + (6 * c + ff - _not_saved(work)) * work.forward_bytes
+    layer: float = 2 * FP32 * c + (6 * c + ff - _unsaved_channels(work)) * work.forward_bytes
     if work.half and not work.on_gpu:
         layer += _saved_by_attention_in_blocks(work)
     if work.activation_checkpointing:
@@ -148,7 +149,7 @@ def _saved_activations(work: Workload) -> float:
     return work.tokens * layers * layer
 
 
-def _not_saved(work: Workload) -> int:
+def _unsaved_channels(work: Workload) -> int:
     """Channels per token that a layer does not save with LoRA, because a frozen matrix does not need its input."""
     if not work.lora:
         return 0
@@ -158,7 +159,7 @@ def _not_saved(work: Workload) -> int:
     return inputs * work.config.d_model - work.lora * len(targets)
 
 
-def _merged(work: Workload) -> dict[str, float]:
+def _while_merging(work: Workload) -> dict[str, float]:
     """While the best model is saved: the weights with the adapter merged into them are copies."""
     if not work.lora:
         return {}

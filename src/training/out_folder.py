@@ -3,11 +3,11 @@
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import lock_descriptor
 
@@ -41,6 +41,13 @@ def locked_folder(out: Path, stage: str) -> Iterator[None]:
             yield
         finally:
             _remove_if_unused(out, new_folders)
+
+
+def refuse_folder_of_base(metadata: Mapping[str, Any], out: Path) -> None:
+    """Raises ValueError if saving a run in `out` would overwrite the model that the run starts from."""
+    base = (metadata.get("parent") or {}).get("path")
+    if base and Path(base).resolve().parent == out.resolve() and Path(base).name in (BEST, LATEST):
+        raise ValueError(f"--out {out} holds the model to start from, {base}; pass another --out")
 
 
 def _refuse_folders_as_checkpoints(out: Path) -> None:

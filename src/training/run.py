@@ -12,10 +12,12 @@ from src.distributed.environment import is_first, restarts
 from src.model.gpt import GPTModel
 from src.model.lora import DEFAULT_SCALE, add_lora, trained_weights
 from src.runtime import Runtime, keep_freed_memory
-from src.training.checkpoints import RunCheckpoints, loss_of_best, refuse_folder_of_base, run_identity
+from src.training.checkpoints import RunCheckpoints, loss_of_best
 from src.training.flags import LoRAFlags, TrainingFlags
+from src.training.identity import run_identity
 from src.training.loop import Ending, ending, train
 from src.training.optim import make_optimizer
+from src.training.out_folder import refuse_folder_of_base
 from src.training.parallel import divide_batches, require_first_step_fits
 from src.training.reporter import Reporter, draw_curves
 from src.training.resume import find_saved_run

@@ -57,8 +57,8 @@ class ShardedModel(SharedModel):
         model: GPTModel,
         loss_fn: LossFunction,
         device: torch.device,
-        half: torch.dtype | None = None,
-        initial: Iterable[tuple[str, Tensor]] = (),
+        half: torch.dtype | None,
+        initial: Iterable[tuple[str, Tensor]],
     ) -> None:
         super().__init__(model, loss_fn)
         without_memory = any(parameter.is_meta for parameter in model.parameters())

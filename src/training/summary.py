@@ -11,7 +11,7 @@ from src.distributed.environment import launcher, machines
 from src.model.gpt import GPTModel
 from src.model.lora import adapter_of
 from src.program import DONE, INTERRUPTED
-from src.training.checkpoints import plain_settings
+from src.training.flags import plain_settings
 from src.training.loop import Ending, divergence_advice
 from src.training.recipes import LORA_LR_SCALE
 from src.training.reporter import Reporter
