@@ -39,7 +39,7 @@ def step(monkeypatch: pytest.MonkeyPatch):
             assert seconds, "measured, although it does not fit"
             return seconds
 
-        monkeypatch.setattr(report, "step_seconds", measure)
+        monkeypatch.setattr(report, "measure_step", measure)
         limit = (memory and int(memory), "the memory limit of its container")
         monkeypatch.setattr(fit, "usable_memory", lambda: limit)
 

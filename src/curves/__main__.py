@@ -39,14 +39,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.out and len(stages) > 1:
         raise ValueError(f"--out names one picture, and these logs are of {', '.join(stages)}; leave --out out")
     for stage, runs in stages.items():
-        path = runs[-1].path
-        out = flags.out or (path.with_suffix(".png") if len(runs) == 1 else path.with_name(f"curves-{stage}.png"))
+        out = flags.out or default_picture(stage, runs)
         try:
             draw(runs, out)
         except OSError as error:
             raise OSError(f"{out}: cannot be written ({error.strerror}); choose another file with --out") from error
-        print(f"{stage}: {len(runs)} run{'s' * (len(runs) > 1)} drawn to {out}")
+        print(f"{stage}: {len(runs)} run{'s' if len(runs) > 1 else ''} drawn to {out}")
     return DONE
+
+
+def default_picture(stage: str, runs: Sequence[RunLog]) -> Path:
+    """The picture next to the logs: named after the log of a single run, or after the stage of several."""
+    log = runs[-1].path
+    return log.with_suffix(".png") if len(runs) == 1 else log.with_name(f"curves-{stage}.png")
 
 
 def read_logs(text: str) -> list[RunLog]:

@@ -9,7 +9,7 @@ from src.common.machine import usable_cpus
 from src.distributed.processes import Processes
 from src.planning.flags import Flags
 from src.planning.scale import TOKENS_PER_PARAMETER, flops_per_token, optimal_tokens, traffic
-from src.planning.timing import step_seconds
+from src.planning.timing import measure_step
 from src.runtime import Runtime, choose_runtime
 from src.training.fit import GB, advice, device_memory
 from src.training.memory_estimate import Workload, memory_by_purpose, peak
@@ -115,7 +115,7 @@ def _step_seconds(plan: Plan) -> float:
     flags = plan.flags
     if flags.speed:
         return plan.flops_per_token * plan.tokens_per_step / (flags.speed * 1e12 * flags.processes)
-    return step_seconds(flags, plan.runtime, plan.processes_per_machine)
+    return measure_step(flags, plan.runtime, plan.processes_per_machine)
 
 
 def as_json(plan: Plan) -> dict[str, object]:

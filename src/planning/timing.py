@@ -29,7 +29,7 @@ TRIAL_STEPS, FIT_DEPTH = 4, 4  # steps timed per model, layers of the deeper mod
 MEASURED_LENGTH, MEASURED_TOKENS = 1024, 4096  # the longest window, and the most tokens per process and step
 
 
-def step_seconds(flags: Flags, runtime: Runtime, local_processes: int) -> float:
+def measure_step(flags: Flags, runtime: Runtime, local_processes: int) -> float:
     """Seconds per training step of all processes together, of which some or all run on this machine.
 
     A step of up to MEASURED_TOKENS per process is measured whole. Of a larger step, a part is measured, and its time

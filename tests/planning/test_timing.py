@@ -10,7 +10,7 @@ from src.data.batching import Batch, PairBatch
 from src.model.gpt import GPTModel
 from src.planning import timing
 from src.planning.flags import LIMITS, Flags
-from src.planning.timing import _trial_step, step_seconds
+from src.planning.timing import _trial_step, measure_step
 from src.runtime import choose_runtime
 from src.training.losses import language_model_loss
 from src.training.optim import MuonAndAdamW, make_optimizer
@@ -22,8 +22,8 @@ CPU = choose_runtime("cpu", "fp32")
 def test_step_time_is_extrapolated_per_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     times = {1: iter([90.0, 4.0, 3.0, 5.0, 4.0]), 4: iter([1.0, 9.0, 11.0, 9.5, 10.0]), 2: iter([9.0, 7, 6, 8, 7])}
     monkeypatch.setattr(timing, "_trial_step", lambda flags, runtime, layers: lambda: next(times[layers]))
-    assert step_seconds(Flags(model="gpt2-124M"), CPU, 1) == 3 + 11 * 2
-    assert step_seconds(Flags(model="micro"), CPU, 1) == 6
+    assert measure_step(Flags(model="gpt2-124M"), CPU, 1) == 3 + 11 * 2
+    assert measure_step(Flags(model="micro"), CPU, 1) == 6
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_large_step_is_measured_in_part(
         return lambda: 2.0
 
     monkeypatch.setattr(timing, "_trial_step", trial)
-    seconds = step_seconds(Flags(model="micro", **larger), CPU, 1)
+    seconds = measure_step(Flags(model="micro", **larger), CPU, 1)
     assert seen == {measured}
     assert times is None or seconds == pytest.approx(2 * times, rel=0.01)
 
@@ -90,7 +90,7 @@ def test_dpo_is_measured_on_pairs_of_half_prompt_and_half_answer() -> None:
 
 def test_a_machine_with_one_cpu_measures_one_of_several_processes() -> None:
     flags = Flags(model="micro", batch_size=2, context_length=8, vocab_size=300, processes=2)
-    assert 0 < step_seconds(flags, replace(CPU, strategy="ddp"), 1) < 10
+    assert 0 < measure_step(flags, replace(CPU, strategy="ddp"), 1) < 10
 
 
 @pytest.mark.slow
@@ -99,4 +99,4 @@ def test_several_processes_are_measured_together(monkeypatch: pytest.MonkeyPatch
     fork = partial(torch.multiprocessing.start_processes, start_method=START_METHOD)
     monkeypatch.setattr(torch.multiprocessing, "spawn", fork)  # two that import PyTorch take longer than they measure
     flags = Flags(model="micro", batch_size=2, context_length=8, vocab_size=300, processes=2)
-    assert 0 < step_seconds(flags, replace(CPU, strategy="fsdp"), 2) < 10
+    assert 0 < measure_step(flags, replace(CPU, strategy="fsdp"), 2) < 10
