@@ -22,6 +22,11 @@ def device_memory(device: torch.device) -> tuple[int | None, str]:
     return usable_memory()
 
 
+def sharing_processes(device: torch.device) -> int:
+    """How many processes share the memory of this device: each has a GPU of its own, but no machine of its own."""
+    return 1 if device.type == "cuda" else local_world_size()
+
+
 def require_fit(work: Workload, device: torch.device) -> None:
     """Raise ValueError with the estimate and what to change, if a run clearly does not fit.
 
@@ -31,8 +36,8 @@ def require_fit(work: Workload, device: torch.device) -> None:
     available, limited_by = device_memory(device)
     if available is None:
         return
-    on_gpu = device.type == "cuda"
-    sharing, swap = (1, 0) if on_gpu else (local_world_size(), swap_space())
+    on_gpu, sharing = device.type == "cuda", sharing_processes(device)
+    swap = 0 if on_gpu else swap_space()
     if peak(work) * sharing <= MARGIN * (available + swap):
         return
     changes = "; or ".join(advice(work, available / sharing, sharing, "GPUs" if on_gpu else "machines"))

@@ -6,12 +6,11 @@ from typing import Literal
 
 from src.checkpoint import saved_config
 from src.data.batching import PairBatch
-from src.distributed.environment import local_world_size
 from src.distributed.processes import Processes, Strategy
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.load_gpt2 import HUB_IDS
 from src.runtime import Runtime, choose_runtime
-from src.training.fit import device_memory, require_fit
+from src.training.fit import device_memory, require_fit, sharing_processes
 from src.training.flags import RecordTrainingFlags, TrainingFlags
 from src.training.memory_estimate import Workload, peak
 from src.training.stage import Stage
@@ -25,10 +24,11 @@ def divide_batches(stage: Stage, processes: Processes) -> None:
     """
     size, count = stage.loader.batch_size, processes.count
     if size % count:
-        sizes = [nearest for nearest in (size - size % count, size - size % count + count) if nearest]
+        lower = size - size % count
+        nearest = [str(multiple) for multiple in (lower, lower + count) if multiple]
         raise ValueError(
             f"--batch-size {size} does not divide evenly among {count} processes; "
-            f"pass --batch-size {' or '.join(map(str, sizes))}"
+            f"pass --batch-size {' or '.join(nearest)}"
         )
     stage.loader.processes = processes
 
@@ -41,8 +41,8 @@ def choose_strategy(flags: TrainingFlags, config: GPTConfig, runtime: Runtime, *
     _check_lora(flags, config, runtime)
     work = workload(flags, config, runtime, dpo=dpo)
     available, _ = device_memory(runtime.device)
-    sharing = 1 if runtime.device.type == "cuda" else local_world_size()
-    strategy = resolve_strategy(flags.strategy, work, None if available is None else available / sharing)
+    room = None if available is None else available / sharing_processes(runtime.device)
+    strategy = resolve_strategy(flags.strategy, work, room)
     strategy = runtime.processes.from_first(strategy)  # the memory of machines may differ
     if flags.memory_check:
         length = 1 if isinstance(flags, RecordTrainingFlags) else work.context_length  # records can be short

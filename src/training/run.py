@@ -79,7 +79,7 @@ def _train_and_log_end(run: TrainingRun, progress: Progress, checkpoints: RunChe
 def start_or_resume(
     stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runtime
 ) -> tuple[TrainingRun, Progress, str]:
-    """Returns the run at its first step, or as it was saved in --out; its progress; and a note on the saved run.
+    """Set up a run, or restore the one in --out; returns it, its progress, and a note on the saved run.
 
     The settings are compared before anything is restored.
     """
@@ -141,7 +141,10 @@ def _require_disk_space(model: GPTModel, flags: TrainingFlags) -> None:
 
 
 def _run_checkpoints(run: TrainingRun, progress: Progress) -> RunCheckpoints:
-    """The checkpoints of the run. If the best model of a resumed run is gone, the next evaluation saves one."""
+    """The checkpoints of the run. If the best model of a resumed run is gone, the next evaluation saves one.
+
+    Raises ValueError if there is no next evaluation, because the run is finished.
+    """
     best = run.flags.out / BEST
     best_loss = loss_of_best(best, run.run_id, progress.best_step) if run.resumed else None
     if progress.best_step and best_loss is None:
