@@ -15,7 +15,6 @@ if __name__ == "__main__":  # before the slow imports: Ctrl-C during them is one
 import json
 import os
 import sys
-import time
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, replace
@@ -29,9 +28,9 @@ from src.data.split import split_tokens
 from src.data.text import TokenArray, load_tokens
 from src.evaluation.comparison import Sample, print_comparison, sample_prompts, samples_of
 from src.evaluation.flags import Flags
-from src.evaluation.memorisation import measure, print_copies
+from src.evaluation.memorisation import measure_copies, print_copies
 from src.evaluation.perplexity import Result, check_lengths, finite, measure_text, print_result
-from src.evaluation.tasks import Score, print_published, print_score, read_questions, score
+from src.evaluation.tasks import print_published, print_score, read_questions, score_task
 from src.model.generate import TextGenerator
 from src.model.quantize import quantize_int8
 from src.runtime import choose_runtime, keep_freed_memory
@@ -64,10 +63,11 @@ def evaluate_text(flags: Flags) -> dict[str, Any]:
     stride = flags.stride or max(1, context_length // 2)
     for generator in generators:
         check_lengths(generator.model, context_length, stride)
-    results = []
+    part = "all of it" if flags.val_fraction == 1 else f"the last {100 * flags.val_fraction:g}%"
+    texts, results = [], []
     for base, generator in zip(bases, generators, strict=True):
         ids = load_eval_tokens(flags, base.encoding)
-        part = "all of it" if flags.val_fraction == 1 else f"the last {100 * flags.val_fraction:g}%"
+        texts.append(ids)
         print(f"text     {' '.join(flags.paths)}, {part}: {len(ids):,} tokens")
         _print_model(base, generator, flags)
         print(f"windows  {context_length} tokens, stride {stride}", flush=True)
@@ -76,7 +76,8 @@ def evaluate_text(flags: Flags) -> dict[str, Any]:
         print_result(results[-1])
     samples = []
     if flags.compare:
-        samples = samples_of(generators, sample_prompts(ids, bases[-1].encoding), flags.seed)
+        prompts = sample_prompts(texts[-1], bases[-1].encoding)
+        samples = samples_of(generators, prompts, flags.seed)
         print_comparison(results, samples)
     return _as_json(results, samples, flags)
 
@@ -98,7 +99,7 @@ def evaluate_memorisation(flags: Flags, given: Collection[str]) -> dict[str, Any
     train_ids, val_ids = split_tokens(ids, base.encoding, flags.val_fraction)
     print(f"text     {' '.join(flags.paths)}: {len(train_ids):,} tokens to train on, {len(val_ids):,} to validate")
     _print_model(base, generator, flags)
-    samples, real = measure(generator, train_ids, val_ids, flags.seed)
+    samples, real = measure_copies(generator, train_ids, val_ids, flags.seed)
     print_copies(samples, real)
     return {"model": str(base.path), "data": flags.paths, "samples": asdict(samples), "validation": asdict(real)}
 
@@ -111,9 +112,7 @@ def evaluate_task(flags: Flags) -> dict[str, Any]:
     scores = []
     for base, generator in zip(bases, generators, strict=True):
         _print_model(base, generator, flags)
-        start = time.perf_counter()
-        figures = score(generator.model, base.encoding, questions, flags.task)
-        scores.append(Score(task=flags.task, model=str(base.path), **figures, seconds=time.perf_counter() - start))
+        scores.append(score_task(str(base.path), generator.model, base.encoding, questions, flags.task))
         print_score(scores[-1])
     print_published(flags.task)
     return {
@@ -126,7 +125,8 @@ def load_models(flags: Flags) -> tuple[list[LoadedModel], list[TextGenerator]]:
     """The models that are asked for, quantized if asked for, on the device."""
     int8 = flags.quantize == "int8"
     device = choose_runtime("cpu" if int8 else flags.device, "fp32").device
-    bases, generators = [load_base(os.path.expanduser(name)) for name in flags.models], []
+    bases = [load_base(os.path.expanduser(name)) for name in flags.models]
+    generators = []
     for base in bases:
         with naming_file(base.path):  # TextGenerator checks that the model has an embedding for every id
             model = quantize_int8(base.model) if int8 else base.model
@@ -135,8 +135,8 @@ def load_models(flags: Flags) -> tuple[list[LoadedModel], list[TextGenerator]]:
 
 
 def _print_model(base: LoadedModel, generator: TextGenerator, flags: Flags) -> None:
-    device = generator.model.wpe.weight.device
-    print(f"model    {base.path}, {base.reason}, on {device}" + ", int8" * (flags.quantize == "int8"), flush=True)
+    int8 = ", int8" if flags.quantize == "int8" else ""
+    print(f"model    {base.path}, {base.reason}, on {generator.model.wpe.weight.device}{int8}", flush=True)
 
 
 def _as_json(results: Sequence[Result], samples: Sequence[Sample], flags: Flags) -> dict[str, Any]:

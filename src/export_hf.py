@@ -31,6 +31,8 @@ from src.model.load_gpt2 import HUB_IDS
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
+    """Raises ValueError if --gguf and --adapter are given together."""
+
     model: str = flag("auto", MODEL_HELP, path=True)
     out: Path = flag(Path("checkpoints/hugging_face"), "folder to write; it must not exist yet")
     gguf: Kind | None = flag(None, "write a GGUF file and Ollama's Modelfile instead, with 16 or 8 bits per weight")

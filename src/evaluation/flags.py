@@ -34,10 +34,12 @@ class Flags:
 
     @property
     def models(self) -> tuple[str, ...]:
+        """The models to evaluate: those of --compare, or the one of --model."""
         return self.compare if isinstance(self.compare, tuple) else (self.model,)
 
     @property
     def paths(self) -> list[str]:
+        """What --data names, as texts."""
         return [str(path) for path in as_paths(self.data)]
 
     def __post_init__(self) -> None:

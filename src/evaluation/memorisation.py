@@ -41,10 +41,13 @@ class Copies:
     longest: list[Passage]
 
 
-def measure(generator: TextGenerator, train_ids: TokenArray, val_ids: TokenArray, seed: int) -> tuple[Copies, Copies]:
-    """(copies in samples of the model, copies in the real text), both after the same passages of the validation text.
+def measure_copies(
+    generator: TextGenerator, train_ids: TokenArray, val_ids: TokenArray, seed: int
+) -> tuple[Copies, Copies]:
+    """(copies in samples of the model, copies in the validation text). train_ids and val_ids: shape (tokens,).
 
-    The model has not seen the real text, so it shows how much is the same by chance.
+    A sample continues a few tokens of the validation text, and is compared with what really follows them there. The
+    model has not seen that text, so its copies show how much is the same by chance.
     Raises ValueError if the training text is too long.
     """
     if len(train_ids) > MAX_TOKENS:
@@ -52,11 +55,11 @@ def measure(generator: TextGenerator, train_ids: TokenArray, val_ids: TokenArray
     decode = generator.encoding.decode
     length = max(1, min(SAMPLE_TOKENS, generator.model.config.context_length // 2))
     starts = sorted({len(val_ids) * i // SAMPLES for i in range(SAMPLES)})
-    passages = [np.asarray(val_ids[start : start + PROMPT_TOKENS + length]).tolist() for start in starts]
-    prompts = [passage[:PROMPT_TOKENS] for passage in passages]
+    real = [np.asarray(val_ids[start : start + PROMPT_TOKENS + length]).tolist() for start in starts]
+    prompts, continuations = [ids[:PROMPT_TOKENS] for ids in real], [decode(ids[PROMPT_TOKENS:]) for ids in real]
     samples = generator.generate_batch(prompts, length, temperature=0.8, top_k=40, seed=seed)
     index = WordIndex(decode(np.asarray(train_ids).tolist()), longest=length)
-    return copies(index, samples), copies(index, [decode(passage[PROMPT_TOKENS:]) for passage in passages])
+    return find_copies(index, samples), find_copies(index, continuations)
 
 
 def print_copies(samples: Copies, real: Copies) -> None:
@@ -71,10 +74,10 @@ def print_copies(samples: Copies, real: Copies) -> None:
         print(f'  line {passage.line:,} of the training text, {passage.words} words: "{passage.text}"')
 
 
-def copies(index: "WordIndex", texts: Sequence[str]) -> Copies:
+def find_copies(index: "WordIndex", texts: Sequence[str]) -> Copies:
     """What the texts share with the training text, which is indexed."""
     grams = copied = 0
-    passages: list[tuple[int, int, str]] = []  # (words, position, text)
+    passages: list[tuple[int, int, str]] = []  # (number of words, position in the training text, text)
     for words in map(str.split, texts):
         matches = [index.longest_match(words[i:]) for i in range(len(words))]
         grams += max(0, len(words) - GRAM + 1)
@@ -108,6 +111,7 @@ class WordIndex:
         return max(((self._common(query, start), start) for start in candidates), default=(0, 0))
 
     def _common(self, query: Sequence[int], start: int) -> int:
+        """How many words at the start of a query are also in the text from the word `start` on."""
         pairs = zip(query, self._words[start : start + len(query)], strict=False)
         return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(query), len(self._words) - start))
 

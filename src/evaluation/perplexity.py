@@ -57,12 +57,10 @@ def measure_text(
 
 @torch.no_grad()
 def text_loss(model: GPTModel, ids: TokenArray, context_length: int, stride: int) -> float:
-    """The mean cross-entropy per predicted token, in nats.
+    """The mean cross-entropy per predicted token, in nats. ids: shape (tokens,).
 
-    Each token but the first is predicted once, in its first window.
-
-    If the stride is as long as the context, the first token of each window is not predicted.
-
+    Each token but the first is predicted once, in its first window. If the stride is as long as the context, the first
+    token of each window is not predicted.
     Raises ValueError if the text is too short, or if the lengths do not fit the model or each other.
     """
     if len(ids) < 2:
@@ -143,6 +141,7 @@ def finite(perplexity: float | None) -> float | None:
 
 
 def print_result(result: Result) -> None:
+    """Print the figures in one line."""
     parts = [f"{result.loss:.4f} nats per token", f"perplexity {result.perplexity:,.2f}"]
     if result.bits_per_byte is not None:
         parts.append(f"{result.bits_per_byte:.4f} bits per byte")

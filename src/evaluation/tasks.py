@@ -1,11 +1,11 @@
 """LAMBADA and HellaSwag: the log-probabilities of endings, scored as in lm-evaluation-harness."""
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean as mean
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from src.model.gpt import GPTModel
 from src.tokenizer.protocols.interfaces import Encoding
 
 EndingScore = tuple[float, bool]  # its log-probability, and whether greedy decoding gives it
+Figures = tuple[float, float | None, float | None]  # accuracy, perplexity and normalised accuracy of a Score
 
 # Percent and perplexity by model size. The paper: Radford et al. 2019, table 3; its accuracy is with a filter that
 # excludes stop words as answers. The harness: lambada_openai and hellaswag, without examples in the prompt.
@@ -105,23 +106,33 @@ def _without_marks(text: str) -> str:
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
-def score(model: GPTModel, encoding: Encoding, questions: Sequence[Question], task: TaskName) -> dict[str, Any]:
-    """The figures of a `Score`, by name. Raises ValueError naming a record with an ending longer than the context."""
+def score_task(name: str, model: GPTModel, encoding: Encoding, questions: Sequence[Question], task: TaskName) -> Score:
+    """Score a model, with its name, on questions. Raises ValueError if an ending is longer than the context."""
+    start = time.perf_counter()
     encoded = [_encode(each, ending, encoding, model) for each in questions for ending in each.endings]
     results = iter(ending_logprobs(model, encoded))
     scored = [[next(results) for _ in each.endings] for each in questions]
-    length = model.config.context_length
-    figures = {"questions": len(questions), "truncated": sum(len(ids) > length + 1 for ids, _ in encoded)}
-    return figures | (_lambada_figures(scored) if task == "lambada" else _hellaswag_figures(questions, scored))
+    figures = _lambada_figures(scored) if task == "lambada" else _hellaswag_figures(questions, scored)
+    accuracy, perplexity, normalised_accuracy = figures
+    return Score(
+        task=task,
+        model=name,
+        questions=len(questions),
+        accuracy=accuracy,
+        perplexity=perplexity,
+        normalised_accuracy=normalised_accuracy,
+        truncated=sum(len(ids) > model.config.context_length + 1 for ids, _ in encoded),
+        seconds=time.perf_counter() - start,
+    )
 
 
-def _lambada_figures(scored: Sequence[Sequence[EndingScore]]) -> dict[str, Any]:
+def _lambada_figures(scored: Sequence[Sequence[EndingScore]]) -> Figures:
     accuracy = mean(is_greedy for [(_, is_greedy)] in scored)
     perplexity = float(torch.tensor(-mean(logprob for [(logprob, _)] in scored), dtype=torch.float64).exp())
-    return {"accuracy": accuracy, "perplexity": perplexity, "normalised_accuracy": None}
+    return accuracy, perplexity, None
 
 
-def _hellaswag_figures(questions: Sequence[Question], scored: Sequence[Sequence[EndingScore]]) -> dict[str, Any]:
+def _hellaswag_figures(questions: Sequence[Question], scored: Sequence[Sequence[EndingScore]]) -> Figures:
     by_sum, by_length = [], []
     for question, results in zip(questions, scored, strict=True):
         logprobs = [logprob for logprob, _ in results]
@@ -129,7 +140,7 @@ def _hellaswag_figures(questions: Sequence[Question], scored: Sequence[Sequence[
         per_character = [logprob / length for logprob, length in zip(logprobs, lengths, strict=True)]
         by_sum.append(_best(logprobs) == question.right)
         by_length.append(_best(per_character) == question.right)
-    return {"accuracy": mean(by_sum), "perplexity": None, "normalised_accuracy": mean(by_length)}
+    return mean(by_sum), None, mean(by_length)
 
 
 def _best(values: Sequence[float]) -> int:
@@ -170,7 +181,7 @@ def ending_logprobs(model: GPTModel, sequences: Sequence[tuple[Sequence[int], in
 
 
 def _batch_logprobs(model: GPTModel, sequences: Sequence[tuple[Sequence[int], int]]) -> list[EndingScore]:
-    """The same in one forward pass. No sequence is longer than the context and one token."""
+    """`ending_logprobs` of one batch, in one forward pass. No sequence is longer than the context and one token."""
     counts = [count for _, count in sequences]
     chunks = target_logits(model, [(np.asarray(ids), len(ids) - count) for ids, count in sequences])
     scored = [(-F.cross_entropy(logits, ids, reduction="none"), logits.argmax(dim=1) == ids) for logits, ids in chunks]
@@ -191,5 +202,6 @@ def print_score(score: Score) -> None:
 
 
 def print_published(task: TaskName) -> None:
+    """Print the published figures of GPT-2, to compare with."""
     for line in PUBLISHED[task]:
         print(f"GPT-2     {line}")

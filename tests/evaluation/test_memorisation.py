@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from src.checkpoint import save_checkpoint
 from src.data.shakespeare import SHAKESPEARE_PATH
 from src.evaluate import main
-from src.evaluation.memorisation import GRAM, WordIndex, copies, suffix_array
+from src.evaluation.memorisation import GRAM, WordIndex, find_copies, suffix_array
 from src.model.generate import TextGenerator
 from src.model.gpt import GPTModel
 from src.tokenizer import describe, load_gpt2_encoding
@@ -51,7 +51,7 @@ def test_suffix_array_sorts_the_positions(longest: int) -> None:
 
 def test_copies_are_counted_and_found() -> None:
     copied = "line 17 has words line 18 has words line 19"
-    found = copies(WordIndex(NUMBERS, longest=64), [f"new {copied} indeed", "line 5 has"])
+    found = find_copies(WordIndex(NUMBERS, longest=64), [f"new {copied} indeed", "line 5 has"])
     words = f"new {copied} indeed".split()
     grams = [words[i : i + GRAM] for i in range(len(words) - GRAM + 1)]
     expected = sum(naive_match(NUMBERS.split(), gram) == GRAM for gram in grams)
