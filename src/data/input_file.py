@@ -13,14 +13,15 @@ from pathlib import Path
 
 from src.common.disk import format_bytes
 
-START_BYTES = 4096
+START_BYTES = 4096  # of a file, which tell its format
+_BUFFER_BYTES = 1 << 18
 MAX_PIPE_BYTES = 200_000_000
 PIPE_TIMEOUT_S = 60.0
 _MAX_EXPANSION, ALWAYS_ALLOWED_BYTES = 200, 100_000_000  # text is compressed to between a third and a fiftieth
 
 GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
-# The first bytes of files that hold no records for us: what they are, and what to do.
+# The first bytes of files that we cannot read, after gzip is unpacked: what they are, and what to do.
 _OTHER_FORMATS = {
     b"version https://git-lfs": "is a pointer of Git LFS, not the data; run: git lfs pull",
     b"{\\rtf": "is an RTF document; save it as plain text",
@@ -29,6 +30,7 @@ _OTHER_FORMATS = {
     b"\xff\xff\xff\xff": "is an Arrow file; convert it with datasets.load_from_disk(FOLDER).to_json('data.jsonl')",
     b"SQLite format 3": "is an SQLite database; export the table as CSV",
     b"\xd0\xcf\x11\xe0": "is an old Office document; save a table as CSV, a text as plain text (UTF-8)",
+    GZIP: "is compressed by gzip twice; unpack it once with gunzip",
     b"BZh": "is compressed by bzip2; unpack it with bunzip2",
     b"\xfd7zXZ": "is compressed by xz; unpack it with unxz",
     b"\x28\xb5\x2f\xfd": "is compressed by zstd; unpack it with unzstd",
@@ -57,19 +59,14 @@ def open_data(path: Path, on_read: Callable[[int], object] | None = None) -> Gen
             gzip, and for data that expands to many times its size.
     """
     with _open_raw(path, on_read) as raw:
-        stream: io.BufferedReader = io.BufferedReader(raw, 1 << 18)
+        stream: io.BufferedReader = io.BufferedReader(raw, _BUFFER_BYTES)
         if not stream.peek(len(GZIP)).startswith(GZIP):
             yield stream
             return
         size = os.stat(path).st_size
         limit = max(_MAX_EXPANSION * size, ALWAYS_ALLOWED_BYTES) if size else MAX_PIPE_BYTES
-        expanded = gzip.GzipFile(fileobj=stream)
-        yield io.BufferedReader(
-            _Limited(
-                expanded, limit, f"{path} expands to over {format_bytes(limit)}, more than a data file does", path
-            ),
-            1 << 18,
-        )
+        problem = f"{path} expands to over {format_bytes(limit)}, more than a data file does"
+        yield io.BufferedReader(_Limited(gzip.GzipFile(fileobj=stream), limit, problem, path), _BUFFER_BYTES)
 
 
 def find_shipped(path: Path) -> Path:
@@ -191,7 +188,7 @@ class _Pipe(io.RawIOBase):
 
 
 class _Limited(io.RawIOBase):
-    """Reads another stream, and refuses to read more than a number of bytes."""
+    """Reads another stream, and raises ValueError with `problem` after `limit` bytes."""
 
     def __init__(self, stream: io.RawIOBase | gzip.GzipFile, limit: int, problem: str, path: Path) -> None:
         self._stream, self._left, self._problem, self._path = stream, limit, problem, path

@@ -1,6 +1,7 @@
 """Parse the JSON values of a text, one after another. An error has its place, and says in words what the mistake is."""
 
 import json
+import math
 import re
 import sys
 from collections import Counter
@@ -69,7 +70,7 @@ class JsonText:
             return BadRecord(self._place(at), broken)
         is_open = problem.startswith("Unterminated string")
         found = repr(rest.partition("\n")[0]) if rest else "the end"
-        mistake = "a text without its closing quote" if is_open else self._mistake(at, problem) or problem
+        mistake = self._mistake(at, problem) or problem
         reason = f"malformed JSON ({mistake}), found {found}; correct it"
         return (CutOff if is_open or not rest else BadRecord)(self._place(at), reason)
 
@@ -81,6 +82,12 @@ class JsonText:
     def _mistake(self, at: int, problem: str) -> str | None:
         """A frequent mistake that JSON does not allow, in words, if it is at this position."""
         before, rest = self.text[:at].rstrip()[-1:], self.text[at : at + 10]
+        if problem.startswith("Unterminated string"):
+            return "a text without its closing quote"
+        if problem.startswith("Invalid control character"):
+            return r"a control character inside a text: write \n for a line break"
+        if rest.startswith("\ufeff"):
+            return "a byte order mark inside the file: files were joined"
         if rest.startswith(("]", "}")) and before == ",":
             return "a comma too many"
         if rest.startswith(",") and before == "}":
@@ -98,7 +105,7 @@ class JsonText:
 
 @cache
 def _decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+    return json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_constant=_constant)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Record:
@@ -108,6 +115,11 @@ def _object(pairs: list[tuple[str, Any]]) -> Record:
             if count > 1:
                 record[key] = Flaw(f"the key {key[:30]!r} appears {count} times in one object; keep one")
     return record
+
+
+def _float(digits: str) -> float | Flaw:
+    number = float(digits)
+    return number if math.isfinite(number) else Flaw(f"the number {digits[:30]} is too large; correct or remove it")
 
 
 def _constant(name: str) -> Flaw | None:

@@ -22,7 +22,8 @@ from src.data.tables import read_csv, read_parquet
 T = TypeVar("T")
 
 _JSON_LINES, _CSV, _TABS = {".jsonl", ".ndjson"}, {".csv"}, {".tsv", ".tab"}
-_HEADER = re.compile(r'\W{0,3}"?[A-Za-z_][\w .-]{0,40}"?(?:[,;\t|]"?[\w .-]{0,40}"?)+\s*')
+# Names separated by one delimiter each. A comma in a sentence has a space after it.
+_HEADER = re.compile(r'\W{0,3}"?[A-Za-z_][\w .-]{0,40}"?(?:(?:,(?! )|[;\t|])"?[\w .-]{0,40}"?)+\s*')
 
 
 def read_records(source: str | Path, *, notify: Notify = print) -> RecordFile:
@@ -49,7 +50,7 @@ def read_records(source: str | Path, *, notify: Notify = print) -> RecordFile:
     for name, path in paths.items():
         for item in _read_file(name, path, notify):
             if isinstance(item, BadRecord):
-                records.bad.append(item.with_traceback(None))
+                records.bad.append(item.with_traceback(None))  # its frames would keep the line in memory
             else:
                 records.records.append(item)
     if not records.records and not records.bad:

@@ -74,8 +74,9 @@ def report_bad(name: str, bad: Sequence[BadRecord], total: int, *, skip_bad: boo
 
 
 def type_name(value: object) -> str:
-    """The type of a parsed JSON value in words: "a list", "null", "a number"."""
+    """The type of a value of JSON or Parquet in words: "a list", "null", "a number"."""
     names = {str: "text", list: "a list", dict: "an object", bool: "true or false", type(None): "null"}
+    names |= {bytes: "binary data"}
     return names.get(type(value), "a number")
 
 

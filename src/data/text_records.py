@@ -42,7 +42,7 @@ def record_texts(
     for item in read(path, on_read):
         total += 1
         if isinstance(item, BadRecord):
-            bad.append(item.with_traceback(None))
+            bad.append(item.with_traceback(None))  # its frames would keep the line in memory
             if len(bad) >= _MOST_BAD and not (skip_bad and len(bad) * 10 <= total):
                 break
         elif not item[1].strip():
@@ -71,7 +71,8 @@ def _text_of_line(path: Path, line: str, number: int) -> LocatedText | BadRecord
         record = json.loads(line)
     except (ValueError, RecursionError):
         record = None
-    if isinstance(record, dict) and isinstance(record.get(_KEY), str):
+    is_repeated = line.count(f'"{_KEY}"') > 1  # the key, as far as can be told quickly
+    if isinstance(record, dict) and isinstance(record.get(_KEY), str) and not is_repeated:
         return _text_of(f"{path} line {number}", record)
     located = read_json_line(str(path), line, number)  # slower, and knows what is wrong
     return located if isinstance(located, BadRecord) else _text_of(*located)

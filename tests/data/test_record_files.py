@@ -142,12 +142,23 @@ def test_nan_is_a_missing_value(tmp_path: Path) -> None:
         ('{"a": [{"b": "c", "b": "c"}]}', "the key 'b' appears 2 times in one object; keep one"),
         ('{"a": Infinity}', "Infinity is not JSON; write a number or null, or remove it"),
         ('{"a": -Infinity}', "-Infinity is not JSON; write a number or null, or remove it"),
+        ('{"a": 1e400}', "the number 1e400 is too large; correct or remove it"),
         (r'{"a": "\ud83d"}', r"the character '\ud83d' is a lone surrogate; remove it or write the complete pair"),
         (b'{"a": "caf\xe9"}', "byte 0xe9 is not UTF-8; save the file as UTF-8"),
         ('{"a": ' + "[" * 600 + "]" * 600 + "}", "nested too deeply for a record of texts and lists of messages"),
         ("7", "found a number, expected an object with texts, {'key': 'text', ...}"),
     ],
-    ids=["repeated key", "repeated key inside", "Infinity", "-Infinity", "lone surrogate", "Latin-1", "deep", "number"],
+    ids=[
+        "repeated key",
+        "repeated key inside",
+        "Infinity",
+        "-Infinity",
+        "1e400",
+        "lone surrogate",
+        "Latin-1",
+        "deep",
+        "number",
+    ],
 )
 def test_a_bad_value_makes_one_bad_record(tmp_path: Path, record: str | bytes, reason: str) -> None:
     line, text = json.dumps(ONE).encode(), record if isinstance(record, bytes) else record.encode()
@@ -169,6 +180,8 @@ def test_a_bad_value_makes_one_bad_record(tmp_path: Path, record: str | bytes, r
         ("x.jsonl", "Rows, of May\n" + LINES, "x.jsonl line 1 column 1: malformed JSON (Expecting value), found 'Rows"),
         ("x.jsonl", LINES + "{'a': 1}", "x.jsonl line 3 column 2: malformed JSON (texts need straight double quotes, "),
         ("x.jsonl", LINES + '{"a": None}', "x.jsonl line 3 column 7: malformed JSON (Python's None, True and False ar"),
+        ("x.jsonl", LINES + '{"a": "b\tc"}', "x.jsonl line 3 column 9: malformed JSON (a control character inside a "),
+        ("x.jsonl", LINES + "\ufeff{}", "x.jsonl line 3 column 1: malformed JSON (a byte order mark inside the file: "),
         ("x.jsonl", LINES + '{"a": 1}{"b": 2}', "x.jsonl line 3 column 9: malformed JSON (Extra data), found '{\"b\":"),
         ("x.jsonl", LINES + '{"a":' * 100_000, "x.jsonl line 3 column 1: nested too deeply for a record"),
         ("x.jsonl", LINES + f'{{"a": {"9" * 5000}}}', "x.jsonl line 3 column 1: a number is too long to read; short"),
@@ -177,8 +190,8 @@ def test_a_bad_value_makes_one_bad_record(tmp_path: Path, record: str | bytes, r
         ("x.json", f'{json.dumps(ONE, indent=1)}\n{json.dumps(TWO)}\n{{"a":', "x.json line 6 column 6: malformed JSON"),
     ],
     ids=[
-        "cut off", "cut off at the start", "text before", "single quotes", "None", "two on a line", "deep",
-        "long number", "list cut off", "list without its end", "objects cut off",
+        "cut off", "cut off at the start", "text before", "single quotes", "None", "tab in a text", "byte order mark",
+        "two on a line", "deep", "long number", "list cut off", "list without its end", "objects cut off",
     ],
 )  # fmt: skip
 def test_a_malformed_record_is_one_bad_record(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -196,6 +209,7 @@ def test_a_malformed_record_is_one_bad_record(tmp_path: Path, name: str, text: s
             "Once upon",
             "x.json holds no records: found 'Once upon', expected JSON objects {...}, or a table with the na",
         ),
+        ("Once, upon a time,\na king, a queen\n", "x.json holds no records: found 'Once, upon a time,', expected JSON"),
         ("| a | b |\n|---|---|\n", "x.json is a table of Markdown; write it as CSV, with commas and"),
         (
             '{"a": 1},\n{"b": 2}',
@@ -329,11 +343,12 @@ def test_parquet_without_pyarrow_names_the_package(tmp_path: Path, monkeypatch: 
         ),
         (b"%PDF-1.7", "is a PDF document"),
         (b"\x89PNG\r\n", "is a PNG image"),
+        (gzip.compress(gzip.compress(b"{}")), "is compressed by gzip twice; unpack it once with gunzip"),
         (b"\x80\x04\x95", "is a Python pickle; write it as JSON"),
         (b"x" * 257 + b"ustar", "is a tar archive; unpack it and pass a file in it"),
         (json.dumps([ONE]).encode("utf-16-le"), "has bytes of zero in it, so it is not UTF-8 text; save it as UTF-8"),
     ],
-    ids=["lfs", "web page", "zip", "xlsx", "pdf", "png", "pickle", "tar", "UTF-16 without mark"],
+    ids=["lfs", "web page", "zip", "xlsx", "pdf", "png", "gzip twice", "pickle", "tar", "UTF-16 without mark"],
 )
 def test_other_formats_are_named(tmp_path: Path, start: bytes, message: str) -> None:
     path = save(tmp_path / "x.json", start)
