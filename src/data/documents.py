@@ -81,6 +81,7 @@ class FileNotes:
         self._notify, self._files = notify, set[Path]()
 
     def report(self, line: str) -> None:
+        """Report a line, unless it was reported before."""
         if line not in self.lines:
             self.lines.append(line)
             self._notify(line)
@@ -137,10 +138,14 @@ class DocumentReader:
         self._report_at_end()
 
     def _pieces_of(self, document: Iterable[str], file: int) -> Iterator[Piece]:
-        """The pieces of a document that arrives in blocks. Their positions are interpolated in what was read of it."""
+        """The pieces of a document that arrives in blocks.
+
+        A block may have been read far ahead, so a piece's position is its share of the bytes read of the document.
+        """
         start, cut_chars, self._document_chars = self._position, 0, 0
         for text in cut_document(self._counted(document), self._cut):
-            begins, cut_chars = cut_chars == 0, cut_chars + len(text)
+            begins = cut_chars == 0
+            cut_chars += len(text)
             share = cut_chars / self._document_chars
             texts = text.split(END_OF_TEXT) if self._documents else [text]
             yield Piece(texts, begins, file, start + share * (self._position - start))

@@ -1,14 +1,17 @@
 """The tokenizer of a model trained from scratch: GPT-2's, or one learned from the training text."""
 
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from typing import Literal, TypeAlias
 
 from src.common.messages import Notify
-from src.data.documents import LINE_END, Documents
+from src.data.documents import BEFORE_SPACE, LINE_END, DocumentReader, Documents, Piece, cut_document
 from src.data.examples import tuning_texts
 from src.data.prompts import headings
-from src.data.text import find_text_files, training_texts
+from src.data.split import training_part
+from src.data.text import find_text_files
 from src.data.text_files import TextPaths, is_stored
 from src.distributed.processes import Processes, first_process_first
 from src.tokenizer import Encoding, describe, load_encoding, load_gpt2_encoding, word_encoding_of
@@ -19,6 +22,7 @@ Tokenizer: TypeAlias = Literal["gpt2", "bpe", "word"]
 
 _LEARNED_CHARS = 1 << 25  # a longer text is sampled
 _CHARS_PER_TEMPLATE = 10_000
+_SMALL_BYTES = 1 << 24
 
 
 def choose_encoding(
@@ -85,3 +89,41 @@ def _learn_byte_pairs(chunks: Iterable[str], vocab_size: int, saved: Encoding | 
     if encoding.n_vocab < vocab_size:
         notify(f"note: not {vocab_size:,} tokens as in --vocab-size: no other pair of tokens occurs twice in the text")
     return encoding
+
+
+def training_texts(
+    paths: TextPaths,
+    documents: Documents = None,
+    *,
+    val_fraction: float = 0.0,
+    skip_bad: bool = False,
+    cut: re.Pattern[str] = BEFORE_SPACE,
+) -> Iterator[str]:
+    """Yield the training documents of a text one after another, for a tokenizer to learn from. Memory stays flat.
+
+    A document of over 65,536 characters comes in several pieces, which end where `cut` matches: by default, before a
+    space or at a line break. The texts can be read again by calling this again.
+    val_fraction: the validation part, as in `split_tokens`, is left out. In a text of over 16 MB, the validation part
+    is known only after reading all of it, so twice this share is left out.
+    Raises the errors of `load_tokens` in text.py.
+    """
+    reader = DocumentReader(find_text_files(paths), cut, documents, skip_bad=skip_bad, notify=lambda _: None)
+    n_bytes = sum(reader.sizes)
+    if n_bytes > _SMALL_BYTES:
+        limit = (1 - 2 * val_fraction) * n_bytes
+        for piece in takewhile(lambda piece: piece.position <= limit, reader.pieces()):
+            yield from piece.texts
+    else:
+        for document in training_part(_whole_documents(reader.pieces()), val_fraction):
+            yield from cut_document([document], cut)
+
+
+def _whole_documents(pieces: Iterable[Piece]) -> list[str]:
+    """The documents, each with its pieces joined."""
+    whole: list[list[str]] = []
+    for piece in pieces:
+        for number, text in enumerate(piece.texts):
+            if number or piece.begins:
+                whole.append([])
+            whole[-1].append(text)
+    return ["".join(texts) for texts in whole]

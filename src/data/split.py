@@ -37,13 +37,7 @@ def split_tokens(ids: TokenArray, encoding: Encoding, val_fraction: float) -> tu
             f"a validation fraction of {val_fraction:g} leaves {n_train} of {len(ids)} tokens for training "
             f"and {len(ids) - n_train} for validation; both need some: change --val-fraction, or use a longer text"
         )
-    token_at = {}  # the byte that a document near the border starts at -> its first token
-    for start in _document_starts_near(n_train, ids, encoding.eot_token):
-        if start < n_train:
-            byte = train_bytes - _count_bytes(ids[start:n_train], lengths)
-        else:
-            byte = train_bytes + _count_bytes(ids[n_train:start], lengths)
-        token_at[byte] = start
+    token_at = _document_starts_near(n_train, train_bytes, ids, encoding)
     n_train = token_at.get(_val_start(token_at, border, val_bytes), n_train)
     return ids[:n_train], ids[n_train:]
 
@@ -66,15 +60,22 @@ def _val_start(document_starts: Collection[int], border: int, val_bytes: int) ->
     return max(before, default=min(after, default=border))
 
 
-def _document_starts_near(token: int, ids: TokenArray, eot_token: int) -> Iterator[int]:
-    """Yield the first token of the last document that starts up to a token, and of the next one, if they are near."""
+def _document_starts_near(token: int, byte: int, ids: TokenArray, encoding: Encoding) -> dict[int, int]:
+    """{byte: token} of the last document that starts up to a token, and of the next document, if they are near.
+
+    byte: where the given token begins in the text.
+    """
+    lengths, starts = token_bytes(encoding), {}
     searched = max(0, token - _SEARCHED_TOKENS)
-    ends_before = np.flatnonzero(np.asarray(ids[searched:token]) == eot_token)
+    ends_before = np.flatnonzero(np.asarray(ids[searched:token]) == encoding.eot_token)
     if len(ends_before):
-        yield searched + int(ends_before[-1]) + 1
-    ends_after = np.flatnonzero(np.asarray(ids[token : token + _SEARCHED_TOKENS]) == eot_token)
+        start = searched + int(ends_before[-1]) + 1
+        starts[byte - _count_bytes(ids[start:token], lengths)] = start
+    ends_after = np.flatnonzero(np.asarray(ids[token : token + _SEARCHED_TOKENS]) == encoding.eot_token)
     if len(ends_after):
-        yield token + int(ends_after[0]) + 1
+        start = token + int(ends_after[0]) + 1
+        starts[byte + _count_bytes(ids[token:start], lengths)] = start
+    return starts
 
 
 def _first_token_from(

@@ -1,17 +1,15 @@
 """The token ids of a text: it is inspected, tokenised once and cached, then split into training and validation."""
 
-import re
-from collections.abc import Iterable, Iterator
-from itertools import takewhile
+from collections.abc import Sequence
 from pathlib import Path
 
 from src.common.disk import format_bytes
 from src.common.messages import Notify
-from src.data.documents import BEFORE_SPACE, DocumentReader, Documents, Piece, cut_document, cut_rule
+from src.data.documents import DocumentReader, Documents, cut_rule
 from src.data.inspection import notes_on_words
 from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
-from src.data.split import split_tokens, training_part
-from src.data.text_files import TextPaths, as_paths, find_files, is_stored
+from src.data.split import split_tokens
+from src.data.text_files import TextPaths, as_paths, find_files, is_stored, unread_in
 from src.data.token_cache import cache_folder, cache_key, lock_folder, remove_other_caches, remove_unused
 from src.data.token_shards import Index, TokenArray, read_index
 from src.data.tokenise import IN_MEMORY_BYTES, tokenise_in_memory, tokenise_to_shards
@@ -27,44 +25,6 @@ TEXT_HELP = (
 DOCUMENTS_HELP = "endoftext: <|endoftext|> in the text becomes the end-of-text token (default: ordinary characters)"
 
 _CACHE_VERSION = "3"
-_SMALL_BYTES = 1 << 24
-
-
-def training_texts(
-    paths: TextPaths,
-    documents: Documents = None,
-    *,
-    val_fraction: float = 0.0,
-    skip_bad: bool = False,
-    cut: re.Pattern[str] = BEFORE_SPACE,
-) -> Iterator[str]:
-    """Yield the training documents of a text one after another, for a tokenizer to learn from. Memory stays flat.
-
-    A document of over 65,536 characters comes in several pieces, which end where `cut` matches: by default, before a
-    space or at a line break. The texts can be read again by calling this again.
-    val_fraction: the validation part, as in `split_tokens`, is left out. In a text of over 16 MB, the validation part
-    is known only after reading all of it, so twice this share is left out.
-    Raises the errors of `load_tokens`.
-    """
-    reader = DocumentReader(find_text_files(paths), cut, documents, skip_bad=skip_bad, notify=lambda _: None)
-    n_bytes = sum(reader.sizes)
-    if n_bytes > _SMALL_BYTES:
-        limit = (1 - 2 * val_fraction) * n_bytes
-        for piece in takewhile(lambda piece: piece.position <= limit, reader.pieces()):
-            yield from piece.texts
-    else:
-        for document in training_part(_whole_documents(reader.pieces()), val_fraction):
-            yield from cut_document([document], cut)
-
-
-def _whole_documents(pieces: Iterable[Piece]) -> list[str]:
-    whole: list[list[str]] = []
-    for piece in pieces:
-        for number, text in enumerate(piece.texts):
-            if number or piece.begins:
-                whole.append([])
-            whole[-1].append(text)
-    return ["".join(texts) for texts in whole]
 
 
 @first_process_first()
@@ -92,10 +52,9 @@ def load_tokens(
     files = find_text_files(paths)
     name = " ".join(map(str, as_paths(paths)))
     reader = DocumentReader(files, cut_rule(encoding), documents, skip_bad=skip_bad, notify=notify)
-    if len(files) > 1:
-        notify(f"text: {len(files)} files in {name}, {format_bytes(sum(reader.sizes))}, from {files[0]} to {files[-1]}")
+    _report_files(as_paths(paths), reader, notify)
     index, problem = None, ""
-    if all(map(is_stored, files)):
+    if all(map(is_stored, files)):  # a pipe has no place for a cache
         settings = (_CACHE_VERSION, encoding_fingerprint(encoding), str(documents), str(skip_bad))
         key = cache_key(files, settings)
         folder = cache_folder(as_paths(paths), files, key)
@@ -107,6 +66,19 @@ def load_tokens(
     tokens, n_documents = index.tokens(), sum(shard.documents for shard in index.shards)
     notify(f"tokens: {len(tokens):,} in {name}" + (f", {n_documents:,} documents" if n_documents > 1 else ""))
     return tokens
+
+
+def _report_files(paths: Sequence[Path], reader: DocumentReader, notify: Notify) -> None:
+    """A line if there are several files, and one for each folder of which not everything is read."""
+    files = reader.files
+    if len(files) > 1:
+        name, size = " ".join(map(str, paths)), format_bytes(sum(reader.sizes))
+        notify(f"text: {len(files)} files in {name}, {size}, from {files[0]} to {files[-1]}")
+    for path in paths:
+        if unread := unread_in(path):
+            names = ", ".join(other.name for other in unread[:3])
+            more = f" and {len(unread) - 3:,} more" if len(unread) > 3 else ""
+            notify(f"note: {path}: not reading {names}{more}; to read more, pass a pattern: --data '{path}/**/*'")
 
 
 def _complete_index(
@@ -160,6 +132,8 @@ def prepare_data(
     tokens = load_tokens(path, encoding, documents, skip_bad=skip_bad)
     if val_data:
         train, val = tokens, load_tokens(val_data, encoding, documents, skip_bad=skip_bad)
+        if both := {file.resolve() for file in find_files(path)} & {file.resolve() for file in find_files(val_data)}:
+            print(f"note: {min(both)} is in both --data and --val-data: the model is validated on what it trains on")
     elif val_fraction:
         train, val = split_tokens(tokens, encoding, val_fraction)
     else:

@@ -54,6 +54,21 @@ def _files_of(path: Path) -> list[Path]:
     return found
 
 
+def unread_in(path: Path) -> list[Path]:
+    """The files and folders in a folder that `find_files` does not read, in the order of their names.
+
+    Hidden ones and cached tokens are not among them. [] if the path is no folder.
+    """
+    others = path.iterdir() if path.is_dir() else ()
+    return sorted(
+        other
+        for other in others
+        if not (other.is_file() and _is_text_name(other.name))
+        and not other.name.startswith(".")
+        and not _TOKENS.fullmatch(other.name)
+    )
+
+
 def _is_text_name(name: str) -> bool:
     name = name.lower()
     return name.removesuffix(".gz").endswith(_SUFFIXES) or name.endswith(PARQUET_SUFFIX)

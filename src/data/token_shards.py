@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -29,16 +29,26 @@ _HASHED_TOKENS = 1 << 20  # in memory together
 _VERSION = 2
 
 TokenDtype: TypeAlias = np.dtype[np.unsignedinteger]
-ResumePoint: TypeAlias = tuple[int, int]  # where a text continues: file index, number of its pieces that are done
+
+
+class ResumePoint(NamedTuple):
+    """Where a text continues: the index of a file, and how many of its pieces are done."""
+
+    file: int
+    pieces_done: int
 
 
 def token_dtype(n_vocab: int) -> TokenDtype:
+    """The smaller of uint16 and uint32 that holds every id of a vocabulary."""
     return np.dtype(np.uint16 if n_vocab <= 1 << 16 else np.uint32)
 
 
 @dataclass(frozen=True)
-class Group:
-    """The ids of a few pieces of a text. A shard is written group by group; the other fields are those of Shard."""
+class EncodedPieces:
+    """The ids of a few pieces of a text, shape (tokens,). A shard is made of several.
+
+    n_bytes: the length of the pieces in UTF-8. documents: how many begin in them. next: where the text continues.
+    """
 
     ids: NDArray[np.unsignedinteger]
     n_bytes: int
@@ -74,12 +84,15 @@ class Index:
 
     @property
     def dtype(self) -> TokenDtype:
+        """The type of the ids."""
         return token_dtype(self.n_vocab)
 
     def path(self, number: int) -> Path:
+        """The file of a shard, counted from 0."""
         return self.folder / f"tokens-{number:05}.bin"
 
     def save(self) -> None:
+        """Write index.json atomically."""
         content = {**asdict(self), "folder": None, "version": _VERSION}
         with atomic_write(self.folder / INDEX) as out:
             out.write(json.dumps({**content, "digest": _digest(content)}).encode("ascii"))
@@ -107,7 +120,7 @@ def read_index(folder: Path, key: str, n_vocab: int, notify: Notify) -> Index:
             raise ValueError("its checksum is wrong")
         if (content["version"], content["key"], content["n_vocab"]) != (_VERSION, key, n_vocab):
             raise ValueError("it is the index of another text or tokenizer")
-        shards = [Shard(**{**shard, "next": tuple(shard["next"])}) for shard in content["shards"]]
+        shards = [Shard(**{**shard, "next": ResumePoint(*shard["next"])}) for shard in content["shards"]]
         index.notes, index.complete = content["notes"], content["complete"]
     except FileNotFoundError:
         return index
@@ -125,22 +138,23 @@ def read_index(folder: Path, key: str, n_vocab: int, notify: Notify) -> Index:
     return index
 
 
-def write_shard(path: Path, groups: Iterator[Group], dtype: TokenDtype) -> Shard | None:
-    """Write the next groups of a text, up to SHARD_TOKENS or its end; None if there are none."""
-    if (first := next(groups, None)) is None:
+def write_shard(path: Path, encoded: Iterator[EncodedPieces], dtype: TokenDtype) -> Shard | None:
+    """Write the next pieces of a text to a shard, up to SHARD_TOKENS or the text's end; None if no piece is left."""
+    if (first := next(encoded, None)) is None:
         return None
     tokens = n_bytes = documents = 0
     with atomic_write(path) as out:
-        for group in chain([first], groups):
-            out.write(group.ids.astype(dtype, copy=False).data)
-            tokens, n_bytes = tokens + len(group.ids), n_bytes + group.n_bytes
-            documents += group.documents
+        for pieces in chain([first], encoded):
+            out.write(pieces.ids.astype(dtype, copy=False).data)
+            tokens += len(pieces.ids)
+            n_bytes += pieces.n_bytes
+            documents += pieces.documents
             if tokens >= SHARD_TOKENS:
                 break
         out.flush()
         with open(out.name, "rb") as written:
             checksums = [zlib.crc32(block) for block in iter(lambda: written.read(_BLOCK_BYTES), b"")]
-    return Shard(tokens, n_bytes, documents, group.next, checksums)
+    return Shard(tokens, n_bytes, documents, pieces.next, checksums)
 
 
 class ShardedTokens:
@@ -166,9 +180,11 @@ class ShardedTokens:
         return ids.astype(dtype or self.dtype, copy=bool(copy))
 
     def astype(self, dtype: DTypeLike) -> NDArray:
+        """A copy of the ids in memory, shape (tokens,)."""
         return np.array(self, dtype)
 
     def tolist(self) -> list[int]:
+        """The ids as Python integers."""
         ids: list[int] = np.asarray(self).tolist()
         return ids
 

@@ -263,6 +263,15 @@ def test_the_files_of_a_folder_are_documents(folder: Path) -> None:
     assert choose_encoding("word", folder).unknown("This is b. c") == ["c"]
 
 
+def test_files_of_a_folder_that_are_not_read_are_named(folder: Path) -> None:
+    for letter in "fcde":
+        (folder / f"{letter}.md").write_text("This is more.\n", encoding="utf-8")
+    note = load(folder, ByteEncoding())[1][1]
+    assert note == (
+        f"note: {folder}: not reading c.md, d.md, e.md and 1 more; to read more, pass a pattern: --data '{folder}/**/*'"
+    )
+
+
 def test_documents_are_separated_by_the_end_of_text_id(folder: Path) -> None:
     (folder / "b.txt").write_text("two<|endoftext|>\nthree<|endoftext|>", encoding="utf-8")
     encoding = load_gpt2_encoding()
@@ -305,3 +314,10 @@ def test_another_text_can_be_the_validation_set(play: Path, tmp_path: Path) -> N
     train, val = prepare_data(play, ByteEncoding(), val_data=other)
     assert bytes(train.tolist()) == play.read_bytes()
     assert bytes(val.tolist()) == b"held out"
+
+
+def test_a_text_to_validate_on_that_is_also_trained_on_is_noted(
+    play: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare_data(play, ByteEncoding(), val_data=[tmp_path / "." / play.name])
+    assert f"note: {play.resolve()} is in both --data and --val-data: " in capsys.readouterr().out

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from src.data import input_file
-from src.data.text_files import find_files, is_stored, read_text
+from src.data.text_files import find_files, is_stored, read_text, unread_in
 
 
 def test_text_is_utf8_without_its_byte_order_mark(tmp_path: Path) -> None:
@@ -119,6 +119,15 @@ def test_files_of_a_folder_are_in_the_order_of_their_names(tmp_path: Path) -> No
     assert names(find_files(tmp_path)) == ["a.txt", "aa.txt.gz", "b.txt", "d.jsonl", "e.JSONL.gz", "f.parquet"]
     with pytest.raises(FileNotFoundError, match=r"g\.txt is a folder without \.txt, \.jsonl or \.parquet files; pass"):
         find_files(tmp_path / "g.txt")
+
+
+def test_what_is_not_read_of_a_folder_is_known(tmp_path: Path) -> None:
+    for name in ("b.txt", "c.md", ".hidden"):
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("a", "b.txt.0123456789abcdef.tokens"):
+        (tmp_path / name).mkdir()
+    assert names(unread_in(tmp_path)) == ["a", "c.md"]
+    assert unread_in(tmp_path / "b.txt") == []
 
 
 def test_files_of_a_glob_pattern_leave_out_cached_tokens(tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ from src.data import gutenberg, token_cache, token_shards
 from src.data import tokenise as tokenise_module
 from src.data.datasets import TextWindows
 from src.data.documents import Piece, cut_document, cut_rule
+from src.data.learned_tokenizer import training_texts
 from src.data.split import split_tokens, token_bytes
-from src.data.text import load_tokens, prepare_data, training_texts
+from src.data.text import load_tokens, prepare_data
 from src.data.token_cache import cache_key
-from src.data.token_shards import ShardedTokens
+from src.data.token_shards import ResumePoint, ShardedTokens
 from src.tokenizer import load_gpt2_encoding, word_encoding_of
 from src.tokenizer.byte_pairs import BytePairEncoding
 
@@ -106,10 +107,11 @@ def joined(texts: list[str]) -> list[int]:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(max_size=9) | st.sampled_from([" ", "\n\n", "<|endoftext|>", "<|endof"]), min_size=1))
 def test_documents_that_are_encoded_together_have_the_ids_of_each(texts: list[str]) -> None:
-    batch = tokenise_module.PieceBatch([Piece([text], True, 0, 0.0) for text in texts], (0, len(texts)))
-    group = tokenise_module._encode(batch, ENCODING, token_bytes(ENCODING))
-    assert group.ids.tolist() == [ENCODING.eot_token, *joined(texts)]
-    assert group.documents == len(texts)
+    pieces = [Piece([text], True, 0, 0.0) for text in texts]
+    batch = tokenise_module.PieceBatch(pieces, ResumePoint(0, len(texts)))
+    encoded = tokenise_module._encode(batch, ENCODING, token_bytes(ENCODING))
+    assert encoded.ids.tolist() == [ENCODING.eot_token, *joined(texts)]
+    assert encoded.documents == len(texts)
 
 
 def test_shards_together_hold_the_ids_of_all_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,6 +331,13 @@ def test_each_record_of_a_file_is_a_document(tmp_path: Path) -> None:
     assert notes[-1].endswith("9 documents")
 
 
+def test_a_column_of_bytes_is_named(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pytest.importorskip("pyarrow").table({"text": [b"one"]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="row 1: 'text' is binary data; it must be the text of a document"):
+        silent(tmp_path / "a.parquet", ENCODING)
+
+
 BAD = '{"text": "good"}\n{"txt": 1}\n{"text": null}\nno JSON\n{"text": "\\ud800"}\n'
 
 
@@ -357,6 +366,7 @@ def test_bad_records_are_named_and_counted(tmp_path: Path) -> None:
             '{"instruction": "q", "output": "a"}',
             "found 'instruction', 'output'; run: python instr",
         ),
+        ("a.jsonl", '{"text": "one", "text": "two"}', "the key 'text' appears 2 times in one object; keep one"),
         ("a.jsonl", '{"text": ""}', "has no texts; expected records with the key 'text'"),
         ("a.jsonl", "<html>", "is a web page"),
         ("a.parquet", "text", "is a damaged or incomplete Parquet file"),
