@@ -1,6 +1,8 @@
 """The shapes of published data sets: which conversation or preference each becomes, and what is reported about it."""
 
 import json
+import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +307,13 @@ def test_the_default_data_is_found_from_another_folder(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert len(load_conversations("Data/instruction_data.json")) == 30
     assert len(load_preferences("Data/preference_data.json")) == 20
+
+
+def test_the_code_in_the_readme_is_where_it_says() -> None:
+    readme = (ROOT / "src/data/README.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^\| (?:DPO: )?`(\w+)`, `(\w+)\.py` \|", readme, re.M)
+    assert len(steps) > 15
+    assert [step for step in steps if not hasattr(import_module(f"src.data.{step[1]}"), step[0])] == []
 
 
 def test_every_record_in_the_readme_is_read(tmp_path: Path) -> None:
