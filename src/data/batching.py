@@ -50,6 +50,7 @@ class Batch:
         return 0 if self.is_dummy else self.n_supervised
 
     def to(self: BatchT, device: torch.device) -> BatchT:
+        """The same batch with its tensors on a device."""
         moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **moved)
 
@@ -67,10 +68,12 @@ class PairBatch(Batch):
 
     @property
     def n_pairs(self) -> int:
+        """Number of pairs."""
         return len(self.keys)
 
     @property
     def loss_denominator(self) -> int:
+        """As of a Batch, but the loss is a mean over pairs."""
         return 0 if self.is_dummy else self.n_pairs
 
 
@@ -172,6 +175,8 @@ def epoch_loader(dataset: EpochDataset, collate: Callable, batch_size: int) -> D
 
 
 class _EpochSampler(Sampler[Any]):
+    """Yields the keys of epoch 0 when first iterated, then those of epoch 1, and so on."""
+
     def __init__(self, dataset: EpochDataset) -> None:
         self.dataset, self.epoch = dataset, 0
 
@@ -196,7 +201,7 @@ class StepLoader:
         if not isinstance(loader.dataset, EpochDataset) or loader.batch_size is None:
             raise ValueError("the loader does not define the order of each epoch; make it with create_dataloader")
         self.dataset, self.batch_size, self.grad_accum = loader.dataset, loader.batch_size, grad_accum
-        self.processes = Processes()
+        self.processes = Processes()  # src/training/parallel.py replaces it under torchrun
         self._collate = loader.collate_fn
         self._order: tuple[int, Sequence[Any]] = (-1, [])  # (epoch, its keys)
 

@@ -75,33 +75,32 @@ class JoinedChats(ExampleDataset):
         self.openings, self.opening_share = openings, share if openings else 0.0
 
     def __getitem__(self, key: tuple[int | None, Sequence[int]]) -> Example:
-        opening, chat = key
-        start = [] if opening is None else list(self.openings[opening])
-        if len(start) + len(self.examples[chat[-1]].ids) > self.context_length + 1:
-            start = []
+        opening, indexes = key
+        opening_ids = [] if opening is None else list(self.openings[opening])
+        max_ids = self.context_length + 1  # the model's inputs, and the target of the last one
+        if len(opening_ids) + len(self.examples[indexes[-1]].ids) > max_ids:
+            opening_ids = []
         ids: list[int] = []
         mask: list[bool] = []
-        for i in reversed(chat):
-            earlier = self.examples[i]
-            if ids and len(start) + len(ids) + len(earlier.ids) > self.context_length + 1:
+        for index in reversed(indexes):  # the last example is always kept
+            example = self.examples[index]
+            if ids and len(opening_ids) + len(ids) + len(example.ids) > max_ids:
                 break
-            ids, mask = earlier.ids + ids, earlier.mask + mask
-        return Example(start + ids, [False] * len(start) + mask)
+            ids, mask = example.ids + ids, example.mask + mask
+        return Example(opening_ids + ids, [False] * len(opening_ids) + mask)
 
     def __len__(self) -> int:
         return -(-len(self.examples) // self.turns)
 
     def order(self, epoch: int) -> Sequence[Any]:
-        """The keys of an epoch. A chat's key is the index of its opening or None, and the list of its examples."""
-        keys = shuffled(len(self.examples), self.seed, epoch)
+        """The keys of an epoch. A chat's key is the index of its opening or None, and the indexes of its examples."""
+        indexes = shuffled(len(self.examples), self.seed, epoch)
+        chats = [indexes[start : start + self.turns] for start in range(0, len(indexes), self.turns)]
         rng = random.Random(f"openings {self.seed} {epoch}")
-        return [
-            (
-                rng.randrange(len(self.openings)) if rng.random() < self.opening_share else None,
-                keys[start : start + self.turns],
-            )
-            for start in range(0, len(keys), self.turns)
-        ]
+        return [(self._draw_opening(rng), chat) for chat in chats]
+
+    def _draw_opening(self, rng: random.Random) -> int | None:
+        return rng.randrange(len(self.openings)) if rng.random() < self.opening_share else None
 
     def content_hash(self) -> str:
         return content_hash(

@@ -115,6 +115,7 @@ class Fields:
         return self._spelling.get(name, name)
 
     def error(self, problem: str) -> BadRecord:
+        """The error to raise if this record cannot be used."""
         return BadRecord(self.where, problem)
 
     def missing(self, names: Sequence[str], expected: str, known: Iterable[str]) -> BadRecord:
@@ -157,10 +158,13 @@ class Fields:
                 self.note(f"{key[:30]!r}{f' in {self.part!r}' if self.part else ''} is not read")
 
     def _repeats(self, value: Any) -> bool:
+        """Whether a value was read under another key, or is a text that contains all texts that were read."""
         if value in self.found.values:
             return True
         texts = [text for text in self.found.values if isinstance(text, str) and text]
-        return isinstance(value, str) and (value.strip() in texts or (texts != [] and all(t in value for t in texts)))
+        if not isinstance(value, str) or not texts:
+            return False
+        return value.strip() in texts or all(text in value for text in texts)
 
 
 def _canonical(key: str) -> str:

@@ -55,7 +55,7 @@ def _is_record(value: Record) -> bool:
 
 def _table_rows(value: Record) -> list[Any] | None:
     """The rows of a table that pandas wrote, in any orientation but "values"; None for anything else."""
-    readers = (_rows_of_split_table, _rows_of_object_table, _rows_of_list_table)
+    readers = (_rows_of_split_table, _rows_of_columns_table, _rows_of_index_table, _rows_of_list_table)
     return next((rows for read in readers if (rows := read(value)) is not None), None)
 
 
@@ -67,16 +67,24 @@ def _rows_of_split_table(value: Record) -> list[Any] | None:
     return [dict(zip(map(str, columns), row, strict=False)) for row in data if isinstance(row, list)]
 
 
-def _rows_of_object_table(value: Record) -> list[Any] | None:
-    """Orientation "columns": {COLUMN: {ROW: value, ...}, ...}, or "index": {ROW: record, ...}."""
-    inner = list(value.values())
-    if not inner or not all(isinstance(part, dict) for part in inner):
+def _rows_of_columns_table(value: Record) -> list[Any] | None:
+    """Orientation "columns": {COLUMN: {ROW: value, ...}, ...}. All columns have the same rows."""
+    columns = list(value.values())
+    if not columns or not all(isinstance(column, dict) and not _is_record(column) for column in columns):
         return None
-    labels = list(inner[0])
-    name_rows = all(label.isdigit() for label in labels) or (len(inner) > 1 and _MESSAGE_KEYS.isdisjoint(labels))
-    if name_rows and not any(map(_is_record, inner)) and all(list(column) == labels for column in inner):
-        return [{key: column[label] for key, column in value.items()} for label in labels]
-    return inner if all(map(_is_record, inner)) and not _is_record(value) else None
+    rows = list(columns[0])
+    are_rows = all(row.isdigit() for row in rows) or (len(columns) > 1 and _MESSAGE_KEYS.isdisjoint(rows))
+    if not are_rows or any(list(column) != rows for column in columns):
+        return None
+    return [{name: column[row] for name, column in value.items()} for row in rows]
+
+
+def _rows_of_index_table(value: Record) -> list[Any] | None:
+    """Orientation "index": {ROW: record, ...}."""
+    rows = list(value.values())
+    if not rows or _is_record(value) or not all(isinstance(row, dict) and _is_record(row) for row in rows):
+        return None
+    return rows
 
 
 def _rows_of_list_table(value: Record) -> list[Any] | None:

@@ -86,9 +86,11 @@ class Openings:
     share: float = 0.0
 
     def ids(self, encoding: Encoding) -> list[list[int]]:
+        """The token ids of each opening, as at the start of a prompt."""
         return [prompt_ids(Message("system", text), encoding) for text in self.texts]
 
     def describe(self) -> str:
+        """One line for the summary of a run."""
         if not self.texts:
             return "none: every chat begins as in the data"
         return f"{self.share:.0%} of the chats begin with one of {len(self.texts)} made-up ones: {self.texts[0]!r}, ..."

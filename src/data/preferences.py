@@ -189,16 +189,16 @@ def _split_answer(
     fields: Fields, prompt: list[Message], messages: list[Message], name: str
 ) -> tuple[list[Message], str]:
     """Return the turns before the answer, which include the record's prompt, and the text of the answer."""
-    *before, answer = messages
+    *chat, answer = messages
     if answer.role != "assistant":
         raise fields.error(f"{name!r} ends with the role {answer.role!r}, expected 'assistant'")
-    if before:
+    if chat:  # it has the prompt in it
         whole = "\n".join(message.text for message in messages)
-        asked = [message for message in prompt if message.role != "system"]
-        if any(text not in whole for message in asked for text in (message.text, message.input)):
+        asked = [text for message in prompt if message.role != "system" for text in (message.text, message.input)]
+        if not all(text in whole for text in asked):
             raise fields.error(f"the prompt is not a part of the chat in {name!r}; keep one of them")
-        before = [message for message in prompt if message.role == "system"] + before
-    turns = in_turns(before or prompt, fields.note)
+        chat = [message for message in prompt if message.role == "system"] + chat
+    turns = in_turns(chat or prompt, fields.note)
     if not turns:
         raise fields.missing(("instruction", "prompt"), _EXPECTED, _KNOWN_KEYS)
     if turns[-1].role != "user":
