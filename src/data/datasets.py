@@ -122,8 +122,8 @@ class TextWindows(EpochDataset):
             raise ValueError(f"--context-length is {context_length}, at least 1 is needed")
         if len(ids) <= context_length:
             raise ValueError(
-                f"the text, or the part that --val-fraction holds out, has {len(ids)} tokens; one window needs "
-                f"{context_length + 1}: lower --context-length, change --val-fraction, or pass a longer text"
+                f"the text, --val-data, or the part that --val-fraction holds out, has {len(ids)} tokens; one window "
+                f"needs {context_length + 1}: lower --context-length, change --val-fraction, or pass a longer text"
             )
         self.ids, self._context_length, self._seed = ids, context_length, seed
 
