@@ -104,12 +104,13 @@ def warn_unknown_words(texts: Iterable[str], encoding: Encoding, notify: Notify 
 
 
 def split_examples(
-    examples: Sequence[T], prompts: Sequence[Hashable], val_fraction: float, seed: int
+    examples: Sequence[T], prompts: Sequence[Hashable], val_fraction: float, seed: int, notify: Notify = print
 ) -> tuple[list[T], list[T]]:
     """Split into (train, val), both in their given order. Val is a random `val_fraction` that depends only on the seed.
 
-    prompts: the prompt of each example. Examples with equal prompts go to the same side, if they fit. Val has at least
-    one example, unless val_fraction is 0. Raises ValueError if no example is left for training.
+    prompts: the prompt of each example. Examples with equal prompts go to the same side, if they fit; if not, `notify`
+    gets a line. Val has at least one example, unless val_fraction is 0.
+    Raises ValueError if no example is left for training.
     """
     n_val = max(1, round(len(examples) * val_fraction)) if val_fraction else 0
     if n_val >= len(examples):
@@ -126,5 +127,6 @@ def split_examples(
     if len(val) < n_val:  # the groups that are left are too large, so one of them is divided
         others = [index for group in groups.values() for index in group if index not in val]
         val.update(others[: n_val - len(val)])
+        notify("note: one prompt is in both training and validation: it has too many answers for the validation part")
     train = [example for index, example in enumerate(examples) if index not in val]
     return train, [examples[index] for index in sorted(val)]

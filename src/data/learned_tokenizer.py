@@ -65,7 +65,8 @@ def choose_encoding(
 def _refuse_pipes(tokenizer: Tokenizer, paths: TextPaths) -> None:
     if pipes := [file for file in find_text_files(paths) if file.exists() and not is_stored(file)]:
         raise ValueError(
-            f"--tokenizer {tokenizer} reads the text twice, and {pipes[0]} is a pipe; save it as a file first"
+            f"--tokenizer {tokenizer} reads the text twice, and {pipes[0]} is a pipe or a device; "
+            "save it as a file first"
         )
 
 

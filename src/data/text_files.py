@@ -42,7 +42,8 @@ def _files_of(path: Path) -> list[Path]:
         files = sorted(file for file in path.iterdir() if file.is_file() and _is_text_name(file.name))
         if not files:
             raise FileNotFoundError(
-                f"{path} is a folder without .txt, .jsonl or .parquet files; pass a text file, or a folder of them"
+                f"{path} is a folder without .txt, .jsonl or .parquet files; pass a text file, a folder of them, or a "
+                f"pattern such as '{path}/**/*.md'"
             )
         return files
     if path.exists() or not glob.has_magic(str(path)):

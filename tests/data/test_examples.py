@@ -156,7 +156,12 @@ def test_examples_with_one_prompt_are_on_one_side() -> None:
 
 
 def test_a_prompt_too_frequent_for_validation_is_divided() -> None:
-    assert [len(side) for side in split_examples("aaaaaaaaaa", "aaaaaaaaaa", 0.2, seed=1)] == [8, 2]
+    notes: list[str] = []
+    sides = split_examples("aaaaaaaaaa", "aaaaaaaaaa", 0.2, seed=1, notify=notes.append)
+    assert [len(side) for side in sides] == [8, 2]
+    assert notes == [
+        "note: one prompt is in both training and validation: it has too many answers for the validation part"
+    ]
 
 
 @pytest.mark.parametrize(("count", "val_fraction"), [(1, 0.1), (2, 0.9), (5, 0.95)])

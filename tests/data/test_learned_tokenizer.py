@@ -84,6 +84,6 @@ def test_a_long_text_is_sampled_and_a_small_vocabulary_noted(play: Path, monkeyp
 @pytest.mark.parametrize("tokenizer", ["word", "bpe"])
 def test_a_pipe_is_refused(play: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str) -> None:
     monkeypatch.setattr(learned_tokenizer, "is_stored", lambda path: False)
-    message = f"--tokenizer {tokenizer} reads the text twice, and .* is a pipe; save it as a file"
+    message = f"--tokenizer {tokenizer} reads the text twice, and .* is a pipe or a device; save it as a file"
     with pytest.raises(ValueError, match=message):
         choose_encoding(tokenizer, play)
