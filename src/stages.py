@@ -7,8 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.model.foreign import ADAPTER_CONFIG, foreign_folder
-from src.model.hub import CONFIG_FILE
+from src.model.foreign import ADAPTER_CONFIG, CONFIG_FILE, foreign_folder
 
 CHECKPOINTS = Path("checkpoints")
 BEST, LATEST = "best_model.pt", "latest_model.pt"

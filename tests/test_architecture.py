@@ -22,7 +22,7 @@ LIBRARY = {
     "src.tokenizer": set(),
     "src.model": {"src.tokenizer.protocols"},
     "src.data": {"src.tokenizer", "src.distributed"},
-    "src.stages": {"src.model.foreign", "src.model.hub"},
+    "src.stages": {"src.model.foreign"},
     "src.checkpoint": {"src.stages", "src.model", "src.tokenizer"},
     "src.curves": set(),
     "src.training": {

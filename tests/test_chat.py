@@ -220,7 +220,7 @@ def test_typed_lines_next_to_the_script_are_found_from_any_folder(converse, tmp_
     assert "Deleted 1 typed line" in converse("/forget typed\n")[1]
 
 
-def test_help_and_wrong_flags_import_no_pytorch(tmp_path):
+def test_help_and_wrong_flags_import_no_pytorch_and_no_tokenizer(tmp_path):
     for script in (SCRIPT, SCRIPT.with_name("sk_chat.py")):
         for argument, code in (("--help", 0), ("--temprature", 2)):
             command = [sys.executable, "-X", "importtime", script, argument]
@@ -228,7 +228,7 @@ def test_help_and_wrong_flags_import_no_pytorch(tmp_path):
             assert done.returncode == code
             imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
             assert "src.chat.flags" in imported
-            assert not {"torch", "semantic_kernel", "prompt_toolkit"} & imported
+            assert not {"torch", "tiktoken", "semantic_kernel", "prompt_toolkit"} & imported
 
 
 @pytest.fixture

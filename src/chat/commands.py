@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from src.chat.command_table import Command, LabelledAnswers, Reply, find_command, help_text
 from src.chat.flags import ChatFlags, ChatSettings
 from src.chat.lines import QUOTES
-from src.chat.messages import Exchange, Usage
 from src.chat.screen import ASSISTANT, Screen, Styled
 from src.chat.setting_commands import OFF, current_value, setting_commands, shown_name
 from src.chat.start import LoadedChatModel, announce_loading, load_chat_model, short_path
@@ -20,7 +19,8 @@ from src.common.messages import count
 from src.common.terminal import is_terminal
 from src.stages import STAGE_OUTPUTS, existing_models
 
-if TYPE_CHECKING:  # it imports prompt_toolkit
+if TYPE_CHECKING:  # they import tokenizers and prompt_toolkit, and --help needs neither
+    from src.chat.messages import Exchange, Usage
     from src.memory.typed_history import TypedHistory
 
 LAST_TURNS = 2  # shown when a conversation is resumed or loaded
@@ -32,7 +32,7 @@ class ChatBackend(Protocol):
     settings: ChatSettings
 
     @property
-    def usage(self) -> Usage: ...
+    def usage(self) -> "Usage": ...
 
     @property
     def turns(self) -> Sequence[tuple[str, str]]: ...  # (message, answer), also those that left the context
@@ -41,7 +41,7 @@ class ChatBackend(Protocol):
     def dropped_messages(self) -> int: ...  # how many messages left the context, oldest first
 
     @property
-    def last_exchange(self) -> Exchange: ...
+    def last_exchange(self) -> "Exchange": ...
 
     @property
     def system(self) -> str: ...

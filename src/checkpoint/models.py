@@ -12,8 +12,8 @@ from src.checkpoint.other_weights import PROMPT_TEMPLATE, holds_other_weights, l
 from src.common.json_file import read_json_object
 from src.common.messages import naming_file, one_line
 from src.model.config import GPTConfig
+from src.model.foreign import CONFIG_FILE
 from src.model.gpt import GPTModel
-from src.model.hub import CONFIG_FILE
 from src.model.load_gpt2 import HUB_IDS, config_from_hugging_face, find_weights
 from src.model.lora import holds_adapter_only, merged_weights
 from src.model.meta_device import model_to_fill

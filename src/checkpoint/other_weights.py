@@ -7,9 +7,9 @@ from typing import Any
 
 from src.checkpoint.digest import WEIGHT_SUFFIXES
 from src.common.json_file import read_json_object
+from src.model.foreign import CONFIG_FILE
 from src.model.gguf_weights import gguf_fields, holds_gguf
 from src.model.gpt import GPTModel
-from src.model.hub import CONFIG_FILE
 from src.model.load_gpt2 import load_gpt2
 from src.model.weight_files import holds_safetensors
 from src.tokenizer import Encoding, describe, load_gpt2_encoding, read_folder_encoding

@@ -12,7 +12,7 @@ from src.checkpoint import PROMPT_TEMPLATE, LoadedModel
 from src.data.prompts import as_jinja
 from src.export.card import model_card
 from src.model.config import GPTConfig
-from src.model.hub import CONFIG_FILE
+from src.model.foreign import CONFIG_FILE
 from src.model.load_gpt2 import CONFIG_KEYS, TRANSPOSED
 from src.tokenizer import Encoding
 from src.tokenizer.byte_pair_vocabulary import end_of_text_name

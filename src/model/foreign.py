@@ -7,6 +7,7 @@ import re
 import zipfile
 from pathlib import Path
 
+CONFIG_FILE = "config.json"  # Hugging Face's name for the config of a model
 ADAPTER_CONFIG = "adapter_config.json"  # PEFT's name for the config of an adapter
 _SAVE = ".save_pretrained('FOLDER'), then pass FOLDER"
 _LOAD = "AutoModelForCausalLM.from_pretrained"

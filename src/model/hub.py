@@ -6,9 +6,8 @@ from pathlib import Path
 from src.common.atomic_file import atomic_write
 from src.common.hub import HubRepository, RemoteFile, download_files, file_info
 from src.common.json_file import read_json_object
-from src.model.foreign import foreign_folder
+from src.model.foreign import CONFIG_FILE, foreign_folder
 
-CONFIG_FILE = "config.json"
 # In order of preference. An index lists the files that a large model is split into.
 WEIGHT_FILES = (
     "model.safetensors",

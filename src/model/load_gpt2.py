@@ -15,9 +15,9 @@ from torch import Tensor
 from src.common.checks import is_count
 from src.common.json_file import read_json_object
 from src.model.config import GPTConfig
-from src.model.foreign import is_part
+from src.model.foreign import CONFIG_FILE, is_part
 from src.model.gpt import GPTModel
-from src.model.hub import CONFIG_FILE, download_model, find_weight_files
+from src.model.hub import download_model, find_weight_files
 from src.model.meta_device import model_to_fill
 from src.model.nanogpt import from_nanogpt
 from src.model.weight_files import FILE_SUFFIXES, WeightTensors, parameter_name

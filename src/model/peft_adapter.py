@@ -18,9 +18,8 @@ from torch import Tensor
 
 from src.common.checks import is_count, is_number
 from src.common.json_file import read_json_object
-from src.model.foreign import ADAPTER_CONFIG
+from src.model.foreign import ADAPTER_CONFIG, CONFIG_FILE
 from src.model.gpt import GPTModel
-from src.model.hub import CONFIG_FILE
 from src.model.lora import A, Adapter, B
 from src.model.weight_files import WeightTensors, holds_safetensors, parameter_name
 
