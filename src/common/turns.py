@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+from src.common.messages import count
+
 M = TypeVar("M")
-Turn = Sequence[M]  # the messages of one turn or of all; empty if a change added or removed the turn
+Turns = Sequence[M]  # the messages of one or more turns in a row; empty if a change added or removed them
 
 _NOTHING_TO_UNDO = "there is nothing to take back yet"
 _NOTHING_TO_REDO = "there is nothing to bring back"
 
 
 class TurnChanges(Generic[M]):
-    """The changes of a list of messages, oldest first. A change replaces a turn, adds one, or removes all.
+    """The changes of a list of messages, oldest first. A change replaces a turn, adds turns, or removes all.
 
     A change is found by its messages, not by its position, because another program may have added turns, and old turns
     may have left the list.
@@ -19,16 +21,21 @@ class TurnChanges(Generic[M]):
 
     def __init__(self, messages: list[M]) -> None:
         self.messages = messages
-        self._done: list[tuple[Turn[M], Turn[M]]] = []
-        self._undone: list[tuple[Turn[M], Turn[M]]] = []
+        self._done: list[tuple[Turns[M], Turns[M]]] = []
+        self._undone: list[tuple[Turns[M], Turns[M]]] = []
 
-    def add(self, before: Turn[M], after: Turn[M]) -> None:
+    def add(self, before: Turns[M], after: Turns[M]) -> None:
         """Record that the turn `before` was replaced by `after`. What was taken back can no longer be brought back."""
         self._done.append((tuple(before), tuple(after)))
         self._undone.clear()
 
-    def undo(self) -> tuple[Turn[M], Turn[M]]:
-        """Take back the last change, or without one, the last turn. Returns (the turn removed, the turn restored).
+    def extend(self, after: Turns[M]) -> None:
+        """Record that a turn was added by the same command as the last change. One `undo` takes back both."""
+        before, earlier = self._done[-1]
+        self._done[-1] = (before, (*earlier, *after))
+
+    def undo(self) -> tuple[Turns[M], Turns[M]]:
+        """Take back the last change, or without one, the last turn. Returns (the turns removed, the turns restored).
 
         Raises ValueError if there is nothing to take back.
         """
@@ -39,14 +46,14 @@ class TurnChanges(Generic[M]):
         self._undone.append(self._done.pop())
         return after, before
 
-    def redo(self) -> tuple[Turn[M], Turn[M]]:
-        """Bring back what was taken back last. Returns (the turn removed, the turn restored). Raises ValueError."""
+    def redo(self) -> tuple[Turns[M], Turns[M]]:
+        """Bring back what was taken back last. Returns (the turns removed, the turns restored). Raises ValueError."""
         before, after = _last(self._undone, _NOTHING_TO_REDO)
         self._replace(before, after)
         self._done.append(self._undone.pop())
         return before, after
 
-    def _replace(self, old: Turn[M], new: Turn[M]) -> None:
+    def _replace(self, old: Turns[M], new: Turns[M]) -> None:
         place = len(self.messages)
         if old:
             n = len(old)
@@ -57,28 +64,32 @@ class TurnChanges(Generic[M]):
         self.messages[place : place + len(old)] = new
 
 
-def _last(changes: Sequence[tuple[Turn[M], Turn[M]]], otherwise: str) -> tuple[Turn[M], Turn[M]]:
+def _last(changes: Sequence[tuple[Turns[M], Turns[M]]], otherwise: str) -> tuple[Turns[M], Turns[M]]:
     if not changes:
         raise ValueError(otherwise)
     return changes[-1]
 
 
-def undo_reply(removed: str, restored: str) -> str:
-    """The reply to /undo. removed, restored: the messages of the user in the two turns; "" for no turn."""
+def undo_reply(removed: Sequence[str], restored: Sequence[str]) -> str:
+    """The reply to /undo. removed, restored: the user's messages in the turns that `TurnChanges.undo` returns."""
     if not removed:
         return "The conversation is back."
     if restored:
-        return f"The earlier answer to {_short(restored)} is back; /redo brings back the later one."
-    return f"Took back {_short(removed)}; /redo brings it back."
+        return f"The earlier answer to {_named(restored)} is back; /redo brings back the later one."
+    return f"Took back {_named(removed)}; /redo brings {'it' if len(removed) == 1 else 'them'} back."
 
 
-def redo_reply(removed: str, restored: str) -> str:
+def redo_reply(removed: Sequence[str], restored: Sequence[str]) -> str:
     """The reply to /redo. removed, restored: as for undo_reply."""
     if not restored:
         return "The conversation is cleared again."
-    return f"The later answer to {_short(restored)} is back." if removed else f"{_short(restored)} is back."
+    if removed:
+        return f"The later answer to {_named(restored)} is back."
+    return f"{_named(restored)} {'is' if len(restored) == 1 else 'are'} back."
 
 
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return f'"{line}"' if len(line) <= 50 else f'"{line[:47]}..."'
+def _named(messages: Sequence[str]) -> str:
+    """The first message, shortened, and the number of the others."""
+    line = " ".join(messages[0].split())
+    first = f'"{line}"' if len(line) <= 50 else f'"{line[:47]}..."'
+    return first if len(messages) == 1 else f"{first} and {count(len(messages) - 1, 'more turn')}"

@@ -58,10 +58,15 @@ class OpenSession:
             self.conversation.messages[-1] = StoredMessage("assistant", text, "interrupted")
             self.save()
 
-    def end_turn(self, text: str, finish_reason: str) -> None:
+    def end_turn(self, text: str, finish_reason: str, *, with_previous: bool = False) -> None:
+        """Complete the turn. with_previous: `undo` takes it back together with the turn before it."""
         self.conversation.messages[-1] = StoredMessage("assistant", text, finish_reason)
         self.conversation.summary = summarise(self.conversation.messages[: self.dropped_messages])
-        self._changes.add((), self.conversation.messages[-2:])
+        turn = self.conversation.messages[-2:]
+        if with_previous:
+            self._changes.extend(turn)
+        else:
+            self._changes.add((), turn)
         self.save()
 
     def replace_answer(self, text: str, finish_reason: str) -> None:
@@ -75,13 +80,13 @@ class OpenSession:
         """Undo the last turn, or the last replaced answer. Returns what to tell the user; raises ValueError."""
         removed, restored = self._changes.undo()
         self._after_change()
-        return undo_reply(*(turn[0].text if turn else "" for turn in (removed, restored)))
+        return undo_reply(*([message.text for message in turns[::2]] for turns in (removed, restored)))
 
     def redo(self) -> str:
         """Undo the last `undo`. Returns what to tell the user; raises ValueError."""
         removed, restored = self._changes.redo()
         self._after_change()
-        return redo_reply(*(turn[0].text if turn else "" for turn in (removed, restored)))
+        return redo_reply(*([message.text for message in turns[::2]] for turns in (removed, restored)))
 
     def _after_change(self) -> None:
         self.dropped_messages = min(self.dropped_messages, len(self.conversation.messages))

@@ -142,7 +142,7 @@ class Assistant:
         return self._replace_answer(self._stream("prompts", "refine", **arguments))
 
     def undo(self) -> str:
-        """Take back the last turn, /retry or /refine. Returns what to tell the user, also about facts that stay."""
+        """Take back the last turn, /retry, /refine or /multi. Returns what to tell the user, also about facts that stay."""
         before, turn_count = self.session.last_turn, self.conversation.turn_count
         lines = [self.session.undo()]
         if before and self.conversation.turn_count < turn_count:
@@ -163,7 +163,7 @@ class Assistant:
 
         A step's prompt contains the task, the previous answer and the step, but not the rest of the conversation.
 
-        Every step becomes a turn of the conversation. Raises ValueError if the previous step has no answer: its stream
+        Every step becomes a turn of the conversation, and one `undo` takes back all of them. Raises ValueError if the previous step has no answer: its stream
         was not consumed, or the model failed before its first word.
         """
         previous_answer, last_before_step = "", None
@@ -176,7 +176,7 @@ class Assistant:
             last_before_step = self.session.last_turn[1] if self.session.last_turn else None
             function = "step" if previous_answer else "first_step"
             pieces = self._stream("prompts", function, task=task, step=step, previous=previous_answer)
-            yield f"Step {n} of {len(steps)}: {step}\n", self._record(step, pieces)
+            yield f"Step {n} of {len(steps)}: {step}\n", self._record(step, pieces, with_previous=n > 1)
 
     @property
     def usage(self) -> Usage:
@@ -220,7 +220,9 @@ class Assistant:
             facts.pop()
         return facts
 
-    def _record(self, question: str, pieces: Generator[str, None, None]) -> Generator[str, None, None]:
+    def _record(
+        self, question: str, pieces: Generator[str, None, None], *, with_previous: bool = False
+    ) -> Generator[str, None, None]:
         """Yields the pieces, and adds the turn to the conversation: the question first, then the answer as it grows."""
         text: list[str] = []
         self.session.begin_turn(question)
@@ -232,7 +234,7 @@ class Assistant:
                 yield piece
         finally:
             pieces.close()
-            self.session.end_turn("".join(text), self.finish_reason)
+            self.session.end_turn("".join(text), self.finish_reason, with_previous=with_previous)
             self._answered = self.session.last_turn
 
     def _replace_answer(self, pieces: Generator[str, None, None]) -> Generator[str, None, None]:

@@ -165,6 +165,17 @@ def test_each_step_gets_task_and_previous_answer_and_is_a_turn(new_assistant, tm
     assert generator.prompt_texts[3].startswith(rendered("a", "Tea.", "b"))
 
 
+def test_one_undo_takes_back_all_steps(new_assistant, tmp_path):
+    assistant, _, _ = new_assistant("Paris.", "Tea.", "Hot tea!", "Drink.")
+    ask(assistant, "France?")
+    for _, pieces in assistant.multi("a; b; c", ["a", "b", "c"]):
+        "".join(pieces)
+    assert assistant.undo() == 'Took back "a" and 2 more turns; /redo brings them back.'
+    assert on_disk(tmp_path) == ["France?", "Paris."]
+    assert assistant.redo() == '"a" and 2 more turns are back.'
+    assert on_disk(tmp_path)[2:] == ["a", "Tea.", "b", "Hot tea!", "c", "Drink."]
+
+
 def test_a_step_needs_the_previous_answer(new_assistant):
     assistant, generator, _ = new_assistant("Paris.", "Tea.")
     for before in ([], ["France?", "Paris."]):
