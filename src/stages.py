@@ -33,9 +33,9 @@ def find_model(name: str, order: Sequence[str] = MODELS, *, beside_scripts: bool
     Raises FileNotFoundError naming the folder and the command that makes the model.
     """
     if name.lower() != "auto" and name.lower() not in STAGE_OUTPUTS:
-        return _at_path(name, order)
+        return _at_path(name, order, beside_scripts)
     names = order if name.lower() == "auto" else (name.lower(),)
-    for folder in (Path(), _scripts_folder()) if beside_scripts else (Path(),):
+    for folder in _folders(beside_scripts):
         found = [each for each in names if (folder / STAGE_OUTPUTS[each][0]).is_file()]
         if found:
             path = folder / STAGE_OUTPUTS[found[0]][0]
@@ -43,11 +43,11 @@ def find_model(name: str, order: Sequence[str] = MODELS, *, beside_scripts: bool
     raise FileNotFoundError(_not_found(names[-1], beside_scripts) + (", or pass a path" if name == "auto" else ""))
 
 
-def existing_models() -> dict[str, Path]:
-    """The models that exist in the current folder or else next to the scripts, by name."""
+def existing_models(order: Sequence[str] = MODELS, *, beside_scripts: bool = True) -> dict[str, Path]:
+    """The models of `order` that exist, by name: in the current folder or else, if asked, next to the scripts."""
     found = {}
-    for name in MODELS:
-        paths = (folder / STAGE_OUTPUTS[name][0] for folder in (Path(), _scripts_folder()))
+    for name in order:
+        paths = (folder / STAGE_OUTPUTS[name][0] for folder in _folders(beside_scripts))
         if path := next(filter(Path.is_file, paths), None):
             found[name] = path
     return found
@@ -73,17 +73,23 @@ def producing_command(path: Path) -> str:
     return "one of the training scripts"
 
 
-def _at_path(name: str, order: Sequence[str]) -> tuple[Path, str]:
+def _at_path(name: str, order: Sequence[str], beside_scripts: bool) -> tuple[Path, str]:
     if not name or not Path(name).exists():  # Path("") is the current folder
-        known = f"{', '.join(order)}, a checkpoint, a Hugging Face directory or a weights file"
         where = f" in {Path.cwd()}" if name and not Path(name).is_absolute() else ""
-        raise FileNotFoundError(f"{name or repr(name)}: no such file{where}; pass {known}")
+        names = ", ".join(existing_models(order, beside_scripts=beside_scripts))
+        advice = f"pass {names}, or" if names else f"make a model with {STAGE_OUTPUTS[order[-1]][1]}, or pass"
+        paths = "the path of a checkpoint, a Hugging Face directory or a weights file"
+        raise FileNotFoundError(f"{name or repr(name)}: no such file{where}; {advice} {paths}")
     return resolve(Path(name)), "as requested"
 
 
 def _why(found: str, order: Sequence[str]) -> str:
     missing = " or ".join(order[: order.index(found)])
     return "best available" + (f", no {missing} model yet" if missing else "")
+
+
+def _folders(beside_scripts: bool) -> tuple[Path, ...]:
+    return (Path(), _scripts_folder()) if beside_scripts else (Path(),)
 
 
 def _scripts_folder() -> Path:

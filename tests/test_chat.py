@@ -124,7 +124,8 @@ def test_the_first_screen_says_what_to_ask(converse, folder, model):
     known = 'It knows 2 questions (/questions lists them), for example "Who wrote Hamlet?" or "Why?"'
     assert f"{known}; it makes up all other answers\n" in err
     assert converse("/questions\n", "--model", "known.pt")[1] == "Who wrote Hamlet?\nWhy?\n"
-    assert converse("/questions\n")[1] == "The checkpoint does not record which questions it was trained on.\n"
+    unknown = "The checkpoint does not record the questions and answers that it was trained on.\n"
+    assert converse("/questions\n")[1] == unknown and converse("France?\n/why\n")[1].endswith(unknown)
 
 
 def test_a_single_answer_does_not_prepare_fast_decoding(converse, monkeypatch):
@@ -151,6 +152,12 @@ def test_a_raw_model_continues_the_prompt(converse):
     code, out, err = converse("", "--model", "scratch", "--prompt", "Paris ")
     assert (code, out) == (0, ANSWER.removeprefix("Paris") + "\n")
     assert "note: This is a raw language model: it continues your text" in err
+
+
+def test_a_raw_model_has_no_questions_to_list_or_to_compare_with(converse):
+    raw = "This is a raw model: it was trained on running text, not on questions and answers.\n"
+    assert converse("/questions\n", "--model", "scratch")[1] == raw
+    assert converse("Paris\n/why\n", "--model", "scratch")[1].endswith(raw)
 
 
 @pytest.mark.parametrize("prompt", ["none", "off", "/quit"])

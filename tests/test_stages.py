@@ -95,12 +95,15 @@ def test_a_model_in_the_former_folder_is_not_found_but_named(make_models, name: 
 
 @pytest.mark.parametrize(("name", "shown"), [("elsewhere.pt", "elsewhere.pt"), ("", "''")])
 def test_a_path_that_does_not_exist_is_refused(make_models, name: str, shown: str) -> None:
-    where = f" in {Path.cwd()}" if name else ""
-    known = f"{', '.join(ORDER)}, a checkpoint, a Hugging Face directory or a weights file"
-    expected = f"{shown}: no such file{where}; pass {known}"
-    with pytest.raises(FileNotFoundError) as missing:
+    missing = f"{shown}: no such file{f' in {Path.cwd()}' if name else ''}; "
+    paths = "the path of a checkpoint, a Hugging Face directory or a weights file"
+    with pytest.raises(FileNotFoundError) as refused:
         find_model(name, ORDER)
-    assert str(missing.value) == expected
+    assert str(refused.value) == f"{missing}make a model with python main.py, or pass {paths}"
+    make_models("dpo", "scratch", "pretrained")
+    with pytest.raises(FileNotFoundError) as refused:
+        find_model(name, ORDER)
+    assert str(refused.value) == f"{missing}pass dpo, scratch, or {paths}"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from src.chat.start import LoadedChatModel, announce_loading, load_chat_model, s
 from src.chat.terminal import YOU
 from src.common.messages import count
 from src.common.terminal import is_terminal
-from src.stages import STAGE_OUTPUTS, existing_models
+from src.stages import existing_models
 
 if TYPE_CHECKING:  # they import tokenizers and prompt_toolkit, and --help needs neither
     from src.chat.messages import Exchange, Usage
@@ -121,8 +121,7 @@ def settings(chat: Chat, argument: str) -> Reply:
 
 def questions(chat: Chat, _: str) -> str:
     """The questions of the training examples."""
-    known = chat.model.examples.questions
-    return "\n".join(known) or "The checkpoint does not record which questions it was trained on."
+    return "\n".join(chat.model.examples.questions) or chat.model.why_no_examples
 
 
 def show_help(chat: Chat, name: str) -> str:
@@ -194,7 +193,7 @@ def why(chat: Chat, _: str) -> Styled:
 
     Raises ValueError if there is none, if /undo or /new took it away, or if another model gave it.
     """
-    from src.chat.why import explain, token_choices
+    from src.chat.why import explain, origin, token_choices
 
     last = chat.backend.last_exchange
     if not last.answer and chat.backend.turns:
@@ -204,10 +203,11 @@ def why(chat: Chat, _: str) -> Styled:
         )
     if not last.answer:
         raise ValueError("there is no answer to explain yet; ask something first")
-    generator = chat.model.generator
+    generator, examples = chat.model.generator, chat.model.examples
     choices = token_choices(generator, last.prompt, last.answer)
     answer = generator.encoding.decode(last.answer)
-    return explain(choices, len(last.answer), chat.model.examples, answer, chat.screen.columns)
+    origin_line = origin(answer, examples) if examples.pairs else chat.model.why_no_examples
+    return explain(choices, len(last.answer), origin_line, chat.screen.columns)
 
 
 def history(chat: Chat, argument: str) -> str:
@@ -264,10 +264,7 @@ def model(chat: Chat, name: str) -> str:
     if not name:
         listed = [f"  {known:<12}{short_path(path)}" for known, path in existing_models().items()]
         return "\n".join([chat.model.introduction()[0], "/model NAME switches to one of these, or to a path:", *listed])
-    if name.lower() not in ("auto", *STAGE_OUTPUTS) and not os.path.exists(name):
-        known = ", ".join(existing_models()) or "none"
-        raise ValueError(f"there is no model or path {name[:80]!r}; the models here are: {known}")
-    flags = replace(chat.flags, model=name)
+    flags = replace(chat.flags, model=os.path.expanduser(name))
     announce_loading(flags, interactive=chat.screen.interactive)
     loaded = load_chat_model(flags, interactive=chat.screen.interactive)
     chat.backend.use_model(loaded)

@@ -39,6 +39,13 @@ class LoadedChatModel:
 
         return examples_of(self.checkpoint.metadata)
 
+    @property
+    def why_no_examples(self) -> str:
+        """The reason, if `examples` is empty."""
+        if self.template is None:
+            return "This is a raw model: it was trained on running text, not on questions and answers."
+        return "The checkpoint does not record the questions and answers that it was trained on."
+
     def introduction(self) -> list[str]:
         """What the user should know before the first message: which model this is, and what it can answer."""
         config = self.checkpoint.model.config

@@ -18,6 +18,7 @@ _MANY_WORDS = 0.6  # share of an answer in one passage of an example: then it wa
 _FEW_WORDS = 4  # a shorter passage proves nothing: any two texts share some words
 _SHOWN_WORDS = 30  # of a passage
 _WORD = re.compile(r"\w+")
+_BEFORE_SAMPLING = "These are the model's own chances, before temperature, top-k and top-p change them."
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,8 @@ def token_choices(generator: TextGenerator, prompt: Sequence[int], answer: Seque
     return choices
 
 
-def explain(
-    choices: Sequence[TokenChoice], answer_tokens: int, examples: TrainingExamples, answer: str, columns: int = 80
-) -> Styled:
-    """A table of the tokens, and whether the answer was learned by heart. A narrow window shows fewer runners-up.
+def explain(choices: Sequence[TokenChoice], answer_tokens: int, origin_line: str, columns: int = 80) -> Styled:
+    """A table of the tokens, and then `origin_line`: where the answer comes from. A narrow window shows fewer runners-up.
 
     answer_tokens: how many tokens the answer has. If there are fewer choices, a line says so.
     """
@@ -72,15 +71,13 @@ def explain(
     n, n_unlikely = len(choices), sum(choice.probability < UNLIKELY for choice in choices)
     n_likely = sum(choice.probability >= LIKELY for choice in choices)
     ranges = f"{n - n_likely - n_unlikely} (?) from 10% to 50%, {n_unlikely} (!) below 10%"
-    parts.append(("", f"{n_likely} of {n} tokens had a chance of at least 50%, {ranges}.\n"))
-    return Styled((*parts, ("", origin(answer, examples))))
+    parts.append(("", f"{n_likely} of {n} tokens had a chance of at least 50%, {ranges}. {_BEFORE_SAMPLING}\n"))
+    return Styled((*parts, ("", origin_line)))
 
 
 def origin(answer: str, examples: TrainingExamples) -> str:
     """Whether the answer is in the training examples: the longest passage that one of them shares with it."""
     words = _WORD.findall(answer.lower())
-    if not examples.pairs:
-        return "The checkpoint records no training examples to compare with."
     found = [(_common_passage(words, example), question, example) for question, example in examples.pairs]
     (start, length), question, example = max(found, key=lambda each: each[0][1])
     source = f" in {examples.source}" if examples.source else ""

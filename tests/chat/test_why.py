@@ -43,7 +43,7 @@ def test_the_chances_are_those_of_predict_next_token(generator):
 def test_an_answer_longer_than_the_context_is_explained_as_far_as_it_fits(generator):
     choices = token_choices(generator, PROMPT, ANSWER * CONTEXT)
     assert len(choices) == CONTEXT - 1
-    shown = "".join(text for _, text in explain(choices, 2 * CONTEXT, EXAMPLES, " a time").parts)
+    shown = "".join(text for _, text in explain(choices, 2 * CONTEXT, "Made up.").parts)
     assert f"\nThese are the last {CONTEXT - 1} of {2 * CONTEXT} tokens: the context holds no more.\n" in shown
     assert "of at least 50%, " in shown
     assert token_choices(generator, [], ANSWER[:1]) == []
@@ -51,7 +51,7 @@ def test_an_answer_longer_than_the_context_is_explained_as_far_as_it_fits(genera
 
 def test_surprises_are_marked_without_colours_too(generator):
     choices = token_choices(generator, PROMPT, ANSWER * 5)
-    styled = explain(choices, len(choices), EXAMPLES, " a time")
+    styled = explain(choices, len(choices), "Made up.")
     rows = "".join(text for _, text in styled.parts).splitlines()[1 : 1 + len(choices)]
     for row, choice in zip(rows, choices, strict=True):
         expected = "!" if choice.probability < 0.1 else "?" if choice.probability < 0.5 else " "
@@ -60,7 +60,7 @@ def test_surprises_are_marked_without_colours_too(generator):
 
 @pytest.mark.parametrize("columns", [30, 50, 80])
 def test_the_table_fits_the_window(generator, columns):
-    styled = explain(token_choices(generator, PROMPT, ANSWER * 5), 10, EXAMPLES, " a time", columns)
+    styled = explain(token_choices(generator, PROMPT, ANSWER * 5), 10, "", columns)
     rows = "".join(text for _, text in styled.parts).splitlines()[:-2]  # the last ones are wrapped when they are shown
     assert max(map(len, rows)) <= columns
 
@@ -86,7 +86,3 @@ def test_the_table_fits_the_window(generator, columns):
 )
 def test_the_origin_of_an_answer(answer, begins):
     assert origin(answer, EXAMPLES).startswith(begins)
-
-
-def test_without_a_record_of_the_examples_nothing_is_claimed():
-    assert origin("Anything.", TrainingExamples()) == "The checkpoint records no training examples to compare with."
