@@ -53,9 +53,10 @@ def token_choices(generator: TextGenerator, prompt: Sequence[int], answer: Seque
 
 
 def explain(choices: Sequence[TokenChoice], answer_tokens: int, origin_line: str, columns: int = 80) -> Styled:
-    """A table of the tokens, and then `origin_line`: where the answer comes from. A narrow window shows fewer runners-up.
+    """A table of the tokens, and then `origin_line`, which says where the answer comes from.
 
-    answer_tokens: how many tokens the answer has. If there are fewer choices, a line says so.
+    A narrow window shows fewer runners-up. answer_tokens: how many tokens the answer has. If there are fewer choices, a
+    line says so.
     """
     width = max(len(repr(choice.token)) for choice in choices)
     parts: list[tuple[str, str]] = [("", f"{'':2}{'token':<{width}}   chance  others\n")]

@@ -142,7 +142,7 @@ class Assistant:
         return self._replace_answer(self._stream("prompts", "refine", **arguments))
 
     def undo(self) -> str:
-        """Take back the last turn, /retry, /refine or /multi. Returns what to tell the user, also about facts that stay."""
+        """Take back the last turn, /retry, /refine or /multi. Returns what to tell the user: also which facts stay."""
         before, turn_count = self.session.last_turn, self.conversation.turn_count
         lines = [self.session.undo()]
         if before and self.conversation.turn_count < turn_count:
@@ -163,8 +163,8 @@ class Assistant:
 
         A step's prompt contains the task, the previous answer and the step, but not the rest of the conversation.
 
-        Every step becomes a turn of the conversation, and one `undo` takes back all of them. Raises ValueError if the previous step has no answer: its stream
-        was not consumed, or the model failed before its first word.
+        Every step becomes a turn of the conversation, and one `undo` takes back all of them. Raises ValueError if the
+        previous step has no answer: its stream was not consumed, or the model failed before its first word.
         """
         previous_answer, last_before_step = "", None
         for n, step in enumerate(steps, start=1):
