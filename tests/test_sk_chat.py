@@ -58,7 +58,7 @@ def test_piped_lines_are_answered_and_the_session_resumes(converse, tmp_path):
         ("/temp 0.9", "temperature is 0.9."),
         ("/topk 50", "top-k is 50."),
         ("/topp off", "top-p is off."),
-        ("/tokens 200", "max-tokens is 200."),
+        ("/tokens 20", "max-tokens is 20."),
         ("France?\n/refine", f"Assistant: {ANSWER}\nRefined: {ANSWER}"),
         ("France?\n/refine shorter", f"Assistant: {ANSWER}\nRefined: {ANSWER}"),
         ("/multi a; b", f"Step 1 of 2: a\n{ANSWER}\nStep 2 of 2: b\n{ANSWER}"),

@@ -101,7 +101,7 @@ def common_commands(chat: Chat) -> list[Command]:
         command("/info", "", "show which model this is", lambda chat, _: chat.model.describe()),
         command("/questions", "", "list the questions that the model was trained to answer", questions),
         command("/settings", "[NAME VALUE]", "show the settings, or change one", settings),
-        *setting_commands(chat.backend),
+        *setting_commands(chat),
         command("/verbose", "[on|off]", "show the speed of answers", verbose, current=partial(_verbosity, chat)),
     ]
 

@@ -34,10 +34,17 @@ def ask(chat, *messages):
         ("/top-k off", "top-k is off.", "top_k", None),
         ("/top_p 0.95", "top-p is 0.95.", "top_p", 0.95),
         ("/topp none", "top-p is off.", "top_p", None),
-        ("/tokens 200", "max-tokens is 200.", "max_tokens", 200),
-        ("/max 200", "max-tokens is 200.", "max_tokens", 200),
+        ("/tokens 20", "max-tokens is 20.", "max_tokens", 20),
+        ("/max 20", "max-tokens is 20.", "max_tokens", 20),
         ("/penalty 1.2", "repetition-penalty is 1.2.", "repetition_penalty", 1.2),
         ("/seed 3", "seed is 3.", "seed", 3),
+        ("/temp 99", "temperature is 99. Above 2, the choice of tokens is close to random.", "temperature", 99.0),
+        (
+            "/tokens 65",
+            "max-tokens is 65. An answer that is longer than the context, 64 tokens, loses sight of your message.",
+            "max_tokens",
+            65,
+        ),
     ],
 )
 def test_a_command_changes_and_shows_its_setting(chat, run, line, reply, field, value):
