@@ -6,7 +6,9 @@ import math
 import os
 import re
 import reprlib
+import shutil
 import sys
+import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -16,7 +18,7 @@ from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type
 from src.common.messages import visible
 from src.program import BAD_USAGE
 
-_SIMILAR = 0.8  # of 1, for the spelling of two flags
+_SIMILAR = 0.8  # how alike, from 0 to 1, the spellings of a typing error and of a flag must be
 _WORDS = " words"  # ends the name of the argument that collects the words of a positional flag
 
 C = TypeVar("C")
@@ -37,29 +39,26 @@ def flag_name(field: str) -> str:
 
 
 def parse(config: type[C], argv: Sequence[str] | None, description: str) -> tuple[C, set[str]]:
-    """Return the config that a command line describes, and the names of the fields that it sets explicitly.
+    """Return the config that a command line describes, and the names of the fields that it sets.
 
-    Exits with code 2 and one line on stderr, which names every problem, if the command line is invalid.
+    config: a dataclass whose fields are flags; it raises ValueError for bad values. Exits with code 2 and one line on
+    stderr, which names every problem, if the command line is invalid.
     """
-    parser = Parser(description)
-    hints = get_type_hints(config)
+    parser, hints = Parser(description), get_type_hints(config)
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         _add_flag(parser, field, hints[field.name])
     arguments, unknown = parser.parse_known_args(argv)
-    problems = [*map(parser.unknown, _flags_among(unknown)), *_take_words(vars(arguments))]
-    explicit, bad = _convert_all(vars(arguments), hints)
+    typed = vars(arguments)  # {field: text}, of the flags on the command line only
+    problems = [*map(parser.unknown, _flags_among(unknown)), *_take_words(typed)]
+    values, bad = _convert_all(config, typed)
     problems += bad.values()
-    for field in dataclasses.fields(config):  # type: ignore[arg-type]
-        if field.name in explicit and field.metadata.get("path"):
-            explicit[field.name] = os.path.expanduser(str(explicit[field.name]))
     try:
-        settings = config(**explicit)
-    except ValueError as error:  # a flag whose value is already reported has its default here
-        new = [part for part in str(error).split("; ") if not any(name in part for name in bad)]
-        problems += [_as_typed(problem, vars(arguments), explicit) for problem in new]
+        settings = config(**values)
+    except ValueError as error:
+        problems += _further_problems(error, bad, typed, values)
     if problems:
         parser.error("; ".join(problems))
-    return settings, set(explicit)
+    return settings, set(values)
 
 
 class Parser(argparse.ArgumentParser):
@@ -84,7 +83,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         command = f"-m {self.prog}" if self.prog == _module() else self.prog
-        self.exit(BAD_USAGE, f"{self.prog}: {visible(' '.join(message.split()))}; see python {command} --help\n")
+        line = f"{self.prog}: {visible(' '.join(message.split()))}; see python {command} --help"
+        self.exit(BAD_USAGE, f"{_wrapped(line)}\n")
+
+
+def _wrapped(line: str) -> str:
+    """The line, broken between words for a terminal, which would break it in the middle of a word."""
+    if not sys.stderr.isatty():
+        return line
+    return textwrap.fill(line, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
 
 
 class _Layout(argparse.HelpFormatter):
@@ -104,6 +111,9 @@ def _module() -> str | None:
     return spec.name.removesuffix(".__main__") if spec and spec.origin == sys.argv[0] else None
 
 
+# --- from a dataclass to the flags of a parser
+
+
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: object) -> None:
     """Add an argument. An absent flag is left out of the namespace, so that the dataclass provides the default."""
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(field)}
@@ -121,14 +131,36 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: o
         parser.add_argument(words, nargs="*", metavar=field.name.upper(), help=f"same as {flag_name(field.name)}")
 
 
-def _take_words(arguments: dict[str, Any]) -> list[str]:
+def _help(field: dataclasses.Field) -> str:
+    text = str(field.metadata.get("help", ""))
+    if field.default in (None, dataclasses.MISSING) or "default" in text:
+        return text.replace("%", "%%")
+    return f"{text} (default: {field.default})".replace("%", "%%")
+
+
+def _kind(hint: Any) -> tuple[Any, bool]:
+    """(the type of a flag's value, whether the value can also be None)."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint, False
+    return next(kind for kind in get_args(hint) if kind is not type(None)), True
+
+
+def _takes_several(hint: object) -> bool:
+    """Whether the type of a flag's value is one value or a tuple of them."""
+    return any(get_origin(part) is tuple for part in get_args(hint))
+
+
+# --- from the texts on the command line to values
+
+
+def _take_words(typed: dict[str, Any]) -> list[str]:
     """Make the words without a flag the text of the positional flag. Returns the problems."""
-    for key in [key for key in arguments if key.endswith(_WORDS)]:
-        name, words = key.removesuffix(_WORDS), arguments.pop(key)
-        if words and name in arguments:
+    for key in [key for key in typed if key.endswith(_WORDS)]:
+        name, words = key.removesuffix(_WORDS), typed.pop(key)
+        if words and name in typed:
             return [f"{flag_name(name)} is given twice, the second time without the flag: {' '.join(words):.40}"]
         if words:
-            arguments[name] = " ".join(words)
+            typed[name] = " ".join(words)
     return []
 
 
@@ -138,31 +170,28 @@ def _flags_among(unknown: Sequence[str]) -> list[str]:
     return flags or list(unknown)
 
 
-def _convert_all(
-    arguments: Mapping[str, str | bool | list[str]], hints: Mapping[str, object]
-) -> tuple[dict[str, object], dict[str, str]]:
+def _convert_all(config: type, typed: Mapping[str, str | bool | list[str]]) -> tuple[dict[str, Any], dict[str, str]]:
     """({field: value}, {flag: the problem with its value})."""
-    values: dict[str, object] = {}
+    hints, fields = get_type_hints(config), {field.name: field for field in dataclasses.fields(config)}
+    values: dict[str, Any] = {}
     bad: dict[str, str] = {}
-    for name, text in arguments.items():
+    for name, text in typed.items():
         try:
-            if isinstance(text, list):
-                several = tuple(_convert(each, hints[name]) for each in text)
-                values[name] = several if len(several) > 1 else several[0]
-            else:
-                values[name] = text if isinstance(text, bool) else _convert(text, hints[name])
+            values[name] = _value(text, hints[name])
         except ValueError as error:
             bad[flag_name(name)] = f"{flag_name(name)} must be {error}, got {reprlib.repr(text)}"
+            continue
+        if fields[name].metadata.get("path"):
+            values[name] = os.path.expanduser(str(values[name]))
     return values, bad
 
 
-def _as_typed(problem: str, texts: Mapping[str, object], values: Mapping[str, object]) -> str:
-    """The problem with the text of each number as it was typed: -1, even if its value is shown as -1.0."""
-    what, got, shown = problem.rpartition(", got ")
-    for name, value in values.items():
-        if isinstance(value, int | float) and flag_name(name) in what:
-            shown = shown.replace(str(value), str(texts[name]), 1)
-    return what + got + shown
+def _value(text: str | bool | list[str], hint: object) -> object:
+    """The value of a flag's text, or a tuple with that of each of its texts. Raises ValueError as _convert does."""
+    if isinstance(text, list):
+        several = tuple(_convert(each, hint) for each in text)
+        return several if len(several) > 1 else several[0]
+    return text if isinstance(text, bool) else _convert(text, hint)
 
 
 def _convert(text: str, hint: object) -> object:
@@ -204,20 +233,21 @@ _EXPECTED = {int: "a whole number below 2**63", float: "a finite number", Path: 
 _CONVERTERS: dict[type, Callable[[str], object]] = {int: _whole, float: _finite, Path: _path, str: str}
 
 
-def _kind(hint: Any) -> tuple[Any, bool]:
-    """(the type of a flag's value, whether the value can also be None)."""
-    if get_origin(hint) not in (Union, types.UnionType):
-        return hint, False
-    return next(kind for kind in get_args(hint) if kind is not type(None)), True
+# --- the problems that the dataclass itself reports
 
 
-def _takes_several(hint: object) -> bool:
-    """Whether the type of a flag's value is one value or a tuple of them."""
-    return any(get_origin(part) is tuple for part in get_args(hint))
+def _further_problems(
+    error: ValueError, bad: Mapping[str, str], typed: Mapping[str, object], values: Mapping[str, object]
+) -> list[str]:
+    """The config's own problems, without those of flags in `bad`: the config got their defaults, not what was typed."""
+    problems = [part for part in str(error).split("; ") if not any(name in part for name in bad)]
+    return [_as_typed(problem, typed, values) for problem in problems]
 
 
-def _help(field: dataclasses.Field) -> str:
-    text = str(field.metadata.get("help", ""))
-    if field.default in (None, dataclasses.MISSING) or "default" in text:
-        return text.replace("%", "%%")
-    return f"{text} (default: {field.default})".replace("%", "%%")
+def _as_typed(problem: str, texts: Mapping[str, object], values: Mapping[str, object]) -> str:
+    """The problem with the text of each number as it was typed: -1, even if its value is shown as -1.0."""
+    what, got, shown = problem.rpartition(", got ")
+    for name, value in values.items():
+        if isinstance(value, int | float) and flag_name(name) in what:
+            shown = shown.replace(str(value), str(texts[name]), 1)
+    return what + got + shown

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from src.cli import parse
 from src.curves.picture import draw
 
 _PROCESSES = 4  # each imports PyTorch and transformers, which takes memory
@@ -41,6 +42,21 @@ def drawn_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_models_next_to_the_scripts(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The models that a developer has trained in the project must not answer in the tests."""
     monkeypatch.setattr("src.stages._scripts_folder", lambda: tmp_path_factory.getbasetemp() / "scripts")
+
+
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture):
+    """A function that returns the line on stderr with which `parse` refuses a command line."""
+
+    def refusal(config: type, argv: list[str]) -> str:
+        with pytest.raises(SystemExit) as exited:
+            parse(config, argv, "")
+        out, err = capsys.readouterr()
+        assert (exited.value.code, out) == (2, "")
+        assert err.count("\n") == 1 and err.endswith(" --help\n")
+        return err
+
+    return refusal
 
 
 @pytest.fixture(scope="module")
