@@ -206,7 +206,7 @@ def test_a_problem_is_wrapped_between_words_on_a_terminal(monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "40")
     with pytest.raises(SystemExit):
-        parse(Settings, ["--count", "many", "--kind", "odd", "--base-of-this-very-long-name-of-a-flag", "x"], "")
+        parse(Settings, ["--count", "many", "--kind", "odd", "--a-flag-with-many-hyphens", "x"], "")
     lines = terminal.getvalue().splitlines()
-    assert "--base-of-this-very-long-name-of-a-flag" in " ".join(lines).split()
-    assert len(lines) > 4 and all(len(line) <= 40 for line in lines)
+    assert "--a-flag-with-many-hyphens;" in " ".join(lines).split()
+    assert len(lines) > 3 and all(len(line) <= 40 for line in lines)
