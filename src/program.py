@@ -96,28 +96,6 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def out_of_memory_advice(flags: Collection[str]) -> str:
-    """What the user of a script with these flags (names of fields) can do if memory runs out."""
-    halve = "halve --batch-size and double --grad-accum, which trains the same"
-    by_flag = {
-        "batch_size": f"{halve} (with --no-resume if a run is unfinished)"
-        if "resume" in flags
-        else "lower --batch-size",
-        "context_length": "lower --context-length",
-        "quantize": "pass --quantize int8",
-        "model": "use a smaller model",
-        "base": "use a smaller model",
-    }
-    advice = [text for flag, text in by_flag.items() if flag in flags]
-    return ", or ".join(advice) or "close other programs"
-
-
-def _import(name: str) -> ModuleType:
-    """Import a module. Ctrl-C and the termination signals end the process at once."""
-    with exits_at_once():
-        return import_module(name)
-
-
 @contextmanager
 def exits_at_once(before: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Inside, Ctrl-C and the termination signals end the process at once. Afterwards they raise KeyboardInterrupt.
@@ -144,7 +122,30 @@ def exits_at_once(before: Callable[[], object] = lambda: None) -> Iterator[None]
             signal.signal(number, signal.default_int_handler if handler is exit_at_once else handler)
 
 
+def out_of_memory_advice(flags: Collection[str]) -> str:
+    """What the user of a script with these flags (names of fields) can do if memory runs out."""
+    halve = (
+        "halve --batch-size and double --grad-accum, which trains the same (with --no-resume if a run is unfinished)"
+    )
+    by_flag = {
+        "batch_size": halve if "resume" in flags else "lower --batch-size",
+        "context_length": "lower --context-length",
+        "quantize": "pass --quantize int8",
+        "model": "use a smaller model",
+        "base": "use a smaller model",
+    }
+    advice = [text for flag, text in by_flag.items() if flag in flags]
+    return ", or ".join(advice) or "close other programs"
+
+
+def _import(name: str) -> ModuleType:
+    """Import a module. Ctrl-C and the termination signals end the process at once."""
+    with exits_at_once():
+        return import_module(name)
+
+
 def _exit_code(main: Callable[[], int], out_of_memory: Callable[[], str]) -> int:
+    """Run `main` and return its exit code. An error that the user can cause is reported; a bug keeps its traceback."""
     try:
         return main()
     except SystemExit as ended:  # raised by the parser, or because the reader of a pipe has read enough
@@ -176,13 +177,12 @@ def _outputs(outlives_output: bool) -> tuple[TextIO, TextIO]:
 
     out = sys.stdout if is_first() or has_own_file("stdout") else None
     err = sys.stderr if is_first() or has_own_file("stderr") else None
-    streams = ((out, stdout_lost), (err, stderr_lost))
-    stdout, stderr = (cast(TextIO, Output(_utf8(stream), on_loss)) for stream, on_loss in streams)
-    return stdout, stderr
+    return cast(TextIO, Output(_utf8(out), stdout_lost)), cast(TextIO, Output(_utf8(err), stderr_lost))
 
 
 def _utf8(stream: TextIO | None) -> TextIO:
-    if stream is None:  # closed before the script started
+    """The stream, set to UTF-8. None, such as a stream closed before the script started, becomes one that drops all."""
+    if stream is None:
         return open(os.devnull, "w", encoding="utf-8")
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(encoding="utf-8", errors="replace")

@@ -13,7 +13,7 @@ LONE_WORDS = {
     **dict.fromkeys(("exit", "quit", "bye", ":q", ":q!", ":wq", "exit()", "quit()"), "/quit"),
     **dict.fromkeys(("help", "?"), "/help"),
 }
-_SIMILAR = 0.7  # of 1, for the spelling of two commands
+_SIMILAR = 0.7  # how alike, from 0 to 1, the spellings of a typing error and of a command must be
 _MIN_HELP_COLUMNS = 30  # of a description; below, it goes to the next line
 
 
@@ -80,22 +80,20 @@ def find_command(typed: str, commands: Sequence[Command]) -> Command:
     command that deletes something is never guessed, and a hint has the first letter of what was typed: other names that
     look similar, such as /model for /del, are no typing errors.
     """
+    plain = _plain(typed)
     names = {_plain(name): command for command in commands for name in (command.name, *command.aliases)}
-    if exact := names.get(_plain(typed)):
+    if exact := names.get(plain):
         return exact
-    longer = [
-        command for command in commands if _plain(command.name).startswith(_plain(typed)) and len(_plain(typed)) > 1
-    ]
-    safe = [command for command in longer if not command.deletes]
-    if len(safe) == 1:
-        return safe[0]
-    if safe:
-        raise ValueError(f"{typed} could be {_either([command.name for command in safe])}")
+    longer = [command for command in commands if len(plain) > 1 and _plain(command.name).startswith(plain)]
+    guessable = [command for command in longer if not command.deletes]
+    if len(guessable) == 1:
+        return guessable[0]
+    if guessable:
+        raise ValueError(f"{typed} could be {_either(guessable)}")
     if longer:
-        names_of_longer = _either([command.name for command in longer])
-        raise ValueError(f"{typed} is too short for a command that deletes; type {names_of_longer} in full")
-    similar = [name for name, command in names.items() if not command.deletes and name[:2] == _plain(typed)[:2]]
-    near = get_close_matches(_plain(typed), similar, 1, _SIMILAR)
+        raise ValueError(f"{typed} is too short for a command that deletes; type {_either(longer)} in full")
+    similar = [name for name, command in names.items() if not command.deletes and name[:2] == plain[:2]]
+    near = get_close_matches(plain, similar, 1, _SIMILAR)
     hint = f"Did you mean {names[near[0]].name}? To" if near else "/help lists commands; to"
     raise ValueError(f"Unknown command {typed[:40]}. {hint} send the line as a message, begin it with //")
 
@@ -121,5 +119,6 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
-def _either(names: Sequence[str]) -> str:
+def _either(commands: Sequence[Command]) -> str:
+    names = [command.name for command in commands]
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

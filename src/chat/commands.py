@@ -106,24 +106,6 @@ def common_commands(chat: Chat) -> list[Command]:
     ]
 
 
-def settings(chat: Chat, argument: str) -> Reply:
-    """Show the settings, or change one as its own command does: /settings temperature 0.5."""
-    rows = {shown_name(setting.name): current_value(chat.backend, setting.name) for setting in fields(ChatSettings)}
-    rows |= {"verbose": _verbosity(chat), "system": chat.backend.system or "off"}
-    if not argument:
-        return "\n".join(f"{name:<20}{value}" for name, value in rows.items())
-    name, _, value = argument.partition(" ")
-    commands = [command for command in chat.commands if command.name.removeprefix("/") in rows]
-    if not any(command.name.startswith(f"/{name}") for command in commands):
-        raise ValueError(f"there is no setting {name[:40]!r} to change in the chat; /help lists them")
-    return find_command(f"/{name}", commands).run(value.strip())
-
-
-def questions(chat: Chat, _: str) -> str:
-    """The questions of the training examples."""
-    return "\n".join(chat.model.examples.questions) or chat.model.why_no_examples
-
-
 def show_help(chat: Chat, name: str) -> str:
     """The list of commands, and how to type here; or the line of one command."""
     if name:
@@ -144,37 +126,6 @@ def show_help(chat: Chat, name: str) -> str:
         notes.append(f"The lines between {QUOTES} and {QUOTES} are one message.")
     notes.append("To send a message that begins with a slash, type two of them: //")
     return help_text(chat.commands, notes, chat.screen.columns)
-
-
-def reset(chat: Chat, _: str) -> str:
-    """Clear the conversation. Names what stays, and how to delete it."""
-    system = ["The system message stays; /system off removes it."] if chat.backend.system else []
-    return "\n".join([chat.backend.reset(), *system, *typed_lines_left(chat, "What you typed is")])
-
-
-def forget(chat: Chat, argument: str) -> str:
-    """Delete the lines typed in this and earlier chats."""
-    if argument.lower() != "typed":
-        raise ValueError("/forget typed deletes your typed lines (the arrow-key history)")
-    return forget_typed(chat, lambda _: True) or "There are no typed lines."
-
-
-def forget_typed(chat: Chat, is_deleted: Callable[[str], bool]) -> str:
-    """Delete the typed lines for which `is_deleted` is true. Returns what to tell the user; "" if there are none."""
-    from src.memory.typed_history import TypedHistory
-
-    if not chat.history and not chat.typed_lines.is_file():
-        return ""
-    history = chat.history or TypedHistory(chat.typed_lines, chat.screen.notify)
-    deleted = history.delete(is_deleted)
-    return f"Deleted {count(deleted, 'typed line')} from the arrow-key history." if deleted else ""
-
-
-def typed_lines_left(chat: Chat, subject: str) -> list[str]:
-    """Where the typed lines are, and how to delete them, if there are any. subject: begins the sentence."""
-    if not chat.typed_lines.is_file() or not chat.typed_lines.stat().st_size:
-        return []
-    return [f"{subject} still in the arrow-key history; /forget typed empties it."]
 
 
 def retry(chat: Chat, _: str) -> LabelledAnswers:
@@ -211,6 +162,7 @@ def why(chat: Chat, _: str) -> Styled:
 
 
 def history(chat: Chat, argument: str) -> str:
+    """All turns, or the last N. Raises ValueError for another argument."""
     turns = chat.backend.turns
     if argument and not (argument.isdecimal() and int(argument)):
         raise ValueError(f"/history takes a number of turns, at least 1, got {argument[:40]!r}")
@@ -237,16 +189,47 @@ def context_lines(chat: Chat) -> list[str]:
         used = f"full. The latest turns take {usage.used} tokens; a prompt can hold {usage.budget}. "
         used += "Your next message drops the oldest turns."
     reserved = context - usage.budget
-    why = f"max-tokens {chat.backend.settings.max_tokens}"
+    reason = f"max-tokens {chat.backend.settings.max_tokens}"
     if chat.backend.settings.max_tokens > reserved:
-        why += ", but at most half of the context"
+        reason += ", but at most half of the context"
     lines = [
         f"Context: {used}",
-        f"The context has {context} tokens; {reserved} of them are reserved for the answer ({why}).",
+        f"The context has {context} tokens; {reserved} of them are reserved for the answer ({reason}).",
     ]
     if dropped := chat.backend.dropped_messages // 2:
         lines.append(f"The model has forgotten the oldest {'turn' if dropped == 1 else f'{dropped} turns'}.")
     return lines
+
+
+def reset(chat: Chat, _: str) -> str:
+    """Clear the conversation. Names what stays, and how to delete it."""
+    system = ["The system message stays; /system off removes it."] if chat.backend.system else []
+    return "\n".join([chat.backend.reset(), *system, *typed_lines_left(chat, "What you typed is")])
+
+
+def forget(chat: Chat, argument: str) -> str:
+    """Delete the lines typed in this and earlier chats."""
+    if argument.lower() != "typed":
+        raise ValueError("/forget typed deletes your typed lines (the arrow-key history)")
+    return forget_typed(chat, lambda _: True) or "There are no typed lines."
+
+
+def forget_typed(chat: Chat, is_deleted: Callable[[str], bool]) -> str:
+    """Delete the typed lines for which `is_deleted` is true. Returns what to tell the user; "" if there are none."""
+    from src.memory.typed_history import TypedHistory
+
+    if not chat.history and not chat.typed_lines.is_file():
+        return ""
+    history = chat.history or TypedHistory(chat.typed_lines, chat.screen.notify)
+    deleted = history.delete(is_deleted)
+    return f"Deleted {count(deleted, 'typed line')} from the arrow-key history." if deleted else ""
+
+
+def typed_lines_left(chat: Chat, subject: str) -> list[str]:
+    """Where the typed lines are, and how to delete them, if there are any. subject: begins the sentence."""
+    if not chat.typed_lines.is_file() or not chat.typed_lines.stat().st_size:
+        return []
+    return [f"{subject} still in the arrow-key history; /forget typed empties it."]
 
 
 def system(chat: Chat, text: str) -> str:
@@ -272,7 +255,26 @@ def model(chat: Chat, name: str) -> str:
     return "\n".join(loaded.introduction())
 
 
+def questions(chat: Chat, _: str) -> str:
+    """The questions of the training examples."""
+    return "\n".join(chat.model.examples.questions) or chat.model.why_no_examples
+
+
+def settings(chat: Chat, argument: str) -> Reply:
+    """Show the settings, or change one as its own command does: /settings temperature 0.5."""
+    rows = {shown_name(setting.name): current_value(chat.backend, setting.name) for setting in fields(ChatSettings)}
+    rows |= {"verbose": _verbosity(chat), "system": chat.backend.system or "off"}
+    if not argument:
+        return "\n".join(f"{name:<20}{value}" for name, value in rows.items())
+    name, _, value = argument.partition(" ")
+    commands = [command for command in chat.commands if command.name.removeprefix("/") in rows]
+    if not any(command.name.startswith(f"/{name}") for command in commands):
+        raise ValueError(f"there is no setting {name[:40]!r} to change in the chat; /help lists them")
+    return find_command(f"/{name}", commands).run(value.strip())
+
+
 def verbose(chat: Chat, argument: str) -> str:
+    """Show or switch whether the speed of answers is shown."""
     if argument.lower() not in ("", "on", "off"):
         raise ValueError(f"/verbose takes on or off, got {argument[:40]!r}")
     if argument:

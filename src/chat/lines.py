@@ -6,7 +6,7 @@ QUOTES = '"""'  # before and after a message of several lines
 
 
 def messages(lines: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """(text, whether it was quoted): the lines between two triple quotes are one message, even if it has a slash."""
+    """Yields (text, whether it was quoted) of each message. A quoted text is never a command, even with a slash."""
     block: list[str] = []
     for line in lines:
         block.append(line.rstrip("\r\n"))

@@ -211,7 +211,7 @@ class ChatSession:
         prompt, message = self._build_prompt(self._encode_user(text))
         self._unanswered = "" if replaced else text
         self.prompt_tokens, self.answer_tokens, self.finish_reason = len(prompt), 0, "interrupted"
-        used = self.settings
+        settings = self.settings  # of this answer: they may be replaced while it is generated
         stream = self._stream(prompt, stop)
         pieces = takewhile(lambda _: not should_stop(), stream)
         answer: list[str] = []
@@ -222,9 +222,9 @@ class ChatSession:
             self.finish_reason = stream.finish_reason or "interrupted"
             self.answer_tokens = len(stream.ids)
         finally:
-            self._end_turn(message, "".join(answer), replaced, Exchange(tuple(prompt), tuple(stream.ids), used))
+            self._end_turn(message, "".join(answer), replaced, Exchange(tuple(prompt), tuple(stream.ids), settings))
         if self.finish_reason == "length" and self._note_cut_off and not self.is_raw:
-            self.notify(cut_off_note(used.max_tokens))
+            self.notify(cut_off_note(settings.max_tokens))
 
     def _stream(self, prompt: list[int], stop: Sequence[str]) -> TextStream:
         return self.generator.stream(
