@@ -89,7 +89,8 @@ def origin(answer: str, examples: TrainingExamples) -> str:
         return f"Mostly learned by heart: the answer to {_quoted(question)}{source} contains ... {passage} ..."
     if length >= _FEW_WORDS:
         return f"Partly learned by heart: the answer to {_quoted(question)}{source} contains ... {passage} ..."
-    return f"Made up: no training answer shares more than {count(length, 'word')} in a row with it."
+    shared = f"more than {count(length, 'word')} in a row" if length else "any word"
+    return f"Made up: no training answer shares {shared} with it."
 
 
 def _common_passage(words: Sequence[str], example: str) -> tuple[int, int]:

@@ -81,7 +81,7 @@ def test_the_table_fits_the_window(generator, columns):
             'Partly learned by heart: the answer to "What is a verb?" in my.json contains ... an action such as run',
         ),
         ("The moon is a green cheese.", "Made up: no training answer shares more than 2 words in a row with it."),
-        ("", "Made up: no training answer shares more than 0 words in a row with it."),
+        ("", "Made up: no training answer shares any word with it."),
     ],
 )
 def test_the_origin_of_an_answer(answer, begins):
