@@ -121,10 +121,7 @@ class Assistant:
         return [] if self.facts.read(text, self.conversation.name) else self._recall(text)
 
     def retry(self) -> Generator[str, None, None]:
-        """Streams another answer to the last message, which replaces the old one as in `refine`.
-
-        Raises ValueError, immediately, if there is no message.
-        """
+        """Streams another answer to the last message. Replaces the old one, and raises ValueError, as `refine` does."""
         if self.session.last_turn is None:
             raise ValueError("there is nothing to retry yet; ask something first")
         question, _ = self.session.last_turn
@@ -166,16 +163,16 @@ class Assistant:
         Every step becomes a turn of the conversation, and one `undo` takes back all of them. Raises ValueError if the
         previous step has no answer: its stream was not consumed, or the model failed before its first word.
         """
-        previous_answer, last_before_step = "", None
+        previous, answer_before = "", None
         for n, step in enumerate(steps, start=1):
+            answer = self.session.last_turn[1] if self.session.last_turn else None
             if n > 1:
-                last = self.session.last_turn
-                if last is None or last[1] is last_before_step or not last[1].text:
+                if answer is None or answer is answer_before or not answer.text:
                     raise ValueError(f"step {n} needs the answer to step {n - 1}, which was not generated")
-                previous_answer = last[1].text
-            last_before_step = self.session.last_turn[1] if self.session.last_turn else None
-            function = "step" if previous_answer else "first_step"
-            pieces = self._stream("prompts", function, task=task, step=step, previous=previous_answer)
+                previous = answer.text
+            answer_before = answer
+            function = "step" if previous else "first_step"
+            pieces = self._stream("prompts", function, task=task, step=step, previous=previous)
             yield f"Step {n} of {len(steps)}: {step}\n", self._record(step, pieces, with_previous=n > 1)
 
     @property
