@@ -27,8 +27,10 @@ def exit_code(main: Callable[[], int]) -> int | None:
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Restore the signal handlers that `run_script` changes."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *termination_signals())}
+    """Python's own signal handlers, which `run_script` changes. A test run in the background or by nohup lacks some."""
+    own = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL, "SIGHUP": signal.SIG_DFL}
+    numbers = {getattr(signal, name): handler for name, handler in own.items() if hasattr(signal, name)}
+    before = {number: signal.signal(number, handler) for number, handler in numbers.items()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
