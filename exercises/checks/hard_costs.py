@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from exercises.checks.hard_tools import compare_number
-from src.model.attention import KeyValueCache
 from src.model.config import GPT_CONFIGS, GPTConfig
+from src.model.kv_cache import KeyValueCache
 from src.model.meta_device import on_meta_device
 from src.model.transformerBlock import TransformerBlock
 

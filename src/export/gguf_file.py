@@ -66,7 +66,7 @@ def _add_settings(writer: Any, base: LoadedModel, kind: Kind) -> None:
     writer.add_file_type(LlamaFileType.MOSTLY_Q8_0 if kind == "q8_0" else LlamaFileType.MOSTLY_F16)
     writer.add_context_length(config.context_length)
     writer.add_embedding_length(config.d_model)
-    writer.add_feed_forward_length(config.d_ff or 4 * config.d_model)
+    writer.add_feed_forward_length(config.mlp_width)
     writer.add_block_count(config.n_layers)
     writer.add_head_count(config.n_heads)
     writer.add_layer_norm_eps(config.layer_norm_epsilon)

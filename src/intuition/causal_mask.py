@@ -59,7 +59,7 @@ def causal_mask() -> None:
     ])  # fmt: skip
     say("""With the mask, the earlier tokens do not notice. So one forward pass trains all positions at once,
         each as if the text ended there. And during generation the keys and values of earlier tokens can be cached
-        (the KV cache in src/model/attention.py).""")
+        (the KV cache, src/model/kv_cache.py).""")
     suggest("""set WINDOW in src/intuition/causal_mask.py to 2: then each token sees only itself and the one before it.
         In a second layer, how could the third token still learn something from the first?""")
 

@@ -1,9 +1,8 @@
-"""Masked multi-head self-attention, and the KV cache that saves generation from recomputing the prefix.
+"""Masked multi-head self-attention.
 
 B batch, T new tokens, S tokens seen so far (cache included), C channels, H heads, D head size.
 """
 
-import copy
 import math
 from collections.abc import Sequence
 
@@ -12,47 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.model.config import GPTConfig
+from src.model.kv_cache import KeyValueCache
 
 # Several sequences packed into one row. Per segment: its length, and the index of its parent, the segment that it
 # continues (None if it starts a sequence).
 Packing = Sequence[tuple[int, int | None]]
 BLOCK_QUERIES = 128  # of `attend_in_blocks`; 64 and 256 were slower
-
-
-class KeyValueCache:
-    """Keys and values of every layer, preallocated: a tensor of shape (layers, B, 2, H, capacity, D).
-
-    `length` is the number of cached tokens. `GPTModel.hidden_states` advances it after the last layer.
-    """
-
-    def __init__(
-        self, config: GPTConfig, batch_size: int, capacity: int, *, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        head_size = config.d_model // config.n_heads
-        shape = (config.n_layers, batch_size, 2, config.n_heads, capacity, head_size)
-        self.keys_values = torch.empty(shape, device=device, dtype=dtype)
-        self.capacity = capacity
-        self.length = 0
-
-    def extend(self, layer_index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the new (B, H, T, D) keys and values of one layer and return all of them, (B, H, S, D)."""
-        end = self.length + keys.shape[2]
-        layer = self.keys_values[layer_index]  # (B, 2, H, capacity, D)
-        layer[:, 0, :, self.length : end] = keys
-        layer[:, 1, :, self.length : end] = values
-        return layer[:, 0, :, :end], layer[:, 1, :, :end]
-
-    def row(self, i: int) -> "KeyValueCache":
-        """A view of one row: the same memory, with a length of its own, which starts at 0."""
-        view = copy.copy(self)
-        view.keys_values = self.keys_values[:, i : i + 1]
-        view.length = 0
-        return view
-
-    def copy_from(self, other: "KeyValueCache", length: int) -> None:
-        """Replace the content with the first `length` tokens of another cache of the same model."""
-        self.keys_values[..., :length, :] = other.keys_values[..., :length, :]
-        self.length = length
 
 
 class MultiHeadAttention(nn.Module):
@@ -71,28 +35,27 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor:
         """(B, T, C) to (B, T, C). With a cache, x continues the cached tokens; with a packing, x holds its segments."""
         B, T, C = x.shape
-        heads = (B, T, self.n_heads, C // self.n_heads)
-        q, k, v = (part.view(heads).transpose(1, 2) for part in self.c_attn(x).split(C, dim=2))  # (B, H, T, D)
+        q, k, v = (self._split_heads(part) for part in self.c_attn(x).split(C, dim=2))  # (B, H, T, D)
         if cache is not None:
             k, v = cache.extend(layer_index, k, v)  # (B, H, S, D)
         y = self._attend(q, k, v) if packing is None else self._attend_in_segments(q, k, v, packing)
         y = y.transpose(1, 2).reshape(B, T, C)  # from (B, H, T, D)
         return self.resid_dropout(self.c_proj(y))
 
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """(B, T, C) to (B, H, T, D)."""
+        B, T, C = x.shape
+        return x.view(B, T, self.n_heads, C // self.n_heads).transpose(1, 2)
+
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Queries (B, H, T, D) of the last T of S tokens, keys and values (B, H, S, D), to (B, H, T, D)."""
         T, S = q.shape[2], k.shape[2]
+        causal = T > 1 and T == S  # several tokens, none of them cached: the mask is a triangle
         dropout = self.dropout if self.training else 0.0
-        if 1 < T == S and torch.is_grad_enabled() and q.is_cpu and q.dtype == torch.bfloat16:
+        if causal and _trains_in_bf16_on_cpu(q):
             return attend_in_blocks(q, k, v, dropout)
-        return F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=_continuation_mask(T, S, q.device),
-            dropout_p=dropout,
-            is_causal=T > 1 and T == S,
-        )
+        mask = _continuation_mask(T, S, q.device)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
 
     def _attend_in_segments(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
         """`_attend` for a packing, all (B, H, T, D). A segment sees itself and everything that its parent sees."""
@@ -120,6 +83,10 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
         scores[..., start:] += later[: end - start, : end - start]
         blocks.append(F.dropout(torch.softmax(scores, dim=-1), dropout) @ v[:, :, :end])
     return torch.cat(blocks, dim=2)
+
+
+def _trains_in_bf16_on_cpu(q: Tensor) -> bool:
+    return torch.is_grad_enabled() and q.is_cpu and q.dtype == torch.bfloat16
 
 
 def _continuation_mask(T: int, S: int, device: torch.device) -> Tensor | None:

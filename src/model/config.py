@@ -1,13 +1,14 @@
 """The validated config that a model is built from, and the table of model sizes."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
 from src.common.checks import is_count, is_number
 
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu")
+_SIZES = ("vocab_size", "context_length", "d_model", "n_heads", "n_layers")  # the entries that a config must have
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,11 @@ class GPTConfig:
     layer_norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
+        sizes = _SIZES if self.d_ff is None else (*_SIZES, "d_ff")
         problems = [
-            f"{name} must be a whole number of at least 1, got {value!r:.100}"
-            for name, value in asdict(self).items()
-            if name in ("vocab_size", "context_length", "d_model", "n_heads", "n_layers")
-            or (name == "d_ff" and value is not None)
-            if not is_count(value)
+            f"{name} must be a whole number of at least 1, got {getattr(self, name)!r:.100}"
+            for name in sizes
+            if not is_count(getattr(self, name))
         ]
         if not problems and self.d_model % self.n_heads:
             problems.append(f"n_heads must divide d_model, got d_model {self.d_model} and n_heads {self.n_heads}")
@@ -61,21 +61,25 @@ class GPTConfig:
                 raise ValueError(
                     f"model config: unknown key {key!r}" + (f", did you mean {hint[0]!r}?" if hint else "")
                 )
-        missing = {"vocab_size", "context_length", "d_model", "n_heads", "n_layers"} - set(config)
+        missing = {*_SIZES} - set(config)
         if missing:
             raise ValueError(f"model config: missing {', '.join(sorted(missing))}")
         return cls(**config)
 
     @property
     def mlp_width(self) -> int:
+        """The number of hidden units of the MLP: d_ff, or GPT-2's 4 * d_model."""
         return self.d_ff or 4 * self.d_model
 
     def parameter_count(self) -> tuple[int, int]:
-        """(all parameters, those outside the token and position embeddings); the tied head counts once."""
-        c, ff = self.d_model, self.mlp_width
-        block = 4 * c * c + 4 * c + 2 * c * ff + ff + c + 4 * c  # attention, MLP, two LayerNorms
-        body = self.n_layers * block + 2 * c
-        return (self.vocab_size + self.context_length) * c + body, body
+        """(all parameters, those outside the token and position embeddings). The tied head has none of its own."""
+        C, hidden = self.d_model, self.mlp_width
+        attention = (C * 3 * C + 3 * C) + (C * C + C)  # c_attn and c_proj, each with its bias
+        mlp = (C * hidden + hidden) + (hidden * C + C)
+        layer_norm = 2 * C
+        body = self.n_layers * (attention + mlp + 2 * layer_norm) + layer_norm
+        embeddings = (self.vocab_size + self.context_length) * C
+        return embeddings + body, body
 
 
 def _size(d_model: int, n_heads: int, n_layers: int, context_length: int, dropout: float = 0.1) -> dict[str, Any]:

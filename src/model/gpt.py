@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from src.model.attention import KeyValueCache, MultiHeadAttention, Packing
+from src.model.attention import MultiHeadAttention, Packing
 from src.model.config import GPT_CONFIGS, GPTConfig
 from src.model.few_rows import linear
+from src.model.kv_cache import KeyValueCache
 from src.model.transformerBlock import TransformerBlock
 
 __all__ = ["GPT_CONFIGS", "GPTConfig", "GPTModel", "initialise"]
@@ -32,8 +33,8 @@ class GPTModel(nn.Module):
     def __init__(self, config: Mapping[str, Any] | GPTConfig) -> None:
         super().__init__()
         self.config = config = GPTConfig.of(config)
-        self.wte = nn.Embedding(config.vocab_size, config.d_model)
-        self.wpe = nn.Embedding(config.context_length, config.d_model)
+        self.wte = nn.Embedding(config.vocab_size, config.d_model)  # of tokens; also the output head
+        self.wpe = nn.Embedding(config.context_length, config.d_model)  # of positions
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
         self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
@@ -60,11 +61,10 @@ class GPTModel(nn.Module):
         embedded: `wte(ids)`, (B, T, C), if the caller has it already.
         Raises ValueError if a sequence is longer than the model's context.
         """
-        spans = _position_spans(ids.shape[1], cache.length if cache is not None else 0, packing)
-        if (longest := max(end for _, end in spans)) > self.config.context_length:
-            raise ValueError(f"{longest} tokens do not fit the model's context of {self.config.context_length}")
-        positions = torch.cat([torch.arange(*span, device=ids.device) for span in spans])  # (T,)
-        x = self.drop((self.wte(ids) if embedded is None else embedded) + self.wpe(positions))  # (B, T, C)
+        n_cached = cache.length if cache is not None else 0
+        positions = self._positions(ids, n_cached, packing)  # (T,)
+        token_embeddings = self.wte(ids) if embedded is None else embedded  # (B, T, C)
+        x = self.drop(token_embeddings + self.wpe(positions))
         for layer_index, block in enumerate(self.h):
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, cache, layer_index, packing, use_reentrant=False)
@@ -75,8 +75,16 @@ class GPTModel(nn.Module):
         return self.ln_f(x)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits (..., V) of hidden states (..., C)."""
-        return linear(hidden, self.wte.weight)
+        """Logits (..., V) of hidden states (..., C): their dot products with each token's embedding."""
+        return linear(hidden, self.wte.weight)  # F.linear, faster for a single token
+
+    def _positions(self, ids: Tensor, n_cached: int, packing: Packing | None) -> Tensor:
+        """The position of each token in a row of ids (B, T): (T,). Raises ValueError if one is beyond the context."""
+        spans = [(n_cached, n_cached + ids.shape[1])] if packing is None else _segment_spans(packing)
+        longest = max(end for _, end in spans)
+        if longest > self.config.context_length:
+            raise ValueError(f"{longest} tokens do not fit the model's context of {self.config.context_length}")
+        return torch.cat([torch.arange(start, end, device=ids.device) for start, end in spans])
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -125,12 +133,10 @@ def initialise(name: str, weight: Tensor, config: GPTConfig) -> None:
         nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.n_layers) if residual else 0.02)
 
 
-def _position_spans(length: int, n_cached: int, packing: Packing | None) -> list[tuple[int, int]]:
-    """The (start, end) positions of each segment in a row of `length` tokens. Without a packing, the row is one."""
-    if packing is None:
-        return [(n_cached, n_cached + length)]
+def _segment_spans(packing: Packing) -> list[tuple[int, int]]:
+    """The positions of each segment as (start, end). A segment continues its parent, or starts at position 0."""
     spans: list[tuple[int, int]] = []
-    for segment_length, parent in packing:
+    for length, parent in packing:
         start = 0 if parent is None else spans[parent][1]
-        spans.append((start, start + segment_length))
+        spans.append((start, start + length))
     return spans

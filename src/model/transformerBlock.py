@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from src.model.attention import KeyValueCache, MultiHeadAttention, Packing
+from src.model.attention import MultiHeadAttention, Packing
 from src.model.config import GPTConfig
+from src.model.kv_cache import KeyValueCache
 
 _ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),

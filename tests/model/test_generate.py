@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from src.model.decoding.sampling import SamplingSettings, sample
 from src.model.generate import PrefixCache, TextGenerator
 from src.model.gpt import GPTModel
 from src.tokenizer import load_gpt2_encoding
@@ -128,17 +129,22 @@ def test_a_seed_determines_the_text(generator) -> None:
     assert len({generator.generate("Hello", 20) for _ in range(3)}) > 1  # without a seed: a new one each time
 
 
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"temperature": 0.8, "top_k": 9, "repetition_penalty": 1.2}])
 @pytest.mark.parametrize("length", [1, 2, 23, 24])
-def test_cached_generation_equals_recomputing(generator, length: int) -> None:
-    model = generator.model
+def test_generation_equals_its_naive_form(generator, length: int, settings: dict) -> None:
+    """The naive form is in the docstring of generate.py."""
     prompt = list(range(1000, 1000 + length))
-    stream = generator.stream(prompt, 40, temperature=0)
+    stream = generator.stream(prompt, 40, seed=7, **settings)
     list(stream)
-    ids = list(prompt)
-    with model.evaluating():
-        for token in stream.ids:
-            assert int(model(torch.tensor([ids]))[0, -1].argmax()) == token
-            ids.append(token)
+    ids, random_numbers = list(prompt), torch.Generator().manual_seed(7)
+    with generator.model.evaluating():
+        for _ in range(40):
+            logits = generator.model(torch.tensor([ids]))[0, -1]
+            next_id = sample(logits, ids, SamplingSettings(**settings), random_numbers)
+            if next_id == EOT:
+                break
+            ids.append(next_id)
+    assert stream.ids == ids[length:]
 
 
 def test_generate_equals_the_joined_stream(generator) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from src.model.attention import KeyValueCache
 from src.model.decoding.output_head import OutputHead
 from src.model.decoding.step import SingleTokenStep
 from src.model.few_rows import parts_are_faster
 from src.model.gpt import GPTModel
+from src.model.kv_cache import KeyValueCache
 from src.model.quantize import Int8GPT
 
 

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.model.attention import KeyValueCache
 from src.model.few_rows import linear
 from src.model.gpt import GPTModel
+from src.model.kv_cache import KeyValueCache
 from src.model.transformerBlock import TransformerBlock
 
 _Function: TypeAlias = Callable[[Tensor], Tensor]
