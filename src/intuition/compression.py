@@ -29,6 +29,7 @@ class CountingModel:
         return [(counts[byte] + Fraction(1, 256)) / (counts.total() + 1) for byte in range(256)]
 
     def read(self, byte: int) -> None:
+        """Count the next byte of the text."""
         self._counts[self._previous][byte] += 1
         self._previous = byte
 
@@ -76,6 +77,7 @@ def decode(code: str) -> bytes:
 
 
 def gzip_bytes(data: bytes) -> int:
+    """The size of the data after gzip."""
     return len(gzip.compress(data, mtime=0))
 
 
@@ -85,15 +87,15 @@ def compression() -> None:
     say("""Let a sender and a receiver run the same model. Then whatever the model predicts well hardly has to be sent.
         A token with probability p costs -log2(p) bits: 1 bit if p is 1/2, 3 bits if p is 1/8, none if p is 1. The
         model here counts, in the text so far, which byte followed which. At first all 256 bytes are equally likely
-        and cost 8 bits. These are the bits of the first and the last characters:""")
+        and cost 8 bits. These are the bits of the first and the last characters, with _ for a space:""")
     data = TEXT.encode() + END
     bits = byte_bits(data)
     labelled({"text": TEXT})
     _show_bits(data[:SHOWN], bits[:SHOWN])
     _show_bits(data[-SHOWN:], bits[-SHOWN:])
-    say(f"""A pair that was never seen costs 8 bits or more, a frequent one almost nothing. The line break, \\n, ends
-        the text. The sum is {sum(bits):.1f} bits. Arithmetic coding needs that, rounded up, and at most one bit
-        more:""")
+    say(f"""A frequent pair costs almost nothing. A pair that was never seen costs 8 bits or more. It is not impossible,
+        because the model gives every byte 1/256 of a count from the start. The line break, \\n, ends the text. The sum
+        is {sum(bits):.1f} bits. Arithmetic coding needs that, rounded up, and at most one bit more:""")
     code = encode(data)
     lines(code[i : i + 64] for i in range(0, len(code), 64))
     back = decode(code).decode().removesuffix(END.decode())

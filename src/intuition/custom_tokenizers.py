@@ -148,10 +148,9 @@ def byte_pairs() -> None:
     heading("byte-pairs", "pieces learned by merging")
     merges = learn_merges([TEXT], MAX_MERGES)
     say("""GPT-2 uses byte-pair encoding, a middle way between characters and words. Start with characters. Count
-        which two tokens occur next to each other most often, merge them into one token, and count again. If two
-        pairs are equally frequent, the one whose first token has the smaller id wins, then the one whose second
-        token has. The characters have ids in alphabetical order, and each merged token gets the next one. A bar
-        marks the border between two tokens:""")
+        which two tokens occur next to each other most often, merge them into one token, and count again. Of equally
+        frequent pairs, the one with the lower ids is merged. The characters have ids in alphabetical order, and each
+        merged token gets the next id. A bar marks the border between two tokens:""")
     _show_learning(merges)
     vocabulary = {*TEXT, *map("".join, merges)}
     tokens = apply_merges(TEXT, merges)

@@ -39,8 +39,8 @@ def embeddings() -> None:
     table = embedding_table(TEXT.split(), vocabulary)
     say("""An id is only a name: 3 is no more like 4 than like 400. So the first thing a model does is to look up each
         id in a table. Row 3 of the table is the vector of token 3, its embedding. Looking up is all that happens.
-        A model learns the numbers in the table. Here we count them: how often each word came right after this
-        one.""")
+        A model learns the numbers in the table. Here we count instead: a word's row says how often each word came
+        right after it.""")
     labelled({"text": TEXT})
     lines([
         "id  token" + "".join(f"{word:>6}" for word in vocabulary),

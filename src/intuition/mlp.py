@@ -12,7 +12,7 @@ TEXTS = {"-": (0, 0), "good": (0, 1), "not": (1, 0), "not good": (1, 1)}
 # Two hidden units, each with a weight for "not" and one for "good", a bias, and an output weight.
 WEIGHTS = ((-4.0, 4.0), (4.0, 4.0))
 BIASES = (-2.0, -6.0)
-WRITES = (0.5, -0.5)
+OUTPUT_WEIGHTS = (0.5, -0.5)
 
 Vector = Sequence[float]
 
@@ -29,28 +29,29 @@ def hidden_units(x: Vector) -> list[float]:
 
 def mlp_output(x: Vector) -> float:
     """The whole MLP: linear layer, GELU, linear layer."""
-    return dot([gelu(unit) for unit in hidden_units(x)], WRITES)
+    return dot([gelu(unit) for unit in hidden_units(x)], OUTPUT_WEIGHTS)
 
 
 def mlp() -> None:
     """Show an MLP combine two facts at one position, and why it needs an activation function."""
     heading("mlp", "what happens at one position")
     say("""Attention carries information from position to position. After it, in each layer, comes the MLP. It works
-        on each position by itself: it takes the vector that attention has filled, and adds to it what follows from
-        it. Here the vector says whether "not" and "good" came before. We want the MLP to write praise: +1 after
-        "good", -1 after "not good", 0 otherwise.""")
+        on each position by itself: from the vector at that position it computes another vector, and adds the two.
+        Here attention has stored in the vector whether "not" and "good" came before. We want the MLP to compute how
+        much praise there is: +1 after "good", -1 after "not good", 0 otherwise.""")
     say("""One linear layer can't. It adds up what each number contributes: if "good" alone gives +1 and "not" alone
         0, both together give +1 + 0 = +1. So the MLP has two linear layers with an activation function between them.
         The first layer computes hidden units. Each looks for one pattern:""")
-    what = ('"good" without "not"', '"not" and "good"')
-    rows = zip(WEIGHTS, BIASES, WRITES, what, strict=True)
+    patterns = ('"good" without "not"', '"not" and "good"')
+    rows = zip(WEIGHTS, BIASES, OUTPUT_WEIGHTS, patterns, strict=True)
     lines(
-        f"unit {i}: {w[0]:>2g} x not + {w[1]:g} x good - {-bias:g}   looks for {pattern}, writes {writes:g}"
-        for i, (w, bias, writes, pattern) in enumerate(rows, 1)
+        f"unit {i}: {w[0]:>2g} x not + {w[1]:g} x good - {-bias:g}   {pattern:<20}   output weight {output_weight:>4g}"
+        for i, (w, bias, output_weight, pattern) in enumerate(rows, 1)
     )
     say(f"""The activation function, GELU, keeps positive numbers and makes negative ones nearly 0: gelu(2) =
         {_rounded(gelu(2))}, gelu(-2) = {_rounded(gelu(-2))}, gelu(-6) = {_rounded(gelu(-6))}. So a unit is active
-        only if its pattern is there. The second layer multiplies what each unit writes by the result, and adds up:""")
+        only if its pattern is there. The second layer multiplies each result by its unit's output weight, and adds
+        up:""")
     lines([
         f"{'before':<13}{'(not, good)':<13}{'unit 1':>7}{'unit 2':>7}{'after GELU':>15}{'output':>9}{'no GELU':>10}",
         *(_row(text, x) for text, x in TEXTS.items()),
@@ -75,6 +76,6 @@ def _rounded(number: float) -> str:
 def _row(text: str, x: Vector) -> str:
     units = hidden_units(x)
     after = " ".join(f"{_rounded(gelu(unit)):>6}" for unit in units)
-    linear = dot(units, WRITES)
+    linear = dot(units, OUTPUT_WEIGHTS)
     numbers = f"({x[0]:g}, {x[1]:g})"
     return f"{text:<13}{numbers:<13}{units[0]:7.2f}{units[1]:7.2f}{after:>15}{mlp_output(x):+9.2f}{linear:+10.2f}"

@@ -40,10 +40,10 @@ def response_mask() -> None:
         for id_, token, mark in zip(ids, tokens, learned, strict=True)
     )
     first = learned.index(True)
-    say(f"""{sum(learned)} of {len(ids)} tokens are learned. Each token is predicted at the position before it:
-        at {tokens[first - 1]!r}, the end of the prompt, the model has to predict {tokens[first]!r}. The last
+    say(f"""{sum(learned)} of {len(ids)} tokens are learned, or supervised. Each token is predicted at the position
+        before it: at {tokens[first - 1]!r}, the end of the prompt, the model has to predict {tokens[first]!r}. The last
         token that it learns is {tokens[-1]!r}. Without it a model would never learn when to stop.""")
-    say("For your own data, `python instruction_tune.py --show-mask` shows the same.")
+    say("For your own data, `python instruction_tune.py --show-data` shows the same.")
     suggest("""write a longer INSTRUCTION in src/intuition/response_mask.py. How many tokens are learned now?""")
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.intuition.mlp import BIASES, TEXTS, WEIGHTS, WRITES, gelu, mlp_output
+from src.intuition.mlp import BIASES, OUTPUT_WEIGHTS, TEXTS, WEIGHTS, gelu, mlp_output
 from src.model.config import GPTConfig
 from src.model.transformerBlock import MLP
 
@@ -20,7 +20,7 @@ def test_outputs_match_the_model_and_are_nearly_what_is_wanted() -> None:
     with torch.no_grad():
         layer.c_fc.weight.copy_(torch.tensor(WEIGHTS))
         layer.c_fc.bias.copy_(torch.tensor(BIASES))
-        layer.c_proj.weight.copy_(torch.tensor([WRITES, (0.0, 0.0)]))
+        layer.c_proj.weight.copy_(torch.tensor([OUTPUT_WEIGHTS, (0.0, 0.0)]))
         layer.c_proj.bias.zero_()
         expected = layer(torch.tensor([[*TEXTS.values()]], dtype=torch.float32))[0, :, 0]
     outputs = [mlp_output(x) for x in TEXTS.values()]
