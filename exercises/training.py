@@ -6,7 +6,7 @@ Later answers may call earlier ones. Check an answer with `python -m exercises.c
 
 A run is a dict of all that training changes:
 "weights", "means", "squares": three dicts from parameter names to tensors of the same shapes. The means and the squares
-are those of AdamW, and 0 at first. "step": the number of finished steps. "generator": draws the batches.
+are those of Adam, and 0 at first. "step": the number of finished steps. "generator": draws the batches.
 """
 
 import math  # noqa: F401
@@ -16,10 +16,8 @@ import torch  # noqa: F401
 from torch import Tensor
 
 
-def adamw_step(
-    weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, lr: float, weight_decay: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The new weight, mean and square after one step of AdamW, with betas 0.9 and 0.95 and epsilon 1e-8.
+def adam_update(gradient: Tensor, mean: Tensor, square: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam's update, and the new mean and square, with betas 0.9 and 0.95 and epsilon 1e-8.
 
     All tensors have the same shape (...). mean and square: the running averages of the gradient and of its square.
     step: 1 for the first step.

@@ -141,6 +141,7 @@ CHECKS: dict[int, tuple[str, Callable[[Callable[..., Any]], None]]] = {
 
 
 def single_bytes(text: str) -> list[bytes]:
+    """The bytes of a text in UTF-8, each as a token."""
     return [bytes([byte]) for byte in text.encode("utf-8")]
 
 

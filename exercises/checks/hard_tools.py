@@ -12,6 +12,7 @@ from exercises.checks.judging import kind_of, require
 
 def parts(where: str, answer: Any, count: int) -> tuple[Any, ...]:
     """The answer, if it is a tuple of `count` parts; otherwise raises AssertionError."""
+    require(answer is not None, f"{where}, got None: the function needs a return")
     got = f"{len(answer)} parts" if isinstance(answer, tuple | list) else kind_of(answer)
     require(got == f"{count} parts", f"{where}, got {got}, expected a tuple of {count} tensors")
     return tuple(answer)

@@ -1,6 +1,5 @@
 """A training run to compare answers with: the project's model and learning rate, and torch's own AdamW and clipping."""
 
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -38,32 +37,46 @@ def reference_step(
     settings: dict[str, Any],
     *,
     clip: bool = True,
+    l2: bool = False,
     decay_all: bool = False,
     lr_step: int = 0,
-    adamw_step: int = 1,
+    adam_step: int = 1,
 ) -> float:
     """One correct training step, in place; returns the loss.
 
-    The keyword arguments make a mistake on purpose: no clipping, weight decay on all parameters, or the learning rate
-    or the bias correction of another step.
+    The keyword arguments make a mistake on purpose: no clipping, an L2 penalty in place of weight decay, weight decay
+    on all parameters, or the learning rate or the bias correction of another step.
     """
-    inputs, targets = _batch(run["generator"], ids, config["context_length"], settings["batch_size"])
+    loss, gradients = _loss_and_gradients(run, ids, config, settings["batch_size"])
+    if clip:
+        scale = min(1.0, settings["max_norm"] / nn.utils.get_total_norm(gradients.values()).item())
+        gradients = {name: gradient * scale for name, gradient in gradients.items()}
+    lr = rate_of(settings, run["step"] + lr_step)
+    for name, gradient in gradients.items():
+        weight, mean, square = (run[part][name] for part in PARTS)
+        decay = settings["weight_decay"] if decay_all or gradient.dim() == 2 else 0.0
+        if l2:
+            gradient, decay = gradient + decay * weight, 0.0
+        _adamw(weight, mean, square, gradient, run["step"] + adam_step, lr, decay)
+    run["step"] += 1
+    return loss
+
+
+def rate_of(settings: dict[str, Any], step: int) -> float:
+    """The learning rate of a step, counted from 0."""
+    return lr_at(step, **{name: settings[name] for name in ("max_lr", "min_lr", "warmup_steps", "steps")})
+
+
+def _loss_and_gradients(
+    run: dict[str, Any], ids: Tensor, config: dict[str, Any], batch_size: int
+) -> tuple[float, dict[str, Tensor]]:
+    """The loss of the project's model on the run's next batch, and its gradients by parameter name."""
+    inputs, targets = _batch(run["generator"], ids, config["context_length"], batch_size)
     model = on_meta_device(config)
     model.load_state_dict({name: weight.clone() for name, weight in run["weights"].items()}, assign=True)
     loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
     loss.backward()
-    gradients = {name: weight.grad for name, weight in model.named_parameters()}
-    if clip:
-        scale = min(1.0, settings["max_norm"] / nn.utils.get_total_norm(gradients.values()).item())
-        gradients = {name: gradient * scale for name, gradient in gradients.items()}
-    schedule = {name: settings[name] for name in ("max_lr", "min_lr", "warmup_steps", "steps")}
-    lr = lr_at(run["step"] + lr_step, **schedule)
-    for name, gradient in gradients.items():
-        decay = settings["weight_decay"] if decay_all or gradient.dim() == 2 else 0.0
-        parts = [run[part][name] for part in PARTS]
-        _adamw(*parts, gradient, run["step"] + adamw_step, lr, decay)
-    run["step"] += 1
-    return loss.item()
+    return loss.item(), {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 
 
 def _batch(generator: torch.Generator, ids: Tensor, length: int, batch_size: int) -> tuple[Tensor, Tensor]:
@@ -83,10 +96,8 @@ def _adamw(
     )  # fmt: skip
 
 
-def reference_adamw(
-    weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, lr: float, weight_decay: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The new weight, mean and square after one step of torch's AdamW; the arguments stay as they are."""
-    new = deepcopy((weight, mean, square))
-    _adamw(*new, gradient, step, lr, weight_decay)
-    return new
+def reference_adam_update(gradient: Tensor, mean: Tensor, square: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The update, the new mean and the new square of torch's AdamW; the arguments stay as they are."""
+    weight, mean, square = torch.zeros_like(gradient), mean.clone(), square.clone()
+    _adamw(weight, mean, square, gradient, step, lr=1.0, weight_decay=0.0)
+    return -weight, mean, square

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from exercises.checks.hard_tools import parts
 from exercises.checks.judging import CallFailedError, compare, is_close, kind_of, require
-from exercises.checks.reference_run import PARTS, copy_of, new_run, reference_step
+from exercises.checks.reference_run import PARTS, copy_of, new_run, rate_of, reference_step
 from exercises.checks.state_dicts import random_model, weights_of
 from src.model.gpt import GPTModel
 
@@ -84,7 +84,7 @@ def _require_valid_run(where: str, run: Run, before: Run, global_state: Tensor) 
         require(list(run[part]) == list(before[part]), f"{where}, run['{part}'] has other names than before")
         changed = any(not torch.equal(run[part][name], before[part][name]) for name in before[part])
         require(changed, f"{where}, run['{part}'] is as before: put the new values into the run")
-    advice = "compute the loss from detached copies, and give adamw_step the run's own weight"
+    advice = "compute the loss from detached copies, and the new weight from the run's own"
     attached = any(value.requires_grad for part in PARTS for value in run[part].values())
     require(not attached, f"{where}, the run's tensors require gradients: {advice}")
 
@@ -97,18 +97,25 @@ def _after(before: Run, settings: dict[str, Any], **mistake: Any) -> Run:
 
 
 def _compare_runs(where: str, answer: Run, before: Run, after: Run, settings: dict[str, Any]) -> None:
-    """Compare means, squares and weights; each mistake is a step of the reference with that mistake."""
-    wrong = {
+    """Compare means, squares and weights with those of the reference, and with those of steps that make a mistake."""
+    wrong: dict[str, dict[str, Any]] = {
         "the gradients are not clipped": {"clip": False},
+        "weight decay was added to the gradient, as in Adam with L2; add it to the update instead": {"l2": True},
         "only matrices have weight decay; here biases and LayerNorms have it, too": {"decay_all": True},
         "the learning rate is the one of the next step: it counts finished steps, from 0": {"lr_step": 1},
-        "AdamW's step counts from 1: it is the number of finished steps plus 1": {"adamw_step": 0},
-        "AdamW's step is one too large": {"adamw_step": 2},
+        "Adam's step is one too large": {"adam_step": 2},
     }
-    if before["step"] == 0:
-        del wrong["AdamW's step counts from 1: it is the number of finished steps plus 1"]  # a division by zero
+    if before["step"] > 0:  # otherwise it is a division by zero
+        wrong["Adam's step counts from 1: it is the number of finished steps plus 1"] = {"adam_step": 0}
     runs = {hint: _after(before, settings, **mistake) for hint, mistake in wrong.items()}
-    runs["weight decay is missing"] = _after(before, {**settings, "weight_decay": 0.0})
+    decay, lr = settings["weight_decay"], rate_of(settings, before["step"])
+    other_settings = {
+        "weight decay is missing": {"weight_decay": 0.0},
+        "weight decay makes the weight smaller; here it grows": {"weight_decay": -decay},
+        "multiply the weight decay by the learning rate, too": {"weight_decay": decay / lr},
+        "go against the gradient: subtract": {"max_lr": -settings["max_lr"], "min_lr": -settings["min_lr"]},
+    }
+    runs |= {hint: _after(before, {**settings, **other}) for hint, other in other_settings.items()}
     for part in ("means", "squares", "weights"):
         for name, expected in after[part].items():
             mistakes = {hint: run[part][name] for hint, run in runs.items()}
@@ -200,7 +207,6 @@ def _pretrain(
     function: Answer, ids: Tensor, config: dict[str, Any], settings: dict[str, Any], path: Path, until: int
 ) -> tuple[Run, list[float]]:
     answer = _call(function, f"for until {until}", ids.clone(), dict(config), dict(settings), path, until)
-    require(answer is not None, "got None: the function needs a return")
     run, losses = parts(f"for until {until}", answer, 2)
     right = isinstance(run, dict) and "step" in run and isinstance(losses, list)
     require(right, f"for until {until}, expected the run and a list of losses")

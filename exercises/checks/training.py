@@ -9,55 +9,45 @@ from torch import Tensor
 
 from exercises.checks.hard_tools import compare_number, parts
 from exercises.checks.judging import call, compare, given, random, require
-from exercises.checks.reference_run import BETAS, EPSILON, reference_adamw
+from exercises.checks.reference_run import BETAS, EPSILON, reference_adam_update
 from exercises.checks.runs import check_load_run, check_pretrain, check_save_run, check_train_step
 from src.training.optim import lr_at
 
 Answer = Callable[..., Any]
 
 
-def check_adamw_step(function: Answer) -> None:
+def check_adam_update(function: Answer) -> None:
     """Exercise 50: compare with torch's AdamW over several steps, also for tiny gradients and for zeros."""
-    for shape, spread, lr, weight_decay in [((3,), 1.0, 0.1, 0.5), ((2, 3), 1e-7, 0.01, 0.1), ((2,), 0.0, 0.1, 0.2)]:
-        weight = random(*shape, seed=1)
-        mean, square = torch.zeros_like(weight), torch.zeros_like(weight)
+    for shape, spread in [((3,), 1.0), ((2, 3), 1e-7), ((2,), 0.0)]:
+        mean, square = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
         for step in range(1, 4):
-            gradient = spread * random(*shape, seed=1 + step)
-            arguments = {"weight": weight, "gradient": gradient, "mean": mean, "square": square}
-            arguments |= {"step": step, "lr": lr, "weight_decay": weight_decay}
-            expected = reference_adamw(**arguments)
-            mistakes = _adamw_mistakes(**arguments)
-            names = ("step", "lr", "weight_decay", "weight", "gradient")
-            where = given({name: arguments[name] for name in names})
-            answer = parts(where, call(function, arguments), 3)
-            for name, got, wanted in zip(
-                ("mean", "square", "weight"), (*answer[1:], answer[0]), (1, 2, 0), strict=True
-            ):
-                compare(f"{where}, as new {name}", got, expected[wanted], mistakes[name])
-            weight, mean, square = expected
+            gradient = spread * random(*shape, seed=step)
+            arguments = {"gradient": gradient, "mean": mean, "square": square, "step": step}
+            where = given(arguments)
+            update, mean, square = parts(where, call(function, arguments), 3)
+            expected = reference_adam_update(**arguments)
+            mistakes = _adam_mistakes(**arguments)
+            compare(f"{where}, as new mean", mean, expected[1], mistakes["mean"])
+            compare(f"{where}, as new square", square, expected[2], mistakes["square"])
+            compare(f"{where}, as update", update, expected[0], mistakes["update"])
+            _, mean, square = expected
 
 
-def _adamw_mistakes(
-    weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, lr: float, weight_decay: float
-) -> dict[str, dict[str, Tensor]]:
-    """The wrong means, squares and weights that common mistakes lead to."""
+def _adam_mistakes(gradient: Tensor, mean: Tensor, square: Tensor, step: int) -> dict[str, dict[str, Tensor]]:
+    """The wrong means, squares and updates that common mistakes lead to."""
     beta1, beta2 = BETAS
     new_mean, new_square = beta1 * mean + (1 - beta1) * gradient, beta2 * square + (1 - beta2) * gradient**2
-    m, v = new_mean / (1 - beta1**step), new_square / (1 - beta2**step)
-    too_early = "return the running average itself; its bias correction is only for the step of the weight"
-    with_decay = gradient + weight_decay * weight
+    too_early = "return the running average itself; its bias correction is only for the update"
     return {
         "mean": {
-            "weight decay was added to the gradient, as in Adam with L2; subtract it from the weight instead": (
-                beta1 * mean + (1 - beta1) * with_decay
-            ),
-            too_early: m,
+            too_early: new_mean / (1 - beta1**step),
             "the old mean keeps 0.9 of its value, and the gradient gets 0.1": (1 - beta1) * mean + beta1 * gradient,
             "this is the gradient; average it with the old mean": gradient,
             "the gradient has the factor 0.1": beta1 * mean + gradient,
+            "the order is update, mean, square; this is the square": new_square,
         },
         "square": {
-            too_early: v,
+            too_early: new_square / (1 - beta2**step),
             "average the square of the gradient": beta2 * square + (1 - beta2) * gradient,
             "the square of the gradient has the factor 0.05": beta2 * square + gradient**2,
             "beta 2 is 0.95; here it is 0.9": beta1 * square + (1 - beta1) * gradient**2,
@@ -66,43 +56,27 @@ def _adamw_mistakes(
                 beta2 * square + (1 - beta2) * new_mean**2
             ),
         },
-        "weight": _weight_mistakes(weight, gradient, (new_mean, m), (new_square, v), step, lr, weight_decay),
+        "update": _update_mistakes(gradient, new_mean, new_square, step),
     }
 
 
-def _weight_mistakes(
-    weight: Tensor,
-    gradient: Tensor,
-    means: tuple[Tensor, Tensor],
-    squares: tuple[Tensor, Tensor],
-    step: int,
-    lr: float,
-    weight_decay: float,
-) -> dict[str, Tensor]:
-    """Wrong weights. means and squares: the new average, then the corrected one."""
-    (mean, m), (square, v) = means, squares
-    decayed = weight - lr * weight_decay * weight
-    early = [
-        average / ((1 - beta ** (step - 1)) or math.nan) for average, beta in zip((mean, square), BETAS, strict=True)
-    ]
-
-    def moved(m: Tensor, v: Tensor, start: Tensor = decayed) -> Tensor:
-        return start - lr * m / (v.sqrt() + EPSILON)
-
+def _update_mistakes(gradient: Tensor, mean: Tensor, square: Tensor, step: int) -> dict[str, Tensor]:
+    """Wrong updates. mean and square: the new averages."""
+    beta1, beta2 = BETAS
+    m, v = mean / (1 - beta1**step), square / (1 - beta2**step)
+    one_less = [(1 - beta ** (step - 1)) or math.nan for beta in BETAS]
     return {
-        "the bias correction is missing: divide mean and square by 1 - beta**step": moved(mean, square),
-        "the bias correction of the square is missing": moved(m, square),
-        "the bias correction of the mean is missing": moved(mean, v),
-        "the first step is step 1; here the bias correction counts from 0": moved(*early),
-        "epsilon is added to the root; here it is inside": decayed - lr * m / torch.sqrt(v + EPSILON),
-        "epsilon is missing: a gradient of 0 gives 0 / 0": decayed - lr * m / v.sqrt(),
-        "the square root of the square is missing": decayed - lr * m / (v + EPSILON),
-        "the weight decay is missing": moved(m, v, weight),
-        "multiply the weight decay by lr too": moved(m, v, weight - weight_decay * weight),
-        "weight decay makes the weight smaller; here it grows": moved(m, v, weight + lr * weight_decay * weight),
-        "go against the gradient: subtract the step": decayed + lr * m / (v.sqrt() + EPSILON),
-        "the step follows the mean, not the gradient": moved(gradient, v),
-        "lr is missing in the step": decayed - m / (v.sqrt() + EPSILON),
+        "the bias correction is missing: divide mean and square by 1 - beta**step": mean / (square.sqrt() + EPSILON),
+        "the bias correction of the square is missing": m / (square.sqrt() + EPSILON),
+        "the bias correction of the mean is missing": mean / (v.sqrt() + EPSILON),
+        "the first step is step 1; here the bias correction counts from 0": (
+            mean / one_less[0] / ((square / one_less[1]).sqrt() + EPSILON)
+        ),
+        "epsilon is added to the root; here it is inside": m / torch.sqrt(v + EPSILON),
+        "epsilon is missing: a gradient of 0 gives 0 / 0": m / v.sqrt(),
+        "the square root of the square is missing": m / (v + EPSILON),
+        "the update follows the mean, not the gradient": gradient / (v.sqrt() + EPSILON),
+        "the update has the sign of the mean; a training step subtracts it": -m / (v.sqrt() + EPSILON),
     }
 
 
@@ -208,7 +182,7 @@ def check_clip_gradients(function: Answer) -> None:
 
 
 CHECKS: dict[int, tuple[str, Answer]] = {
-    50: ("adamw_step", check_adamw_step),
+    50: ("adam_update", check_adam_update),
     51: ("learning_rate", check_learning_rate),
     52: ("clip_gradients", check_clip_gradients),
     53: ("train_step", check_train_step),

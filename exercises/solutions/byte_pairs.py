@@ -6,6 +6,7 @@ Pair = tuple[bytes, bytes]
 
 
 def count_pairs(words: list[list[bytes]]) -> dict[Pair, int]:
+    """How often each pair of neighbouring tokens occurs in the words. No pair crosses from one word to the next."""
     counts: Counter[Pair] = Counter()
     for word in words:
         counts.update(zip(word, word[1:], strict=False))
@@ -13,6 +14,7 @@ def count_pairs(words: list[list[bytes]]) -> dict[Pair, int]:
 
 
 def merge_pair(word: list[bytes], pair: Pair) -> list[bytes]:
+    """The word with each occurrence of the pair joined into one token, from left to right."""
     merged: list[bytes] = []
     i = 0
     while i < len(word):
@@ -26,6 +28,7 @@ def merge_pair(word: list[bytes], pair: Pair) -> list[bytes]:
 
 
 def learn_merges(words: list[list[bytes]], ids: dict[bytes, int], n_merges: int) -> list[Pair]:
+    """Up to `n_merges` pairs, in the order in which they are merged. ids: the 256 single bytes and their ids."""
     ids, merges = dict(ids), list[Pair]()
     while len(merges) < n_merges:
         counts = count_pairs(words)
@@ -39,6 +42,7 @@ def learn_merges(words: list[list[bytes]], ids: dict[bytes, int], n_merges: int)
 
 
 def apply_merges(word: bytes, merges: list[Pair]) -> list[bytes]:
+    """The tokens of a word: its bytes after all merges, in their order."""
     tokens = [bytes([byte]) for byte in word]
     for pair in merges:
         tokens = merge_pair(tokens, pair)

@@ -10,15 +10,12 @@ from exercises.solutions.gpt import gpt_logits, initial_weights
 from exercises.solutions.losses import cross_entropy, next_token_batch
 
 
-def adamw_step(
-    weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, lr: float, weight_decay: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The new weight, mean and square after one step of AdamW, with betas 0.9 and 0.95 and epsilon 1e-8."""
+def adam_update(gradient: Tensor, mean: Tensor, square: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam's update, and the new mean and square, with betas 0.9 and 0.95 and epsilon 1e-8."""
     mean = 0.9 * mean + 0.1 * gradient
     square = 0.95 * square + 0.05 * gradient**2
-    unbiased_mean, unbiased_square = mean / (1 - 0.9**step), square / (1 - 0.95**step)
-    decayed = weight - lr * weight_decay * weight
-    return decayed - lr * unbiased_mean / (torch.sqrt(unbiased_square) + 1e-8), mean, square
+    corrected_mean, corrected_square = mean / (1 - 0.9**step), square / (1 - 0.95**step)
+    return corrected_mean / (torch.sqrt(corrected_square) + 1e-8), mean, square
 
 
 def learning_rate(step: int, max_lr: float, min_lr: float, warmup_steps: int, steps: int) -> float:
@@ -50,10 +47,10 @@ def train_step(run: dict, ids: Tensor, config: dict, settings: dict) -> float:
     lr = learning_rate(run["step"], **schedule)
     run["step"] += 1
     for (name, weight), gradient in zip(run["weights"].items(), gradients, strict=True):
-        decay = settings["weight_decay"] if weight.dim() == 2 else 0.0
-        run["weights"][name], run["means"][name], run["squares"][name] = adamw_step(
-            weight, gradient, run["means"][name], run["squares"][name], run["step"], lr, decay
-        )
+        update, mean, square = adam_update(gradient, run["means"][name], run["squares"][name], run["step"])
+        weight_decay = settings["weight_decay"] if weight.dim() == 2 else 0.0
+        run["weights"][name] = weight - lr * (update + weight_decay * weight)
+        run["means"][name], run["squares"][name] = mean, square
     return loss.item()
 
 

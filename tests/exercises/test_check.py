@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exercises import attention, check, hard_attention, start
-from exercises.checks.explain import expected_shapes
+from exercises.checks.explain import expected_shapes, in_terminal_width
 from exercises.checks.time_limit import TimeIsUpError, time_limit
 from tests.exercises.proof import ROOT
 
@@ -43,7 +43,7 @@ def test_list_shows_states_and_the_next_exercise(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "exercises/attention_exercises.md"
     shown = [line.split(maxsplit=2) for line in (lines[1], lines[4])]
-    assert shown == [["1", "dot_product", "done"], ["4", "softmax", "not yet"]]
+    assert shown == [["1", "dot_product", "done"], ["4", "softmax", "not right yet"]]
     assert lines[15] == "exercises/hard_attention_exercises.md"
     assert lines[16].startswith("  15  ") and lines[16].endswith("  to do")
     assert lines[-1] == f"1 of {len(check.all_exercises())} done; next: python -m exercises.check 2"
@@ -180,7 +180,40 @@ def test_only_shape_errors_are_followed_by_expected_shapes() -> None:
         assert expected_shapes(NameError("x"), stub) == ""
 
 
+def test_a_long_sentence_is_broken_between_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    text = "exercise 1 (dot_product): not yet: for a [1.0, 2.0]\n    return a * b"
+    assert in_terminal_width(text) == text
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert in_terminal_width(text).splitlines() == [
+        "exercise 1 (dot_product): not",
+        "    yet: for a [1.0, 2.0]",
+        "    return a * b",
+    ]
+
+
 # --- endless loops and Ctrl-C
+
+
+def test_imports_of_torch_do_not_count_towards_the_time_limit() -> None:
+    code = """
+import sys
+from contextlib import contextmanager
+from exercises import check
+
+@contextmanager
+def limit(seconds, name):
+    before = set(sys.modules)
+    yield
+    print(name, len(set(sys.modules) - before))
+
+exercise = check.all_exercises()[20]
+answers = check.load_answers(exercise, True, None)
+check.time_limit = limit
+check.run_check(exercise, answers, 10)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert int(done.stdout.split()[-1]) < 50, done.stderr
 
 
 ENDLESS = {
@@ -212,7 +245,7 @@ def test_list_continues_after_an_endless_loop(
     answers_are(ENDLESS["plain"] + "def weighted_sum(w, v):\n    return w @ v\n")
     assert check.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[7].split(maxsplit=2) == ["7", "causal_mask", check.TOO_LONG]
+    assert lines[7].split(maxsplit=2) == ["7", "causal_mask", check.TIMED_OUT]
     assert lines[-1].startswith("1 of ")
 
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from exercises import check, training
 from exercises.checks import runs
 from exercises.checks.judging import CallFailedError
+from exercises.checks.reference_run import rate_of
 from exercises.checks.training import CHECKS
 from exercises.solutions import gpt
 from exercises.solutions import training as solutions
-from exercises.solutions.training import adamw_step, clip_gradients, learning_rate, load_run, pretrain, save_run
+from exercises.solutions.training import adam_update, clip_gradients, learning_rate, load_run, pretrain, save_run
 from tests.exercises.proof import PYTHON, ROOT, prove_mistake, prove_solution_and_stub, prove_texts, sections
 
 NAMES = {name: getattr(solutions, name) for name, _ in CHECKS.values()}
@@ -62,25 +63,24 @@ def test_the_last_exercise_has_more_time(monkeypatch: pytest.MonkeyPatch) -> Non
     assert check.limit_of(exercises[56], None) is None
 
 
-def adamw(
-    w: Tensor, g: Tensor, mean: Tensor, square: Tensor, step: int, lr: float, decay: float,
-    *, l2: bool = False, corrections: tuple[bool, bool] = (True, True), first: int = 0, inside: float = 0.0,
-    outside: float = 1e-8, power: float = 0.5, decayed: Callable[..., Any] = lambda w, lr, decay: w - lr * decay * w,
+def adam(
+    g: Tensor, mean: Tensor, square: Tensor, step: int,
+    *, corrections: tuple[bool, bool] = (True, True), first: int = 0, inside: float = 0.0, outside: float = 1e-8,
+    power: float = 0.5,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """AdamW with one thing changed."""
-    g = g + decay * w if l2 else g
+    """Adam's update with one thing changed."""
     mean, square = 0.9 * mean + 0.1 * g, 0.95 * square + 0.05 * g**2
     m = mean / torch.tensor(1 - 0.9 ** (step - first)) if corrections[0] else mean
     s = square / torch.tensor(1 - 0.95 ** (step - first)) if corrections[1] else square
-    return decayed(w, lr, decay) - lr * m / ((s + inside) ** power + outside), mean, square
+    return m / ((s + inside) ** power + outside), mean, square
 
 
 def averages(of: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
-    """AdamW that returns another mean or square."""
+    """Adam that returns another mean or square."""
 
-    def answer(w: Tensor, g: Tensor, m: Tensor, s: Tensor, step: int, lr: float, decay: float) -> Any:
-        new_weight, mean, square = adamw_step(w, g, m, s, step, lr, decay)
-        return new_weight, *of(g, m, s, mean, square, step)
+    def answer(g: Tensor, m: Tensor, s: Tensor, step: int) -> Any:
+        update, mean, square = adam_update(g, m, s, step)
+        return update, *of(g, m, s, mean, square, step)
 
     return answer
 
@@ -148,6 +148,30 @@ def undo(name: str) -> Callable[..., Any]:
         old = run[name] if name in ("step", "generator") else dict(run[name])
         loss = solutions.train_step(run, ids, config, settings)
         run[name] = old
+        return loss
+
+    return answer
+
+
+def l2_penalty(run: Run, ids: Tensor, config: Any, settings: Any) -> float:
+    """train_step that adds the weight decay to the gradients."""
+    matrices = [weight if weight.dim() == 2 else 0 * weight for weight in run["weights"].values()]
+
+    def clip(gradients: list[Tensor], max_norm: float) -> tuple[list[Tensor], float]:
+        clipped, norm = clip_gradients(gradients, max_norm)
+        return [g + settings["weight_decay"] * w for g, w in zip(clipped, matrices, strict=True)], norm
+
+    return replaced("clip_gradients", clip)(run, ids, config, {**settings, "weight_decay": 0.0})
+
+
+def decaying(of: Callable[[Tensor, float, float], Tensor]) -> Callable[..., float]:
+    """train_step with another weight decay: what to subtract, from a weight, the learning rate and its decay."""
+
+    def answer(run: Run, ids: Tensor, config: Any, settings: Any) -> float:
+        old, lr = dict(run["weights"]), rate_of(settings, run["step"])
+        loss = solutions.train_step(run, ids, config, {**settings, "weight_decay": 0.0})
+        for name, weight in old.items():
+            run["weights"][name] = run["weights"][name] - of(weight, lr, settings["weight_decay"])
         return loss
 
     return answer
@@ -234,22 +258,21 @@ def zero(values: dict[str, Tensor]) -> None:
 
 
 MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
-    (50, lambda *a: adamw(*a, l2=True), "Adam with L2"),
-    (50, lambda *a: adamw(*a, corrections=(False, False)), "bias correction is missing"),
-    (50, lambda *a: adamw(*a, corrections=(True, False)), "of the square is missing"),
-    (50, lambda *a: adamw(*a, corrections=(False, True)), "of the mean is missing"),
-    (50, lambda *a: adamw(*a, first=1), "counts from 0"),
-    (50, lambda *a: adamw(*a, inside=1e-8, outside=0.0), "here it is inside"),
-    (50, lambda *a: adamw(*a, outside=0.0), "epsilon is missing"),
-    (50, lambda *a: adamw(*a, power=1.0), "square root of the square is missing"),
-    (50, lambda *a: adamw(*a, decayed=lambda w, lr, decay: w), "weight decay is missing"),
-    (50, lambda *a: adamw(*a, decayed=lambda w, lr, decay: w - decay * w), "by lr too"),
-    (50, lambda *a: adamw(*a, decayed=lambda w, lr, decay: w + lr * decay * w), "here it grows"),
+    (50, lambda *a: adam(*a, corrections=(False, False)), "bias correction is missing"),
+    (50, lambda *a: adam(*a, corrections=(True, False)), "of the square is missing"),
+    (50, lambda *a: adam(*a, corrections=(False, True)), "of the mean is missing"),
+    (50, lambda *a: adam(*a, first=1), "counts from 0"),
+    (50, lambda *a: adam(*a, inside=1e-8, outside=0.0), "here it is inside"),
+    (50, lambda *a: adam(*a, outside=0.0), "epsilon is missing"),
+    (50, lambda *a: adam(*a, power=1.0), "square root of the square is missing"),
     (50, averages(lambda g, m, s, mean, square, t: (mean / (1 - 0.9**t), square)), "only for the step"),
     (50, averages(lambda g, m, s, mean, square, t: (0.1 * m + 0.9 * g, square)), "keeps 0.9"),
     (50, averages(lambda g, m, s, mean, square, t: (mean, 0.95 * s + 0.05 * g)), "average the square"),
     (50, averages(lambda g, m, s, mean, square, t: (mean, 0.999 * s + 0.001 * g**2)), "here it is 0.999"),
-    (50, lambda *a: adamw_step(*a)[0], "expected a tuple of 3"),
+    (50, lambda *a: adam_update(*a)[0], "expected a tuple of 3"),
+    (50, lambda *a: None, "got None: the function needs a return"),
+    (50, lambda *a: (-(answer := adam_update(*a))[0], *answer[1:]), "a training step subtracts it"),
+    (50, lambda *a: tuple(adam_update(*a)[i] for i in (0, 2, 1)), "this is the square"),
     (51, rate(lambda step, high, low, n: high * step / n), "no effect"),
     (51, rate(lambda step, high, low, n: high * (step + 1) / n), "one step early"),
     (51, rate(lambda step, high, low, n: low + (high - low) * (step + 1) / (n + 1)), "not at min_lr"),
@@ -270,9 +293,13 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (52, normed(lambda g, clipped, n: n**2), "root is missing"),
     (52, lambda g, most: ([x.mul_(0.5) for x in g], 1.0), "changed its argument gradients"),
     (53, replaced("clip_gradients", lambda g, most: (g, 0.0)), "not clipped"),
-    (53, replaced("adamw_step", lambda w, *a: adamw_step(w, *a[:-1], 0.3)), "biases and LayerNorms have it"),
-    (53, replaced("adamw_step", lambda w, *a: adamw_step(w, *a[:-1], 0.0)), "weight decay is missing"),
-    (53, replaced("adamw_step", lambda w, g, m, s, step, *a: adamw_step(w, g, m, s, step + 1, *a)), "one too large"),
+    (53, l2_penalty, "Adam with L2"),
+    (53, decaying(lambda w, lr, decay: lr * decay * w), "biases and LayerNorms have it"),
+    (53, decaying(lambda w, lr, decay: 0 * w), "weight decay is missing"),
+    (53, decaying(lambda w, lr, decay: -lr * decay * w if w.dim() == 2 else 0 * w), "here it grows"),
+    (53, decaying(lambda w, lr, decay: decay * w if w.dim() == 2 else 0 * w), "by the learning rate, too"),
+    (53, replaced("learning_rate", lambda step, **a: -learning_rate(step, **a)), "go against the gradient"),
+    (53, replaced("adam_update", lambda g, m, s, step: adam_update(g, m, s, step + 1)), "one too large"),
     (53, replaced("learning_rate", lambda step, **a: learning_rate(step + 1, **a)), "the one of the next step"),
     (53, undo("step"), "count the step"),
     (53, undo("weights"), "run['weights'] is as before"),
