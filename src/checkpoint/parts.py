@@ -31,20 +31,23 @@ def take_tensors(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     changes them in place while a save is being written.
     """
     tensors: dict[str, Tensor] = {}
-
-    def without_tensors(value: Any, path: str) -> Any:
-        if isinstance(value, Tensor) and value.dim():
-            tensors[path] = value
-            return None
-        if isinstance(value, Tensor):
-            return value.clone()
-        if not isinstance(value, Mapping):
-            return value
-        rest = {key: without_tensors(part, f"{path}/{key}") for key, part in value.items()}
-        return {key: part for key, part in rest.items() if f"{path}/{key}" not in tensors}
-
-    rest = {key: without_tensors(value, key) if key in SHARDED else value for key, value in content.items()}
+    rest = {key: _move_tensors(value, key, tensors) if key in SHARDED else value for key, value in content.items()}
     return rest, tensors
+
+
+def _move_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """The value without its tensors, which are added to `tensors` by path. Those without dimensions are copied."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if not isinstance(value, Mapping):
+        return value
+    rest = {}
+    for key, part in value.items():
+        if isinstance(part, Tensor) and part.dim():
+            tensors[f"{path}/{key}"] = part
+        else:
+            rest[key] = _move_tensors(part, f"{path}/{key}", tensors)
+    return rest
 
 
 def put_tensors(content: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:

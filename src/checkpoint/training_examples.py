@@ -25,6 +25,7 @@ class TrainingExamples:
 
     @property
     def count(self) -> int:
+        """The number of different questions."""
         return len(self.questions)
 
 

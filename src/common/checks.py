@@ -5,6 +5,7 @@ from typing import TypeGuard
 
 
 def is_whole_number(value: object) -> TypeGuard[int]:
+    """Whether the value is an int."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -31,6 +31,7 @@ class HubRepository:
 
     @property
     def folder(self) -> Path:
+        """Its folder in the cache, which may not exist yet."""
         from huggingface_hub.file_download import repo_folder_name
 
         return self.cache / repo_folder_name(repo_id=self.name, repo_type=self.kind)

@@ -21,10 +21,12 @@ class Output:
         self._stream, self._on_loss, self._lost = stream, on_loss, False
 
     def write(self, text: str) -> int:
+        """Write the text, and return its length even if it could not be written."""
         self._attempt(self._stream.write, self._harmless(text))
         return len(text)
 
     def flush(self) -> None:
+        """Flush the stream."""
         self._attempt(self._stream.flush)
 
     def __getattr__(self, name: str) -> Any:

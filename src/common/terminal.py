@@ -13,6 +13,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def is_pipe(stream: TextIO) -> bool:
+    """Whether the stream is a pipe from or to another program."""
     with suppress(OSError, ValueError):  # it has no descriptor
         return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
     return False

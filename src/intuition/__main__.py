@@ -42,7 +42,7 @@ DEMONSTRATIONS: dict[str, tuple[str, Callable[..., None]]] = {
     "softmax": ("from scores to probabilities", show_softmax),
     "gradient-descent": ("how a model learns: the loss falls step by step", gradient_descent),
     "compression": ("prediction is compression: the bits of a text", compression),
-    "embeddings": ("a vector for each token, and what similar ones have in common", embeddings),
+    "embeddings": ("a vector for each token, and what similar ones share", embeddings),
     "attention": ("three tokens attend to each other, every number shown", attention),
     "causal-mask": ("why no token may look ahead, and what that buys", causal_mask),
     "mlp": ("what a layer computes at one position", mlp),

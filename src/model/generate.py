@@ -87,11 +87,13 @@ class TextGenerator:
     ) -> TextStream:
         """Yield the new text in pieces of whole characters as it is generated.
 
-        prompt: text (special tokens in it are encoded as ordinary text), or token ids. An empty prompt becomes an
-        end-of-text. sampling: the fields of `SamplingSettings`, such as temperature=, top_k=, top_p= and
-        repetition_penalty=. stop: one or more strings; the text ends before the first that occurs. seed: None draws a
-        new one. draft_tokens: maximum number of draft tokens for prompt-lookup decoding, which changes the speed and
-        not the text; None picks a good default. prefix_cache: its tokens are reused, and the new ones are added to it.
+        prompt: text (special tokens in it are encoded as ordinary text), or token ids. Empty: an end-of-text.
+        stop: one or more strings; the text ends before the first that occurs.
+        seed: None draws a new one.
+        draft_tokens: the most draft tokens for prompt-lookup decoding. They change the speed and not the text. None
+        picks a good default.
+        prefix_cache: its tokens are reused, and the new ones are added to it.
+        sampling: the fields of `SamplingSettings`, such as temperature=, top_k=, top_p= and repetition_penalty=.
         If the context overflows, only the last tokens are used from there on, and a warning is logged.
 
         Raises ValueError naming each bad setting.

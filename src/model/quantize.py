@@ -66,6 +66,7 @@ class Int8GPT(GPTModel):
     lm_head: Int8Linear
 
     def head(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of hidden states (..., C)."""
         return self.lm_head(hidden)
 
 

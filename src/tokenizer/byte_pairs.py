@@ -48,9 +48,11 @@ class BytePairEncoding(tiktoken.Encoding):
 
     @property
     def eot_token(self) -> int:
+        """Id of the end-of-text token."""
         return self._end_of_text
 
     def encode_ordinary(self, text: str) -> list[int]:
+        """Ids of a text. A special token spelled in it is encoded as ordinary text, an added one as itself."""
         if self._added_pattern is None:
             return super().encode_ordinary(text)
         ids: list[int] = []

@@ -33,13 +33,14 @@ def load_gpt2_encoding() -> tiktoken.Encoding:
     spelled_ids: dict[str, int] = json.loads(vocabulary_file("encoder.json"))
     merges = vocabulary_file("vocab.bpe").decode("utf-8").split("\n")[1:-1]
     byte_of = printable_bytes()
-    ranks = {
-        bytes(byte_of[c] for c in spelling): id_ for spelling, id_ in spelled_ids.items() if spelling != END_OF_TEXT
-    }
+
+    def token_of(spelling: str) -> bytes:
+        return bytes(byte_of[character] for character in spelling)
+
+    ranks = {token_of(spelling): id_ for spelling, id_ in spelled_ids.items() if spelling != END_OF_TEXT}
     # tiktoken merges by rank, so after the 256 single bytes the ids must be in the order of the merges.
-    assert [bytes(byte_of[c] for c in merge.replace(" ", "")) for merge in merges] == sorted(
-        ranks, key=ranks.__getitem__
-    )[256:]
+    merged_tokens = [token_of(merge.replace(" ", "")) for merge in merges]
+    assert sorted(ranks, key=ranks.__getitem__)[256:] == merged_tokens
     return tiktoken.Encoding(
         name="gpt2",
         pat_str=SPLIT,

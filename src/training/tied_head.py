@@ -31,8 +31,11 @@ def embed(ids: Tensor, weight: Tensor, tied: TiedGradient) -> Tensor:
 
 
 class _TiedEmbedding(torch.autograd.Function):
+    """The embedding. Autograd runs its backward after that of the head, because the head's input depends on it."""
+
     @staticmethod
     def forward(ctx: Any, weight: Tensor, ids: Tensor, tied: TiedGradient) -> Tensor:
+        """weight (V, C) and ids (...) to (..., C)."""
         ctx.tied, ctx.shape = tied, weight.shape
         ctx.save_for_backward(ids)
         return F.embedding(ids, weight)
@@ -40,6 +43,7 @@ class _TiedEmbedding(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient (V, C) of the weight: the head's, with the rows of the ids added to it."""
         (ids,), (gradient,) = ctx.saved_tensors, grad_outputs
         total, ctx.tied.head = ctx.tied.head, None
         if total is None:
@@ -65,6 +69,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, tied: TiedGradient | None) -> Tensor:
+        """hidden (N, C), weight (V, C) and targets (N,) to the summed loss, a scalar."""
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         h, w = hidden.to(dtype), weight.to(dtype)
@@ -82,6 +87,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        """The gradients of hidden and weight, times that of the loss. With `tied`, that of weight is left there."""
         if ctx.gradients is None:
             raise RuntimeError("linear_cross_entropy can be differentiated only once: it scales its gradients in place")
         grad_hidden, grad_weight = ctx.gradients

@@ -100,9 +100,11 @@ class CachedBatch:
 
     @property
     def n_rows(self) -> int:
+        """How many sequences it has room for."""
         return len(self._rows)
 
     def cached_tokens(self, row: int) -> int:
+        """The number of tokens in the cache of a row."""
         return self._rows[row].length
 
     @torch.inference_mode()

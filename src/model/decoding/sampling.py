@@ -28,7 +28,8 @@ def candidates(logits: Tensor, seen: Collection[int], settings: SamplingSettings
     """The possible next tokens and their probabilities: float32 logits (V,) to ids (n,) and probabilities (n,).
 
     `seen` are the ids that the repetition penalty applies to. The order is Hugging Face's: penalty, temperature,
-    top-k, top-p, min-p. The most likely token always remains.
+    top-k, top-p, min-p. The most likely token always remains. The comment at each step says which logits it needs,
+    because generation may compute only the largest ones exactly (`SamplingSettings.top_logits_needed`).
     """
     if settings.repetition_penalty != 1.0:  # needs all logits
         logits = penalise_repetition(logits, torch.tensor(sorted(seen)), settings.repetition_penalty)

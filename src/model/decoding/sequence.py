@@ -46,6 +46,7 @@ class Sequence:
 
     @property
     def finished(self) -> bool:
+        """Whether no more tokens are to be generated."""
         return self.remaining == 0
 
     def finish(self) -> None:

@@ -9,7 +9,8 @@ class Encoding(Hashable, Protocol):
     """The part of `tiktoken.Encoding` that this project uses. Any object with these members is accepted."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The kind of tokenizer, such as "gpt2"."""
 
     @property
     def n_vocab(self) -> int:
@@ -22,7 +23,8 @@ class Encoding(Hashable, Protocol):
     def encode_ordinary(self, text: str) -> list[int]:
         """Ids of a text. A special token spelled in it is encoded as ordinary text."""
 
-    def decode(self, tokens: Sequence[int]) -> str: ...
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of a sequence of ids."""
 
     def decode_bytes(self, tokens: Sequence[int]) -> bytes:
         """UTF-8 of a sequence, which may end inside a character. A prefix of the ids gives a prefix of the bytes."""
@@ -35,7 +37,8 @@ class Encoding(Hashable, Protocol):
 class BatchEncoding(Encoding, Protocol):
     """An encoding that encodes several texts in parallel."""
 
-    def encode_ordinary_batch(self, text: list[str], *, num_threads: int = 8) -> list[list[int]]: ...
+    def encode_ordinary_batch(self, text: list[str], *, num_threads: int = 8) -> list[list[int]]:
+        """`encode_ordinary` of each text."""
 
 
 @runtime_checkable
@@ -61,12 +64,15 @@ class Cleaner(Protocol):
     def rules(self) -> tuple[str, ...]:
         """Names of the rules that it applies."""
 
-    def clean(self, text: str) -> str: ...
+    def clean(self, text: str) -> str:
+        """The normalised text; cleaning it again changes nothing."""
 
 
 class Splitter(Protocol):
     """Splits a text into tokens and joins tokens into a text; split(join(split(text))) == split(text)."""
 
-    def split(self, text: str) -> list[str]: ...
+    def split(self, text: str) -> list[str]:
+        """The tokens of a text, in order."""
 
-    def join(self, tokens: Iterable[str]) -> str: ...
+    def join(self, tokens: Iterable[str]) -> str:
+        """The text of tokens."""

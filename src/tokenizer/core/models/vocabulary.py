@@ -35,6 +35,7 @@ class Vocabulary:
 
     @property
     def tokens(self) -> tuple[str, ...]:
+        """All tokens in the order of their ids."""
         return self._tokens
 
     @property
