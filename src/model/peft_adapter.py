@@ -28,7 +28,7 @@ BASE_SHA256 = "base_weights_sha256"  # our entry in the header of the weights fi
 _PREFIX = "base_model.model."
 _REQUIRED = {"peft_type": "LORA", "bias": "none"}
 # Entries that say nothing about how to merge. Any other entry must be off: it may belong to another kind of adapter.
-_HARMLESS = {
+_IGNORED = {
     *_REQUIRED,
     "auto_mapping",
     "base_model_name_or_path",
@@ -47,7 +47,7 @@ _HARMLESS = {
     "task_type",
     "use_rslora",
 }
-_INITIAL = (True, False, "gaussian", "orthogonal")  # ways to draw A and B that leave the base's weights alone
+_INIT_METHODS = (True, False, "gaussian", "orthogonal")  # ways to draw A and B that leave the base's weights alone
 _LAYER = re.compile(r"h\.\d+\.(?:attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)")
 
 
@@ -142,9 +142,9 @@ def _problems(config: Mapping[str, Any]) -> Iterator[str]:
         if config.get(name, value) != value:
             yield f"{name} is {config[name]!r:.60}; only {value!r} is supported"
     for name, value in config.items():
-        if value and name == "init_lora_weights" and value not in _INITIAL:
+        if value and name == "init_lora_weights" and value not in _INIT_METHODS:
             yield f"init_lora_weights is {value!r:.60}, which changes the base; convert it to a plain LoRA with PEFT"
-        elif value and name not in _HARMLESS and name != "init_lora_weights":
+        elif value and name not in _IGNORED and name != "init_lora_weights":
             yield f"{name!r:.60} is not supported; merge the adapter with PEFT's merge_and_unload() instead"
     if not is_count(config.get("r")):
         yield f"r, the rank, must be a whole number of at least 1, got {config.get('r')!r:.60}"
