@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from src.intuition.attention_by_hand import dot
 from src.intuition.terminal import heading, lines, say, suggest
-from src.model.config import GPT_CONFIGS
+from src.model.config import GPT_CONFIGS, GPTConfig
 
 # What attention has gathered at a position: 1 if "not" came before, and 1 if "good" did.
 TEXTS = {"-": (0, 0), "good": (0, 1), "not": (1, 0), "not good": (1, 1)}
@@ -58,13 +58,12 @@ def mlp() -> None:
     ])  # fmt: skip
     say("""The last column leaves GELU out. Two linear layers in a row are one linear layer, and in this one "good"
         makes no difference. With GELU, the units are if-then rules, and their sum is nearly what we wanted.""")
-    gpt2 = GPT_CONFIGS["gpt2-124M"]
-    d_model, d_hidden = gpt2["d_model"], 4 * gpt2["d_model"]
-    in_mlp, in_attention = 2 * d_model * d_hidden, 4 * d_model**2
-    say(f"""The result is added to the vector, so what was there before stays. GPT-2's vectors have {d_model} numbers
-        and its MLPs {d_hidden:,} hidden units, with weights that are learned. In each layer, {in_mlp / 1e6:.1f}
-        million of the {(in_mlp + in_attention) / 1e6:.1f} million weights are in the MLP. Much of what a model knows
-        is in these rules: if the vector looks like this, add that (Geva et al. 2021).""")
+    gpt2 = GPTConfig.of(GPT_CONFIGS["gpt2-124M"])
+    in_mlp, in_attention = 2 * gpt2.d_model * gpt2.mlp_width, 4 * gpt2.d_model**2
+    say(f"""The result is added to the vector, so what was there before stays. GPT-2's vectors have {gpt2.d_model}
+        numbers and its MLPs {gpt2.mlp_width:,} hidden units, with weights that are learned. In each layer,
+        {in_mlp / 1e6:.1f} million of the {(in_mlp + in_attention) / 1e6:.1f} million weights are in the MLP. Much of
+        what a model knows is in these rules: if the vector looks like this, add that (Geva et al. 2021).""")
     suggest("""add "not not good": (2, 1) to TEXTS in src/intuition/mlp.py. What does the MLP make of it? Which third
         unit would fix that?""")
 

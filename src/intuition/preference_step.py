@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from src.intuition.softmax import softmax
-from src.intuition.terminal import heading, lines, say, suggest
+from src.intuition.terminal import heading, labelled, lines, say, suggest
 
 BETA = 0.1
 LEARNING_RATE = 5.0  # huge, so that one step is visible
@@ -57,22 +57,26 @@ def step(answers: Sequence[str], weights: Weights) -> dict[str, float]:
 def preference_step() -> None:
     """Show one DPO step that works as hoped, and one that makes the chosen answer less likely."""
     heading("preference-step", "what one DPO step does")
-    say(f"""Two answers to one question, and a person preferred the first. DPO makes the chosen answer more likely
+    say("""Two answers to one question, and a person preferred the first. DPO makes the chosen answer more likely
         relative to the rejected one. It measures both against the model it started from (the reference), so that
         the model does not drift too far. Our model is as small as possible: each word has a weight, an answer's
         score is the sum of its words' weights, and softmax turns scores into probabilities.
 
-        We work with log-probabilities, ln(p): 0 is certain, more negative is less likely. How far an answer's
-        log-probability has moved from the start, times beta = {BETA}, is its reward. The margin is the reward of
-        the chosen answer minus that of the rejected one. sigmoid(margin) = 1 / (1 + exp(-margin)) turns it into
-        the probability that the model also prefers the chosen answer, and the loss is -ln of that. At the start
-        nothing has moved: margin 0, probability 1/2, loss ln 2 = {preference_loss(0.0):.4f}.
+        We work with log-probabilities, ln(p): 0 is certain, more negative is less likely.""")
+    labelled({
+        "reward": f"of an answer: beta x (its ln p now - its ln p at the start), with beta = {BETA}",
+        "margin": "the reward of the chosen answer - the reward of the rejected one",
+        "loss": "-ln(sigmoid(margin)), with sigmoid(x) = 1 / (1 + exp(-x))",
+    })  # fmt: skip
+    say(f"""sigmoid(margin) is the probability that the model prefers the chosen answer, too. At the start nothing has
+        moved: margin 0, probability 1/2, loss ln 2 = {preference_loss(0.0):.4f}.
 
-        Now one step of gradient descent. The gradient of a word's weight is -beta x (1 - sigmoid(margin)) x (how
-        often the word is in the chosen answer - how often it is in the rejected one). Here that is -{BETA} x 1/2 x
-        (chosen - rejected). The step is the learning rate, {LEARNING_RATE:g}, times the gradient, with the sign
-        reversed, so each weight moves by {LEARNING_RATE:g} x {BETA} x 1/2 = {LEARNING_RATE * BETA / 2:g} x (chosen -
-        rejected):""")
+        Now one step of gradient descent. Each word's weight has this gradient, with the word counted in both
+        answers:""")
+    lines(["-beta x (1 - sigmoid(margin)) x (count in chosen - count in rejected)"])
+    say(f"""1 - sigmoid(margin) is 1/2 at the start. The step is the learning rate, {LEARNING_RATE:g}, times the
+        gradient, with the sign reversed. {LEARNING_RATE:g} x {BETA} x 1/2 = {LEARNING_RATE * BETA / 2:g}, so each
+        weight moves by {LEARNING_RATE * BETA / 2:g} x (count in chosen - count in rejected):""")
     _show_step(*DISTINCT_WORDS)
     say("""As hoped: the chosen answer went up, the rejected one down. But the loss sees only their difference.
         Here the answers share a word, and the rejected one says it twice:""")

@@ -38,8 +38,9 @@ def shown(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def test_no_name_lists_all_demonstrations(capsys: pytest.CaptureFixture[str]) -> None:
-    listed = re.findall(r"^  (\S+)  +\S", shown(capsys), re.MULTILINE)
-    assert listed == list(DEMONSTRATIONS)
+    text = shown(capsys)
+    assert re.findall(r"^  (\S+)  +\S", text, re.MULTILINE) == list(DEMONSTRATIONS)
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", DEMONSTRATIONS)
