@@ -39,16 +39,6 @@ class MLP(nn.Module):
         return self.c_proj(self.activation(hidden))
 
 
-def recompute_in_backward(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """function(x). Backward recomputes its intermediate results instead of storing them (Chen et al. 2016).
-
-    The function must not draw random numbers.
-    """
-    if not torch.is_grad_enabled():
-        return function(x)
-    return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
-
-
 class TransformerBlock(nn.Module):
     """Attention and MLP, each on a normalised input and added to the residual stream (pre-norm, as in GPT-2)."""
 
@@ -65,3 +55,13 @@ class TransformerBlock(nn.Module):
         """(B, T, C) to (B, T, C). cache, packing: see `MultiHeadAttention.forward`."""
         x = x + self.attn(self.ln_1(x), cache, layer_index, packing)
         return x + self.mlp(self.ln_2(x))
+
+
+def recompute_in_backward(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """function(x). Backward recomputes its intermediate results instead of storing them (Chen et al. 2016).
+
+    The function must not draw random numbers.
+    """
+    if not torch.is_grad_enabled():
+        return function(x)
+    return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
