@@ -116,8 +116,10 @@ class TextGenerator:
         """The new text of each prompt, equal to `generate` with `seed` for the first, `seed + 1` for the second, ...
 
         batch_size: number of sequences decoded together; when one finishes, a waiting one takes its row (continuous
-        batching). The other settings are those of `stream`. In int8 and in half precision, rounding can make a batched
-        text differ from the single one. Raises ValueError naming each bad setting.
+        batching). The other settings are those of `stream`. Rounding can make a batched text differ from the single
+        one if two tokens are almost equally likely: in int8 and half precision, rarely in fp32.
+
+        Raises ValueError naming each bad setting.
         """
         settings, stops = SamplingSettings(**sampling), stop_strings(stop)
         if isinstance(prompts, str):
