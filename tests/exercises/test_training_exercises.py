@@ -265,7 +265,7 @@ MISTAKES: list[tuple[int, Callable[..., Any], str]] = [
     (50, lambda *a: adam(*a, inside=1e-8, outside=0.0), "here it is inside"),
     (50, lambda *a: adam(*a, outside=0.0), "epsilon is missing"),
     (50, lambda *a: adam(*a, power=1.0), "square root of the square is missing"),
-    (50, averages(lambda g, m, s, mean, square, t: (mean / (1 - 0.9**t), square)), "only for the step"),
+    (50, averages(lambda g, m, s, mean, square, t: (mean / (1 - 0.9**t), square)), "only for the update"),
     (50, averages(lambda g, m, s, mean, square, t: (0.1 * m + 0.9 * g, square)), "keeps 0.9"),
     (50, averages(lambda g, m, s, mean, square, t: (mean, 0.95 * s + 0.05 * g)), "average the square"),
     (50, averages(lambda g, m, s, mean, square, t: (mean, 0.999 * s + 0.001 * g**2)), "here it is 0.999"),
