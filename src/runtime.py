@@ -70,15 +70,23 @@ def choose_runtime(device: str = "auto", precision: str = "auto", *, packed_widt
     _limit_threads()
     chosen = _choose_device(device)
     processes = join(chosen)
-    if precision == "auto":  # by a trial, whose result could differ between processes
-        return Runtime(chosen, *processes.from_first(_choose_precision(chosen, packed_width)), processes)
-    if precision == "fp16" and chosen.type != "cuda":
-        raise ValueError(f"--precision fp16 needs a CUDA device, this is {chosen.type}; pass --precision auto")
-    if precision == "bf16" and chosen.type == "cuda" and not has_bf16_products(chosen):
-        raise ValueError("--precision bf16: this GPU has no bf16 arithmetic; pass --precision auto")
-    if precision == "bf16" and chosen.type == "cpu" and not has_bf16_products(chosen):
-        return Runtime(chosen, precision, f"as requested; {NO_BF16}, so fp32 is many times as fast", processes)
-    return Runtime(chosen, precision, "as requested", processes)
+    if precision == "auto":
+        # A trial may decide, and its result could differ between processes.
+        precision, reason = processes.from_first(_choose_precision(chosen, packed_width))
+    else:
+        reason = _check_precision(precision, chosen)
+    return Runtime(chosen, precision, reason, processes)
+
+
+def _check_precision(precision: str, device: torch.device) -> str:
+    """The reason of a requested precision. Raises ValueError if the device cannot train in it."""
+    if precision == "fp16" and device.type != "cuda":
+        raise ValueError(f"--precision fp16 needs a CUDA device, this is {device.type}; pass --precision auto")
+    if precision == "bf16" and device.type in ("cuda", "cpu") and not has_bf16_products(device):
+        if device.type == "cuda":
+            raise ValueError("--precision bf16: this GPU has no bf16 arithmetic; pass --precision auto")
+        return f"as requested; {NO_BF16}, so fp32 is many times as fast"
+    return "as requested"
 
 
 def has_bf16_products(device: torch.device) -> bool:

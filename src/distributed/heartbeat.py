@@ -85,6 +85,7 @@ class Heartbeat:
         return [rank for rank, missed in enumerate(self._missed) if missed >= limit - 1]
 
     def with_status(self, status: str) -> list[int]:
+        """The ranks whose last heartbeat has this status."""
         return [rank for rank, beat in enumerate(self.beats) if beat.status == status]
 
     def tell(self, status: str, message: str = "") -> None:

@@ -122,6 +122,7 @@ class Reporter:
         sys.stdout.flush()
 
     def close(self) -> None:
+        """End the progress bar, and close the log and TensorBoard's files."""
         self._bar.close()
         self._close_log()
         try:

@@ -174,6 +174,7 @@ def _restore_scaler(scaler: torch.amp.GradScaler, saved: Mapping[str, Any]) -> N
 
 
 def not_resumable(path: Path, error: ValueError) -> ValueError:
+    """The error for a saved run that is damaged or does not fit, with its reason and the flag that starts over."""
     return ValueError(f"{path} cannot be resumed; pass --no-resume to start over ({one_line(error)})")
 
 

@@ -118,6 +118,7 @@ class Progress:
         return self.loss_count == 0 and at_end
 
     def is_out_of_patience(self, schedule: Schedule) -> bool:
+        """Whether the last `patience` evaluations brought no better model."""
         return self.stale_evaluations >= (schedule.patience or math.inf)
 
 
