@@ -1,6 +1,7 @@
 """Fixtures that apply to every test, and the number of processes that run them."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def one_thread() -> None:
     """The models in the tests are so small that more threads only slow them down."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_interrupts() -> None:
+    """The tests send SIGINT to themselves. A shell starts a command in the background with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -341,11 +341,12 @@ def test_divergence_is_not_noise_or_overfitting(first, best, train, last, diverg
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP on Windows")
-def test_a_closed_terminal_saves_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(flags(tmp_path), loss_fn=Interrupt(3, signal.SIGHUP))[0] == 130
-    assert read_checkpoint(tmp_path / "out/latest_model.pt")["step"] == 3
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+def test_a_closed_terminal_saves_the_run(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
+        assert run(flags(tmp_path), loss_fn=Interrupt(3, signal.SIGHUP))[0] == 130
+        assert read_checkpoint(tmp_path / "out/latest_model.pt")["step"] == 3
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
         assert run(flags(tmp_path), loss_fn=Interrupt(1, signal.SIGHUP))[0] == 0
     finally:
         signal.signal(signal.SIGHUP, before)
