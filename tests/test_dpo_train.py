@@ -14,6 +14,7 @@ import dpo_train
 import instruction_tune
 from src.checkpoint import file_sha256, load_model, save_checkpoint
 from src.model.gpt import GPTModel
+from src.tokenizer import describe, learn_byte_pairs
 from src.training.losses import preference_loss
 
 BASE = Path("checkpoints/instruction_tuned/best_model.pt")
@@ -33,12 +34,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_base(seed: int) -> None:
+    """Save a model with the byte pairs of the preferences: with GPT-2's 50,257 a step takes longer."""
     torch.manual_seed(seed)
-    size = {"vocab_size": 50257, "context_length": 128, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.0}
+    encoding = learn_byte_pairs([Path("Data/preference_data.json").read_text(encoding="utf-8")], 1000)
+    size = {"context_length": 128, "d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.0}
+    size["vocab_size"] = encoding.n_vocab
     model = GPTModel(size)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    save_checkpoint(BASE, {"stage": "sft", "config": asdict(model.config), "model": model.state_dict()})
+    content = {"stage": "sft", "config": asdict(model.config), "model": model.state_dict()}
+    save_checkpoint(BASE, {**content, "tokenizer": describe(encoding)})
 
 
 def train(capsys: pytest.CaptureFixture, *argv: str) -> tuple[str, dict[str, torch.Tensor]]:

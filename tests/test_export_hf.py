@@ -1,8 +1,10 @@
 """python -m src.export_hf: transformers loads the same model, tokenizer and chat template from the exported folder."""
 
+import io
 import json
 import shutil
 import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -44,10 +46,9 @@ N = len(OWN.ranks)
 FOREIGN = BytePairEncoding(OWN.ranks, {"<s>": N, "<|endoftext|>": N + 1}, {"Boot": N + 2}, end_of_text=N)
 
 
-def checkpoint(folder: Path, template: str | None = TEMPLATE, encoding: Encoding | None = None, **changes) -> Path:
-    """A checkpoint of a small model, by default with GPT-2's tokenizer. Its weights are far from the initial ones."""
+def checkpoint(folder: Path, template: str | None = TEMPLATE, encoding: Encoding = OWN, **changes) -> Path:
+    """A checkpoint of a small model, whose weights are far from the initial ones."""
     torch.manual_seed(0)
-    encoding = encoding or load_gpt2_encoding()
     size = {"vocab_size": encoding.n_vocab, "context_length": 64, "d_model": 32, "n_heads": 4, "n_layers": 3}
     model = GPTModel({**size, **changes})
     for parameter in model.parameters():
@@ -61,7 +62,7 @@ def checkpoint(folder: Path, template: str | None = TEMPLATE, encoding: Encoding
     "changes", [{}, {"activation": "relu", "d_ff": 48}, {"activation": "gelu", "layer_norm_epsilon": 1e-2}]
 )
 def test_transformers_computes_the_same_logits(tmp_path: Path, changes: dict) -> None:
-    path = checkpoint(tmp_path, encoding=OWN, **changes)
+    path = checkpoint(tmp_path, **changes)
     assert main(["--model", str(path), "--out", str(tmp_path / "hf")]) == 0
     ours, _ = load_model(path)
     ids = torch.randint(OWN.n_vocab, (2, 64))
@@ -71,7 +72,7 @@ def test_transformers_computes_the_same_logits(tmp_path: Path, changes: dict) ->
 
 
 def test_exported_folder_loads_here_bit_for_bit(tmp_path: Path) -> None:
-    path = checkpoint(tmp_path, encoding=OWN, dropout=0.1)
+    path = checkpoint(tmp_path, dropout=0.1)
     main(["--model", str(path), "--out", str(tmp_path / "deep/hf")])
     (ours, of_ours), (again, of_again) = load_model(path), load_model(tmp_path / "deep/hf")
     assert of_again["template"] == of_ours["template"] == TEMPLATE  # so that a chat prompts it as in tuning
@@ -87,7 +88,10 @@ def test_exported_folder_loads_here_bit_for_bit(tmp_path: Path) -> None:
 def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported folder of a model with GPT-2's tokenizer."""
     folder = tmp_path_factory.mktemp("gpt2")
-    main(["--model", str(checkpoint(folder)), "--out", str(folder / "hf")])
+    path = checkpoint(folder, encoding=load_gpt2_encoding())
+    with redirect_stdout(io.StringIO()) as printed:
+        main(["--model", str(path), "--out", str(folder / "hf")])
+    assert "tokenizer  GPT-2's, with the chat template\n" in printed.getvalue()
     return folder / "hf"
 
 
@@ -103,11 +107,10 @@ def test_chat_template_takes_three_roles(exported: tuple[Encoding, Path]) -> Non
         AutoTokenizer.from_pretrained(exported[1]).apply_chat_template([{"role": "tool", "content": "7"}])
 
 
-def test_untuned_model_has_no_chat_template(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_untuned_model_has_no_chat_template(tmp_path: Path) -> None:
     main(["--model", str(checkpoint(tmp_path, template=None)), "--out", str(tmp_path / "hf")])
     assert AutoTokenizer.from_pretrained(tmp_path / "hf").chat_template is None
     assert load_model(tmp_path / "hf")[1]["template"] is None
-    assert "tokenizer  GPT-2's\n" in capsys.readouterr().out
 
 
 def test_a_byte_pair_vocabulary_of_its_own_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -230,7 +233,7 @@ def test_word_tokenizer_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("taken", ["hf", "hf.tmp"])
 def test_existing_folders_are_not_overwritten(tmp_path: Path, taken: str) -> None:
-    path = checkpoint(tmp_path, encoding=OWN)
+    path = checkpoint(tmp_path)
     (tmp_path / taken).mkdir()
     (tmp_path / taken / "mine").write_text("mine", encoding="utf-8")
     asked = ["--model", str(path), "--out", str(tmp_path / "hf")]
@@ -261,7 +264,7 @@ def test_folder_below_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["f16", "q8_0"])
 def test_a_gguf_file_has_the_same_logits_and_tokens(tmp_path: Path, kind: str) -> None:
-    path = checkpoint(tmp_path, encoding=OWN)
+    path = checkpoint(tmp_path)
     assert main(["--model", str(path), "--out", str(tmp_path / "gguf"), "--gguf", kind]) == 0
     name = f"model-{kind}.gguf"
     assert {file.name for file in (tmp_path / "gguf").iterdir()} == {name, "Modelfile", "README.md"}

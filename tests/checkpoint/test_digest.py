@@ -52,7 +52,7 @@ def test_every_flipped_bit_that_changes_content_is_noticed(saved: Path, tmp_path
     intact, path = saved.read_bytes(), tmp_path / LATEST
     expected = entry_digests(read_checkpoint(saved))
     rng, refused = random.Random(0), 0
-    for _ in range(250):
+    for _ in range(120):
         damaged = bytearray(intact)
         damaged[rng.randrange(len(intact))] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
@@ -61,7 +61,7 @@ def test_every_flipped_bit_that_changes_content_is_noticed(saved: Path, tmp_path
         except ValueError as error:
             refused += 1
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
-    assert refused > 100  # the other bits are padding and unused fields of the archive
+    assert refused > 40  # the other bits are padding and unused fields of the archive
 
 
 @pytest.mark.parametrize("entry", ["model", "optimizer", "settings", "train_loss"])

@@ -23,9 +23,11 @@ pytestmark = pytest.mark.slow
 
 SCRIPTS = {"main": main, "finetune_gpt2": finetune_gpt2, "instruction_tune": instruction_tune, "dpo_train": dpo_train}
 WORDS = "the quick brown fox jumps over a lazy dog while seven ships sail north and no one waits for rain".split()
-STEPS = 20
+STEPS = 12
 TOLERANCE = 3e-4
-COMMON = f"--max-steps {STEPS} --eval-every 20 --batch-size 4 --grad-accum 2 --precision fp32 --max-lr 3e-4".split()
+COMMON = (
+    f"--max-steps {STEPS} --eval-every {STEPS} --batch-size 4 --grad-accum 2 --precision fp32 --max-lr 3e-4".split()
+)
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +110,11 @@ def test_a_run_moves_from_one_process_to_two_and_back(monkeypatch: pytest.Monkey
     [command, *_] = commands("moved")
     latest = Path("moved/main/latest_model.pt")
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_train_step", signalling(6, signal.SIGTERM))
+        patch.setattr(loop, "_train_step", signalling(4, signal.SIGTERM))
         assert main.main(command["arguments"]) == INTERRUPTED
-    assert read_checkpoint(latest)["step"] == 6
-    run_until_stopped(2, {**command, "rank": 1, "step": 13, "signal": signal.SIGTERM}, "--strategy", "fsdp")
-    assert read_checkpoint(latest)["step"] == 13
+    assert read_checkpoint(latest)["step"] == 4
+    run_until_stopped(2, {**command, "rank": 1, "step": 9, "signal": signal.SIGTERM}, "--strategy", "fsdp")
+    assert read_checkpoint(latest)["step"] == 9
     assert len(list(latest.parent.glob("parts-*"))) == 1  # under FSDP, each process wrote its shard
     assert main.main(command["arguments"]) == 0
     assert list(latest.parent.glob("parts-*")) == []
@@ -122,21 +124,21 @@ def test_a_run_moves_from_one_process_to_two_and_back(monkeypatch: pytest.Monkey
 def test_a_run_moves_from_two_sharded_processes_to_four_and_to_one() -> None:
     [command, *_] = commands("widened", "--keep", "2", "--save-every", "3")
     out, stop = Path("widened/main"), {"rank": 1, "signal": signal.SIGTERM}
-    run_until_stopped(2, {**command, **stop, "step": 7}, "--strategy", "fsdp")
+    run_until_stopped(2, {**command, **stop, "step": 5}, "--strategy", "fsdp")
     saves = [file.name[:11] for file in sorted(out.glob("step-*.pt"))]
-    assert saves == ["step-000006", "step-000007"]
+    assert saves == ["step-000003", "step-000005"]
     assert len(list(out.glob("parts-*"))) == 2  # a kept save shares the files of latest_model.pt
-    run_until_stopped(4, {**command, **stop, "step": 14}, "--strategy", "ddp")
-    assert read_checkpoint(out / "latest_model.pt")["step"] == 14
+    run_until_stopped(4, {**command, **stop, "step": 9}, "--strategy", "ddp")
+    assert read_checkpoint(out / "latest_model.pt")["step"] == 9
     assert main.main(command["arguments"]) == 0
     assert difference("widened/main") < TOLERANCE
 
 
 def test_a_kill_during_a_sharded_save_leaves_the_earlier_one() -> None:
-    [command, *_] = commands("killed_save", "--strategy", "fsdp", "--save-every", "5")
+    [command, *_] = commands("killed_save", "--strategy", "fsdp", "--save-every", "4")
     out = Path("killed_save/main")
     run_until_stopped(2, {**command, "rank": 1, "killed_save": 2})
-    assert read_checkpoint(out / "latest_model.pt")["step"] == 5
+    assert read_checkpoint(out / "latest_model.pt")["step"] == 4
     assert len(list(out.glob("parts-*"))) == 2  # one is incomplete
     run_in_processes(run_scripts, [command])
     assert len(list(out.glob("parts-*"))) == 1
@@ -144,17 +146,17 @@ def test_a_kill_during_a_sharded_save_leaves_the_earlier_one() -> None:
 
 
 def test_a_disk_that_fills_up_during_a_sharded_save_leaves_the_earlier_one() -> None:
-    [command, *_] = commands("full_disk", "--strategy", "fsdp", "--save-every", "5")
+    [command, *_] = commands("full_disk", "--strategy", "fsdp", "--save-every", "4")
     latest = Path("full_disk/main/latest_model.pt")
     run_until_stopped(2, {**command, "rank": 1, "full_disk": 2})
     problem = "rank 1 could not write its shard (No space left on device); its old content is unchanged"
     assert {file.read_text(encoding="utf-8") for file in Path().glob("error-*")} == {f"{latest}: {problem}"}
-    assert read_checkpoint(latest)["step"] == 5
+    assert read_checkpoint(latest)["step"] == 4
     run_in_processes(run_scripts, [command])
     assert difference("full_disk/main") < TOLERANCE
 
 
 def test_a_killed_process_is_restarted_and_changes_nothing() -> None:
     [command, *_] = commands("killed", "--no-resume")
-    run_in_processes(run_scripts, [{**command, "rank": 1, "step": 14, "signal": signal.SIGKILL}], max_restarts=1)
+    run_in_processes(run_scripts, [{**command, "rank": 1, "step": 8, "signal": signal.SIGKILL}], max_restarts=1)
     assert difference("killed/main") < TOLERANCE

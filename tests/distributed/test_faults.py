@@ -55,14 +55,14 @@ def test_one_line_names_the_rank(fault: str, rank: int, line: str) -> None:
 
 @pytest.mark.slow
 def test_torchrun_prints_who_is_stuck_and_writes_what_another_rank_prints(tmp_path: Path) -> None:
-    options = ["--nproc-per-node=3", "--standalone", "--log-dir=ranks", "--redirects=2:3"]
+    options = ["--nproc-per-node=2", "--standalone", "--log-dir=ranks", "--redirects=1:3"]
     command = ["torchrun", *options, str(ROOT / "tests/distributed/exchanges.py"), "stuck", "1"]
     with started(command, tmp_path, GPT2_TIMEOUT_S="3", TORCH_ELASTIC_SHUTDOWN_TIMEOUT="1") as process:
         output = read_until(process, "$^")
         assert process.wait() == FAILED
     [line] = errors(output)
     assert re.fullmatch(rf"error: no progress of rank 1 on {HOST}: .*[Tt]imed out.*; {AGAIN}", line)
-    [log] = tmp_path.glob("ranks/*/attempt_0/2/stdout.log")
+    [log] = tmp_path.glob("ranks/*/attempt_0/1/stdout.log")
     assert log.read_text().splitlines() == [f"exchange {number}" for number in range(20)]
     assert output.count("exchange 19") == 1  # of the first process
 

@@ -24,8 +24,8 @@ def trained() -> tuple[GPTModel, torch.Tensor]:
         tokens.append(int(following[tokens[-1], torch.randint(4, ())]))
     ids = torch.tensor(tokens)
     model = GPTModel(CONFIG)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(250):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(150):
         starts = torch.randint(5000, (16, 1))
         windows = ids[starts + torch.arange(33)]
         loss = F.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())

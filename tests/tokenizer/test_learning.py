@@ -106,11 +106,10 @@ def test_always_is_learned_too() -> None:
 @pytest.mark.parametrize("threads", ["1", "3"])
 def test_another_process_learns_the_same(threads: str) -> None:
     code = (
-        "from tests.tokenizer.test_learning import TEXT\n"
         "from src.tokenizer import encoding_fingerprint, learn_byte_pairs\n"
-        "print(encoding_fingerprint(learn_byte_pairs(TEXT.splitlines(True), 400)))"
+        f"print(encoding_fingerprint(learn_byte_pairs({TEXT.splitlines(True)}, 400)))"
     )
-    environment = {"RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": threads, "PYTHONPATH": str(ROOT)}
+    environment = {"RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": threads, "PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == encoding_fingerprint(learn_byte_pairs(TEXT.splitlines(True), 400)), done.stderr
 
