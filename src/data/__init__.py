@@ -1,1 +1,1 @@
-"""Load and check texts and examples, and turn them into tokens and batches."""
+"""From the file that --data names to the batches of a step. README.md lists the functions on the way, in order."""

@@ -94,7 +94,7 @@ class Fields:
             value = json.dumps(value)
         if not isinstance(value, str):
             raise self.error(f"{key!r} is {type_name(value)}, expected text in quotes")
-        if not value.strip() and not may_be_empty:
+        if not may_be_empty and not _is_visible(value):
             raise self.error(f"{key!r} is empty; fill it in or remove the record")
         return value.strip()
 
@@ -173,6 +173,11 @@ def _canonical(key: str) -> str:
 
 def _is_empty(value: object) -> bool:
     return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
+
+
+def _is_visible(text: str) -> bool:
+    """Whether a text has more than white space and invisible characters, such as U+200B from a web page."""
+    return any(character.isprintable() and not character.isspace() for character in text)
 
 
 def _holds_content(key: str, value: object) -> bool:

@@ -74,6 +74,8 @@ def _text_of_line(path: Path, line: str, number: int) -> LocatedText | BadRecord
     is_repeated = line.count(f'"{_KEY}"') > 1  # the key, as far as can be told quickly
     if isinstance(record, dict) and isinstance(record.get(_KEY), str) and not is_repeated:
         return _text_of(f"{path} line {number}", record)
+    if isinstance(record, list):
+        return BadRecord(f"{path} line {number}", f"found a list; write one object with the key {_KEY!r} per line")
     located = read_json_line(str(path), line, number)  # slower, and knows what is wrong
     return located if isinstance(located, BadRecord) else _text_of(*located)
 

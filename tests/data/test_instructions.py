@@ -116,6 +116,7 @@ USER, ASSISTANT, SYSTEM = say("user", "Hi."), say("assistant", "Hello."), say("s
         ({**PAIR, "input": {"a": "b"}}, "'input' is an object, expected text in quotes"),
         ({**PAIR, "instruction": ""}, "'instruction' is empty; fill it in or remove"),
         ({**PAIR, "response": " \n\t"}, "'response' is empty; fill it in or remove"),
+        ({**PAIR, "response": "\u200b\ufeff"}, "'response' is empty; fill it in or remove"),
         ({"instruction": "a", "output": ""}, "'output' is empty; "),
         ({"messages": "Hi."}, "'messages' is text, expected a list of messages [{'role': ..., 'content': ...}, ...]"),
         ({"messages": []}, "'messages' is empty; add messages or remove the record"),

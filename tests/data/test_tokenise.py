@@ -367,6 +367,7 @@ def test_bad_records_are_named_and_counted(tmp_path: Path) -> None:
             "found 'instruction', 'output'; run: python instr",
         ),
         ("a.jsonl", '{"text": "one", "text": "two"}', "the key 'text' appears 2 times in one object; keep one"),
+        ("a.jsonl", '[{"text": "one"}]', "line 1: found a list; write one object with the key 'text' per line"),
         ("a.jsonl", '{"text": ""}', "has no texts; expected records with the key 'text'"),
         ("a.jsonl", "<html>", "is a web page"),
         ("a.parquet", "text", "is a damaged or incomplete Parquet file"),
