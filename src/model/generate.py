@@ -3,7 +3,7 @@
 Its naive form, with `sample` of decoding/sampling.py:
 
     for _ in range(max_new_tokens):
-        logits = model(torch.tensor([ids]))[0, -1]  # (V,), those of the token after the last one
+        logits = model(torch.tensor([ids]))[0, -1]  # (V,), of the next token
         next_id = sample(logits, ids, settings, random_numbers)
         if next_id == encoding.eot_token:
             break
@@ -11,6 +11,7 @@ Its naive form, with `sample` of decoding/sampling.py:
 
 While the text fits in the context, the tokens are the same (test_generation_equals_its_naive_form). The rest is for
 speed, for text that is shown while it is generated, and for longer texts.
+
 The parts are in `src.model.decoding`: cached_model.py runs the model on tokens, sequence.py samples the next ones,
 scheduler.py decodes several sequences together, and text_stream.py turns tokens into text.
 """
