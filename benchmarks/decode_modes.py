@@ -6,14 +6,13 @@ token forever, so it accepts every draft token. Real text lies in between: see b
 """
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from benchmarks.decode_speed import EndlessTokenizer
-from benchmarks.harness import check_rounds
+from benchmarks.harness import check_rounds, time_in_turns
 from src.cli import flag, parse
 from src.model.generate import TextGenerator
 from src.model.gpt import GPT_CONFIGS, GPTModel
@@ -68,16 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     random, repeating = (new_generator(quantize=flags.quantize, repeating=repeating) for repeating in (False, True))
     prompt = torch.randint(50000, (PROMPT_TOKENS,)).tolist()
     modes = decode_modes(random, repeating, prompt, flags.tokens)
-    speeds: dict[str, list[float]] = {name: [] for name in modes}
-    for _ in range(flags.rounds + 1):
-        for name, (tokens, generate) in modes.items():
-            start = time.perf_counter()
-            generate()
-            speeds[name].append(tokens / (time.perf_counter() - start))
+    times = time_in_turns({name: generate for name, (_, generate) in modes.items()}, flags.rounds)
     dtype = "int8" if flags.quantize else "fp32"
     print(f"124M, {dtype}, prompt of {PROMPT_TOKENS} tokens, {torch.get_num_threads()} threads, prefill included")
-    for name, measured in speeds.items():
-        print(f"{name:<28} {statistics.median(measured[1:]):6.1f} tokens/s")
+    for name, (tokens, _) in modes.items():
+        print(f"{name:<28} {tokens / statistics.median(times[name]):6.1f} tokens/s")
     return 0
 
 

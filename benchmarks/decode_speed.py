@@ -1,34 +1,36 @@
 """python -m benchmarks.decode_speed: decoding throughput of a 124M model, compared with other libraries.
 
+Random weights, greedy decoding, batch size 1, a KV cache. Each implementation runs in a process of its own, and they
+take turns. Each generates 1 token, and then many: the first time is the prefill, the difference the decode steps. Every
+prompt is a new one, because OpenVINO GenAI caches the prefix of earlier prompts. The limit is the time to read every
+matrix once per token, at the measured memory bandwidth.
+
 Ours runs in fp32 with and without the 16-bit head (`TextGenerator.prepare_fast_decoding`), and in int8. transformers
-runs in fp32. CTranslate2 runs in fp32 and int8 if it is installed. OpenVINO GenAI runs in int8 and int4 with
---openvino FOLDER, if FOLDER/int8 and FOLDER/int4 hold 124M models that its converter exported, best in an environment
-of its own:
+runs in fp32. CTranslate2, if it is installed, runs in fp32 and int8. OpenVINO GenAI runs in int8 and int4 with
+--openvino FOLDER, if FOLDER/int8 and FOLDER/int4 hold 124M models that its converter exported, best in an
+environment of its own:
 
     optimum-cli export openvino --model openai-community/gpt2 \\
         --task text-generation-with-past --weight-format int8 FOLDER/int8
 
-Greedy, batch size 1, with a KV cache. Each implementation runs in a process of its own, and they take turns. Each
-generates 1 token, and then many: the first time is the prefill, the difference the decode steps. Every prompt is a new
-one, because OpenVINO GenAI caches the prefix of earlier prompts.
-The limit is the time to read every matrix once per token at the measured memory bandwidth. OpenVINO's int4 keeps the
-head in 8 bits. Speed alone is compared: int4 also costs accuracy, which random weights cannot show.
+OpenVINO's int4 keeps the head in 8 bits. Only speed is compared: int4 also costs accuracy, which random weights cannot
+show.
 """
 
 import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-from benchmarks.harness import check_rounds, memory_bandwidth, require, run_in_turns, serve
+from benchmarks.harness import check_rounds, memory_bandwidth, require, run_in_turns, seconds, serve
 from benchmarks.random_gpt2 import save_random_gpt2
 from src.cli import flag, parse
 from src.model.generate import TextGenerator
@@ -184,13 +186,11 @@ def run_worker(name: str, folder: Path, prompt_length: int, tokens: int) -> None
     random = torch.Generator().manual_seed(1)
 
     def measure() -> tuple[float, float]:
-        times = []
-        for n in (1, 1 + tokens):
-            prompt = torch.randint(50000, (prompt_length,), generator=random).tolist()
-            start = time.perf_counter()
-            generate(prompt, n)
-            times.append(time.perf_counter() - start)
-        return times[0], times[1] - times[0]
+        prompts = torch.randint(50000, (2, prompt_length), generator=random).tolist()
+        first, all_tokens = (
+            seconds(partial(generate, prompt, n)) for prompt, n in zip(prompts, (1, 1 + tokens), strict=True)
+        )
+        return first, all_tokens - first
 
     serve(measure)
 

@@ -6,15 +6,15 @@ passes. Texts: Shakespeare, and this project's source.
 """
 
 import statistics
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks.harness import check_rounds
+from benchmarks.harness import check_rounds, seconds
 from src.chat.session import ChatSettings
 from src.cli import flag, parse
 from src.data.gutenberg import strip_boilerplate
@@ -49,12 +49,10 @@ def forward_ms(lengths: Iterable[int], rounds: int) -> dict[int, float]:
     cached.forward([0] * (WINDOW // 2))
     times: dict[int, list[float]] = {length: [] for length in lengths}
     for _ in range(rounds + 1):
-        for length, seconds in times.items():
-            start = time.perf_counter()
-            cached.forward([5] * length, length, top_k)
-            seconds.append(time.perf_counter() - start)
+        for length, measured in times.items():
+            measured.append(seconds(partial(cached.forward, [5] * length, length, top_k)))
             cached.rollback(length)
-    return {length: statistics.median(seconds[1:]) * 1e3 for length, seconds in times.items()}
+    return {length: statistics.median(measured[1:]) * 1e3 for length, measured in times.items()}
 
 
 def replay(window: list[int], draft_tokens: int, vocab_size: int) -> Counter[int]:

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: hardware limits, peak memory, and worker processes that take turns."""
+"""Shared by the benchmarks: times, peak memory, hardware limits, and worker processes that take turns."""
 
 import subprocess
 import sys
@@ -26,15 +26,29 @@ def require(package: str, install: str = "pip install -r requirements-dev.txt") 
         raise ImportError(f"{package} is not installed; run {install}")
 
 
+def seconds(work: Callable[[], object]) -> float:
+    """The wall time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def time_in_turns(workloads: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """The seconds of each workload, one number per round. An extra round at the start warms up and is not returned.
+
+    The workloads take turns, so that other load on the machine slows all of them alike.
+    """
+    times = [{name: seconds(work) for name, work in workloads.items()} for _ in range(rounds + 1)]
+    return {name: [measured[name] for measured in times[1:]] for name in workloads}
+
+
 def matmul_gflops(dtype: "torch.dtype", side: int = 2048) -> float:
     """The current speed of a large matrix product, in GFLOP/s."""
     import torch
 
     a = torch.randn(side, side).to(dtype)
     a @ a  # in half precision, the first product includes setup
-    start = time.perf_counter()
-    a @ a
-    return 2 * side**3 / (time.perf_counter() - start) / 1e9
+    return 2 * side**3 / seconds(lambda: a @ a) / 1e9
 
 
 def memory_bandwidth() -> float:
@@ -43,12 +57,7 @@ def memory_bandwidth() -> float:
 
     numbers = torch.ones(2**27)  # half a gigabyte
     numbers.sum()
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        numbers.sum()
-        times.append(time.perf_counter() - start)
-    return numbers.numel() * 4 / min(times)
+    return numbers.numel() * 4 / min(seconds(numbers.sum) for _ in range(5))
 
 
 def peak_mb() -> float:

@@ -1,9 +1,8 @@
-"""python -m benchmarks.lora: memory and step time of tuning with and without --lora.
+"""python -m benchmarks.lora: time and peak memory of a tuning step, and sizes of checkpoints, with and without --lora.
 
 instruction_tune.py or dpo_train.py trains a model with random weights on the shipped data for a few steps, evaluates
-and saves, without samples, on a CPU in fp32. Printed are the median step, the peak memory of the process, imports
-included, the estimate of src.plan, and the sizes of the checkpoints. --processor-time gives the processor time of a
-step, for a machine that other programs use. Linux and macOS only.
+and saves, without samples, on a CPU in fp32. The time is the median of the steps. The peak is that of the process,
+imports included; the plan is the estimate of src.plan. Linux and macOS only.
 """
 
 import importlib
@@ -44,8 +43,10 @@ class Flags:
     model: str = flag("gpt2-124M", f"size: {', '.join(GPT_CONFIGS)}")
     steps: int = flag(6, "steps of each run")
     batch_size: int = flag(4, "conversations or pairs per step")
-    processor_time: bool = flag(False, "give the processor time of all threads instead of the time of a clock")
-    worker: str = flag("", "used by the benchmark itself: the arguments of the script")
+    processor_time: bool = flag(
+        False, "processor time of all threads in place of wall time: for a machine that is busy"
+    )
+    worker: str = flag("", "internal: train in this process, with these arguments")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

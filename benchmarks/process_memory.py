@@ -1,4 +1,4 @@
-"""python -m benchmarks.process_memory: the peak memory of each process that trains a model, by strategy.
+"""python -m benchmarks.process_memory: peak memory of each process of a training run, alone, with DDP and with FSDP.
 
 main.py trains for two steps on a CPU, evaluates and saves, without samples. Printed is the peak of each process,
 imports included: until the last step, and until the end, after the checkpoints. Linux and macOS only.
@@ -40,7 +40,7 @@ class Flags:
     model: str = flag("gpt2-124M", f"size: {', '.join(GPT_CONFIGS)}")
     batch_size: int = flag(4, f"sequences of {SEQUENCE} tokens per step, over all processes")
     precision: Literal["fp32", "bf16"] = flag("fp32", "number format of the forward pass")
-    worker: str = flag("", "used by the benchmark itself: the arguments of main.py")
+    worker: str = flag("", "internal: run main.py in this process, with these arguments")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

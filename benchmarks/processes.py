@@ -1,8 +1,8 @@
-"""python -m benchmarks.processes: two processes compared with one that has as many threads, and the time of a restart.
+"""python -m benchmarks.processes: speed of two processes, compared with one of two threads, and time of a restart.
 
 All train on the same batches. They take turns, step by step, so that other load on the machine slows all of them alike.
-The times are medians. The restart is that of a run of main.py whose first process is killed: from the kill to the next
-training step, with 2 seconds in which the other process finds out whom it lost. Linux and macOS only.
+The times are medians. For the restart, the first process of a run of main.py is killed. The time is from the kill until
+the run is loaded again, with 2 seconds in which the other process finds out whom it lost. Linux and macOS only.
 """
 
 import json
@@ -21,7 +21,7 @@ from typing import Literal
 
 import torch
 
-from benchmarks.harness import check_rounds, run_in_turns, serve
+from benchmarks.harness import check_rounds, run_in_turns, seconds, serve
 from benchmarks.training_speed import LARGE_SHAPE, SHAPES
 from src.cli import flag, parse
 from src.data.batching import Batch
@@ -44,7 +44,7 @@ class Flags:
     model: Literal["micro", "tiny", "gpt2-124M"] = flag("micro", "model size")
     rounds: int = flag(12, "measured steps of each, after two to warm up")
     precision: Literal["fp32", "bf16"] = flag("fp32", "precision of the steps")
-    part: Literal["all", "steps", "restart"] = flag("all", "measure one of the two only")
+    part: Literal["all", "steps", "restart"] = flag("all", "measure only one of the two")
     worker: Literal["single", "ddp", "fsdp"] | None = flag(None, "internal: be a worker process of this strategy")
 
 
@@ -70,9 +70,7 @@ def run_worker(flags: Flags, strategy: Strategy) -> None:
 
     def measure() -> tuple[float]:
         processes.from_first(True)
-        start = time.perf_counter()
-        step()
-        return (time.perf_counter() - start,)
+        return (seconds(step),)
 
     step()
     if processes.rank == 0:
@@ -92,9 +90,9 @@ def compare_steps(flags: Flags) -> None:
     results = run_in_turns(commands, flags.rounds, lambda: None)
     windows, context_length = SHAPES.get(flags.model, LARGE_SHAPE)
     print(f"{flags.model}, {windows} x {context_length} tokens, {flags.precision}, {PROCESSES} threads in all")
-    one = [seconds for (seconds,) in results["one process"]]
+    one = [step_s for (step_s,) in results["one process"]]
     for name, steps in results.items():
-        times = [seconds for (seconds,) in steps]
+        times = [step_s for (step_s,) in steps]
         speed = statistics.median(a / b for a, b in zip(one, times, strict=True))
         print(f"{name:<12} {statistics.median(times) * 1e3:7.0f} ms per step | {speed:.2f} x the speed of one process")
 

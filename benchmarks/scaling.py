@@ -6,7 +6,6 @@ one long generation.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Literal
 import torch
 
 from benchmarks.decode_speed import EndlessTokenizer
-from benchmarks.harness import check_rounds, peak_mb
+from benchmarks.harness import check_rounds, peak_mb, seconds
 from benchmarks.training_speed import ours, step_gflop
 from src.cli import flag, parse
 from src.data.batching import Batch
@@ -35,12 +34,9 @@ class Flags:
 
 
 def median_seconds(work: Callable[[], object], rounds: int) -> float:
-    times = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    """The median after one call to warm up."""
+    work()
+    return statistics.median(seconds(work) for _ in range(rounds))
 
 
 def training_steps(part: str, name: str) -> Iterator[tuple[str, int, int]]:
@@ -59,12 +55,12 @@ def training(part: str, flags: Flags) -> None:
         config = {**GPT_CONFIGS[name], "context_length": 1024}
         ids = torch.randint(config["vocab_size"], (windows, length + 1))
         step = ours(config, Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous()), choose_runtime("cpu", "fp32"))
-        seconds = median_seconds(step, flags.rounds)
+        step_s = median_seconds(step, flags.rounds)
         with torch.device("meta"):
             gflop = step_gflop(GPTModel(config), windows * length, length)
         print(
-            f"{name:<10} {windows:2} x {length:<4} {seconds * 1e3:7.0f} ms | {gflop:7.0f} GFLOP | "
-            f"{gflop / seconds:5.0f} GFLOP/s",
+            f"{name:<10} {windows:2} x {length:<4} {step_s * 1e3:7.0f} ms | {gflop:7.0f} GFLOP | "
+            f"{gflop / step_s:5.0f} GFLOP/s",
             flush=True,
         )
 
@@ -79,12 +75,12 @@ def decoding(flags: Flags) -> None:
         prompt = torch.randint(c.vocab_size, (length,)).tolist()
         generate = partial(generator.generate, prompt, temperature=0, draft_tokens=0)
         short, long = (median_seconds(partial(generate, n), flags.rounds) for n in (1, 33))
-        seconds, n_bytes = (long - short) / 32, weights + 2 * c.n_layers * c.d_model * (length + 16) * 4
-        speed = f"{seconds * 1e3:7.2f} ms | {n_bytes / 1e6:5.0f} MB | {n_bytes / seconds / 1e9:5.1f} GB/s"
+        token_s, n_bytes = (long - short) / 32, weights + 2 * c.n_layers * c.d_model * (length + 16) * 4
+        speed = f"{token_s * 1e3:7.2f} ms | {n_bytes / 1e6:5.0f} MB | {n_bytes / token_s / 1e9:5.1f} GB/s"
         print(f"after {length:4} tokens {speed}", flush=True)
 
 
-def memory(flags: Flags) -> None:
+def memory() -> None:
     """Generate ten times the context, so that the window slides many times."""
     print("\npeak memory of one long generation, tiny, context 256")
     generator = TextGenerator(GPTModel(GPT_CONFIGS["tiny"]).eval(), EndlessTokenizer())
@@ -102,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if part == "decode":
             decoding(flags)
         elif part == "memory":
-            memory(flags)
+            memory()
         else:
             training(part, flags)
     return 0

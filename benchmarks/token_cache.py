@@ -7,12 +7,11 @@ with it. tiktoken starts from the text in memory and returns a list.
 import shutil
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness import check_rounds
+from benchmarks.harness import check_rounds, seconds
 from src.cli import flag, parse
 from src.data.gutenberg import strip_boilerplate
 from src.data.shakespeare import SHAKESPEARE_PATH
@@ -26,12 +25,6 @@ from src.tokenizer import load_gpt2_encoding
 class Flags:
     data: Path = flag(SHAKESPEARE_PATH, "text file in UTF-8")
     rounds: int = flag(5, "measurements, after one to warm up")
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,13 +1,13 @@
-"""python -m benchmarks.training_speed: time and peak memory of a training step, compared with a plain PyTorch loop.
+"""python -m benchmarks.training_speed: time and peak memory of a training step: ours, plain PyTorch, transformers.
 
-Each implementation runs in a process of its own. They take turns, step by step, on the same random batch, so that
-other load on the machine slows all of them alike. The times are medians. Ours has the settings of the training
-scripts. The limit is the time of the step's matrix products alone, at the speed that a large product reaches between
+Plain PyTorch is benchmarks/plain_gpt2.py, written as in nanoGPT: its AdamW is fused on a GPU only. transformers' GPT-2
+gets the fused AdamW. Ours has the settings of the training scripts. Each runs in a process of its own. They take turns,
+step by step, on the same random batch, so that other load on the machine slows all of them alike. The times are
+medians. The limit is the time of the step's matrix products alone, at the speed that a large product reaches between
 the rounds. Peak memory is that of the process, imports included. Linux and macOS only.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from benchmarks.harness import check_rounds, matmul_gflops, peak_mb, require, run_in_turns, serve
+from benchmarks.harness import check_rounds, matmul_gflops, peak_mb, require, run_in_turns, seconds, serve
 from benchmarks.plain_gpt2 import PlainGPT2, plain_adamw
 from src.cli import flag, parse
 from src.data.batching import Batch
@@ -113,13 +113,7 @@ def run_worker(name: str, config: dict, shape: tuple[int, int], precision: str) 
     batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
     step = IMPLEMENTATIONS[name](config, batch, Runtime(torch.device("cpu"), precision, "set by --precision"))
     step()
-
-    def measure() -> tuple[float, float]:
-        start = time.perf_counter()
-        step()
-        return time.perf_counter() - start, peak_mb()
-
-    serve(measure)
+    serve(lambda: (seconds(step), peak_mb()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,9 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     windows, context_length = shape
     limit = step_gflop(GPTModel(config), windows * context_length, context_length) / statistics.median(rates)
     print(f"{flags.model}, {windows} x {context_length} tokens, {flags.precision}, {torch.get_num_threads()} threads")
-    our_time = statistics.median(seconds for seconds, _ in results["ours"])
+    our_time = statistics.median(step_s for step_s, _ in results["ours"])
     for name, steps in results.items():
-        median = statistics.median(seconds for seconds, _ in steps)
+        median = statistics.median(step_s for step_s, _ in steps)
         print(
             f"{name:<16} {median * 1e3:7.0f} ms per step | {median / our_time:.2f} x our time | "
             f"{median / limit:.2f} x the limit of {limit * 1e3:.0f} ms | {steps[-1][1] / 1e3:.2f} GB peak"

@@ -1,11 +1,11 @@
 """python -m benchmarks.tuning_speed: time and peak memory of an SFT or DPO step, compared with TRL's trainers.
 
-The shipped data, the same batches in the same order, random weights, AdamW, gradients clipped at norm 1. TRL's
-step is its trainer's own `training_step`, then clipping and its optimizer. With TRL's defaults, the trainers use
-gradient checkpointing to save memory, and run the reference model in every DPO step. "TRL, fastest" turns
-checkpointing off and precomputes the reference's log-probabilities (precompute_ref_log_probs), as ours does.
-All take turns in one process, so that other load slows all of them alike. The times are medians over the batches.
-Peak memory is measured in one process per implementation, imports included. Linux and macOS only.
+The shipped data, the same batches in the same order, random weights, AdamW, gradients clipped at norm 1. TRL's step is
+its trainer's own `training_step`, then clipping and its optimizer. TRL's defaults are gradient checkpointing, which
+saves memory, and in DPO a reference model that runs in every step. "TRL, fastest" has no checkpointing, and precomputes
+the reference's log-probabilities (precompute_ref_log_probs), as ours does. All take turns in one process, so that other
+load slows all of them alike. The times are medians over the batches. Peak memory is measured in one process per
+implementation, imports included. Linux and macOS only.
 """
 
 import copy
@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -25,7 +24,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.harness import check_rounds, peak_mb, require
+from benchmarks.harness import check_rounds, peak_mb, require, seconds
 from src.cli import flag, parse
 from src.data.batching import in_batches, pack_examples, pack_pairs
 from src.data.examples import instruction_examples, preference_examples
@@ -210,10 +209,8 @@ def measure_time(flags: Flags, folder: Path) -> None:
         step(0)
     for number in [*full_batches(flags)] * flags.rounds:
         for name, step in steps.items():
-            start = time.perf_counter()
-            step(number)
-            times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+            times[name].append(seconds(partial(step, number)))
+    medians = {name: statistics.median(measured) for name, measured in times.items()}
     for name, median in medians.items():
         print(
             f"{name:<18} {median * 1e3:7.0f} ms per step (best {min(times[name]) * 1e3:.0f}) | "

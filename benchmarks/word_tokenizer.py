@@ -2,24 +2,24 @@
 
 The library's WordLevel model gets the same regular expression, vocabulary and text. Its text is already cleaned, with
 directed quotation marks, and its ids must equal ours. They take turns; the times are medians. Building the vocabulary
-is compared with a bare Counter. Memory is measured in processes that build it from 1, 4 and 16 copies of the text: what
-building allocates at its peak, and the peak of the process, which its imports decide. Linux and macOS only.
+is compared with a bare Counter. Memory is measured in processes that build it from 1, 4 and 16 copies of the text: the
+peak of what building allocates, and the peak of the process, imports included. Linux and macOS only.
 """
 
-import argparse
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import peak_mb, require
+from benchmarks.harness import check_rounds, peak_mb, require, time_in_turns
+from src.cli import flag, parse
 from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.program import run_script
 from src.tokenizer import build_word_encoding
@@ -27,8 +27,14 @@ from src.tokenizer.processing.cleaner import TextCleaner
 from src.tokenizer.processing.splitter import token_pattern, with_directions
 from src.tokenizer.tokenizers.with_unknown import TokenizerWithUnknown
 
-ROUNDS = 7
 LINES_PER_PIECE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    data: Path = flag(SHAKESPEARE_PATH, "text file in UTF-8")
+    rounds: int = flag(7, "measurements, after one to warm up")
+    worker: Path | None = flag(None, "internal: print the memory that building the vocabulary of this text takes")
 
 
 def library_tokenizer(ours: TokenizerWithUnknown) -> Any:
@@ -41,18 +47,7 @@ def library_tokenizer(ours: TokenizerWithUnknown) -> Any:
     return theirs
 
 
-def medians(workloads: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each workload. They take turns."""
-    times: dict[str, list[float]] = {name: [] for name in workloads}
-    for _ in range(ROUNDS):
-        for name, run in workloads.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
-
-
-def compare_encoding(path: Path) -> None:
+def compare_encoding(path: Path, rounds: int) -> None:
     text = path.read_text(encoding="utf-8")
     ours = build_word_encoding(path)
     theirs = library_tokenizer(ours)
@@ -65,29 +60,30 @@ def compare_encoding(path: Path) -> None:
 
     ids = ours.encode_ordinary(text)
     assert ids == theirs.encode(cleaned).ids == batch(), "the ids differ"
-    seconds = medians(
-        {
-            "ours, with cleaning": lambda: ours.encode_ordinary(text),
-            "tokenizers, encode": lambda: theirs.encode(cleaned).ids,
-            "tokenizers, encode_batch_fast": batch,
-        }
-    )
     print(f"encoding {len(text) / 1e6:.1f} million characters, {len(ids):,} tokens, {ours.n_vocab:,} in the vocabulary")
-    print_times(seconds, "ours, with cleaning")
+    workloads: dict[str, Callable[[], object]] = {
+        "ours, with cleaning": lambda: ours.encode_ordinary(text),
+        "tokenizers, encode": lambda: theirs.encode(cleaned).ids,
+        "tokenizers, encode_batch_fast": batch,
+    }
+    print_times(workloads, rounds)
 
 
-def compare_building(path: Path) -> None:
+def compare_building(path: Path, rounds: int) -> None:
     def count_words() -> Counter[str]:
         text = path.read_text(encoding="utf-8")
         return Counter(token_pattern(ascii_only=text.isascii()).findall(text))
 
     print("building the vocabulary")
-    print_times(medians({"ours": lambda: build_word_encoding(path), "Counter(findall(text))": count_words}), "ours")
+    print_times({"ours": lambda: build_word_encoding(path), "Counter(findall(text))": count_words}, rounds)
 
 
-def print_times(seconds: dict[str, float], baseline: str) -> None:
-    for name, median in seconds.items():
-        print(f"  {name:<30} {median:6.2f} s   {median / seconds[baseline]:5.2f} x ours")
+def print_times(workloads: Mapping[str, Callable[[], object]], rounds: int) -> None:
+    """Print the median of each workload, and how it compares with the first, which is ours."""
+    medians = {name: statistics.median(times) for name, times in time_in_turns(workloads, rounds).items()}
+    ours = next(iter(medians.values()))
+    for name, median in medians.items():
+        print(f"  {name:<30} {median:6.2f} s   {median / ours:5.2f} x ours")
 
 
 def compare_memory(path: Path) -> None:
@@ -120,21 +116,19 @@ def print_memory(path: Path) -> None:
     print(imports, process, tracemalloc.get_traced_memory()[1] / 1e6)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHAKESPEARE_PATH, help="text file in UTF-8")
-    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker:
-        print_memory(arguments.worker)
+def main(argv: Sequence[str] | None = None) -> int:
+    flags, _ = parse(Flags, argv, __doc__)
+    check_rounds(flags.rounds)
+    if flags.worker:
+        print_memory(flags.worker)
         return 0
     require("tokenizers")
-    if arguments.data == SHAKESPEARE_PATH:
-        ensure_shakespeare(arguments.data)
+    if flags.data == SHAKESPEARE_PATH:
+        ensure_shakespeare(flags.data)
     # While this process is small: on Linux, a child's peak starts at its parent's.
-    compare_memory(arguments.data)
-    compare_building(arguments.data)
-    compare_encoding(arguments.data)
+    compare_memory(flags.data)
+    compare_building(flags.data, flags.rounds)
+    compare_encoding(flags.data, flags.rounds)
     return 0
 
 
