@@ -20,7 +20,7 @@ from src.tokenizer import build_word_encoding
 from tests.repository import ROOT
 
 WITH_ROUNDS = ("byte_pairs", "decode_modes", "decode_speed", "draft_tokens", "processes", "scaling", "sk_startup",
-               "token_cache", "training_speed", "tuning_speed")  # fmt: skip
+               "token_cache", "training_speed", "tuning_speed", "word_tokenizer")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WITH_ROUNDS)
