@@ -18,7 +18,7 @@ from benchmarks.harness import check_rounds, seconds
 from src.chat.session import ChatSettings
 from src.cli import flag, parse
 from src.data.gutenberg import strip_boilerplate
-from src.data.shakespeare import SHAKESPEARE_PATH
+from src.data.shakespeare import SHAKESPEARE_PATH, ensure_shakespeare
 from src.data.text_files import read_text
 from src.model.decoding import prompt_lookup
 from src.model.decoding.cached_model import CachedModel
@@ -80,6 +80,7 @@ def replay(window: list[int], draft_tokens: int, vocab_size: int) -> Counter[int
 def main(argv: Sequence[str] | None = None) -> int:
     flags, _ = parse(Flags, argv, __doc__)
     check_rounds(flags.rounds)
+    ensure_shakespeare()
     prompt_lookup.NGRAM = flags.ngram
     source = "".join(file.read_text(encoding="utf-8") for file in sorted(Path("src").rglob("*.py")))
     texts = {"Shakespeare": strip_boilerplate(read_text(SHAKESPEARE_PATH)).text, "Python source": source}
