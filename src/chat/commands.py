@@ -246,7 +246,8 @@ def model(chat: Chat, name: str) -> str:
     """List the models, or load one and continue the conversation with it."""
     if not name:
         listed = [f"  {known:<12}{short_path(path)}" for known, path in existing_models().items()]
-        return "\n".join([chat.model.introduction()[0], "/model NAME switches to one of these, or to a path:", *listed])
+        others = "NAME switches to one of these, or to a path:" if listed else "PATH switches to another model"
+        return "\n".join([chat.model.introduction()[0], f"/model {others}", *listed])
     flags = replace(chat.flags, model=os.path.expanduser(name))
     announce_loading(flags, interactive=chat.screen.interactive)
     loaded = load_chat_model(flags, interactive=chat.screen.interactive)

@@ -230,6 +230,7 @@ def test_why_explains_no_answer_that_is_gone_or_another_models(chat, run, tmp_pa
 
 def test_model_switches_and_keeps_the_conversation(chat, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    assert run("/model").endswith("\n/model PATH switches to another model")
     save_model(tmp_path / "checkpoints/scratch/best_model.pt", answering_model("Rome."), None)
     ask(chat, "France?")
     assert "  scratch     checkpoints" in run("/model")
