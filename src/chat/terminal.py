@@ -138,26 +138,21 @@ def chat_loop(backend: "ChatBackend", screen: Screen, commands: Sequence[Command
     If a person types, Ctrl-C stops the answer, and errors are part of the conversation. Otherwise Ctrl-C is raised as
     KeyboardInterrupt, and an error makes the exit code 1.
     """
-    result: Reply = ""
+    reply: Reply = ""
     for text, quoted in messages(lines):
-        text = text if quoted else _meant(text, result)
-        result = ""
+        text = text if quoted else _meant(text, reply)
+        reply = ""
         if not text:
             continue
         try:
-            if quoted or not text.startswith("/"):
-                result = [(ASSISTANT, backend.reply(text))]
-            elif text.startswith("//"):
-                result = [(ASSISTANT, backend.reply(text[1:]))]
-            else:
-                result = run_command(text, commands)
-            if result is None:
+            reply = _reply_to(text, quoted, backend, commands)
+            if reply is None:
                 break
-            show_result(result, backend, screen)
+            show_result(reply, backend, screen)
         except KeyboardInterrupt:
             if not screen.has_person:
                 raise
-            screen.notify("Stopped" if isinstance(result, str | Styled) else "Stopped. /retry answers again")
+            screen.notify("Stopped" if isinstance(reply, str | Styled) else "Stopped. /retry answers again")
             screen.end_turn()
         except CommandFailed as error:
             screen.show_error(str(error))
@@ -171,6 +166,15 @@ def _meant(text: str, last: Reply) -> str:
     if isinstance(last, Question) and text.lower() == "yes":
         return last.command
     return LONE_WORDS.get(text.lower(), text)
+
+
+def _reply_to(text: str, quoted: bool, backend: "ChatBackend", commands: Sequence[Command]) -> Reply:
+    """The answer to a message, or the result of a command. After two slashes, a message begins with one."""
+    if quoted or not text.startswith("/"):
+        return [(ASSISTANT, backend.reply(text))]
+    if text.startswith("//"):
+        return [(ASSISTANT, backend.reply(text[1:]))]
+    return run_command(text, commands)
 
 
 def show_result(result: str | Styled | LabelledAnswers, backend: "ChatBackend", screen: Screen) -> None:
