@@ -142,13 +142,13 @@ class ChatSession:
             return "Took back the unanswered message."
         removed, restored = self._changes.undo()
         self._keep_first(len(self._messages))
-        return undo_reply(*([message.text for message in turns[::2]] for turns in (removed, restored)))
+        return undo_reply(removed, restored)
 
     def redo(self) -> str:
         """Bring back what `undo` took back. Returns what to tell the user; raises ValueError."""
         removed, restored = self._changes.redo()
         self._keep_first(len(self._messages))
-        return redo_reply(*([message.text for message in turns[::2]] for turns in (removed, restored)))
+        return redo_reply(removed, restored)
 
     def retry(self) -> Generator[str, None, None]:
         """Streams another answer to the last message; it replaces the old one, unless it is stopped before it begins.

@@ -1,11 +1,19 @@
 """The undo and redo history of a conversation: /undo and /redo."""
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from src.common.messages import count
 
-M = TypeVar("M")
+
+class Message(Protocol):
+    """A message of a conversation, in which the user and the assistant alternate: two messages are a turn."""
+
+    @property
+    def text(self) -> str: ...
+
+
+M = TypeVar("M", bound=Message)
 Turns = Sequence[M]  # the messages of one or more turns in a row; empty if a change added or removed them
 
 _NOTHING_TO_UNDO = "there is nothing to take back yet"
@@ -70,26 +78,26 @@ def _last(changes: Sequence[tuple[Turns[M], Turns[M]]], otherwise: str) -> tuple
     return changes[-1]
 
 
-def undo_reply(removed: Sequence[str], restored: Sequence[str]) -> str:
-    """The reply to /undo. removed, restored: the user's messages in the turns that `TurnChanges.undo` returns."""
+def undo_reply(removed: Turns[Message], restored: Turns[Message]) -> str:
+    """The reply to /undo. removed, restored: what `TurnChanges.undo` returned."""
     if not removed:
         return "The conversation is back."
     if restored:
         return f"The earlier answer to {_named(restored)} is back; /redo brings back the later one."
-    return f"Took back {_named(removed)}; /redo brings {'it' if len(removed) == 1 else 'them'} back."
+    return f"Took back {_named(removed)}; /redo brings {'it' if len(removed) == 2 else 'them'} back."
 
 
-def redo_reply(removed: Sequence[str], restored: Sequence[str]) -> str:
-    """The reply to /redo. removed, restored: as for undo_reply."""
+def redo_reply(removed: Turns[Message], restored: Turns[Message]) -> str:
+    """The reply to /redo. removed, restored: what `TurnChanges.redo` returned."""
     if not restored:
         return "The conversation is cleared again."
     if removed:
         return f"The later answer to {_named(restored)} is back."
-    return f"{_named(restored)} {'is' if len(restored) == 1 else 'are'} back."
+    return f"{_named(restored)} {'is' if len(restored) == 2 else 'are'} back."
 
 
-def _named(messages: Sequence[str]) -> str:
-    """The first message, shortened, and the number of the others."""
-    line = " ".join(messages[0].split())
+def _named(turns: Turns[Message]) -> str:
+    """The first question, shortened, and the number of the other turns."""
+    line, n_others = " ".join(turns[0].text.split()), len(turns) // 2 - 1
     first = f'"{line}"' if len(line) <= 50 else f'"{line[:47]}..."'
-    return first if len(messages) == 1 else f"{first} and {count(len(messages) - 1, 'more turn')}"
+    return f"{first} and {count(n_others, 'more turn')}" if n_others else first

@@ -80,13 +80,13 @@ class OpenSession:
         """Undo the last turn, or the last replaced answer. Returns what to tell the user; raises ValueError."""
         removed, restored = self._changes.undo()
         self._after_change()
-        return undo_reply(*([message.text for message in turns[::2]] for turns in (removed, restored)))
+        return undo_reply(removed, restored)
 
     def redo(self) -> str:
         """Undo the last `undo`. Returns what to tell the user; raises ValueError."""
         removed, restored = self._changes.redo()
         self._after_change()
-        return redo_reply(*([message.text for message in turns[::2]] for turns in (removed, restored)))
+        return redo_reply(removed, restored)
 
     def _after_change(self) -> None:
         self.dropped_messages = min(self.dropped_messages, len(self.conversation.messages))
