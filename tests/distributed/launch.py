@@ -75,12 +75,18 @@ def run_in_processes(
 
 
 def run_forked(
-    function: Callable[..., int], *arguments: Any, processes: int, machines: int = 1, **variables: str
+    function: Callable[..., int],
+    *arguments: Any,
+    processes: int,
+    machines: int = 1,
+    stopped: int | None = None,
+    **variables: str,
 ) -> list[tuple[int, str]]:
     """Run the `main` of a script in several processes; returns the exit code and the output of each.
 
     They are forked from one process that has imported PyTorch. As torchrun does, this process holds their store, and
-    when one of them fails, the others of its machine get SIGTERM and, after a while, SIGKILL.
+    when one of them fails, the others of its machine get SIGTERM and, after a while, SIGKILL. `stopped` is the rank of
+    a process that does not end by itself: it gets SIGKILL when the others have ended.
     """
     import_once()
     context = multiprocessing.get_context(START_METHOD)
@@ -98,7 +104,7 @@ def run_forked(
         for process in children:
             process.start()
         try:
-            _wait(children, terminate=machines == 1)
+            _wait([child for rank, child in enumerate(children) if rank != stopped], terminate=machines == 1)
         finally:
             for process in children:
                 process.kill()

@@ -47,7 +47,8 @@ def errors(output: str) -> list[str]:
     ],
 )
 def test_one_line_names_the_rank(fault: str, rank: int, line: str) -> None:
-    ended = run_forked(exchange, fault, rank, processes=3, GPT2_TIMEOUT_S="8")
+    stopped = rank if fault == "SIGSTOP" else None
+    ended = run_forked(exchange, fault, rank, processes=3, stopped=stopped, GPT2_TIMEOUT_S="8")
     assert 0 not in [code for code, _ in ended]
     [found] = errors("".join(output for _, output in ended))
     assert re.fullmatch(line, found)
