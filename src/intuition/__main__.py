@@ -52,6 +52,13 @@ DEMONSTRATIONS: dict[str, tuple[str, Callable[..., None]]] = {
     "preference-step": ("what one step of DPO does to two answers", preference_step),
 }
 
+_GROUPS = {  # the first demonstration of each group
+    "characters": "From text to tokens",
+    "next-word": "Predicting the next token, and learning to",
+    "embeddings": "Inside GPT-2, in the order of its computation",
+    "fine-tuning": "From a text model to an assistant",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the named demonstrations, or list all of them if no name is given.
@@ -129,7 +136,9 @@ def _command_after(name: str) -> str:
 
 
 def _list_all() -> None:
-    print("Demonstrations, in reading order:\n")
+    print("Demonstrations, in reading order")
     for name, (line, _) in DEMONSTRATIONS.items():
+        if name in _GROUPS:
+            print(f"\n{_GROUPS[name]}:")
         print(f"  {name:<18}{line}")
     print("\nRun one:  python -m src.intuition characters\nRun all:  python -m src.intuition all")
