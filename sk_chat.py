@@ -25,7 +25,7 @@ from src.chat.terminal import chat_loop, read_lines, show_result
 from src.cli import flag
 from src.common.messages import naming_file
 from src.common.terminal import has_person, is_interactive
-from src.memory.facts import RememberMode
+from src.memory.keeping import RememberMode
 from src.memory.sessions import check_name
 from src.program import DONE, INTERRUPTED, exits_at_once
 from src.sk_integration.sk_import import import_semantic_kernel

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from src.checkpoint import MODEL_HELP, LoadedModel, load_base
 from src.cli import flag, parse
 from src.memory.facts import extract_facts
+from src.memory.keeping import FactKeeper
 from src.memory.long_term import LongTermMemory
 from src.memory.words import STOP_WORDS, words_of
 from src.program import DONE, run_script
@@ -122,7 +123,10 @@ def print_single_fact_memory(folder: Path, *groups: dict[str, Any]) -> None:
 
 
 def print_held_out(path: Path) -> None:
-    """Print what is kept, and what a memory with a single fact recalls, of sentences that tuned no rule."""
+    """Print what is kept, recalled and noticed as a contradiction, with at most one fact in memory.
+
+    The sentences were written before the rules.
+    """
     held_out = json.loads(Path(__file__).with_name(HELD_OUT).read_text(encoding="utf-8"))
     memory = LongTermMemory(path, print)
 
@@ -133,15 +137,26 @@ def print_held_out(path: Path) -> None:
         memory.forget(fact.id)
         return found
 
+    def contradicts(pair: dict[str, str]) -> bool:
+        notes: list[str] = []
+        keeper = FactKeeper(memory, "auto", notes.append, can_keep=True)
+        keeper.read(pair["fact"], "benchmark")
+        keeper.read(pair["message"], "benchmark")
+        for fact in memory.all():
+            memory.forget(fact.id)
+        return any("may contradict" in note or "Forgotten" in note for note in notes)
+
     print(f"\n{HELD_OUT}:")
     for name, wanted, is_hit in (
         ("keep", True, lambda text: bool(extract_facts(text))),
         ("leave", False, lambda text: bool(extract_facts(text))),
         ("recalls", True, recalls),
         ("recalls_not", False, recalls),
+        ("contradicts", True, contradicts),
+        ("contradicts_not", False, contradicts),
     ):
         wrong = [case for case in held_out[name] if is_hit(case) != wanted]
-        print(f"{name:<12} {len(held_out[name]) - len(wrong)} of {len(held_out[name])} right")
+        print(f"{name:<15} {len(held_out[name]) - len(wrong)} of {len(held_out[name])} right")
         for case in wrong:
             print(f"    wrong: {case}")
     memory.close()

@@ -5,7 +5,7 @@ from typing import Any
 
 from src.chat.session import ChatSettings
 from src.data.prompts import TEMPLATE
-from src.memory.facts import RememberMode
+from src.memory.keeping import RememberMode
 from src.sk_integration.memory_manager import FactKeeper, LongTermMemory, OpenSession, SessionStore
 from src.sk_integration.orchestrator import Assistant
 from src.sk_integration.service import GPT2ChatCompletion

@@ -23,6 +23,8 @@ _EXPANSIONS = (  # applied in this order to lower-case text
     (re.compile(r"\bhas\b"), "have"),
     (re.compile(r"\bhave (not |no longer )?got\b"), r"\1have"),
     (re.compile(r"\bhave no (?!longer\b)"), "not have "),
+    (re.compile(r"\b(?:enjoy|love)\b"), "like"),
+    (re.compile(r"\b(?:can not stand|dislike|hate)\b"), "not like"),
 )
 # "I'm not vegan", "my sister doesn't ski", "we no longer smoke", "I stopped smoking"
 _DENIAL = re.compile(

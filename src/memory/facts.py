@@ -6,7 +6,6 @@ work.
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from src.memory import fact_patterns as patterns
 from src.memory.claims import is_denial
@@ -14,7 +13,6 @@ from src.memory.secrets import looks_secret
 from src.memory.spelling import with_apostrophes
 from src.memory.words import words_of
 
-RememberMode = Literal["ask", "auto", "off"]
 MAX_CHARACTERS = 500  # a longer message is probably pasted text
 _MAX_WORDS = 50  # distinct words in a sentence
 
@@ -41,14 +39,14 @@ def find_statements(message: str) -> list[Statement]:
     """
     if len(message) > MAX_CHARACTERS:
         return []
-    return [statement for sentence in _sentences(message) for statement in _statements(sentence)]
+    return [statement for sentence in sentences_of(message) for statement in _statements(sentence)]
 
 
 def texts_to_forget(message: str) -> list[str]:
     """What a message asks to forget: "Forget that I live in Rome." gives "I live in Rome." """
     if len(message) > MAX_CHARACTERS:
         return []
-    sentences = [_without_courtesies(sentence)[0] for sentence in _sentences(message)]
+    sentences = [_without_courtesies(sentence)[0] for sentence in sentences_of(message)]
     requests = [(sentence, patterns.FORGET.match(sentence)) for sentence in sentences]
     return [sentence[request.end() :] for sentence, request in requests if request]
 
@@ -63,7 +61,7 @@ def extract_facts(message: str) -> list[str]:
     return [each.text for each in find_statements(message) if each.stands_alone and not each.is_secret]
 
 
-def _sentences(message: str) -> list[str]:
+def sentences_of(message: str) -> list[str]:
     """The sentences of a message that are no questions, with single spaces and all apostrophes."""
     parts = (patterns.CONTROL_CHARACTERS.sub(" ", part) for part in patterns.SENTENCE_END.split(message))
     sentences = (with_apostrophes(" ".join(part.split())) for part in parts)

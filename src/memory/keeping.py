@@ -1,11 +1,15 @@
 """Keeps facts that the user states: at once, after a suggestion, or not at all."""
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from src.common.messages import Notify
-from src.memory.facts import RememberMode, Statement, as_statement, find_statements, texts_to_forget
+from src.memory.contradictions import corrects, outdated_questions
+from src.memory.facts import Statement, as_statement, find_statements, sentences_of, texts_to_forget
 from src.memory.long_term import Fact, LongTermMemory
 from src.memory.words import as_sentence, normalised
+
+RememberMode = Literal["ask", "auto", "off"]
 
 
 class FactKeeper:
@@ -19,29 +23,31 @@ class FactKeeper:
     def __init__(self, memory: LongTermMemory, mode: RememberMode, notify: Notify, *, can_keep: bool) -> None:
         self.memory, self.mode, self.notify, self.can_keep = memory, mode, notify, can_keep
         self.suggested: list[Statement] = []  # what was last suggested in the mode "ask"
+        self._last_message = ""
 
     def read(self, message: str, session: str) -> bool:
         """Keep or suggest the facts that a message states, but no secrets. Returns whether it is about facts.
 
-        For a message that asks to forget one, a note names the command: a fact is not deleted on a guess.
+        If the message asks to forget a fact, or may contradict one, a note names the command: a fact is not deleted on
+        a guess.
         """
+        message_before, self._last_message = self._last_message, message
         try:
+            told = [each for each in find_statements(message) if each.stands_alone or self.memory.replaced_by(each)]
             unwanted = self._to_forget(message) if self.can_keep else []
+            doubtful = self._doubtful(message, told, message_before) if self.can_keep else []
             for fact in unwanted:
                 self.notify(f"/forget {fact.id} deletes it from memory: {as_sentence(fact.text)}")
-            told = [each for each in find_statements(message) if each.stands_alone or self.memory.replaced_by(each)]
-            safe = [statement for statement in told if not statement.is_secret]
-            requested = [statement for statement in told if statement.requested]
-            if requested and (refusal := self._refusal(requested)):
-                self.notify(f"Not remembered: {refusal}")
-            if self.can_keep and self.mode != "off":
-                now = safe if self.mode == "auto" else [statement for statement in safe if statement.requested]
-                self._report(self._keep(now, session))
-                self._suggest([statement for statement in safe if statement not in now])
+            self._keep_or_suggest(told, session)
+            for fact in doubtful:
+                self.notify(
+                    f'this may contradict fact {fact.id}, "{fact.text}": /forget {fact.id} deletes it, and '
+                    "/remember TEXT keeps what is true now"
+                )
         except OSError as error:
             self.notify(f"The fact was not saved: {error}")
             return True
-        return bool(told or unwanted)
+        return bool(told or unwanted or doubtful)
 
     def keep_text(self, text: str, session: str) -> str:
         """Keep a text, or without one, what was suggested. Returns what to tell the user.
@@ -65,6 +71,28 @@ class FactKeeper:
         """The saved facts that a message asks to forget."""
         found = [self.memory.recall(text, top=1) for text in texts_to_forget(message)]
         return [recalled[0].fact for recalled in found if recalled]
+
+    def _doubtful(self, message: str, told: Sequence[Statement], message_before: str) -> list[Fact]:
+        """The saved facts that a message may contradict, except for those that its statements repeat or replace."""
+        found: list[Fact] = []
+        for sentence in sentences_of(message):
+            found += [fact for fact in self.still_kept(message_before) if corrects(sentence, fact.text)]
+            for question in outdated_questions(sentence):
+                found += [each.fact for each in self.memory.recall(question) if each.score == 1]
+        settled = [fact for statement in told for fact in self.memory.replaced_by(statement)] + self.still_kept(message)
+        return [fact for fact in dict.fromkeys(found) if fact not in settled]
+
+    def _keep_or_suggest(self, told: Sequence[Statement], session: str) -> None:
+        """Keep or suggest statements, as the mode says. If a requested one is refused, say why."""
+        requested = [statement for statement in told if statement.requested]
+        if requested and (refusal := self._refusal(requested)):
+            self.notify(f"Not remembered: {refusal}")
+        if self.can_keep and self.mode != "off":
+            safe = [statement for statement in told if not statement.is_secret]
+            now = safe if self.mode == "auto" else [statement for statement in safe if statement.requested]
+            if line := self._keep(now, session):
+                self.notify(line)
+            self._suggest([statement for statement in safe if statement not in now])
 
     def _refusal(self, requested: Sequence[Statement]) -> str:
         """Why requested statements may not be kept; "" if they may."""
@@ -94,10 +122,6 @@ class FactKeeper:
             deleted += old
         lines = [f"Remembered: {_joined(kept)}"] if kept else []
         return " ".join(lines + ([f"Forgotten: {_joined(deleted)}"] if deleted else []))
-
-    def _report(self, line: str) -> None:
-        if line:
-            self.notify(line)
 
 
 def _joined(texts: Iterable[Fact | Statement]) -> str:

@@ -20,7 +20,7 @@ from src.chat.commands import (
 from src.chat.commands import forget as forget_common
 from src.chat.commands import settings as common_settings
 from src.common.messages import count
-from src.memory.facts import RememberMode
+from src.memory.keeping import RememberMode
 from src.memory.open_session import OpenSession, summarise
 from src.memory.private_files import damaged_files
 from src.memory.words import contains_any

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from src.memory.facts import RememberMode
-from src.memory.keeping import FactKeeper
+from src.memory.keeping import FactKeeper, RememberMode
 from src.memory.long_term import LongTermMemory
 
 

@@ -1,0 +1,98 @@
+"""Which messages get a note that they may contradict a saved fact, and which do not."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from src.memory.contradictions import BARE_CORRECTION, OUTDATED, corrects, outdated_questions
+from src.memory.keeping import FactKeeper
+from src.memory.long_term import LongTermMemory
+
+HELD_OUT = Path(__file__).resolve().parents[2] / "benchmarks" / "memory_held_out.json"
+DOUBTFUL = [  # (fact, the next message)
+    ("I like strawberries.", "Sorry, I meant raspberries."),
+    ("My name is Kim.", "Correction: Tim."),
+    ("I'm allergic to nuts.", "Sorry, I'm allergic to eggs."),
+    ("My wife is called Ann.", "I'm divorced now."),
+    ("I live in Graz.", "We just moved to Vienna last month."),
+    ("I have a dog called Pepper.", "Hi! Last week our dog Pepper died."),
+    ("I drive a Fiat.", "I sold my car."),
+    ("I work as a nurse.", "I'm retired now."),
+    ("I'm single.", "I got married last week."),
+]
+CERTAIN = [
+    ("I like strawberries.", "No, thanks."),
+    ("I like strawberries.", "Sorry, I don't understand."),
+    ("I like strawberries.", "I like raspberries, too."),
+    ("I like strawberries.", "Sorry, did I mean raspberries?"),
+    ("My wife is called Ann.", "My sister is divorced."),
+    ("My brother's wife is called Ann.", "I'm divorced."),
+    ("I have a dog called Pepper.", "Pepper is hungry."),
+    ("I have a dog called Pepper.", "My grandfather died last week."),
+    ("My cat is called Miso.", "Wait, stop."),
+    ("I live in Graz.", "I moved the sofa."),
+    ("I moved to Graz.", "I moved to Graz."),
+    ("I live in Graz.", "I live in Linz now."),  # it replaces the fact
+]
+
+
+@pytest.fixture
+def keeper(tmp_path):
+    notes: list[str] = []
+    memory = LongTermMemory(tmp_path / "memory.sqlite3", pytest.fail)
+    yield FactKeeper(memory, "auto", notes.append, can_keep=True), notes
+    memory.close()
+
+
+@pytest.mark.parametrize(
+    ("fact", "message", "is_doubtful"),
+    [*((*pair, True) for pair in DOUBTFUL), *((*pair, False) for pair in CERTAIN)],
+)
+def test_a_note_names_a_fact_only_if_the_message_may_contradict_it(keeper, fact, message, is_doubtful):
+    facts, notes = keeper
+    facts.read(fact, "a")
+    facts.read(message, "a")
+    note = f'this may contradict fact 1, "{fact}": /forget 1 deletes it, and /remember TEXT keeps what is true now'
+    assert [each for each in notes if "contradict" in each] == [note] * is_doubtful
+
+
+def test_a_bare_correction_is_about_the_message_directly_before_it(keeper):
+    facts, notes = keeper
+    for message in ("I like strawberries.", "My name is Kim.", "Sorry, I meant Tim.", "No, it's Tom."):
+        facts.read(message, "a")
+    assert [note[:36] for note in notes[2:]] == ['this may contradict fact 2, "My name']
+    facts.read("My name is Kim.", "a")  # it is remembered already
+    facts.memory.forget(2)
+    facts.read("Sorry, I meant Tim.", "a")
+    assert len(notes) == 3
+
+
+def test_most_contradictions_are_noticed_and_no_other_message(keeper):
+    facts, notes = keeper
+    cases = json.loads(HELD_OUT.read_text(encoding="utf-8"))
+
+    def is_noticed(case: dict[str, str]) -> bool:
+        for saved in facts.memory.all():
+            facts.memory.forget(saved.id)
+        facts.read(case["fact"], "a")
+        notes.clear()
+        facts.read(case["message"], "a")
+        return any("contradict" in note or "Forgotten" in note for note in notes)
+
+    assert sum(map(is_noticed, cases["contradicts"])) >= len(cases["contradicts"]) - 4
+    assert [case for case in cases["contradicts_not"] if is_noticed(case)] == []
+
+
+@pytest.mark.parametrize("example", BARE_CORRECTION)
+def test_each_pattern_of_a_bare_correction_matches_its_example(example):
+    assert re.match(BARE_CORRECTION[example], example, re.IGNORECASE)
+    assert corrects(example, "My cat is called Miso.")
+
+
+@pytest.mark.parametrize("example", OUTDATED)
+def test_each_pattern_of_an_outdated_fact_matches_its_example(example):
+    pattern, question = OUTDATED[example]
+    match = re.search(pattern, example, re.IGNORECASE)
+    assert match and match.expand(question) in outdated_questions(example)
