@@ -273,12 +273,11 @@ class ChatSession:
         return join_ids([*self._system, *self.messages, message]), message
 
     def _drop_oldest_turns(self, room: int) -> None:
-        """Drop turns, oldest first, until the others fit into `room` tokens."""
-        dropped = self.dropped_messages
-        while token_count(self._messages[dropped:]) > room:
-            dropped += 2
-        if dropped > self.dropped_messages:
-            self.dropped_messages = dropped
+        """Drop turns, oldest first, until the others fit into `room` tokens. Dropped turns that fit again come back."""
+        dropped_before, self.dropped_messages = self.dropped_messages, len(self._messages)
+        while self.dropped_messages and token_count(self._messages[self.dropped_messages - 2 :]) <= room:
+            self.dropped_messages -= 2
+        if self.dropped_messages > dropped_before:
             self.notify(dropped_note(self.generator.model.config.context_length, self.usage.budget))
 
     @property

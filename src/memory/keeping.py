@@ -65,7 +65,7 @@ class FactKeeper:
     def still_kept(self, message: str) -> list[Fact]:
         """The facts in memory that a message states."""
         told = {normalised(each.text) for each in find_statements(message)}
-        return [fact for fact in self.memory.all() if normalised(fact.text) in told]
+        return [fact for fact in self.memory.all() if normalised(fact.text) in told] if told else []
 
     def _to_forget(self, message: str) -> list[Fact]:
         """The saved facts that a message asks to forget."""

@@ -24,6 +24,7 @@ from src.sk_integration.settings import GPT2ChatSettings
 
 REFINE_INSTRUCTION = "Improve this answer."
 _MAX_FACTS_SHARE = 0.25  # of the token budget of a prompt
+_MAY_FIT_AGAIN = 64  # dropped messages that each answer tries to bring back; all of a long conversation would be slow
 
 
 class Assistant:
@@ -195,7 +196,9 @@ class Assistant:
         Facts and history are taken when the stream starts. By then the question is saved, so an interrupt keeps it, and
         saving it may have merged the turns of another program.
         """
-        history = self._history(find_facts(), without_last_turn=True)
+        facts = find_facts()
+        self.session.dropped_messages = max(0, self.session.dropped_messages - _MAY_FIT_AGAIN)
+        history = self._history(facts, without_last_turn=True)
         history.add_user_message(text)
         yield from self._stream("chat", "reply", history=history)
 

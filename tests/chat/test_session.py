@@ -65,6 +65,17 @@ def test_a_full_context_drops_the_oldest_turns():
     assert session.messages[0].text == "second message"
 
 
+def test_dropped_turns_come_back_when_they_fit_again():
+    session, _, notes = scripted_session("one", "two", "three", "four", context_length=96)
+    ask(session, "first " * 20, "second " * 36)
+    assert session.messages[0].text.startswith("second") and notes == [dropped_note(96, 76)]
+    session.settings = replace(CHAT_SETTINGS, max_tokens=1)
+    ask(session, "third")
+    assert session.dropped_messages == 0 and session.messages[0].text.startswith("first")
+    ask(session, "fourth " * 40)
+    assert session.messages[0].text == "third"
+
+
 def test_turns_dropped_together_give_one_note():
     session, generator, notes = scripted_session("one", "two", "three", context_length=96)
     ask(session, "first", "second", "a third one that is longer " * 10)

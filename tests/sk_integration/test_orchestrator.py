@@ -75,6 +75,17 @@ def test_dropped_turns_stay_on_disk_and_are_summarised(new_assistant, tmp_path):
     assert again.conversation.summary == assistant.conversation.summary
 
 
+def test_dropped_turns_come_back_when_they_fit_again(new_assistant):
+    assistant, generator, _ = new_assistant("word " * 18, "two", "three", "four", context_length=64)
+    question = "the first question has a good many words in it"
+    ask(assistant, question, "second")
+    assert generator.prompt_texts[1] == rendered("second") and assistant.dropped_messages == 2
+    assistant.settings = replace(CHAT_SETTINGS, max_tokens=1)
+    ask(assistant, "third")
+    assert generator.prompt_texts[2] == rendered(question, ("word " * 18).strip(), "second", "two", "third")
+    assert assistant.dropped_messages == 0 and assistant.conversation.summary == ""
+
+
 def test_turns_are_dropped_once_even_after_an_empty_answer(new_assistant):
     assistant, generator, notes = new_assistant("", "word " * 18, "two", "three", context_length=64)
     ask(assistant, "Hm", "the first question has a good many words in it", "second", "third")
