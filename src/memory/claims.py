@@ -13,16 +13,17 @@ SINGLE_VALUE_VERBS = {
     "drives", "drive", "starts", "start", "leaves", "leave", "expires",
 }  # fmt: skip
 
-_EXPANSIONS = (  # applied in this order to lower-case text
+# Several wordings become one, applied in this order to lower-case text with all apostrophes (see spelling.py).
+_WRITTEN_OUT = (
     (re.compile(r"\bcan(?:not|'t)\b"), "can not"),
     (re.compile(r"n't\b"), " not"),
     (re.compile(r"'m\b"), " am"),
     (re.compile(r"'re\b"), " are"),
     (re.compile(r"'ve\b"), " have"),
-    (re.compile(r"\bha(?:s|ve) been\b"), "is"),
+    (re.compile(r"\bha(?:s|ve) been\b"), "is"),  # "I have been vegan"
     (re.compile(r"\bhas\b"), "have"),
-    (re.compile(r"\bhave (not |no longer )?got\b"), r"\1have"),
-    (re.compile(r"\bhave no (?!longer\b)"), "not have "),
+    (re.compile(r"\bhave (not |no longer )?got\b"), r"\1have"),  # "I have not got a cat"
+    (re.compile(r"\bhave no (?!longer\b)"), "not have "),  # "I have no cat"
     (re.compile(r"\b(?:enjoy|love)\b"), "like"),
     (re.compile(r"\b(?:can not stand|dislike|hate)\b"), "not like"),
 )
@@ -58,34 +59,47 @@ class Claim:
     has_several: bool
 
     def contradicts(self, old: "Claim") -> bool:
-        """Whether the old claim is the opposite, or says more than is denied: "I no longer drive", "I drive a Fiat"."""
+        """Whether this claim makes an old one untrue.
+
+        "I don't smoke" contradicts "I smoke". "I no longer drive" contradicts "I drive a Fiat", which says more.
+        """
         if self.is_denial == old.is_denial or self.subject != old.subject or not self.stems or not old.stems:
             return False
         if set(self.stems) == set(old.stems):
             return True
-        is_denied_in_general = self.stems[0] == old.stems[0] and set(self.stems) < set(old.stems)
-        return self.is_final and not old.has_several and is_denied_in_general
+        denies_whole_verb = self.stems[0] == old.stems[0] and set(self.stems) < set(old.stems)
+        return self.is_final and not old.has_several and denies_whole_verb
 
 
 def denial(statement: str) -> Claim | None:
     """The claim of a statement that something is not so, or no longer; None for any other statement."""
-    plain = _expanded(statement)
+    plain = _written_out(statement)
     match = _DENIAL.match(plain)
-    if not match or re.search(r" (?:am|are|is|was|were)\b", match["subject"]):
+    if not match or re.search(r" (?:am|are|is|was|were)\b", match["subject"]):  # "my car is old, not new"
         return None
-    is_final = not match["never"] or bool(_NO_LONGER.search(plain))
-    stems = _stems(match["denied"].split())
-    return Claim(_owner(match["subject"]), stems, True, is_final, bool(_SEVERAL.search(statement)))
+    return Claim(
+        _owner(match["subject"]),
+        _stems(match["denied"].split()),
+        is_denial=True,
+        is_final=not match["never"] or bool(_NO_LONGER.search(plain)),
+        has_several=bool(_SEVERAL.search(statement)),
+    )
 
 
 def assertion(statement: str) -> Claim:
     """The claim of a statement without a negation."""
-    words = re.sub(r"^my \w+ and (?=i )", "", _expanded(statement)).split()
-    end = 1
-    if words[:1] in (["my"], ["our"]):  # "my best friend lives"
+    words = re.sub(r"^my \w+ and (?=i )", "", _written_out(statement)).split()
+    subject_words = 1  # "i"
+    if words[:1] in (["my"], ["our"]):  # "my best friend", up to the verb "lives"
         verbs = SINGLE_VALUE_VERBS | {"have"}
-        end = next((place for place, word in enumerate(words) if word in verbs), 2)
-    return Claim(_owner(" ".join(words[:end])), _stems(words[end:]), False, False, bool(_SEVERAL.search(statement)))
+        subject_words = next((place for place, word in enumerate(words) if word in verbs), 2)
+    return Claim(
+        _owner(" ".join(words[:subject_words])),
+        _stems(words[subject_words:]),
+        is_denial=False,
+        is_final=False,
+        has_several=bool(_SEVERAL.search(statement)),
+    )
 
 
 def is_denial(statement: str) -> bool:
@@ -93,15 +107,16 @@ def is_denial(statement: str) -> bool:
     return denial(statement) is not None
 
 
-def _expanded(text: str) -> str:
-    """The text in lower case, without contractions and punctuation."""
+def _written_out(text: str) -> str:
+    """The text in lower case, without contractions and punctuation: "I haven't got a cat." is "i not have a cat"."""
     text = with_apostrophes(text).lower()
-    for pattern, replacement in _EXPANSIONS:
+    for pattern, replacement in _WRITTEN_OUT:
         text = pattern.sub(replacement, text)
     return american(text)
 
 
 def _owner(subject: str) -> str:
+    """One form for "I" and "we", and for "my" and "our"."""
     return "i" if subject == "we" else re.sub(r"^our\b", "my", subject)
 
 
@@ -115,6 +130,6 @@ def _stems(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _stem(word: str) -> str:
-    """One spelling for the forms of a word: "live", "lives" and "living" are "liv"."""
+    """One spelling for the forms of a word: "live" and "living" are "liv", "swim" and "swimming" are "swim"."""
     stem = re.sub(r"(?<=\w\w)(?:ing|ies|es|ed|s)$", "", word)
     return re.sub(r"(?<=\w\w)[ey]$|(\w)(?=\1$)", "", stem)

@@ -9,17 +9,17 @@ from src.memory.fact_patterns import CORRECTION
 from src.memory.words import words_of
 
 _OPENINGS = f"(?:{CORRECTION.pattern})"
-# "No, it's fine.", "No problem."
-_NO_VALUE = (
-    r"(?!(?:all|fine|good|great|i|idea|it|late|nevermind|nice|not|nothing|ok|okay|please|problem|so|stop|thanks|that|this"
-    r"|time|true|very|way|\w+ing)\b)"
+# "No, it's fine.", "I meant to ask"
+_A_VALUE = (
+    r"(?!(?:again|all|fine|good|great|i|it|late|nice|not|nothing|ok|okay|so|that|this|time|to|true|very|what|\w+ing)\b)"
 )
 
 # A sentence that gives only the right value. It corrects what was said directly before it. By example:
 BARE_CORRECTION = {
-    "Sorry, I meant raspberries.": rf"{_OPENINGS}*i meant? {_NO_VALUE}",
-    "No, it's Momo.": rf"{_OPENINGS}+(?:it's|(?:it|that) (?:is|was|should be)|(?:her|his|its) name is) {_NO_VALUE}",
-    "No, Ann Lee.": rf"{_OPENINGS}+(?:at |in |on |the )?{_NO_VALUE}[^ ]+(?: (?-i:[A-Z])[^ ]+)?$",
+    "Sorry, I meant raspberries.": rf"{_OPENINGS}*(?:i mean|(?:i )?meant) {_A_VALUE}",
+    "No, it's Momo.": rf"{_OPENINGS}+(?:it'?s|(?:it|that) (?:is|was|should be)|(?:her|his|its) name is) {_A_VALUE}",
+    "No, at 8:50.": rf"{_OPENINGS}+(?:at |in |on |the )?{_A_VALUE}(?-i:[A-Z]|\d|two\b|three\b|four\b)[^ ]*(?: [^ ]+)?$",
+    "Oops, raspberries.": rf"(?:correction|oops|sorry)[,:] {_A_VALUE}[^ ]+$",
 }
 
 _WHAT = r"(?:my |our |the )?([\w'-]+(?: [\w'-]+)?)"

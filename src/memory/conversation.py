@@ -59,7 +59,7 @@ class Conversation:
             if self.messages[i].text.strip():
                 indices.append(i)
             elif indices:
-                indices.pop()
+                indices.pop()  # the question that has no answer
         return indices
 
     @property

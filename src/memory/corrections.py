@@ -22,10 +22,11 @@ _SAME_MEANING = (  # applied in this order to lower-case text in American spelli
         r"\1 inhabit",
     ),
 )
+# "I really live in Graz now": words that do not change what a statement is about.
 _UNSTRESSED = {"now", "also", "really", "actually", "still", "currently", "m", "re", "the"}
 # "I'm 34 years old.", "I turned forty"
 _AGE = re.compile(r"(?:i|we) (?:(?:am |are )?\w+(?: \w+)? years? old\b|turned (?:\d+|\w+(?:teen|ty))\b)")
-# Subjects whose second value replaces the first even without "now".
+# Subjects whose second value replaces the first even without "now": "I'm 35 years old.", "My favorite color is blue."
 _SINGLE_VALUE = re.compile(
     r"years old$|\bfavorite\b|^my (?:first |full |last |middle )?(?:age|birthday|name|surname) is$"
 )

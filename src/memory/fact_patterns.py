@@ -12,7 +12,9 @@ SENTENCE_END = re.compile(r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bS
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 # "|Actually, |my cat is called Momo."
-CORRECTION = re.compile(r"(?:actually|correction|no|not any ?more|oops|sorry|wait)\b[ ,:;-]+", re.IGNORECASE)
+CORRECTION = re.compile(
+    r"(?:actually|correction|i misspoke|my mistake|no|not any ?more|oops|sorry|wait)\b[ ,:;-]+", re.IGNORECASE
+)
 # "|By the way, |I have two sisters."
 OPENING = re.compile(r"(?:and|also|but|by the way|btw|fyi|hi|hello|hey|oh|so|well|you know)\b[ ,:;-]+", re.IGNORECASE)
 # "I'm Tereza|, nice to meet you|!"

@@ -72,17 +72,13 @@ def _statements(sentence: str) -> list[Statement]:
     text, corrects = _without_courtesies(sentence)
     text, requested = _without_request(text)
     is_secret = looks_secret(text)  # the whole: one clause may be the secret, and another its name
-    return [
-        Statement(
-            clause[:1].upper() + clause[1:],
-            requested,
-            corrects or bool(patterns.NOW.search(clause)),
-            is_secret,
-            stands_alone=requested or _is_fact(clause),
-        )
-        for clause in _clauses(text)
-        if clause and (requested or _is_fact(clause) or (is_denial(clause) and not _is_no_fact(clause)))
-    ]
+    found = []
+    for clause in filter(None, _clauses(text)):
+        stands_alone = requested or _is_fact(clause)
+        if stands_alone or (is_denial(clause) and not _is_no_fact(clause)):
+            corrects_here = corrects or bool(patterns.NOW.search(clause))
+            found.append(Statement(clause[:1].upper() + clause[1:], requested, corrects_here, is_secret, stands_alone))
+    return found
 
 
 def _without_courtesies(sentence: str) -> tuple[str, bool]:

@@ -7,10 +7,11 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from src.common.checks import is_number
 from src.common.messages import Notify, without_surrogates
@@ -47,8 +48,8 @@ class Fact:
     def of(cls, row: Sequence[object]) -> "Fact":
         """The fact in a row of _COLUMNS. Another program may have written any value: SQLite does not check types."""
         id, text, session, created = row
-        time = created if is_number(created) and 0 <= created < _YEAR_10000 else None
-        return cls(int(str(id)), as_text(text), as_text(session), time)
+        known = created if is_number(created) and 0 <= created < _YEAR_10000 else None
+        return cls(int(str(id)), as_text(text), as_text(session), known)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ class RecalledFact:
 
     fact: Fact
     score: float
+
+
+class _Match(NamedTuple):
+    """How well a fact matches a query. words: those of the query that it contains in some form."""
+
+    score: float
+    words: set[str]
 
 
 class LongTermMemory:
@@ -130,17 +138,14 @@ class LongTermMemory:
         min_score = MIN_SCORE_PERSONAL if is_personal(query) else MIN_SCORE_OTHER
         with self._using() as db:
             db.execute("BEGIN")  # one snapshot for all queries
-            scores = {id: score for id, score in _scores(db, words).items() if score[0] >= min_score}
-            if not scores:
-                return []
-            ranked = (
-                f"SELECT {_COLUMNS} FROM words JOIN memory ON memory.id = words.rowid"
-                " WHERE words MATCH ? ORDER BY bm25(words), memory.id DESC"
-            )
+            matches = {id: match for id, match in _matches(db, words).items() if match.score >= min_score}
             forms = [form for word in words for form in with_synonyms(word)]
-            rows = db.execute(ranked, (_any_of(forms + personal),))
-            found = [RecalledFact(Fact.of(row), scores[row[0]][0]) for row in rows if row[0] in scores]
-        found = [each for each in found if may_answer(query, each.fact.text, scores[each.fact.id][1])]
+            facts = _ranked(db, [*forms, *personal], matches.keys()) if matches else []
+        found = [
+            RecalledFact(fact, matches[fact.id].score)
+            for fact in facts
+            if may_answer(query, fact.text, matches[fact.id].words)
+        ]
         found.sort(key=lambda recalled: recalled.score, reverse=True)  # stable: ties stay in FTS5's order
         return found[:top]
 
@@ -191,8 +196,8 @@ class LongTermMemory:
                     self._db.rollback()
 
 
-def _scores(db: sqlite3.Connection, words: Sequence[str]) -> dict[int, tuple[float, set[str]]]:
-    """The score and the words found, by fact id, of every fact that contains at least one of the words."""
+def _matches(db: sqlite3.Connection, words: Sequence[str]) -> dict[int, _Match]:
+    """By fact id, the match of every fact that contains at least one of the words."""
     (fact_count,) = db.execute("SELECT max(count(*), ?) FROM memory", (_MIN_FACT_COUNT,)).fetchone()
     weights: dict[int, float] = {}
     found: dict[int, set[str]] = {}
@@ -205,7 +210,16 @@ def _scores(db: sqlite3.Connection, words: Sequence[str]) -> dict[int, tuple[flo
         for id in ids:
             weights[id] = weights.get(id, 0.0) + idf
             found.setdefault(id, set()).add(word)
-    return {id: (weight / total, found[id]) for id, weight in weights.items()}
+    return {id: _Match(weight / total, found[id]) for id, weight in weights.items()}
+
+
+def _ranked(db: sqlite3.Connection, words: Sequence[str], ids: Set[int]) -> list[Fact]:
+    """The facts with these ids that contain one of the words: best first by FTS5's BM25, then newest first."""
+    query = (
+        f"SELECT {_COLUMNS} FROM words JOIN memory ON memory.id = words.rowid"
+        " WHERE words MATCH ? ORDER BY bm25(words), memory.id DESC"
+    )
+    return [Fact.of(row) for row in db.execute(query, (_any_of(words),)) if row[0] in ids]
 
 
 def _any_of(words: Sequence[str]) -> str:

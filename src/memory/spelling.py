@@ -1,9 +1,15 @@
-"""One spelling for words that people spell in several ways: "dont" and "don't", "colour" and "color"."""
+"""One spelling for words that people spell in several ways: "dont" and "don't", "colour" and "color".
+
+This restores what a writer left out. claims.py goes further: it writes "don't" out as "do not", to find the "not".
+"""
 
 import re
 
 _APOSTROPHE = re.compile("[\N{RIGHT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APOSTROPHE}]")
-_CONTRACTION = re.compile(r"\b(?:(i)(m|ve)|(we)(ve)|(are|ca|do|does|did|have|has|is|was|were|wo)n(t))\b", re.IGNORECASE)
+# "im", "weve", "dont"
+_NO_APOSTROPHE = re.compile(
+    r"\b(?:(i)(m|ve)|(we)(ve)|(are|ca|do|does|did|have|has|is|was|were|wo)n(t))\b", re.IGNORECASE
+)
 
 # British endings, and the American ones that the search uses. Facts and questions are both changed, so a rule that hits
 # another word ("wise" -> "wize") does no harm.
@@ -26,7 +32,7 @@ _AMERICAN_ENDINGS = (
 
 def with_apostrophes(text: str) -> str:
     """The text with the apostrophes that people leave out: "im" becomes "I'm", and "dont" becomes "don't"."""
-    return _CONTRACTION.sub(_contraction, _APOSTROPHE.sub("'", text))
+    return _NO_APOSTROPHE.sub(_restored, _APOSTROPHE.sub("'", text))
 
 
 def american_word(word: str) -> str:
@@ -36,7 +42,7 @@ def american_word(word: str) -> str:
     return word
 
 
-def _contraction(match: re.Match[str]) -> str:
+def _restored(match: re.Match[str]) -> str:
     start, end = (group for group in match.groups() if group)
     if end.lower() == "t":
         return f"{start}n't"

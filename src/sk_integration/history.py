@@ -58,8 +58,9 @@ def parse_history(messages: Sequence[ChatMessageContent]) -> ChatRequest:
     if len(alternating) > 1 and alternating[0][0] == "assistant":
         del alternating[0]
     if alternating and alternating[-1][0] == "assistant":
-        last = alternating.pop()[1]
-        alternating.append(("user", f"{alternating.pop()[1]}\n\n{last}" if alternating else last))
+        end = alternating.pop()[1]
+        start = f"{alternating.pop()[1]}\n\n" if alternating else ""
+        alternating.append(("user", start + end))
     if not alternating:
         raise ServiceInvalidRequestError("the chat history has no message to answer; add a user message with text")
     texts = [text for _, text in alternating]

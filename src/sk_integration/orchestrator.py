@@ -54,7 +54,7 @@ class Assistant:
         self.kernel = Kernel(services=service)
         register_plugins(self.kernel, self.memory)
         self.finish_reason, self.system = "interrupted", ""
-        self._answered: object = None  # the last turn, if its answer was generated last
+        self._answered: tuple[StoredMessage, StoredMessage] | None = None  # the turn that was answered last
         self._loop = LoopThread()
 
     def close(self) -> None:
@@ -110,12 +110,12 @@ class Assistant:
         if not text.strip():
             raise ValueError("the message is empty")
         text = without_surrogates(text)
-        find_facts = partial(self._facts_for, text)
-        if input:
-            facts = find_facts()
-            text = self.service.with_input(self._history(facts), text, input, self.settings)
-            find_facts = partial(list, facts)
-        yield from self._record(text, self._answer(text, find_facts))
+        if not input:
+            yield from self._record(text, self._answer(text, partial(self._facts_for, text)))
+            return
+        facts = self._facts_for(text)
+        text = self.service.with_input(self._history(facts), text, input, self.settings)
+        yield from self._record(text, self._answer(text, lambda: facts))
 
     def _facts_for(self, text: str) -> list[str]:
         """The facts for the prompt of a new message. A statement needs none: it is kept, and may correct one."""
@@ -164,17 +164,15 @@ class Assistant:
         Every step becomes a turn of the conversation, and one `undo` takes back all of them. Raises ValueError if the
         previous step has no answer: its stream was not consumed, or the model failed before its first word.
         """
-        previous, answer_before = "", None
+        previous = ""
         for n, step in enumerate(steps, start=1):
-            answer = self.session.last_turn[1] if self.session.last_turn else None
-            if n > 1:
-                if answer is None or answer is answer_before or not answer.text:
-                    raise ValueError(f"step {n} needs the answer to step {n - 1}, which was not generated")
-                previous = answer.text
-            answer_before = answer
             function = "step" if previous else "first_step"
             pieces = self._stream("prompts", function, task=task, step=step, previous=previous)
+            self._answered = None
             yield f"Step {n} of {len(steps)}: {step}\n", self._record(step, pieces, with_previous=n > 1)
+            previous = self._answered[1].text if self._answered else ""
+            if not previous and n < len(steps):
+                raise ValueError(f"step {n + 1} needs the answer to step {n}, which was not generated")
 
     @property
     def usage(self) -> Usage:
@@ -203,16 +201,14 @@ class Assistant:
         yield from self._stream("chat", "reply", history=history)
 
     def _recall(self, text: str) -> list[str]:
-        """Show the user the facts relevant to a message.
-
-        Returns the facts for the prompt: none that the conversation contains, and none at all if the model was not
-        trained with facts.
-        """
+        """Show the user the facts relevant to a message. Returns those for the prompt."""
         recalled = self._invoke("memory", "recall", query=text).splitlines()
         if recalled:
             self.notify(f"From memory: {' '.join(map(as_sentence, recalled))}")
-        if not self.facts_in_prompt:
-            return []
+        return self._facts_to_add(recalled) if self.facts_in_prompt else []
+
+    def _facts_to_add(self, recalled: Sequence[str]) -> list[str]:
+        """The recalled facts that the context does not contain yet, as many as fit into their share of the budget."""
         in_context = [" ".join(message.text.split()) for message in self.conversation.messages[self.dropped_messages :]]
         facts = [as_sentence(fact) for fact in recalled if not any(fact in message for message in in_context)]
         max_tokens = int(self.usage.budget * _MAX_FACTS_SHARE)
@@ -251,8 +247,8 @@ class Assistant:
     def _end_replacing(self, text: str) -> None:
         """Replace the last answer, and say so if it stays as it was."""
         earlier = self.session.last_turn[1] if self.session.last_turn else None
-        had_text = earlier is None or bool(earlier.text)
-        if not text or (self.finish_reason == "interrupted" and had_text):
+        is_first_text = earlier is not None and not earlier.text  # the earlier answer failed before its first word
+        if not text or (self.finish_reason == "interrupted" and not is_first_text):
             self.notify("The earlier answer is unchanged.")
             return
         if earlier == StoredMessage("assistant", text, self.finish_reason):
