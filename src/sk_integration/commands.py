@@ -179,20 +179,23 @@ def _start(text: str) -> str:
 
 def sessions(assistant: Assistant, text: str, *, chat: Chat) -> str:
     """The saved sessions, newest first: name, number of turns, date, and the start of the first message."""
-    current = assistant.conversation.name
+    conversation, columns = assistant.conversation, chat.screen.columns
     rows = [
         (info.name, f"{count(info.turn_count, 'turn'):>9}  {_date(info.saved)}", info.first)
         for info in assistant.store.list_sessions([text])
     ]
-    if not text and current not in [name for name, *_ in rows]:
-        rows.insert(0, (current, f"{count(assistant.conversation.turn_count, 'turn'):>9}  not saved yet", ""))
+    if not text and conversation.name not in [name for name, *_ in rows]:
+        rows.insert(0, (conversation.name, f"{count(conversation.turn_count, 'turn'):>9}  not saved yet", ""))
     if not rows:
         return f"No session contains {text[:40]!r}. /sessions lists all."
-    width, columns = max(len(name) for name, *_ in rows), chat.screen.columns
-    lines = [(f"{'*' if name == current else ' '} {name:<{width}}  {row}", first) for name, row, first in rows]
-    if any(first and len(line) + 2 + _MIN_PREVIEW > columns for line, first in lines):
-        lines = [(f"{'*' if name == current else ' '} {name}\n    {row.lstrip()}", first) for name, row, first in rows]
-    return "\n".join(line + _preview(first, columns - len(line.rpartition("\n")[2]) - 2) for line, first in lines)
+    width = max(len(name) for name, *_ in rows) + 2
+    is_narrow = any(first and width + len(f"  {details}  ") + _MIN_PREVIEW > columns for _, details, first in rows)
+    lines = []
+    for name, details, first in rows:
+        marked = f"{'*' if name == conversation.name else ' '} {name}"
+        line = f"    {details.lstrip()}" if is_narrow else f"{marked:<{width}}  {details}"
+        lines += [marked] * is_narrow + [line + _preview(first, columns - len(line) - 2)]
+    return "\n".join(lines)
 
 
 def _preview(text: str, columns: int) -> str:
