@@ -47,8 +47,8 @@ OUTDATED = {
 }
 
 
-def corrects(sentence: str, fact: str) -> bool:
-    """Whether a sentence corrects the fact stated directly before it, by a value alone or by another like it."""
+def is_correction_of(sentence: str, fact: str) -> bool:
+    """Whether a sentence corrects the fact stated directly before it, by a value alone or by one that begins alike."""
     if any(re.match(pattern, sentence, re.IGNORECASE) for pattern in BARE_CORRECTION.values()):
         return True
     rest = re.sub(f"^{_OPENINGS}+", "", sentence, flags=re.IGNORECASE)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from src.common.messages import Notify
-from src.memory.contradictions import corrects, outdated_questions
+from src.memory.contradictions import is_correction_of, outdated_questions
 from src.memory.facts import Statement, as_statement, find_statements, sentences_of, texts_to_forget
 from src.memory.long_term import Fact, LongTermMemory
 from src.memory.words import as_sentence, normalised
@@ -75,10 +75,11 @@ class FactKeeper:
     def _doubtful(self, message: str, told: Sequence[Statement], message_before: str) -> list[Fact]:
         """The saved facts that a message may contradict, except for those that its statements repeat or replace."""
         found: list[Fact] = []
+        facts_before = self.still_kept(message_before)
         for sentence in sentences_of(message):
-            found += [fact for fact in self.still_kept(message_before) if corrects(sentence, fact.text)]
+            found += [fact for fact in facts_before if is_correction_of(sentence, fact.text)]
             for question in outdated_questions(sentence):
-                found += [each.fact for each in self.memory.recall(question) if each.score == 1]
+                found += [each.fact for each in self.memory.recall(question) if each.score == 1]  # has all its words
         settled = [fact for statement in told for fact in self.memory.replaced_by(statement)] + self.still_kept(message)
         return [fact for fact in dict.fromkeys(found) if fact not in settled]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.memory.contradictions import BARE_CORRECTION, OUTDATED, corrects, outdated_questions
+from src.memory.contradictions import BARE_CORRECTION, OUTDATED, is_correction_of, outdated_questions
 from src.memory.keeping import FactKeeper
 from src.memory.long_term import LongTermMemory
 
@@ -88,7 +88,7 @@ def test_most_contradictions_are_noticed_and_no_other_message(keeper):
 @pytest.mark.parametrize("example", BARE_CORRECTION)
 def test_each_pattern_of_a_bare_correction_matches_its_example(example):
     assert re.match(BARE_CORRECTION[example], example, re.IGNORECASE)
-    assert corrects(example, "My cat is called Miso.")
+    assert is_correction_of(example, "My cat is called Miso.")
 
 
 @pytest.mark.parametrize("example", OUTDATED)
