@@ -71,13 +71,20 @@ def _text_of_line(path: Path, line: str, number: int) -> LocatedText | BadRecord
         record = json.loads(line)
     except (ValueError, RecursionError):
         record = None
-    is_repeated = line.count(f'"{_KEY}"') > 1  # the key, as far as can be told quickly
-    if isinstance(record, dict) and isinstance(record.get(_KEY), str) and not is_repeated:
+    if isinstance(record, dict) and isinstance(record.get(_KEY), str) and not _repeats_key(line):
         return _text_of(f"{path} line {number}", record)
     if isinstance(record, list):
         return BadRecord(f"{path} line {number}", f"found a list; write one object with the key {_KEY!r} per line")
     located = read_json_line(str(path), line, number)  # slower, and knows what is wrong
     return located if isinstance(located, BadRecord) else _text_of(*located)
+
+
+def _repeats_key(line: str) -> bool:
+    """Whether the object in a line has the key twice. Python's parser would keep the last value."""
+    if line.count(f'"{_KEY}"') < 2:  # almost always, and fast
+        return False
+    pairs = json.loads(line, object_pairs_hook=list)
+    return [key for key, _ in pairs].count(_KEY) > 1
 
 
 def _read_table(path: Path, on_read: Callable[[int], object]) -> Iterator[LocatedText | BadRecord]:

@@ -358,6 +358,12 @@ def test_bad_records_are_named_and_counted(tmp_path: Path) -> None:
     assert lines[0].startswith(f"note: {file}: left out 4 of 45 records: ") and lines[0].endswith("is line 2")
 
 
+def test_of_a_record_only_its_text_is_checked(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(r'{"text": "good", "kind": "text", "id": 1, "id": 2, "score": 1e400, "url": "\ud800"}')
+    assert silent(file, ENCODING).tolist() == joined(["good"])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
