@@ -1,7 +1,6 @@
 """Parse the JSON values of a text, one after another. An error has its place, and says in words what the mistake is."""
 
 import json
-import math
 import re
 import sys
 from collections import Counter
@@ -105,7 +104,7 @@ class JsonText:
 
 @cache
 def _decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_constant=_constant)
+    return json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Record:
@@ -115,11 +114,6 @@ def _object(pairs: list[tuple[str, Any]]) -> Record:
             if count > 1:
                 record[key] = Flaw(f"the key {key[:30]!r} appears {count} times in one object; keep one")
     return record
-
-
-def _float(digits: str) -> float | Flaw:
-    number = float(digits)
-    return number if math.isfinite(number) else Flaw(f"the number {digits[:30]} is too large; correct or remove it")
 
 
 def _constant(name: str) -> Flaw | None:

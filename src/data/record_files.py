@@ -22,8 +22,11 @@ from src.data.tables import read_csv, read_parquet
 T = TypeVar("T")
 
 _JSON_LINES, _CSV, _TABS = {".jsonl", ".ndjson"}, {".csv"}, {".tsv", ".tab"}
-# Names separated by one delimiter each. A comma in a sentence has a space after it.
-_HEADER = re.compile(r'\W{0,3}"?[A-Za-z_][\w .-]{0,40}"?(?:(?:,(?! )|[;\t|])"?[\w .-]{0,40}"?)+\s*')
+# Names separated by one delimiter each. After a comma with a space, as in a sentence, each must be a single word.
+_HEADER = re.compile(
+    r'\W{0,3}"?[A-Za-z_]'
+    r'(?:[\w .-]{0,40}"?(?:(?:,(?! )|[;\t|])"?[\w .-]{0,40}"?)+|[\w.-]{0,40}"?(?:, ?"?[\w.-]{1,40}"?)+)\s*'
+)
 
 
 def read_records(source: str | Path, *, notify: Notify = print) -> RecordFile:

@@ -142,7 +142,6 @@ def test_nan_is_a_missing_value(tmp_path: Path) -> None:
         ('{"a": [{"b": "c", "b": "c"}]}', "the key 'b' appears 2 times in one object; keep one"),
         ('{"a": Infinity}', "Infinity is not JSON; write a number or null, or remove it"),
         ('{"a": -Infinity}', "-Infinity is not JSON; write a number or null, or remove it"),
-        ('{"a": 1e400}', "the number 1e400 is too large; correct or remove it"),
         (r'{"a": "\ud83d"}', r"the character '\ud83d' is a lone surrogate; remove it or write the complete pair"),
         (b'{"a": "caf\xe9"}', "byte 0xe9 is not UTF-8; save the file as UTF-8"),
         ('{"a": ' + "[" * 600 + "]" * 600 + "}", "nested too deeply for a record of texts and lists of messages"),
@@ -153,7 +152,6 @@ def test_nan_is_a_missing_value(tmp_path: Path) -> None:
         "repeated key inside",
         "Infinity",
         "-Infinity",
-        "1e400",
         "lone surrogate",
         "Latin-1",
         "deep",
@@ -251,10 +249,14 @@ def test_a_file_without_records_is_refused_with_the_place(tmp_path: Path, text: 
         ("x.csv", ' instruction , response \nSay hello.,Hello there.\n"Add, 2 and 3.",5\n'),
         ("x.csv", "instruction,response\rSay hello.,Hello there.\r\"Add, 2 and 3.\",5\r"),
         ("x.json", 'instruction,response\nSay hello.,Hello there.\n"Add, 2 and 3.",5\n'),
+        ("x.txt", 'instruction, response\nSay hello.,Hello there.\n"Add, 2 and 3.",5\n'),
         ("x.csv", 'instruction\tresponse\nSay hello.\tHello there.\nAdd, 2 and 3.\t5\n'.encode("utf-16")),
         ("x.csv.gz", gzip.compress(b'instruction,response\nSay hello.,Hello there.\n"Add, 2 and 3.",5\n')),
     ],
-    ids=["quoted", "BOM and CRLF", "semicolons", "tabs", "blanks in header", "CR", "by its header", "UTF-16", "gzip"],
+    ids=[
+        "quoted", "BOM and CRLF", "semicolons", "tabs", "blanks in header", "CR", "by its header",
+        "by its header with blanks", "UTF-16", "gzip",
+    ],
 )  # fmt: skip
 def test_tables_with_named_columns_are_read(tmp_path: Path, name: str, text: str | bytes) -> None:
     assert read(save(tmp_path / name, text)) == [("line 2", ONE), ("line 3", TWO)]
