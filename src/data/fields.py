@@ -6,7 +6,9 @@ which records what was read. The other keys are reported once per file, except b
 
 import ast
 import json
+import math
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +33,7 @@ _OTHER_MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _WEIGHTS = ("weight", "train", "training", "trainable", "loss", "loss_mask")  # of a message or a record
 # Numbers and booleans are bookkeeping too, unless one of these words is in their key.
 _VERDICTS = ("correct", "ignore", "label", "learn", "loss", "mask", "skip", "train", "weight")
+_INVISIBLE = ("Cc", "Cf", "Zl", "Zp", "Zs")  # categories of Unicode: white space, U+200B from a web page, ...
 _MAX_BOOKKEEPING_CHARS = 100  # a longer text is content: the "source" of a summary may be the whole article
 
 
@@ -49,8 +52,9 @@ class Found:
 class Fields:
     """The values of a record, or of an object inside it, by key.
 
-    Upper and lower case are the same, unless the record has a key in both spellings. A value of null, "", [] or {} is
-    empty. `where` names the record in error messages; `part` names the object in it, such as "messages".
+    Upper and lower case are the same, unless the record has a key in both spellings. A value is empty if it
+    is null, [], {} or a text without a visible character. `where` names the record in error messages; `part` names the
+    object in it, such as "messages".
     """
 
     def __init__(self, where: str, record: Record, found: Found | None = None, *, part: str = "") -> None:
@@ -89,6 +93,8 @@ class Fields:
 
     def checked_text(self, value: object, key: str, *, may_be_empty: bool = False) -> str:
         """Return a value as stripped text, also a number; raises BadRecord if it is something else, or empty."""
+        if isinstance(value, float) and math.isinf(value):
+            raise self.error(f"{key!r} is a number too large to read; write it in quotes")
         if isinstance(value, bool | int | float):
             self.note(f"{key!r} is {type_name(value)}, read as text")
             value = json.dumps(value)
@@ -172,12 +178,11 @@ def _canonical(key: str) -> str:
 
 
 def _is_empty(value: object) -> bool:
-    return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
+    return value is None or value in ([], {}) or (isinstance(value, str) and not _is_visible(value))
 
 
 def _is_visible(text: str) -> bool:
-    """Whether a text has more than white space and invisible characters, such as U+200B from a web page."""
-    return any(character.isprintable() and not character.isspace() for character in text)
+    return any(unicodedata.category(character) not in _INVISIBLE for character in text)
 
 
 def _holds_content(key: str, value: object) -> bool:

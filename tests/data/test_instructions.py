@@ -61,6 +61,8 @@ def refusal(path: Path) -> str:
             {"system": "Be kind.", "instruction": "Say hello.", "response": "Hello there.", "facts": "I ski."},
             (Message("system", "Be kind.\n\nKnown facts: I ski."), *PAIR_MESSAGES),
         ),
+        ({**PAIR, "system": "\u200b"}, PAIR_MESSAGES),
+        ({**PAIR, "response": "\U0001fae8"}, (PAIR_MESSAGES[0], Message("assistant", "\U0001fae8"))),
         ({"messages": [say("system", ""), say("user", "Say hello."), say("assistant", "Hello there.")]}, PAIR_MESSAGES),
         (
             {"messages": [say("user", "a"), say("assistant", "b"), say("user", "c"), say("assistant", "d")]},
@@ -69,13 +71,21 @@ def refusal(path: Path) -> str:
     ],
     ids=[
         "pair", "pair with input", "alpaca, empty input", "alpaca, blank input", "alpaca, null input",
-        "alpaca, no input", "alpaca", "chat", "chat with system", 
-        "facts", "system and facts", "chat with empty system", "chat of two rounds",
+        "alpaca, no input", "alpaca", "chat", "chat with system", "facts", "system and facts",
+        "invisible system", "emoji of Unicode 15", "chat with empty system", "chat of two rounds",
     ],
 )  # fmt: skip
 def test_each_format_becomes_messages(tmp_path: Path, record: dict[str, object], messages: tuple[Message, ...]) -> None:
     path = save_list(tmp_path, record)
     assert load_conversations(path) == [Conversation(f"{path} record 1", messages)]
+
+
+def test_a_number_too_large_to_read_is_refused_only_as_a_text(tmp_path: Path) -> None:
+    record = '{"instruction": "Say hello.", "response": RESPONSE, "score": 1e400}'
+    [conversation] = load_conversations(save(tmp_path / "x.json", record.replace("RESPONSE", '"Hello there."')))
+    assert conversation.messages == PAIR_MESSAGES
+    message = refusal(save(tmp_path / "x.json", record.replace("RESPONSE", "1e400")))
+    assert message == "x.json record 1: 'response' is a number too large to read; write it in quotes"
 
 
 def test_white_space_is_stripped_around_texts_but_not_inside(tmp_path: Path) -> None:
