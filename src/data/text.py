@@ -1,5 +1,6 @@
 """The token ids of a text: it is inspected, tokenised once and cached, then split into training and validation."""
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,7 +79,8 @@ def _report_files(paths: Sequence[Path], reader: DocumentReader, notify: Notify)
         if unread := unread_in(path):
             names = ", ".join(other.name for other in unread[:3])
             more = f" and {len(unread) - 3:,} more" if len(unread) > 3 else ""
-            notify(f"note: {path}: not reading {names}{more}; to read more, pass a pattern: --data '{path}/**/*'")
+            pattern = f"{glob.escape(str(path))}/**/*"
+            notify(f"note: {path}: not reading {names}{more}; to read more, pass a pattern: --data '{pattern}'")
 
 
 def _complete_index(
