@@ -20,6 +20,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def signals_of_a_terminal() -> None:
+    """Under `nohup`, or in the background of a script, a process ignores Ctrl-C or a closed terminal: not here."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """The models in the tests are so small that more threads only slow them down."""
     torch.set_num_threads(1)
