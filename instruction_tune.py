@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from src.checkpoint import CHECKPOINTS, TRAINED_WITH, LoadedModel, find_model, load_base
+from src.checkpoint import CHECKPOINTS, TRAINED_WITH, LoadedModel, find_model, load_base, sft_bases
 from src.checkpoint.training_examples import record_examples
 from src.cli import flag, parse
 from src.data.batching import StepLoader, epoch_loader, in_batches, pack_examples
@@ -44,7 +44,6 @@ NUM_EPOCHS = 5
 MAX_LR = 2e-5
 MIN_LR = 2e-6
 WARMUP_STEPS = 20
-BASES = ("finetuned", "pretrained", "scratch")  # --base auto takes the first that exists
 SHOWN = 2  # conversations answered after each evaluation
 SAMPLE_TOKENS = 60
 EVAL_BATCHES = 16  # maximum per evaluation, the same ones every time
@@ -53,7 +52,10 @@ EVAL_BATCHES = 16  # maximum per evaluation, the same ones every time
 @dataclass(frozen=True, kw_only=True)
 class Flags(RecordTrainingFlags):
     base: str = flag(
-        "auto", f"model to start from: auto (the first of {', '.join(BASES)}), one of these, or a path", path=True
+        "auto",
+        "model to start from: auto (finetuned or scratch, whichever was trained last, or else pretrained), one of these, "
+        "or a path",
+        path=True,
     )
     turns: int = flag(1, "conversations joined into one chat, so the model learns to answer after earlier turns")
     system_share: float | None = flag(
@@ -84,13 +86,14 @@ class Flags(RecordTrainingFlags):
 def main(argv: Sequence[str] | None = None) -> int:
     """Teach a model to answer, or show the data that would; returns the exit code."""
     flags, given = parse(Flags, argv, __doc__)
+    bases = sft_bases()
     if flags.show_data or flags.show_mask:
         describe_data = partial(describe_conversations, seed=flags.seed, system_share=flags.system_share)
-        return preview(flags, BASES, load_conversations, describe_data if flags.show_data else show_masks)
+        return preview(flags, bases, load_conversations, describe_data if flags.show_data else show_masks)
     with locked_folder(flags.out, "sft"):
         conversations = load_conversations(flags.data, skip_bad=flags.skip_bad)
-        runtime = tuning_runtime(find_model(flags.base, BASES)[0], flags)  # before everything slow
-        base = load_base(flags.base, BASES)
+        runtime = tuning_runtime(find_model(flags.base, bases)[0], flags)  # before everything slow
+        base = load_base(flags.base, bases)
         warn_unknown_words((message.text for chat in conversations for message in chat.messages), base.encoding)
         flags = apply_recipe(flags, "sft", size_name(base.metadata["config"]), given, len(conversations))
         base.model.set_dropout(flags.dropout)

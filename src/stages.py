@@ -39,8 +39,23 @@ def find_model(name: str, order: Sequence[str] = MODELS, *, beside_scripts: bool
         found = [each for each in names if (folder / STAGE_OUTPUTS[each][0]).is_file()]
         if found:
             path = folder / STAGE_OUTPUTS[found[0]][0]
-            return path, f"{names[0]}, as requested" if name.lower() != "auto" else _why(found[0], order)
+            return path, f"{names[0]}, as requested" if name.lower() != "auto" else _why(found, order)
     raise FileNotFoundError(_not_found(names[-1], beside_scripts) + (", or pass a path" if name == "auto" else ""))
+
+
+def sft_bases() -> list[str]:
+    """The models that SFT may start from, in the order of `find_model`.
+
+    First finetuned and scratch, the one that was saved last before the other, then pretrained. Missing ones come last.
+    """
+
+    def saved_at(name: str) -> float:
+        path, _ = STAGE_OUTPUTS[name]
+        if not path.is_file():
+            return -1.0
+        return 0.0 if name == "pretrained" else path.stat().st_mtime
+
+    return sorted(["pretrained", "finetuned", "scratch"], key=saved_at, reverse=True)
 
 
 def existing_models(order: Sequence[str] = MODELS, *, beside_scripts: bool = True) -> dict[str, Path]:
@@ -83,9 +98,11 @@ def _at_path(name: str, order: Sequence[str], beside_scripts: bool) -> tuple[Pat
     return resolve(Path(name)), "as requested"
 
 
-def _why(found: str, order: Sequence[str]) -> str:
-    missing = " or ".join(order[: order.index(found)])
-    return "best available" + (f", no {missing} model yet" if missing else "")
+def _why(found: Sequence[str], order: Sequence[str]) -> str:
+    missing = " or ".join(order[: order.index(found[0])])
+    if missing:
+        return f"best available, no {missing} model yet"
+    return "best available" if list(found) == sorted(found, key=MODELS.index) else "trained last"
 
 
 def _folders(beside_scripts: bool) -> tuple[Path, ...]:

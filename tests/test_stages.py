@@ -1,12 +1,13 @@
 """A model is found by its stage, by a path, or as the first that exists; a missing one is named with its command."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from src import stages
-from src.stages import BEST, STAGE_OUTPUTS, find_model, producing_command
+from src.stages import BEST, STAGE_OUTPUTS, find_model, producing_command, sft_bases
 
 ORDER = ("dpo", "sft", "scratch")
 
@@ -32,6 +33,17 @@ def test_auto_takes_the_first_model_that_exists(make_models: Callable[..., None]
     assert find_model("auto", ORDER) == (STAGE_OUTPUTS["sft"][0], "best available, no dpo model yet")
     make_models("dpo")
     assert find_model("auto", ORDER) == (STAGE_OUTPUTS["dpo"][0], "best available")
+
+
+def test_sft_starts_from_what_was_trained_last(make_models: Callable[..., None]) -> None:
+    assert sft_bases()[-1] == "scratch"  # with no model at all, the message names `python main.py`
+    make_models("pretrained")
+    assert find_model("auto", sft_bases())[0] == STAGE_OUTPUTS["pretrained"][0]
+    make_models("finetuned", "scratch")
+    for older, newer in [("finetuned", "scratch"), ("scratch", "finetuned")]:
+        os.utime(STAGE_OUTPUTS[older][0], (1000, 1000))
+        os.utime(STAGE_OUTPUTS[newer][0], (2000, 2000))
+        assert find_model("auto", sft_bases()) == (STAGE_OUTPUTS[newer][0], "trained last")
 
 
 def test_a_model_is_found_by_name_or_path(make_models: Callable[..., None], tmp_path: Path) -> None:

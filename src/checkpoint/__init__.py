@@ -15,6 +15,7 @@ from src.stages import (
     as_argument,
     find_model,
     producing_command,
+    sft_bases,
 )
 
 __all__ = [
@@ -40,5 +41,6 @@ __all__ = [
     "read_checkpoint",
     "save_checkpoint",
     "saved_config",
+    "sft_bases",
     "weights_sha256",
 ]

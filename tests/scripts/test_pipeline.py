@@ -50,7 +50,7 @@ def test_all_stages_from_text_to_chat(
     pretraining, tuning, alignment = all_stages[1]
     assert "next: python instruction_tune.py" in pretraining
     assert "context 32: " in pretraining and "396,800 without the embeddings" in pretraining
-    assert "checkpoints/scratch/best_model.pt, best available, no finetuned or pretrained model yet" in tuning
+    assert "checkpoints/scratch/best_model.pt, best available" in tuning
     assert "none: training loss decides the best model" in tuning
     assert "What is the capital of France?" in tuning
     assert "next: python dpo_train.py" in tuning
