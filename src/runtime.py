@@ -79,7 +79,7 @@ def choose_runtime(device: str = "auto", precision: str = "auto", *, packed_widt
 
 
 def _check_precision(precision: str, device: torch.device) -> str:
-    """The reason of a requested precision. Raises ValueError if the device cannot train in it."""
+    """The reason to report for a requested precision. Raises ValueError if the device cannot train in it."""
     if precision == "fp16" and device.type != "cuda":
         raise ValueError(f"--precision fp16 needs a CUDA device, this is {device.type}; pass --precision auto")
     if precision == "bf16" and device.type in ("cuda", "cpu") and not has_bf16_products(device):

@@ -73,7 +73,7 @@ class PairBatch(Batch):
 
     @property
     def loss_denominator(self) -> int:
-        """As of a Batch, but the loss is a mean over pairs."""
+        """The number of pairs, or 0 for a dummy: the loss is a mean over pairs."""
         return 0 if self.is_dummy else self.n_pairs
 
 

@@ -140,7 +140,7 @@ class DocumentReader:
     def _pieces_of(self, document: Iterable[str], file: int) -> Iterator[Piece]:
         """The pieces of a document that arrives in blocks.
 
-        A block may have been read far ahead, so a piece's position is its share of the bytes read of the document.
+        Blocks are read ahead, so a piece's position is an estimate: its share of the characters read, in bytes.
         """
         start, cut_chars, self._document_chars = self._position, 0, 0
         for text in cut_document(self._counted(document), self._cut):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from src.common.disk import format_bytes
 
-START_BYTES = 4096  # of a file, which tell its format
+START_BYTES = 4096  # enough to recognise a file's format
 _BUFFER_BYTES = 1 << 18
 MAX_PIPE_BYTES = 200_000_000
 PIPE_TIMEOUT_S = 60.0

@@ -39,7 +39,7 @@ class Flags:
 
     @property
     def paths(self) -> list[str]:
-        """What --data names, as texts."""
+        """The paths of --data, as strings."""
         return [str(path) for path in as_paths(self.data)]
 
     def __post_init__(self) -> None:

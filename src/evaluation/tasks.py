@@ -107,7 +107,10 @@ def _without_marks(text: str) -> str:
 
 
 def score_task(name: str, model: GPTModel, encoding: Encoding, questions: Sequence[Question], task: TaskName) -> Score:
-    """Score a model, with its name, on questions. Raises ValueError if an ending is longer than the context."""
+    """Score a model on questions. name: the model's, for the result.
+
+    Raises ValueError if an ending is longer than the context.
+    """
     start = time.perf_counter()
     encoded = [_encode(each, ending, encoding, model) for each in questions for ending in each.endings]
     results = iter(ending_logprobs(model, encoded))

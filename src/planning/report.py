@@ -21,7 +21,7 @@ ASSUMED_MEMORY = 8 * GB  # if the system does not report its memory
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A planned run: a step as each process takes it, the memory for it, and its time."""
+    """A planned run: its step, the memory that each process may use, and the time of the step."""
 
     flags: Flags
     runtime: Runtime

@@ -23,7 +23,7 @@ def device_memory(device: torch.device) -> tuple[int | None, str]:
 
 
 def sharing_processes(device: torch.device) -> int:
-    """How many processes share the memory of this device: each has a GPU of its own, but no machine of its own."""
+    """How many processes share the memory of a device: 1 on an NVIDIA GPU, otherwise all of this machine."""
     return 1 if device.type == "cuda" else local_world_size()
 
 
@@ -83,7 +83,7 @@ def _smaller_steps(work: Workload, room: float) -> list[str]:
 
 
 def _smaller_batches(work: Workload, room: float) -> str:
-    """Flags that split a micro-batch evenly into the largest ones that fit, for the same step; empty if none fits."""
+    """Flags for the same step in smaller micro-batches of equal size: the largest that fits, or "" if none does."""
     sequences = work.batch_size // work.processes
     for parts in (*range(2, min(sequences, MAX_SPLITS) + 1), sequences):
         if parts == 1 or sequences % parts:
@@ -125,7 +125,7 @@ def _more_places(work: Workload, room: float, sharing: int, place: str) -> list[
 
 
 def _fewest_processes(work: Workload, room: float, least: int) -> int | None:
-    """Of `least`, twice as many, four times as many, ... processes under FSDP, the fewest that suffice."""
+    """The first of `least`, 2 * `least`, 4 * `least`, ... that suffices under FSDP; None above MAX_PROCESSES."""
     count = least
     while count <= MAX_PROCESSES:
         sharded = replace(work, strategy="fsdp", processes=count, batch_size=max(count, work.batch_size))

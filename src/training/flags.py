@@ -101,7 +101,7 @@ class TrainingFlags(StepFlags):
             yield f"--grad-clip must be above 0, or none, got {self.grad_clip}"
 
     def _is_set(self, name: str) -> bool:
-        """Whether a value differs from the script's default. A recipe may replace a default; `make_schedule` checks."""
+        """Whether a value differs from the script's default, which a recipe may still replace."""
         return getattr(self, name) != getattr(type(self), name, None)
 
     def _output_problems(self) -> Iterator[str]:

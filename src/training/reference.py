@@ -95,7 +95,10 @@ class Reference:
         return cached, ""
 
     def _compared(self, cached: Tensor) -> tuple[Tensor | None, str]:
-        """The same as `_read_cache`, on the model's device, after comparing the first batch with recomputed values."""
+        """The cached log-probabilities on the model's device, or None and why they are not used.
+
+        Those of the first batch are compared with recomputed ones.
+        """
         cached = cached.to(self._device)
         first = next(iter(self.batches))
         recomputed = self._compute(first)

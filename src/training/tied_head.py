@@ -87,7 +87,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        """The gradients of hidden and weight, times that of the loss. With `tied`, that of weight is left there."""
+        """The gradients of hidden and weight. With `tied`, that of weight is left there for the embedding."""
         if ctx.gradients is None:
             raise RuntimeError("linear_cross_entropy can be differentiated only once: it scales its gradients in place")
         grad_hidden, grad_weight = ctx.gradients
