@@ -24,9 +24,10 @@ _WRITTEN_OUT = (
     (re.compile(r"\bhas\b"), "have"),
     (re.compile(r"\bhave (not |no longer )?got\b"), r"\1have"),  # "I have not got a cat"
     (re.compile(r"\bhave no (?!longer\b)"), "not have "),  # "I have no cat"
-    (re.compile(r"\b(?:enjoy|love)\b"), "like"),
-    (re.compile(r"\b(?:can not stand|dislike|hate)\b"), "not like"),
 )
+_LOVE = re.compile(r"\b(?:enjoy|love)\b", re.IGNORECASE)
+_HATE = re.compile(r"\b(?:can(?:not|'t| not) stand|dislike|hate)\b", re.IGNORECASE)
+_NEGATION = re.compile(r"\b(?:never|no longer|not)\b|n't\b", re.IGNORECASE)
 # "I'm not vegan", "my sister doesn't ski", "we no longer smoke", "I stopped smoking"
 _DENIAL = re.compile(
     r"(?:my \w+ and )?(?P<subject>i|we|(?:my|our)(?: [\w'-]+){1,3}?)"
@@ -100,6 +101,16 @@ def assertion(statement: str) -> Claim:
         is_final=False,
         has_several=bool(_SEVERAL.search(statement)),
     )
+
+
+def with_like(statement: str) -> str:
+    """The statement with "like" for "love", and "do not like" for "hate".
+
+    Unchanged if it denies them: who does not hate jazz may still not like it.
+    """
+    if _NEGATION.search(_HATE.sub("", statement)):
+        return statement
+    return _LOVE.sub("like", _HATE.sub("do not like", statement))
 
 
 def is_denial(statement: str) -> bool:

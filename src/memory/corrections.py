@@ -5,7 +5,7 @@ Word lists and patterns, no grammar, English only. When in doubt, both statement
 
 import re
 
-from src.memory.claims import SINGLE_VALUE_VERBS, assertion, denial
+from src.memory.claims import SINGLE_VALUE_VERBS, assertion, denial, with_like
 from src.memory.words import american, normalised
 
 _SAME_MEANING = (  # applied in this order to lower-case text in American spelling
@@ -38,13 +38,16 @@ def replaces(new: str, old: str, *, corrects: bool) -> bool:
     """Whether a new statement makes an old one untrue. corrects: the new one announces a correction."""
     if normalised(new) == normalised(old):
         return False
-    new_denial, old_denial = denial(new), denial(old)
-    if new_denial or old_denial:
-        return (new_denial or assertion(new)).contradicts(old_denial or assertion(old))
-    if _SAYS_MORE.search(old):
+    if _contradicts(new, old) or _contradicts(with_like(new), with_like(old)):
+        return True
+    if denial(new) or denial(old) or _SAYS_MORE.search(old):
         return False
     subject = subject_of(new)
     return (corrects or bool(_SINGLE_VALUE.search(subject))) and subject == subject_of(old) != ""
+
+
+def _contradicts(new: str, old: str) -> bool:
+    return (denial(new) or assertion(new)).contradicts(denial(old) or assertion(old))
 
 
 def subject_of(fact: str) -> str:
