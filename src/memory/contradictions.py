@@ -1,4 +1,4 @@
-"""Which saved facts a message may contradict. It only makes the chat ask: a fact is not deleted on a guess.
+"""Which saved facts a message may contradict. A note names them, and nothing is deleted.
 
 Patterns by example, no grammar, English only. They expect single spaces and ignore case.
 """
@@ -6,56 +6,100 @@ Patterns by example, no grammar, English only. They expect single spaces and ign
 import re
 
 from src.memory.fact_patterns import CORRECTION
+from src.memory.facts import extract_facts
 from src.memory.words import words_of
 
 _OPENINGS = f"(?:{CORRECTION.pattern})"
-# "No, it's fine.", "I meant to ask"
+# "I meant to ask", "Sorry, typo."
 _A_VALUE = (
-    r"(?!(?:again|all|fine|good|great|i|it|late|nice|not|nothing|ok|okay|so|that|this|time|to|true|very|what|\w+ing)\b)"
+    r"(?!(?:again|bye|everything|fine|good|great|hello|hi|i|in|it|late|man|mate|nice|no|not|nothing|ok|okay|please|really"
+    r"|so|sorry|thanks?|that|the other|this|time|to|true|typo|very|wait|well|what|wrong|yes|you|your|\w+ing)\b)"
 )
+# "No, it's wonderful." is more often about something else.
+_NAME_OR_NUMBER = rf"{_A_VALUE}(?-i:[A-Z]|\d|(?:two|three|four|five|six|seven|eight|nine|ten)\b)"
 
 # A sentence that gives only the right value. It corrects what was said directly before it. By example:
 BARE_CORRECTION = {
-    "Sorry, I meant raspberries.": rf"{_OPENINGS}*(?:i mean|(?:i )?meant) {_A_VALUE}",
-    "No, it's Momo.": rf"{_OPENINGS}+(?:it'?s|(?:it|that) (?:is|was|should be)|(?:her|his|its) name is) {_A_VALUE}",
-    "No, at 8:50.": rf"{_OPENINGS}+(?:at |in |on |the )?{_A_VALUE}(?-i:[A-Z]|\d|two\b|three\b|four\b)[^ ]*(?: [^ ]+)?$",
+    "Sorry, I meant raspberries.": rf"(?:{_OPENINGS}+i mean|{_OPENINGS}*(?:i )?meant) {_A_VALUE}",
+    "No, it's Momo.": rf"{_OPENINGS}+(?:it'?s|(?:it|that) (?:is|was|should be)|(?:her|his|its) name(?:'s| is))"
+    rf" (?:at |in |on )?{_NAME_OR_NUMBER}",
+    "No, at 8:50.": rf"{_OPENINGS}+(?:at |in |on |the )?{_NAME_OR_NUMBER}[^ ]*(?: [^ ]+)?$",
     "Oops, raspberries.": rf"(?:correction|oops|sorry)[,:] {_A_VALUE}[^ ]+$",
 }
 
-_WHAT = r"(?:my |our |the )?([\w'-]+(?: [\w'-]+)?)"
 _I = r"\b(?:i|we)(?:'m|'re|'ve| am| are| have)?(?: just)?"
+_MINE = r"\b(?:my|our) ([\w'-]+(?: [\w'-]+)?)"
+_NO_LONGER_TRUE_OF = r"(?:died|passed away|left me|(?:flew|ran) away(?! from)|is dead|is gone(?=[.!]*$))(?!\w)"
 
 # What has ended or changed, and a question about it. The facts that answer it may no longer be true. By example:
 OUTDATED = {
+    "My dog Pepper died last week.": (rf"{_MINE}(?: has)? {_NO_LONGER_TRUE_OF}", r"my \1"),
     "Pepper died last week.": (
-        rf"{_WHAT}(?: has)? (?:died|passed away|left me|(?:flew|ran|went) away|is dead|is gone)\b",
+        rf"\b((?-i:[A-Z])[\w-]+)(?: has)? {_NO_LONGER_TRUE_OF}",
         r"my \1",
     ),
     "My flight was cancelled.": (
-        rf"{_WHAT} (?:is|was|were|got|has been) (?:cancell?ed|moved|over|postponed|sold|stolen)\b",
+        r"\b(?:my|our|the) ([\w-]+) (?:is|was|were|got|has been) "
+        r"(?:cancell?ed|moved to (?:next|\d|\w+day\b)|over(?=[.!]*$)|postponed|sold|stolen)",
         r"my \1",
     ),
-    "I sold the Fiat.": (rf"{_I} (?:cancell?ed|gave (?:away|up)|lost|quit|sold) (?:my|our|the) ([\w'-]+)", r"my \1"),
-    "Tom and I broke up.": (rf"{_I} (?:got )?(?:broke up|divorced|separated|split up)\b", "my partner"),
+    "I sold the Fiat.": (
+        rf"{_I} (?:cancell?ed|gave (?:away|up)|lost|quit|sold) (?:my|our|the) ([\w-]+)"
+        r"(?=[.,!]|$| (?:and|because|in|last|on|this|to|yesterday)\b)",
+        r"my \1",
+    ),
+    "Tom and I broke up.": (
+        rf"{_I} (?:got )?(?:broke up|divorced|separated|split up)\b(?! (?:an?|from|in half|into|my|our|some|the)\b)",
+        "my partner",
+    ),
     "I got married.": (rf"{_I} (?:a (?:boy|girl)friend|got engaged|got married)\b", "Am I single?"),
-    "I moved to Vienna.": (rf"{_I} moved (?:away|back|out|to (?!the\b))(?!.* (?:in \d|ago\b))", "Where do I live?"),
+    "I moved to Vienna.": (
+        r"^(?!.*\b(?:ago|as an?|in (?:\w+ )?\d+|since|when)\b).*"
+        rf"{_I} moved (?:(?:away|back|out)(?=[.,!]|$| (?:again|in|last|this|yesterday)\b)|to (?-i:[A-Z]))",
+        "Where do I live?",
+    ),
     "I lost my job.": (
-        rf"{_I} (?:(?:\w+ )?a new job|(?:got )?fired|found a job|lost my job|quit (?:last|my job)|retired)\b",
+        rf"{_I} (?:(?:(?:found|got|started|took) )?a new job|(?:been|got|was|were) (?:fired|laid off)"
+        r"|found a job(?! (?:ad|for|offer)\b)|lost my job|quit (?:last|my job)|resigned|retired)\b",
         "What is my job?",
     ),
-    "I graduated last year.": (rf"{_I} (?:graduated|finished (?:my )?(?:degree|school|studies))\b", "What do I study?"),
+    "I graduated last year.": (
+        rf"{_I} (?:graduated|finished (?:my )?(?:degree|school|studies))\b(?! at\b)",
+        "What do I study?",
+    ),
 }
+# "I studied in Porto.", "My dog is dead."
+_PAST = re.compile(
+    r"(?:i|we|(?:my|our) [\w'-]+)(?: \w+)? (?:died|got|had|is (?:dead|gone|over)|left|lost|sold|studied|used to|was"
+    r"|went|were|worked)\b",
+    re.IGNORECASE,
+)
 
 
 def is_correction_of(sentence: str, fact: str) -> bool:
-    """Whether a sentence corrects the fact stated directly before it, by a value alone or by one that begins alike."""
+    """Whether a sentence corrects the fact stated directly before it: by a value alone, or by the fact with another.
+
+    "Sorry, I meant raspberries." and "Sorry, I like raspberries." correct "I like strawberries."
+    """
     if any(re.match(pattern, sentence, re.IGNORECASE) for pattern in BARE_CORRECTION.values()):
         return True
-    rest = re.sub(f"^{_OPENINGS}+", "", sentence, flags=re.IGNORECASE)
-    return rest != sentence and words_of(rest)[:2] == words_of(fact)[:2]
+    return bool(CORRECTION.match(sentence)) and any(_has_another_value(new, fact) for new in extract_facts(sentence))
+
+
+def _has_another_value(new: str, old: str) -> bool:
+    """Whether a fact begins as another one and lacks one of its words: "I have two sons.", "I have three sons." """
+    new_words, old_words = words_of(new), words_of(old)
+    is_addition = not {"also", "too", "well"}.isdisjoint(new_words)
+    return new_words[:2] == old_words[:2] and len({*old_words} - {*new_words}) == 1 and not is_addition
 
 
 def outdated_questions(sentence: str) -> list[str]:
     """Questions whose answers may have changed: "Pepper died last week." gives "my Pepper"."""
     found = [(re.search(pattern, sentence, re.IGNORECASE), question) for pattern, question in OUTDATED.values()]
     return [match.expand(question) for match, question in found if match]
+
+
+def is_still_true(fact: str, sentence: str) -> bool:
+    """Whether a fact tells the past or where a move has led to: "I live in Linz." is true after "I moved to Linz." """
+    moved = re.search(r"\bmoved to ([\w-]+)", sentence)
+    return bool(_PAST.match(fact)) or (moved is not None and moved[1].lower() in words_of(fact))

@@ -37,15 +37,11 @@ def find_statements(message: str) -> list[Statement]:
 
     "Hi! Remember that the rent is 940 euros. Is that much?" gives "The rent is 940 euros."
     """
-    if len(message) > MAX_CHARACTERS:
-        return []
     return [statement for sentence in sentences_of(message) for statement in _statements(sentence)]
 
 
 def texts_to_forget(message: str) -> list[str]:
     """What a message asks to forget: "Forget that I live in Rome." gives "I live in Rome." """
-    if len(message) > MAX_CHARACTERS:
-        return []
     sentences = [_without_courtesies(sentence)[0] for sentence in sentences_of(message)]
     requests = [(sentence, patterns.FORGET.match(sentence)) for sentence in sentences]
     return [sentence[request.end() :] for sentence, request in requests if request]
@@ -62,7 +58,9 @@ def extract_facts(message: str) -> list[str]:
 
 
 def sentences_of(message: str) -> list[str]:
-    """The sentences of a message that are no questions, with single spaces and all apostrophes."""
+    """The sentences of a message that are no questions, with single spaces and all apostrophes; none of a long text."""
+    if len(message) > MAX_CHARACTERS:
+        return []
     parts = (patterns.CONTROL_CHARACTERS.sub(" ", part) for part in patterns.SENTENCE_END.split(message))
     sentences = (with_apostrophes(" ".join(part.split())) for part in parts)
     return [each for each in sentences if not each.endswith("?") and 2 <= len(words_of(each)) <= _MAX_WORDS]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from src.common.messages import Notify
-from src.memory.contradictions import is_correction_of, outdated_questions
+from src.memory.contradictions import is_correction_of, is_still_true, outdated_questions
 from src.memory.facts import Statement, as_statement, find_statements, sentences_of, texts_to_forget
 from src.memory.long_term import Fact, LongTermMemory
 from src.memory.words import as_sentence, normalised
@@ -24,6 +24,7 @@ class FactKeeper:
         self.memory, self.mode, self.notify, self.can_keep = memory, mode, notify, can_keep
         self.suggested: list[Statement] = []  # what was last suggested in the mode "ask"
         self._last_message = ""
+        self._noted: set[int] = set()  # the facts that a note called doubtful: one note for each is enough
 
     def read(self, message: str, session: str) -> bool:
         """Keep or suggest the facts that a message states, but no secrets. Returns whether it is about facts.
@@ -40,10 +41,9 @@ class FactKeeper:
                 self.notify(f"/forget {fact.id} deletes it from memory: {as_sentence(fact.text)}")
             self._keep_or_suggest(told, session)
             for fact in doubtful:
-                self.notify(
-                    f'this may contradict fact {fact.id}, "{fact.text}": /forget {fact.id} deletes it, and '
-                    "/remember TEXT keeps what is true now"
-                )
+                way_on = "" if told else ", and /remember TEXT keeps what is true now"
+                self.notify(f'this may contradict fact {fact.id}, "{fact.text}": /forget {fact.id} deletes it{way_on}')
+            self._noted.update(fact.id for fact in doubtful)
         except OSError as error:
             self.notify(f"The fact was not saved: {error}")
             return True
@@ -73,15 +73,19 @@ class FactKeeper:
         return [recalled[0].fact for recalled in found if recalled]
 
     def _doubtful(self, message: str, told: Sequence[Statement], message_before: str) -> list[Fact]:
-        """The saved facts that a message may contradict, except for those that its statements repeat or replace."""
+        """The saved facts that a message may contradict.
+
+        Without those that its statements repeat or replace, and those of an earlier note.
+        """
         found: list[Fact] = []
         facts_before = self.still_kept(message_before)
         for sentence in sentences_of(message):
             found += [fact for fact in facts_before if is_correction_of(sentence, fact.text)]
             for question in outdated_questions(sentence):
-                found += [each.fact for each in self.memory.recall(question) if each.score == 1]  # has all its words
+                recalled = [each.fact for each in self.memory.recall(question) if each.score == 1]  # has all its words
+                found += [fact for fact in recalled if not is_still_true(fact.text, sentence)]
         settled = [fact for statement in told for fact in self.memory.replaced_by(statement)] + self.still_kept(message)
-        return [fact for fact in dict.fromkeys(found) if fact not in settled]
+        return [fact for fact in dict.fromkeys(found) if fact not in settled and fact.id not in self._noted]
 
     def _keep_or_suggest(self, told: Sequence[Statement], session: str) -> None:
         """Keep or suggest statements, as the mode says. If a requested one is refused, say why."""

@@ -21,6 +21,9 @@ DOUBTFUL = [  # (fact, the next message)
     ("I drive a Fiat.", "I sold my car."),
     ("I work as a nurse.", "I'm retired now."),
     ("I'm single.", "I got married last week."),
+    ("I have two sons.", "Sorry, I have three sons."),
+    ("I work as a nurse.", "I was laid off last week."),
+    ("My cat is called Miso.", "Sorry, her name's Momo."),
 ]
 CERTAIN = [
     ("I like strawberries.", "No, thanks."),
@@ -29,11 +32,28 @@ CERTAIN = [
     ("I like strawberries.", "Sorry, did I mean raspberries?"),
     ("My wife is called Ann.", "My sister is divorced."),
     ("My brother's wife is called Ann.", "I'm divorced."),
+    ("I'm vegan.", "Sorry, I'm late."),
+    ("I have two sons.", "Sorry, I have to go."),
+    ("I like strawberries.", "Actually, I like raspberries, too."),
+    ("My cat is called Miso.", "Wait, my cat is on the keyboard."),
+    ("My cat is called Miso.", "No, it's wonderful."),
+    ("My cat is called Miso.", "No, OK."),
+    ("My cat is called Miso.", "Her cat died."),
+    ("My cat is called Miso.", "The cat died at the end of the film."),
+    ("My cat died last week.", "My cat died on Sunday."),
+    ("I work as a nurse.", "I need a new job."),
+    ("My rent is 940 euros.", "The rent is over 900 euros."),
+    ("My brother is called Leo.", "I sold my brother's car."),
+    ("My wife is called Ann.", "We split up the work."),
+    ("I live in Linz.", "When I was six we moved to Graz."),
+    ("I live in Linz.", "I moved to Linz last year."),
+    ("I studied in Porto.", "I graduated last year."),
     ("I have a dog called Pepper.", "Pepper is hungry."),
     ("I have a dog called Pepper.", "My grandfather died last week."),
     ("My cat is called Miso.", "Wait, stop."),
     ("I live in Graz.", "I moved the sofa."),
     ("I moved to Graz.", "I moved to Graz."),
+    ("I work as a nurse.", "I lost my job. " + "This is a long story. " * 30),  # probably pasted
     ("I live in Graz.", "I live in Linz now."),  # it replaces the fact
 ]
 
@@ -54,8 +74,24 @@ def test_a_note_names_a_fact_only_if_the_message_may_contradict_it(keeper, fact,
     facts, notes = keeper
     facts.read(fact, "a")
     facts.read(message, "a")
-    note = f'this may contradict fact 1, "{fact}": /forget 1 deletes it, and /remember TEXT keeps what is true now'
-    assert [each for each in notes if "contradict" in each] == [note] * is_doubtful
+    note = f'this may contradict fact 1, "{fact}": /forget 1 deletes it'
+    found = [each.removesuffix(", and /remember TEXT keeps what is true now") for each in notes if "contradict" in each]
+    assert found == [note] * is_doubtful
+
+
+@pytest.mark.parametrize("message", ["Sorry, I meant raspberries.", "Sorry, I like raspberries."])
+def test_a_note_tells_how_to_keep_the_right_value_unless_the_message_was_kept(keeper, message):
+    facts, notes = keeper
+    facts.read("I like strawberries.", "a")
+    facts.read(message, "a")
+    assert ("/remember" in notes[-1]) != any("Remembered: I like rasp" in note for note in notes)
+
+
+def test_a_fact_is_called_doubtful_once(keeper):
+    facts, notes = keeper
+    for message in ("I have a dog called Pepper.", "My dog Pepper is dead.", "Pepper died."):
+        facts.read(message, "a")
+    assert sum("contradict" in note for note in notes) == 1
 
 
 def test_a_bare_correction_is_about_the_message_directly_before_it(keeper):
