@@ -25,7 +25,7 @@ if __name__ == "__main__":
 from exercises import start
 from exercises.checks.attention import CHECKS as ATTENTION
 from exercises.checks.byte_pairs import CHECKS as BYTE_PAIRS
-from exercises.checks.explain import describe, expected_shapes, in_terminal_width, number_of_stub, place_of_stub
+from exercises.checks.explain import describe, expected_shapes, number_of_stub, place_of_stub
 from exercises.checks.generation import CHECKS as GENERATION
 from exercises.checks.gpt import CHECKS as GPT
 from exercises.checks.hard_attention import CHECKS as HARD_ATTENTION
@@ -34,6 +34,7 @@ from exercises.checks.time_limit import TIME_LIMIT_S, TimeIsUpError, time_limit
 from exercises.checks.training import CHECKS as TRAINING
 from exercises.start import short_path
 from src.cli import Parser
+from src.common.terminal import in_terminal_width
 from src.program import BAD_USAGE, INTERRUPTED
 
 DONE, TO_DO, WRONG, TIMED_OUT = "done", "to do", "not right yet", "timed out"
@@ -100,7 +101,7 @@ def find(exercises: dict[int, Exercise], wanted: str) -> Exercise:
     if similar := get_close_matches(wanted, by_name, n=1):
         raise UnknownExerciseError(f"there is no exercise {wanted}; did you mean {similar[0]}?")
     names = ", ".join(f"{number}\0{exercise.function}" for number, exercise in exercises.items())
-    listed = textwrap.fill(names, 100).replace("\0", " ")  # keeps a number and its name on one line
+    listed = textwrap.fill(names, 80).replace("\0", " ")  # keeps a number and its name on one line
     raise UnknownExerciseError(f"there is no exercise {wanted}; choose from\n{listed}")
 
 
@@ -129,7 +130,7 @@ def report_one(exercise: Exercise, solution: bool, seconds: float | None) -> int
     except BrokenFileError as error:
         verdict = Verdict(WRONG, str(error))
     result = "right" if verdict.state == DONE else f"not yet: {verdict.sentence}"
-    print(in_terminal_width(f"exercise {exercise.number} ({exercise.function}): {result}"))
+    print(in_terminal_width(f"exercise {exercise.number} ({exercise.function}): {result}", sys.stdout, " " * 4))
     return int(verdict.state != DONE)
 
 
@@ -190,7 +191,7 @@ def run_check(exercise: Exercise, answers: ModuleType, seconds: float | None) ->
         stub = short_path(start.STUBS / file.name)
         return Verdict(WRONG, f"{short_path(file)} has no function {exercise.function}; copy its stub from {stub}")
     if exercise.module in USE_GRADIENTS:
-        import torch._dynamo  # noqa: F401  torch does so at a gradient; on a slow disk it takes longer than the limit
+        import torch._dynamo  # noqa: F401  the first gradient imports it, which on a slow disk exceeds the limit
     try:
         with time_limit(limit_of(exercise, seconds), f"exercise {exercise.number} ({exercise.function}): not yet"):
             exercise.check(function)

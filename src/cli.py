@@ -6,9 +6,7 @@ import math
 import os
 import re
 import reprlib
-import shutil
 import sys
-import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from src.common.messages import visible
+from src.common.terminal import in_terminal_width
 from src.program import BAD_USAGE
 
 _SIMILAR = 0.8  # how alike, from 0 to 1, the spellings of a typing error and of a flag must be
@@ -84,14 +83,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         command = f"-m {self.prog}" if self.prog == _module() else self.prog
         line = f"{self.prog}: {visible(' '.join(message.split()))}; see python {command} --help"
-        self.exit(BAD_USAGE, f"{_wrapped(line)}\n")
-
-
-def _wrapped(line: str) -> str:
-    """The line, broken between words for a terminal, which would break it in the middle of a word."""
-    if not sys.stderr.isatty():
-        return line
-    return textwrap.fill(line, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+        self.exit(BAD_USAGE, f"{in_terminal_width(line, sys.stderr)}\n")
 
 
 class _Layout(argparse.HelpFormatter):

@@ -15,6 +15,7 @@ from typing import NoReturn, TextIO, cast
 
 from src.common.messages import one_line
 from src.common.output import Output
+from src.common.terminal import in_terminal_width
 from src.distributed.environment import has_own_file, is_first, local_rank, rank, world_size
 from src.distributed.failure import blame, is_broken_connection, tell_others
 from src.entry import EXIT_CODE, MESSAGE, exit_at_once
@@ -218,8 +219,9 @@ def _failed(message: str, *, broken_connection: bool = False) -> int:
 
 
 def _print_error(message: str) -> int:
-    """Print an error as one line; returns the exit code."""
-    print(f"error: {message}", file=sys.stderr if is_first() else sys.__stderr__, flush=True)
+    """Print an error as one line, which a terminal shows in its width; returns the exit code."""
+    stream = sys.stderr if is_first() else sys.__stderr__
+    print(in_terminal_width(f"error: {message}", stream), file=stream, flush=True)
     return FAILED
 
 

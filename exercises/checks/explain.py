@@ -2,12 +2,9 @@
 
 import inspect
 import re
-import shutil
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import fill
 
 from exercises import start
 from exercises.checks.forbidden import ForbiddenCallError
@@ -60,14 +57,3 @@ def place_of_stub(error: BaseException) -> str:
     file = Path(last.filename)
     advice = f"; import it from exercises.answers.{file.stem}" if file.parent == start.STUBS else ""
     return f"still a stub at {short_path(file)}:{last.lineno}{advice}"
-
-
-def in_terminal_width(text: str) -> str:
-    """The text with long lines broken between words, if stdout is a terminal."""
-    if not sys.stdout.isatty():
-        return text
-    columns = shutil.get_terminal_size().columns
-    return "\n".join(
-        fill(line, columns, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-        for line in text.splitlines()
-    )

@@ -1,9 +1,11 @@
 """Whether a stream is a terminal, and what that terminal can do."""
 
 import os
+import shutil
 import stat
 import sys
 from contextlib import suppress
+from textwrap import fill
 from typing import TextIO
 
 
@@ -17,6 +19,17 @@ def is_pipe(stream: TextIO) -> bool:
     with suppress(OSError, ValueError):  # it has no descriptor
         return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
     return False
+
+
+def in_terminal_width(text: str, stream: TextIO | None, indent: str = "") -> str:
+    """The text with long lines broken between words, if the stream is a terminal. indent: starts each further line."""
+    if stream is None or not stream.isatty():
+        return text
+    columns = shutil.get_terminal_size().columns
+    return "\n".join(
+        fill(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        for line in text.splitlines()
+    )
 
 
 def has_colours(stream: TextIO | None = None) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exercises import attention, check, hard_attention, start
-from exercises.checks.explain import expected_shapes, in_terminal_width
+from exercises.checks.explain import expected_shapes
 from exercises.checks.time_limit import TimeIsUpError, time_limit
 from tests.exercises.proof import ROOT
 
@@ -178,18 +178,6 @@ def test_only_shape_errors_are_followed_by_expected_shapes() -> None:
         stub = getattr(attention if exercise.number < 15 else hard_attention, exercise.function)
         assert "(" in expected_shapes(RuntimeError("sizes"), stub), exercise
         assert expected_shapes(NameError("x"), stub) == ""
-
-
-def test_a_long_sentence_is_broken_between_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "30")
-    text = "exercise 1 (dot_product): not yet: for a [1.0, 2.0]\n    return a * b"
-    assert in_terminal_width(text) == text
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert in_terminal_width(text).splitlines() == [
-        "exercise 1 (dot_product): not",
-        "    yet: for a [1.0, 2.0]",
-        "    return a * b",
-    ]
 
 
 # --- endless loops and Ctrl-C
