@@ -91,6 +91,7 @@ class ChatSession:
         self._changes = TurnChanges(self._messages)
         self._generated: tuple[EncodedMessage | None, Exchange] = (None, Exchange())
         if self.is_raw:
+            self.dropped_messages = 0
             self.notify(OnceNote(RAW_MODEL_NOTE))
 
     @property
