@@ -60,6 +60,10 @@ class CommandFailed(ValueError):
     """The message is one line for the user."""
 
 
+class UnknownCommandError(ValueError):
+    """No command has a name that is or begins like what was typed."""
+
+
 def run_command(line: str, commands: Sequence[Command]) -> Reply:
     """Run the command of a line and return its result. Raises CommandFailed if it is unknown, or if it fails."""
     name, *rest = line.split(maxsplit=1)
@@ -95,7 +99,7 @@ def find_command(typed: str, commands: Sequence[Command]) -> Command:
     similar = [name for name, command in names.items() if not command.deletes and name[:2] == plain[:2]]
     near = get_close_matches(plain, similar, 1, _SIMILAR)
     hint = f"Did you mean {names[near[0]].name}? To" if near else "/help lists commands; to"
-    raise ValueError(f"Unknown command {typed[:40]}. {hint} send the line as a message, begin it with //")
+    raise UnknownCommandError(f"Unknown command {typed[:40]}. {hint} send the line as a message, begin it with //")
 
 
 def help_text(commands: Sequence[Command], notes: Sequence[str], columns: int) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from src.chat.command_table import Command, LabelledAnswers, Reply, find_command, help_text
+from src.chat.command_table import Command, LabelledAnswers, Reply, UnknownCommandError, find_command, help_text
 from src.chat.flags import ChatFlags, ChatSettings
 from src.chat.lines import QUOTES
 from src.chat.screen import ASSISTANT, Screen, Styled
@@ -185,6 +185,8 @@ def context_lines(chat: Chat) -> list[str]:
     usage, context = chat.backend.usage, chat.model.checkpoint.model.config.context_length
     if usage.left:
         used = f"{usage.used} of {usage.budget} prompt tokens used; {usage.left} left for your next message."
+    elif chat.model.template is None:
+        used = f"full. The text takes {usage.used} tokens; the model sees only the last {usage.budget}."
     else:
         used = f"full. The latest turns take {usage.used} tokens; a prompt can hold {usage.budget}. "
         used += "Your next message drops the oldest turns."
@@ -269,9 +271,11 @@ def settings(chat: Chat, argument: str) -> Reply:
         return "\n".join(f"{name:<20}{value}" for name, value in rows.items())
     name, _, value = argument.partition(" ")
     commands = [command for command in chat.commands if command.name.removeprefix("/") in rows]
-    if not any(command.name.startswith(f"/{name}") for command in commands):
-        raise ValueError(f"there is no setting {name[:40]!r} to change in the chat; /help lists them")
-    return find_command(f"/{name}", commands).run(value.strip())
+    try:
+        command = find_command(f"/{name}", commands)
+    except UnknownCommandError:
+        raise ValueError(f"there is no setting {name[:40]!r} to change in the chat; /help lists them") from None
+    return command.run(value.strip())
 
 
 def verbose(chat: Chat, argument: str) -> str:

@@ -108,6 +108,7 @@ def test_settings_shows_all_of_them(run):
     run("/topk off")
     assert "temperature         0.7\ntop-k               off\n" in run("/settings")
     assert run("/settings").endswith("verbose             off\nsystem              off")
+    assert run("/settings topk 7") == "top-k is 7." and run("/settings Max_Tokens 9") == "max-tokens is 9."
     assert run("/settings temp 0.5") == "temperature is 0.5." and run("/settings verbose on") == "verbose is on."
     assert run("/settings system Be brief.") == "System message: Be brief."
     assert run("/settings").endswith("verbose             on\nsystem              Be brief.")
@@ -242,6 +243,15 @@ def test_model_switches_and_keeps_the_conversation(chat, run, tmp_path, monkeypa
         run("/model nowhere")
     with pytest.raises(CommandFailed, match="a raw model takes no system message"):
         run("/system Be brief.")
+
+
+def test_a_raw_model_gets_back_the_turns_that_left_the_context(chat, run, tmp_path):
+    save_model(tmp_path / "raw.pt", answering_model("Rome."), None)
+    ask(chat, "France? " * 9, "Spain? " * 9)
+    assert "The model has forgotten the oldest turn." in run("/memory")
+    run(f"/model {tmp_path / 'raw.pt'}")
+    assert run("/memory").splitlines()[1].endswith("tokens; the model sees only the last 32.")
+    assert chat.backend.dropped_messages == 0
 
 
 def test_a_raw_model_is_refused_while_there_is_a_system_message(chat, run, tmp_path):
