@@ -10,12 +10,12 @@ from src.memory.facts import extract_facts
 from src.memory.words import words_of
 
 _OPENINGS = f"(?:{CORRECTION.pattern})"
-# "I meant to ask", "Sorry, typo."
+# Not as in "I meant to ask" and "Sorry, typo."
 _A_VALUE = (
     r"(?!(?:again|bye|everything|fine|good|great|hello|hi|i|in|it|late|man|mate|nice|no|not|nothing|ok|okay|please|really"
     r"|so|sorry|thanks?|that|the other|this|time|to|true|typo|very|wait|well|what|wrong|yes|you|your|\w+ing)\b)"
 )
-# "No, it's wonderful." is more often about something else.
+# Not as in "No, it's wonderful.", which is probably about something else.
 _NAME_OR_NUMBER = rf"{_A_VALUE}(?-i:[A-Z]|\d|(?:two|three|four|five|six|seven|eight|nine|ten)\b)"
 
 # A sentence that gives only the right value. It corrects what was said directly before it. By example:
@@ -29,13 +29,13 @@ BARE_CORRECTION = {
 
 _I = r"\b(?:i|we)(?:'m|'re|'ve| am| are| have)?(?: just)?"
 _MINE = r"\b(?:my|our) ([\w'-]+(?: [\w'-]+)?)"
-_NO_LONGER_TRUE_OF = r"(?:died|passed away|left me|(?:flew|ran) away(?! from)|is dead|is gone(?=[.!]*$))(?!\w)"
+_HAS_ENDED = r"(?:died|passed away|left me|(?:flew|ran) away(?! from)|is dead|is gone(?=[.!]*$))(?!\w)"
 
 # What has ended or changed, and a question about it. The facts that answer it may no longer be true. By example:
 OUTDATED = {
-    "My dog Pepper died last week.": (rf"{_MINE}(?: has)? {_NO_LONGER_TRUE_OF}", r"my \1"),
+    "My dog Pepper died last week.": (rf"{_MINE}(?: has)? {_HAS_ENDED}", r"my \1"),
     "Pepper died last week.": (
-        rf"\b((?-i:[A-Z])[\w-]+)(?: has)? {_NO_LONGER_TRUE_OF}",
+        rf"\b((?-i:[A-Z])[\w-]+)(?: has)? {_HAS_ENDED}",
         r"my \1",
     ),
     "My flight was cancelled.": (
@@ -70,14 +70,14 @@ OUTDATED = {
 }
 # "I studied in Porto.", "My dog is dead."
 _PAST = re.compile(
-    r"(?:i|we|(?:my|our) [\w'-]+)(?: \w+)? (?:died|got|had|is (?:dead|gone|over)|left|lost|sold|studied|used to|was"
+    r"(?:i|we|(?:my|our) [\w'-]+)(?: \w+)? (?:died|had|is (?:dead|gone|over)|left|lost|sold|studied|used to|was"
     r"|went|were|worked)\b",
     re.IGNORECASE,
 )
 
 
 def is_correction_of(sentence: str, fact: str) -> bool:
-    """Whether a sentence corrects the fact stated directly before it: by a value alone, or by the fact with another.
+    """Whether a sentence corrects the fact stated directly before it: by another value alone, or in a whole sentence.
 
     "Sorry, I meant raspberries." and "Sorry, I like raspberries." correct "I like strawberries."
     """
@@ -87,7 +87,7 @@ def is_correction_of(sentence: str, fact: str) -> bool:
 
 
 def _has_another_value(new: str, old: str) -> bool:
-    """Whether a fact begins as another one and lacks one of its words: "I have two sons.", "I have three sons." """
+    """Whether the new fact begins as the old one and lacks one of its words: "I have two sons.", "I have three sons." """
     new_words, old_words = words_of(new), words_of(old)
     is_addition = not {"also", "too", "well"}.isdisjoint(new_words)
     return new_words[:2] == old_words[:2] and len({*old_words} - {*new_words}) == 1 and not is_addition
@@ -100,6 +100,6 @@ def outdated_questions(sentence: str) -> list[str]:
 
 
 def is_still_true(fact: str, sentence: str) -> bool:
-    """Whether a fact tells the past or where a move has led to: "I live in Linz." is true after "I moved to Linz." """
+    """Whether a fact is in the past tense, or names the place of a move: "I live in Linz." and "I moved to Linz." """
     moved = re.search(r"\bmoved to ([\w-]+)", sentence)
     return bool(_PAST.match(fact)) or (moved is not None and moved[1].lower() in words_of(fact))

@@ -41,8 +41,8 @@ class FactKeeper:
                 self.notify(f"/forget {fact.id} deletes it from memory: {as_sentence(fact.text)}")
             self._keep_or_suggest(told, session)
             for fact in doubtful:
-                way_on = "" if told else ", and /remember TEXT keeps what is true now"
-                self.notify(f'this may contradict fact {fact.id}, "{fact.text}": /forget {fact.id} deletes it{way_on}')
+                advice = "" if told else ", and /remember TEXT keeps what is true now"
+                self.notify(f'this may contradict fact {fact.id}, "{fact.text}": /forget {fact.id} deletes it{advice}')
             self._noted.update(fact.id for fact in doubtful)
         except OSError as error:
             self.notify(f"The fact was not saved: {error}")

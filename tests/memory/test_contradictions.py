@@ -24,6 +24,7 @@ DOUBTFUL = [  # (fact, the next message)
     ("I have two sons.", "Sorry, I have three sons."),
     ("I work as a nurse.", "I was laid off last week."),
     ("My cat is called Miso.", "Sorry, her name's Momo."),
+    ("I got a dog called Rex.", "Rex died."),
 ]
 CERTAIN = [
     ("I like strawberries.", "No, thanks."),
