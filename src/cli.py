@@ -17,7 +17,7 @@ from src.common.messages import visible
 from src.common.terminal import in_terminal_width
 from src.program import BAD_USAGE
 
-_SIMILAR = 0.8  # how alike, from 0 to 1, the spellings of a typing error and of a flag must be
+_SIMILAR = 0.8  # the least similarity, from 0 to 1, of a mistyped flag and the one that is suggested
 _WORDS = " words"  # ends the name of the argument that collects the words of a positional flag
 
 C = TypeVar("C")

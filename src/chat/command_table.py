@@ -13,7 +13,7 @@ LONE_WORDS = {
     **dict.fromkeys(("exit", "quit", "bye", ":q", ":q!", ":wq", "exit()", "quit()"), "/quit"),
     **dict.fromkeys(("help", "?"), "/help"),
 }
-_SIMILAR = 0.7  # how alike, from 0 to 1, the spellings of a typing error and of a command must be
+_SIMILAR = 0.7  # the least similarity, from 0 to 1, of a mistyped name and the command that is suggested
 _MIN_HELP_COLUMNS = 30  # of a description; below, it goes to the next line
 
 

@@ -129,9 +129,9 @@ def load_chat_model(flags: ModelFlags, *, interactive: bool) -> LoadedChatModel:
 def _choose_threads(parameters: int) -> None:
     """Use one thread for a small model, and PyTorch's number for others. OMP_NUM_THREADS, if set, stays in force.
 
-    More threads make no small model faster: each operation is too short. And while other programs keep the cores busy,
-    threads wait for each other many times per token: next to two busy loops on two cores, "tiny" took 1.7 times as long
-    with two threads as with one.
+    A small model is no faster with more threads: each operation is too short. And while other programs keep the cores
+    busy, threads wait for each other many times per token: next to two busy loops on two cores, "tiny" took 1.7 times
+    as long with two threads as with one.
     """
     import torch
 

@@ -54,7 +54,7 @@ DEMONSTRATIONS: dict[str, tuple[str, Callable[..., None]]] = {
 
 _GROUPS = {  # the first demonstration of each group
     "characters": "From text to tokens",
-    "next-word": "Predicting the next token, and learning to",
+    "next-word": "How a model predicts the next token, and how it learns",
     "embeddings": "Inside GPT-2, in the order of its computation",
     "fine-tuning": "From a text model to an assistant",
 }
