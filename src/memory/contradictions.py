@@ -55,7 +55,8 @@ OUTDATED = {
     "I got married.": (rf"{_I} (?:a (?:boy|girl)friend|got engaged|got married)\b", "Am I single?"),
     "I moved to Vienna.": (
         r"^(?!.*\b(?:ago|as an?|in (?:\w+ )?\d+|since|when)\b).*"
-        rf"{_I} moved (?:(?:away|back|out)(?=[.,!]|$| (?:again|in|last|this|yesterday)\b)|to (?-i:[A-Z]))",
+        rf"{_I} moved (?:(?:away|back|house|out)(?=[.,!]|$| (?:again|in|last|this|yesterday)\b)"
+        r"|to (?:(?-i:[A-Z])|a new (?:apartment|city|flat|house|place|town)\b))",
         "Where do I live?",
     ),
     "I lost my job.": (
@@ -87,7 +88,7 @@ def is_correction_of(sentence: str, fact: str) -> bool:
 
 
 def _has_another_value(new: str, old: str) -> bool:
-    """Whether the new fact begins as the old one and lacks one of its words: "I have two sons.", "I have three sons." """
+    """Whether the new fact begins as the old one and has all its words but one: "I have two sons." """
     new_words, old_words = words_of(new), words_of(old)
     is_addition = not {"also", "too", "well"}.isdisjoint(new_words)
     return new_words[:2] == old_words[:2] and len({*old_words} - {*new_words}) == 1 and not is_addition
@@ -101,5 +102,5 @@ def outdated_questions(sentence: str) -> list[str]:
 
 def is_still_true(fact: str, sentence: str) -> bool:
     """Whether a fact is in the past tense, or names the place of a move: "I live in Linz." and "I moved to Linz." """
-    moved = re.search(r"\bmoved to ([\w-]+)", sentence)
+    moved = re.search(r"\bmoved to .*?([A-Z][\w-]+)", sentence)
     return bool(_PAST.match(fact)) or (moved is not None and moved[1].lower() in words_of(fact))

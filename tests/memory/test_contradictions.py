@@ -25,6 +25,7 @@ DOUBTFUL = [  # (fact, the next message)
     ("I work as a nurse.", "I was laid off last week."),
     ("My cat is called Miso.", "Sorry, her name's Momo."),
     ("I got a dog called Rex.", "Rex died."),
+    ("I live in a flat in Graz.", "We moved to a new house in Linz."),
 ]
 CERTAIN = [
     ("I like strawberries.", "No, thanks."),
@@ -48,6 +49,7 @@ CERTAIN = [
     ("My wife is called Ann.", "We split up the work."),
     ("I live in Linz.", "When I was six we moved to Graz."),
     ("I live in Linz.", "I moved to Linz last year."),
+    ("I live in Linz.", "I moved to a new flat in Linz."),
     ("I studied in Porto.", "I graduated last year."),
     ("I have a dog called Pepper.", "Pepper is hungry."),
     ("I have a dog called Pepper.", "My grandfather died last week."),
