@@ -53,8 +53,8 @@ EVAL_BATCHES = 16  # maximum per evaluation, the same ones every time
 class Flags(RecordTrainingFlags):
     base: str = flag(
         "auto",
-        "model to start from: auto (finetuned or scratch, whichever was trained last, or else pretrained), one of these, "
-        "or a path",
+        "model to start from: auto (finetuned or scratch, whichever was trained last, or else pretrained), one of "
+        "these, or a path",
         path=True,
     )
     turns: int = flag(1, "conversations joined into one chat, so the model learns to answer after earlier turns")
