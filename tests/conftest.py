@@ -34,12 +34,6 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def ctrl_c_interrupts() -> None:
-    """The tests send SIGINT to themselves. A shell starts a command in the background with SIGINT ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(autouse=True, scope="session")
 def empty_pictures() -> Iterator[None]:
     """A run ends with an empty picture: drawing the curves takes longer than the few steps of a test."""
     with pytest.MonkeyPatch.context() as patch:
