@@ -32,7 +32,7 @@ _FROM_SCRATCH = {
     "tokenizer": "bpe",
     "vocab_size": 4096,  # a head over GPT-2's 50,257 tokens would take nine tenths of a step
     "optimizer": "muon",
-    "max_steps": 1800,  # 3.7 million tokens, minutes on two cores
+    "max_steps": 1800,  # 3.7 million tokens: minutes on two cores
     "batch_size": 8,
     "context_length": 256,  # enough for a few turns of a chat
     "max_lr": 1e-2,
@@ -55,7 +55,7 @@ _MEMORISE = {
 _DPO_SMALL = {"max_steps": 40, "min_lr": 1e-5, "weight_decay": 0.0, "val_fraction": 0.0}
 # stage -> size -> {field: value}. Other sizes keep the script's constants.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    "pretrain": {"micro": _FROM_SCRATCH, "tiny": {**_FROM_SCRATCH, "max_steps": 600}},  # tiny's steps take longer
+    "pretrain": {"micro": _FROM_SCRATCH, "tiny": _FROM_SCRATCH},
     "sft": {"micro": {**_MEMORISE, "max_lr": 2e-3}, "tiny": {**_MEMORISE, "max_lr": 1e-3}},
     "dpo": {"micro": {**_DPO_SMALL, "max_lr": 5e-5}, "tiny": {**_DPO_SMALL, "max_lr": 2e-5}},
 }
