@@ -71,8 +71,8 @@ OUTDATED = {
 }
 # "I studied in Porto.", "My dog is dead."
 _PAST = re.compile(
-    r"(?:i|we|(?:my|our) [\w'-]+)(?: \w+)? (?:died|had|is (?:dead|gone|over)|left|lost|sold|studied|used to|was"
-    r"|went|were|worked)\b",
+    r"(?:i|we|(?:my|our) [\w'-]+)(?: \w+)? (?:died|had|is (?:dead|gone|over)|left|lost|moved (?:away|back|house|out)"
+    r"|quit|sold|studied|used to|was|went|were|worked)\b",
     re.IGNORECASE,
 )
 

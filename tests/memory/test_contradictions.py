@@ -51,6 +51,8 @@ CERTAIN = [
     ("I live in Linz.", "I moved to Linz last year."),
     ("I live in Linz.", "I moved to a new flat in Linz."),
     ("I studied in Porto.", "I graduated last year."),
+    ("I quit my job at the bakery.", "I was fired."),
+    ("We moved house.", "We moved to Linz."),
     ("I have a dog called Pepper.", "Pepper is hungry."),
     ("I have a dog called Pepper.", "My grandfather died last week."),
     ("My cat is called Miso.", "Wait, stop."),
