@@ -82,11 +82,13 @@ def as_our_model(model: PlainGPT2, config: dict) -> GPTModel:
     return ours
 
 
-def plain_adamw(model: nn.Module, max_lr: float, weight_decay: float = 0.1, beta2: float = 0.95) -> torch.optim.AdamW:
-    """Weight decay on matrices only, and the fused kernel on a GPU only, as in nanoGPT."""
+def plain_adamw(
+    model: nn.Module, max_lr: float, weight_decay: float = 0.1, beta2: float = 0.95, *, fused: bool = False
+) -> torch.optim.AdamW:
+    """Weight decay on matrices only, as in nanoGPT. fused: take the fused kernel also on a CPU, unlike nanoGPT."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=max_lr, betas=(0.9, beta2), fused=torch.cuda.is_available() or None)
+    return torch.optim.AdamW(groups, lr=max_lr, betas=(0.9, beta2), fused=fused or torch.cuda.is_available() or None)
