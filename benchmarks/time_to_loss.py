@@ -38,7 +38,8 @@ VAL_FRACTION = 0.1
 WARM_UP, TIMED = 2, 8  # steps before each choice of precision and length
 RATES = (1e-3, 2e-3, 4e-3)  # to begin with
 BETAS = (0.95, 0.99)
-BATCH_SIZES: dict[str, Sequence[int]] = {"gpt2": (2, 4, 8), "bpe": (2, 4, 8), "bytes": (12,)}  # of the rivals, in windows
+# Of the rivals, in windows.
+BATCH_SIZES: dict[str, Sequence[int]] = {"gpt2": (2, 4, 8), "bpe": (2, 4, 8), "bytes": (12,)}
 SHARES = (1 / 12, 1 / 8, 1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
 OURS = RECIPES["pretrain"]["micro"]
 NANOGPT_CPU = {"d_model": 128, "n_heads": 4, "n_layers": 4, "context_length": 64}  # of its README
