@@ -79,16 +79,13 @@ def _train_and_log_end(run: TrainingRun, progress: Progress, checkpoints: RunChe
 def start_or_resume(
     stage: Stage, model: GPTModel, flags: TrainingFlags, runtime: Runtime
 ) -> tuple[TrainingRun, Progress, str]:
-    """Set up a run, or restore the one in --out; returns it, its progress, and a note on the saved run.
-
-    The settings are compared before anything is restored.
-    """
+    """Set up a run, or restore the one in --out; returns it, its progress, and a note on the saved run."""
     refuse_folder_of_base(stage.metadata, flags.out)
     if restarts() and flags.resume is False:  # torchrun started this command again: --no-resume is done
         flags = replace(flags, resume=None)
     schedule = make_schedule(flags, stage.loader.steps_per_epoch)
     identity = run_identity(stage, model.config, flags, runtime.precision)
-    saved, resume_note = find_saved_run(stage, flags, identity, schedule, runtime)
+    saved, resume_note = find_saved_run(stage, flags, identity, schedule, runtime)  # compares the settings
     if saved:
         runtime = _in_precision(saved.identity["precision"], runtime)
         identity["precision"] = runtime.precision
